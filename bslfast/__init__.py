@@ -1,0 +1,12 @@
+"""Bayesian layers, variational autoencoders and normalizing flows with fused kernels."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as _version
+
+from bslfast import functional, reference
+from bslfast.elbo import negative_elbo
+from bslfast.predict import Prediction, predict
+
+__version__ = _version("bslfast")
+__all__ = ["Prediction", "functional", "negative_elbo", "predict", "reference"]

@@ -1,0 +1,57 @@
+"""How tensors are handed to the kernels (the other side is csrc/bindings/operands.h)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Union
+
+import torch
+from torch import Tensor
+
+#: None, a number, the address of a contiguous tensor of the call's shape, or (address, strides).
+Operand = Union[None, float, int, tuple[int, tuple[int, ...]]]  # noqa: UP007 (Python 3.10)
+
+REDUCTIONS = {"none": 0, "row": 1, "sum": 2}
+
+
+def operand(tensor: Tensor | None, shape: Sequence[int]) -> Operand:
+    """``tensor`` as an operand of a call over ``shape``, to which it is broadcast without a copy."""
+    if tensor is None:
+        return None
+    if tensor.shape == shape and tensor.is_contiguous():
+        return tensor.data_ptr()
+    expanded = tensor.expand(shape)
+    if len(shape) > 8:  # kMaxDims of csrc/cpu/layout.h
+        expanded = expanded.contiguous()
+    return expanded.data_ptr(), expanded.stride()
+
+
+def reduced_shape(shape: Sequence[int], reduction: str) -> Sequence[int]:
+    """What is left of ``shape`` after ``reduction``."""
+    if reduction == "none":
+        return shape
+    return shape[:-1] if reduction == "row" else ()
+
+
+def address(tensor: Tensor | None) -> int:
+    """Where the elements of a contiguous tensor lie; 0 for none."""
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def unbroadcast(grad: Tensor, like: Tensor) -> Tensor:
+    """Sum a gradient over the dimensions that ``like`` was broadcast along."""
+    if grad.shape == like.shape:
+        return grad
+    if like.numel() == 1:
+        return _total(grad.reshape(-1)).reshape(like.shape)
+    return grad.sum_to_size(like.shape)
+
+
+def _total(flat: Tensor) -> Tensor:
+    # torch splits a sum to a scalar by the number of threads, which would show in the last digit;
+    # sums to several results it does not.
+    row = 4096
+    if flat.numel() <= row:
+        return flat.sum()
+    whole = flat.numel() // row * row
+    return _total(torch.cat([flat[:whole].reshape(-1, row).sum(dim=1), flat[whole:]]))

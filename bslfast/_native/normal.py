@@ -1,0 +1,142 @@
+"""Kernels of the normal family: csrc/cpu/normal.cpp."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bslfast._native import _cpu
+from bslfast._native._operands import (
+    REDUCTIONS,
+    address,
+    operand,
+    reduced_shape,
+    unbroadcast,
+)
+
+PARAMETRIZATIONS = {"softplus": 0, "scale": 1, "log_scale": 2, "log_var": 3}
+
+
+def allocate(
+    loc: Tensor,
+    raw_scale: Tensor,
+    prior_loc: Tensor | None,
+    prior_scale: Tensor | None,
+    seed: Tensor | None,
+    sample_shape: Sequence[int],
+    reduction: str | None,
+) -> tuple[Tensor, Tensor]:
+    """Room for (sample, kl); of size 0 if there is no seed, or no reduction."""
+    sample = (0,) if seed is None else (*sample_shape, *_shape(loc, raw_scale))
+    kl: Sequence[int] = (0,)
+    if reduction is not None:
+        kl = reduced_shape(_shape(loc, raw_scale, prior_loc, prior_scale), reduction)
+    return loc.new_empty(sample), loc.new_empty(kl)
+
+
+def forward(
+    loc: Tensor,
+    raw_scale: Tensor,
+    prior_loc: Tensor | None,
+    prior_scale: Tensor | None,
+    seed: Tensor | None,
+    stream: int,
+    prior_loc_value: float,
+    prior_scale_value: float,
+    parametrization: str,
+    sample_shape: Sequence[int],
+    reduction: str | None,
+) -> tuple[Tensor, Tensor]:
+    """(sample, kl), as :func:`allocate` says. Raises ValueError if a scale is negative."""
+    sample, kl = allocate(loc, raw_scale, prior_loc, prior_scale, seed, sample_shape, reduction)
+    shape = _shape(loc, raw_scale, prior_loc, prior_scale)
+    if math.prod(shape) == 0:
+        return sample, kl.zero_()
+    valid = _cpu.normal_forward(
+        loc.dtype == torch.float64,
+        shape,
+        operand(loc, shape),
+        operand(raw_scale, shape),
+        prior_loc_value if prior_loc is None else operand(prior_loc, shape),
+        prior_scale_value if prior_scale is None else operand(prior_scale, shape),
+        PARAMETRIZATIONS[parametrization],
+        address(seed),
+        stream,
+        math.prod(sample_shape),
+        0 if seed is None else sample.data_ptr(),
+        REDUCTIONS[reduction or "none"],
+        0 if reduction is None else kl.data_ptr(),
+    )
+    if not valid:
+        name, scale = "raw_scale", raw_scale
+        if prior_scale is not None and not (parametrization == "scale" and (scale < 0).any()):
+            name, scale = "prior_scale", prior_scale
+        raise ValueError(f"{name}: expected scales >= 0, got {scale.min().item():g}")
+    return sample, kl
+
+
+def backward(
+    grad_sample: Tensor | None,
+    grad_kl: Tensor | None,
+    loc: Tensor,
+    raw_scale: Tensor,
+    prior_loc: Tensor | None,
+    prior_scale: Tensor | None,
+    seed: Tensor | None,
+    stream: int,
+    prior_loc_value: float,
+    prior_scale_value: float,
+    parametrization: str,
+    sample_shape: Sequence[int],
+    reduction: str | None,
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Gradients of loc, raw_scale, prior_loc and prior_scale; None where not needed."""
+    parameters = (loc, raw_scale, prior_loc, prior_scale)
+    shape = _shape(*parameters)
+    grads = [
+        loc.new_empty(shape) if need and p is not None else None
+        for p, need in zip(parameters, needs, strict=True)
+    ]
+    samples = math.prod(sample_shape)
+    if seed is None or grad_sample is None or samples == 0:
+        grad_sample, samples = None, 0
+    else:
+        grad_sample = grad_sample.reshape(samples, *shape)
+    if reduction is None or grad_kl is None:
+        grad_kl = None
+        for grad in grads[2:]:
+            if grad is not None:
+                grad.zero_()
+    elif reduction == "row":
+        grad_kl = grad_kl.unsqueeze(-1)
+    if math.prod(shape):
+        _cpu.normal_backward(
+            loc.dtype == torch.float64,
+            shape,
+            operand(loc, shape),
+            operand(raw_scale, shape),
+            prior_loc_value if prior_loc is None else operand(prior_loc, shape),
+            prior_scale_value if prior_scale is None else operand(prior_scale, shape),
+            PARAMETRIZATIONS[parametrization],
+            address(seed),
+            stream,
+            samples,
+            operand(grad_sample, (samples, *shape)),
+            operand(grad_kl, shape),
+            *(address(g) for g in grads),
+        )
+    return tuple(
+        None if g is None or p is None else unbroadcast(g, p)
+        for g, p in zip(grads, parameters, strict=True)
+    )
+
+
+def _shape(*tensors: Tensor | None) -> torch.Size:
+    shapes = [t.shape for t in tensors if t is not None]
+    if all(shape == shapes[0] for shape in shapes):
+        return shapes[0]
+    return torch.broadcast_shapes(*shapes)

@@ -1,0 +1,308 @@
+"""One definition of an op, every way that torch may call it.
+
+An op is a pair of kernels and a reference in plain torch. From these, :class:`Op` builds
+
+* the eager route: the leanest ``autograd.Function``, which calls the kernels directly;
+* an operator in ``torch.ops.bslfast`` with a fake kernel, a batching rule and an autograd formula,
+  for ``torch.compile``, ``torch.export``, fake tensors and dispatch modes;
+* a ``setup_context`` Function around that operator, for ``torch.func`` transforms, which do not look
+  into an operator's autograd formula;
+* second derivatives, by differentiating the reference twice.
+
+Devices without kernels run the reference.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_LIBRARY = torch.library.Library("bslfast", "FRAGMENT")
+_KERNEL_DEVICES = ("cpu", "meta")
+_use_reference = False
+
+
+@contextlib.contextmanager
+def use_reference() -> Iterator[None]:
+    """Run every op of :mod:`bslfast.functional` by its twin in :mod:`bslfast.reference`.
+
+    For comparing speed and results: the same seeds give the same noise. Holds for all threads.
+
+    >>> import torch, bslfast.functional as BF
+    >>> loc, raw_scale = torch.zeros(3), torch.zeros(3)
+    >>> fast = BF.normal_rsample(loc, raw_scale, seed=1)
+    >>> with BF.use_reference():
+    ...     plain = BF.normal_rsample(loc, raw_scale, seed=1)
+    >>> torch.allclose(fast, plain)
+    True
+    """
+    global _use_reference
+    before = _use_reference
+    _use_reference = True
+    try:
+        yield
+    finally:
+        _use_reference = before
+
+
+class Op:
+    """A differentiable op.
+
+    Args:
+        schema: as in ``torch.library.define``. Tensors come first; all but one called ``seed`` are
+            differentiable.
+        forward: takes the schema's arguments and returns its results, by kernels.
+        backward: takes the gradients of the results (None for one that has none), the arguments and
+            ``needs``, a bool per differentiable argument; returns their gradients or None.
+        fake: like ``forward``, but the results are only allocated.
+        reference: like ``forward``, in plain differentiable torch.
+    """
+
+    def __init__(
+        self,
+        schema: str,
+        *,
+        forward: Callable[..., Any],
+        backward: Callable[..., Sequence[Tensor | None]],
+        fake: Callable[..., Any],
+        reference: Callable[..., Any],
+    ) -> None:
+        parsed = torch._C.parse_schema(f"bslfast::{schema}")
+        self.name = parsed.name.removeprefix("bslfast::")
+        self.schema = schema
+        self.forward = forward
+        self.backward = backward
+        self.fake = fake
+        self.reference = reference
+        self.n_results = len(parsed.returns)
+        self.n_tensors = sum("Tensor" in str(a.type) for a in parsed.arguments)
+        tensor_names = [a.name for a in parsed.arguments[: self.n_tensors]]
+        self.differentiable = [i for i, name in enumerate(tensor_names) if name != "seed"]
+        self._define()
+        self._eager = self._make_eager_function()
+        self._transformable = self._make_transformable_function()
+
+    def __call__(self, *args: Any) -> Any:
+        tensors = [a for a in args[: self.n_tensors] if a is not None]
+        if _use_reference or tensors[0].device.type not in _KERNEL_DEVICES:
+            return self.reference(*args)
+        if torch.compiler.is_compiling():
+            return self.operator(*args)
+        if torch._C._are_functorch_transforms_active():
+            return self._transformable.apply(*args)
+        if (
+            torch._C._len_torch_dispatch_stack()
+            or torch._C._get_tracing_state() is not None
+            or any(not _is_plain(t) for t in tensors)
+        ):
+            return self.operator(*args)
+        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+            return self._eager.apply(*args)
+        return self.forward(*args)
+
+    # --- the operator in torch.ops.bslfast --------------------------------------------------------
+
+    def _define(self) -> None:
+        name, backward_name = self.name, f"{self.name}_backward"
+        arguments = self.schema[self.schema.index("(") + 1 : self.schema.rindex("->")].strip()[:-1]
+        grads = ", ".join(f"Tensor? grad_{i}" for i in range(self.n_results))
+        results = ", ".join("Tensor" for _ in self.differentiable)
+        _LIBRARY.define(self.schema)
+        _LIBRARY.define(f"{backward_name}({grads}, {arguments}, bool[] needs) -> ({results})")
+        self.operator = getattr(torch.ops.bslfast, name).default
+        self.backward_operator = getattr(torch.ops.bslfast, backward_name).default
+
+        _LIBRARY.impl(name, self.forward, "CPU")
+        _LIBRARY.impl(backward_name, self._backward_without_none, "CPU")
+        for op_name, fake in ((name, self.fake), (backward_name, self._fake_backward)):
+            torch.library.register_fake(f"bslfast::{op_name}", fake, lib=_LIBRARY)
+        for op_name, operator, width in (
+            (name, self.operator, self.n_tensors),
+            (backward_name, self.backward_operator, self.n_results + self.n_tensors),
+        ):
+            torch.library.register_vmap(
+                f"bslfast::{op_name}", _batching_rule(operator, width), lib=_LIBRARY
+            )
+        torch.library.register_autograd(
+            f"bslfast::{name}",
+            self._operator_backward,
+            setup_context=self._setup_context,
+            lib=_LIBRARY,
+        )
+        torch.library.register_autograd(
+            f"bslfast::{backward_name}",
+            self._operator_double_backward,
+            setup_context=self._setup_double_context,
+            lib=_LIBRARY,
+        )
+
+    def _backward_without_none(self, *args: Any) -> tuple[Tensor, ...]:
+        # An operator's results are tensors: an empty one stands for a gradient nobody wants.
+        empty = args[self.n_results].new_empty
+        grads = self.backward(*args)
+        return tuple(empty(0) if g is None else g for g in grads)
+
+    def _fake_backward(self, *args: Any) -> tuple[Tensor, ...]:
+        tensors, needs = args[self.n_results :], args[-1]
+        like = tensors[0]
+        return tuple(
+            like.new_empty(tensors[i].shape if need and tensors[i] is not None else 0)
+            for i, need in zip(self.differentiable, needs, strict=True)
+        )
+
+    def _setup_context(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs[: self.n_tensors])
+        ctx.constants = inputs[self.n_tensors :]
+
+    def _setup_double_context(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        width = self.n_results + self.n_tensors
+        ctx.save_for_backward(*inputs[:width])
+        ctx.constants = inputs[width:]
+
+    def _needs(self, ctx: Any, offset: int = 0) -> list[bool]:
+        return [ctx.needs_input_grad[offset + i] for i in self.differentiable]
+
+    def _scatter(self, grads: Sequence[Tensor | None], ctx: Any) -> tuple[Tensor | None, ...]:
+        """Gradients for all arguments from those of the differentiable ones."""
+        result: list[Tensor | None] = [None] * (self.n_tensors + len(ctx.constants))
+        for i, grad in zip(self.differentiable, grads, strict=True):
+            if ctx.needs_input_grad[i]:
+                result[i] = grad
+        return tuple(result)
+
+    def _operator_backward(self, ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        results = self.backward_operator(
+            *grads, *ctx.saved_tensors, *ctx.constants, self._needs(ctx)
+        )
+        return self._scatter(results, ctx)
+
+    def _operator_double_backward(
+        self, ctx: Any, *grads: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        """The derivative of the reference's own gradient, with the noise as a constant."""
+        *constants, needs = ctx.constants
+        inputs = list(ctx.saved_tensors)
+        n = self.n_results
+        wanted = [i for i, t in enumerate(inputs) if t is not None and self._moves(i - n)]
+        needed = [k for k, need in enumerate(needs) if need]
+
+        def gradient(*moving: Tensor) -> tuple[Tensor, ...]:
+            full = list(inputs)
+            for i, value in zip(wanted, moving, strict=True):
+                full[i] = value
+            result = self._reference_gradient(full[:n], full[n:], constants)
+            return tuple(g for k, g in enumerate(result) if k in needed and g is not None)
+
+        output, pullback = torch.func.vjp(gradient, *(inputs[i] for i in wanted))
+        given = [grads[k] for k in needed if inputs[n + self.differentiable[k]] is not None]
+        cotangents = tuple(
+            torch.zeros_like(o) if g is None else g for o, g in zip(output, given, strict=True)
+        )
+        result: list[Tensor | None] = [None] * (len(inputs) + len(ctx.constants))
+        for i, grad in zip(wanted, pullback(cotangents), strict=True):
+            result[i] = grad
+        return tuple(result)
+
+    def _moves(self, index: int) -> bool:
+        """Whether tensor ``index`` (negative: a gradient that came in) can have a derivative."""
+        return index < 0 or index in self.differentiable
+
+    def _reference_gradient(
+        self, grads: Sequence[Tensor | None], tensors: Sequence[Tensor | None], constants: list[Any]
+    ) -> list[Tensor | None]:
+        present = [i for i in self.differentiable if tensors[i] is not None]
+
+        def function(*moving: Tensor) -> Any:
+            full = list(tensors)
+            for i, value in zip(present, moving, strict=True):
+                full[i] = value
+            return self.reference(*full, *constants)
+
+        output, pullback = torch.func.vjp(function, *(tensors[i] for i in present))
+        outputs = output if self.n_results > 1 else (output,)
+        cotangents = tuple(
+            torch.zeros_like(o) if g is None else g for o, g in zip(outputs, grads, strict=True)
+        )
+        found = dict(
+            zip(present, pullback(cotangents if self.n_results > 1 else cotangents[0]), strict=True)
+        )
+        return [found.get(i) for i in self.differentiable]
+
+    # --- autograd Functions -----------------------------------------------------------------------
+
+    def _make_eager_function(op) -> Any:  # noqa: N805
+        class Eager(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, *args: Any) -> Any:
+                ctx.save_for_backward(*args[: op.n_tensors])
+                ctx.constants = args[op.n_tensors :]
+                ctx.set_materialize_grads(False)
+                return op.forward(*args)
+
+            @staticmethod
+            def backward(ctx: Any, *grads: Tensor | None) -> Any:
+                if torch.is_grad_enabled():  # create_graph=True
+                    return op._operator_backward(ctx, *grads)
+                results = op.backward(*grads, *ctx.saved_tensors, *ctx.constants, op._needs(ctx))
+                return op._scatter(results, ctx)
+
+        Eager.__name__ = Eager.__qualname__ = op.name
+        return Eager
+
+    def _make_transformable_function(op) -> Any:  # noqa: N805
+        class Backward(torch.autograd.Function):
+            generate_vmap_rule = True
+
+            @staticmethod
+            def forward(*args: Any) -> Any:
+                return op.backward_operator(*args)
+
+            setup_context = staticmethod(op._setup_double_context)
+            backward = staticmethod(op._operator_double_backward)
+
+        class Forward(torch.autograd.Function):
+            generate_vmap_rule = True
+
+            @staticmethod
+            def forward(*args: Any) -> Any:
+                return op.operator(*args)
+
+            setup_context = staticmethod(op._setup_context)
+
+            @staticmethod
+            def backward(ctx: Any, *grads: Tensor | None) -> Any:
+                results = Backward.apply(
+                    *grads, *ctx.saved_tensors, *ctx.constants, op._needs(ctx)
+                )
+                return op._scatter(results, ctx)
+
+        return Forward
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return type(tensor) in (Tensor, torch.nn.Parameter) and tensor.device.type == "cpu"
+
+
+def _batching_rule(operator: Any, n_tensors: int) -> Callable[..., Any]:
+    """vmap by one call per example: noise must not depend on what else is in the batch."""
+
+    def rule(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
+        def example(index: int) -> Any:
+            tensors = [
+                a if dim is None else a.select(dim, index)
+                for a, dim in zip(args[:n_tensors], in_dims, strict=False)
+            ]
+            return operator(*tensors, *args[n_tensors:])
+
+        results = [example(i) for i in range(info.batch_size)]
+        if isinstance(results[0], Tensor):
+            return torch.stack(results), 0
+        return tuple(torch.stack(column) for column in zip(*results, strict=True)), (0,) * len(
+            results[0]
+        )
+
+    return rule

@@ -1,0 +1,270 @@
+"""The normal distribution: reparametrised samples and the KL divergence, fused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bslfast import reference
+from bslfast._native import normal as native
+from bslfast.functional import _check
+from bslfast.functional._op import Op
+
+PARAMETRIZATIONS = tuple(native.PARAMETRIZATIONS)
+
+
+def normal_rsample(
+    loc: Tensor,
+    raw_scale: Tensor,
+    *,
+    parametrization: str = "softplus",
+    sample_shape: Sequence[int] = (),
+    seed: int | Tensor | None = None,
+    stream: int = 0,
+) -> Tensor:
+    r"""Reparametrised samples of normal distributions: ``loc + scale * eps``, eps ~ N(0, 1).
+
+    The noise is drawn inside the kernel and drawn again in backward: nothing but the arguments and
+    the seed is kept.
+
+    Args:
+        loc: means, any shape.
+        raw_scale: what the standard deviation is made from; broadcasts with ``loc``.
+        parametrization: ``"softplus"`` scale = log(1 + exp(raw)), ``"scale"`` scale = raw (>= 0),
+            ``"log_scale"`` scale = exp(raw), ``"log_var"`` scale = exp(raw / 2).
+        sample_shape: shape of independent samples to draw, in front of the parameters' shape.
+        seed: an int, an int64 tensor of one element on the device of ``loc``, or None to draw one
+            from torch's generator. The noise is a function of (seed, stream, element index) alone.
+        stream: number of an independent noise sequence under the same seed, >= 0.
+
+    Returns:
+        Samples of shape ``[*sample_shape, *broadcast(loc, raw_scale)]``.
+
+    Raises:
+        TypeError: an argument is not a tensor of float32 or float64, or dtypes differ.
+        ValueError: shapes do not broadcast, devices differ, an unknown parametrization, or (in eager
+            mode on the CPU; elsewhere the result is NaN) a negative scale.
+
+    Source: Kingma and Welling, "Auto-encoding variational Bayes" (2014); noise by Salmon et al.,
+    "Parallel random numbers: as easy as 1, 2, 3" (2011).
+
+    >>> import torch, bslfast.functional as BF
+    >>> loc, raw_scale = torch.zeros(2, requires_grad=True), torch.zeros(2)
+    >>> x = BF.normal_rsample(loc, raw_scale, sample_shape=(1000,), seed=0)
+    >>> x.shape, bool((x.std(dim=0) - math.log(2)).abs().max() < 0.05)
+    (torch.Size([1000, 2]), True)
+    """
+    loc, raw_scale, _ = _parameters(loc, raw_scale, parametrization)
+    sample, _ = _normal(
+        loc,
+        raw_scale,
+        None,
+        None,
+        _check.seed(seed, loc.device),
+        _check.stream(stream),
+        0.0,
+        1.0,
+        parametrization,
+        _check.sample_shape(sample_shape),
+        None,
+    )
+    return sample
+
+
+def normal_kl(
+    loc: Tensor,
+    raw_scale: Tensor,
+    prior_loc: Tensor | float = 0.0,
+    prior_scale: Tensor | float = 1.0,
+    *,
+    parametrization: str = "softplus",
+    reduction: str = "sum",
+) -> Tensor:
+    r"""KL divergence from N(prior_loc, prior_scale) to N(loc, scale), in nats.
+
+    .. math:: \log\frac{s_0}{s} + \frac{s^2 + (m - m_0)^2}{2 s_0^2} - \frac12
+
+    Args:
+        loc, raw_scale, parametrization: as in :func:`normal_rsample`.
+        prior_loc: number or tensor that broadcasts with the others.
+        prior_scale: standard deviation, > 0; number or tensor.
+        reduction: ``"none"`` one value per element, ``"row"`` sums over the last dimension,
+            ``"sum"`` one sum. Never an average.
+
+    Returns:
+        The divergence: the shape that the four arguments broadcast to, less what is summed.
+
+    Raises:
+        TypeError, ValueError: as :func:`normal_rsample`; a prior_scale that is not positive.
+
+    Source: Bishop, "Pattern Recognition and Machine Learning" (2006), exercise 1.30.
+
+    >>> import torch, bslfast.functional as BF
+    >>> BF.normal_kl(torch.ones(3), torch.zeros(3), parametrization="log_scale")
+    tensor(1.5000)
+    """
+    loc, raw_scale, _ = _parameters(loc, raw_scale, parametrization)
+    prior_loc_tensor, prior_loc_value = _prior("prior_loc", prior_loc, loc)
+    prior_scale_tensor, prior_scale_value = _prior("prior_scale", prior_scale, loc)
+    shape = _check.broadcast(
+        loc=loc, raw_scale=raw_scale, prior_loc=prior_loc_tensor, prior_scale=prior_scale_tensor
+    )
+    _, kl = _normal(
+        loc,
+        raw_scale,
+        prior_loc_tensor,
+        prior_scale_tensor,
+        None,
+        0,
+        prior_loc_value,
+        prior_scale_value,
+        parametrization,
+        (),
+        _check.reduction(reduction, shape),
+    )
+    return kl
+
+
+def normal_rsample_kl(
+    loc: Tensor,
+    raw_scale: Tensor,
+    *,
+    prior_loc: Tensor | float = 0.0,
+    prior_scale: Tensor | float = 1.0,
+    parametrization: str = "softplus",
+    sample_shape: Sequence[int] = (),
+    reduction: str = "sum",
+    seed: int | Tensor | None = None,
+    stream: int = 0,
+) -> tuple[Tensor, Tensor]:
+    r"""Samples of :func:`normal_rsample` and the divergence of :func:`normal_kl` in one pass.
+
+    Args:
+        loc, raw_scale, parametrization, sample_shape, seed, stream: as in :func:`normal_rsample`.
+        prior_loc, prior_scale, reduction: as in :func:`normal_kl`; a prior's shape must broadcast to
+            that of the parameters.
+
+    Returns:
+        (sample, kl). The KL is that of the parameters, once, whatever ``sample_shape``.
+
+    Raises:
+        TypeError, ValueError: as :func:`normal_rsample` and :func:`normal_kl`.
+
+    Source: Blundell et al., "Weight uncertainty in neural networks" (2015), with the closed form.
+
+    >>> import torch, bslfast.functional as BF
+    >>> weight, kl = BF.normal_rsample_kl(torch.zeros(4, 3), torch.full((4, 3), -3.0), seed=0)
+    >>> weight.shape, kl
+    (torch.Size([4, 3]), tensor(30.2671))
+    """
+    loc, raw_scale, shape = _parameters(loc, raw_scale, parametrization)
+    prior_loc_tensor, prior_loc_value = _prior("prior_loc", prior_loc, loc)
+    prior_scale_tensor, prior_scale_value = _prior("prior_scale", prior_scale, loc)
+    for name, prior in (("prior_loc", prior_loc_tensor), ("prior_scale", prior_scale_tensor)):
+        if prior is not None and _check.broadcast(parameters=loc, **{name: prior}) != shape:
+            raise ValueError(
+                f"{name}: expected a shape that broadcasts to {list(shape)}, that of loc and "
+                f"raw_scale, got {list(prior.shape)}"
+            )
+    return _normal(
+        loc,
+        raw_scale,
+        prior_loc_tensor,
+        prior_scale_tensor,
+        _check.seed(seed, loc.device),
+        _check.stream(stream),
+        prior_loc_value,
+        prior_scale_value,
+        parametrization,
+        _check.sample_shape(sample_shape),
+        _check.reduction(reduction, shape),
+    )
+
+
+def _parameters(
+    loc: Tensor, raw_scale: Tensor, parametrization: str
+) -> tuple[Tensor, Tensor, torch.Size]:
+    loc = _check.tensor("loc", loc)
+    raw_scale = _check.tensor("raw_scale", raw_scale)
+    _check.alike("raw_scale", raw_scale, "loc", loc)
+    _check.choice("parametrization", parametrization, PARAMETRIZATIONS)
+    return loc, raw_scale, _check.broadcast(loc=loc, raw_scale=raw_scale)
+
+
+def _prior(name: str, value: Tensor | float, loc: Tensor) -> tuple[Tensor | None, float]:
+    """A prior's parameter as a tensor, or as a number that needs none."""
+    if not isinstance(value, Tensor):
+        return None, _check.number(name, value, positive=name == "prior_scale")
+    value = _check.tensor(name, value)
+    _check.alike(name, value, "loc", loc)
+    return value, 0.0
+
+
+# --- the op: both functions are one kernel, of which parts may not be wanted -----------------------
+
+
+def _fake(
+    loc: Tensor,
+    raw_scale: Tensor,
+    prior_loc: Tensor | None,
+    prior_scale: Tensor | None,
+    seed: Tensor | None,
+    stream: int,
+    prior_loc_value: float,
+    prior_scale_value: float,
+    parametrization: str,
+    sample_shape: Sequence[int],
+    reduction: str | None,
+) -> tuple[Tensor, Tensor]:
+    return native.allocate(
+        loc, raw_scale, prior_loc, prior_scale, seed, sample_shape, reduction
+    )
+
+
+def _reference(
+    loc: Tensor,
+    raw_scale: Tensor,
+    prior_loc: Tensor | None,
+    prior_scale: Tensor | None,
+    seed: Tensor | None,
+    stream: int,
+    prior_loc_value: float,
+    prior_scale_value: float,
+    parametrization: str,
+    sample_shape: Sequence[int],
+    reduction: str | None,
+) -> tuple[Tensor, Tensor]:
+    sample = kl = loc.new_empty(0)
+    if seed is not None:
+        sample = reference.normal_rsample(
+            loc,
+            raw_scale,
+            parametrization=parametrization,
+            sample_shape=sample_shape,
+            seed=seed,
+            stream=stream,
+        )
+    if reduction is not None:
+        kl = reference.normal_kl(
+            loc,
+            raw_scale,
+            prior_loc_value if prior_loc is None else prior_loc,
+            prior_scale_value if prior_scale is None else prior_scale,
+            parametrization=parametrization,
+            reduction=reduction,
+        )
+    return sample, kl
+
+
+_normal = Op(
+    "normal(Tensor loc, Tensor raw_scale, Tensor? prior_loc, Tensor? prior_scale, Tensor? seed, "
+    "int stream, float prior_loc_value, float prior_scale_value, str parametrization, "
+    "SymInt[] sample_shape, str? reduction) -> (Tensor sample, Tensor kl)",
+    forward=native.forward,
+    backward=native.backward,
+    fake=_fake,
+    reference=_reference,
+)

@@ -1,0 +1,82 @@
+// From Python's view of a tensor to a kernel's: see bslfast/_native/_operands.py.
+//
+// An operand comes as None (absent), a float (constant), an int (address of a contiguous tensor of
+// the call's shape) or a pair (address, strides).
+#pragma once
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <initializer_list>
+#include <stdexcept>
+#include <vector>
+
+#include "cpu/layout.h"
+
+namespace bsl {
+
+struct PyOperand {
+  Operand operand;
+  std::vector<int64_t> strides;  // strided
+};
+
+// Makes the shape and the strides of all operands of a call, merging dimensions that every operand
+// walks through alike and dropping those of size 1.
+inline Shape make_shape(const std::vector<int64_t>& sizes, std::initializer_list<PyOperand*> operands) {
+  Shape shape;
+  for (const int64_t size : sizes) shape.numel *= size;
+  const auto for_strided = [&](auto&& f) {
+    for (PyOperand* o : operands) {
+      if (o->operand.kind == Operand::Kind::strided) f(*o);
+    }
+  };
+  for_strided([&](PyOperand& o) {
+    if (o.strides.size() != sizes.size()) throw std::invalid_argument("operand of another rank");
+  });
+  for (size_t d = 0; d < sizes.size(); ++d) {
+    if (sizes[d] == 1) continue;
+    bool merges = shape.ndim > 0;
+    for_strided([&](PyOperand& o) {
+      merges = merges && o.operand.strides[shape.ndim - 1] == o.strides[d] * sizes[d];
+    });
+    if (!merges) {
+      if (shape.ndim == kMaxDims) throw std::invalid_argument("too many strided dimensions");
+      shape.sizes[shape.ndim++] = 1;
+    }
+    shape.sizes[shape.ndim - 1] *= sizes[d];
+    for_strided([&](PyOperand& o) { o.operand.strides[shape.ndim - 1] = o.strides[d]; });
+  }
+  return shape;
+}
+
+}  // namespace bsl
+
+namespace pybind11::detail {
+
+template <>
+struct type_caster<bsl::PyOperand> {
+  PYBIND11_TYPE_CASTER(bsl::PyOperand, const_name("None | float | int | tuple[int, tuple[int, ...]]"));
+
+  bool load(handle source, bool) {
+    bsl::Operand& operand = value.operand;
+    if (source.is_none()) return true;
+    if (PyFloat_Check(source.ptr())) {
+      operand.kind = bsl::Operand::Kind::constant;
+      operand.value = PyFloat_AS_DOUBLE(source.ptr());
+      return true;
+    }
+    if (PyLong_Check(source.ptr())) {
+      operand.kind = bsl::Operand::Kind::contiguous;
+      operand.data = PyLong_AsVoidPtr(source.ptr());
+      return PyErr_Occurred() == nullptr;
+    }
+    if (!PyTuple_Check(source.ptr()) || PyTuple_GET_SIZE(source.ptr()) != 2) return false;
+    operand.kind = bsl::Operand::Kind::strided;
+    operand.data = PyLong_AsVoidPtr(PyTuple_GET_ITEM(source.ptr(), 0));
+    value.strides = reinterpret_borrow<object>(PyTuple_GET_ITEM(source.ptr(), 1))
+                        .cast<std::vector<int64_t>>();
+    return PyErr_Occurred() == nullptr;
+  }
+};
+
+}  // namespace pybind11::detail

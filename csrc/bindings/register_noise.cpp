@@ -1,0 +1,58 @@
+#include <pybind11/pybind11.h>
+
+#include "core/philox.h"
+#include "cpu/noise.h"
+
+namespace py = pybind11;
+
+namespace bsl {
+namespace {
+
+void noise_bits(uintptr_t out, int64_t n, uint64_t seed, uint64_t stream, uint64_t first) {
+  py::gil_scoped_release release;
+  BSL_SELECT(noise_kernels).bits(reinterpret_cast<uint32_t*>(out), {n, seed, stream, first});
+}
+
+void noise_uniform(uintptr_t out, int64_t n, bool is_double, uint64_t seed, uint64_t stream,
+                   uint64_t first) {
+  py::gil_scoped_release release;
+  const NoiseRange range{n, seed, stream, first};
+  if (is_double) {
+    BSL_SELECT(noise_kernels).uniform_double(reinterpret_cast<double*>(out), range);
+  } else {
+    BSL_SELECT(noise_kernels).uniform_float(reinterpret_cast<float*>(out), range);
+  }
+}
+
+void noise_normal(uintptr_t out, int64_t n, bool is_double, uint64_t seed, uint64_t stream,
+                  uint64_t first) {
+  py::gil_scoped_release release;
+  const NoiseRange range{n, seed, stream, first};
+  if (is_double) {
+    BSL_SELECT(noise_kernels).normal_double(reinterpret_cast<double*>(out), range);
+  } else {
+    BSL_SELECT(noise_kernels).normal_float(reinterpret_cast<float*>(out), range);
+  }
+}
+
+// One counter by the scalar function that CUDA uses too.
+py::tuple philox4x32_words(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_t key0,
+                           uint32_t key1) {
+  philox4x32(c0, c1, c2, c3, key0, key1);
+  return py::make_tuple(c0, c1, c2, c3);
+}
+
+}  // namespace
+
+void register_noise(py::module_& m) {
+  m.def("philox4x32", &philox4x32_words, py::arg("c0"), py::arg("c1"), py::arg("c2"), py::arg("c3"),
+        py::arg("key0"), py::arg("key1"));
+  m.def("noise_bits", &noise_bits, py::arg("out"), py::arg("n"), py::arg("seed"), py::arg("stream"),
+        py::arg("first"));
+  m.def("noise_uniform", &noise_uniform, py::arg("out"), py::arg("n"), py::arg("is_double"),
+        py::arg("seed"), py::arg("stream"), py::arg("first"));
+  m.def("noise_normal", &noise_normal, py::arg("out"), py::arg("n"), py::arg("is_double"),
+        py::arg("seed"), py::arg("stream"), py::arg("first"));
+}
+
+}  // namespace bsl

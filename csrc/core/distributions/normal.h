@@ -1,0 +1,106 @@
+// The normal distribution: its scale from a raw parameter, and the KL divergence between two.
+//
+// With t = scale / prior_scale and d = (loc - prior_loc) / prior_scale,
+//   KL(N(loc, scale) || N(prior_loc, prior_scale)) = (t^2 - 1 + d^2) / 2 - log t.
+// t^2 - 1 and log t both vanish at t = 1. They come as (t - 1)(t + 1) and log(t), or as expm1(2 log t)
+// and log t, from one rounded number, so that their rounding errors cancel where the KL is small.
+#pragma once
+
+#include "core/math.h"
+#include "core/platform.h"
+
+namespace bsl {
+
+enum class Parametrization { softplus, scale, log_scale, log_var };
+
+namespace {
+namespace normal {
+
+// Below this, softplus(x) = exp(x) to the last digit, and the logarithm of softplus is x itself, even
+// where exp(x) underflows.
+template <typename T>
+constexpr T kSoftplusTail = T(sizeof(T) == 4 ? -17 : -37);
+
+template <Parametrization P, typename T>
+BSL_HD T scale(T raw) {
+  if constexpr (P == Parametrization::softplus) return math::softplus(raw);
+  if constexpr (P == Parametrization::scale) return raw >= T(0) ? raw : T(__builtin_nan(""));
+  if constexpr (P == Parametrization::log_scale) return math::exp(raw);
+  return math::exp(T(0.5) * raw);
+}
+
+// d scale / d raw.
+template <Parametrization P, typename T>
+BSL_HD T scale_grad(T raw) {
+  if constexpr (P == Parametrization::softplus) return math::sigmoid(raw);
+  if constexpr (P == Parametrization::scale) return T(1);
+  if constexpr (P == Parametrization::log_scale) return math::exp(raw);
+  return T(0.5) * math::exp(T(0.5) * raw);
+}
+
+// The prior's parameters in the form that the KL needs.
+template <typename T>
+struct Prior {
+  T loc;
+  T inv_scale;
+  T log_scale;
+};
+
+// t^2 - 1 and log t.
+template <typename T>
+struct Ratio {
+  T square_minus_one;
+  T log;
+};
+
+// `scale` and `scale_grad` below are those of `raw`, for which the caller has other uses too. Log
+// parametrizations do without.
+template <Parametrization P>
+constexpr bool kIsLog = P == Parametrization::log_scale || P == Parametrization::log_var;
+
+template <Parametrization P, typename T>
+BSL_HD Ratio<T> ratio(T raw, T scale, const Prior<T>& prior) {
+  if constexpr (kIsLog<P>) {
+    const T half = P == Parametrization::log_var ? T(0.5) : T(1);
+    const T log_t = half * raw - prior.log_scale;
+    return {math::expm1(T(2) * log_t), log_t};
+  }
+  const T t = scale * prior.inv_scale;
+  const T log_t = math::log(t);
+  const bool tail = P == Parametrization::softplus && raw < kSoftplusTail<T>;
+  return {(t - T(1)) * (t + T(1)), tail ? raw - prior.log_scale : log_t};
+}
+
+template <Parametrization P, typename T>
+BSL_HD T kl(T loc, T raw, T scale, const Prior<T>& prior) {
+  const Ratio<T> t = ratio<P>(raw, scale, prior);
+  const T d = (loc - prior.loc) * prior.inv_scale;
+  return T(0.5) * (t.square_minus_one + d * d) - t.log;
+}
+
+template <typename T>
+BSL_HD T kl_grad_loc(T loc, const Prior<T>& prior) {
+  return (loc - prior.loc) * prior.inv_scale * prior.inv_scale;
+}
+
+// d KL / d raw = (t^2 - 1) d log(scale) / d raw.
+template <Parametrization P, typename T>
+BSL_HD T kl_grad_raw(T raw, T scale, T scale_grad, const Prior<T>& prior) {
+  const T square_minus_one = ratio<P>(raw, scale, prior).square_minus_one;
+  if constexpr (P == Parametrization::log_scale) return square_minus_one;
+  if constexpr (P == Parametrization::log_var) return T(0.5) * square_minus_one;
+  const T d_log = scale_grad / scale;
+  const bool tail = P == Parametrization::softplus && raw < kSoftplusTail<T>;
+  return square_minus_one * (tail ? T(1) : d_log);
+}
+
+// d KL / d prior_scale; d KL / d prior_loc is -kl_grad_loc.
+template <Parametrization P, typename T>
+BSL_HD T kl_grad_prior_scale(T loc, T raw, T scale, const Prior<T>& prior) {
+  const T d = (loc - prior.loc) * prior.inv_scale;
+  return -(ratio<P>(raw, scale, prior).square_minus_one + d * d) * prior.inv_scale;
+}
+
+}  // namespace normal
+}  // namespace
+}  // namespace bsl

@@ -1,0 +1,65 @@
+// How kernels see tensors: one logical shape for the whole call, and for each tensor a pointer with
+// its strides in that shape (0 where it is broadcast). Nothing is copied to be read.
+#pragma once
+
+#include <cstdint>
+
+namespace bsl {
+
+// Elements a kernel handles at a time; a block of each operand stays in the L1 cache.
+constexpr int kBlock = 256;
+// Elements a thread takes at a time. Fixed, so that results do not depend on the thread count.
+constexpr int64_t kChunk = 32 * kBlock;
+// Dimensions left after neighbours that lie in memory alike were merged.
+constexpr int kMaxDims = 8;
+
+struct Operand {
+  enum class Kind { absent, constant, contiguous, strided };
+  Kind kind = Kind::absent;
+  double value = 0;            // constant
+  const void* data = nullptr;  // contiguous, strided
+  int64_t strides[kMaxDims] = {};
+
+  explicit operator bool() const { return kind != Kind::absent; }
+};
+
+struct Shape {
+  int ndim = 0;
+  int64_t sizes[kMaxDims] = {};
+  int64_t numel = 1;
+};
+
+enum class Reduction { none, row, sum };
+
+// Cuts the elements of a call into chunks. If something is summed over segments (rows, or all), no
+// chunk holds parts of two segments unless it holds both whole; a segment of several chunks is added
+// up from their partial sums, in order.
+struct ChunkPlan {
+  int64_t numel = 0;
+  int64_t segment = 1;             // elements that are summed into one result
+  int64_t chunk = kChunk;          // elements per chunk
+  int64_t chunks_per_segment = 1;  // 1 also where a chunk holds several segments
+  int64_t n_chunks = 0;
+
+  ChunkPlan() = default;
+  // `row` is the length of the last dimension.
+  ChunkPlan(int64_t numel, int64_t row, Reduction reduction);
+
+  // Partial sums that the caller must provide room for.
+  int64_t n_partials() const { return chunks_per_segment > 1 ? n_chunks : 0; }
+
+  int64_t begin(int64_t index) const {
+    return chunks_per_segment == 1 ? index * chunk
+                                   : index / chunks_per_segment * segment +
+                                         index % chunks_per_segment * chunk;
+  }
+  int64_t end(int64_t index) const {
+    const int64_t limit = chunks_per_segment == 1
+                              ? numel
+                              : (index / chunks_per_segment + 1) * segment;
+    const int64_t full = begin(index) + chunk;
+    return full < limit ? full : limit;
+  }
+};
+
+}  // namespace bsl

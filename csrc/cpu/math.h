@@ -1,0 +1,18 @@
+// The functions of core/math.h over arrays, as the compiler vectorises them: for tests and timings.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/isa.h"
+
+namespace bsl {
+
+enum class MathFunction { exp, expm1, log, log1p, sigmoid, softplus, tanh, sinpi, cospi };
+
+struct MathKernels {
+  void (*apply_float)(MathFunction function, const float* x, float* y, int64_t n);
+  void (*apply_double)(MathFunction function, const double* x, double* y, int64_t n);
+};
+BSL_DECLARE_KERNELS(MathKernels, math_kernels)
+
+}  // namespace bsl
