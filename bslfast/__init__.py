@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from importlib.metadata import version as _version
 
-from bslfast import functional, reference
+from bslfast import bnn, functional, likelihoods, nn, reference
 from bslfast.elbo import negative_elbo
 from bslfast.predict import Prediction, predict
 
 __version__ = _version("bslfast")
-__all__ = ["Prediction", "functional", "negative_elbo", "predict", "reference"]
+__all__ = ["Prediction", "bnn", "functional", "likelihoods", "negative_elbo", "nn", "predict", "reference"]

@@ -20,6 +20,8 @@ def operand(tensor: Tensor | None, shape: Sequence[int]) -> Operand:
         return None
     if tensor.shape == shape and tensor.is_contiguous():
         return tensor.data_ptr()
+    if tensor.numel() == 1:
+        return tensor.data_ptr(), (0,) * len(shape)
     expanded = tensor.expand(shape)
     if len(shape) > 8:  # kMaxDims of csrc/cpu/layout.h
         expanded = expanded.contiguous()
@@ -38,9 +40,9 @@ def address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def unbroadcast(grad: Tensor, like: Tensor) -> Tensor:
+def unbroadcast(grad: Tensor | None, like: Tensor | None) -> Tensor | None:
     """Sum a gradient over the dimensions that ``like`` was broadcast along."""
-    if grad.shape == like.shape:
+    if grad is None or like is None or grad.shape == like.shape:
         return grad
     if like.numel() == 1:
         return _total(grad.reshape(-1)).reshape(like.shape)

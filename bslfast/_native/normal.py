@@ -34,7 +34,8 @@ def allocate(
     kl: Sequence[int] = (0,)
     if reduction is not None:
         kl = reduced_shape(_shape(loc, raw_scale, prior_loc, prior_scale), reduction)
-    return loc.new_empty(sample), loc.new_empty(kl)
+    options = {"dtype": loc.dtype, "device": loc.device}
+    return torch.empty(sample, **options), torch.empty(kl, **options)
 
 
 def forward(
@@ -53,7 +54,7 @@ def forward(
     """(sample, kl), as :func:`allocate` says. Raises ValueError if a scale is negative."""
     sample, kl = allocate(loc, raw_scale, prior_loc, prior_scale, seed, sample_shape, reduction)
     shape = _shape(loc, raw_scale, prior_loc, prior_scale)
-    if math.prod(shape) == 0:
+    if 0 in shape:
         return sample, kl.zero_()
     valid = _cpu.normal_forward(
         loc.dtype == torch.float64,
@@ -93,27 +94,38 @@ def backward(
     sample_shape: Sequence[int],
     reduction: str | None,
     needs: Sequence[bool],
+    *,
+    overwrite: bool = False,
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of loc, raw_scale, prior_loc and prior_scale; None where not needed."""
-    parameters = (loc, raw_scale, prior_loc, prior_scale)
-    shape = _shape(*parameters)
-    grads = [
-        loc.new_empty(shape) if need and p is not None else None
-        for p, need in zip(parameters, needs, strict=True)
-    ]
+    """Gradients of loc, raw_scale, prior_loc and prior_scale; None where not needed.
+
+    With ``overwrite``, the gradient of loc takes the place of ``grad_sample`` in memory, which must
+    then be a contiguous tensor of the parameters' shape.
+    """
+    shape = _shape(loc, raw_scale, prior_loc, prior_scale)
+
+    def grad_of(parameter: Tensor | None, needed: bool) -> Tensor | None:
+        if parameter is None or not needed:
+            return None
+        return torch.empty(shape, dtype=loc.dtype, device=loc.device)
+
+    grad_loc = grad_sample if overwrite else grad_of(loc, needs[0])
+    grad_raw_scale = grad_of(raw_scale, needs[1])
+    grad_prior_loc = grad_of(prior_loc, needs[2])
+    grad_prior_scale = grad_of(prior_scale, needs[3])
     samples = math.prod(sample_shape)
     if seed is None or grad_sample is None or samples == 0:
         grad_sample, samples = None, 0
-    else:
+    elif samples > 1:
         grad_sample = grad_sample.reshape(samples, *shape)
     if reduction is None or grad_kl is None:
         grad_kl = None
-        for grad in grads[2:]:
+        for grad in (grad_prior_loc, grad_prior_scale):
             if grad is not None:
                 grad.zero_()
     elif reduction == "row":
         grad_kl = grad_kl.unsqueeze(-1)
-    if math.prod(shape):
+    if 0 not in shape:
         _cpu.normal_backward(
             loc.dtype == torch.float64,
             shape,
@@ -125,18 +137,24 @@ def backward(
             address(seed),
             stream,
             samples,
-            operand(grad_sample, (samples, *shape)),
+            operand(grad_sample, shape if samples <= 1 else (samples, *shape)),
             operand(grad_kl, shape),
-            *(address(g) for g in grads),
+            address(grad_loc),
+            address(grad_raw_scale),
+            address(grad_prior_loc),
+            address(grad_prior_scale),
         )
-    return tuple(
-        None if g is None or p is None else unbroadcast(g, p)
-        for g, p in zip(grads, parameters, strict=True)
+    return (
+        unbroadcast(grad_loc, loc),
+        unbroadcast(grad_raw_scale, raw_scale),
+        unbroadcast(grad_prior_loc, prior_loc),
+        unbroadcast(grad_prior_scale, prior_scale),
     )
 
 
-def _shape(*tensors: Tensor | None) -> torch.Size:
-    shapes = [t.shape for t in tensors if t is not None]
-    if all(shape == shapes[0] for shape in shapes):
-        return shapes[0]
-    return torch.broadcast_shapes(*shapes)
+def _shape(first: Tensor, *others: Tensor | None) -> torch.Size:
+    shape = first.shape
+    for other in others:
+        if other is not None and other.shape != shape:
+            return torch.broadcast_shapes(shape, *(t.shape for t in others if t is not None))
+    return shape

@@ -9,6 +9,7 @@ tensor([1., 1., 1.])
 """
 
 from bslfast.functional._op import use_reference
+from bslfast.functional.bayes_linear import bayes_linear
 from bslfast.functional.normal import normal_kl, normal_rsample, normal_rsample_kl
 
-__all__ = ["normal_kl", "normal_rsample", "normal_rsample_kl", "use_reference"]
+__all__ = ["bayes_linear", "normal_kl", "normal_rsample", "normal_rsample_kl", "use_reference"]

@@ -79,16 +79,21 @@ def broadcast(**tensors: Tensor | None) -> torch.Size:
 
 
 def number(name: str, value: Any, *, positive: bool = False) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    # float first: checks against abstract classes are slow.
+    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, numbers.Real)):
         raise TypeError(f"{name}: expected a number or a torch.Tensor, got {type(value).__name__}")
     result = float(value)
-    if not math.isfinite(result) or (positive and result <= 0):
+    # Comparisons rather than math.isfinite, which torch.compile does not trace.
+    low = 0.0 if positive else -math.inf
+    if not low < result < math.inf:
         wanted = "a finite number > 0" if positive else "a finite number"
         raise ValueError(f"{name}: expected {wanted}, got {value}")
     return result
 
 
 def sample_shape(value: Any) -> tuple[int, ...]:
+    if type(value) is tuple and not value:
+        return ()
     if type(value) is int:
         value = (value,)
     if not isinstance(value, (tuple, list)) or not all(
@@ -123,7 +128,9 @@ def seed(value: Any, device: torch.device) -> Tensor:
 
 
 def stream(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    if type(value) is not int and (
+        isinstance(value, bool) or not isinstance(value, numbers.Integral)
+    ):
         raise TypeError(f"stream: expected an int, got {value!r}")
     if not 0 <= value < _INT64:
         raise ValueError(f"stream: expected an integer in [0, 2**63), got {value}")

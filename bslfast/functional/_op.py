@@ -23,6 +23,7 @@ from torch import Tensor
 
 _LIBRARY = torch.library.Library("bslfast", "FRAGMENT")
 _KERNEL_DEVICES = ("cpu", "meta")
+_PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 _use_reference = False
 
 
@@ -88,21 +89,15 @@ class Op:
 
     def __call__(self, *args: Any) -> Any:
         tensors = [a for a in args[: self.n_tensors] if a is not None]
+        if runs_eagerly(tensors):
+            if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+                return self._eager.apply(*args)
+            return self.forward(*args)
         if _use_reference or tensors[0].device.type not in _KERNEL_DEVICES:
             return self.reference(*args)
-        if torch.compiler.is_compiling():
-            return self.operator(*args)
-        if torch._C._are_functorch_transforms_active():
+        if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
             return self._transformable.apply(*args)
-        if (
-            torch._C._len_torch_dispatch_stack()
-            or torch._C._get_tracing_state() is not None
-            or any(not _is_plain(t) for t in tensors)
-        ):
-            return self.operator(*args)
-        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-            return self._eager.apply(*args)
-        return self.forward(*args)
+        return self.operator(*args)
 
     # --- the operator in torch.ops.bslfast --------------------------------------------------------
 
@@ -163,14 +158,16 @@ class Op:
         ctx.save_for_backward(*inputs[:width])
         ctx.constants = inputs[width:]
 
-    def _needs(self, ctx: Any, offset: int = 0) -> list[bool]:
-        return [ctx.needs_input_grad[offset + i] for i in self.differentiable]
+    def _needs(self, ctx: Any) -> list[bool]:
+        needed = ctx.needs_input_grad
+        return [needed[i] for i in self.differentiable]
 
     def _scatter(self, grads: Sequence[Tensor | None], ctx: Any) -> tuple[Tensor | None, ...]:
         """Gradients for all arguments from those of the differentiable ones."""
         result: list[Tensor | None] = [None] * (self.n_tensors + len(ctx.constants))
+        needed = ctx.needs_input_grad
         for i, grad in zip(self.differentiable, grads, strict=True):
-            if ctx.needs_input_grad[i]:
+            if needed[i]:
                 result[i] = grad
         return tuple(result)
 
@@ -283,8 +280,16 @@ class Op:
         return Forward
 
 
-def _is_plain(tensor: Tensor) -> bool:
-    return type(tensor) in (Tensor, torch.nn.Parameter) and tensor.device.type == "cpu"
+def runs_eagerly(tensors: Sequence[Tensor]) -> bool:
+    """Whether kernels may be called on these tensors here and now, with nothing watching."""
+    return (
+        not _use_reference
+        and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+        and not torch._C._len_torch_dispatch_stack()
+        and torch._C._get_tracing_state() is None
+        and all(type(t) in _PLAIN_TYPES and t.is_cpu for t in tensors)
+    )
 
 
 def _batching_rule(operator: Any, n_tensors: int) -> Callable[..., Any]:

@@ -191,6 +191,8 @@ def _parameters(
     raw_scale = _check.tensor("raw_scale", raw_scale)
     _check.alike("raw_scale", raw_scale, "loc", loc)
     _check.choice("parametrization", parametrization, PARAMETRIZATIONS)
+    if loc.shape == raw_scale.shape:
+        return loc, raw_scale, loc.shape
     return loc, raw_scale, _check.broadcast(loc=loc, raw_scale=raw_scale)
 
 

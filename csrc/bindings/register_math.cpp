@@ -26,11 +26,13 @@ void math_apply(const std::string& name, bool is_double, uintptr_t x, uintptr_t 
     if (name != named.name) continue;
     py::gil_scoped_release release;
     if (is_double) {
-      BSL_SELECT(math_kernels).apply_double(named.function, reinterpret_cast<const double*>(x),
-                                            reinterpret_cast<double*>(y), n);
+      BSL_SELECT(math_kernels)
+          .apply_double(named.function, reinterpret_cast<const double*>(x),
+                        reinterpret_cast<double*>(y), n);
     } else {
-      BSL_SELECT(math_kernels).apply_float(named.function, reinterpret_cast<const float*>(x),
-                                           reinterpret_cast<float*>(y), n);
+      BSL_SELECT(math_kernels)
+          .apply_float(named.function, reinterpret_cast<const float*>(x),
+                       reinterpret_cast<float*>(y), n);
     }
     return;
   }

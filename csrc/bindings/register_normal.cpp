@@ -55,8 +55,9 @@ void normal_backward(bool is_double, const std::vector<int64_t>& sizes, PyOperan
                      uintptr_t grad_prior_scale) {
   NormalBackward a{};
   a.shape = make_shape(sizes, {&loc, &raw_scale, &prior_loc, &prior_scale, &grad_kl});
+  // A single sample's gradient has the parameters' shape.
   std::vector<int64_t> sample_sizes(sizes);
-  sample_sizes.insert(sample_sizes.begin(), n_samples);
+  if (n_samples > 1) sample_sizes.insert(sample_sizes.begin(), n_samples);
   a.sample_shape = make_shape(sample_sizes, {&grad_sample});
   a.loc = loc.operand;
   a.raw_scale = raw_scale.operand;

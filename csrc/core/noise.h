@@ -1,9 +1,10 @@
 // Uniform and normal random numbers from random words.
 //
 // float: a counter's four words make four uniforms, or two pairs of normals, from (w0, w1) and from
-// (w2, w3). double: they make two numbers k < 2^52 from (w0, w1) and (w2, w3), low word first, hence
-// two uniforms or one pair of normals. A pair of normals is r cos(a), r sin(a) (Box and Muller): the
-// first number is the radius, r = sqrt(-2 log(u)) with 0 < u < 1, the second the angle.
+// (w2, w3). double: they make two numbers k < 2^52 from (w0, w1) and (w2, w3), low word first,
+// hence two uniforms or one pair of normals. A pair of normals is r cos(a), r sin(a) (Box and
+// Muller): the first number is the radius, r = sqrt(-2 log(u)) with 0 < u < 1, the second the
+// angle.
 //
 // u is a real number that float cannot hold: (w + 1/2) / 2^32, so that the tails reach 6.8 standard
 // deviations and the smallest radius is 1.5e-5. log(u) is nevertheless accurate to a few ulp for

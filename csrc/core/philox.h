@@ -1,8 +1,8 @@
 // Philox4x32-10: the counter-based random number generator of Salmon et al., "Parallel random
 // numbers: as easy as 1, 2, 3" (SC 2011).
 //
-// The library's counter: the index of the counter in words 0 (low) and 1 (high), the stream in words
-// 2 and 3; the key is the seed, low word first.
+// The library's counter: the index of the counter in words 0 (low) and 1 (high), the stream in
+// words 2 and 3; the key is the seed, low word first.
 #pragma once
 
 #include <cstdint>

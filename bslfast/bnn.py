@@ -1,0 +1,146 @@
+"""Bayesian neural networks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bslfast import _checks, likelihoods
+from bslfast.nn import BayesLinear
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+}
+
+# Draws of a layer's weights that are held at a time when predicting: enough for one batched product
+# over small networks, while those of large ones stay in the cache.
+_HELD_WEIGHTS = 1 << 20
+
+
+class BayesianMLP(nn.Module):
+    """A dense network whose weights and biases are distributions.
+
+    Args:
+        in_features: number of inputs.
+        hidden: widths of the hidden layers; may be empty.
+        out_features: number of targets, or of classes for ``likelihood="categorical"``. The network
+            has as many outputs as the likelihood needs for them.
+        activation: "relu", "tanh", "sigmoid", "silu" or "gelu".
+        likelihood: "normal" (learned noise, the same for all inputs), "heteroscedastic_normal" (noise
+            that depends on the input) or "categorical"; see :mod:`bslfast.likelihoods`.
+        prior_scale, init_scale, parametrization, device, dtype: as in
+            :class:`bslfast.nn.BayesLinear`.
+
+    Shape: x [batch, in_features] -> [batch, outputs].
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    >>> import torch, bslfast
+    >>> model = bslfast.bnn.BayesianMLP(11, (50,), 1)
+    >>> x, y = torch.randn(8, 11), torch.randn(8, 1)
+    >>> loss = bslfast.negative_elbo(
+    ...     model.likelihood.log_prob(model(x), y), bslfast.nn.kl(model), dataset_size=8
+    ... )
+    >>> loss.backward()
+    >>> bslfast.predict(model, x, n_samples=20).mean.shape
+    torch.Size([8, 1])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden: Sequence[int],
+        out_features: int,
+        *,
+        activation: str = "relu",
+        likelihood: str = "normal",
+        prior_scale: float = 1.0,
+        init_scale: float = 0.02,
+        parametrization: str = "softplus",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        _checks.choice("activation", activation, tuple(ACTIVATIONS))
+        self.likelihood = likelihoods.get(likelihood, out_features)
+        self.likelihood.to(device=device, dtype=dtype)
+        self.activation = ACTIVATIONS[activation]()
+        options: dict[str, Any] = {
+            "prior_scale": prior_scale,
+            "init_scale": init_scale,
+            "parametrization": parametrization,
+            "device": device,
+            "dtype": dtype,
+        }
+        self.layers = nn.ModuleList(
+            BayesLinear(n_in, n_out, **options)
+            for n_in, n_out in _widths(in_features, hidden, self.likelihood.n_outputs(out_features))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs for one draw of all weights."""
+        for layer in self.layers[:-1]:
+            x = self.activation(layer(x))
+        output: Tensor = self.layers[-1](x)
+        return output
+
+    def sample_outputs(self, x: Tensor, n_samples: int) -> Tensor:
+        """Outputs for ``n_samples`` draws of all weights, [n_samples, batch, outputs].
+
+        Args:
+            x: [batch, in_features].
+            n_samples: number of draws; each serves the whole batch.
+        """
+        n_samples = _checks.integer("n_samples", n_samples)
+        held = max(1, _HELD_WEIGHTS // max(layer.weight_loc.numel() for layer in self.layers))
+        outputs = []
+        for start in range(0, n_samples, held):
+            h = x
+            for index, layer in enumerate(self.layers):
+                assert isinstance(layer, BayesLinear)
+                h = layer.sample_outputs(
+                    self.activation(h) if index else h, min(held, n_samples - start)
+                )
+            outputs.append(h)
+        return torch.cat(outputs)
+
+    def deterministic_twin(self) -> DeterministicMLP:
+        """The same network with plain weights, at the means of the posterior."""
+        return DeterministicMLP(self)
+
+
+class DeterministicMLP(nn.Module):
+    """``nn.Linear`` layers in the place of a :class:`BayesianMLP`'s, for comparison."""
+
+    def __init__(self, bayesian: BayesianMLP) -> None:
+        super().__init__()
+        self.likelihood = copy.deepcopy(bayesian.likelihood)
+        self.activation = bayesian.activation
+        self.layers = nn.ModuleList()
+        for layer in bayesian.layers:
+            assert isinstance(layer, BayesLinear)
+            plain = nn.Linear(layer.in_features, layer.out_features).to(layer.weight_loc)
+            with torch.no_grad():
+                plain.weight.copy_(layer.weight_loc)
+                plain.bias.copy_(layer.bias_loc)
+            self.layers.append(plain)
+
+    forward = BayesianMLP.forward
+
+
+def _widths(in_features: int, hidden: Sequence[int], outputs: int) -> list[tuple[int, int]]:
+    if not isinstance(hidden, (tuple, list)):
+        raise TypeError(f"hidden: expected a tuple of widths, got {_checks.describe(hidden)}")
+    for width in hidden:
+        _checks.integer("hidden", width)
+    widths = [_checks.integer("in_features", in_features), *hidden, outputs]
+    return list(zip(widths[:-1], widths[1:], strict=True))

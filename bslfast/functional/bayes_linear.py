@@ -1,0 +1,252 @@
+"""A linear map with normal weights: one node in the graph for the sample, the KL and the product."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bslfast._native import normal as native
+from bslfast.functional import _check
+from bslfast.functional._op import runs_eagerly
+from bslfast.functional.normal import normal_kl, normal_rsample
+
+
+def bayes_linear(
+    x: Tensor,
+    weight_loc: Tensor,
+    weight_raw_scale: Tensor,
+    bias_loc: Tensor | None = None,
+    bias_raw_scale: Tensor | None = None,
+    *,
+    prior_loc: float = 0.0,
+    prior_scale: float = 1.0,
+    parametrization: str = "softplus",
+    seed: int | Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""``x @ W.T + b`` with W and b drawn from normal distributions, and their KL divergence.
+
+    What ``normal_rsample_kl`` for the weight (stream 0) and for the bias (stream 1) followed by
+    ``torch.nn.functional.linear`` compute. In eager mode on the CPU it is one node of the graph, whose
+    backward writes the gradients of the means over that of the sampled weight.
+
+    Args:
+        x: inputs [..., in_features].
+        weight_loc, weight_raw_scale: [out_features, in_features].
+        bias_loc, bias_raw_scale: [out_features], or None, both.
+        prior_loc, prior_scale: numbers, of the normal prior of every weight and bias.
+        parametrization, seed: as in :func:`bslfast.functional.normal_rsample`.
+
+    Returns:
+        (y [..., out_features], the sum of the KL divergences of weight and bias).
+
+    Raises:
+        TypeError, ValueError: a wrong dtype, shape, device, parametrization or prior; only one of
+            the bias' two parameters.
+
+    Source: Blundell et al., "Weight uncertainty in neural networks" (2015).
+
+    >>> import torch, bslfast.functional as BF
+    >>> y, kl = BF.bayes_linear(torch.ones(5, 3), torch.zeros(2, 3), torch.zeros(2, 3), seed=0)
+    >>> y.shape, kl.shape
+    (torch.Size([5, 2]), torch.Size([]))
+    """
+    if (bias_loc is None) != (bias_raw_scale is None):
+        given, missing = ("bias_loc", "bias_raw_scale")[:: 1 if bias_raw_scale is None else -1]
+        raise ValueError(f"{missing}: expected a tensor, as {given} is one, got None")
+    _check.tensor("x", x)
+    if _check.tensor("weight_loc", weight_loc).dim() != 2:
+        raise ValueError(
+            f"weight_loc: expected shape [out_features, in_features], got {list(weight_loc.shape)}"
+        )
+    out_features, in_features = weight_loc.shape
+    for name, value, shape in (
+        ("weight_raw_scale", weight_raw_scale, (out_features, in_features)),
+        ("bias_loc", bias_loc, (out_features,)),
+        ("bias_raw_scale", bias_raw_scale, (out_features,)),
+    ):
+        if value is None:
+            continue
+        _check.alike(name, _check.tensor(name, value), "weight_loc", weight_loc)
+        if value.shape != shape:
+            raise ValueError(f"{name}: expected shape {list(shape)}, got {list(value.shape)}")
+    if x.dim() == 0 or x.shape[-1] != in_features:
+        raise ValueError(f"x: expected shape [..., {in_features}], got {list(x.shape)}")
+    _check.choice("parametrization", parametrization, tuple(native.PARAMETRIZATIONS))
+    prior_loc = _check.number("prior_loc", prior_loc)
+    prior_scale = _check.number("prior_scale", prior_scale, positive=True)
+    seed = _check.seed(seed, weight_loc.device)
+    constants = (prior_loc, prior_scale, parametrization)
+    tensors = (x, weight_loc, weight_raw_scale, bias_loc, bias_raw_scale, seed)
+    if x.dtype == weight_loc.dtype and runs_eagerly([t for t in tensors if t is not None]):
+        return _BayesLinear.apply(*tensors, *constants)
+    return _composed(*tensors, *constants)
+
+
+def _composed(
+    x: Tensor,
+    weight_loc: Tensor,
+    weight_raw_scale: Tensor,
+    bias_loc: Tensor | None,
+    bias_raw_scale: Tensor | None,
+    seed: Tensor,
+    prior_loc: float,
+    prior_scale: float,
+    parametrization: str,
+) -> tuple[Tensor, Tensor]:
+    """The same from its parts: for torch.compile, torch.func, second derivatives, other devices."""
+    sample: list[Tensor | None] = []
+    kl: Tensor | float = 0.0
+    for stream, (loc, raw_scale) in enumerate(
+        ((weight_loc, weight_raw_scale), (bias_loc, bias_raw_scale))
+    ):
+        if loc is None or raw_scale is None:
+            sample.append(None)
+            continue
+        sample.append(
+            normal_rsample(
+                loc, raw_scale, parametrization=parametrization, seed=seed, stream=stream
+            )
+        )
+        kl = kl + normal_kl(
+            loc, raw_scale, prior_loc, prior_scale, parametrization=parametrization
+        )
+    weight, bias = sample
+    assert isinstance(weight, Tensor)
+    assert isinstance(kl, Tensor)
+    return F.linear(x, weight, bias), kl
+
+
+class _BayesLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight_loc: Tensor,
+        weight_raw_scale: Tensor,
+        bias_loc: Tensor | None,
+        bias_raw_scale: Tensor | None,
+        seed: Tensor,
+        *constants: Any,
+    ) -> tuple[Tensor, Tensor]:
+        weight, kl = _forward(weight_loc, weight_raw_scale, seed, 0, constants)
+        bias = None
+        if bias_loc is not None and bias_raw_scale is not None:
+            bias, bias_kl = _forward(bias_loc, bias_raw_scale, seed, 1, constants)
+            kl += bias_kl
+        needs_weight = ctx.needs_input_grad[0]
+        ctx.save_for_backward(
+            x,
+            weight_loc,
+            weight_raw_scale,
+            bias_loc,
+            bias_raw_scale,
+            seed,
+            weight if needs_weight else None,
+        )
+        ctx.constants = constants
+        ctx.set_materialize_grads(False)
+        return F.linear(x, weight, bias), kl
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Tensor | None, grad_kl: Tensor | None) -> Any:
+        *inputs, weight = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        if torch.is_grad_enabled():  # create_graph=True
+            return _differentiable_backward(inputs, ctx.constants, needs, (grad_y, grad_kl))
+        x, weight_loc, weight_raw_scale, bias_loc, bias_raw_scale, seed = inputs
+        grad_x = grad_weight = grad_bias = None
+        if grad_y is not None:
+            rows = grad_y.reshape(-1, grad_y.shape[-1])
+            if needs[0]:
+                grad_x = grad_y @ weight
+            if needs[1] or needs[2]:
+                grad_weight = rows.t() @ x.reshape(-1, x.shape[-1])
+            if needs[3] or needs[4]:
+                grad_bias = rows.sum(dim=0)
+        grads: list[Tensor | None] = [None] * 9
+        grads[0] = grad_x
+        grads[1:3] = _backward(
+            grad_weight, grad_kl, weight_loc, weight_raw_scale, seed, 0, ctx.constants, needs[1:3]
+        )
+        if bias_loc is not None:
+            grads[3:5] = _backward(
+                grad_bias, grad_kl, bias_loc, bias_raw_scale, seed, 1, ctx.constants, needs[3:5]
+            )
+        return tuple(grads)
+
+
+def _forward(
+    loc: Tensor, raw_scale: Tensor, seed: Tensor, stream: int, constants: tuple[Any, ...]
+) -> tuple[Tensor, Tensor]:
+    prior_loc, prior_scale, parametrization = constants
+    return native.forward(
+        loc,
+        raw_scale,
+        None,
+        None,
+        seed,
+        stream,
+        prior_loc,
+        prior_scale,
+        parametrization,
+        (),
+        "sum",
+    )
+
+
+def _backward(
+    grad: Tensor | None,
+    grad_kl: Tensor | None,
+    loc: Tensor,
+    raw_scale: Tensor,
+    seed: Tensor,
+    stream: int,
+    constants: tuple[Any, ...],
+    needs: tuple[bool, bool],
+) -> tuple[Tensor | None, ...]:
+    if not any(needs) or (grad is None and grad_kl is None):
+        return None, None
+    prior_loc, prior_scale, parametrization = constants
+    return native.backward(
+        grad,
+        grad_kl,
+        loc,
+        raw_scale,
+        None,
+        None,
+        seed,
+        stream,
+        prior_loc,
+        prior_scale,
+        parametrization,
+        (),
+        "sum",
+        (*needs, False, False),
+        overwrite=needs[0] and grad is not None and grad.is_contiguous(),
+    )[:2]
+
+
+def _differentiable_backward(
+    inputs: list[Tensor],
+    constants: tuple[Any, ...],
+    needs: tuple[bool, ...],
+    grads: tuple[Tensor | None, Tensor | None],
+) -> tuple[Tensor | None, ...]:
+    wanted = [i for i in range(len(inputs)) if needs[i]]
+    with torch.enable_grad():
+        outputs = _composed(*inputs, *constants)
+    given = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None]
+    found = torch.autograd.grad(
+        [o for o, _ in given],
+        [inputs[i] for i in wanted],
+        [g for _, g in given],
+        create_graph=True,
+        allow_unused=True,
+    )
+    result: list[Tensor | None] = [None] * 9
+    for i, grad in zip(wanted, found, strict=True):
+        result[i] = grad
+    return tuple(result)

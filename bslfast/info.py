@@ -1,0 +1,41 @@
+"""What this installation was built with and what it chose on this machine."""
+
+from __future__ import annotations
+
+import platform
+from importlib import util
+from typing import Any
+
+import torch
+
+import bslfast
+from bslfast import _native
+from bslfast._native import _cpu
+
+
+def describe() -> dict[str, Any]:
+    """Versions, instruction sets, threads and the CUDA module, for bug reports and the curious.
+
+    >>> import bslfast.info
+    >>> bslfast.info.describe()["isa"] in bslfast.info.describe()["isa_levels"]
+    True
+    """
+    return {
+        "bslfast": bslfast.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "isa_levels": _cpu.isa_levels(),
+        "isa": _cpu.isa(),
+        "threads": torch.get_num_threads() if _cpu.has_torch_threads() else 1,
+        "threads_from": _native.THREADS,
+        "cuda": _cuda(),
+    }
+
+
+def _cuda() -> str:
+    if util.find_spec("bslfast._native._cuda") is None:
+        return "not built (BSLFAST_CUDA=OFF, or no nvcc when this wheel was built)"
+    if not torch.cuda.is_available():
+        return "built; torch sees no CUDA device"
+    return f"built; {torch.cuda.get_device_name()}"
