@@ -1,0 +1,63 @@
+"""The compiled CPU kernels (csrc/bindings). Addresses are ints; see :mod:`bslfast._native`."""
+
+from collections.abc import Sequence
+
+from bslfast._native._operands import Operand
+
+def isa_levels() -> list[str]:
+    """The instruction sets that this build and this machine have, worst first."""
+
+def isa() -> str:
+    """The one in use."""
+
+def set_isa(name: str) -> None:
+    """Use another one of :func:`isa_levels`."""
+
+def set_torch_parallel_for(address: int) -> None: ...
+def has_torch_threads() -> bool: ...
+def math_apply(name: str, is_double: bool, x: int, y: int, n: int) -> None: ...
+def philox4x32(
+    c0: int, c1: int, c2: int, c3: int, key0: int, key1: int
+) -> tuple[int, int, int, int]: ...
+def noise_bits(out: int, n: int, seed: int, stream: int, first: int) -> None: ...
+def noise_uniform(
+    out: int, n: int, is_double: bool, seed: int, stream: int, first: int
+) -> None: ...
+def noise_normal(
+    out: int, n: int, is_double: bool, seed: int, stream: int, first: int
+) -> None: ...
+def normal_forward(
+    is_double: bool,
+    shape: Sequence[int],
+    loc: Operand,
+    raw_scale: Operand,
+    prior_loc: Operand,
+    prior_scale: Operand,
+    parametrization: int,
+    seed: int,
+    stream: int,
+    n_samples: int,
+    sample: int,
+    reduction: int,
+    kl: int,
+) -> bool:
+    """Whether all scales are valid."""
+
+def normal_backward(
+    is_double: bool,
+    shape: Sequence[int],
+    loc: Operand,
+    raw_scale: Operand,
+    prior_loc: Operand,
+    prior_scale: Operand,
+    parametrization: int,
+    seed: int,
+    stream: int,
+    n_samples: int,
+    grad_sample: Operand,
+    grad_kl: Operand,
+    grad_loc: int,
+    grad_raw_scale: int,
+    grad_prior_loc: int,
+    grad_prior_scale: int,
+) -> None: ...

@@ -1,0 +1,127 @@
+"""Fits the minimax polynomials of csrc/core/math.h and prints them as C++ literals.
+
+Usage: python tools/fit_polynomials.py [name ...]
+
+Each polynomial approximates the part of a function that is left once its leading terms are taken
+exactly, so that the weight (what an error of the polynomial does to the relative error of the
+function) is small and rounded coefficients cost nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import numpy as np
+from mpmath import mp, mpf
+
+mp.dps = 60
+Function = Callable[[mpf], mpf]
+
+
+def remez(f: Function, weight: Function, a: mpf, b: mpf, degree: int) -> tuple[list[mpf], mpf]:
+    """Coefficients, lowest first, that minimise max |weight (p - f)| on [a, b]; and this error."""
+    n = degree + 2
+    nodes = [(a + b) / 2 - (b - a) / 2 * mp.cos(mp.pi * (2 * i + 1) / (2 * n)) for i in range(n)]
+    grid = [(a + b) / 2 - (b - a) / 2 * mp.cos(mp.pi * (i + mpf("0.37")) / 800) for i in range(800)]
+    grid_f, grid_w = [f(x) for x in grid], [weight(x) for x in grid]
+    for _ in range(12):
+        rows = [
+            [x**k for k in range(degree + 1)] + [(-1) ** i / weight(x)] for i, x in enumerate(nodes)
+        ]
+        solution = mp.lu_solve(mp.matrix(rows), mp.matrix([f(x) for x in nodes]))
+        coefficients, level = list(solution)[:-1], abs(solution[n - 1])
+        descending = coefficients[::-1]
+        error = [
+            w * (mp.polyval(descending, x) - y)
+            for x, y, w in zip(grid, grid_f, grid_w, strict=True)
+        ]
+        worst = max(abs(e) for e in error)
+        # One extremum per run of equal sign, then the n consecutive ones with the largest errors.
+        peaks: list[int] = []
+        for i, e in enumerate(error):
+            if peaks and mp.sign(error[peaks[-1]]) == mp.sign(e):
+                if abs(e) > abs(error[peaks[-1]]):
+                    peaks[-1] = i
+            else:
+                peaks.append(i)
+        while len(peaks) > n:
+            peaks.pop(0 if abs(error[peaks[0]]) < abs(error[peaks[-1]]) else -1)
+        if len(peaks) < n or worst < level * mpf("1.001"):
+            break
+        nodes = [grid[i] for i in peaks]
+    return coefficients, worst
+
+
+def exp_weight(r: mpf) -> mpf:
+    return abs(r * r / mp.expm1(r))
+
+
+def sine(z: mpf) -> mpf:
+    return mp.sin(mp.pi * mp.sqrt(z)) / mp.sqrt(z)
+
+
+HALF_LN2 = mp.log(2) / 2 + mpf("0.0005")  # the slack covers a product with log2(e) that was rounded
+# name: (what is fitted, weight, interval, degree in float32, degree in float64)
+FITS: dict[str, tuple[Function, Function, mpf, mpf, int | None, int | None]] = {
+    "exp_tail": (lambda r: (mp.expm1(r) - r) / r**2, exp_weight, -HALF_LN2, HALF_LN2, 4, 10),
+    "log_tail": (
+        lambda f: (mp.log1p(f) - f + f * f / 2) / f**3,
+        lambda f: f**3 / mp.log1p(f),
+        mpf("-0.25"),
+        mpf("0.5"),
+        7,
+        None,
+    ),
+    "atanh_tail": (
+        lambda z: 2 * (mp.atanh(mp.sqrt(z)) / mp.sqrt(z) - 1) / z,
+        lambda z: z * mp.sqrt(z) / (2 * mp.atanh(mp.sqrt(z))),
+        mpf("1e-12"),
+        mpf("0.04"),
+        None,
+        6,
+    ),
+    "sinpi_tail": (
+        lambda z: (sine(z) - mp.pi) / z,
+        lambda z: z / sine(z),
+        mpf("1e-12"),
+        mpf("0.0625"),
+        2,
+        5,
+    ),
+    "cospi_tail": (
+        lambda z: (mp.cos(mp.pi * mp.sqrt(z)) - 1) / z,
+        lambda z: z / mp.cos(mp.pi * mp.sqrt(z)),
+        mpf("1e-12"),
+        mpf("0.0625"),
+        3,
+        6,
+    ),
+    "tanh_tail": (
+        lambda z: (mp.tanh(mp.sqrt(z)) / mp.sqrt(z) - 1) / z,
+        lambda z: z * mp.sqrt(z) / mp.tanh(mp.sqrt(z)),
+        mpf("1e-12"),
+        mpf("0.3025"),
+        4,
+        10,
+    ),
+}
+
+
+def main() -> None:
+    for name in sys.argv[1:] or FITS:
+        f, weight, a, b, *degrees = FITS[name]
+        for dtype, degree in zip((np.float32, np.float64), degrees, strict=True):
+            if degree is None:
+                continue
+            coefficients, error = remez(f, weight, a, b, degree)
+            literals = [
+                np.format_float_scientific(dtype(float(c)), unique=True) for c in coefficients
+            ]
+            suffix = "f" if dtype is np.float32 else ""
+            print(f"{name} {dtype.__name__}: relative error 2^{float(mp.log(error, 2)):.1f}")
+            print("    " + ", ".join(x + suffix for x in literals))
+
+
+if __name__ == "__main__":
+    main()
