@@ -1,7 +1,7 @@
 """One case an op: the same computation by bslfast and by its peers, checked, then timed.
 
-A new op is a new :class:`Case` in a ``test_*.py`` here. Every implementation of a case runs in the same
-process, one after the other, on the same inputs; the report (report.py) shows ratios.
+A new op is a new :class:`Case` in a ``test_*.py`` here. Every implementation of a case runs in the
+same process, one after the other, on the same inputs; the report (report.py) shows ratios.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ def parametrize(cases: Sequence[Case]) -> Any:
                     id=f"{case.name}-{size}-{mode}-{threads}-{implementation}",
                 )
 
-    return pytest.mark.parametrize("case,size,mode,threads,implementation", list(combinations()))
+    return pytest.mark.parametrize(
+        ("case", "size", "mode", "threads", "implementation"), list(combinations())
+    )
 
 
 def run(

@@ -1,7 +1,8 @@
-"""A training step's forward and backward of Bayesian MLPs beside that of the deterministic network."""
+"""Forward and backward of Bayesian MLPs beside the deterministic network's."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -44,9 +45,7 @@ class EagerBayesLinear(nn.Module):
 class EagerBayesianMLP(nn.Module):
     def __init__(self, widths: tuple[int, ...]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            EagerBayesLinear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.layers = nn.ModuleList(EagerBayesLinear(a, b) for a, b in itertools.pairwise(widths))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         kl = x.new_zeros(())
@@ -62,7 +61,10 @@ def build(implementation: str, widths: tuple[int, ...]) -> tuple[nn.Module, Call
         eager = EagerBayesianMLP(widths)
         return eager, torch.compile(eager) if implementation == "torch.compile" else eager
     bayesian = bslfast.bnn.BayesianMLP(
-        widths[0], widths[1:-1], widths[-1], likelihood="categorical" if widths[-1] > 1 else "normal"
+        widths[0],
+        widths[1:-1],
+        widths[-1],
+        likelihood="categorical" if widths[-1] > 1 else "normal",
     )
     if implementation == "bslfast":
         return bayesian, lambda x: (bayesian(x), bslfast.nn.kl(bayesian))
@@ -72,9 +74,7 @@ def build(implementation: str, widths: tuple[int, ...]) -> tuple[nn.Module, Call
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize(
-    "implementation", ["nn.Linear", "bslfast", "torch eager", "torch.compile"]
-)
+@pytest.mark.parametrize("implementation", ["nn.Linear", "bslfast", "torch eager", "torch.compile"])
 def test_bayesian_mlp(benchmark: Any, implementation: str, network: str, threads: int) -> None:
     widths, batch = NETWORKS[network]
     torch.manual_seed(0)

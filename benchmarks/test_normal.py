@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from harness import Case, Function, as_tuple, parametrize, run
 from torch import Tensor
 
 import bslfast.functional as BF
-from harness import Case, Function, as_tuple, parametrize, run
 
 SIZES = {"651": 651, "65k": 1 << 16, "4M": 1 << 22}
 

@@ -9,4 +9,13 @@ from bslfast.elbo import negative_elbo
 from bslfast.predict import Prediction, predict
 
 __version__ = _version("bslfast")
-__all__ = ["Prediction", "bnn", "functional", "likelihoods", "negative_elbo", "nn", "predict", "reference"]
+__all__ = [
+    "Prediction",
+    "bnn",
+    "functional",
+    "likelihoods",
+    "negative_elbo",
+    "nn",
+    "predict",
+    "reference",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,8 +35,8 @@ class BayesianMLP(nn.Module):
         out_features: number of targets, or of classes for ``likelihood="categorical"``. The network
             has as many outputs as the likelihood needs for them.
         activation: "relu", "tanh", "sigmoid", "silu" or "gelu".
-        likelihood: "normal" (learned noise, the same for all inputs), "heteroscedastic_normal" (noise
-            that depends on the input) or "categorical"; see :mod:`bslfast.likelihoods`.
+        likelihood: "normal" (learned noise, the same for all inputs), "heteroscedastic_normal"
+            (noise that depends on the input) or "categorical"; see :mod:`bslfast.likelihoods`.
         prior_scale, init_scale, parametrization, device, dtype: as in
             :class:`bslfast.nn.BayesLinear`.
 
@@ -101,7 +102,8 @@ class BayesianMLP(nn.Module):
             n_samples: number of draws; each serves the whole batch.
         """
         n_samples = _checks.integer("n_samples", n_samples)
-        held = max(1, _HELD_WEIGHTS // max(layer.weight_loc.numel() for layer in self.layers))
+        largest = max(p.numel() for p in self.layers.parameters())
+        held = max(1, _HELD_WEIGHTS // largest)
         outputs = []
         for start in range(0, n_samples, held):
             h = x
@@ -143,4 +145,4 @@ def _widths(in_features: int, hidden: Sequence[int], outputs: int) -> list[tuple
     for width in hidden:
         _checks.integer("hidden", width)
     widths = [_checks.integer("in_features", in_features), *hidden, outputs]
-    return list(zip(widths[:-1], widths[1:], strict=True))
+    return list(itertools.pairwise(widths))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from bslfast._native import _cpu
+from bslfast._native import _cpu as _cpu
 
 
 def _torch_threads() -> str:

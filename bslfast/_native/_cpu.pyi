@@ -23,9 +23,7 @@ def noise_bits(out: int, n: int, seed: int, stream: int, first: int) -> None: ..
 def noise_uniform(
     out: int, n: int, is_double: bool, seed: int, stream: int, first: int
 ) -> None: ...
-def noise_normal(
-    out: int, n: int, is_double: bool, seed: int, stream: int, first: int
-) -> None: ...
+def noise_normal(out: int, n: int, is_double: bool, seed: int, stream: int, first: int) -> None: ...
 def normal_forward(
     is_double: bool,
     shape: Sequence[int],

@@ -15,7 +15,7 @@ REDUCTIONS = {"none": 0, "row": 1, "sum": 2}
 
 
 def operand(tensor: Tensor | None, shape: Sequence[int]) -> Operand:
-    """``tensor`` as an operand of a call over ``shape``, to which it is broadcast without a copy."""
+    """``tensor`` as an operand of a call over ``shape``; broadcast to it without a copy."""
     if tensor is None:
         return None
     if tensor.shape == shape and tensor.is_contiguous():
@@ -24,8 +24,17 @@ def operand(tensor: Tensor | None, shape: Sequence[int]) -> Operand:
         return tensor.data_ptr(), (0,) * len(shape)
     expanded = tensor.expand(shape)
     if len(shape) > 8:  # kMaxDims of csrc/cpu/layout.h
-        expanded = expanded.contiguous()
+        copy = expanded.contiguous()
+        operand = _OfCopy((copy.data_ptr(), copy.stride()))
+        operand.tensor = copy
+        return operand
     return expanded.data_ptr(), expanded.stride()
+
+
+class _OfCopy(tuple[int, tuple[int, ...]]):
+    """(address, strides) of a copy that must live as long as they are used."""
+
+    tensor: Tensor
 
 
 def reduced_shape(shape: Sequence[int], reduction: str) -> Sequence[int]:

@@ -34,8 +34,10 @@ def allocate(
     kl: Sequence[int] = (0,)
     if reduction is not None:
         kl = reduced_shape(_shape(loc, raw_scale, prior_loc, prior_scale), reduction)
-    options = {"dtype": loc.dtype, "device": loc.device}
-    return torch.empty(sample, **options), torch.empty(kl, **options)
+    return (
+        torch.empty(sample, dtype=loc.dtype, device=loc.device),
+        torch.empty(kl, dtype=loc.dtype, device=loc.device),
+    )
 
 
 def forward(
@@ -156,5 +158,6 @@ def _shape(first: Tensor, *others: Tensor | None) -> torch.Size:
     shape = first.shape
     for other in others:
         if other is not None and other.shape != shape:
-            return torch.broadcast_shapes(shape, *(t.shape for t in others if t is not None))
+            shapes = [t.shape for t in others if t is not None]
+            return torch.Size(torch.broadcast_shapes(shape, *shapes))
     return shape

@@ -19,6 +19,9 @@ def tensor(name: str, value: Any) -> Tensor:
     """A floating-point tensor of a dtype that the kernels know."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+    if value.layout != torch.strided or value.is_nested:
+        layout = "nested" if value.is_nested else str(value.layout).removeprefix("torch.")
+        raise TypeError(f"{name}: expected a dense tensor, got one of layout {layout}")
     if value.dtype in DTYPES:
         return value
     if value.dtype in (torch.bfloat16, torch.float16) and torch.is_autocast_enabled(
@@ -80,7 +83,9 @@ def broadcast(**tensors: Tensor | None) -> torch.Size:
 
 def number(name: str, value: Any, *, positive: bool = False) -> float:
     # float first: checks against abstract classes are slow.
-    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, numbers.Real)):
+    if type(value) is not float and (
+        isinstance(value, bool) or not isinstance(value, numbers.Real)
+    ):
         raise TypeError(f"{name}: expected a number or a torch.Tensor, got {type(value).__name__}")
     result = float(value)
     # Comparisons rather than math.isfinite, which torch.compile does not trace.
@@ -119,21 +124,26 @@ def seed(value: Any, device: torch.device) -> Tensor:
         if value.device != device:
             raise ValueError(f"seed: expected a tensor on {device}, got one on {value.device}")
         return value.reshape(())
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"seed: expected None, an int or an int64 tensor, got {value!r}")
-    if not -_INT64 <= value < 2 * _INT64:
+    wrapped = _integer("seed", "None, an int or an int64 tensor", value)
+    if not -_INT64 <= wrapped < 2 * _INT64:
         raise ValueError(f"seed: expected a 64-bit integer, got {value}")
-    wrapped = int(value) if value < _INT64 else int(value) - 2 * _INT64
+    if wrapped >= _INT64:
+        wrapped -= 2 * _INT64
     return torch.tensor(wrapped, dtype=torch.int64, device=device)
 
 
 def stream(value: Any) -> int:
-    if type(value) is not int and (
-        isinstance(value, bool) or not isinstance(value, numbers.Integral)
-    ):
-        raise TypeError(f"stream: expected an int, got {value!r}")
-    if not 0 <= value < _INT64:
+    result = _integer("stream", "an int", value)
+    if not 0 <= result < _INT64:
         raise ValueError(f"stream: expected an integer in [0, 2**63), got {value}")
+    return result
+
+
+def _integer(name: str, wanted: str, value: Any) -> int:
+    if type(value) is int:  # first, as checks against abstract classes are slow
+        return value
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name}: expected {wanted}, got {value!r}")
     return int(value)
 
 

@@ -2,11 +2,11 @@
 
 An op is a pair of kernels and a reference in plain torch. From these, :class:`Op` builds
 
-* the eager route: the leanest ``autograd.Function``, which calls the kernels directly;
+* the eager route: the leanest ``autograd.Function``, calling the kernels directly;
 * an operator in ``torch.ops.bslfast`` with a fake kernel, a batching rule and an autograd formula,
   for ``torch.compile``, ``torch.export``, fake tensors and dispatch modes;
-* a ``setup_context`` Function around that operator, for ``torch.func`` transforms, which do not look
-  into an operator's autograd formula;
+* a ``setup_context`` Function around that operator, for ``torch.func`` transforms, which do not
+  look into an operator's autograd formula;
 * second derivatives, by differentiating the reference twice.
 
 Devices without kernels run the reference.
@@ -20,8 +20,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 _LIBRARY = torch.library.Library("bslfast", "FRAGMENT")
+# Typed as what they are; torch's own annotations are narrower.
+_vjp: Any = torch.func.vjp
 _KERNEL_DEVICES = ("cpu", "meta")
 _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 _use_reference = False
@@ -95,8 +98,11 @@ class Op:
             return self.forward(*args)
         if _use_reference or tensors[0].device.type not in _KERNEL_DEVICES:
             return self.reference(*args)
-        if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
-            return self._transformable.apply(*args)
+        if not torch.compiler.is_compiling():
+            if forward_ad._current_level >= 0:  # tangents: kernels would drop them in silence
+                return self.reference(*args)
+            if torch._C._are_functorch_transforms_active():
+                return self._transformable.apply(*args)
         return self.operator(*args)
 
     # --- the operator in torch.ops.bslfast --------------------------------------------------------
@@ -194,7 +200,7 @@ class Op:
             result = self._reference_gradient(full[:n], full[n:], constants)
             return tuple(g for k, g in enumerate(result) if k in needed and g is not None)
 
-        output, pullback = torch.func.vjp(gradient, *(inputs[i] for i in wanted))
+        output, pullback = _vjp(gradient, *(inputs[i] for i in wanted))
         given = [grads[k] for k in needed if inputs[n + self.differentiable[k]] is not None]
         cotangents = tuple(
             torch.zeros_like(o) if g is None else g for o, g in zip(output, given, strict=True)
@@ -219,7 +225,7 @@ class Op:
                 full[i] = value
             return self.reference(*full, *constants)
 
-        output, pullback = torch.func.vjp(function, *(tensors[i] for i in present))
+        output, pullback = _vjp(function, *(tensors[i] for i in present))
         outputs = output if self.n_results > 1 else (output,)
         cotangents = tuple(
             torch.zeros_like(o) if g is None else g for o, g in zip(outputs, grads, strict=True)
@@ -231,7 +237,7 @@ class Op:
 
     # --- autograd Functions -----------------------------------------------------------------------
 
-    def _make_eager_function(op) -> Any:  # noqa: N805
+    def _make_eager_function(op) -> Any:
         class Eager(torch.autograd.Function):
             @staticmethod
             def forward(ctx: Any, *args: Any) -> Any:
@@ -242,7 +248,9 @@ class Op:
 
             @staticmethod
             def backward(ctx: Any, *grads: Tensor | None) -> Any:
-                if torch.is_grad_enabled():  # create_graph=True
+                # create_graph=True, or gradients that kernels cannot read (batched ones, say).
+                given = [g for g in grads if g is not None]
+                if torch.is_grad_enabled() or not runs_eagerly(given):
                     return op._operator_backward(ctx, *grads)
                 results = op.backward(*grads, *ctx.saved_tensors, *ctx.constants, op._needs(ctx))
                 return op._scatter(results, ctx)
@@ -250,7 +258,7 @@ class Op:
         Eager.__name__ = Eager.__qualname__ = op.name
         return Eager
 
-    def _make_transformable_function(op) -> Any:  # noqa: N805
+    def _make_transformable_function(op) -> Any:
         class Backward(torch.autograd.Function):
             generate_vmap_rule = True
 
@@ -272,9 +280,8 @@ class Op:
 
             @staticmethod
             def backward(ctx: Any, *grads: Tensor | None) -> Any:
-                results = Backward.apply(
-                    *grads, *ctx.saved_tensors, *ctx.constants, op._needs(ctx)
-                )
+                apply: Any = Backward.apply
+                results = apply(*grads, *ctx.saved_tensors, *ctx.constants, op._needs(ctx))
                 return op._scatter(results, ctx)
 
         return Forward
@@ -288,7 +295,12 @@ def runs_eagerly(tensors: Sequence[Tensor]) -> bool:
         and not torch._C._are_functorch_transforms_active()
         and not torch._C._len_torch_dispatch_stack()
         and torch._C._get_tracing_state() is None
-        and all(type(t) in _PLAIN_TYPES and t.is_cpu for t in tensors)
+        and forward_ad._current_level < 0
+        and all(
+            # Lazy negation (z.conj().imag) and lazy zeros are not what lies in memory.
+            type(t) in _PLAIN_TYPES and t.is_cpu and not t.is_neg() and not t._is_zerotensor()
+            for t in tensors
+        )
     )
 
 

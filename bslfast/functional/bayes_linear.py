@@ -1,4 +1,4 @@
-"""A linear map with normal weights: one node in the graph for the sample, the KL and the product."""
+"""A linear map with normal weights: one graph node for the sample, the KL and the product."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def bayes_linear(
     r"""``x @ W.T + b`` with W and b drawn from normal distributions, and their KL divergence.
 
     What ``normal_rsample_kl`` for the weight (stream 0) and for the bias (stream 1) followed by
-    ``torch.nn.functional.linear`` compute. In eager mode on the CPU it is one node of the graph, whose
-    backward writes the gradients of the means over that of the sampled weight.
+    ``torch.nn.functional.linear`` compute. In eager mode on the CPU it is one node of the graph,
+    whose backward writes the gradients of the means over that of the sampled weight.
 
     Args:
         x: inputs [..., in_features].
@@ -81,7 +81,9 @@ def bayes_linear(
     constants = (prior_loc, prior_scale, parametrization)
     tensors = (x, weight_loc, weight_raw_scale, bias_loc, bias_raw_scale, seed)
     if x.dtype == weight_loc.dtype and runs_eagerly([t for t in tensors if t is not None]):
-        return _BayesLinear.apply(*tensors, *constants)
+        apply: Any = _BayesLinear.apply
+        result: tuple[Tensor, Tensor] = apply(*tensors, *constants)
+        return result
     return _composed(*tensors, *constants)
 
 
@@ -110,9 +112,7 @@ def _composed(
                 loc, raw_scale, parametrization=parametrization, seed=seed, stream=stream
             )
         )
-        kl = kl + normal_kl(
-            loc, raw_scale, prior_loc, prior_scale, parametrization=parametrization
-        )
+        kl = kl + normal_kl(loc, raw_scale, prior_loc, prior_scale, parametrization=parametrization)
     weight, bias = sample
     assert isinstance(weight, Tensor)
     assert isinstance(kl, Tensor)
@@ -230,7 +230,7 @@ def _backward(
 
 
 def _differentiable_backward(
-    inputs: list[Tensor],
+    inputs: list[Any],
     constants: tuple[Any, ...],
     needs: tuple[bool, ...],
     grads: tuple[Tensor | None, Tensor | None],

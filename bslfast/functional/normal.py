@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -45,19 +44,20 @@ def normal_rsample(
 
     Raises:
         TypeError: an argument is not a tensor of float32 or float64, or dtypes differ.
-        ValueError: shapes do not broadcast, devices differ, an unknown parametrization, or (in eager
-            mode on the CPU; elsewhere the result is NaN) a negative scale.
+        ValueError: shapes do not broadcast, devices differ, an unknown parametrization, or a
+            negative scale (that in eager mode on the CPU; elsewhere the result is NaN).
 
     Source: Kingma and Welling, "Auto-encoding variational Bayes" (2014); noise by Salmon et al.,
     "Parallel random numbers: as easy as 1, 2, 3" (2011).
 
-    >>> import torch, bslfast.functional as BF
+    >>> import math, torch, bslfast.functional as BF
     >>> loc, raw_scale = torch.zeros(2, requires_grad=True), torch.zeros(2)
     >>> x = BF.normal_rsample(loc, raw_scale, sample_shape=(1000,), seed=0)
     >>> x.shape, bool((x.std(dim=0) - math.log(2)).abs().max() < 0.05)
     (torch.Size([1000, 2]), True)
     """
     loc, raw_scale, _ = _parameters(loc, raw_scale, parametrization)
+    sample: Tensor
     sample, _ = _normal(
         loc,
         raw_scale,
@@ -112,6 +112,7 @@ def normal_kl(
     shape = _check.broadcast(
         loc=loc, raw_scale=raw_scale, prior_loc=prior_loc_tensor, prior_scale=prior_scale_tensor
     )
+    kl: Tensor
     _, kl = _normal(
         loc,
         raw_scale,
@@ -144,8 +145,8 @@ def normal_rsample_kl(
 
     Args:
         loc, raw_scale, parametrization, sample_shape, seed, stream: as in :func:`normal_rsample`.
-        prior_loc, prior_scale, reduction: as in :func:`normal_kl`; a prior's shape must broadcast to
-            that of the parameters.
+        prior_loc, prior_scale, reduction: as in :func:`normal_kl`; a prior's shape must broadcast
+            to that of the parameters.
 
     Returns:
         (sample, kl). The KL is that of the parameters, once, whatever ``sample_shape``.
@@ -169,7 +170,7 @@ def normal_rsample_kl(
                 f"{name}: expected a shape that broadcasts to {list(shape)}, that of loc and "
                 f"raw_scale, got {list(prior.shape)}"
             )
-    return _normal(
+    result: tuple[Tensor, Tensor] = _normal(
         loc,
         raw_scale,
         prior_loc_tensor,
@@ -182,6 +183,7 @@ def normal_rsample_kl(
         _check.sample_shape(sample_shape),
         _check.reduction(reduction, shape),
     )
+    return result
 
 
 def _parameters(
@@ -205,7 +207,7 @@ def _prior(name: str, value: Tensor | float, loc: Tensor) -> tuple[Tensor | None
     return value, 0.0
 
 
-# --- the op: both functions are one kernel, of which parts may not be wanted -----------------------
+# --- the op: one kernel for all three, of which parts may not be wanted ---------------------------
 
 
 def _fake(
@@ -221,9 +223,7 @@ def _fake(
     sample_shape: Sequence[int],
     reduction: str | None,
 ) -> tuple[Tensor, Tensor]:
-    return native.allocate(
-        loc, raw_scale, prior_loc, prior_scale, seed, sample_shape, reduction
-    )
+    return native.allocate(loc, raw_scale, prior_loc, prior_scale, seed, sample_shape, reduction)
 
 
 def _reference(

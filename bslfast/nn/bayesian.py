@@ -25,8 +25,8 @@ class BayesianModule(nn.Module):
     def kl(self) -> Tensor:
         """The sum of the KL divergences of all weights from the prior, in nats.
 
-        Taken from the last forward pass if that has computed it and the parameters are as they were,
-        else computed now.
+        Taken from the last forward pass if that has computed it and the parameters are as they
+        were, else computed now.
         """
         remembered, self._remembered = self._remembered, None
         if remembered is not None and torch.is_grad_enabled():

@@ -33,7 +33,7 @@ class BayesLinear(BayesianModule):
     Shape: x [..., in_features] -> [..., out_features].
 
     Raises:
-        TypeError, ValueError: a wrong size, number, parametrization or dtype; at call, a wrong input.
+        TypeError, ValueError: a wrong size, number, parametrization or dtype; a wrong input.
 
     Source: Blundell et al., "Weight uncertainty in neural networks" (2015).
 
@@ -121,7 +121,8 @@ class BayesLinear(BayesianModule):
         weight = BF.normal_rsample(self.weight_loc, self.weight_raw_scale, **options)
         if x.dim() == 2:
             # One product for all draws, as they share the input.
-            y = (x @ weight.flatten(0, 1).t()).unflatten(1, (n_samples, -1)).transpose(0, 1)
+            y = (x @ weight.flatten(0, 1).t()).view(-1, n_samples, self.out_features)
+            y = y.transpose(0, 1)
         else:
             y = x @ weight.transpose(1, 2)
         if self.bias_loc is not None:

@@ -77,7 +77,8 @@ def uniform(
         per_counter, bits = 4, 23
 
     def make(words: Tensor) -> Tensor:
-        return (_integers(words, bits).double() + 0.5) / 2**bits
+        numbers: Tensor = (_integers(words, bits).double() + 0.5) / 2**bits
+        return numbers
 
     return _elements(make, per_counter, shape, seed, stream, dtype, device, first)
 

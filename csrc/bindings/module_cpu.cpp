@@ -53,8 +53,8 @@ void set_isa(const std::string& name) {
   }
   std::string known;
   for (const std::string& level : isa_levels()) known += (known.empty() ? "" : ", ") + level;
-  throw py::value_error("isa: expected one of " + known + " (what this build and this machine have), got '" +
-                        name + "'");
+  throw py::value_error("isa: expected one of " + known +
+                        " (what this build and this machine have), got '" + name + "'");
 }
 
 }  // namespace

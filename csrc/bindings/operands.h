@@ -22,7 +22,8 @@ struct PyOperand {
 
 // Makes the shape and the strides of all operands of a call, merging dimensions that every operand
 // walks through alike and dropping those of size 1.
-inline Shape make_shape(const std::vector<int64_t>& sizes, std::initializer_list<PyOperand*> operands) {
+inline Shape make_shape(const std::vector<int64_t>& sizes,
+                        std::initializer_list<PyOperand*> operands) {
   Shape shape;
   for (const int64_t size : sizes) shape.numel *= size;
   const auto for_strided = [&](auto&& f) {
@@ -55,7 +56,8 @@ namespace pybind11::detail {
 
 template <>
 struct type_caster<bsl::PyOperand> {
-  PYBIND11_TYPE_CASTER(bsl::PyOperand, const_name("None | float | int | tuple[int, tuple[int, ...]]"));
+  PYBIND11_TYPE_CASTER(bsl::PyOperand,
+                       const_name("None | float | int | tuple[int, tuple[int, ...]]"));
 
   bool load(handle source, bool) {
     bsl::Operand& operand = value.operand;
@@ -73,8 +75,8 @@ struct type_caster<bsl::PyOperand> {
     if (!PyTuple_Check(source.ptr()) || PyTuple_GET_SIZE(source.ptr()) != 2) return false;
     operand.kind = bsl::Operand::Kind::strided;
     operand.data = PyLong_AsVoidPtr(PyTuple_GET_ITEM(source.ptr(), 0));
-    value.strides = reinterpret_borrow<object>(PyTuple_GET_ITEM(source.ptr(), 1))
-                        .cast<std::vector<int64_t>>();
+    value.strides =
+        reinterpret_borrow<object>(PyTuple_GET_ITEM(source.ptr(), 1)).cast<std::vector<int64_t>>();
     return PyErr_Occurred() == nullptr;
   }
 };

@@ -2,8 +2,8 @@
 //
 // A kernel loops over blocks of kBlock logical elements. Reader hands it each operand's block as a
 // plain array: in place where the operand is contiguous, gathered into a buffer where it is not.
-// Blocks are always kBlock long for the kernel; the last one is padded with copies of real elements,
-// so that no loop needs a scalar remainder, whose rounding could differ.
+// Blocks are always kBlock long for the kernel; the last one is padded with copies of real
+// elements, so that no loop needs a scalar remainder, whose rounding could differ.
 #pragma once
 
 #include <cstdint>
@@ -26,8 +26,9 @@ class Reader {
  public:
   Reader(const Operand& operand, const Shape& shape) : operand_(operand), shape_(shape) {
     if (is_constant()) {
-      const T value = operand.kind == Operand::Kind::constant ? static_cast<T>(operand.value)
-                                                              : *static_cast<const T*>(operand.data);
+      const T value = operand.kind == Operand::Kind::constant
+                          ? static_cast<T>(operand.value)
+                          : *static_cast<const T*>(operand.data);
       for (int i = 0; i < kBlock; ++i) buffer_[i] = value;
     }
   }
@@ -90,8 +91,8 @@ class Reader {
   const Shape& shape_;
 };
 
-// Contiguous output, or none. store() copies a block; or the kernel writes kBlock elements to block(),
-// and commit() stores the real ones.
+// Contiguous output, or none. store() copies a block; or the kernel writes kBlock elements to
+// block(), and commit() stores the real ones.
 template <typename T>
 class Writer {
  public:
@@ -125,8 +126,8 @@ inline double sum(const T* values, int n) {
   return static_cast<double>(total);
 }
 
-// Takes one value per element, block by block within one chunk, and stores them (Reduction::none) or
-// their sums over segments.
+// Takes one value per element, block by block within one chunk, and stores them (Reduction::none)
+// or their sums over segments.
 template <typename T>
 class Reducer {
  public:

@@ -2,8 +2,8 @@
 // the machine has is chosen at run time.
 //
 // A family `foo` declares in cpu/foo.h a table of function pointers, `struct FooKernels`, and
-// BSL_DECLARE_KERNELS(FooKernels, foo_kernels). cpu/foo.cpp, compiled with -DBSL_ISA=<name>, defines
-// `bsl::BSL_ISA::foo_kernels`. Callers write BSL_SELECT(foo_kernels).
+// BSL_DECLARE_KERNELS(FooKernels, foo_kernels). cpu/foo.cpp, compiled with -DBSL_ISA=<name>,
+// defines `bsl::BSL_ISA::foo_kernels`. Callers write BSL_SELECT(foo_kernels).
 #pragma once
 
 namespace bsl {

@@ -32,8 +32,8 @@ struct Shape {
 enum class Reduction { none, row, sum };
 
 // Cuts the elements of a call into chunks. If something is summed over segments (rows, or all), no
-// chunk holds parts of two segments unless it holds both whole; a segment of several chunks is added
-// up from their partial sums, in order.
+// chunk holds parts of two segments unless it holds both whole; a segment of several chunks is
+// added up from their partial sums, in order.
 struct ChunkPlan {
   int64_t numel = 0;
   int64_t segment = 1;             // elements that are summed into one result
@@ -49,14 +49,13 @@ struct ChunkPlan {
   int64_t n_partials() const { return chunks_per_segment > 1 ? n_chunks : 0; }
 
   int64_t begin(int64_t index) const {
-    return chunks_per_segment == 1 ? index * chunk
-                                   : index / chunks_per_segment * segment +
-                                         index % chunks_per_segment * chunk;
+    return chunks_per_segment == 1
+               ? index * chunk
+               : index / chunks_per_segment * segment + index % chunks_per_segment * chunk;
   }
   int64_t end(int64_t index) const {
-    const int64_t limit = chunks_per_segment == 1
-                              ? numel
-                              : (index / chunks_per_segment + 1) * segment;
+    const int64_t limit =
+        chunks_per_segment == 1 ? numel : (index / chunks_per_segment + 1) * segment;
     const int64_t full = begin(index) + chunk;
     return full < limit ? full : limit;
   }

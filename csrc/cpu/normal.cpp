@@ -73,7 +73,8 @@ void forward_chunk(const NormalForward& a, int64_t chunk) {
     if (sample) {
       for (int64_t s = 0; s < a.n_samples; ++s) {
         const int64_t first = s * a.shape.numel + start;
-        const T* noise = normal_block<T>(a.seed, a.stream, static_cast<uint64_t>(first), noise_buffer);
+        const T* noise =
+            normal_block<T>(a.seed, a.stream, static_cast<uint64_t>(first), noise_buffer);
         T* out = sample.block(first, length);
         for (int i = 0; i < kBlock; ++i) out[i] = loc[i] + scale[i] * noise[i];
         sample.commit(first, length);
@@ -113,7 +114,8 @@ void backward_chunk(const NormalBackward& a, int64_t chunk) {
       const T* g = grad_sample_reader.block(first, length);
       for (int i = 0; i < kBlock; ++i) by_loc[i] += g[i];
       if (!grad_raw) continue;
-      const T* noise = normal_block<T>(a.seed, a.stream, static_cast<uint64_t>(first), noise_buffer);
+      const T* noise =
+          normal_block<T>(a.seed, a.stream, static_cast<uint64_t>(first), noise_buffer);
       for (int i = 0; i < kBlock; ++i) by_scale[i] += g[i] * noise[i];
     }
     if (a.grad_sample) {
@@ -138,8 +140,7 @@ void backward_chunk(const NormalBackward& a, int64_t chunk) {
     }
     if (grad_prior_scale && g_kl != nullptr) {
       for (int i = 0; i < kBlock; ++i) {
-        by_scale[i] =
-            g_kl[i] * normal::kl_grad_prior_scale<P>(loc[i], raw[i], scale[i], prior[i]);
+        by_scale[i] = g_kl[i] * normal::kl_grad_prior_scale<P>(loc[i], raw[i], scale[i], prior[i]);
       }
       grad_prior_scale.store(by_scale, start, length);
     }

@@ -1,7 +1,8 @@
 // Parallel loops on torch's own thread pool.
 //
-// Work is cut into chunks whose size never depends on the number of threads, and whatever is reduced
-// is stored per chunk and combined in chunk order: results are the same for any number of threads.
+// Work is cut into chunks whose size never depends on the number of threads, and whatever is
+// reduced is stored per chunk and combined in chunk order: results are the same for any number of
+// threads.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +18,8 @@ using TorchParallelFor = int (*)(int64_t begin, int64_t end, int64_t grain,
 void set_torch_parallel_for(TorchParallelFor function);
 bool has_torch_threads();
 
-// Calls body(begin, end, context) on ranges that cover [0, n). Serial without torch's pool, and in a
-// process that was forked (torch's pool does not survive a fork, and would hang).
+// Calls body(begin, end, context) on ranges that cover [0, n). Serial without torch's pool, and in
+// a process that was forked (torch's pool does not survive a fork, and would hang).
 void parallel_for(int64_t n, void (*body)(int64_t begin, int64_t end, void* context),
                   void* context);
 

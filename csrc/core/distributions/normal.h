@@ -2,8 +2,9 @@
 //
 // With t = scale / prior_scale and d = (loc - prior_loc) / prior_scale,
 //   KL(N(loc, scale) || N(prior_loc, prior_scale)) = (t^2 - 1 + d^2) / 2 - log t.
-// t^2 - 1 and log t both vanish at t = 1. They come as (t - 1)(t + 1) and log(t), or as expm1(2 log t)
-// and log t, from one rounded number, so that their rounding errors cancel where the KL is small.
+// t^2 - 1 and log t both vanish at t = 1. They come as (t - 1)(t + 1) and log(t), or as expm1(2 log
+// t) and log t, from one rounded number, so that their rounding errors cancel where the KL is
+// small.
 #pragma once
 
 #include "core/math.h"
@@ -16,8 +17,8 @@ enum class Parametrization { softplus, scale, log_scale, log_var };
 namespace {
 namespace normal {
 
-// Below this, softplus(x) = exp(x) to the last digit, and the logarithm of softplus is x itself, even
-// where exp(x) underflows.
+// Below this, softplus(x) = exp(x) to the last digit, and the logarithm of softplus is x itself,
+// even where exp(x) underflows.
 template <typename T>
 constexpr T kSoftplusTail = T(sizeof(T) == 4 ? -17 : -37);
 
