@@ -21,6 +21,16 @@ inline void for_each_block(int64_t begin, int64_t end, const F& f) {
   }
 }
 
+// Asks for the next block of an array. Between the blocks of one array a kernel computes for longer
+// than hardware prefetchers remember. Addresses past the end do no harm.
+template <bool write, typename T>
+inline void prefetch_block(const T* data) {
+  const char* bytes = reinterpret_cast<const char*>(data);
+  for (int i = 0; i < kBlock * static_cast<int>(sizeof(T)); i += 64) {
+    __builtin_prefetch(bytes + i, write);
+  }
+}
+
 template <typename T>
 class Reader {
  public:
@@ -47,7 +57,10 @@ class Reader {
     if (is_constant()) return buffer_;
     const T* data = static_cast<const T*>(operand_.data);
     if (operand_.kind == Operand::Kind::contiguous) {
-      if (length == kBlock) return data + start;
+      if (length == kBlock) {
+        prefetch_block<false>(data + start + kBlock);
+        return data + start;
+      }
       for (int i = 0; i < length; ++i) buffer_[i] = data[start + i];
     } else {
       gather(data, start, length);
@@ -102,10 +115,16 @@ class Writer {
 
   void store(const T* values, int64_t start, int length) {
     if (data_ == nullptr) return;
-    for (int i = 0; i < length; ++i) data_[start + i] = values[i];
+    T* out = block(start, length);
+    for (int i = 0; i < kBlock; ++i) out[i] = values[i];
+    commit(start, length);
   }
 
-  T* block(int64_t start, int length) { return length == kBlock ? data_ + start : buffer_; }
+  T* block(int64_t start, int length) {
+    if (length != kBlock) return buffer_;
+    prefetch_block<true>(data_ + start + kBlock);
+    return data_ + start;
+  }
 
   void commit(int64_t start, int length) {
     if (length == kBlock) return;
