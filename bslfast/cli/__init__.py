@@ -1,0 +1,80 @@
+"""The command line: ``bslfast train | bench | info``.
+
+Exit codes: 0 done, 1 the data or a file is not as it should be, 2 wrong options, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bslfast.cli import jobs
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line with ``argv`` (None: the process's own arguments); return the exit code.
+
+    Wrong options end the process with code 2, as argparse does.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except KeyboardInterrupt:
+        print("\ninterrupted; files written so far are whole", file=sys.stderr)
+        return 130
+    # What bad data, files or surroundings raise, with texts written for the user. Anything else is
+    # a bug in this package and deserves its traceback.
+    except (OSError, ValueError, ModuleNotFoundError, FloatingPointError) as error:
+        print(f"bslfast: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bslfast", description="Fast Bayesian networks for PyTorch: jobs and benchmarks."
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    train = commands.add_parser("train", help="train a model on real data and report on it")
+    names = train.add_subparsers(required=True, metavar="job")
+    jobs.add_parsers(names)
+
+    bench = commands.add_parser("bench", help="run the benchmarks (from a clone, with pytest)")
+    bench.add_argument("--folder", default="benchmarks", help="where they are (%(default)s)")
+    bench.add_argument("pytest", nargs="*", help="arguments for pytest, after --")
+    bench.set_defaults(run=_bench)
+
+    info = commands.add_parser("info", help="what was built in and chosen")
+    info.set_defaults(run=_info)
+    return parser
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    folder = Path(arguments.folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"--folder: expected the benchmarks of a clone of the repository, got {str(folder)!r}, "
+            "which is no folder"
+        )
+    # Not `-m pytest`, which would put the clone's root, with the sources of bslfast but without its
+    # kernels, before the installed package.
+    code = (
+        "import sys; sys.path[:] = filter(None, sys.path); import pytest; sys.exit(pytest.main())"
+    )
+    return subprocess.call([sys.executable, "-c", code, str(folder), *arguments.pytest])
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    from bslfast.info import describe
+
+    facts = describe()
+    width = max(len(str(key)) for key in facts)
+    for key, value in facts.items():
+        shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+        print(f"{key!s:<{width}}  {shown}")
+    return 0

@@ -1,0 +1,13 @@
+"""One module per job of ``bslfast train``; they share :mod:`bslfast.cli.runner`."""
+
+from __future__ import annotations
+
+import argparse
+
+from bslfast.cli.jobs import wine, wine_quality
+
+
+def add_parsers(names: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the parser of every job to ``names``; each sets ``run`` to a function of its options."""
+    for job in (wine, wine_quality):
+        job.add_parser(names)

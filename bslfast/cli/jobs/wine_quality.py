@@ -1,0 +1,68 @@
+"""``bslfast train wine-quality``: the grade of a wine from 11 measurements. Regression."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from typing import TYPE_CHECKING
+
+from bslfast.cli import runner
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from bslfast.data import Dataset, Examples
+    from bslfast.predict import Prediction
+
+
+def add_parser(names: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this job to the command line."""
+    parser = names.add_parser("wine-quality", help="predict the grade of wines, with uncertainty")
+    parser.add_argument(
+        "--color", choices=("white", "red"), default="white", help="which wines (%(default)s)"
+    )
+    runner.add_options(
+        parser, epochs=200, hidden=(50,), batch_size=128, lr=0.005, patience=50, samples=200
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the job."""
+    from bslfast.data import load_wine_quality
+
+    return runner.run(
+        options,
+        name=f"wine-quality-{options.color}",
+        load=partial(load_wine_quality, options.color),
+        likelihood="heteroscedastic_normal",
+        evaluate=evaluate,
+        pictures=pictures,
+    )
+
+
+def evaluate(prediction: Prediction, test: Examples) -> dict[str, float]:
+    """Return the metrics on held-out examples, in grades."""
+    from bslfast import metrics
+
+    return {
+        "rmse": metrics.rmse(prediction.mean, test.y),
+        "mean_log_likelihood": metrics.mean_log_likelihood(prediction, test.y),
+        "coverage_95": metrics.coverage(prediction, test.y, 0.95),
+        "mean_aleatoric": prediction.aleatoric.mean().item(),
+        "mean_epistemic": prediction.epistemic.mean().item(),
+    }
+
+
+def pictures(prediction: Prediction, test: Examples, data: Dataset) -> dict[str, Figure]:
+    """Return the pictures of the predictions, by file name."""
+    from bslfast import plots
+
+    return {
+        "predictions": plots.predictions(
+            prediction, test.y, name="grade", title="wine quality: held-out predictions"
+        ),
+        "calibration": plots.calibration(
+            prediction, test.y, "wine quality: calibration on held-out data"
+        ),
+    }

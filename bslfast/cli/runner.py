@@ -1,0 +1,347 @@
+"""What all training jobs share: options, the order of events, the report and the files."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from bslfast import _checks
+from bslfast._files import write_json
+from bslfast.predict import Prediction, predict, seeded
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from bslfast.bnn import BayesianMLP
+    from bslfast.data import Dataset, Examples, Standardizer
+
+# The speed of a training step is that of the fastest of this many runs, of about this many steps
+# each: other programs can only slow a run down. The networks take turns, after one run to warm up.
+_TIMED_RUNS = 10
+_TIMED_STEPS = 100
+# Where the posteriors of small tables end up, more or less. From far below, the scales would still
+# be on their way when the validation score has stopped improving, and the best epoch would claim
+# to know the weights far too well.
+_INIT_SCALE = 0.1
+
+
+def add_options(
+    parser: argparse.ArgumentParser,
+    *,
+    epochs: int,
+    hidden: tuple[int, ...],
+    batch_size: int,
+    lr: float,
+    patience: int | None,
+    samples: int,
+) -> None:
+    """Add the options that every job has, with the job's own defaults."""
+    add = parser.add_argument
+    add("--epochs", type=_positive_int, default=epochs, help="at most (%(default)s)")
+    add(
+        "--hidden", type=_positive_int, nargs="+", default=list(hidden), metavar="WIDTH",
+        help="widths of the hidden layers (%(default)s)",
+    )  # fmt: skip
+    add("--batch-size", type=_positive_int, default=batch_size, help="examples (%(default)s)")
+    add("--lr", type=_positive, default=lr, help="Adam's learning rate (%(default)s)")
+    add(
+        "--patience", type=_positive_int, default=patience, metavar="EPOCHS",
+        help="stop after so many epochs without a better validation score (%(default)s)",
+    )  # fmt: skip
+    add("--prior-scale", type=_positive, default=1.0, help="of every weight (%(default)s)")
+    add(
+        "--samples", type=_positive_int, default=samples,
+        help="weight samples for the predictions (%(default)s)",
+    )  # fmt: skip
+    add("--seed", type=_seed, default=0, help="of split, weights and noise (%(default)s)")
+    add("--device", type=_device, default="cpu", help="cpu, cuda or cuda:N (%(default)s)")
+    # More threads gain nothing on networks this small, and lose much on a busy machine.
+    add("--threads", type=_positive_int, default=1, help="of torch on the CPU (%(default)s)")
+    add("--out", type=Path, default=Path("runs"), help="folder for the results (%(default)s)")
+    add("--resume", action="store_true", help="go on from the checkpoint in the results' folder")
+    add(
+        "--no-reference", action="store_true",
+        help="do not train and time the same network in plain torch",
+    )  # fmt: skip
+
+
+def run(
+    options: argparse.Namespace,
+    *,
+    name: str,
+    load: Callable[[], Dataset],
+    likelihood: str,
+    evaluate: Callable[[Prediction, Examples], dict[str, float]],
+    pictures: Callable[[Prediction, Examples, Dataset], dict[str, Figure]],
+) -> int:
+    """Train a Bayesian network on a table, report on held-out data, time it, write the files.
+
+    Args:
+        options: from a parser that :func:`add_options` filled.
+        name: of the job and of its folder below ``options.out``.
+        load: returns the data.
+        likelihood: name of the likelihood, see :func:`bslfast.likelihoods.get`.
+        evaluate: metrics of predictions on held-out examples, in the targets' unit.
+        pictures: figures of the same, by file name.
+    """
+    from bslfast import plots
+    from bslfast.data import Examples, Standardizer, split
+    from bslfast.training import fit
+
+    torch.set_num_threads(options.threads)
+    data = load()
+    parts = split(data.x, data.y, seed=options.seed)
+    # Fitted on the training part alone: what is held out must not shape what the model sees.
+    inputs = Standardizer.fit(parts.train.x)
+    targets = Standardizer.fit(parts.train.y) if data.y.is_floating_point() else None
+    train, validation, test = (_scaled(part, inputs, targets) for part in parts)
+    model = _build(options, data, likelihood)
+    folder = options.out / name
+    folder.mkdir(parents=True, exist_ok=True)  # if that fails, better now than after training
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    _say(
+        "job",
+        f"{name} on {options.device}, seed {options.seed}, threads {options.threads}",
+    )
+    _say(
+        "data",
+        f"{len(data.x)} examples, {data.x.shape[1]} features: {len(train.x)} training, "
+        f"{len(validation.x)} validation, {len(test.x)} test; from {data.source}",
+    )
+    _say("model", f"{_layers(options, data)}, {weights} parameters, {likelihood} likelihood")
+
+    checkpoint = folder / "checkpoint.safetensors"
+    setting = {"batch_size": options.batch_size, "lr": options.lr, "seed": options.seed}
+    initial = copy.deepcopy(model)
+    _warm_up(initial, train, setting, options.device)
+    try:
+        history = fit(
+            model, train, validation, epochs=options.epochs, patience=options.patience, **setting,
+            device=options.device, checkpoint=checkpoint, resume=options.resume, progress=True,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        if checkpoint.is_file():
+            print(f"\n{checkpoint} is whole: go on from it with --resume", file=sys.stderr)
+        raise
+
+    started = time.perf_counter()
+    prediction = predict(
+        model, test.x.to(options.device), options.samples, seed=options.seed, target_scaler=targets
+    )
+    prediction_seconds = time.perf_counter() - started
+    held_out = Examples(*(value.to(options.device) for value in parts.test))
+    results = evaluate(prediction, held_out)
+    _say(
+        "training",
+        f"{history.seconds:.2f} s for {len(history.loss)} epochs, {history.steps} steps"
+        + (", stopped early" if history.stopped_early else "")
+        + f"; best epoch {history.best_epoch}",
+    )
+    _say("test", ", ".join(f"{key} {value:.4g}" for key, value in results.items()))
+    report: dict[str, Any] = {
+        "job": name,
+        "options": _plain_options(options),
+        "versions": _versions(),
+        "data": {
+            "source": data.source, "features": data.feature_names,
+            "rows": {"train": len(train.x), "validation": len(validation.x), "test": len(test.x)},
+            "input_mean": inputs.mean.tolist(), "input_scale": inputs.scale.tolist(),
+        },
+        "model": {"parameters": weights, "layers": _layers(options, data),
+                  "likelihood": likelihood},
+        "training": {
+            "seconds": history.seconds, "epochs": len(history.loss), "steps": history.steps,
+            "best_epoch": history.best_epoch, "stopped_early": history.stopped_early,
+        },
+        "test": results,
+        "prediction_seconds": prediction_seconds,
+    }  # fmt: skip
+    if targets is not None:
+        report["data"] |= {
+            "target_mean": targets.mean.tolist(),
+            "target_scale": targets.scale.tolist(),
+        }
+    if not options.no_reference:
+        report["reference"] = _reference(
+            options,
+            initial,
+            history,
+            (train, validation, test),
+            held_out,
+            targets,
+            setting,
+            evaluate,
+        )
+
+    figures = pictures(prediction, held_out, data)
+    figures["learning_curves"] = plots.learning_curves(history, f"{name}: learning curves")
+    figures["weights"] = plots.weight_posterior(model, f"{name}: posterior of the weights")
+    for stem, figure in figures.items():
+        plots.save(figure, folder / f"{stem}.png")
+    write_json(folder / "metrics.json", report)
+    written = [f"{stem}.png" for stem in figures]
+    _say("files", f"{folder}/: metrics.json, checkpoint.safetensors, {', '.join(written)}")
+    return 0
+
+
+def _reference(
+    options: argparse.Namespace,
+    initial: BayesianMLP,
+    history: Any,
+    parts: tuple[Examples, Examples, Examples],
+    held_out: Examples,
+    targets: Standardizer | None,
+    setting: dict[str, Any],
+    evaluate: Callable[[Prediction, Examples], dict[str, float]],
+) -> dict[str, Any]:
+    """Train the same network in plain torch, time both and return what came out."""
+    from bslfast.cli.plain import plain
+    from bslfast.training import fit
+
+    train, validation, test = parts
+    epochs = len(history.loss)
+    twin = plain(initial)
+    _warm_up(twin, train, setting, options.device)
+    print("the same training in plain torch (torch.randn, softplus, ...):", flush=True)
+    other = fit(
+        twin, train, validation, epochs=epochs, **setting, device=options.device, progress=True
+    )
+    results = evaluate(
+        predict(
+            twin, test.x.to(options.device), options.samples, seed=options.seed,
+            target_scaler=targets,
+        ),
+        held_out,
+    )  # fmt: skip
+    _say("test", "plain torch: " + ", ".join(f"{k} {v:.4g}" for k, v in results.items()))
+    networks = {
+        "bslfast": initial,
+        "plain torch": plain(initial),
+        "no uncertainty (nn.Linear)": initial.deterministic_twin(),
+    }
+    steps = _milliseconds_per_step(networks, train, setting, options.device)
+    ours = steps["bslfast"]
+    _say(
+        "time",
+        f"bslfast {history.seconds:.2f} s, plain torch {other.seconds:.2f} s, "
+        f"ratio {other.seconds / history.seconds:.2f} (one run each)",
+    )
+    _say(
+        "per step",
+        "; ".join(f"{k} {v:.3f} ms ({v / ours:.2f})" for k, v in steps.items())
+        + f"; fastest of {_TIMED_RUNS} runs in turn, Adam included",
+    )
+    return {
+        "seconds": other.seconds,
+        "ratio": other.seconds / history.seconds,
+        "test": results,
+        "milliseconds_per_step": steps,
+    }
+
+
+def _milliseconds_per_step(
+    networks: dict[str, nn.Module], train: Examples, setting: dict[str, Any], device: torch.device
+) -> dict[str, float]:
+    """Time training steps of each network, taking turns so that a busy machine slows all alike."""
+    from bslfast.training import fit
+
+    epochs = math.ceil(_TIMED_STEPS / math.ceil(len(train.x) / setting["batch_size"]))
+    seen: dict[str, list[float]] = {key: [] for key in networks}
+    for _ in range(1 + _TIMED_RUNS):
+        for key, network in networks.items():
+            history = fit(copy.deepcopy(network), train, epochs=epochs, **setting, device=device)
+            seen[key].append(1e3 * history.seconds / history.steps)
+    return {key: min(values[1:]) for key, values in seen.items()}
+
+
+def _warm_up(
+    model: nn.Module, train: Examples, setting: dict[str, Any], device: torch.device
+) -> None:
+    """One epoch on a copy: what torch does once per process is no part of the training time."""
+    from bslfast.training import fit
+
+    fit(copy.deepcopy(model), train, train, epochs=1, **setting, device=device)
+
+
+def _build(options: argparse.Namespace, data: Dataset, likelihood: str) -> BayesianMLP:
+    from bslfast.bnn import BayesianMLP
+
+    targets = data.y.shape[1] if data.y.is_floating_point() else len(data.target_names)
+    with seeded(options.seed, torch.device("cpu")):
+        return BayesianMLP(
+            data.x.shape[1], tuple(options.hidden), targets, likelihood=likelihood,
+            prior_scale=options.prior_scale, init_scale=_INIT_SCALE,
+        )  # fmt: skip
+
+
+def _scaled(part: Examples, inputs: Standardizer, targets: Standardizer | None) -> Examples:
+    y = part.y if targets is None else targets.transform(part.y)
+    return part._replace(x=inputs.transform(part.x), y=y)
+
+
+def _layers(options: argparse.Namespace, data: Dataset) -> str:
+    widths = [data.x.shape[1], *options.hidden]
+    return (
+        f"Bayesian network {'-'.join(map(str, widths))}-{len(data.target_names)}, "
+        f"prior N(0, {options.prior_scale:g}²)"
+    )
+
+
+def _versions() -> dict[str, Any]:
+    from importlib.metadata import version
+
+    return {
+        "bslfast": version("bslfast"),
+        "torch": str(torch.__version__),
+        "python": sys.version.split()[0],
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _plain_options(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        key: str(value) if isinstance(value, Path | torch.device) else value
+        for key, value in vars(options).items()
+        if key != "run"
+    }
+
+
+def _say(topic: str, text: str) -> None:
+    print(f"{topic:<9} {text}", flush=True)
+
+
+def _positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text!r}")
+    return value
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"expected an integer from 0 to 2^63 - 1, got {text!r}")
+    return value
+
+
+def _device(text: str) -> torch.device:
+    try:
+        return _checks.device("device", text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"expected a finite number above 0, got {text!r}")
+    return value

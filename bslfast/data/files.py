@@ -1,0 +1,134 @@
+"""Finding and reading data files."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def read_csv(path: str | os.PathLike[str], columns: Sequence[str], delimiter: str = ",") -> Tensor:
+    """Read the named columns of a CSV file with a header as a float64 tensor [rows, columns].
+
+    Args:
+        path: the file, UTF-8; fields may be quoted. Blank lines are skipped.
+        columns: the names to read, in the order wanted; further columns in the file are ignored.
+        delimiter: one character.
+
+    Raises:
+        FileNotFoundError: if ``path`` is not a file.
+        ValueError: naming the file, the line and the column: an empty file, a missing or repeated
+            column, no rows, a row of another length than the header, text (or nothing, NaN,
+            infinity) where a number should be, bytes that are not UTF-8.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder) / "points.csv"
+        ...     _ = path.write_text("a;b;c\\n1;2;3\\n4;5;6\\n")
+        ...     read_csv(path, ["c", "a"], delimiter=";")
+        tensor([[3., 1.],
+                [6., 4.]], dtype=torch.float64)
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected a CSV file, found none")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, delimiter=delimiter)
+            return _parse(path, reader, columns, delimiter)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected UTF-8 text, got {error.reason}") from None
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
+
+
+def _parse(path: Path, reader: Any, columns: Sequence[str], delimiter: str) -> Tensor:
+    header = next(reader, None)
+    if header is None or header == []:
+        raise ValueError(f"{path}, line 1: expected a header, got an empty file or line")
+    header = [name.strip() for name in header]
+    for column in columns:
+        if header.count(column) != 1:
+            raise ValueError(
+                f"{path}, line 1: expected one column {column!r} (separated by {delimiter!r}), "
+                f"got {header.count(column)} among {header}"
+            )
+    positions = [header.index(column) for column in columns]
+    rows = []
+    for row in reader:
+        if not row:
+            continue
+        where = f"{path}, line {reader.line_num}"
+        if len(row) != len(header):
+            raise ValueError(
+                f"{where}: expected {len(header)} fields as in the header, got {len(row)}"
+            )
+        values = []
+        for position in positions:
+            try:
+                value = float(row[position])
+            except ValueError:
+                value = math.nan
+            if not math.isfinite(value):
+                raise ValueError(
+                    f"{where}, column {header[position]!r}: expected a finite number, "
+                    f"got {row[position]!r}"
+                )
+            values.append(value)
+        rows.append(values)
+    if not rows:
+        raise ValueError(f"{path}: expected rows below the header, got none")
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def cache_folder() -> Path:
+    """Return the folder for downloads, ``$XDG_CACHE_HOME/bslfast`` or ``~/.cache/bslfast``."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "bslfast"
+
+
+def find(name: str, url: str, sha256: str) -> Path:
+    """Return the path of the data file ``name``, downloading it if need be.
+
+    It is looked for in the folder that the environment variable ``BSLFAST_DATA`` names, then in
+    :func:`cache_folder` (the checksum must agree), and is else downloaded there from ``url`` by
+    pooch and checked against ``sha256``.
+
+    Raises:
+        FileNotFoundError: when none works, saying why and naming the three ways.
+    """
+    folder = os.environ.get("BSLFAST_DATA")
+    if folder:
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(
+                f"BSLFAST_DATA: expected the name of a folder, got {folder!r}, which is none"
+            )
+        path = Path(folder) / name
+        if path.is_file():
+            return path
+    cached = cache_folder() / name
+    if cached.is_file() and hashlib.sha256(cached.read_bytes()).hexdigest() == sha256:
+        return cached
+    try:
+        import pooch
+    except ImportError:
+        reason = "pooch, which downloads it, is not installed"
+    else:
+        try:
+            return Path(pooch.retrieve(url, f"sha256:{sha256}", name, cache_folder()))
+        # requests' exceptions are OSErrors; pooch raises ValueError for a wrong checksum.
+        except (OSError, ValueError) as error:
+            reason = f"the download failed: {str(error).splitlines()[0]}"
+    raise FileNotFoundError(
+        f"{name} was not found and {reason}. Any one of these helps: set BSLFAST_DATA to a folder "
+        f"that holds {name}; put the file at {cached} (sha256 {sha256}); or, with a network and "
+        f"`pip install pooch`, let it be downloaded from {url}"
+    )

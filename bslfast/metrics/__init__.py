@@ -1,0 +1,219 @@
+"""How good predictions and their uncertainties are, on data the model has not seen."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bslfast import _checks
+from bslfast.likelihoods import Categorical
+from bslfast.predict import Prediction
+
+__all__ = [
+    "Reliability",
+    "accuracy",
+    "calibration_curve",
+    "coverage",
+    "expected_calibration_error",
+    "mean_log_likelihood",
+    "reliability",
+    "rmse",
+]
+
+
+def accuracy(probabilities: Tensor, y: Tensor) -> float:
+    """Return the fraction of examples whose most probable class is the true one.
+
+    Args:
+        probabilities: [batch, classes], floating.
+        y: true classes, int64 [batch].
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Example:
+        >>> accuracy(torch.tensor([[0.9, 0.1], [0.6, 0.4]]), torch.tensor([0, 1]))
+        0.5
+    """
+    _check_classes(probabilities, y)
+    return (probabilities.argmax(1) == y).double().mean().item()
+
+
+def rmse(mean: Tensor, y: Tensor) -> float:
+    """Return the root mean squared error over examples and targets, in the unit of ``y``.
+
+    Args:
+        mean: predictive means, [batch, targets].
+        y: observed targets of the same shape.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Example:
+        >>> rmse(torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [4.0]]))  # sqrt(2)
+        1.4142135623730951
+    """
+    _checks.floating("mean", mean, 2, "[batch, targets]")
+    _not_empty("mean", mean)
+    _checks.floating("y", y, 2, f"{tuple(mean.shape)}")
+    if y.shape != mean.shape:
+        raise ValueError(f"y: expected shape {tuple(mean.shape)}, got {_checks.describe(y)}")
+    return (mean.double() - y.double()).square().mean().sqrt().item()
+
+
+def mean_log_likelihood(prediction: Prediction, y: Tensor) -> float:
+    """Return the mean log predictive probability (density) of ``y``, in nats per example.
+
+    It scores mean and uncertainty together; higher is better. For regression it is a density in
+    the unit of ``y`` and moves by log(c) when the unit changes by a factor c.
+
+    Args:
+        prediction: from :func:`bslfast.predict`.
+        y: observed targets.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+    """
+    _check_prediction(prediction)
+    return prediction.log_prob(y).double().mean().item()
+
+
+class Reliability(NamedTuple):
+    """Accuracy against confidence in equal-width bins; empty bins hold NaN.
+
+    Each is a float64 tensor [bins], ``examples`` (how many there are) int64.
+    """
+
+    confidence: Tensor
+    accuracy: Tensor
+    examples: Tensor
+
+
+def reliability(probabilities: Tensor, y: Tensor, bins: int = 15) -> Reliability:
+    """Bin examples by the probability of their predicted class and compare with the truth.
+
+    Bin ``b`` covers the confidences in (b / bins, (b + 1) / bins].
+
+    Args:
+        probabilities: [batch, classes], floating, rows that add up to 1.
+        y: true classes, int64 [batch].
+        bins: number of bins on [0, 1].
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+    """
+    _check_classes(probabilities, y)
+    _checks.integer("bins", bins)
+    # 1e-3 leaves room for the rounding of 16-bit probabilities, not for logits.
+    if bool((probabilities < 0).any()) or not bool(
+        ((probabilities.sum(1) - 1).abs() < (1e-3 if probabilities.itemsize > 2 else 0.05)).all()
+    ):
+        raise ValueError(
+            "probabilities: expected non-negative rows that add up to 1, got values from "
+            f"{probabilities.min().item():g} and row sums from {probabilities.sum(1).min():g} to "
+            f"{probabilities.sum(1).max():g}"
+        )
+    confidence, predicted = probabilities.double().max(1)
+    correct = (predicted == y).double()
+    index = ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
+    count = torch.bincount(index, minlength=bins)
+    return Reliability(
+        torch.bincount(index, confidence, bins) / count,
+        torch.bincount(index, correct, bins) / count,
+        count,
+    )
+
+
+def expected_calibration_error(probabilities: Tensor, y: Tensor, bins: int = 15) -> float:
+    """Return the mean distance between confidence and accuracy over equal-width bins.
+
+    .. math:: \\sum_b \\frac{n_b}{n} |\\mathrm{acc}_b - \\mathrm{conf}_b|
+
+    It lies in [0, 1]; 0 is calibrated. With few examples it is biased upwards, since the accuracy
+    of a bin of n_b examples scatters by up to 1 / (2 sqrt(n_b)).
+
+    Args and errors: see :func:`reliability`.
+
+    Source: Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning" (2015).
+
+    Example:
+        >>> p = torch.tensor([[0.75, 0.25]] * 4)
+        >>> expected_calibration_error(p, torch.tensor([0, 0, 0, 1]))
+        0.0
+    """
+    table = reliability(probabilities, y, bins)
+    gap = (table.accuracy - table.confidence).abs().nan_to_num(0.0)
+    return ((gap * table.examples).sum() / table.examples.sum()).item()
+
+
+def coverage(prediction: Prediction, y: Tensor, level: float = 0.95) -> float:
+    """Return the fraction of targets inside their central predictive interval.
+
+    Calibrated predictions give ``level``, with a standard error of
+    sqrt(level (1 - level) / examples).
+
+    Args:
+        prediction: a regression, from :func:`bslfast.predict`.
+        y: observed targets, [batch, targets].
+        level: a number in (0, 1).
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+    """
+    return calibration_curve(prediction, y, torch.tensor([level], dtype=torch.float64)).item()
+
+
+def calibration_curve(prediction: Prediction, y: Tensor, levels: Tensor) -> Tensor:
+    """Return the observed coverage of the central interval at each of ``levels``.
+
+    A target lies inside the central interval at level L if and only if |2 F(y) - 1| <= L, with F
+    the predictive distribution function; so one evaluation of F serves all levels.
+
+    Args:
+        prediction: a regression, from :func:`bslfast.predict`.
+        y: observed targets, [batch, targets].
+        levels: [n], numbers in (0, 1).
+
+    Returns:
+        [n], float64: fractions over all examples and targets.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Kuleshov et al., "Accurate uncertainties for deep learning using calibrated regression"
+    (2018), with central instead of one-sided intervals.
+    """
+    _check_prediction(prediction)
+    _checks.floating("levels", levels, 1, "[levels]")
+    if not bool(((levels > 0) & (levels < 1)).all()):
+        raise ValueError(f"levels: expected numbers above 0 and below 1, got {levels.tolist()}")
+    distance = (2 * prediction.cdf(y) - 1).abs().flatten()
+    _not_empty("y", distance)
+    inside = distance <= levels.double().to(distance.device).unsqueeze(1)
+    return inside.double().mean(1)
+
+
+def _check_prediction(prediction: Prediction) -> None:
+    if not isinstance(prediction, Prediction):
+        raise TypeError(
+            f"prediction: expected what bslfast.predict returns, got {_checks.describe(prediction)}"
+        )
+
+
+def _check_classes(probabilities: Tensor, y: Tensor) -> None:
+    _checks.floating("probabilities", probabilities, 2, "[batch, classes]")
+    _not_empty("probabilities", probabilities)
+    _checks.class_indices("y", y, probabilities.shape[1], probabilities.shape[0])
+
+
+def _not_empty(name: str, value: Tensor) -> None:
+    if value.numel() == 0:
+        raise ValueError(f"{name}: expected at least one example, got {_checks.describe(value)}")
+
+
+def is_classification(prediction: Prediction) -> bool:
+    """Return whether ``prediction`` holds class probabilities."""
+    _check_prediction(prediction)
+    return isinstance(prediction.likelihood, Categorical)

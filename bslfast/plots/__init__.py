@@ -1,0 +1,427 @@
+"""Pictures of training and predictions.
+
+Every function returns a ``matplotlib.figure.Figure`` made without pyplot: it needs no display,
+opens no window and leaves no global state. :func:`save` writes one to a file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from bslfast import _checks, metrics
+from bslfast._files import atomic
+from bslfast.predict import Prediction
+from bslfast.training import History
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "calibration",
+    "class_probabilities",
+    "learning_curves",
+    "predictions",
+    "save",
+    "weight_posterior",
+]
+
+# Colours that stay apart for the colour-blind (Okabe and Ito).
+_BLUE, _ORANGE, _GREEN, _PINK, _GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#666666"
+_CLASSES = (_BLUE, _ORANGE, _GREEN, _PINK, "#E69F00", "#56B4E9", "#000000", "#F0E442")
+_MOST_EXAMPLES = 60  # more columns than this cannot be told apart
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write ``figure`` to ``path`` (.png, .svg, .pdf by its suffix), whole or not at all.
+
+    Raises:
+        ValueError: if matplotlib cannot write the format that the suffix names.
+    """
+    path = Path(path)
+    suffix = path.suffix.removeprefix(".")
+    formats = figure.canvas.get_supported_filetypes()
+    if suffix not in formats:
+        raise ValueError(
+            f"path: expected one of the suffixes {', '.join(sorted(formats))}, got {str(path)!r}"
+        )
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format=suffix, dpi=130)
+
+
+def learning_curves(history: History, title: str = "Learning curves") -> Figure:
+    """Plot training loss, validation score and KL against the epoch.
+
+    Args:
+        history: from :func:`bslfast.training.fit`, with at least one epoch.
+        title: of the picture.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+    """
+    if not isinstance(history, History):
+        raise TypeError(
+            f"history: expected what training.fit returns, got {_checks.describe(history)}"
+        )
+    if not history.loss:
+        raise ValueError("history: expected at least one epoch, got none")
+    figure = _figure(10, 4)
+    left, right = figure.subplots(1, 2)
+    epochs = range(1, len(history.loss) + 1)
+    left.plot(epochs, history.loss, color=_BLUE, label="training: -ELBO / examples")
+    shown = list(history.loss)
+    if history.validation_log_likelihood:
+        validation = [-value for value in history.validation_log_likelihood]
+        left.plot(epochs, validation, color=_ORANGE, label="validation: -log likelihood")
+        shown += validation
+    left.axvline(history.best_epoch, color=_GREY, ls=":", label=f"best epoch, {history.best_epoch}")
+    # The first epochs, before the KL has settled, would flatten everything after them.
+    settled = torch.tensor(shown, dtype=torch.float64)
+    low, high = settled.min().item(), settled.quantile(0.95).item()
+    left.set_ylim(low - 0.08 * (high - low), high + 0.25 * (high - low) + 1e-9)
+    left.set(xlabel="epoch", ylabel="nats per example", title="Loss")
+    left.legend(framealpha=0.9, edgecolor="none")
+    right.plot(epochs, history.kl, color=_GREEN)
+    right.axvline(history.best_epoch, color=_GREY, ls=":")
+    right.set(xlabel="epoch", ylabel="nats", title="KL(posterior || prior), all weights")
+    return _finish(figure, title)
+
+
+def predictions(
+    prediction: Prediction,
+    y: Tensor,
+    *,
+    name: str = "target",
+    level: float = 0.95,
+    title: str = "Predictions and their uncertainty",
+) -> Figure:
+    """Plot regression predictions with their intervals against the observed values.
+
+    Left: the examples in the order of their predicted mean, with the central predictive interval
+    and, inside it, the part that comes from the weights. Right: predicted mean against observation.
+
+    Args:
+        prediction: a regression with one target, from :func:`bslfast.predict`.
+        y: observed values, [batch, 1], in the unit of ``prediction.mean``.
+        name: of the target, with its unit, for the axes.
+        level: of the interval, in (0, 1).
+        title: of the picture.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+    """
+    if metrics.is_classification(prediction):
+        raise TypeError("prediction: expected a regression, got class probabilities")
+    _checks.floating("y", y, 2, "[batch, 1]")
+    if y.shape != prediction.mean.shape or y.shape[1] != 1:
+        raise ValueError(
+            f"y: expected [batch, 1] like prediction.mean, which is "
+            f"{tuple(prediction.mean.shape)}, got {_checks.describe(y)}"
+        )
+    lower, upper = (end.cpu().flatten() for end in prediction.interval(level))
+    mean, epistemic = prediction.mean.cpu().flatten(), prediction.epistemic.cpu().flatten()
+    truth = y.cpu().flatten()
+    order = mean.argsort()
+    rank = torch.arange(1, len(order) + 1)
+    normal_quantile = torch.special.ndtri(torch.tensor(0.5 * (1 + level), dtype=torch.float64))
+    spread = normal_quantile.float() * epistemic
+    rmse = metrics.rmse(prediction.mean, y)
+    covered = metrics.coverage(prediction, y, level)
+
+    figure = _figure(11, 4.6)
+    left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
+    inside = ((truth >= lower) & (truth <= upper))[order]
+    left.fill_between(
+        rank, lower[order], upper[order], color=_BLUE, alpha=0.16, lw=0,
+        label=f"{level:.0%} predictive interval",
+    )  # fmt: skip
+    left.fill_between(
+        rank, (mean - spread)[order], (mean + spread)[order], color=_BLUE, alpha=0.45, lw=0,
+        label=f"{level:.0%} from the weights (epistemic)",
+    )  # fmt: skip
+    left.plot(rank, mean[order], color=_BLUE, lw=1.2, label="predictive mean")
+    style = {"ls": "", "marker": ".", "ms": 4, "mew": 0}
+    left.plot(rank[inside], truth[order][inside], color=_GREY, alpha=0.6, **style, label="observed")
+    left.plot(
+        rank[~inside], truth[order][~inside], color=_ORANGE, **{**style, "ms": 6},
+        label="observed, outside the interval",
+    )  # fmt: skip
+    left.set(
+        xlabel="test examples, in the order of their predicted mean", ylabel=name,
+        title=f"{covered:.1%} of {len(truth)} inside the {level:.0%} interval",
+    )  # fmt: skip
+    left.margins(x=0.01)
+    _headroom(left, 0.22)
+    left.legend(frameon=False, ncols=2, fontsize=8, loc="upper left")
+
+    # Whole-numbered targets would print over each other in one line per value.
+    whole = bool((truth == truth.round()).all())
+    noise = torch.rand(len(truth), generator=torch.Generator().manual_seed(0)) - 0.5
+    right.plot(
+        truth + 0.5 * noise * whole, mean, ls="", marker=".", ms=5, mew=0, color=_BLUE, alpha=0.5
+    )
+    ends = [min(truth.min(), mean.min()).item(), max(truth.max(), mean.max()).item()]
+    right.plot(ends, ends, color=_GREY, ls="--", lw=1, label="perfect")
+    right.set(
+        xlabel=f"observed {name}" + (" (spread sideways to be seen)" if whole else ""),
+        ylabel=f"predicted mean {name}", title=f"RMSE {rmse:.3f}",
+    )  # fmt: skip
+    right.legend(frameon=False)
+    return _finish(figure, title)
+
+
+def class_probabilities(
+    prediction: Prediction,
+    y: Tensor,
+    class_names: Sequence[str],
+    *,
+    level: float = 0.9,
+    title: str = "Class probabilities and their uncertainty",
+) -> Figure:
+    """Plot the probability of every class, with its interval over the weights, per example.
+
+    Examples are grouped by their true class, the surest first; of more than 60 the least certain
+    60 are shown.
+
+    Args:
+        prediction: a classification, from :func:`bslfast.predict`.
+        y: true classes, int64 [batch].
+        class_names: one name per class.
+        level: of the interval of the probabilities over the samples of the weights, in (0, 1).
+        title: of the picture.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+    """
+    if not metrics.is_classification(prediction):
+        raise TypeError("prediction: expected class probabilities, got a regression")
+    mean = prediction.mean.cpu()
+    batch, classes = mean.shape
+    _checks.class_indices("y", y, classes, batch)
+    if isinstance(class_names, str) or len(class_names) != classes:
+        raise ValueError(f"class_names: expected {classes} names, got {class_names!r}")
+    y = y.cpu()
+    lower, upper = (end.cpu() for end in prediction.interval(level))
+    entropy = (prediction.aleatoric + prediction.epistemic).cpu()
+    shown = entropy.argsort(descending=True)[:_MOST_EXAMPLES].flip(0)
+    shown = shown[y[shown].argsort(stable=True)]
+    columns = torch.arange(len(shown))
+
+    figure = _figure(max(7.0, 2.5 + 0.17 * len(shown)), 5.6)
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
+    for k, name in enumerate(class_names):
+        colour = _CLASSES[k % len(_CLASSES)]
+        mine = columns[y[shown] == k]
+        if len(mine):
+            for axes in (top, bottom):
+                axes.axvspan(mine[0] - 0.5, mine[-1] + 0.5, color=colour, alpha=0.1, lw=0)
+            middle = 0.5 * (mine[0] + mine[-1]).item()
+            top.text(
+                middle, 1.06, f"truth: {name}", color=colour, ha="center", va="bottom", fontsize=9
+            )
+        p, ends = mean[shown, k], (lower[shown, k], upper[shown, k])
+        # The mean of a skewed distribution can lie outside its central interval.
+        bars = torch.stack([(p - ends[0]).clamp_min(0), (ends[1] - p).clamp_min(0)]).tolist()
+        offset = 0.22 * (k - (classes - 1) / 2) if classes <= 4 else 0.0
+        top.errorbar(
+            columns + offset, p, bars, ls="", marker="o", ms=3.5, color=colour, elinewidth=1,
+            label=f"p({name})",
+        )  # fmt: skip
+    wrong = columns[mean[shown].argmax(1) != y[shown]]
+    if len(wrong):
+        top.plot(
+            wrong, torch.full((len(wrong),), -0.07), ls="", marker="^", ms=7, color="black",
+            label="wrong class predicted",
+        )  # fmt: skip
+    top.set(ylabel=f"probability (bars: {level:.0%} of the samples)", ylim=(-0.12, 1.16))
+    top.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    top.legend(
+        frameon=False, fontsize=8, ncols=min(classes + 1, 5), loc="lower left",
+        bbox_to_anchor=(0, 1.0),
+    )  # fmt: skip
+    aleatoric = prediction.aleatoric.cpu()[shown].tolist()
+    epistemic = prediction.epistemic.cpu()[shown].tolist()
+    # Lists: matplotlib's bars and numpy's scalars do not get on with tensors.
+    bottom.bar(columns.tolist(), aleatoric, color=_GREY, label="aleatoric (expected entropy)")
+    bottom.bar(
+        columns.tolist(),
+        epistemic,
+        bottom=aleatoric,
+        color=_ORANGE,
+        label="epistemic (mutual information)",
+    )
+    which = "test examples" if len(shown) == batch else f"the {len(shown)} least certain of {batch}"
+    bottom.set(
+        xlabel=f"{which}, by true class, surest first", ylabel="entropy, nats",
+        xlim=(-0.5, len(shown) - 0.5),
+    )  # fmt: skip
+    _headroom(bottom, 0.3)
+    bottom.legend(frameon=False, fontsize=8, ncols=2, loc="upper left")
+    bottom.set_xticks([])
+    return _finish(figure, title)
+
+
+def calibration(prediction: Prediction, y: Tensor, title: str = "Calibration") -> Figure:
+    """Plot what the predictions claim against what came true.
+
+    Regression: the observed coverage of central intervals against their level, with the band that
+    holds 95% of calibrated models for this many examples. Classification: accuracy against
+    confidence in ten bins, and how many examples each bin holds.
+
+    Args:
+        prediction: from :func:`bslfast.predict`.
+        y: observed targets.
+        title: of the picture.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+    """
+    figure = _figure(5.6, 5.4)
+    if metrics.is_classification(prediction):
+        _reliability(figure, prediction, y)
+    else:
+        levels = torch.linspace(0, 1, 51, dtype=torch.float64)[1:-1]
+        observed = metrics.calibration_curve(prediction, y, levels)
+        band = 1.96 * (levels * (1 - levels) / y.numel()).sqrt()
+        axes = figure.subplots()
+        axes.fill_between(
+            levels, levels - band, levels + band, color=_GREY, alpha=0.25, lw=0,
+            label=f"chance, 95% ({y.numel()} targets)",
+        )  # fmt: skip
+        axes.plot([0, 1], [0, 1], color=_GREY, ls="--", lw=1, label="calibrated")
+        axes.plot(levels, observed, color=_BLUE, lw=2, label="observed")
+        axes.set(
+            xlabel="level of the central interval", ylabel="fraction of targets inside it",
+            xlim=(0, 1), ylim=(0, 1), aspect="equal",
+        )  # fmt: skip
+        axes.legend(frameon=False, loc="upper left")
+    return _finish(figure, title)
+
+
+def _reliability(figure: Figure, prediction: Prediction, y: Tensor) -> None:
+    bins = 10
+    table = metrics.reliability(prediction.mean.cpu(), y.cpu(), bins)
+    error = metrics.expected_calibration_error(prediction.mean.cpu(), y.cpu(), bins)
+    used = table.examples > 0
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    centres = (torch.arange(bins) + 0.5) / bins
+    confidence, accuracy, count = (column[used] for column in table)
+    # Wilson's interval stays inside [0, 1] and makes sense for a bin with one example.
+    z = 1.96
+    centre = (accuracy + z * z / (2 * count)) / (1 + z * z / count)
+    half = (accuracy * (1 - accuracy) / count + (z / (2 * count)) ** 2).sqrt()
+    half = z * half / (1 + z * z / count)
+    bars = [(accuracy - centre + half).clamp_min(0), (centre + half - accuracy).clamp_min(0)]
+    top.plot([0, 1], [0, 1], color=_GREY, ls="--", lw=1, label="calibrated")
+    top.errorbar(
+        confidence, accuracy, torch.stack(bars).tolist(), ls="", marker="o", color=_BLUE, capsize=3,
+        label="observed, 95% interval",
+    )  # fmt: skip
+    top.set(ylabel="accuracy", ylim=(-0.03, 1.05), title=f"calibration error {error:.3f}")
+    top.legend(frameon=False, loc="upper left")
+    bottom.bar(centres[used].tolist(), count.tolist(), width=0.9 / bins, color=_BLUE, alpha=0.6)
+    bottom.set(
+        xlabel=f"confidence: probability of the predicted class, {bins} bins", ylabel="examples",
+        xlim=(0, 1.02),
+    )  # fmt: skip
+
+
+def weight_posterior(model: nn.Module, title: str = "Posterior of the weights") -> Figure:
+    """Plot the mean and standard deviation of every weight, and their ratio.
+
+    Weights whose |mean| / standard deviation is far below 1 carry little information and could be
+    set to zero; those at the prior's standard deviation and mean have learned nothing.
+
+    Args:
+        model: with at least one layer of :mod:`bslfast.nn`.
+        title: of the picture.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {_checks.describe(model)}")
+    layers = _posteriors(model)
+    if not layers:
+        raise ValueError(f"model: expected at least one Bayesian layer, got none in {model}")
+    figure = _figure(10, 4.3)
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    left, right = figure.subplots(1, 2)
+    ratios = []
+    for k, (name, loc, scale) in enumerate(layers):
+        colour = _CLASSES[k % len(_CLASSES)]
+        label = f"{name} ({loc.numel()})"
+        left.plot(loc, scale, ls="", marker=".", ms=5, mew=0, alpha=0.6, color=colour, label=label)
+        ratios.append((loc.abs() / scale).clamp_min(1e-3).log10())
+    left.set(
+        xlabel="mean of the weight", ylabel="standard deviation", yscale="log",
+        title="One point per weight",
+    )  # fmt: skip
+    left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    left.yaxis.set_major_formatter("{x:g}")
+    left.yaxis.set_minor_formatter(NullFormatter())
+    left.legend(frameon=False, fontsize=8, markerscale=2)
+    every = torch.cat(ratios)
+    edges = torch.linspace(min(-2.0, every.min().item()), max(2.0, every.max().item()), 41)
+    right.hist(
+        [ratio.tolist() for ratio in ratios], edges.tolist(), stacked=True,
+        color=[_CLASSES[k % len(_CLASSES)] for k in range(len(layers))],
+    )  # fmt: skip
+    right.axvline(0, color="black", ls="--", lw=1)
+    below = (every < 0).double().mean().item()
+    right.set(
+        xlabel="log10 of |mean| / standard deviation", ylabel="weights",
+        title=f"Signal to noise: {below:.0%} of {len(every)} below 1",
+    )  # fmt: skip
+    return _finish(figure, title)
+
+
+def _posteriors(model: nn.Module) -> list[tuple[str, Tensor, Tensor]]:
+    """Return (layer name, means, standard deviations), flat and on the CPU, per Bayesian layer."""
+    from bslfast.nn import BayesLinear
+    from bslfast.reference.normal import scale_of
+
+    layers = []
+    for name, module in model.named_modules():
+        if isinstance(module, BayesLinear):
+            pairs = [(module.weight_loc, module.weight_raw_scale)]
+            if module.bias_loc is not None and module.bias_raw_scale is not None:
+                pairs.append((module.bias_loc, module.bias_raw_scale))
+            loc = torch.cat([loc.detach().cpu().flatten() for loc, _ in pairs])
+            raw = torch.cat([raw.detach().cpu().flatten() for _, raw in pairs])
+            layers.append((name, loc, scale_of(raw, module.parametrization)))
+    return layers
+
+
+def _figure(width: float, height: float) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ModuleNotFoundError(
+            "plots: expected matplotlib to be installed: pip install matplotlib"
+        ) from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _headroom(axes: Axes, fraction: float) -> None:
+    """Leave room for a legend above the data."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + fraction * (high - low))
+
+
+def _finish(figure: Figure, title: str) -> Figure:
+    figure.suptitle(title, fontsize=12)
+    axes: Any
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(visible=True, alpha=0.25, lw=0.6)
+        axes.set_axisbelow(True)
+        axes.title.set_fontsize(10)
+    return figure

@@ -1,0 +1,333 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+import zlib
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bslfast import _checks
+from bslfast.elbo import negative_elbo
+from bslfast.likelihoods import Likelihood
+from bslfast.nn import BayesianModule, kl
+from bslfast.predict import likelihood_of, predict, seeded
+from bslfast.training import checkpoint as ckpt
+
+# Weight samples behind one validation score. They are the same in every epoch (a fixed seed), so
+# scores of two epochs differ by the weights' posterior and not by luck.
+VALIDATION_SAMPLES = 16
+# Small networks finish an epoch in less time than a file takes to reach the disk.
+SECONDS_BETWEEN_CHECKPOINTS = 1.0
+
+
+@dataclass
+class History:
+    """What happened in training: one number per epoch in each list.
+
+    Attributes:
+        loss: negative ELBO per training example, nats, averaged over the epoch's mini-batches.
+        kl: KL divergence of the whole model at the end of the epoch, nats (not per example).
+        validation_log_likelihood: mean log predictive density of the validation examples, nats;
+            empty without validation data.
+        best_epoch: the epoch (from 1) whose weights the model holds after training.
+        stopped_early: whether the patience ran out before the last epoch.
+        steps: optimiser steps done.
+        seconds: wall-clock time of training, checkpoints and validation included; a resumed run
+            counts the parts before it.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    kl: list[float] = field(default_factory=list)
+    validation_log_likelihood: list[float] = field(default_factory=list)
+    best_epoch: int = 0
+    stopped_early: bool = False
+    steps: int = 0
+    seconds: float = 0.0
+
+
+def fit(
+    model: nn.Module,
+    train: tuple[Tensor, Tensor],
+    validation: tuple[Tensor, Tensor] | None = None,
+    *,
+    epochs: int,
+    batch_size: int = 128,
+    lr: float = 1e-2,
+    patience: int | None = None,
+    beta: float = 1.0,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    likelihood: Likelihood | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: bool = False,
+) -> History:
+    """Train ``model`` in place by Adam on the negative ELBO of shuffled mini-batches.
+
+    The loss of a mini-batch is
+    ``negative_elbo(likelihood.log_prob(model(x), y), kl(model), dataset_size=len(train), beta)``;
+    a model without Bayesian layers has no KL and trains by maximum likelihood. After each epoch
+    the validation examples are scored by their mean log predictive density. The model ends with
+    the weights of the epoch that scored best, or of the last one without validation data.
+
+    A run is repeatable: ``seed`` sets the order of the examples and the noise, and torch's global
+    generators are left as they were. Resuming gives bit for bit the weights that an uninterrupted
+    run would have given, on the same machine.
+
+    Args:
+        model: any module; its parameters train, and those of ``likelihood``.
+        train: inputs [rows, ...] and targets [rows, ...].
+        validation: the same, for scoring; ``None`` scores nothing.
+        epochs: passes over the training data in all, those before a resume included.
+        batch_size: examples per step; the last batch of an epoch may be smaller.
+        lr: Adam's learning rate.
+        patience: stop after this many epochs without a better validation score; ``None`` never.
+        beta: weight of the KL, see :func:`bslfast.negative_elbo`.
+        seed: a non-negative integer.
+        device: where to train, such as "cpu" or "cuda"; the model is moved there, the data copied
+            once. ``None``: where the model is.
+        likelihood: what the outputs mean; ``None`` takes ``model.likelihood``.
+        checkpoint: a safetensors file to write: between epochs, at most one a second, and at the
+            end. It is always whole, whatever interrupts the run.
+        resume: go on from ``checkpoint``, which must be of the same model, data and settings
+            (``epochs`` and ``patience`` may differ).
+        progress: show a progress bar on standard error.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came; ValueError
+            naming the file for a checkpoint that cannot be read or is of another run.
+        FileNotFoundError: if there is no checkpoint to resume from.
+        FloatingPointError: if the loss becomes NaN or infinite; the last checkpoint stays.
+        KeyboardInterrupt: passed on; the last checkpoint stays.
+
+    Example:
+        >>> from bslfast.likelihoods import Normal
+        >>> x = torch.linspace(-1, 1, 64).unsqueeze(1)
+        >>> model = torch.nn.Linear(1, 1)
+        >>> history = fit(model, (x, 2 * x), epochs=300, lr=0.05, likelihood=Normal(1))
+        >>> round(model.weight.item(), 1)
+        2.0
+    """
+    run = _Run(model, train, validation, batch_size, lr, beta, seed, device, likelihood)
+    _checks.integer("epochs", epochs)
+    if patience is not None:
+        _checks.integer("patience", patience)
+        if validation is None:
+            raise ValueError("patience: expected None without validation data, got a number")
+    if resume and checkpoint is None:
+        raise ValueError("checkpoint: expected a file to resume from, got None")
+
+    with seeded(seed, run.device):
+        if resume and checkpoint is not None:
+            run.load(checkpoint)
+        started = saved = time.perf_counter() - run.history.seconds
+        with _bar(epochs, len(run.history.loss), progress) as bar:
+            while len(run.history.loss) < epochs and not run.out_of_patience(patience):
+                run.epoch()
+                now = time.perf_counter()
+                run.history.seconds = now - started
+                if checkpoint is not None and now - saved > SECONDS_BETWEEN_CHECKPOINTS:
+                    run.save(checkpoint)
+                    saved = time.perf_counter()
+                if bar is not None:
+                    bar.set_postfix(run.latest(), refresh=False)
+                    bar.update()
+        run.history.stopped_early = run.out_of_patience(patience)
+        if checkpoint is not None:
+            run.save(checkpoint)
+    run.restore_best()
+    return run.history
+
+
+class _Run:
+    """The state of one training run; everything a checkpoint must hold is in here."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: tuple[Tensor, Tensor],
+        validation: tuple[Tensor, Tensor] | None,
+        batch_size: int,
+        lr: float,
+        beta: float,
+        seed: int,
+        device: torch.device | str | None,
+        likelihood: Likelihood | None,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model: expected a torch.nn.Module, got {_checks.describe(model)}")
+        self.batch_size = _checks.integer("batch_size", batch_size)
+        self.beta = _checks.number("beta", beta, minimum=0.0)
+        self.seed = _checks.integer("seed", seed, 0)
+        _checks.number("lr", lr, above=0.0)
+        if device is None:
+            parameter = next(model.parameters(), None)
+            device = torch.device("cpu") if parameter is None else parameter.device
+        self.device = _checks.device("device", device)
+        self.likelihood = likelihood_of(model, likelihood).to(self.device)
+        self.model = model.to(self.device)
+        self.bayesian = any(isinstance(m, BayesianModule) for m in model.modules())
+        self.train = _examples("train", train, self.device)
+        self.validation = None
+        if validation is not None:
+            self.validation = _examples("validation", validation, self.device)
+        # A likelihood that is no part of the model trains, and is saved, beside it.
+        inside = any(module is self.likelihood for module in model.modules())
+        self.trained = model if inside else nn.ModuleList([model, self.likelihood])
+        self.parameters = {k: p for k, p in self.trained.named_parameters() if p.requires_grad}
+        if not self.parameters:
+            raise ValueError("model: expected parameters that require gradients, got none")
+        # fused: one kernel for all parameters, 5 to 10 times cheaper than the loop on small nets.
+        fused = all(p.is_floating_point() for p in self.parameters.values())
+        self.optimizer = torch.optim.Adam(self.parameters.values(), lr=lr, fused=fused)
+        self.history = History()
+        self.best: dict[str, Tensor] = {}
+        self.setting: dict[str, Any] = {
+            "batch_size": batch_size,
+            "lr": lr,
+            "beta": beta,
+            "seed": seed,
+            "device": self.device.type,
+        }
+
+    def epoch(self) -> None:
+        """One pass over the training data, then the validation score."""
+        self.model.train()
+        x, y = self.train
+        rows = x.shape[0]
+        order = torch.randperm(rows).to(self.device)
+        x, y = x[order], y[order]
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        divergence: Tensor | float = 0.0
+        for start in range(0, rows, self.batch_size):
+            batch = slice(start, start + self.batch_size)
+            self.optimizer.zero_grad()
+            log_likelihood = self.likelihood.log_prob(self.model(x[batch]), y[batch])
+            if self.bayesian:
+                divergence = kl(self.model)
+            loss = negative_elbo(log_likelihood, divergence, dataset_size=rows, beta=self.beta)
+            loss.backward()
+            self.optimizer.step()
+            total += loss.detach() * log_likelihood.shape[0]
+            self.history.steps += 1
+        loss_value = total.item() / rows
+        epoch = len(self.history.loss) + 1
+        if not math.isfinite(loss_value):
+            raise FloatingPointError(
+                f"fit: the loss became {loss_value} in epoch {epoch}; a smaller lr than "
+                f"{self.setting['lr']} may help, or scaled inputs and targets"
+            )
+        self.history.loss.append(loss_value)
+        self.history.kl.append(divergence.item() if isinstance(divergence, Tensor) else divergence)
+        if self.validation is None:
+            self.history.best_epoch = epoch
+            return
+        x, y = self.validation
+        prediction = predict(
+            self.model, x, VALIDATION_SAMPLES, seed=self.seed, likelihood=self.likelihood
+        )
+        scores = self.history.validation_log_likelihood
+        scores.append(prediction.log_prob(y).mean().item())
+        if len(scores) == 1 or scores[-1] > scores[self.history.best_epoch - 1]:
+            self.history.best_epoch = epoch
+            self.best = {k: v.detach().clone() for k, v in self.trained.state_dict().items()}
+
+    def out_of_patience(self, patience: int | None) -> bool:
+        epochs = len(self.history.loss)
+        return patience is not None and epochs - self.history.best_epoch >= patience
+
+    def restore_best(self) -> None:
+        if self.best:
+            self.trained.load_state_dict(self.best)
+
+    def latest(self) -> dict[str, str]:
+        history = self.history
+        shown = {"loss": f"{history.loss[-1]:.4f}"}
+        if history.validation_log_likelihood:
+            shown["validation"] = f"{history.validation_log_likelihood[-1]:.4f}"
+        return shown
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        tensors = {f"model.{k}": v for k, v in self.trained.state_dict().items()}
+        tensors |= {f"best.{k}": v for k, v in self.best.items()}
+        for name, parameter in self.parameters.items():
+            for key, value in self.optimizer.state[parameter].items():
+                tensors[f"adam.{key}.{name}"] = value
+        tensors["rng.cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
+        ckpt.save(path, ckpt.Checkpoint(tensors, self._full_setting(), asdict(self.history)))
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        tensors, setting, state = ckpt.load(path)
+        ckpt.check_same(path, setting, self._full_setting())
+        try:
+            self.trained.load_state_dict(_with_prefix(tensors, "model."))
+            self.best = {k: v.to(self.device) for k, v in _with_prefix(tensors, "best.").items()}
+            for key in ("step", "exp_avg", "exp_avg_sq"):
+                for name, value in _with_prefix(tensors, f"adam.{key}.").items():
+                    parameter = self.parameters[name]
+                    self.optimizer.state[parameter][key] = value.to(self.device)
+            self.history = History(**state)
+            torch.set_rng_state(tensors["rng.cpu"])
+            if self.device.type == "cuda":
+                torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise ValueError(f"checkpoint {path}: its content does not fit: {error}") from None
+
+    def _full_setting(self) -> dict[str, Any]:
+        """The setting with what identifies model and data; the checksum takes a pass over them."""
+        shapes = {
+            name: f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+            for name, value in self.trained.state_dict().items()
+        }
+        return {
+            "the model": str(self.trained),
+            "the table of weights": shapes,
+            **self.setting,
+            "the shape of the training data": [list(value.shape) for value in self.train],
+            "the checksum of the training data": [_checksum(value) for value in self.train],
+        }
+
+
+def _examples(
+    name: str, pair: tuple[Tensor, Tensor], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    what = "a pair (x, y) of tensors with the same number of rows, at least one"
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise TypeError(f"{name}: expected {what}, got {_checks.describe(pair)}")
+    x, y = (_checks.tensor(f"{name} {part}", value) for part, value in zip("xy", pair, strict=True))
+    if x.ndim == 0 or y.ndim == 0 or len(x) != len(y) or len(x) == 0:
+        raise ValueError(
+            f"{name}: expected {what}, got {_checks.describe(x)} and {_checks.describe(y)}"
+        )
+    return x.to(device), y.to(device)
+
+
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _checksum(value: Tensor) -> int:
+    return zlib.crc32(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+
+
+def _bar(epochs: int, done: int, show: bool) -> Any:
+    """Return a context manager whose value is a tqdm bar, or None."""
+    if not show:
+        import contextlib
+
+        return contextlib.nullcontext()
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        raise ModuleNotFoundError(
+            "progress: expected tqdm to be installed for the progress bar: pip install tqdm"
+        ) from None
+    return tqdm(total=epochs, initial=done, desc="training", unit="epoch", mininterval=0.5)

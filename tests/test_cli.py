@@ -1,0 +1,219 @@
+"""The command line: jobs from data to files, resume, exit codes and messages."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from bslfast import cli
+from bslfast.data import wine
+
+pytest.importorskip("sklearn")
+pytest.importorskip("matplotlib")
+pytest.importorskip("tqdm")
+
+QUICK = ["--epochs", "6", "--samples", "20"]
+PICTURES = {"predictions.png", "calibration.png", "learning_curves.png", "weights.png"}
+
+
+@pytest.fixture
+def grades(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A made-up wine quality file of 200 rows in the folder that BSLFAST_DATA names."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(200, 11, generator=generator)
+    y = (4 + 3 * x[:, 0] + 0.5 * torch.randn(200, generator=generator)).round()
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rows = [[*map(str, row), str(int(grade))] for row, grade in zip(x.tolist(), y, strict=True)]
+    lines = [";".join(f'"{name}"' for name in (*wine.QUALITY_FEATURES, "quality"))]
+    lines += [";".join(row) for row in rows]
+    path = folder / "winequality-red.csv"
+    path.write_text("\n".join(lines) + "\n")
+    monkeypatch.setenv("BSLFAST_DATA", str(folder))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """A job sets torch's number of threads; put it back for the tests that follow."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_wine_learns_and_leaves_a_report(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["train", "wine", "--no-reference", "--out", str(tmp_path)]) == 0
+    folder = tmp_path / "wine"
+    assert set(os.listdir(folder)) == {"metrics.json", "checkpoint.safetensors"} | PICTURES
+    report = json.loads((folder / "metrics.json").read_text())
+    assert report["test"]["accuracy"] >= 0.95
+    assert report["test"]["mean_log_likelihood"] > -0.2
+    assert report["test"]["expected_calibration_error"] < 0.15
+    assert report["data"]["rows"] == {"train": 125, "validation": 27, "test": 26}
+    assert report["training"]["steps"] == 4 * report["training"]["epochs"]
+    printed = capsys.readouterr()
+    shown = re.search(r"accuracy ([\d.]+)", printed.out)
+    assert shown is not None
+    assert float(shown[1]) == pytest.approx(report["test"]["accuracy"], abs=1e-3)
+    assert "training: 100%" in printed.err  # the progress bar
+
+
+def test_wine_with_the_reference(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["train", "wine", *QUICK, "--out", str(tmp_path)]) == 0
+    reference = json.loads((tmp_path / "wine" / "metrics.json").read_text())["reference"]
+    assert reference["seconds"] > 0
+    assert set(reference["milliseconds_per_step"]) >= {"bslfast", "plain torch"}
+    assert all(value > 0 for value in reference["milliseconds_per_step"].values())
+    out = capsys.readouterr().out
+    assert f"ratio {reference['ratio']:.2f}" in out
+    assert "per step" in out
+
+
+def test_wine_quality(tmp_path: Path, grades: Path) -> None:
+    command = ["train", "wine-quality", "--color", "red", "--no-reference", "--out", str(tmp_path)]
+    assert cli.main([*command, "--epochs", "60", "--lr", "0.02"]) == 0
+    folder = tmp_path / "wine-quality-red"
+    assert set(os.listdir(folder)) == {"metrics.json", "checkpoint.safetensors"} | PICTURES
+    report = json.loads((folder / "metrics.json").read_text())
+    assert report["data"]["source"] == str(grades)
+    assert 0.4 < report["test"]["rmse"] < 0.85  # the noise is 0.5 and rounding; spread is 1.0
+    assert report["test"]["coverage_95"] > 0.8
+
+
+def test_resume_goes_on(tmp_path: Path) -> None:
+    def run(out: Path, epochs: int, *more: str) -> dict:
+        command = ["train", "wine", "--no-reference", "--epochs", str(epochs), "--samples", "20"]
+        assert cli.main([*command, "--out", str(out), *more]) == 0
+        return json.loads((out / "wine" / "metrics.json").read_text())
+
+    straight = run(tmp_path / "a", 10)
+    run(tmp_path / "b", 4)
+    resumed = run(tmp_path / "b", 10, "--resume")
+    assert resumed["test"] == straight["test"]
+    assert resumed["training"]["steps"] == straight["training"]["steps"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["train"],
+        ["train", "beer"],
+        ["train", "wine", "--epochs", "0"],
+        ["train", "wine", "--epochs", "many"],
+        ["train", "wine", "--hidden", "-3"],
+        ["train", "wine", "--lr", "nan"],
+        ["train", "wine", "--prior-scale", "0"],
+        ["train", "wine", "--seed", "-1"],
+        ["train", "wine", "--device", "abacus"],
+        ["train", "wine", "--device", "cuda:99"],
+        ["train", "wine-quality", "--color", "rose"],
+        ["--frobnicate"],
+    ],
+)
+def test_wrong_options_end_with_2(
+    options: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(options)
+    assert caught.value.code == 2
+    assert "error:" in capsys.readouterr().err
+    assert not os.listdir(tmp_path)
+
+
+def one_line(capsys: pytest.CaptureFixture) -> str:
+    """The last line on standard error, which a failed command must leave there alone."""
+    errors = [line for line in capsys.readouterr().err.splitlines() if "bslfast:" in line]
+    assert len(errors) == 1
+    return errors[0]
+
+
+def test_bad_data_ends_with_1_and_one_line(
+    grades: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    command = ["train", "wine-quality", "--color", "red", "--out", str(tmp_path / "runs")]
+    grades.write_text(grades.read_text().replace("alcohol", "spirit"))
+    assert cli.main(command) == 1
+    text = one_line(capsys)
+    assert str(grades) in text
+    assert "'alcohol'" in text
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_that_cannot_be_made_ends_with_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "taken").write_text("a file")
+    assert cli.main(["train", "wine", "--out", str(tmp_path / "taken")]) == 1
+    assert "taken" in one_line(capsys)
+
+
+def test_a_checkpoint_of_other_options_ends_with_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    command = ["train", "wine", "--no-reference", *QUICK, "--out", str(tmp_path)]
+    assert cli.main([*command, "--resume"]) == 1
+    assert "checkpoint.safetensors: expected a file to resume from" in one_line(capsys)
+    assert cli.main(command) == 0
+    capsys.readouterr()
+    assert cli.main([*command, "--resume", "--lr", "0.5"]) == 1
+    assert "lr is 0.01 there and 0.5 here" in one_line(capsys)
+
+
+def test_ctrl_c_ends_with_130_and_can_be_resumed(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bslfast", "train", "wine", "--no-reference"]
+    command += ["--epochs", "1000000", "--samples", "10", "--out", str(tmp_path)]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        cwd=tmp_path,  # not the clone's root, whose sources would hide the installed package
+    )
+    file = tmp_path / "wine" / "checkpoint.safetensors"
+    deadline = time.monotonic() + 90
+    while not file.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert f"{file} is whole" in errors
+    assert os.listdir(file.parent) == ["checkpoint.safetensors"]
+
+    from bslfast.training import checkpoint
+
+    done = len(checkpoint.load(file).state["loss"])
+    command = ["train", "wine", "--no-reference", "--resume", "--samples", "10"]
+    assert cli.main([*command, "--epochs", str(done + 2), "--out", str(tmp_path)]) == 0
+
+
+def test_info_prints_what_describe_says(capsys: pytest.CaptureFixture) -> None:
+    info = pytest.importorskip("bslfast.info")
+    assert cli.main(["info"]) == 0
+    out = capsys.readouterr().out
+    for key in info.describe():
+        assert str(key) in out
+
+
+def test_bench_runs_pytest_on_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["bench", "--folder", str(tmp_path / "none")]) == 1
+    assert "--folder: expected the benchmarks" in one_line(capsys)
+    (tmp_path / "test_one.py").write_text("def test_one(): pass\n")
+    assert cli.main(["bench", "--folder", str(tmp_path), "--", "-q", "-p", "no:cacheprovider"]) == 0

@@ -1,0 +1,146 @@
+"""Metrics against closed forms, scikit-learn and simulations."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from bslfast import metrics
+from bslfast.likelihoods import Categorical, Normal
+from bslfast.predict import Prediction, predict
+
+
+def normal_prediction(loc: torch.Tensor, scale: float = 1.0) -> Prediction:
+    return predict(torch.nn.Identity(), loc, 1, likelihood=Normal(loc.shape[1], init_scale=scale))
+
+
+def test_accuracy_and_rmse() -> None:
+    p = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.2, 0.6, 0.2], [0.4, 0.3, 0.3]])
+    assert metrics.accuracy(p, torch.tensor([0, 2, 1, 2])) == 0.75
+    mean, y = torch.tensor([[0.0], [3.0]]), torch.tensor([[1.0], [0.0]])
+    assert metrics.rmse(mean, y) == pytest.approx(math.sqrt(5))
+
+
+def test_mean_log_likelihood_is_that_of_the_mixture() -> None:
+    y = torch.randn(20, 2, dtype=torch.float64)
+    prediction = normal_prediction(torch.zeros(20, 2, dtype=torch.float64), 2.0)
+    expected = torch.distributions.Normal(0, 2.0).log_prob(y).sum(1).mean().item()
+    assert metrics.mean_log_likelihood(prediction, y) == pytest.approx(expected, rel=1e-6)
+
+
+def test_calibration_error_by_hand() -> None:
+    # Bin (0.6, 0.7]: two examples, confidence 0.65, one right: gap 0.15. Bin (0.9, 1]: two,
+    # confidence 0.95, both right: gap 0.05. The mean over four examples is 0.1.
+    p = torch.tensor([[0.65, 0.35], [0.35, 0.65], [0.95, 0.05], [0.95, 0.05]])
+    y = torch.tensor([0, 0, 0, 0])
+    assert metrics.expected_calibration_error(p, y, bins=10) == pytest.approx(0.1, abs=1e-7)
+    table = metrics.reliability(p, y, bins=10)
+    assert table.examples.tolist() == [0, 0, 0, 0, 0, 0, 2, 0, 0, 2]
+    assert table.confidence[6].item() == pytest.approx(0.65)
+    assert table.accuracy[6].item() == 0.5
+    assert table.accuracy[0].isnan()
+
+
+def test_calibration_error_vanishes_for_calibrated_predictions() -> None:
+    generator = torch.Generator().manual_seed(0)
+    confidence = 0.5 + 0.5 * torch.rand(200_000, generator=generator)
+    y = (torch.rand(200_000, generator=generator) > confidence).long()
+    p = torch.stack([confidence, 1 - confidence], 1)
+    # Each bin's accuracy scatters by at most 0.5 / sqrt(26,000) = 0.003; mean |gap| is below that.
+    assert metrics.expected_calibration_error(p, y) < 0.004
+    # Overconfident predictions are found: everything claimed certain, 75 % right.
+    sure = torch.tensor([[1.0, 0.0]]).expand(200_000, 2)
+    assert metrics.expected_calibration_error(sure, y) == pytest.approx(0.25, abs=0.005)
+
+
+def test_bins_cover_both_ends() -> None:
+    p = torch.tensor([[1.0, 0.0], [0.5, 0.5]])
+    table = metrics.reliability(p, torch.tensor([0, 0]), bins=2)
+    assert table.examples.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.95])
+def test_coverage_of_calibrated_predictions_is_the_level(level: float) -> None:
+    n = 40_000
+    y = 1.5 * torch.randn(n, 1, generator=torch.Generator().manual_seed(1)) + 3
+    prediction = normal_prediction(torch.full((n, 1), 3.0), 1.5)
+    bound = 4 * math.sqrt(level * (1 - level) / n)  # four standard errors
+    assert metrics.coverage(prediction, y, level) == pytest.approx(level, abs=bound)
+
+
+def test_coverage_agrees_with_the_intervals() -> None:
+    torch.manual_seed(0)
+    samples = torch.randn(30, 500, 1)
+    likelihood = Normal(1, init_scale=0.3)
+    prediction = Prediction(*likelihood.predictive(samples), samples, likelihood)
+    y = torch.randn(500, 1)
+    levels = torch.tensor([0.3, 0.7, 0.95])
+    curve = metrics.calibration_curve(prediction, y, levels)
+    for level, observed in zip(levels.tolist(), curve.tolist(), strict=True):
+        lower, upper = prediction.interval(level)
+        inside = ((y >= lower) & (y <= upper)).double().mean().item()
+        assert observed == pytest.approx(inside, abs=0.0021)  # one example on the edge
+    assert bool((curve.diff() > 0).all())
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda: metrics.accuracy([0.5], None), TypeError, "probabilities: .*got a list"),
+        (
+            lambda: metrics.accuracy(torch.ones(2, 2) / 2, torch.zeros(2)),
+            TypeError,
+            "y: expected an int64 tensor",
+        ),
+        (
+            lambda: metrics.accuracy(torch.ones(2, 2) / 2, torch.tensor([0, 2])),
+            ValueError,
+            "y: expected class indices from 0 to 1, got 0 to 2",
+        ),
+        (
+            lambda: metrics.accuracy(torch.ones(2, 2) / 2, torch.tensor([0, 1, 1])),
+            ValueError,
+            r"y: expected an int64 tensor of shape \[2\]",
+        ),
+        (
+            lambda: metrics.accuracy(torch.ones(0, 2), torch.zeros(0).long()),
+            ValueError,
+            "probabilities: expected at least one example",
+        ),
+        (
+            lambda: metrics.rmse(torch.ones(3, 1), torch.ones(3, 2)),
+            ValueError,
+            r"y: expected shape \(3, 1\)",
+        ),
+        (lambda: metrics.rmse(torch.ones(3, 1), torch.ones(3)), ValueError, r"y: .*\(3,\)"),
+        (
+            lambda: metrics.expected_calibration_error(torch.randn(9, 2), torch.zeros(9).long()),
+            ValueError,
+            "probabilities: expected non-negative rows that add up to 1",
+        ),
+        (
+            lambda: metrics.expected_calibration_error(
+                torch.ones(1, 2) / 2, torch.zeros(1).long(), bins=0
+            ),
+            ValueError,
+            "bins: expected an integer of at least 1, got 0",
+        ),
+        (lambda: metrics.coverage(torch.ones(3), None), TypeError, "prediction: expected what"),
+        (
+            lambda: metrics.coverage(normal_prediction(torch.ones(3, 1)), torch.ones(3, 1), 95),
+            ValueError,
+            "levels: expected numbers above 0 and below 1",
+        ),
+    ],
+)
+def test_metrics_refuse(call: object, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        call()
+
+
+def test_coverage_is_for_regression() -> None:
+    prediction = predict(torch.nn.Identity(), torch.zeros(2, 3), 1, likelihood=Categorical(3))
+    with pytest.raises(TypeError, match="expected a regression"):
+        metrics.coverage(prediction, torch.zeros(2, 3))

@@ -1,0 +1,166 @@
+"""Pictures: what they draw, that they leave no state, that files are whole."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from bslfast import plots
+from bslfast.bnn import BayesianMLP
+from bslfast.likelihoods import Categorical, Normal
+from bslfast.predict import Prediction, predict
+from bslfast.training import History
+
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture
+def regression() -> tuple[Prediction, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    samples = torch.randn(40, 80, 1, generator=generator) * 0.3
+    samples += torch.linspace(3, 8, 80).reshape(1, 80, 1)
+    likelihood = Normal(1, init_scale=0.6)
+    prediction = Prediction(*likelihood.predictive(samples.clone()), samples, likelihood)
+    return prediction, prediction.mean + 0.6 * torch.randn(80, 1, generator=generator)
+
+
+@pytest.fixture
+def classification() -> tuple[Prediction, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(90) % 3
+    samples = 2 * torch.randn(40, 90, 3, generator=generator) + 4 * nn.functional.one_hot(y)
+    likelihood = Categorical(3)
+    return Prediction(*likelihood.predictive(samples), samples, likelihood), y
+
+
+def history() -> History:
+    return History([3.0, 2.0, 1.5], [30.0, 20.0, 15.0], [-2.0, -1.0, -1.2], 2, False, 30, 0.1)
+
+
+def test_predictions_say_what_the_metrics_say(
+    regression: tuple[Prediction, torch.Tensor],
+) -> None:
+    from bslfast import metrics
+
+    figure = plots.predictions(*regression, name="grade", title="a title")
+    left, right = figure.axes
+    assert f"{metrics.coverage(*regression):.1%} of 80" in left.get_title()
+    assert f"RMSE {metrics.rmse(regression[0].mean, regression[1]):.3f}" in right.get_title()
+    assert left.get_ylabel() == "grade"
+    drawn = {line.get_label(): line.get_xydata() for line in left.lines}
+    assert len(drawn["observed"]) + len(drawn["observed, outside the interval"]) == 80
+    assert (drawn["predictive mean"][1:, 1] >= drawn["predictive mean"][:-1, 1]).all()
+
+
+def test_class_probabilities_show_the_least_certain(
+    classification: tuple[Prediction, torch.Tensor],
+) -> None:
+    figure = plots.class_probabilities(*classification, ["a", "b", "c"])
+    top, bottom = figure.axes
+    assert "the 60 least certain of 90" in bottom.get_xlabel()
+    assert len(bottom.patches) >= 120  # two stacked bars each
+    assert {text.get_text() for text in top.texts} == {"truth: a", "truth: b", "truth: c"}
+
+
+def test_calibration_of_both_kinds(
+    regression: tuple[Prediction, torch.Tensor],
+    classification: tuple[Prediction, torch.Tensor],
+) -> None:
+    assert "interval" in plots.calibration(*regression).axes[0].get_xlabel()
+    figure = plots.calibration(*classification)
+    assert sum(bar.get_height() for bar in figure.axes[1].patches) == 90
+
+
+def test_learning_curves_with_and_without_validation() -> None:
+    figure = plots.learning_curves(history())
+    assert len(figure.axes[0].lines) == 3
+    assert len(plots.learning_curves(History([1.0], [2.0], best_epoch=1)).axes[0].lines) == 2
+
+
+def test_weight_posterior_draws_every_weight() -> None:
+    model = BayesianMLP(4, (5,), 2)
+    figure = plots.weight_posterior(model)
+    assert sum(len(line.get_xydata()) for line in figure.axes[0].lines) == 4 * 5 + 5 + 5 * 2 + 2
+    assert "of 37" in figure.axes[1].get_title()
+
+
+def test_save_is_whole_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image
+
+    file = tmp_path / "deep" / "a.png"
+    figure = plots.learning_curves(history())
+    plots.save(figure, file)
+    with Image.open(file) as image:
+        image.verify()
+    before = file.read_bytes()
+
+    def half(path: Path, **_: object) -> None:
+        Path(path).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(figure, "savefig", half)
+    with pytest.raises(KeyboardInterrupt):
+        plots.save(figure, file)
+    assert file.read_bytes() == before
+    assert os.listdir(file.parent) == ["a.png"]
+    with pytest.raises(ValueError, match=r"path: expected one of the suffixes .*a.xyz"):
+        plots.save(figure, tmp_path / "a.xyz")
+
+
+def test_no_pyplot_and_nothing_loaded_by_import(tmp_path: Path) -> None:
+    code = (
+        "import sys, torch\n"
+        "before = set(sys.modules)\n"
+        "import bslfast.plots as plots, bslfast.data, bslfast.cli\n"
+        "from bslfast.training import History\n"
+        "for name in ('matplotlib', 'sklearn', 'tqdm', 'pooch', 'safetensors'):\n"
+        "    assert name in before or name not in sys.modules, name\n"
+        "plots.learning_curves(History([1.0], [1.0], best_epoch=1))\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    # In another folder than the clone's, whose sources would hide the installed package.
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=tmp_path)
+
+
+def test_plots_refuse(
+    regression: tuple[Prediction, torch.Tensor],
+    classification: tuple[Prediction, torch.Tensor],
+) -> None:
+    prediction, y = regression
+    classes, labels = classification
+    with pytest.raises(TypeError, match="prediction: expected a regression, got class prob"):
+        plots.predictions(classes, labels)
+    with pytest.raises(TypeError, match="prediction: expected class probabilities, got a reg"):
+        plots.class_probabilities(prediction, y, ["a"])
+    with pytest.raises(ValueError, match=r"y: .*\[batch, 1\]"):
+        plots.predictions(prediction, y[:3])
+    with pytest.raises(ValueError, match="class_names: expected 3 names, got 'abc'"):
+        plots.class_probabilities(classes, labels, "abc")
+    with pytest.raises(TypeError, match=r"history: expected what training.fit returns"):
+        plots.learning_curves([1.0])
+    with pytest.raises(ValueError, match="history: expected at least one epoch"):
+        plots.learning_curves(History())
+    with pytest.raises(ValueError, match="model: expected at least one Bayesian layer"):
+        plots.weight_posterior(nn.Linear(2, 2))
+    with pytest.raises(TypeError, match=r"model: expected a torch.nn.Module, got a list"):
+        plots.weight_posterior([])
+    with pytest.raises(TypeError, match=r"prediction: expected what bslfast.predict returns"):
+        plots.calibration(torch.zeros(3), y)
+
+
+def test_pictures_of_a_real_prediction(tmp_path: Path) -> None:
+    """The whole way from a model to files, once for each kind of target."""
+    torch.manual_seed(0)
+    x = torch.randn(12, 3)
+    regression = predict(BayesianMLP(3, (4,), 1), x, 10)
+    plots.save(plots.predictions(regression, torch.randn(12, 1)), tmp_path / "a.png")
+    labels = torch.randint(2, (12,))
+    classes = predict(BayesianMLP(3, (4,), 2, likelihood="categorical"), x, 10)
+    plots.save(plots.class_probabilities(classes, labels, ["no", "yes"]), tmp_path / "b.svg")
+    assert sorted(os.listdir(tmp_path)) == ["a.png", "b.svg"]

@@ -1,0 +1,176 @@
+"""Predictions: closed forms, modes, seeds, units."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bslfast.bnn import BayesianMLP
+from bslfast.data import Standardizer
+from bslfast.likelihoods import Categorical, HeteroscedasticNormal, Normal
+from bslfast.predict import Prediction, predict
+
+
+class Noisy(nn.Module):
+    """Outputs N(2, 3^2), one draw per call for the whole batch: the posterior is known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.likelihood = Normal(1, init_scale=4.0)
+        self.modes: list[bool] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.modes.append(self.training)
+        return (2 + 3 * torch.randn(())).expand(x.shape[0], 1)
+
+
+def test_regression_against_the_closed_form() -> None:
+    n = 4000
+    prediction = predict(Noisy(), torch.zeros(5, 1), n, seed=0)
+    assert prediction.samples.shape == (n, 5, 1)
+    five = 5 / math.sqrt(n)  # five standard errors in units of the standard deviation
+    torch.testing.assert_close(prediction.mean, torch.full((5, 1), 2.0), atol=3 * five, rtol=0)
+    torch.testing.assert_close(
+        prediction.epistemic, torch.full((5, 1), 3.0), atol=3 * five / math.sqrt(2), rtol=0
+    )
+    torch.testing.assert_close(prediction.aleatoric, torch.full((5, 1), 4.0))
+    # The predictive distribution is N(2, 3^2 + 4^2).
+    lower, upper = prediction.interval(0.95)
+    torch.testing.assert_close(lower, torch.full((5, 1), 2 - 1.96 * 5), atol=0.6, rtol=0)
+    torch.testing.assert_close(upper, torch.full((5, 1), 2 + 1.96 * 5), atol=0.6, rtol=0)
+    y = torch.tensor([[-8.0], [-3.0], [2.0], [7.0], [12.0]])
+    expected = torch.distributions.Normal(2.0, 5.0).log_prob(y).squeeze(1)
+    torch.testing.assert_close(prediction.log_prob(y), expected, atol=0.12, rtol=0)
+    cdf = torch.distributions.Normal(2.0, 5.0).cdf(y).double()
+    torch.testing.assert_close(prediction.cdf(y), cdf, atol=0.05, rtol=0)
+
+
+def test_log_prob_is_the_log_of_the_mean_probability() -> None:
+    model = BayesianMLP(3, (8,), 4, likelihood="categorical")
+    x, y = torch.randn(6, 3), torch.tensor([0, 1, 2, 3, 0, 1])
+    prediction = predict(model, x, 20)
+    expected = prediction.mean[torch.arange(6), y].log()
+    torch.testing.assert_close(prediction.log_prob(y), expected)
+
+
+def test_model_mode_gradients_and_generators_stay_as_they_were() -> None:
+    model = Noisy()
+    model.likelihood.eval()
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first = predict(model, torch.zeros(2, 1), 3, seed=1)
+    assert torch.equal(before, torch.get_rng_state())
+    assert model.modes == [False] * 3
+    assert model.training
+    assert not model.likelihood.training
+    assert not first.samples.requires_grad
+    second = predict(model, torch.zeros(2, 1), 3, seed=1)
+    other = predict(model, torch.zeros(2, 1), 3, seed=2)
+    assert torch.equal(first.samples, second.samples)
+    assert not torch.equal(first.samples, other.samples)
+    torch.manual_seed(5)
+    drawn = predict(model, torch.zeros(2, 1), 3)
+    torch.manual_seed(5)
+    assert torch.equal(drawn.samples, predict(model, torch.zeros(2, 1), 3).samples)
+
+
+def test_sample_outputs_is_used_where_there_is_one() -> None:
+    class Batched(Noisy):
+        def sample_outputs(self, x: Tensor, n_samples: int) -> Tensor:
+            return torch.full((n_samples, x.shape[0], 1), 7.0)
+
+    prediction = predict(Batched(), torch.zeros(3, 1), 11)
+    assert prediction.samples.shape == (11, 3, 1)
+    assert torch.equal(prediction.mean, torch.full((3, 1), 7.0))
+
+
+def test_batched_samples_and_single_calls_agree_in_distribution() -> None:
+    torch.manual_seed(0)
+    model = BayesianMLP(2, (16,), 1, activation="tanh")
+    x = torch.randn(4, 2)
+    if not hasattr(model, "sample_outputs"):
+        pytest.skip("this model has no batched route")
+    batched = predict(model, x, 4000, seed=0)
+    with torch.no_grad():
+        single = torch.stack([model.eval()(x) for _ in range(4000)])
+    bound = 6 * single.std(0).max().item() / math.sqrt(4000)
+    torch.testing.assert_close(batched.samples.mean(0), single.mean(0), atol=bound, rtol=0)
+    torch.testing.assert_close(batched.samples.std(0), single.std(0), atol=bound, rtol=0.05)
+
+
+def test_a_deterministic_model_has_no_epistemic_part() -> None:
+    prediction = predict(nn.Linear(2, 2), torch.randn(5, 2), 1, likelihood=HeteroscedasticNormal(1))
+    assert prediction.epistemic.abs().max() == 0
+    assert prediction.mean.shape == (5, 1)
+
+
+def test_target_scaler_gives_everything_in_the_original_unit() -> None:
+    torch.manual_seed(0)
+    y = 10 * torch.randn(40, 2) + torch.tensor([100.0, -5.0])
+    scaler = Standardizer.fit(y)
+    likelihood, samples = Normal(2, init_scale=0.5), torch.randn(30, 40, 2)
+    plain = Prediction(*likelihood.predictive(samples), samples, likelihood)
+
+    class Fixed(nn.Module):
+        def sample_outputs(self, x: Tensor, n_samples: int) -> Tensor:
+            return samples[:n_samples]
+
+    x = torch.zeros(40, 1)
+    scaled = predict(Fixed(), x, 30, likelihood=likelihood, target_scaler=scaler)
+    torch.testing.assert_close(scaled.mean, plain.mean * scaler.scale + scaler.mean)
+    torch.testing.assert_close(scaled.aleatoric, plain.aleatoric * scaler.scale)
+    torch.testing.assert_close(scaled.epistemic, plain.epistemic * scaler.scale)
+    # The density as the mixture has it in the original unit.
+    loc, scale = samples * scaler.scale + scaler.mean, likelihood.scale * scaler.scale
+    each = torch.distributions.Normal(loc, scale).log_prob(y).sum(-1)
+    torch.testing.assert_close(scaled.log_prob(y), each.logsumexp(0) - math.log(30))
+    lower, upper = scaled.interval(0.8)
+    torch.testing.assert_close(
+        scaled.cdf(lower), torch.full((40, 2), 0.1).double(), atol=1e-5, rtol=0
+    )
+    torch.testing.assert_close(
+        scaled.cdf(upper), torch.full((40, 2), 0.9).double(), atol=1e-5, rtol=0
+    )
+
+
+X = torch.zeros(2, 1)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (
+            lambda: predict(lambda x: x, X),
+            TypeError,
+            "model: expected a torch.nn.Module, got a fun",
+        ),
+        (lambda: predict(Noisy(), [[0.0]]), TypeError, "x: expected a tensor, got a list"),
+        (lambda: predict(Noisy(), X, 0), ValueError, "n_samples: .*at least 1, got 0"),
+        (lambda: predict(Noisy(), X, 2.5), TypeError, "n_samples: expected an integer"),
+        (lambda: predict(Noisy(), X, seed=-1), ValueError, "seed: .*got -1"),
+        (lambda: predict(nn.Linear(1, 1), X), TypeError, "likelihood: expected .*got None"),
+        (
+            lambda: predict(
+                nn.Linear(1, 2),
+                X,
+                likelihood=Categorical(2),
+                target_scaler=Standardizer.fit(torch.randn(5, 2)),
+            ),
+            ValueError,
+            "target_scaler: expected None for class labels",
+        ),
+        (lambda: predict(Noisy(), X, 2).interval(1.0), ValueError, "level: .*below 1, got 1.0"),
+        (lambda: predict(Noisy(), X, 2).log_prob(X[:, 0]), ValueError, r"y: .*\(2,\)"),
+        (
+            lambda: predict(nn.Linear(1, 2), X, likelihood=Categorical(2)).cdf(X),
+            TypeError,
+            "cdf: expected a regression",
+        ),
+    ],
+)
+def test_predict_refuses(call: object, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        call()
