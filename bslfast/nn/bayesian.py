@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import weakref
 from typing import Any
 
 import torch
@@ -40,16 +42,28 @@ class BayesianModule(nn.Module):
         return self.compute_kl()
 
     def remember_kl(self, kl: Tensor) -> None:
-        """Keep the divergence that a forward pass has computed, for the next call of :meth:`kl`."""
+        """Keep the divergence that a forward pass has computed, for the next call of :meth:`kl`.
+
+        A backward pass through this layer ends that: the graph is spent, and what follows it may be
+        an optimiser that changes parameters behind torch's back, through ``.data``.
+        """
         self._remembered = (
             kl,
             [(p, p._version, p.data_ptr()) for p in self.parameters(recurse=False)],
         )
+        assert kl.grad_fn is not None
+        kl.grad_fn.register_hook(functools.partial(_forget, weakref.ref(self)))
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         state.pop("_remembered", None)
         return state
+
+
+def _forget(layer: weakref.ref[BayesianModule], *_: Any) -> None:
+    found = layer()
+    if found is not None:
+        found._remembered = None
 
 
 def kl(model: nn.Module) -> Tensor:

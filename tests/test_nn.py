@@ -1,0 +1,256 @@
+"""Bayesian layers: what they compute, and that their KL is never a stale one."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import math
+import pickle
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+
+import bslfast
+import bslfast.functional as BF
+from bslfast.nn import BayesLinear, kl
+from bslfast.nn.linear import raw_scale_of
+
+
+def exact_kl(layer: BayesLinear) -> float:
+    total = 0.0
+    for loc, raw in (
+        (layer.weight_loc, layer.weight_raw_scale),
+        (layer.bias_loc, layer.bias_raw_scale),
+    ):
+        scale = torch.nn.functional.softplus(raw.detach().double())
+        prior = Normal(torch.tensor(layer.prior_loc).double(), layer.prior_scale)
+        total += kl_divergence(Normal(loc.detach().double(), scale), prior).sum().item()
+    return total
+
+
+def test_layer_draws_from_its_posterior() -> None:
+    torch.manual_seed(0)
+    layer = BayesLinear(3, 2, init_scale=0.3, dtype=torch.float64)
+    x = torch.randn(4, 3, dtype=torch.float64)
+    y = torch.stack([layer(x).detach() for _ in range(4000)])
+    variance = 0.3**2 * (x.square().sum(dim=1, keepdim=True) + 1)
+    mean = nn.functional.linear(x, layer.weight_loc, layer.bias_loc)
+    error = (y.mean(dim=0) - mean).abs() / (variance / 4000).sqrt()
+    assert error.max() < 5  # 8 comparisons at 5 sigma: a false alarm in 200,000 runs
+    ratio = y.var(dim=0) / variance
+    assert (ratio - 1).abs().max() < 5 * math.sqrt(2 / 4000)
+
+
+def test_sample_outputs_share_the_posterior_and_accept_one_input_per_draw() -> None:
+    torch.manual_seed(0)
+    layer = BayesLinear(3, 2, init_scale=0.3)
+    x = torch.randn(4, 3)
+    shared = layer.sample_outputs(x, 6)
+    torch.manual_seed(0)
+    BayesLinear(3, 2), torch.randn(4, 3)
+    again = layer.sample_outputs(x.expand(6, 4, 3), 6)
+    assert shared.shape == (6, 4, 2)
+    torch.testing.assert_close(shared, again)
+    assert not torch.allclose(shared[0], shared[1])
+
+
+@pytest.mark.parametrize("parametrization", ["softplus", "scale", "log_scale", "log_var"])
+def test_initial_scale(parametrization: str) -> None:
+    raw = torch.tensor(raw_scale_of(0.02, parametrization), dtype=torch.float64)
+    loc = torch.zeros((), dtype=torch.float64)
+    sample = BF.normal_rsample(loc, raw, parametrization=parametrization, seed=1)
+    noise = BF.normal_rsample(loc, loc, parametrization="log_scale", seed=1)
+    assert (sample / noise).item() == pytest.approx(0.02, rel=1e-12)
+
+
+def test_kl_of_a_forward_pass_is_used_once_and_equals_the_kl_of_the_parameters() -> None:
+    layer = BayesLinear(5, 4, prior_loc=0.1, prior_scale=0.5)
+    layer(torch.randn(2, 5))
+    assert layer._remembered is not None
+    first = kl(layer)
+    assert layer._remembered is None
+    second = kl(layer)
+    assert first is not second
+    for value in (first, second):
+        assert value.item() == pytest.approx(exact_kl(layer), rel=1e-5)
+    torch.testing.assert_close(
+        torch.autograd.grad(first, list(layer.parameters())),
+        torch.autograd.grad(second, list(layer.parameters())),
+    )
+
+
+def _sgd(layer: BayesLinear) -> None:
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.5)
+    for parameter in layer.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+
+
+def _load(layer: BayesLinear) -> None:
+    layer.load_state_dict({k: v + 1 for k, v in layer.state_dict().items()})
+
+
+def _vector(layer: BayesLinear) -> None:
+    vector = nn.utils.parameters_to_vector(layer.parameters())
+    nn.utils.vector_to_parameters(vector + 1, layer.parameters())
+
+
+def _assign(layer: BayesLinear) -> None:
+    layer.weight_loc = nn.Parameter(layer.weight_loc.detach() + 1)
+
+
+def _data(layer: BayesLinear) -> None:
+    layer.weight_loc.data = layer.weight_loc.data + 1
+
+
+def _old_style_optimizer(layer: BayesLinear) -> None:
+    # Writing through .data is invisible to torch; the backward pass before it is not.
+    (layer(torch.randn(3, 5)).square().sum() + layer.kl()).backward()
+    for parameter in layer.parameters():
+        assert parameter.grad is not None
+        parameter.data.add_(parameter.grad, alpha=-0.1)
+
+
+@pytest.mark.parametrize("change", [_sgd, _load, _vector, _assign, _data, _old_style_optimizer])
+def test_kl_is_never_stale(change: Any) -> None:
+    layer = BayesLinear(5, 4)
+    layer(torch.randn(2, 5))
+    before = exact_kl(layer)
+    change(layer)
+    now = exact_kl(layer)
+    assert abs(now - before) > 1
+    assert kl(layer).item() == pytest.approx(now, rel=1e-5)
+
+
+def test_backward_of_an_earlier_pass_forgets_the_kl_of_a_later_one() -> None:
+    layer = BayesLinear(5, 4)
+    first, _ = layer(torch.randn(2, 5)), layer(torch.randn(2, 5))
+    first.sum().backward()
+    layer.weight_loc.data.add_(1)
+    assert kl(layer).item() == pytest.approx(exact_kl(layer), rel=1e-5)
+
+
+def test_kl_after_backward_can_be_differentiated() -> None:
+    layer = BayesLinear(5, 4)
+    layer(torch.randn(2, 5)).sum().backward()
+    kl(layer).backward()
+    assert layer.weight_loc.grad is not None
+
+
+def test_kl_without_gradients_after_a_pass_with_gradients() -> None:
+    layer = BayesLinear(5, 4)
+    layer(torch.randn(2, 5))
+    with torch.no_grad():
+        value = kl(layer)
+    assert not value.requires_grad
+    assert kl(layer).requires_grad
+
+
+def test_kl_after_functional_call_is_that_of_the_module() -> None:
+    layer = BayesLinear(5, 4)
+    other = {k: v.detach() + 1 for k, v in layer.named_parameters()}
+    torch.func.functional_call(layer, other, (torch.randn(2, 5),))
+    assert kl(layer).item() == pytest.approx(exact_kl(layer), rel=1e-5)
+
+
+def test_shared_layer_counts_once() -> None:
+    layer = BayesLinear(4, 4)
+    model = nn.Sequential(layer, nn.ReLU(), layer)
+    model(torch.randn(2, 4))
+    assert kl(model).item() == pytest.approx(exact_kl(layer), rel=1e-5)
+
+
+def test_copies_and_files_after_a_forward_pass() -> None:
+    model = nn.Sequential(BayesLinear(4, 3), nn.ReLU(), BayesLinear(3, 1))
+    model(torch.randn(2, 4))
+    expected = kl(copy.deepcopy(model)).item()
+    assert kl(pickle.loads(pickle.dumps(model))).item() == expected
+    fresh = nn.Sequential(BayesLinear(4, 3), nn.ReLU(), BayesLinear(3, 1))
+    fresh.load_state_dict(model.state_dict())
+    assert kl(fresh).item() == expected
+    assert set(model.state_dict()) == {
+        f"{i}.{name}"
+        for i in (0, 2)
+        for name in ("weight_loc", "weight_raw_scale", "bias_loc", "bias_raw_scale")
+    }
+
+
+def test_the_kl_of_a_pass_keeps_no_graph_alive_once_taken() -> None:
+    layer = BayesLinear(4, 3)
+    x = torch.randn(2, 4)
+    reference = weakref.ref(x)
+    value = kl(nn.Sequential(layer)) if layer(x) is not None else None
+    del x, value
+    gc.collect()
+    assert reference() is None
+
+
+def test_compiled_layer_in_one_graph() -> None:
+    layer = BayesLinear(4, 3)
+
+    def loss(x: Tensor) -> Tensor:
+        return layer(x).square().sum() + kl(layer)
+
+    torch.compile(loss, fullgraph=True, backend="aot_eager")(torch.randn(2, 4)).backward()
+    assert layer.bias_raw_scale.grad is not None
+
+
+def test_no_bias_double_and_context() -> None:
+    layer = BayesLinear(4, 3, bias=False).double()
+    y = layer(torch.randn(7, 2, 4, dtype=torch.float64))
+    assert y.shape == (7, 2, 3)
+    assert y.dtype == torch.float64
+    assert "bias=False" in repr(layer)
+    assert len(list(layer.parameters())) == 2
+
+
+def test_autocast_runs_the_divergence_in_float32() -> None:
+    layer = BayesLinear(4, 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = layer(torch.randn(2, 4))
+        divergence = kl(layer)
+    assert y.dtype == torch.bfloat16
+    assert divergence.dtype == torch.float32
+    (y.float().sum() + divergence).backward()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"in_features": 0}, ValueError, "in_features: expected an integer of at least 1, got 0"),
+        ({"out_features": 2.5}, TypeError, "out_features: expected an integer"),
+        ({"prior_scale": 0.0}, ValueError, "prior_scale: expected a finite number above 0"),
+        ({"prior_loc": "0"}, TypeError, "prior_loc: expected a finite number"),
+        ({"init_scale": -1.0}, ValueError, "init_scale"),
+        ({"parametrization": "rho"}, ValueError, "parametrization: expected one of"),
+    ],
+)
+def test_construction_errors(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        BayesLinear(**{"in_features": 3, "out_features": 2, **options})
+
+
+def test_input_errors() -> None:
+    layer = BayesLinear(4, 3)
+    with pytest.raises(ValueError, match=r"x: expected shape \[..., 4\]"):
+        layer(torch.zeros(2, 5))
+    with pytest.raises(TypeError, match=r"x: expected a torch\.Tensor"):
+        layer([[1.0] * 4])
+    with pytest.raises(TypeError, match="x: expected the dtype of weight_loc"):
+        layer(torch.zeros(2, 4).double())
+
+
+def test_kl_errors() -> None:
+    with pytest.raises(ValueError, match="model: expected a module with Bayesian layers"):
+        kl(nn.Linear(2, 2))
+    with pytest.raises(TypeError, match=r"model: expected a torch\.nn\.Module"):
+        kl([1, 2])  # type: ignore[arg-type]
+
+
+def test_public_names() -> None:
+    for name in ("nn", "bnn", "functional", "reference", "likelihoods"):
+        assert hasattr(bslfast, name)
