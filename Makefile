@@ -24,6 +24,9 @@ $(VENV)/.tools: $(VENV)/.installed pyproject.toml
 
 quickstart: $(VENV)/.installed
 	$(BIN)/bslfast train wine --out $(RUNS)
+	$(BIN)/bslfast train digits --out $(RUNS)
+	$(BIN)/bslfast train moons --out $(RUNS)
+	$(BIN)/bslfast summary $(RUNS)
 
 test: $(VENV)/.tools
 	$(BIN)/pytest

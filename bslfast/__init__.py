@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version as _version
 
-from bslfast import bnn, functional, likelihoods, nn, reference
+from bslfast import bnn, flows, functional, likelihoods, nn, reference, vae
 from bslfast.elbo import negative_elbo
 from bslfast.predict import Prediction, predict
 
@@ -12,10 +12,12 @@ __version__ = _version("bslfast")
 __all__ = [
     "Prediction",
     "bnn",
+    "flows",
     "functional",
     "likelihoods",
     "negative_elbo",
     "nn",
     "predict",
     "reference",
+    "vae",
 ]

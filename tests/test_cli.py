@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -90,6 +91,93 @@ def test_wine_quality(tmp_path: Path, grades: Path) -> None:
     assert report["test"]["coverage_95"] > 0.8
 
 
+def test_digits(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    command = ["train", "digits", "--epochs", "8", "--hidden", "32", "--samples", "20"]
+    assert cli.main([*command, "--out", str(tmp_path)]) == 0
+    folder = tmp_path / "digits"
+    pictures = {"reconstructions", "samples", "latent_space", "latent_grid", "learning_curves"}
+    expected = {f"{stem}.png" for stem in pictures} | {"metrics.json", "checkpoint.safetensors"}
+    assert set(os.listdir(folder)) == expected
+    report = json.loads((folder / "metrics.json").read_text())
+    assert report["data"]["rows"] == {"train": 1258, "validation": 270, "test": 269}
+    test, reference = report["test"], report["reference"]
+    assert -40 < test["elbo"] < test["log_likelihood"] < 0
+    assert test["elbo"] == pytest.approx(test["expected_log_likelihood"] - test["kl"])
+    assert 0 < test["reconstruction_mse"] < 0.1
+    assert reference["ratio"] > 0
+    assert abs(reference["test"]["elbo"] - test["elbo"]) < 1.5
+    assert set(reference["milliseconds_per_step"]) >= {"bslfast", "plain torch"}
+    out = capsys.readouterr().out
+    assert f"ratio {reference['ratio']:.2f}" in out
+    assert "log_likelihood" in out
+
+
+def test_mnist_with_more_latent_dimensions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On made-up files, by the command that reads the real ones."""
+    generator = torch.Generator().manual_seed(0)
+    for stem, n in (("train", 60), ("t10k", 30)):
+        pixels = torch.randint(256, (n, 784), dtype=torch.uint8, generator=generator)
+        header = bytes([0, 0, 8, 3, 0, 0, 0, n, 0, 0, 0, 28, 0, 0, 0, 28])
+        images = header + pixels.numpy().tobytes()
+        (tmp_path / f"{stem}-images-idx3-ubyte.gz").write_bytes(gzip.compress(images))
+        labels = bytes([0, 0, 8, 1, 0, 0, 0, n]) + bytes(i % 10 for i in range(n))
+        (tmp_path / f"{stem}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
+    monkeypatch.setenv("BSLFAST_DATA", str(tmp_path))
+    command = [
+        "train",
+        "mnist",
+        "--epochs",
+        "1",
+        "--limit",
+        "48",
+        "--samples",
+        "2",
+        "--latent",
+        "3",
+    ]
+    command += ["--network", "mlp", "--hidden", "16", "--no-reference", "--threads", "1"]
+    assert cli.main([*command, "--out", str(tmp_path / "runs")]) == 0
+    folder = tmp_path / "runs" / "mnist"
+    report = json.loads((folder / "metrics.json").read_text())
+    assert report["data"]["rows"] == {"train": 44, "validation": 4, "test": 30}
+    assert not (folder / "latent_grid.png").exists()  # for two dimensions
+    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(b"")
+    assert cli.main([*command, "--out", str(tmp_path / "runs")]) == 1
+
+
+MOONS = ["train", "moons", "--epochs", "2", "--transforms", "3", "--hidden", "16"]
+
+
+@pytest.mark.parametrize("flow", ["nsf", "realnvp"])
+def test_moons(tmp_path: Path, flow: str, capsys: pytest.CaptureFixture) -> None:
+    assert cli.main([*MOONS, "--flow", flow, "--no-reference", "--out", str(tmp_path)]) == 0
+    folder = tmp_path / "moons"
+    pictures = {"density.png", "steps.png", "learning_curves.png"}
+    assert set(os.listdir(folder)) == {"metrics.json", "checkpoint.safetensors"} | pictures
+    report = json.loads((folder / "metrics.json").read_text())
+    # A normal distribution reaches 1.9, a trained NSF 0.3.
+    assert 0.25 < report["test"]["nll"] < 1.8
+    assert report["data"]["rows"] == {"train": 7000, "validation": 1500, "test": 1500}
+    assert report["training"]["steps"] == 2 * 28
+    assert f"nll {report['test']['nll']:.4g}" in capsys.readouterr().out
+    command = [*MOONS, "--flow", flow, "--resume", "--no-reference", "--out", str(tmp_path)]
+    assert cli.main(command) == 0  # a finished run
+    again = json.loads((folder / "metrics.json").read_text())
+    assert again["test"] == report["test"]
+    command[command.index("--epochs") + 1] = "3"
+    assert cli.main(command) == 1
+    assert "schedule is 'cosine over 2 epochs' there" in one_line(capsys)
+
+
+def test_moons_with_the_reference(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert cli.main([*MOONS, "--out", str(tmp_path)]) == 0
+    report = json.loads((tmp_path / "moons" / "metrics.json").read_text())
+    # The same network from the same weights on the same batches.
+    assert report["reference"]["test"]["nll"] == pytest.approx(report["test"]["nll"], abs=0.01)
+    assert f"ratio {report['reference']['ratio']:.2f}" in capsys.readouterr().out
+    assert set(report["reference"]["milliseconds_per_step"]) == {"bslfast", "plain torch"}
+
+
 def test_resume_goes_on(tmp_path: Path) -> None:
     def run(out: Path, epochs: int, *more: str) -> dict:
         command = ["train", "wine", "--no-reference", "--epochs", str(epochs), "--samples", "20"]
@@ -118,6 +206,12 @@ def test_resume_goes_on(tmp_path: Path) -> None:
         ["train", "wine", "--device", "abacus"],
         ["train", "wine", "--device", "cuda:99"],
         ["train", "wine-quality", "--color", "rose"],
+        ["train", "moons", "--flow", "glow"],
+        ["train", "moons", "--transforms", "0"],
+        ["train", "digits", "--latent", "0"],
+        ["train", "digits", "--beta", "-1"],
+        ["train", "digits", "--network", "transformer"],
+        ["train", "mnist", "--limit", "0"],
         ["--frobnicate"],
     ],
 )

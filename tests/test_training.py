@@ -116,6 +116,59 @@ def test_same_seed_same_weights_and_generators_untouched() -> None:
     )
 
 
+def test_cosine_schedule(tmp_path: Path) -> None:
+    """With a loss whose gradient is always 1, Adam's steps are the learning rates."""
+
+    class One(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.at = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    seen: list[float] = []
+
+    def objective(model: One, x: Tensor) -> Tensor:
+        seen.append(model.at.item())
+        return model.at + 0 * x
+
+    model = One()
+    x = (torch.zeros(5, dtype=torch.float64),)
+    setting: dict[str, Any] = {"batch_size": 2, "lr": 0.1, "objective": objective}
+    fit(model, x, epochs=4, schedule="cosine", **setting)  # 3 steps each
+    rates = [b - a for a, b in itertools.pairwise([*seen, model.at.item()])]
+    expected = [0.05 * (1 + math.cos(math.pi * step / 12)) for step in range(12)]
+    assert rates == pytest.approx(expected, rel=1e-5)
+
+    file, halves = tmp_path / "run.safetensors", One()
+    more = {**setting, "schedule": "cosine", "checkpoint": file}
+    fit(halves, x, epochs=4, **more)
+    with pytest.raises(ValueError, match="schedule is 'cosine over 4 epochs' there"):
+        fit(halves, x, epochs=8, resume=True, **more)
+    with pytest.raises(ValueError, match="schedule: expected one of constant, cosine"):
+        fit(One(), x, epochs=1, schedule="linear", **setting)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_a_run_cut_short_goes_on_by_its_schedule(tmp_path: Path, schedule: str) -> None:
+    file = tmp_path / "run.safetensors"
+    more: dict[str, Any] = {**SETTING, "schedule": schedule, "epochs": 6}
+    straight, cut = network(), network()
+    fit(straight, TRAIN, VALIDATION, **more)
+    calls = itertools.count()
+
+    def stop(self: loop._Run, original: Any = loop._Run.epoch) -> None:
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        original(self)
+        self.save(file)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop._Run, "epoch", stop)
+        with pytest.raises(KeyboardInterrupt):
+            fit(cut, TRAIN, VALIDATION, **more)
+    fit(cut, TRAIN, VALIDATION, checkpoint=file, resume=True, **more)
+    assert_same(straight, cut)
+
+
 # --- early stopping -------------------------------------------------------------------------------
 
 

@@ -65,6 +65,14 @@ HALF_LN2 = mp.log(2) / 2 + mpf("0.0005")  # the slack covers a product with log2
 # name: (what is fitted, weight, interval, degree in float32, degree in float64)
 FITS: dict[str, tuple[Function, Function, mpf, mpf, int | None, int | None]] = {
     "exp_tail": (lambda r: (mp.expm1(r) - r) / r**2, exp_weight, -HALF_LN2, HALF_LN2, 4, 10),
+    "softmax_numerator": (
+        lambda r: (mp.expm1(r) - r) / r**2,
+        lambda r: abs(r * r / mp.exp(r)),
+        -HALF_LN2 - mpf("0.01"),  # not symmetric: 0, of weight 0, is no node
+        HALF_LN2,
+        None,
+        9,
+    ),
     "log_tail": (
         lambda f: (mp.log1p(f) - f + f * f / 2) / f**3,
         lambda f: f**3 / mp.log1p(f),

@@ -6,8 +6,11 @@ Arguments arrive checked (see :mod:`bslfast.functional`); tensors are dense and 
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import torch
 
@@ -39,6 +42,31 @@ def _choose_isa() -> None:
             _cpu.set_isa(wanted)
         except ValueError as error:
             raise ImportError(f"BSLFAST_ISA={wanted}: {error}") from None
+
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def serial_after_fork(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """In a forked process, keep torch's own operations around the kernels to one thread as well.
+
+    Kernels see to it themselves. But a sum of gradients, say, is torch's, whose pool does not
+    survive a fork: it would wait for ever.
+    """
+
+    @functools.wraps(function)
+    def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        if _cpu.has_torch_threads():
+            return function(*args, **kwargs)
+        n = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            torch.set_num_threads(n)
+
+    return wrapper
 
 
 THREADS = _torch_threads()

@@ -59,3 +59,134 @@ def normal_backward(
     grad_prior_loc: int,
     grad_prior_scale: int,
 ) -> None: ...
+def bernoulli_forward(
+    is_double: bool,
+    shape: Sequence[int],
+    logits: Operand,
+    x: Operand,
+    reduction: int,
+    log_prob: int,
+) -> None: ...
+def bernoulli_backward(
+    is_double: bool,
+    shape: Sequence[int],
+    logits: Operand,
+    x: Operand,
+    grad: Operand,
+    grad_logits: int,
+    grad_x: int,
+) -> None: ...
+def normal_log_prob_forward(
+    is_double: bool,
+    shape: Sequence[int],
+    x: Operand,
+    loc: Operand,
+    raw_scale: Operand,
+    parametrization: int,
+    reduction: int,
+    log_prob: int,
+) -> bool:
+    """Whether all scales are valid."""
+
+def normal_log_prob_backward(
+    is_double: bool,
+    shape: Sequence[int],
+    x: Operand,
+    loc: Operand,
+    raw_scale: Operand,
+    parametrization: int,
+    grad: Operand,
+    grad_x: int,
+    grad_loc: int,
+    grad_raw_scale: int,
+) -> None: ...
+def categorical_forward(
+    is_double: bool,
+    rows: int,
+    classes: int,
+    logits: int,
+    index: int,
+    reduction: int,
+    log_prob: int,
+) -> bool:
+    """Whether all indices are classes."""
+
+def categorical_backward(
+    is_double: bool,
+    shape: Sequence[int],
+    classes: int,
+    logits: int,
+    index: int,
+    grad: Operand,
+    grad_logits: int,
+) -> None: ...
+
+MAX_BINS: int
+
+def rational_quadratic_forward(
+    is_double: bool,
+    shape: Sequence[int],
+    x: Operand,
+    widths: Operand,
+    heights: Operand,
+    derivatives: Operand,
+    bins: int,
+    tails: int,
+    inverse: bool,
+    bound: float,
+    min_width: float,
+    min_height: float,
+    min_derivative: float,
+    y: int,
+    reduction: int,
+    log_det: int,
+) -> bool:
+    """Whether all of x lies inside the domain."""
+
+def rational_quadratic_backward(
+    is_double: bool,
+    shape: Sequence[int],
+    x: Operand,
+    widths: Operand,
+    heights: Operand,
+    derivatives: Operand,
+    bins: int,
+    tails: int,
+    inverse: bool,
+    bound: float,
+    min_width: float,
+    min_height: float,
+    min_derivative: float,
+    grad_y: Operand,
+    grad_log_det: Operand,
+    grad_x: int,
+    grad_widths: int,
+    grad_heights: int,
+    grad_derivatives: int,
+) -> None: ...
+def affine_coupling_forward(
+    is_double: bool,
+    shape: Sequence[int],
+    x: Operand,
+    shift: Operand,
+    raw_scale: Operand,
+    scale_fn: int,
+    inverse: bool,
+    y: int,
+    reduction: int,
+    log_det: int,
+) -> None: ...
+def affine_coupling_backward(
+    is_double: bool,
+    shape: Sequence[int],
+    x: Operand,
+    shift: Operand,
+    raw_scale: Operand,
+    scale_fn: int,
+    inverse: bool,
+    grad_y: Operand,
+    grad_log_det: Operand,
+    grad_x: int,
+    grad_shift: int,
+    grad_raw_scale: int,
+) -> None: ...

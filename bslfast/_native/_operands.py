@@ -25,10 +25,31 @@ def operand(tensor: Tensor | None, shape: Sequence[int]) -> Operand:
     expanded = tensor.expand(shape)
     if len(shape) > 8:  # kMaxDims of csrc/cpu/layout.h
         copy = expanded.contiguous()
-        operand = _OfCopy((copy.data_ptr(), copy.stride()))
-        operand.tensor = copy
-        return operand
+        return _held(copy, copy.stride())
     return expanded.data_ptr(), expanded.stride()
+
+
+def row_operand(tensor: Tensor, shape: Sequence[int]) -> Operand:
+    """``tensor`` as one row of contiguous numbers, its last dimension, per element of ``shape``."""
+    expanded = tensor if tensor.shape[:-1] == shape else tensor.expand(*shape, tensor.shape[-1])
+    strides = expanded.stride()
+    if (strides[-1] == 1 or tensor.shape[-1] <= 1) and len(shape) <= 8:
+        return tensor.data_ptr(), strides[:-1]
+    copy = expanded.contiguous()
+    return _held(copy, copy.stride()[:-1])
+
+
+def grad_operand(grad: Tensor | None, shape: Sequence[int], reduction: str = "none") -> Operand:
+    """The gradient of a result, reduced from ``shape``, for all elements; 0 if none arrived."""
+    if grad is None:
+        return 0.0
+    return operand(grad.unsqueeze(-1) if reduction == "row" else grad, shape)
+
+
+def _held(copy: Tensor, strides: tuple[int, ...]) -> Operand:
+    held = _OfCopy((copy.data_ptr(), strides))
+    held.tensor = copy
+    return held
 
 
 class _OfCopy(tuple[int, tuple[int, ...]]):

@@ -1,4 +1,4 @@
-"""The command line: ``bslfast train | bench | info``.
+"""The command line: ``bslfast train | bench | summary | info``.
 
 Exit codes: 0 done, 1 the data or a file is not as it should be, 2 wrong options, 130 Ctrl-C.
 """
@@ -49,6 +49,10 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("pytest", nargs="*", help="arguments for pytest, after --")
     bench.set_defaults(run=_bench)
 
+    summary = commands.add_parser("summary", help="one table over the jobs that have run")
+    summary.add_argument("folder", nargs="?", default="runs", type=Path, help="(%(default)s)")
+    summary.set_defaults(run=_summary)
+
     info = commands.add_parser("info", help="what was built in and chosen")
     info.set_defaults(run=_info)
     return parser
@@ -67,6 +71,13 @@ def _bench(arguments: argparse.Namespace) -> int:
         "import sys; sys.path[:] = filter(None, sys.path); import pytest; sys.exit(pytest.main())"
     )
     return subprocess.call([sys.executable, "-c", code, str(folder), *arguments.pytest])
+
+
+def _summary(arguments: argparse.Namespace) -> int:
+    from bslfast.cli import summary
+
+    print(summary.table(arguments.folder))
+    return 0
 
 
 def _info(arguments: argparse.Namespace) -> int:

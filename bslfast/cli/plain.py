@@ -1,4 +1,4 @@
-"""The network that a job is compared with: what one writes by hand in torch.
+"""The networks that jobs are compared with: what one writes by hand in torch.
 
 Not :func:`bslfast.functional.use_reference`: the reference draws the kernels' own random bits with
 integer arithmetic in torch, so that results can be compared number by number. That costs several
@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bslfast.flows import AffineCoupling, SplineCoupling
 from bslfast.nn import BayesLinear
+from bslfast.vae import VAE
 
 
 class PlainBayesLinear(BayesLinear):
@@ -57,10 +59,76 @@ class PlainBayesLinear(BayesLinear):
         return (0.5 * (ratio**2 + distance**2 - 1) - ratio.log()).sum()
 
 
+class PlainVAE(VAE):
+    """:class:`bslfast.vae.VAE` in plain torch, for the Bernoulli likelihood and one sample."""
+
+    def terms(
+        self, x: Tensor, n_samples: int = 1, *, seed: int | Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the expected log likelihood and the divergence, each [batch]."""
+        mu, log_var = self.encoder(x).chunk(2, dim=1)
+        z = mu + torch.exp(0.5 * log_var) * torch.randn_like(mu)
+        kl = -0.5 * (1 + log_var - mu.square() - log_var.exp()).sum(dim=1)
+        entropy = F.binary_cross_entropy_with_logits(self.decoder(z), x, reduction="none")
+        return -entropy.flatten(1).sum(dim=1), kl
+
+
+class PlainAffineCoupling(AffineCoupling):
+    """:class:`bslfast.flows.AffineCoupling` in plain torch, for scale_fn "tanh", forward."""
+
+    def _move(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        if inverse:
+            raise NotImplementedError
+        shift, raw_scale = parameters.chunk(2, dim=-1)
+        log_scale = 2 * torch.tanh(0.5 * raw_scale)
+        return x * log_scale.exp() + shift, log_scale.sum(dim=-1)
+
+
+class PlainSplineCoupling(SplineCoupling):
+    """:class:`bslfast.flows.SplineCoupling` in plain torch, forward, as zuko and others have it."""
+
+    def _move(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        if inverse:
+            raise NotImplementedError
+        bins, bound = self.bins, self.settings["bound"]
+        widths, heights, derivatives = parameters.unflatten(-1, (self.moved, -1)).split(
+            (bins, bins, bins - 1), dim=-1
+        )
+        width_knots = self._knots(widths, self.settings["min_bin_width"])
+        height_knots = self._knots(heights, self.settings["min_bin_height"])
+        slopes = F.softplus(derivatives) + self.settings["min_derivative"]
+        slopes = F.pad(slopes, (1, 1), value=1.0)
+        inside = (x >= -bound) & (x <= bound)
+        inner = x.clamp(-bound, bound).unsqueeze(-1)
+        index = torch.searchsorted(width_knots[..., 1:-1].contiguous(), inner, right=True)
+        x0, x1 = width_knots.gather(-1, index), width_knots.gather(-1, index + 1)
+        y0, y1 = height_knots.gather(-1, index), height_knots.gather(-1, index + 1)
+        d0, d1 = slopes.gather(-1, index), slopes.gather(-1, index + 1)
+        s = (y1 - y0) / (x1 - x0)
+        t = (inner - x0) / (x1 - x0)
+        rest = t * (1 - t)
+        denominator = s + (d0 + d1 - 2 * s) * rest
+        y = y0 + (y1 - y0) * (s * t**2 + d0 * rest) / denominator
+        slope = s**2 * (d1 * t**2 + 2 * s * rest + d0 * (1 - t) ** 2) / denominator**2
+        log_det = torch.where(inside, slope.squeeze(-1).log(), 0.0)
+        return torch.where(inside, y.squeeze(-1), x), log_det.sum(dim=-1)
+
+    def _knots(self, logits: Tensor, minimum: float) -> Tensor:
+        sizes = minimum + (1 - minimum * self.bins) * torch.softmax(logits, dim=-1)
+        bound = self.settings["bound"]
+        return 2 * bound * F.pad(sizes.cumsum(dim=-1), (1, 0)) - bound
+
+
 def plain(model: nn.Module) -> nn.Module:
-    """Return a copy of ``model`` whose BayesLinear layers run in plain torch, weights kept."""
+    """Return a copy of ``model`` whose Bayesian layers, VAEs and flows run in plain torch."""
     twin = copy.deepcopy(model)
     for module in twin.modules():
+        if type(module) is VAE:
+            module.__class__ = PlainVAE
         if type(module) is BayesLinear:
             module.__class__ = PlainBayesLinear
+        if type(module) is AffineCoupling:
+            module.__class__ = PlainAffineCoupling
+        if type(module) is SplineCoupling:
+            module.__class__ = PlainSplineCoupling
     return twin

@@ -7,12 +7,12 @@ import copy
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bslfast import _checks
 from bslfast._files import write_json
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 # The speed of a training step is that of the fastest of this many runs, of about this many steps
 # each: other programs can only slow a run down. The networks take turns, after one run to warm up.
-_TIMED_RUNS = 10
-_TIMED_STEPS = 100
+TIMED_RUNS = 10
+TIMED_STEPS = 100
 # Where the posteriors of small tables end up, more or less. From far below, the scales would still
 # be on their way when the validation score has stopped improving, and the best epoch would claim
 # to know the weights far too well.
@@ -44,28 +44,42 @@ def add_options(
     patience: int | None,
     samples: int,
 ) -> None:
-    """Add the options that every job has, with the job's own defaults."""
+    """Add the options of a job with a Bayesian network, with the job's own defaults."""
     add = parser.add_argument
-    add("--epochs", type=_positive_int, default=epochs, help="at most (%(default)s)")
+    add_training_options(parser, epochs=epochs, batch_size=batch_size, lr=lr, patience=patience)
     add(
-        "--hidden", type=_positive_int, nargs="+", default=list(hidden), metavar="WIDTH",
+        "--hidden", type=positive_int, nargs="+", default=list(hidden), metavar="WIDTH",
         help="widths of the hidden layers (%(default)s)",
-    )  # fmt: skip
-    add("--batch-size", type=_positive_int, default=batch_size, help="examples (%(default)s)")
-    add("--lr", type=_positive, default=lr, help="Adam's learning rate (%(default)s)")
-    add(
-        "--patience", type=_positive_int, default=patience, metavar="EPOCHS",
-        help="stop after so many epochs without a better validation score (%(default)s)",
     )  # fmt: skip
     add("--prior-scale", type=_positive, default=1.0, help="of every weight (%(default)s)")
     add(
-        "--samples", type=_positive_int, default=samples,
+        "--samples", type=positive_int, default=samples,
         help="weight samples for the predictions (%(default)s)",
+    )  # fmt: skip
+
+
+def add_training_options(
+    parser: argparse.ArgumentParser,
+    *,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    patience: int | None,
+    threads: int = 1,
+) -> None:
+    """Add the options that every job has, with the job's own defaults."""
+    add = parser.add_argument
+    add("--epochs", type=positive_int, default=epochs, help="at most (%(default)s)")
+    add("--batch-size", type=positive_int, default=batch_size, help="examples (%(default)s)")
+    add("--lr", type=_positive, default=lr, help="Adam's learning rate (%(default)s)")
+    add(
+        "--patience", type=positive_int, default=patience, metavar="EPOCHS",
+        help="stop after so many epochs without a better validation score (%(default)s)",
     )  # fmt: skip
     add("--seed", type=_seed, default=0, help="of split, weights and noise (%(default)s)")
     add("--device", type=_device, default="cpu", help="cpu, cuda or cuda:N (%(default)s)")
-    # More threads gain nothing on networks this small, and lose much on a busy machine.
-    add("--threads", type=_positive_int, default=1, help="of torch on the CPU (%(default)s)")
+    # More threads gain nothing on small networks, and lose much on a busy machine.
+    add("--threads", type=positive_int, default=threads, help="of torch on the CPU (%(default)s)")
     add("--out", type=Path, default=Path("runs"), help="folder for the results (%(default)s)")
     add("--resume", action="store_true", help="go on from the checkpoint in the results' folder")
     add(
@@ -108,21 +122,21 @@ def run(
     folder = options.out / name
     folder.mkdir(parents=True, exist_ok=True)  # if that fails, better now than after training
     weights = sum(parameter.numel() for parameter in model.parameters())
-    _say(
+    say(
         "job",
         f"{name} on {options.device}, seed {options.seed}, threads {options.threads}",
     )
-    _say(
+    say(
         "data",
         f"{len(data.x)} examples, {data.x.shape[1]} features: {len(train.x)} training, "
         f"{len(validation.x)} validation, {len(test.x)} test; from {data.source}",
     )
-    _say("model", f"{_layers(options, data)}, {weights} parameters, {likelihood} likelihood")
+    say("model", f"{_layers(options, data)}, {weights} parameters, {likelihood} likelihood")
 
     checkpoint = folder / "checkpoint.safetensors"
     setting = {"batch_size": options.batch_size, "lr": options.lr, "seed": options.seed}
     initial = copy.deepcopy(model)
-    _warm_up(initial, train, setting, options.device)
+    warm_up(initial, train, setting, options.device)
     try:
         history = fit(
             model, train, validation, epochs=options.epochs, patience=options.patience, **setting,
@@ -140,17 +154,17 @@ def run(
     prediction_seconds = time.perf_counter() - started
     held_out = Examples(*(value.to(options.device) for value in parts.test))
     results = evaluate(prediction, held_out)
-    _say(
+    say(
         "training",
         f"{history.seconds:.2f} s for {len(history.loss)} epochs, {history.steps} steps"
         + (", stopped early" if history.stopped_early else "")
         + f"; best epoch {history.best_epoch}",
     )
-    _say("test", ", ".join(f"{key} {value:.4g}" for key, value in results.items()))
+    say("test", ", ".join(f"{key} {value:.4g}" for key, value in results.items()))
     report: dict[str, Any] = {
         "job": name,
-        "options": _plain_options(options),
-        "versions": _versions(),
+        "options": plain_options(options),
+        "versions": versions(),
         "data": {
             "source": data.source, "features": data.feature_names,
             "rows": {"train": len(train.x), "validation": len(validation.x), "test": len(test.x)},
@@ -189,7 +203,7 @@ def run(
         plots.save(figure, folder / f"{stem}.png")
     write_json(folder / "metrics.json", report)
     written = [f"{stem}.png" for stem in figures]
-    _say("files", f"{folder}/: metrics.json, checkpoint.safetensors, {', '.join(written)}")
+    say("files", f"{folder}/: metrics.json, checkpoint.safetensors, {', '.join(written)}")
     return 0
 
 
@@ -210,7 +224,7 @@ def _reference(
     train, validation, test = parts
     epochs = len(history.loss)
     twin = plain(initial)
-    _warm_up(twin, train, setting, options.device)
+    warm_up(twin, train, setting, options.device)
     print("the same training in plain torch (torch.randn, softplus, ...):", flush=True)
     other = fit(
         twin, train, validation, epochs=epochs, **setting, device=options.device, progress=True
@@ -222,23 +236,23 @@ def _reference(
         ),
         held_out,
     )  # fmt: skip
-    _say("test", "plain torch: " + ", ".join(f"{k} {v:.4g}" for k, v in results.items()))
+    say("test", "plain torch: " + ", ".join(f"{k} {v:.4g}" for k, v in results.items()))
     networks = {
         "bslfast": initial,
         "plain torch": plain(initial),
         "no uncertainty (nn.Linear)": initial.deterministic_twin(),
     }
-    steps = _milliseconds_per_step(networks, train, setting, options.device)
+    steps = milliseconds_per_step(networks, train, setting, options.device)
     ours = steps["bslfast"]
-    _say(
+    say(
         "time",
         f"bslfast {history.seconds:.2f} s, plain torch {other.seconds:.2f} s, "
         f"ratio {other.seconds / history.seconds:.2f} (one run each)",
     )
-    _say(
+    say(
         "per step",
         "; ".join(f"{k} {v:.3f} ms ({v / ours:.2f})" for k, v in steps.items())
-        + f"; fastest of {_TIMED_RUNS} runs in turn, Adam included",
+        + f"; fastest of {TIMED_RUNS} runs in turn, Adam included",
     )
     return {
         "seconds": other.seconds,
@@ -248,23 +262,29 @@ def _reference(
     }
 
 
-def _milliseconds_per_step(
-    networks: dict[str, nn.Module], train: Examples, setting: dict[str, Any], device: torch.device
+def milliseconds_per_step(
+    networks: Mapping[str, nn.Module],
+    train: Sequence[Tensor],
+    setting: dict[str, Any],
+    device: torch.device,
+    *,
+    runs: int = TIMED_RUNS,
+    steps: int = TIMED_STEPS,
 ) -> dict[str, float]:
     """Time training steps of each network, taking turns so that a busy machine slows all alike."""
     from bslfast.training import fit
 
-    epochs = math.ceil(_TIMED_STEPS / math.ceil(len(train.x) / setting["batch_size"]))
+    epochs = math.ceil(steps / math.ceil(len(train[0]) / setting["batch_size"]))
     seen: dict[str, list[float]] = {key: [] for key in networks}
-    for _ in range(1 + _TIMED_RUNS):
+    for _ in range(1 + runs):
         for key, network in networks.items():
             history = fit(copy.deepcopy(network), train, epochs=epochs, **setting, device=device)
             seen[key].append(1e3 * history.seconds / history.steps)
     return {key: min(values[1:]) for key, values in seen.items()}
 
 
-def _warm_up(
-    model: nn.Module, train: Examples, setting: dict[str, Any], device: torch.device
+def warm_up(
+    model: nn.Module, train: Sequence[Tensor], setting: dict[str, Any], device: torch.device
 ) -> None:
     """One epoch on a copy: what torch does once per process is no part of the training time."""
     from bslfast.training import fit
@@ -296,7 +316,8 @@ def _layers(options: argparse.Namespace, data: Dataset) -> str:
     )
 
 
-def _versions() -> dict[str, Any]:
+def versions() -> dict[str, Any]:
+    """Return what a run depends on, for its report."""
     from importlib.metadata import version
 
     return {
@@ -307,7 +328,8 @@ def _versions() -> dict[str, Any]:
     }
 
 
-def _plain_options(options: argparse.Namespace) -> dict[str, Any]:
+def plain_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options as JSON has them."""
     return {
         key: str(value) if isinstance(value, Path | torch.device) else value
         for key, value in vars(options).items()
@@ -315,11 +337,13 @@ def _plain_options(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _say(topic: str, text: str) -> None:
+def say(topic: str, text: str) -> None:
+    """Print one line of a job's report."""
     print(f"{topic:<9} {text}", flush=True)
 
 
-def _positive_int(text: str) -> int:
+def positive_int(text: str) -> int:
+    """Return an option's value; argparse turns the error into a message."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text!r}")
@@ -344,4 +368,12 @@ def _positive(text: str) -> float:
     value = float(text)
     if not (math.isfinite(value) and value > 0):
         raise argparse.ArgumentTypeError(f"expected a finite number above 0, got {text!r}")
+    return value
+
+
+def not_negative(text: str) -> float:
+    """Return an option's value; argparse turns the error into a message."""
+    value = float(text)
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"expected a finite number of at least 0, got {text!r}")
     return value

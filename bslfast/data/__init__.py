@@ -1,7 +1,9 @@
 """Data sets, splitting and scaling for the jobs."""
 
 from bslfast.data.files import read_csv
+from bslfast.data.images import load_digits, load_mnist, read_idx
 from bslfast.data.tabular import Dataset, Examples, Split, Standardizer, split
+from bslfast.data.toys import load_moons
 from bslfast.data.wine import load_wine, load_wine_quality
 
 __all__ = [
@@ -9,8 +11,12 @@ __all__ = [
     "Examples",
     "Split",
     "Standardizer",
+    "load_digits",
+    "load_mnist",
+    "load_moons",
     "load_wine",
     "load_wine_quality",
     "read_csv",
+    "read_idx",
     "split",
 ]

@@ -95,12 +95,13 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "bslfast"
 
 
-def find(name: str, url: str, sha256: str) -> Path:
+def find(name: str, url: str, sha256: str, subfolder: str = "") -> Path:
     """Return the path of the data file ``name``, downloading it if need be.
 
-    It is looked for in the folder that the environment variable ``BSLFAST_DATA`` names, then in
-    :func:`cache_folder` (the checksum must agree), and is else downloaded there from ``url`` by
-    pooch and checked against ``sha256``.
+    It is looked for in the folder that the environment variable ``BSLFAST_DATA`` names and in the
+    ``subfolder`` of that, then in :func:`cache_folder` (the checksum must agree), and is else
+    downloaded there from ``url`` by pooch and checked against ``sha256``. Nothing is ever written
+    to the folder that ``BSLFAST_DATA`` names.
 
     Raises:
         FileNotFoundError: when none works, saying why and naming the three ways.
@@ -111,9 +112,9 @@ def find(name: str, url: str, sha256: str) -> Path:
             raise FileNotFoundError(
                 f"BSLFAST_DATA: expected the name of a folder, got {folder!r}, which is none"
             )
-        path = Path(folder) / name
-        if path.is_file():
-            return path
+        for path in (Path(folder) / name, Path(folder) / subfolder / name):
+            if path.is_file():
+                return path
     cached = cache_folder() / name
     if cached.is_file() and hashlib.sha256(cached.read_bytes()).hexdigest() == sha256:
         return cached

@@ -9,7 +9,23 @@ tensor([1., 1., 1.])
 """
 
 from bslfast.functional._op import use_reference
+from bslfast.functional.affine_coupling import affine_coupling
 from bslfast.functional.bayes_linear import bayes_linear
+from bslfast.functional.bernoulli import bernoulli_log_prob
+from bslfast.functional.categorical import categorical_log_prob
 from bslfast.functional.normal import normal_kl, normal_rsample, normal_rsample_kl
+from bslfast.functional.normal_log_prob import normal_log_prob
+from bslfast.functional.rational_quadratic import rational_quadratic_spline
 
-__all__ = ["bayes_linear", "normal_kl", "normal_rsample", "normal_rsample_kl", "use_reference"]
+__all__ = [
+    "affine_coupling",
+    "bayes_linear",
+    "bernoulli_log_prob",
+    "categorical_log_prob",
+    "normal_kl",
+    "normal_log_prob",
+    "normal_rsample",
+    "normal_rsample_kl",
+    "rational_quadratic_spline",
+    "use_reference",
+]

@@ -44,7 +44,7 @@ def alike(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
         )
 
 
-def choice(name: str, value: Any, options: Sequence[str]) -> str:
+def choice(name: str, value: Any, options: Sequence[str | None]) -> str:
     if not isinstance(value, str) or value not in options:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, options))}, got {value!r}")
     return value
@@ -61,24 +61,35 @@ def reduction(value: Any, shape: Sequence[int]) -> str:
 
 def broadcast(**tensors: Tensor | None) -> torch.Size:
     """The shape that the named tensors broadcast to."""
+    return broadcast_shapes({k: t.shape for k, t in tensors.items() if t is not None})
+
+
+def broadcast_shapes(shapes: dict[str, torch.Size], what: str = "a shape") -> torch.Size:
+    """The shape that these shapes of named tensors broadcast to; ``what`` says what they are."""
     shape: torch.Size | None = None
-    for name, value in tensors.items():
-        if value is None or value.shape == shape:
+    for name, value in shapes.items():
+        if value == shape:
             continue
         if shape is None:
-            shape = value.shape
+            shape = value
             continue
         try:
-            shape = torch.broadcast_shapes(shape, value.shape)
+            shape = torch.broadcast_shapes(shape, value)
         except RuntimeError:
-            names = list(tensors)
+            names = list(shapes)
             before = " and ".join(names[: names.index(name)])
             raise ValueError(
-                f"{name}: expected a shape that broadcasts with that of {before}, {list(shape)}, "
-                f"got {list(value.shape)}"
+                f"{name}: expected {what} that broadcasts with that of {before}, {list(shape)}, "
+                f"got {list(value)}"
             ) from None
     assert shape is not None
     return shape
+
+
+def flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected a bool, got {value!r}")
+    return value
 
 
 def number(name: str, value: Any, *, positive: bool = False) -> float:

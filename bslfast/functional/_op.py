@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from bslfast._native import serial_after_fork
+
 _LIBRARY = torch.library.Library("bslfast", "FRAGMENT")
 # Typed as what they are; torch's own annotations are narrower.
 _vjp: Any = torch.func.vjp
@@ -57,8 +59,8 @@ class Op:
     """A differentiable op.
 
     Args:
-        schema: as in ``torch.library.define``. Tensors come first; all but one called ``seed`` are
-            differentiable.
+        schema: as in ``torch.library.define``. Tensors come first; all are differentiable but those
+            called ``seed`` and ``index``.
         forward: takes the schema's arguments and returns its results, by kernels.
         backward: takes the gradients of the results (None for one that has none), the arguments and
             ``needs``, a bool per differentiable argument; returns their gradients or None.
@@ -78,14 +80,16 @@ class Op:
         parsed = torch._C.parse_schema(f"bslfast::{schema}")
         self.name = parsed.name.removeprefix("bslfast::")
         self.schema = schema
-        self.forward = forward
-        self.backward = backward
+        self.forward = serial_after_fork(forward)
+        self.backward = serial_after_fork(backward)
         self.fake = fake
         self.reference = reference
         self.n_results = len(parsed.returns)
         self.n_tensors = sum("Tensor" in str(a.type) for a in parsed.arguments)
         tensor_names = [a.name for a in parsed.arguments[: self.n_tensors]]
-        self.differentiable = [i for i, name in enumerate(tensor_names) if name != "seed"]
+        self.differentiable = [
+            i for i, name in enumerate(tensor_names) if name not in ("seed", "index")
+        ]
         self._define()
         self._eager = self._make_eager_function()
         self._transformable = self._make_transformable_function()
@@ -141,18 +145,29 @@ class Op:
             lib=_LIBRARY,
         )
 
-    def _backward_without_none(self, *args: Any) -> tuple[Tensor, ...]:
-        # An operator's results are tensors: an empty one stands for a gradient nobody wants.
-        empty = args[self.n_results].new_empty
-        grads = self.backward(*args)
-        return tuple(empty(0) if g is None else g for g in grads)
+    def _backward_without_none(self, *args: Any) -> Tensor | tuple[Tensor, ...]:
+        # An operator's results are tensors: an empty one stands for a gradient nobody wants. And
+        # they are not its arguments, which kernels may hand through.
+        empty: Callable[[int], Tensor] = args[self.n_results].new_empty
+        given = [id(a) for a in args[: self.n_results]]
 
-    def _fake_backward(self, *args: Any) -> tuple[Tensor, ...]:
+        def result(grad: Tensor | None) -> Tensor:
+            if grad is None:
+                return empty(0)
+            if id(grad) in given:
+                return grad.clone(memory_format=torch.contiguous_format)
+            return grad
+
+        return _results(tuple(map(result, self.backward(*args))))
+
+    def _fake_backward(self, *args: Any) -> Tensor | tuple[Tensor, ...]:
         tensors, needs = args[self.n_results :], args[-1]
         like = tensors[0]
-        return tuple(
-            like.new_empty(tensors[i].shape if need and tensors[i] is not None else 0)
-            for i, need in zip(self.differentiable, needs, strict=True)
+        return _results(
+            tuple(
+                like.new_empty(tensors[i].shape if need and tensors[i] is not None else 0)
+                for i, need in zip(self.differentiable, needs, strict=True)
+            )
         )
 
     def _setup_context(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -168,8 +183,12 @@ class Op:
         needed = ctx.needs_input_grad
         return [needed[i] for i in self.differentiable]
 
-    def _scatter(self, grads: Sequence[Tensor | None], ctx: Any) -> tuple[Tensor | None, ...]:
+    def _scatter(
+        self, grads: Tensor | Sequence[Tensor | None], ctx: Any
+    ) -> tuple[Tensor | None, ...]:
         """Gradients for all arguments from those of the differentiable ones."""
+        if isinstance(grads, Tensor):
+            grads = (grads,)
         result: list[Tensor | None] = [None] * (self.n_tensors + len(ctx.constants))
         needed = ctx.needs_input_grad
         for i, grad in zip(self.differentiable, grads, strict=True):
@@ -287,6 +306,11 @@ class Op:
         return Forward
 
 
+def _results(results: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
+    """What an operator returns: a tuple only if its schema has several results."""
+    return results if len(results) > 1 else results[0]
+
+
 def runs_eagerly(tensors: Sequence[Tensor]) -> bool:
     """Whether kernels may be called on these tensors here and now, with nothing watching."""
     return (
@@ -297,8 +321,13 @@ def runs_eagerly(tensors: Sequence[Tensor]) -> bool:
         and torch._C._get_tracing_state() is None
         and forward_ad._current_level < 0
         and all(
-            # Lazy negation (z.conj().imag) and lazy zeros are not what lies in memory.
-            type(t) in _PLAIN_TYPES and t.is_cpu and not t.is_neg() and not t._is_zerotensor()
+            # Lazy negation (z.conj().imag), lazy zeros and the batches of is_grads_batched are not
+            # what lies in memory.
+            type(t) in _PLAIN_TYPES
+            and t.is_cpu
+            and not t.is_neg()
+            and not t._is_zerotensor()
+            and not torch._C._functorch.is_legacy_batchedtensor(t)
             for t in tensors
         )
     )

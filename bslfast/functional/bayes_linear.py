@@ -158,7 +158,9 @@ class _BayesLinear(torch.autograd.Function):
     def backward(ctx: Any, grad_y: Tensor | None, grad_kl: Tensor | None) -> Any:
         *inputs, weight = ctx.saved_tensors
         needs = ctx.needs_input_grad
-        if torch.is_grad_enabled():  # create_graph=True
+        # create_graph=True, or gradients that kernels cannot read (batched ones, say).
+        given = [g for g in (grad_y, grad_kl) if g is not None]
+        if torch.is_grad_enabled() or not runs_eagerly(given):
             return _differentiable_backward(inputs, ctx.constants, needs, (grad_y, grad_kl))
         x, weight_loc, weight_raw_scale, bias_loc, bias_raw_scale, seed = inputs
         grad_x = grad_weight = grad_bias = None
@@ -240,6 +242,7 @@ def _differentiable_backward(
     grads: tuple[Tensor | None, Tensor | None],
 ) -> tuple[Tensor | None, ...]:
     wanted = [i for i in range(len(inputs)) if needs[i]]
+    create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         outputs = _composed(*inputs, *constants)
     given = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None]
@@ -247,7 +250,7 @@ def _differentiable_backward(
         [o for o, _ in given],
         [inputs[i] for i in wanted],
         [g for _, g in given],
-        create_graph=True,
+        create_graph=create_graph,
         allow_unused=True,
     )
     result: list[Tensor | None] = [None] * 9

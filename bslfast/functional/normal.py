@@ -106,12 +106,13 @@ def normal_kl(
     >>> BF.normal_kl(torch.ones(3), torch.zeros(3), parametrization="log_scale")
     tensor(1.5000)
     """
-    loc, raw_scale, _ = _parameters(loc, raw_scale, parametrization)
+    loc, raw_scale, shape = _parameters(loc, raw_scale, parametrization)
     prior_loc_tensor, prior_loc_value = _prior("prior_loc", prior_loc, loc)
     prior_scale_tensor, prior_scale_value = _prior("prior_scale", prior_scale, loc)
-    shape = _check.broadcast(
-        loc=loc, raw_scale=raw_scale, prior_loc=prior_loc_tensor, prior_scale=prior_scale_tensor
-    )
+    if prior_loc_tensor is not None or prior_scale_tensor is not None:
+        shape = _check.broadcast(
+            loc=loc, raw_scale=raw_scale, prior_loc=prior_loc_tensor, prior_scale=prior_scale_tensor
+        )
     kl: Tensor
     _, kl = _normal(
         loc,
@@ -159,7 +160,7 @@ def normal_rsample_kl(
     >>> import torch, bslfast.functional as BF
     >>> weight, kl = BF.normal_rsample_kl(torch.zeros(4, 3), torch.full((4, 3), -3.0), seed=0)
     >>> weight.shape, kl
-    (torch.Size([4, 3]), tensor(30.2671))
+    (torch.Size([4, 3]), tensor(30.3069))
     """
     loc, raw_scale, shape = _parameters(loc, raw_scale, parametrization)
     prior_loc_tensor, prior_loc_value = _prior("prior_loc", prior_loc, loc)
@@ -193,9 +194,10 @@ def _parameters(
     raw_scale = _check.tensor("raw_scale", raw_scale)
     _check.alike("raw_scale", raw_scale, "loc", loc)
     _check.choice("parametrization", parametrization, PARAMETRIZATIONS)
-    if loc.shape == raw_scale.shape:
-        return loc, raw_scale, loc.shape
-    return loc, raw_scale, _check.broadcast(loc=loc, raw_scale=raw_scale)
+    shape = loc.shape
+    if raw_scale.shape != shape:
+        shape = _check.broadcast(loc=loc, raw_scale=raw_scale)
+    return loc, raw_scale, shape
 
 
 def _prior(name: str, value: Tensor | float, loc: Tensor) -> tuple[Tensor | None, float]:

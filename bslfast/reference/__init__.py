@@ -4,6 +4,20 @@ The oracle of the tests, the shortest documentation of what an op computes, and 
 that have no kernels. Arguments are not checked here.
 """
 
+from bslfast.reference.affine_coupling import affine_coupling
+from bslfast.reference.bernoulli import bernoulli_log_prob
+from bslfast.reference.categorical import categorical_log_prob
 from bslfast.reference.normal import normal_kl, normal_rsample, normal_rsample_kl
+from bslfast.reference.normal_log_prob import normal_log_prob
+from bslfast.reference.rational_quadratic import rational_quadratic_spline
 
-__all__ = ["normal_kl", "normal_rsample", "normal_rsample_kl"]
+__all__ = [
+    "affine_coupling",
+    "bernoulli_log_prob",
+    "categorical_log_prob",
+    "normal_kl",
+    "normal_log_prob",
+    "normal_rsample",
+    "normal_rsample_kl",
+    "rational_quadratic_spline",
+]

@@ -1,4 +1,4 @@
-"""The normal family in plain torch: what the kernels of csrc/core/distributions/normal.h compute."""
+"""The normal family in plain torch: what csrc/core/distributions/normal.h computes."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import math
 import os
 import time
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ from bslfast import _checks
 from bslfast.elbo import negative_elbo
 from bslfast.likelihoods import Likelihood
 from bslfast.nn import BayesianModule, kl
-from bslfast.predict import likelihood_of, predict, seeded
+from bslfast.predict import evaluating, likelihood_of, predict, seeded
 from bslfast.training import checkpoint as ckpt
 
 # Weight samples behind one validation score. They are the same in every epoch (a fixed seed), so
@@ -24,6 +25,12 @@ from bslfast.training import checkpoint as ckpt
 VALIDATION_SAMPLES = 16
 # Small networks finish an epoch in less time than a file takes to reach the disk.
 SECONDS_BETWEEN_CHECKPOINTS = 1.0
+# Examples that an objective scores at a time.
+_SCORED = 1024
+SCHEDULES = ("constant", "cosine")
+
+# Takes the model and the tensors of a mini-batch; see :func:`fit`.
+Objective = Callable[..., "Tensor | tuple[Tensor, Tensor]"]
 
 
 @dataclass
@@ -32,9 +39,10 @@ class History:
 
     Attributes:
         loss: negative ELBO per training example, nats, averaged over the epoch's mini-batches.
-        kl: KL divergence of the whole model at the end of the epoch, nats (not per example).
-        validation_log_likelihood: mean log predictive density of the validation examples, nats;
-            empty without validation data.
+        kl: KL divergence of the whole model at the end of the epoch, nats (not per example); for
+            an objective that returns a divergence, its average per example over the epoch.
+        validation_log_likelihood: mean log predictive density of the validation examples, nats, or
+            the mean of the objective; empty without validation data.
         best_epoch: the epoch (from 1) whose weights the model holds after training.
         stopped_early: whether the patience ran out before the last epoch.
         steps: optimiser steps done.
@@ -53,17 +61,19 @@ class History:
 
 def fit(
     model: nn.Module,
-    train: tuple[Tensor, Tensor],
-    validation: tuple[Tensor, Tensor] | None = None,
+    train: Sequence[Tensor],
+    validation: Sequence[Tensor] | None = None,
     *,
     epochs: int,
     batch_size: int = 128,
     lr: float = 1e-2,
+    schedule: str = "constant",
     patience: int | None = None,
     beta: float = 1.0,
     seed: int = 0,
     device: torch.device | str | None = None,
     likelihood: Likelihood | None = None,
+    objective: Objective | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = False,
@@ -82,21 +92,27 @@ def fit(
 
     Args:
         model: any module; its parameters train, and those of ``likelihood``.
-        train: inputs [rows, ...] and targets [rows, ...].
+        train: inputs [rows, ...] and targets [rows, ...]; for an objective any number of tensors.
         validation: the same, for scoring; ``None`` scores nothing.
         epochs: passes over the training data in all, those before a resume included.
         batch_size: examples per step; the last batch of an epoch may be smaller.
         lr: Adam's learning rate.
+        schedule: of the learning rate: "constant", or "cosine": from step to step along half a
+            cosine, down to 0 at the end of ``epochs``.
         patience: stop after this many epochs without a better validation score; ``None`` never.
         beta: weight of the KL, see :func:`bslfast.negative_elbo`.
         seed: a non-negative integer.
         device: where to train, such as "cpu" or "cuda"; the model is moved there, the data copied
             once. ``None``: where the model is.
         likelihood: what the outputs mean; ``None`` takes ``model.likelihood``.
+        objective: for models of x alone: a function that is called as ``objective(model, *batch)``
+            and returns the log likelihood of each example [batch], or a bound of it, which takes
+            the place of ``likelihood.log_prob(model(x), y)``; or a pair of that and a divergence
+            [batch] that it contains, for the record. Validation examples are scored by its mean.
         checkpoint: a safetensors file to write: between epochs, at most one a second, and at the
             end. It is always whole, whatever interrupts the run.
         resume: go on from ``checkpoint``, which must be of the same model, data and settings
-            (``epochs`` and ``patience`` may differ).
+            (``patience`` may differ, and ``epochs`` if the schedule is constant).
         progress: show a progress bar on standard error.
 
     Raises:
@@ -114,8 +130,8 @@ def fit(
         >>> round(model.weight.item(), 1)
         2.0
     """
-    run = _Run(model, train, validation, batch_size, lr, beta, seed, device, likelihood)
-    _checks.integer("epochs", epochs)
+    run = _Run(model, train, validation, batch_size, lr, beta, seed, device, likelihood, objective)
+    run.schedule(schedule, _checks.integer("epochs", epochs))
     if patience is not None:
         _checks.integer("patience", patience)
         if validation is None:
@@ -151,14 +167,15 @@ class _Run:
     def __init__(
         self,
         model: nn.Module,
-        train: tuple[Tensor, Tensor],
-        validation: tuple[Tensor, Tensor] | None,
+        train: Sequence[Tensor],
+        validation: Sequence[Tensor] | None,
         batch_size: int,
         lr: float,
         beta: float,
         seed: int,
         device: torch.device | str | None,
         likelihood: Likelihood | None,
+        objective: Objective | None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model: expected a torch.nn.Module, got {_checks.describe(model)}")
@@ -170,16 +187,22 @@ class _Run:
             parameter = next(model.parameters(), None)
             device = torch.device("cpu") if parameter is None else parameter.device
         self.device = _checks.device("device", device)
-        self.likelihood = likelihood_of(model, likelihood).to(self.device)
+        self.objective = objective
+        self.likelihood: Likelihood | None = None
+        if objective is None:
+            self.likelihood = likelihood_of(model, likelihood).to(self.device)
+        elif likelihood is not None:
+            raise ValueError("likelihood: expected None with an objective, got both")
         self.model = model.to(self.device)
         self.bayesian = any(isinstance(m, BayesianModule) for m in model.modules())
-        self.train = _examples("train", train, self.device)
+        self.train = _examples("train", train, self.device, objective is None)
         self.validation = None
         if validation is not None:
-            self.validation = _examples("validation", validation, self.device)
+            self.validation = _examples("validation", validation, self.device, objective is None)
         # A likelihood that is no part of the model trains, and is saved, beside it.
-        inside = any(module is self.likelihood for module in model.modules())
-        self.trained = model if inside else nn.ModuleList([model, self.likelihood])
+        self.trained = model
+        if self.likelihood is not None and self.likelihood not in set(model.modules()):
+            self.trained = nn.ModuleList([model, self.likelihood])
         self.parameters = {k: p for k, p in self.trained.named_parameters() if p.requires_grad}
         if not self.parameters:
             raise ValueError("model: expected parameters that require gradients, got none")
@@ -188,6 +211,7 @@ class _Run:
         self.optimizer = torch.optim.Adam(self.parameters.values(), lr=lr, fused=fused)
         self.history = History()
         self.best: dict[str, Tensor] = {}
+        self.last_step: int | None = None  # of a learning rate that falls
         self.setting: dict[str, Any] = {
             "batch_size": batch_size,
             "lr": lr,
@@ -196,26 +220,41 @@ class _Run:
             "device": self.device.type,
         }
 
+    def schedule(self, name: str, epochs: int) -> None:
+        """Set how the learning rate falls."""
+        _checks.choice("schedule", name, SCHEDULES)
+        self.setting["schedule"] = name
+        if name == "cosine":
+            self.setting["schedule"] = f"cosine over {epochs} epochs"
+            self.last_step = epochs * math.ceil(len(self.train[0]) / self.batch_size)
+
     def epoch(self) -> None:
         """One pass over the training data, then the validation score."""
         self.model.train()
-        x, y = self.train
-        rows = x.shape[0]
+        rows = self.train[0].shape[0]
         order = torch.randperm(rows).to(self.device)
-        x, y = x[order], y[order]
+        shuffled = [value[order] for value in self.train]
         total = torch.zeros((), dtype=torch.float64, device=self.device)
+        contained = torch.zeros_like(total)
         divergence: Tensor | float = 0.0
         for start in range(0, rows, self.batch_size):
-            batch = slice(start, start + self.batch_size)
+            batch = [value[start : start + self.batch_size] for value in shuffled]
             self.optimizer.zero_grad()
-            log_likelihood = self.likelihood.log_prob(self.model(x[batch]), y[batch])
+            if self.last_step is not None:
+                turn = math.pi * self.history.steps / self.last_step
+                self.optimizer.param_groups[0]["lr"] = self.setting["lr"] * (1 + math.cos(turn)) / 2
+            log_likelihood, part = self.score(batch)
             if self.bayesian:
                 divergence = kl(self.model)
             loss = negative_elbo(log_likelihood, divergence, dataset_size=rows, beta=self.beta)
             loss.backward()
             self.optimizer.step()
             total += loss.detach() * log_likelihood.shape[0]
+            if part is not None:
+                contained += part.detach().sum()
             self.history.steps += 1
+        if not self.bayesian and self.objective is not None:
+            divergence = contained / rows
         loss_value = total.item() / rows
         epoch = len(self.history.loss) + 1
         if not math.isfinite(loss_value):
@@ -228,15 +267,35 @@ class _Run:
         if self.validation is None:
             self.history.best_epoch = epoch
             return
-        x, y = self.validation
-        prediction = predict(
-            self.model, x, VALIDATION_SAMPLES, seed=self.seed, likelihood=self.likelihood
-        )
         scores = self.history.validation_log_likelihood
-        scores.append(prediction.log_prob(y).mean().item())
+        scores.append(self.validation_score(self.validation))
         if len(scores) == 1 or scores[-1] > scores[self.history.best_epoch - 1]:
             self.history.best_epoch = epoch
             self.best = {k: v.detach().clone() for k, v in self.trained.state_dict().items()}
+
+    def score(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """The log likelihood of each example, and a divergence that it contains, if any."""
+        if self.objective is not None:
+            scored = self.objective(self.model, *batch)
+            return (scored, None) if isinstance(scored, Tensor) else scored
+        assert self.likelihood is not None
+        x, y = batch
+        return self.likelihood.log_prob(self.model(x), y), None
+
+    def validation_score(self, examples: Sequence[Tensor]) -> float:
+        """The mean log predictive density, or the mean of the objective."""
+        if self.objective is None:
+            x, y = examples
+            prediction = predict(
+                self.model, x, VALIDATION_SAMPLES, seed=self.seed, likelihood=self.likelihood
+            )
+            return prediction.log_prob(y).mean().item()
+        with torch.no_grad(), evaluating(self.model), seeded(self.seed, self.device):
+            scored = [
+                self.score([value[start : start + _SCORED] for value in examples])[0]
+                for start in range(0, len(examples[0]), _SCORED)
+            ]
+        return torch.cat(scored).double().mean().item()
 
     def out_of_patience(self, patience: int | None) -> bool:
         epochs = len(self.history.loss)
@@ -297,17 +356,19 @@ class _Run:
 
 
 def _examples(
-    name: str, pair: tuple[Tensor, Tensor], device: torch.device
-) -> tuple[Tensor, Tensor]:
-    what = "a pair (x, y) of tensors with the same number of rows, at least one"
-    if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise TypeError(f"{name}: expected {what}, got {_checks.describe(pair)}")
-    x, y = (_checks.tensor(f"{name} {part}", value) for part, value in zip("xy", pair, strict=True))
-    if x.ndim == 0 or y.ndim == 0 or len(x) != len(y) or len(x) == 0:
-        raise ValueError(
-            f"{name}: expected {what}, got {_checks.describe(x)} and {_checks.describe(y)}"
-        )
-    return x.to(device), y.to(device)
+    name: str, values: Sequence[Tensor], device: torch.device, paired: bool
+) -> tuple[Tensor, ...]:
+    what = "a pair (x, y)" if paired else "a tuple"
+    what += " of tensors with the same number of rows, at least one"
+    if not isinstance(values, tuple | list) or (len(values) != 2 if paired else not values):
+        raise TypeError(f"{name}: expected {what}, got {_checks.describe(values)}")
+    parts = "xy" if paired else range(len(values))
+    for part, value in zip(parts, values, strict=True):
+        _checks.tensor(f"{name} {part}", value)
+    if any(v.ndim == 0 or len(v) != len(values[0]) for v in values) or len(values[0]) == 0:
+        got = " and ".join(_checks.describe(value) for value in values)
+        raise ValueError(f"{name}: expected {what}, got {got}")
+    return tuple(value.to(device) for value in values)
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

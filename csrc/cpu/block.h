@@ -31,6 +31,39 @@ inline void prefetch_block(const T* data) {
   }
 }
 
+// Where the elements [start, start + length) of a strided operand lie: f(i, take, offset, stride)
+// for each run of elements i, ..., i + take - 1 that are `stride` apart, the first one at `offset`.
+template <typename F>
+inline void for_each_run(const Operand& operand, const Shape& shape, int64_t start, int length,
+                         const F& f) {
+  if (shape.ndim == 0) {
+    f(0, length, int64_t{0}, int64_t{0});
+    return;
+  }
+  const int last = shape.ndim - 1;
+  int64_t index[kMaxDims];
+  int64_t offset = 0;
+  for (int d = last; d >= 0; --d) {
+    index[d] = start % shape.sizes[d];
+    start /= shape.sizes[d];
+    offset += index[d] * operand.strides[d];
+  }
+  const int64_t stride = operand.strides[last];
+  for (int i = 0; i < length;) {
+    const int64_t room = shape.sizes[last] - index[last];
+    const int take = room < length - i ? static_cast<int>(room) : length - i;
+    f(i, take, offset, stride);
+    i += take;
+    index[last] += take;
+    offset += take * stride;
+    for (int d = last; d > 0 && index[d] == shape.sizes[d]; --d) {
+      offset += operand.strides[d - 1] - index[d] * operand.strides[d];
+      index[d] = 0;
+      ++index[d - 1];
+    }
+  }
+}
+
 template <typename T>
 class Reader {
  public:
@@ -71,35 +104,42 @@ class Reader {
 
  private:
   void gather(const T* data, int64_t start, int length) {
-    const int last = shape_.ndim - 1;
-    int64_t index[kMaxDims];
-    int64_t offset = 0;
-    for (int d = last; d >= 0; --d) {
-      index[d] = start % shape_.sizes[d];
-      start /= shape_.sizes[d];
-      offset += index[d] * operand_.strides[d];
-    }
-    const int64_t stride = operand_.strides[last];
-    for (int i = 0; i < length;) {
-      const int64_t room = shape_.sizes[last] - index[last];
-      const int take = room < length - i ? static_cast<int>(room) : length - i;
-      if (stride == 1) {
-        for (int j = 0; j < take; ++j) buffer_[i + j] = data[offset + j];
-      } else {
-        for (int j = 0; j < take; ++j) buffer_[i + j] = data[offset + j * stride];
-      }
-      i += take;
-      index[last] += take;
-      offset += take * stride;
-      for (int d = last; d > 0 && index[d] == shape_.sizes[d]; --d) {
-        offset += operand_.strides[d - 1] - index[d] * operand_.strides[d];
-        index[d] = 0;
-        ++index[d - 1];
-      }
-    }
+    for_each_run(operand_, shape_, start, length,
+                 [&](int i, int take, int64_t offset, int64_t stride) {
+                   if (stride == 1) {
+                     for (int j = 0; j < take; ++j) buffer_[i + j] = data[offset + j];
+                   } else if (stride == 0) {
+                     for (int j = 0; j < take; ++j) buffer_[i + j] = data[offset];
+                   } else {
+                     for (int j = 0; j < take; ++j) buffer_[i + j] = data[offset + j * stride];
+                   }
+                 });
   }
 
   alignas(64) T buffer_[kBlock];
+  const Operand& operand_;
+  const Shape& shape_;
+};
+
+// Rows of contiguous numbers, one for each logical element: where each row of a block begins.
+template <typename T>
+class RowReader {
+ public:
+  RowReader(const Operand& operand, const Shape& shape) : operand_(operand), shape_(shape) {}
+
+  // Of the elements [start, start + length), padded to kBlock.
+  const T* const* block(int64_t start, int length) {
+    const T* data = static_cast<const T*>(operand_.data);
+    for_each_run(operand_, shape_, start, length,
+                 [&](int i, int take, int64_t offset, int64_t stride) {
+                   for (int j = 0; j < take; ++j) rows_[i + j] = data + offset + j * stride;
+                 });
+    for (int i = length; i < kBlock; ++i) rows_[i] = rows_[0];
+    return rows_;
+  }
+
+ private:
+  const T* rows_[kBlock];
   const Operand& operand_;
   const Shape& shape_;
 };

@@ -37,13 +37,14 @@ enum class Reduction { none, row, sum };
 struct ChunkPlan {
   int64_t numel = 0;
   int64_t segment = 1;             // elements that are summed into one result
-  int64_t chunk = kChunk;          // elements per chunk
+  int64_t chunk = 1;               // elements per chunk
   int64_t chunks_per_segment = 1;  // 1 also where a chunk holds several segments
   int64_t n_chunks = 0;
 
   ChunkPlan() = default;
-  // `row` is the length of the last dimension.
-  ChunkPlan(int64_t numel, int64_t row, Reduction reduction);
+  // `row` is the length of the last dimension, `largest` a chunk's: less where an element is much
+  // work.
+  ChunkPlan(int64_t numel, int64_t row, Reduction reduction, int64_t largest = kChunk);
 
   // Partial sums that the caller must provide room for.
   int64_t n_partials() const { return chunks_per_segment > 1 ? n_chunks : 0; }

@@ -1,0 +1,309 @@
+"""What the jobs with images share: a variational autoencoder, its report and its pictures."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bslfast import plots
+from bslfast._files import write_json
+from bslfast.cli import runner
+from bslfast.predict import evaluating, seeded
+from bslfast.vae import VAE, Autoencoder, conv_decoder, conv_encoder, mlp_decoder, mlp_encoder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from bslfast.data import Examples, Split
+
+# Codes drawn for each test image behind the ELBO that is reported.
+_ELBO_SAMPLES = 16
+# Test images evaluated at a time.
+_EVALUATED = 256
+
+
+class Job(NamedTuple):
+    """What differs between the jobs."""
+
+    name: str
+    load: Callable[[argparse.Namespace], tuple[Split, str]]
+    #: Test images whose likelihood is estimated by importance sampling, at most.
+    marginal_rows: int
+    #: Whether the network is trained in plain torch as well, or single steps are compared only.
+    train_reference: bool
+    timed_runs: int
+    timed_steps: int
+
+
+def add_options(
+    parser: argparse.ArgumentParser,
+    *,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    patience: int | None,
+    samples: int,
+    network: str,
+    hidden: tuple[int, ...],
+    threads: int,
+) -> None:
+    """Add the options of a job with images, with the job's own defaults."""
+    runner.add_training_options(
+        parser, epochs=epochs, batch_size=batch_size, lr=lr, patience=patience, threads=threads
+    )
+    add = parser.add_argument
+    add(
+        "--network", choices=("mlp", "conv"), default=network,
+        help="dense layers, or 32-64-64-64 convolutions with BatchNorm (%(default)s)",
+    )  # fmt: skip
+    add(
+        "--hidden", type=runner.positive_int, nargs="+", default=list(hidden), metavar="WIDTH",
+        help="widths of the dense encoder's hidden layers, mirrored in the decoder (%(default)s)",
+    )  # fmt: skip
+    add("--latent", type=runner.positive_int, default=2, help="latent dimensions (%(default)s)")
+    add("--beta", type=runner.not_negative, default=1.0, help="weight of the KL (%(default)s)")
+    add(
+        "--samples", type=runner.positive_int, default=samples,
+        help="codes for each image behind the importance-sampled log likelihood (%(default)s)",
+    )  # fmt: skip
+
+
+def objective(model: nn.Module, x: Tensor, y: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    """Return what training maximises, and the divergence in it; for :func:`training.fit`."""
+    if not isinstance(model, VAE):
+        score: Tensor = model(x)
+        return score
+    log_likelihood, kl = model.terms(x)
+    return log_likelihood - (kl if model.beta == 1.0 else model.beta * kl), kl
+
+
+def run(options: argparse.Namespace, job: Job) -> int:
+    """Train a VAE on images, report on held-out ones, time it, write the files."""
+    from bslfast.plots import images
+    from bslfast.training import fit
+
+    torch.set_num_threads(options.threads)
+    parts, source = job.load(options)
+    train, validation, test = parts
+    shape = tuple(train.x.shape[1:])
+    with seeded(options.seed, torch.device("cpu")):
+        model = VAE(*_networks(options, shape), beta=options.beta, latent=options.latent)
+    folder = options.out / job.name
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    layers = _layers(options, shape)
+    runner.say(
+        "job", f"{job.name} on {options.device}, seed {options.seed}, threads {options.threads}"
+    )
+    runner.say(
+        "data",
+        f"{sum(map(len, (p.x for p in parts)))} images of {shape[-2]} x {shape[-1]} pixels: "
+        f"{len(train.x)} training, {len(validation.x)} validation, {len(test.x)} test; "
+        f"from {source}",
+    )
+    runner.say("model", f"{layers}, {weights} parameters, Bernoulli likelihood")
+
+    checkpoint = folder / "checkpoint.safetensors"
+    setting: dict[str, Any] = {
+        "batch_size": options.batch_size, "lr": options.lr, "seed": options.seed,
+        "objective": objective,
+    }  # fmt: skip
+    initial = copy.deepcopy(model)
+    # Few of the examples: a whole epoch of a large network takes a minute.
+    some = train._replace(
+        **{k: v[: options.batch_size * job.timed_steps] for k, v in train._asdict().items()}
+    )
+    runner.warm_up(initial, some, setting, options.device)
+    try:
+        history = fit(
+            model, train, validation, epochs=options.epochs, patience=options.patience, **setting,
+            device=options.device, checkpoint=checkpoint, resume=options.resume, progress=True,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        if checkpoint.is_file():
+            print(f"\n{checkpoint} is whole: go on from it with --resume", file=sys.stderr)
+        raise
+    with evaluating(model), torch.no_grad():
+        results = evaluate(model, test, options)
+        results |= _log_marginal(model, test, options, job.marginal_rows)
+    runner.say(
+        "training",
+        f"{history.seconds:.2f} s for {len(history.loss)} epochs, {history.steps} steps"
+        + (", stopped early" if history.stopped_early else "")
+        + f"; best epoch {history.best_epoch}",
+    )
+    runner.say("test", ", ".join(f"{key} {value:.4g}" for key, value in results.items()))
+    report: dict[str, Any] = {
+        "job": job.name,
+        "options": runner.plain_options(options),
+        "versions": runner.versions(),
+        "data": {
+            "source": source, "shape": shape,
+            "rows": {"train": len(train.x), "validation": len(validation.x), "test": len(test.x)},
+        },
+        "model": {"parameters": weights, "layers": layers, "likelihood": "bernoulli"},
+        "training": {
+            "seconds": history.seconds, "epochs": len(history.loss), "steps": history.steps,
+            "best_epoch": history.best_epoch, "stopped_early": history.stopped_early,
+        },
+        "test": results,
+    }  # fmt: skip
+    if not options.no_reference:
+        report["reference"] = _reference(options, job, initial, history, parts, some, setting)
+
+    with evaluating(model), torch.no_grad():
+        figures = pictures(model, test, options, job.name)
+    figures["learning_curves"] = images.learning_curves(history, f"{job.name}: learning curves")
+    for stem, figure in figures.items():
+        plots.save(figure, folder / f"{stem}.png")
+    write_json(folder / "metrics.json", report)
+    written = [f"{stem}.png" for stem in figures]
+    runner.say("files", f"{folder}/: metrics.json, checkpoint.safetensors, {', '.join(written)}")
+    return 0
+
+
+def evaluate(model: VAE, test: Examples, options: argparse.Namespace) -> dict[str, float]:
+    """Return the ELBO (with beta 1), its two parts and the reconstruction error, per image.
+
+    ``reconstruction_mse`` is the mean squared error of a pixel, at the mean of each code.
+    """
+    totals = torch.zeros(3, dtype=torch.float64)
+    with seeded(options.seed, options.device):
+        for x in test.x.split(_EVALUATED):
+            x = x.to(options.device)
+            terms = [model.terms(x) for _ in range(_ELBO_SAMPLES)]
+            error = (model.reconstruct(x) - x).square().flatten(1).mean(1)
+            sums = (
+                torch.stack([log_likelihood for log_likelihood, _ in terms]).mean(0).sum(),
+                terms[0][1].sum(),
+                error.sum(),
+            )
+            totals += torch.stack(sums).double().cpu()
+    log_likelihood, kl, mse = (totals / len(test.x)).tolist()
+    return {
+        "elbo": log_likelihood - kl,
+        "expected_log_likelihood": log_likelihood,
+        "kl": kl,
+        "reconstruction_mse": mse,
+    }
+
+
+def _log_marginal(
+    model: VAE, test: Examples, options: argparse.Namespace, rows: int
+) -> dict[str, float]:
+    rows = min(rows, len(test.x))
+    found = [
+        model.log_marginal(x.to(options.device), options.samples, seed=options.seed + i)
+        for i, x in enumerate(test.x[:rows].split(_EVALUATED))
+    ]
+    return {"log_likelihood": torch.cat(found).mean().item(), "log_likelihood_images": rows}
+
+
+def pictures(
+    model: VAE, test: Examples, options: argparse.Namespace, name: str
+) -> dict[str, Figure]:
+    """Return the pictures of a trained model, by file name."""
+    from bslfast.plots import images
+
+    shown = test.x[:24].to(options.device)
+    mu = torch.cat([model.encode(x.to(options.device))[0] for x in test.x.split(_EVALUATED)])
+    figures = {
+        "reconstructions": images.reconstructions(
+            shown, model.reconstruct(shown), f"{name}: held-out images and their reconstructions"
+        ),
+        "samples": images.grid(
+            model.sample(60, seed=options.seed),
+            f"{name}: samples (pixel probabilities) from the prior", columns=12,
+        ),
+        "latent_space": images.latent_space(
+            mu, test.y, [str(k) for k in range(10)],
+            f"{name}: means of the codes of held-out images",
+        ),
+    }  # fmt: skip
+    if options.latent == 2:
+        figures["latent_grid"] = images.latent_grid(model, f"{name}: decoded latent grid")
+    return figures
+
+
+def _reference(
+    options: argparse.Namespace,
+    job: Job,
+    initial: VAE,
+    history: Any,
+    parts: Split,
+    some: Examples,
+    setting: dict[str, Any],
+) -> dict[str, Any]:
+    """Train and time the same network in plain torch and return what came out."""
+    from bslfast.cli.plain import plain
+    from bslfast.training import fit
+
+    found: dict[str, Any] = {}
+    if job.train_reference:
+        twin = plain(initial)
+        assert isinstance(twin, VAE)
+        runner.warm_up(twin, some, setting, options.device)
+        print("the same training in plain torch (torch.randn, exp, ...):", flush=True)
+        other = fit(
+            twin, parts.train, parts.validation, epochs=len(history.loss), **setting,
+            device=options.device, progress=True,
+        )  # fmt: skip
+        with evaluating(twin), torch.no_grad():
+            results = evaluate(twin, parts.test, options)
+        runner.say("test", "plain torch: " + ", ".join(f"{k} {v:.4g}" for k, v in results.items()))
+        found = {"seconds": other.seconds, "ratio": other.seconds / history.seconds,
+                 "test": results}  # fmt: skip
+        runner.say(
+            "time",
+            f"bslfast {history.seconds:.2f} s, plain torch {other.seconds:.2f} s, "
+            f"ratio {found['ratio']:.2f}",
+        )
+    with seeded(options.seed, torch.device("cpu")):
+        shape = tuple(some.x.shape[1:])
+        autoencoder = Autoencoder(*_networks(options, shape, deterministic=True))
+    networks = {
+        "bslfast": initial,
+        "plain torch": plain(initial),
+        "no uncertainty (autoencoder)": autoencoder,
+    }
+    steps = runner.milliseconds_per_step(
+        networks, some, setting, options.device, runs=job.timed_runs, steps=job.timed_steps
+    )
+    ours = steps["bslfast"]
+    runner.say(
+        "per step",
+        "; ".join(f"{k} {v:.3f} ms ({v / ours:.2f})" for k, v in steps.items())
+        + f"; fastest of {job.timed_runs} runs in turn, Adam included",
+    )
+    return {
+        **found,
+        "ratio_per_step": steps["plain torch"] / ours,
+        "milliseconds_per_step": steps,
+    }
+
+
+def _networks(
+    options: argparse.Namespace, shape: tuple[int, ...], deterministic: bool = False
+) -> tuple[nn.Module, nn.Module]:
+    if options.network == "conv":
+        return (
+            conv_encoder(shape, options.latent, deterministic=deterministic),
+            conv_decoder(options.latent, shape),
+        )
+    hidden = tuple(options.hidden)
+    return (
+        mlp_encoder(shape, options.latent, hidden, deterministic=deterministic),
+        mlp_decoder(options.latent, shape, hidden[::-1]),
+    )
+
+
+def _layers(options: argparse.Namespace, shape: tuple[int, ...]) -> str:
+    if options.network == "conv":
+        return f"VAE with convolutions 32-64-64-64 and {options.latent} latent dimensions"
+    widths = [shape[-1] * shape[-2], *options.hidden, options.latent, *options.hidden[::-1]]
+    return f"VAE {'-'.join(map(str, widths))}-{shape[-1] * shape[-2]}"

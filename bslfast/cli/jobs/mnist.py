@@ -1,0 +1,61 @@
+"""``bslfast train mnist``: a convolutional variational autoencoder of MNIST, thresholded."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+import torch
+
+from bslfast.cli import images, runner
+
+if TYPE_CHECKING:
+    from bslfast.data import Dataset, Examples, Split
+
+
+def add_parser(names: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this job to the command line."""
+    parser = names.add_parser("mnist", help="a convolutional variational autoencoder of MNIST")
+    images.add_options(
+        parser, epochs=10, batch_size=128, lr=0.001, patience=None, samples=100, network="conv",
+        hidden=(400, 400), threads=torch.get_num_threads(),
+    )  # fmt: skip
+    parser.add_argument(
+        "--limit", type=runner.positive_int, metavar="ROWS",
+        help="use so many of the 60000 training images only, and as many test images",
+    )  # fmt: skip
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the job."""
+    return images.run(
+        options,
+        images.Job(
+            "mnist", load, marginal_rows=1000, train_reference=False, timed_runs=3, timed_steps=10
+        ),
+    )
+
+
+def load(options: argparse.Namespace) -> tuple[Split, str]:
+    """Return MNIST's training images, a twelfth of them for validation, and its test images."""
+    from bslfast.data import Examples, load_mnist
+    from bslfast.data import Split as Parts
+
+    data = load_mnist("train")
+    known = _shuffled(data, options)
+    if len(known.x) < 2:
+        raise ValueError(f"--limit: expected at least 2 images, got {len(known.x)}")
+    held_out = max(1, len(known.x) // 12)
+    train = Examples(known.x[held_out:], known.y[held_out:])
+    validation = Examples(known.x[:held_out], known.y[:held_out])
+    return Parts(train, validation, _shuffled(load_mnist("test"), options)), data.source
+
+
+def _shuffled(data: Dataset, options: argparse.Namespace) -> Examples:
+    """Images in random order, as files may be sorted by class, and as many as are wanted."""
+    from bslfast.data import Examples
+
+    generator = torch.Generator().manual_seed(options.seed)
+    order = torch.randperm(len(data.x), generator=generator)[: options.limit]
+    return Examples(data.x[order], data.y[order])

@@ -1,0 +1,50 @@
+"""One table over the jobs that have run: ``bslfast summary``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+HEADER = ("job", "test metric", "training", "plain torch", "ratio", "per step")
+
+
+def table(folder: Path) -> str:
+    """Read every ``<job>/metrics.json`` in ``folder`` into a table, one row a job.
+
+    ``ratio`` is the time of the same training in plain torch over ours; ``per step`` the same for
+    single steps taken in turns, which is the steadier figure.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: for a file that is not a job's metrics, naming it.
+    """
+    files = sorted(folder.glob("*/metrics.json"), key=lambda path: path.stat().st_mtime)
+    if not files:
+        raise FileNotFoundError(f"folder: expected jobs' metrics.json in {folder}/*/, found none")
+    rows = [HEADER, *(_row(path) for path in files)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
+
+
+def _row(path: Path) -> tuple[str, ...]:
+    try:
+        report = json.loads(path.read_text())
+        name, value = next(iter(report["test"].items()))
+        seconds = report["training"]["seconds"]
+        reference: dict[str, Any] = report.get("reference") or {}
+        row = (report["job"], f"{name} {value:.4g}", f"{seconds:.1f} s")
+    except (ValueError, KeyError, TypeError, StopIteration) as error:
+        raise ValueError(
+            f"{path}: expected the metrics of a job of bslfast train, got {error!r}"
+        ) from None
+    # A long job compares single steps only; without a reference there is nothing to compare.
+    steps = reference.get("milliseconds_per_step") or {}
+    ours, plain = steps.get("bslfast"), steps.get("plain torch")
+    return (
+        *row,
+        f"{reference['seconds']:.1f} s" if "seconds" in reference else "-",
+        f"{reference['ratio']:.2f}" if "ratio" in reference else "-",
+        f"{plain / ours:.2f}" if ours and plain else "-",
+    )

@@ -1,0 +1,307 @@
+"""Coupling transforms: half of the features move, by maps that the other half chooses."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bslfast import _checks
+from bslfast import functional as BF
+from bslfast.flows.transform import Transform, check_inputs
+from bslfast.functional.affine_coupling import SCALE_FNS
+
+
+class Conditioner(nn.Module):
+    """A dense network with relu, zero at the start but for the biases of its last layer.
+
+    The context enters the first layer by weights of its own, so that one context may serve many
+    rows and is multiplied once. Without inputs at all, the outputs are learned constants.
+
+    Args:
+        inputs: size of the vectors to look at; may be 0.
+        context: size of the context vectors; may be 0.
+        hidden: widths of the hidden layers; may be empty.
+        outputs: number of outputs.
+        device, dtype: of the parameters.
+
+    Shape: x [..., inputs], context [..., context] -> [..., outputs]; [outputs] without inputs.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        context: int,
+        hidden: Sequence[int],
+        outputs: int,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        options: dict[str, Any] = {"device": device, "dtype": dtype}
+        if not isinstance(hidden, (tuple, list)):
+            raise TypeError(f"hidden: expected a tuple of widths, got {_checks.describe(hidden)}")
+        for width in hidden:
+            _checks.integer("hidden", width)
+        self.inputs = inputs
+        self.layers = nn.ModuleList()
+        self.context_layer: nn.Linear | None = None
+        self.constant: nn.Parameter | None = None
+        if inputs + context == 0:
+            self.constant = nn.Parameter(torch.zeros(outputs, **options))
+            return
+        widths = [inputs + context, *hidden, outputs]
+        for n_in, n_out in itertools.pairwise(widths):
+            self.layers.append(nn.Linear(n_in, n_out, **options))
+        first, last = self.layers[0], self.layers[-1]
+        assert isinstance(first, nn.Linear)
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        if context and inputs:
+            # Split after they were drawn together, as one layer over both.
+            self.context_layer = nn.Linear(context, widths[1], bias=False, **options)
+            self.context_layer.weight = nn.Parameter(first.weight[:, inputs:].detach().clone())
+            first.weight = nn.Parameter(first.weight[:, :inputs].detach().clone())
+            first.in_features = inputs
+
+    @property
+    def output_bias(self) -> nn.Parameter:
+        """The biases of the last layer, [outputs]: what the outputs are at the start."""
+        if self.constant is not None:
+            return self.constant
+        last = self.layers[-1]
+        assert isinstance(last, nn.Linear)
+        return last.bias
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return the parameters of the maps."""
+        if self.constant is not None:
+            return self.constant
+        h = x
+        if not self.inputs:
+            assert context is not None
+            h = context
+        for index, layer in enumerate(self.layers):
+            # relu_ in place: linear does not need its own output for its gradient.
+            h = layer(h if index == 0 else h.relu_())
+            if index == 0 and self.context_layer is not None:
+                h = h + self.context_layer(context)
+        return h
+
+
+class Coupling(Transform):
+    """A transform that keeps one half of the features and moves the other.
+
+    The first ``features // 2`` features are one half, the rest the other. Contiguous halves are
+    views of x: nothing is gathered or scattered. A subclass implements :meth:`_move`. A single
+    feature is moved by a map that depends on the context alone.
+
+    Args:
+        features: size of the vectors, >= 1.
+        outputs_per_feature: parameters of the map of each moved feature.
+        context: size of the context vectors; 0 for none.
+        hidden: widths of the conditioner's hidden layers.
+        flip: move the first half, not the second.
+        device, dtype: of the parameters.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        outputs_per_feature: int,
+        *,
+        context: int,
+        hidden: Sequence[int],
+        flip: bool,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__(features, context)
+        if not isinstance(flip, bool):
+            raise TypeError(f"flip: expected a bool, got {_checks.describe(flip)}")
+        half = features // 2
+        self.sizes = (half, features - half)
+        self.flip = flip and features > 1
+        self.kept, self.moved = self.sizes[::-1] if self.flip else self.sizes
+        self.conditioner = Conditioner(
+            self.kept,
+            context,
+            hidden,
+            self.moved * outputs_per_feature,
+            device=device,
+            dtype=dtype,
+        )
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See :meth:`Transform.forward`."""
+        check_inputs(self, "x", x, context)
+        return self._couple(x, context, inverse=False)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See :meth:`Transform.inverse`."""
+        check_inputs(self, "z", z, context)
+        return self._couple(z, context, inverse=True)
+
+    def _couple(self, x: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
+        if not self.kept:
+            parameters = self.conditioner(x[..., :0], context)
+            return self._move(x, parameters, inverse)
+        # split, not slices: its gradient is one concatenation.
+        first, second = x.split(self.sizes, dim=-1)
+        if self.flip:
+            moved, log_det = self._move(first, self.conditioner(second, context), inverse)
+            return torch.cat((moved, second), dim=-1), log_det
+        moved, log_det = self._move(second, self.conditioner(first, context), inverse)
+        return torch.cat((first, moved), dim=-1), log_det
+
+    def _move(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        """Map ``x`` [..., moved] by ``parameters`` [..., moved * outputs_per_feature].
+
+        Returns:
+            (the mapped x, the log-determinant [...]).
+        """
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        return f"features={self.features}, context={self.context}, flip={self.flip}"
+
+
+class AffineCoupling(Coupling):
+    r"""Moves half of the features by ``z = x * s + t``; the identity at the start.
+
+    Args:
+        features: size of the vectors, >= 1.
+        context: size of the context vectors; 0 for none.
+        hidden: widths of the hidden layers of the network that computes s and t.
+        scale_fn: what makes s of its output, see :func:`bslfast.functional.affine_coupling`.
+        flip: move the first half, not the second.
+        device, dtype: of the parameters.
+
+    Shape: x [..., features] -> (z [..., features], log_det [...]).
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017).
+
+    >>> import torch
+    >>> from bslfast.flows import AffineCoupling
+    >>> z, log_det = AffineCoupling(3, context=2)(torch.ones(4, 3), torch.randn(4, 2))
+    >>> bool((z == 1).all()), bool((log_det == 0).all())
+    (True, True)
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        context: int = 0,
+        hidden: Sequence[int] = (64, 64),
+        scale_fn: str = "tanh",
+        flip: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        scale_fn = _checks.choice("scale_fn", scale_fn, SCALE_FNS)
+        super().__init__(
+            features, 2, context=context, hidden=hidden, flip=flip, device=device, dtype=dtype
+        )
+        self.scale_fn = scale_fn
+
+    def _move(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        shift, raw_scale = parameters.chunk(2, dim=-1)
+        return BF.affine_coupling(x, shift, raw_scale, scale_fn=self.scale_fn, inverse=inverse)
+
+
+class SplineCoupling(Coupling):
+    r"""Moves half of the features by rational-quadratic splines; the identity at the start.
+
+    The splines have linear tails: outside [-bound, bound] the map is the identity. Scale the data
+    so that most of it lies inside.
+
+    Args:
+        features: size of the vectors, >= 1.
+        context: size of the context vectors; 0 for none.
+        hidden: widths of the hidden layers of the network that computes the splines.
+        bins: number of bins of each spline.
+        bound: half the length of the interval that the splines act on.
+        min_bin_width, min_bin_height, min_derivative: as in
+            :func:`bslfast.functional.rational_quadratic_spline`.
+        flip: move the first half, not the second.
+        device, dtype: of the parameters.
+
+    Shape: x [..., features] -> (z [..., features], log_det [...]).
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Durkan, Bekasov, Murray and Papamakarios, "Neural spline flows" (2019).
+
+    >>> import torch
+    >>> from bslfast.flows import SplineCoupling
+    >>> x = torch.randn(4, 3)
+    >>> z, log_det = SplineCoupling(3)(x)
+    >>> torch.allclose(z, x, atol=1e-6), bool(log_det.abs().max() < 1e-6)
+    (True, True)
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        context: int = 0,
+        hidden: Sequence[int] = (64, 64),
+        bins: int = 8,
+        bound: float = 3.0,
+        min_bin_width: float = 1e-3,
+        min_bin_height: float = 1e-3,
+        min_derivative: float = 1e-3,
+        flip: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        bins = _checks.integer("bins", bins, 2)
+        settings = {
+            "bound": _checks.number("bound", bound, above=0.0),
+            "min_bin_width": _checks.number(
+                "min_bin_width", min_bin_width, above=0, below=1 / bins
+            ),
+            "min_bin_height": _checks.number(
+                "min_bin_height", min_bin_height, above=0, below=1 / bins
+            ),
+            "min_derivative": _checks.number("min_derivative", min_derivative, above=0, below=1),
+        }
+        super().__init__(
+            features,
+            3 * bins - 1,
+            context=context,
+            hidden=hidden,
+            flip=flip,
+            device=device,
+            dtype=dtype,
+        )
+        self.bins, self.settings = bins, settings
+        # Equal bins, and slopes of 1: min_derivative + softplus(this) = 1.
+        slope_one = math.log(math.expm1(1 - settings["min_derivative"]))
+        with torch.no_grad():
+            self.conditioner.output_bias.view(self.moved, -1)[:, 2 * bins :] = slope_one
+
+    def _move(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        bins = self.bins
+        # Three views into the network's output; the kernel reads them where they are.
+        widths, heights, derivatives = parameters.view(
+            *parameters.shape[:-1], self.moved, 3 * bins - 1
+        ).split((bins, bins, bins - 1), dim=-1)
+        settings: Any = self.settings
+        return BF.rational_quadratic_spline(
+            x, widths, heights, derivatives, inverse=inverse, **settings
+        )
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, bins={self.bins}, bound={self.settings['bound']}"

@@ -1,0 +1,255 @@
+"""A flow: a transform between data and standard normal noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, constraints
+
+from bslfast import _checks
+from bslfast import functional as BF
+from bslfast.flows.transform import Transform, check_inputs
+
+
+class Flow(nn.Module):
+    r"""The density of x for which ``transform(x)`` is standard normal.
+
+    .. math:: \log p(x) = \log N(f(x); 0, I) + \log\left|\det \frac{df}{dx}\right|
+
+    Args:
+        transform: f, from data to noise.
+
+    Raises:
+        TypeError: if ``transform`` is no :class:`Transform`.
+
+    Source: Papamakarios et al., "Normalizing flows for probabilistic modeling and inference"
+    (2021).
+
+    >>> import torch
+    >>> from bslfast.flows import AffineCoupling, Composite, Flow
+    >>> flow = Flow(Composite([AffineCoupling(2), AffineCoupling(2, flip=True)]))
+    >>> flow.log_prob(torch.zeros(1, 2))
+    tensor([-1.8379], grad_fn=<AddBackward0>)
+    """
+
+    _zero: Tensor
+
+    def __init__(self, transform: Transform) -> None:
+        super().__init__()
+        if not isinstance(transform, Transform):
+            raise TypeError(
+                "transform: expected an instance of bslfast.flows.Transform, got "
+                f"{_checks.describe(transform)}"
+            )
+        self.transform = transform
+        self.features, self.context = transform.features, transform.context
+        # Mean and log scale of the noise; it also knows the flow's device and dtype.
+        like = next(transform.parameters(), torch.empty(0))
+        self.register_buffer("_zero", like.new_zeros(()), persistent=False)
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return the log density at ``x``, in nats.
+
+        Args:
+            x: [..., features], of the flow's dtype.
+            context: [..., context], whose leading dimensions broadcast with those of ``x``; None
+                for a flow without context.
+
+        Returns:
+            [...], the leading dimensions of x and context broadcast.
+
+        Raises:
+            TypeError, ValueError: naming the argument, what was expected and what came.
+        """
+        if context is not None and isinstance(x, Tensor) and x.dim() < context.dim():
+            x = x.expand(*context.shape[: context.dim() - x.dim()], *x.shape)
+        check_inputs(self.transform, "x", x, context)
+        self._check_dtypes("x", x, context)
+        z, log_det = self.transform(x, context)
+        return self._log_prob(z, log_det)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return :meth:`log_prob`: so that DistributedDataParallel and torch.compile wrap it."""
+        return self.log_prob(x, context)
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, context: Tensor | None = None, *, seed: int | Tensor | None = None
+    ) -> Tensor:
+        """Draw ``n`` samples, for each context.
+
+        Args:
+            n: number of samples, >= 0.
+            context: [..., context], or None for a flow without context.
+            seed: an int, an int64 tensor of one element, or None to draw one from torch's
+                generator; see :func:`bslfast.functional.normal_rsample`.
+
+        Returns:
+            [n, features], or [..., n, features] with a context [..., context]: as nflows orders
+            them. ``distribution(context).sample((n,))`` is [n, ..., features], as
+            torch.distributions does. No gradients.
+
+        Raises:
+            TypeError, ValueError: naming the argument, what was expected and what came.
+        """
+        z, context = self._noise(n, context, seed)
+        x: Tensor = self.transform.inverse(z, context)[0]
+        return x
+
+    def rsample_and_log_prob(
+        self, n: int, context: Tensor | None = None, *, seed: int | Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Draw ``n`` samples that carry gradients, and their log densities, in one pass.
+
+        Args:
+            n, context, seed: as in :meth:`sample`.
+
+        Returns:
+            (samples as from :meth:`sample`, their log densities: the same without ``features``).
+
+        Raises:
+            TypeError, ValueError: naming the argument, what was expected and what came.
+        """
+        z, context = self._noise(n, context, seed)
+        x, log_det = self.transform.inverse(z, context)
+        return x, self._log_prob(z, -log_det)
+
+    def distribution(self, context: Tensor | None = None) -> FlowDistribution:
+        """Return the distribution of x as a ``torch.distributions.Distribution``.
+
+        Args:
+            context: [..., context], its leading dimensions being the batch shape; None for a flow
+                without context.
+
+        Raises:
+            TypeError, ValueError: naming the argument, what was expected and what came.
+
+        >>> import torch, bslfast
+        >>> flow = bslfast.flows.RealNVP(3, context=2)
+        >>> distribution = flow.distribution(torch.randn(5, 2))
+        >>> distribution.batch_shape, distribution.event_shape
+        (torch.Size([5]), torch.Size([3]))
+        >>> distribution.log_prob(distribution.sample((7,))).shape
+        torch.Size([7, 5])
+        """
+        return FlowDistribution(self, context)
+
+    def _log_prob(self, z: Tensor, log_det: Tensor) -> Tensor:
+        """The log density where the noise is ``z`` and log |det dz/dx| is ``log_det``."""
+        log_det = log_det - 0.5 * math.log(2 * math.pi) * self.features
+        return torch.add(log_det, z.square().sum(dim=-1), alpha=-0.5)
+
+    def _base_noise(self, shape: Sequence[int], seed: int | Tensor | None) -> Tensor:
+        """Standard normal noise [*shape, features], by the kernel: seeded and on all threads."""
+        loc = self._zero.expand(*shape, self.features)
+        return BF.normal_rsample(loc, self._zero, parametrization="log_scale", seed=seed)
+
+    def _noise(
+        self, n: int, context: Tensor | None, seed: int | Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        n = _checks.integer("n", n, 0)
+        batch: Sequence[int] = ()
+        if context is not None:
+            self.check_context(context)
+            batch = context.shape[:-1]
+            context = context.unsqueeze(-2)
+        z = self._base_noise((*batch, n), seed)
+        check_inputs(self.transform, "z", z, context)
+        return z, context
+
+    def check_context(self, context: Tensor | None) -> None:
+        """Raise unless ``context`` is what the flow takes."""
+        shape = () if context is None or not isinstance(context, Tensor) else context.shape[:-1]
+        z = self._zero.expand(*shape, self.features)
+        check_inputs(self.transform, "z", z, context)
+        self._check_dtypes("z", z, context)
+
+    def _check_dtypes(self, name: str, x: Tensor, context: Tensor | None) -> None:
+        wanted = self._zero.dtype
+        if x.dtype == wanted and (context is None or context.dtype == wanted):
+            return
+        if torch.is_autocast_enabled(x.device.type):
+            return
+        for key, value in ((name, x), ("context", context)):
+            if value is not None and value.dtype != wanted:
+                raise TypeError(
+                    f"{key}: expected {wanted}, the dtype of the flow, got "
+                    f"{_checks.describe(value)}"
+                )
+
+
+class FlowDistribution(Distribution):
+    """A flow at a given context, as ``torch.distributions`` has it.
+
+    Args:
+        flow: the flow; its parameters get gradients from ``log_prob`` and ``rsample``.
+        context: [*batch_shape, context], or None.
+        validate_args: as in ``torch.distributions.Distribution``: look at the values.
+    """
+
+    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012
+    support = constraints.real_vector
+    has_rsample = True
+
+    def __init__(
+        self, flow: Flow, context: Tensor | None = None, validate_args: bool | None = None
+    ) -> None:
+        if not isinstance(flow, Flow):
+            raise TypeError(f"flow: expected a bslfast.flows.Flow, got {_checks.describe(flow)}")
+        flow.check_context(context)
+        self.flow, self.context = flow, context
+        batch_shape = torch.Size() if context is None else context.shape[:-1]
+        super().__init__(batch_shape, torch.Size((flow.features,)), validate_args=validate_args)
+
+    def expand(
+        self, batch_shape: Sequence[int], _instance: FlowDistribution | None = None
+    ) -> FlowDistribution:
+        """Return the same distribution with its batch shape expanded to ``batch_shape``."""
+        checked_instance: Any = self._get_checked_instance
+        new = checked_instance(FlowDistribution, _instance)
+        batch_shape = torch.Size(batch_shape)
+        new.flow, new.context = self.flow, self.context
+        if self.context is not None:
+            new.context = self.context.expand(*batch_shape, self.flow.context)
+        super(FlowDistribution, new).__init__(batch_shape, self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        result: FlowDistribution = new
+        return result
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log density of ``value`` [..., *batch_shape, features]."""
+        if self._validate_args:
+            self._validate_sample(value)
+        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
+        return self.flow.log_prob(value.expand(*shape, value.shape[-1]), self.context)
+
+    def rsample(
+        self, sample_shape: Sequence[int] = (), *, seed: int | Tensor | None = None
+    ) -> Tensor:
+        """Draw samples that carry gradients, [*sample_shape, *batch_shape, features]."""
+        return self._draw(sample_shape, seed)[0]
+
+    def rsample_and_log_prob(
+        self, sample_shape: Sequence[int] = (), *, seed: int | Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Draw samples and their log densities [*sample_shape, *batch_shape] in one pass."""
+        x, z, log_det = self._draw(sample_shape, seed)
+        return x, self.flow._log_prob(z, -log_det)
+
+    def sample(
+        self, sample_shape: Sequence[int] = (), *, seed: int | Tensor | None = None
+    ) -> Tensor:
+        """Draw samples without gradients, [*sample_shape, *batch_shape, features]."""
+        with torch.no_grad():
+            return self._draw(sample_shape, seed)[0]
+
+    def _draw(
+        self, sample_shape: Sequence[int], seed: int | Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        z = self.flow._base_noise((*sample_shape, *self.batch_shape), seed)
+        x, log_det = self.flow.transform.inverse(z, self.context)
+        return x, z, log_det

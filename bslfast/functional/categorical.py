@@ -1,0 +1,85 @@
+"""The log probability of classes, from logits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bslfast import reference
+from bslfast._native import categorical as native
+from bslfast.functional import _check
+from bslfast.functional._op import Op
+
+
+def categorical_log_prob(logits: Tensor, index: Tensor, *, reduction: str = "none") -> Tensor:
+    r"""Log probability of classes under categorical distributions with these logits, in nats.
+
+    .. math:: l_k - \log \sum_c e^{l_c}
+
+    The normalised logits are never stored.
+
+    Args:
+        logits: unnormalised log probabilities, [..., classes]. -inf excludes a class.
+        index: classes from 0 on, int64 [...]; broadcasts with the shape of ``logits`` without its
+            last dimension.
+        reduction: ``"none"`` one value per index, ``"sum"`` one sum. Never an average.
+
+    Returns:
+        The log probabilities, of the shape of ``index``, or a scalar. The gradient reaches
+        ``logits``.
+
+    Raises:
+        TypeError: logits not a tensor of float32 or float64, index not one of int64.
+        ValueError: shapes do not broadcast, devices differ, an unknown reduction, or an index
+            that is not a class (that in eager mode on the CPU; elsewhere the result is NaN).
+
+    Source: Bishop, "Pattern Recognition and Machine Learning" (2006), section 4.3.4.
+
+    >>> import torch, bslfast.functional as BF
+    >>> BF.categorical_log_prob(torch.tensor([[0.0, 0.0], [0.0, -1.0]]), torch.tensor([1, 0]))
+    tensor([-0.6931, -0.3133])
+    """
+    logits = _check.tensor("logits", logits)
+    if logits.dim() == 0:
+        raise ValueError("logits: expected shape [..., classes], got []")
+    _check_index(index, logits)
+    _check.choice("reduction", reduction, ("none", "sum"))
+    log_prob: Tensor = _categorical_log_prob(logits, index, reduction)
+    return log_prob
+
+
+def _check_index(index: Tensor, logits: Tensor) -> None:
+    if not isinstance(index, Tensor):
+        raise TypeError(
+            f"index: expected a torch.Tensor of dtype int64, got {type(index).__name__}"
+        )
+    if index.dtype != torch.int64:
+        raise TypeError(
+            f"index: expected dtype int64, got {str(index.dtype).removeprefix('torch.')}"
+        )
+    if index.device != logits.device:
+        raise ValueError(
+            f"index: expected the device of logits, {logits.device}, got {index.device}"
+        )
+    rows = logits.shape[:-1]
+    if index.shape != rows:
+        try:
+            torch.broadcast_shapes(rows, index.shape)
+        except RuntimeError:
+            raise ValueError(
+                f"index: expected a shape that broadcasts with {list(rows)}, that of logits "
+                f"without the classes, got {list(index.shape)}"
+            ) from None
+
+
+def _reference(logits: Tensor, index: Tensor, reduction: str) -> Tensor:
+    return reference.categorical_log_prob(logits, index, reduction=reduction)
+
+
+_categorical_log_prob = Op(
+    "categorical_log_prob(Tensor logits, Tensor index, str reduction) -> Tensor",
+    forward=native.forward,
+    backward=native.backward,
+    fake=native.allocate,
+    reference=_reference,
+)

@@ -1,0 +1,185 @@
+"""Pictures of flows in two dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from bslfast import _checks
+from bslfast.flows import Composite, Flow
+from bslfast.plots import _BLUE, _GREY, _ORANGE, _figure, _finish
+from bslfast.training import History
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["density", "learning_curves", "steps"]
+
+_GRID = 200  # points along each side of a density's picture
+_POINTS = 1500  # more hide each other
+_POINT_STYLE: dict[str, Any] = {"s": 3, "linewidths": 0, "alpha": 0.6}
+
+
+@torch.no_grad()
+def density(
+    data: Tensor,
+    samples: Tensor,
+    log_prob: Callable[[Tensor], Tensor],
+    title: str = "Data, samples and density",
+) -> Figure:
+    """Plot data, samples and the learned density side by side, in the same frame.
+
+    Args:
+        data: [n, 2].
+        samples: [m, 2], of the learned density.
+        log_prob: takes points [k, 2] and returns their log densities [k].
+        title: of the picture.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+    """
+    data, samples = _points("data", data), _points("samples", samples)
+    low, high = data.amin(0), data.amax(0)
+    low, high = low - 0.12 * (high - low), high + 0.12 * (high - low)
+    sides = [torch.linspace(low[i].item(), high[i].item(), _GRID) for i in range(2)]
+    grid = torch.cartesian_prod(*sides).to(data.dtype)
+    heights = log_prob(grid).cpu().double().exp().reshape(_GRID, _GRID).T
+    # Of what lies in the frame: 1 if nothing of the density is outside it.
+    cell = ((high - low) / (_GRID - 1)).prod().item()
+    extent = (low[0].item(), high[0].item(), low[1].item(), high[1].item())
+
+    figure = _figure(13, 4.3)
+    left, middle, right = figure.subplots(1, 3)
+    shown = (("data, held out", data, _BLUE), ("samples of the flow", samples, _ORANGE))
+    for axes, (name, points, colour) in zip((left, middle), shown, strict=True):
+        count = min(len(points), _POINTS)
+        x1, x2 = points[:count].T.tolist()
+        axes.scatter(x1, x2, color=colour, **_POINT_STYLE)
+        axes.set(title=f"{name} ({count})", xlim=extent[:2], ylim=extent[2:])
+    image = right.imshow(
+        heights.tolist(), origin="lower", extent=extent, aspect="auto", cmap="viridis",
+        interpolation="bilinear",
+    )  # fmt: skip
+    figure.colorbar(image, ax=right, label="probability density")
+    right.set(title=f"density; its integral over the frame is {heights.sum().item() * cell:.3f}")
+    for axes in (left, middle, right):
+        axes.set(xlabel="x1", ylabel="x2")
+    _finish(figure, title)
+    right.grid(visible=False)
+    return figure
+
+
+@torch.no_grad()
+def steps(
+    flow: Flow, data: Tensor, title: str = "The flow, step by step", *, seed: int = 0
+) -> Figure:
+    """Plot what each transform of a flow does: to data on their way to noise, and to noise back.
+
+    Points keep their colour on their way: that of their angle about the origin at its end, the
+    noise.
+
+    Args:
+        flow: of two features, without context.
+        data: [n, 2], as the flow takes them.
+        title: of the picture.
+        seed: of the noise.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+    """
+    if not isinstance(flow, Flow):
+        raise TypeError(f"flow: expected a bslfast.flows.Flow, got {_checks.describe(flow)}")
+    if flow.features != 2 or flow.context:
+        raise ValueError(
+            f"flow: expected one of 2 features without context, got {flow.features} features and "
+            f"{flow.context} context features"
+        )
+    _points("data", data)
+    x = data[:_POINTS]
+    z = torch.randn(
+        len(x), 2, generator=torch.Generator().manual_seed(_checks.integer("seed", seed, 0))
+    ).to(x)
+    transform = flow.transform
+    transforms: list[Any] = (
+        list(transform.transforms) if isinstance(transform, Composite) else [transform]
+    )
+    there, back = [x], [z]
+    for step in transforms:
+        there.append(step(there[-1])[0])
+    for step in reversed(transforms):
+        back.append(step.inverse(back[-1])[0])
+
+    columns = len(transforms) + 1
+    figure = _figure(max(6.0, 2.3 * columns), 5.6)
+    rows = figure.subplots(2, columns, squeeze=False)
+    ends = ("data", "noise")  # what a way leads from and to
+    for row, states, names, noise, label in (
+        (rows[0], there, ends, there[-1], "forward: data to noise"),
+        (rows[1], back, ends[::-1], z, "inverse: new noise to samples"),
+    ):
+        colours = torch.atan2(noise[:, 1], noise[:, 0]).tolist()
+        for index, (axes, state) in enumerate(zip(row, states, strict=True)):
+            name = names[0] if index == 0 else f"after {index}"
+            if index == columns - 1:
+                name += f": {names[1]}"
+            _cloud(axes, state, colours)
+            axes.set_title(name)
+        row[0].set_ylabel(label)
+    return _finish(figure, title)
+
+
+def learning_curves(
+    history: History, title: str = "Learning curves", *, offset: float = 0.0
+) -> Figure:
+    """Plot the negative log density of training and validation against the epoch.
+
+    Args:
+        history: from :func:`bslfast.training.fit` of a flow, with at least one epoch.
+        title: of the picture.
+        offset: added to every value: what scaling the data has taken off.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+    """
+    if not isinstance(history, History):
+        raise TypeError(
+            f"history: expected what training.fit returns, got {_checks.describe(history)}"
+        )
+    if not history.loss:
+        raise ValueError("history: expected at least one epoch, got none")
+    figure = _figure(6.4, 4)
+    axes = figure.add_subplot()
+    epochs = range(1, len(history.loss) + 1)
+    marker = "o" if len(epochs) < 8 else None
+    shown = [value + offset for value in history.loss]
+    axes.plot(epochs, shown, color=_BLUE, marker=marker, label="training")
+    if history.validation_log_likelihood:
+        validation = [offset - value for value in history.validation_log_likelihood]
+        axes.plot(epochs, validation, color=_ORANGE, marker=marker, label="validation")
+        shown += validation
+    axes.axvline(history.best_epoch, color=_GREY, ls=":", label=f"best epoch, {history.best_epoch}")
+    # The first epochs would flatten everything after them.
+    low, high = min(shown), torch.tensor(shown, dtype=torch.float64).quantile(0.95).item()
+    axes.set_ylim(low - 0.08 * (high - low) - 1e-9, high + 0.1 * (high - low) + 1e-9)
+    axes.set(xlabel="epoch", ylabel="-log density, nats per point")
+    axes.legend(framealpha=0.9, edgecolor="none")
+    return _finish(figure, title)
+
+
+def _points(name: str, value: Tensor) -> Tensor:
+    points = _checks.floating(name, value, 2, "[n, 2]")
+    if points.shape[1] != 2 or len(points) == 0:
+        raise ValueError(
+            f"{name}: expected at least one point, [n, 2], got {_checks.describe(value)}"
+        )
+    return points.detach().cpu()
+
+
+def _cloud(axes: Axes, points: Tensor, colours: list[float]) -> None:
+    x1, x2 = points.cpu().T.tolist()
+    axes.scatter(x1, x2, c=colours, cmap="hsv", **_POINT_STYLE)
+    axes.set(xlim=(-3.4, 3.4), ylim=(-3.4, 3.4), aspect="equal", xticks=(), yticks=())

@@ -1,0 +1,91 @@
+// The affine map y = x s + shift of coupling and autoregressive layers, and its inverse.
+//
+// The scale comes from its logarithm, so that the log-determinant is read off, never computed.
+#pragma once
+
+#include "core/math.h"
+#include "core/platform.h"
+
+namespace bsl {
+
+// With a raw parameter r: s = exp(2 tanh(r / 2)), exp(r), 2 sigmoid(r). Each is 1 at 0.
+enum class ScaleFn { tanh, exp, sigmoid };
+
+namespace {
+namespace affine {
+
+// 2 tanh(raw / 2) = -2 m / (2 + m) for raw < 0, with m = expm1(raw) in [-1, 0]: one exponential, of
+// full relative accuracy.
+template <typename T>
+BSL_HD T two_tanh_half(T raw) {
+  using R = math::Real<T>;
+  using Bits = typename R::Bits;
+  T c = -math::abs(raw);
+  c = c < R::expm1_min ? R::expm1_min : c;
+  const math::ExpReduction<T> reduced = math::exp_reduce(c);
+  const T r = reduced.r;
+  const T part = r + (r * r * math::exp_tail(r) + reduced.r_low);  // expm1(r)
+  const T power = math::from_bits(Bits(reduced.n + R::bias) << R::mantissa);
+  const T m = part * power + (power - T(1));
+  return math::with_sign(T(2) * math::abs(m) / (T(2) + m), raw);
+}
+
+// exp(x) for |x| <= 2, which needs no care for its range.
+template <typename T>
+BSL_HD T exp_of_bounded(T x) {
+  using R = math::Real<T>;
+  const math::ExpReduction<T> reduced = math::exp_reduce(x);
+  const T power = math::from_bits(typename R::Bits(reduced.n + R::bias) << R::mantissa);
+  return math::exp_of_reduced(reduced.r, reduced.r_low) * power;
+}
+
+// What a map multiplies by (s, or 1 / s for the inverse), and log s.
+template <typename T>
+struct Scale {
+  T factor, log;
+};
+
+template <ScaleFn F, bool kInverse, typename T>
+BSL_HD Scale<T> scale(T raw) {
+  if constexpr (F == ScaleFn::sigmoid) {
+    constexpr T log_2 = T(0.6931471805599453);
+    return {kInverse ? T(0.5) + T(0.5) * math::exp(-raw) : T(2) * math::sigmoid(raw),
+            log_2 - math::softplus(-raw)};
+  }
+  if constexpr (F == ScaleFn::tanh) {
+    const T log = two_tanh_half(raw);
+    return {exp_of_bounded(kInverse ? -log : log), log};
+  }
+  return {math::exp(kInverse ? -raw : raw), raw};
+}
+
+// d log s / d raw.
+template <ScaleFn F, typename T>
+BSL_HD T log_grad(T raw, T log) {
+  if constexpr (F == ScaleFn::exp) return T(1);
+  if constexpr (F == ScaleFn::tanh) return T(1) - T(0.25) * log * log;
+  return math::sigmoid(-raw);
+}
+
+template <bool kInverse, typename T>
+BSL_HD T map(T x, T shift, T factor) {
+  return kInverse ? (x - shift) * factor : x * factor + shift;
+}
+
+template <typename T>
+struct Gradients {
+  T x, shift, raw;
+};
+
+template <ScaleFn F, bool kInverse, typename T>
+BSL_HD Gradients<T> gradients(T x, T shift, T raw, T grad_y, T grad_log_det) {
+  const Scale<T> s = scale<F, kInverse>(raw);
+  const T through = grad_y * s.factor;
+  const T by_log = through * (kInverse ? x - shift : x) + grad_log_det;
+  const T by_raw = by_log * log_grad<F>(raw, s.log);
+  return {through, kInverse ? -through : grad_y, kInverse ? -by_raw : by_raw};
+}
+
+}  // namespace affine
+}  // namespace
+}  // namespace bsl

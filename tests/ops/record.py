@@ -1,0 +1,347 @@
+"""What the tests must know about an op: the record from which functional/test_ops.py makes all.
+
+A record names the op and says how to make inputs for it. Everything else has defaults: the function
+is ``bslfast.functional.<name>``, the oracle ``bslfast.reference.<name>``, all tensor arguments are
+differentiable, nothing but the arguments (and the seed) is saved for backward.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import bslfast
+from bslfast._native import _cpu
+from bslfast.reference import noise
+
+Shape = tuple[int, ...]
+Results = tuple[Tensor, ...]
+SEED = 0x0123456789ABCDEF
+
+
+class Draw:
+    """Reproducible inputs of one dtype."""
+
+    def __init__(self, dtype: torch.dtype, seed: int = 0) -> None:
+        self.dtype = dtype
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def normal(self, shape: Sequence[int], mean: float = 0.0, std: float = 1.0) -> Tensor:
+        values = torch.randn(tuple(shape), dtype=torch.float64, generator=self._generator)
+        return (mean + std * values).to(self.dtype)
+
+    def uniform(self, shape: Sequence[int], low: float = 0.0, high: float = 1.0) -> Tensor:
+        values = torch.rand(tuple(shape), dtype=torch.float64, generator=self._generator)
+        return (low + (high - low) * values).to(self.dtype)
+
+
+@dataclass(frozen=True)
+class Call:
+    """Arguments of one call: tensors, in the order of the signature, and everything else."""
+
+    tensors: dict[str, Tensor]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Call:
+        return replace(self, tensors={k: function(t) for k, t in self.tensors.items()})
+
+    def but(self, **tensors: Tensor) -> Call:
+        return replace(self, tensors={**self.tensors, **tensors})
+
+    def options_but(self, **options: Any) -> Call:
+        return replace(self, options={**self.options, **options})
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to call an op (a parametrization, a reduction, what is broadcast)."""
+
+    inputs: Callable[[Draw, Shape], Call]
+    min_dims: int = 0
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Bounds in units of the dtype's eps, see :func:`assert_close`."""
+
+    value: float
+    gradient: float
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """Inputs at the end of the range. What is None must be as the float64 reference says.
+
+    Where an argument is not finite the loss has no gradient: ``no_gradient`` lists elements for
+    which any is right.
+    """
+
+    name: str
+    tensors: Mapping[str, Sequence[float]]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    results: Sequence[Sequence[float] | None] | None = None
+    gradients: Mapping[str, Sequence[float]] | None = None
+    no_gradient: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Error:
+    """Arguments that replace good ones, and how the op must refuse them."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    exception: type[Exception]
+    match: str
+
+
+@dataclass(frozen=True)
+class OpRecord:
+    name: str
+    variants: Mapping[str, Variant]
+    tolerance: Mapping[torch.dtype, Tolerance]
+    #: Takes ``seed`` and ``stream``.
+    random: bool = False
+    not_differentiable: frozenset[str] = frozenset()
+    #: Arguments that some variants want in a finite range: infinities are errors there.
+    bounded: frozenset[str] = frozenset()
+    extremes: Sequence[Extreme] = ()
+    errors: Sequence[Error] = ()
+    #: Bytes saved for backward, if not those of the tensor arguments and the seed.
+    saved_bytes: Callable[[Call, Results], int] | None = None
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        return getattr(bslfast.functional, self.name)
+
+    @property
+    def reference(self) -> Callable[..., Any]:
+        return getattr(bslfast.reference, self.name)
+
+    def prepared(self, call: Call) -> Call:
+        """With what ``function`` would otherwise compute by torch before it calls the op."""
+        return call
+
+    def differentiable(self, call: Call) -> list[str]:
+        return [name for name in call.tensors if name not in self.not_differentiable]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A record and one of its variants: what tests are parametrised over."""
+
+    record: OpRecord
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.record.name}-{self.name}"
+
+    @property
+    def min_dims(self) -> int:
+        return self.record.variants[self.name].min_dims
+
+    def call(self, dtype: torch.dtype, shape: Shape, seed: int = 0) -> Call:
+        """Inputs; the op's own seed is an int, the same in every call."""
+        call = self.record.variants[self.name].inputs(Draw(dtype, seed), shape)
+        return call.options_but(seed=SEED) if self.record.random else call
+
+
+# --- running an op --------------------------------------------------------------------------------
+
+
+def as_tuple(results: Any) -> Results:
+    return (results,) if isinstance(results, Tensor) else tuple(results)
+
+
+def run(function: Callable[..., Any], call: Call) -> Results:
+    return as_tuple(function(**call.tensors, **call.options))
+
+
+def positional(function: Callable[..., Any], call: Call) -> Callable[..., Results]:
+    """The op as a function of its tensors alone, as torch.func and torch.compile want it."""
+    names, options = list(call.tensors), call.options
+
+    def on_tensors(*tensors: Tensor) -> Results:
+        return as_tuple(function(**dict(zip(names, tensors, strict=True)), **options))
+
+    return on_tensors
+
+
+def leaves(call: Call, names: Sequence[str]) -> Call:
+    """The same call on fresh leaves, of which ``names`` require a gradient."""
+    return replace(
+        call, tensors={k: t.detach().requires_grad_(k in names) for k, t in call.tensors.items()}
+    )
+
+
+def weights(results: Sequence[Tensor]) -> list[Tensor]:
+    """Incoming gradients of order 1: no random numbers, so that every transform may make them."""
+    return [
+        (torch.arange(r.numel(), dtype=torch.float64, device=r.device) * 1.7 + 1)
+        .cos()
+        .reshape(r.shape)
+        .to(r.dtype)
+        for r in results
+    ]
+
+
+def run_with_gradients(
+    function: Callable[..., Any],
+    call: Call,
+    names: Sequence[str],
+    grads: Sequence[Tensor] | None = None,
+) -> tuple[Results, dict[str, Tensor | None]]:
+    """Results, and the gradients of ``names`` for the incoming ``grads`` (default: weights)."""
+    call = leaves(call, names)
+    results = run(function, call)
+    given = weights(results) if grads is None else grads
+    pairs = [(r, g) for r, g in zip(results, given, strict=True) if r.requires_grad]
+    found = torch.autograd.grad(
+        [r for r, _ in pairs],
+        [call.tensors[k] for k in names],
+        [g for _, g in pairs],
+        allow_unused=True,
+    )
+    return tuple(r.detach() for r in results), dict(zip(names, found, strict=True))
+
+
+# --- the oracle -----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def noise_of(dtype: torch.dtype) -> Iterator[None]:
+    """Inside, the reference draws the noise of ``dtype`` also for float64 arguments."""
+    patched = []
+    for kind in (noise.normal, noise.uniform):
+
+        def other(
+            shape: Sequence[int],
+            seed: Any,
+            stream: int = 0,
+            dtype_: torch.dtype = torch.float32,
+            device: Any = None,
+            *,
+            kind: Callable[..., Tensor] = kind,
+            **more: Any,
+        ) -> Tensor:
+            wanted = more.pop("dtype", dtype_)
+            return kind(shape, seed, stream, dtype, device, **more).to(wanted)
+
+        for name, module in list(sys.modules.items()):
+            if name.startswith("bslfast.reference"):
+                for attribute, value in list(vars(module).items()):
+                    if value is kind:
+                        setattr(module, attribute, other)
+                        patched.append((module, attribute, kind))
+    try:
+        yield
+    finally:
+        for module, attribute, kind in patched:
+            setattr(module, attribute, kind)
+
+
+def expected_results(record: OpRecord, call: Call) -> Results:
+    """The float64 reference on the very values (and noise) of a call in any dtype."""
+    dtype = next(iter(call.tensors.values())).dtype
+    with noise_of(dtype), torch.no_grad():
+        return run(record.reference, call.map(Tensor.double))
+
+
+def expected_with_gradients(
+    record: OpRecord, call: Call, names: Sequence[str]
+) -> tuple[Results, dict[str, Tensor | None]]:
+    dtype = next(iter(call.tensors.values())).dtype
+    with noise_of(dtype):
+        double = leaves(call.map(Tensor.double), names)
+        results = run(record.reference, double)
+        given = [w.double() for w in weights([r.to(dtype) for r in results])]
+        return run_with_gradients(record.reference, double, names, given)
+
+
+def assert_close(
+    actual: Tensor,
+    expected: Tensor,
+    units: float,
+    *,
+    elements: int | None = None,
+    label: str = "",
+) -> None:
+    """Within ``units`` eps of the numbers that went in; NaN and inf where the oracle has them.
+
+    An element is the sum of terms, some of which cancel. Their size is taken to be that of the
+    element or, if more, of a typical one (the root mean square), and at least 1 for each term, of
+    which there are ``elements`` divided by the number of results. Without ``elements``: one term,
+    and elements that have nothing to do with each other.
+    """
+    assert actual.shape == expected.shape, (
+        f"{label}: shape {tuple(actual.shape)}, not {tuple(expected.shape)}"
+    )
+    if actual.numel() == 0:
+        return
+    size = torch.ones((), dtype=torch.float64)
+    if elements is not None:
+        finite = expected[expected.isfinite()]
+        typical = finite.square().mean().sqrt() if finite.numel() else size
+        size = typical.clamp(min=math.sqrt(max(1, elements / actual.numel())))
+    rounded = expected.to(actual.dtype).double()  # also overflows as the dtype does
+    error = (actual.double() - expected).abs() / (expected.abs() + size)
+    found = torch.nan_to_num(error / torch.finfo(actual.dtype).eps, math.inf, math.inf)
+    same = (actual.double() == rounded) | (actual.isnan() & rounded.isnan())
+    found = torch.where(same, 0.0, found)
+    worst = int(found.argmax())
+    assert found.max() <= units, (
+        f"{label}: {found.max():.3g} eps, bound {units}; element {worst}: "
+        f"{actual.reshape(-1)[worst].item()!r}, expected {rounded.reshape(-1)[worst].item()!r}"
+    )
+
+
+def assert_same(actual: Sequence[Tensor], expected: Sequence[Tensor], label: str = "") -> None:
+    """Equal to the last bit, dtype and shape included; NaN equals NaN."""
+    assert len(actual) == len(expected)
+    for i, (a, e) in enumerate(zip(actual, expected, strict=True)):
+        torch.testing.assert_close(
+            a, e, rtol=0, atol=0, equal_nan=True, msg=lambda m, i=i: f"{label} [{i}]: {m}"
+        )
+
+
+def assert_same_gradients(
+    actual: Mapping[str, Tensor | None], expected: Mapping[str, Tensor | None], label: str = ""
+) -> None:
+    """Likewise; that no gradient arrived is the same as zero."""
+    assert actual.keys() == expected.keys()
+    for name, grad in actual.items():
+        other = expected[name]
+        if grad is None or other is None:
+            for g in (grad, other):
+                assert g is None or not g.any(), f"{label} {name}: {grad}, expected {other}"
+        else:
+            assert_same([grad], [other], f"{label} gradient of {name}")
+
+
+# --- circumstances --------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def isa(level: str) -> Iterator[None]:
+    before = _cpu.isa()
+    _cpu.set_isa(level)
+    try:
+        yield
+    finally:
+        _cpu.set_isa(before)
+
+
+@contextlib.contextmanager
+def threads(n: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

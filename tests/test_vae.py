@@ -1,0 +1,356 @@
+"""Variational autoencoders: bounds, exact cases, gradients, the ways torch may use a module."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bslfast
+from bslfast.vae import (
+    VAE,
+    Autoencoder,
+    conv_decoder,
+    conv_encoder,
+    mlp_decoder,
+    mlp_encoder,
+)
+
+SHAPE = (1, 8, 8)
+
+
+def binary(n: int = 6, shape: tuple[int, ...] = SHAPE) -> Tensor:
+    return (torch.rand(n, *shape) > 0.5).float()
+
+
+def mlp(**options: object) -> VAE:
+    channels = 2 if options.get("scale") == "decoder" else 1
+    return VAE(mlp_encoder(SHAPE, 2, (16,)), mlp_decoder(2, (channels, 8, 8), (16,)), **options)  # type: ignore[arg-type]
+
+
+def conv() -> VAE:
+    return VAE(conv_encoder(SHAPE, 3, (4, 8), (1, 2)), conv_decoder(3, SHAPE, (8, 4), (2, 1)))
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+class Affine(nn.Module):
+    """A linear map, with further outputs that are the same for all inputs."""
+
+    def __init__(self, matrix: Tensor, shift: Tensor, constant: Tensor | None = None) -> None:
+        super().__init__()
+        self.matrix, self.shift = nn.Parameter(matrix), nn.Parameter(shift)
+        self.constant = constant
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x @ self.matrix.T + self.shift
+        if self.constant is None:
+            return y
+        return torch.cat([y, self.constant.expand(len(x), -1)], dim=1)
+
+
+def linear_gaussian() -> tuple[VAE, Tensor, Tensor]:
+    """x = W z + b + s e with orthogonal columns of W, its exact posterior, and log p(x)."""
+    torch.manual_seed(1)
+    d, latent, scale = 5, 2, 0.7
+    basis = torch.linalg.qr(torch.randn(d, d, dtype=torch.float64)).Q[:, :latent]
+    w = basis * torch.tensor([1.5, 0.4], dtype=torch.float64)
+    b = torch.randn(d, dtype=torch.float64)
+    precision = 1 + (w * w).sum(0) / scale**2  # of the posterior, whose dimensions are independent
+    gain = (w / scale**2 / precision).T
+    decoder = Affine(w, b)
+    encoder = Affine(gain, -gain @ b, -precision.log())
+    x = torch.randn(40, latent, dtype=torch.float64) @ w.T + b
+    x = x + scale * torch.randn_like(x)
+    covariance = w @ w.T + scale**2 * torch.eye(d, dtype=torch.float64)
+    exact = torch.distributions.MultivariateNormal(b, covariance).log_prob(x)
+    return VAE(encoder, decoder, likelihood="normal", scale=scale), x, exact
+
+
+def test_exact_posterior_makes_the_bound_exact() -> None:
+    """Each importance weight is p(x) itself; the ELBO is so on average."""
+    vae, x, exact = linear_gaussian()
+    with torch.no_grad():
+        torch.testing.assert_close(vae.log_marginal(x, 3), exact, rtol=1e-12, atol=1e-12)
+        elbo = vae.elbo(x, 20_000, seed=0)
+    # The noise of the average; its variance follows from that of a quadratic form in normals.
+    assert (elbo - exact).abs().max() < 0.05
+
+
+def test_log_marginal_converges_with_a_poor_posterior() -> None:
+    vae, x, exact = linear_gaussian()
+    assert isinstance(vae.encoder, Affine)
+    vae.encoder.constant = torch.zeros(2, dtype=torch.float64)  # wider than the posterior
+    with torch.no_grad():
+        elbo = vae.elbo(x, 2000, seed=0)
+        few = vae.log_marginal(x, 5, seed=0)
+        many = vae.log_marginal(x, 20_000, seed=0)
+    assert (elbo < exact - 0.1).all()
+    assert elbo.mean() < few.mean() < many.mean()
+    assert (many - exact).abs().max() < 0.1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        mlp,
+        conv,
+        lambda: mlp(likelihood="normal"),
+        lambda: mlp(likelihood="normal", scale=0.3),
+        lambda: mlp(likelihood="normal", scale="decoder"),
+    ],
+)
+def test_the_bound_lies_below_the_log_likelihood(make: Callable[[], VAE]) -> None:
+    vae, x = make().eval(), binary()
+    with torch.no_grad():
+        elbo, marginal = vae.elbo(x, 500, seed=0), vae.log_marginal(x, 500, seed=1)
+    assert elbo.shape == marginal.shape == (6,)
+    assert (elbo < marginal).all()
+
+
+@pytest.mark.parametrize("scale", ["learned", 0.5, "decoder"])
+@pytest.mark.parametrize("likelihood", ["bernoulli", "normal"])
+def test_terms_are_those_of_torch_distributions(likelihood: str, scale: float | str) -> None:
+    if likelihood == "bernoulli":
+        if scale != "learned":
+            pytest.skip("it has no scale")
+        vae = mlp()
+    else:
+        vae = mlp(likelihood="normal", scale=scale)
+    x = torch.rand(6, *SHAPE)
+    mu, log_var = vae.encode(x)
+    z = bslfast.functional.normal_rsample(
+        mu, log_var, parametrization="log_var", sample_shape=(3,), seed=5
+    )
+    log_likelihood, kl = vae.terms(x, 3, seed=5)
+    prior = torch.distributions.Normal(torch.zeros(2), 1.0)
+    posterior = torch.distributions.Normal(mu, torch.exp(0.5 * log_var))
+    expected_kl = torch.distributions.kl_divergence(posterior, prior).sum(-1)
+    torch.testing.assert_close(kl, expected_kl)
+    each = []
+    for codes in z:
+        outputs = vae.decoder(codes)
+        if likelihood == "bernoulli":
+            p = torch.distributions.ContinuousBernoulli(logits=outputs)
+            # The same without the constant that makes it a density of grey values.
+            found = p.log_prob(x) - p._cont_bern_log_norm()
+        elif scale == "decoder":
+            loc, log_variance = outputs.chunk(2, dim=1)
+            found = torch.distributions.Normal(loc, (0.5 * log_variance).exp()).log_prob(x)
+        else:
+            width = vae.log_scale.exp() if scale == "learned" else scale
+            found = torch.distributions.Normal(outputs, width).log_prob(x)
+        each.append(found.flatten(1).sum(1))
+    torch.testing.assert_close(log_likelihood, torch.stack(each).mean(0), rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(vae.elbo(x, 3, seed=5), log_likelihood - kl)
+
+
+def test_beta_weighs_the_divergence() -> None:
+    vae, x = mlp(beta=4.0), binary()
+    log_likelihood, kl = vae.terms(x, seed=0)
+    torch.testing.assert_close(vae.elbo(x, seed=0), log_likelihood - 4 * kl)
+
+
+def test_log_marginal_does_not_depend_on_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Held all at once or code by code, the estimate is of the same number."""
+    vae, x = mlp(), binary()
+    seen: list[int] = []
+    vae.decoder.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    with torch.no_grad():
+        whole = vae.log_marginal(x, 1000, seed=0)
+        assert seen == [6000]
+        monkeypatch.setattr(bslfast.vae, "_HELD_OUTPUTS", 300 * x.numel())
+        parts = vae.log_marginal(x, 1000, seed=0)
+        assert seen[1:] == [1800, 1800, 1800, 600]
+    torch.testing.assert_close(parts, whole, rtol=0, atol=0.5)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "normal"])
+def test_reference_gives_the_same_numbers(likelihood: str) -> None:
+    """And the same gradients, for the same seed."""
+    vae, x = mlp(likelihood=likelihood), torch.rand(6, *SHAPE)
+
+    def run() -> list[Tensor]:
+        elbo = vae.elbo(x, 2, seed=3)
+        grads = torch.autograd.grad(elbo.sum(), list(vae.parameters()))
+        return [elbo.detach(), vae.log_marginal(x, 7, seed=3).detach(), *grads]
+
+    fast = run()
+    with bslfast.functional.use_reference():
+        plain = run()
+    for a, b in zip(fast, plain, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_of_importance_weights() -> None:
+    vae, x = mlp(), binary()
+    vae.log_marginal(x, 5, seed=0).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in vae.parameters())
+
+
+def test_training_improves_the_bound() -> None:
+    torch.manual_seed(0)
+    vae, x = mlp(), binary(4).repeat(8, 1, 1, 1)
+    optimizer = torch.optim.Adam(vae.parameters(), lr=0.01)
+    before = vae(x).mean().item()
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss = -vae(x).mean()
+        loss.backward()
+        optimizer.step()
+    assert vae(x).mean().item() > before + 20
+
+
+# --- the other methods ----------------------------------------------------------------------------
+
+
+def test_shapes_and_ranges() -> None:
+    for vae in (mlp(), conv()):
+        x = binary()
+        mu, log_var = vae.encode(x)
+        assert mu.shape == log_var.shape == (6, vae.latent)
+        for images in (vae.reconstruct(x), vae.sample(6), vae.decode(mu)):
+            assert images.shape == x.shape
+            assert 0 <= images.min() <= images.max() <= 1
+        assert vae(x).shape == (6,)
+        assert vae.elbo(x, 3).shape == (6,)
+
+
+def test_empty_batches() -> None:
+    vae = mlp()
+    assert vae.elbo(binary(0)).shape == (0,)
+    assert vae.log_marginal(binary(0), 3).shape == (0,)
+
+
+def test_seeds_and_manual_seed() -> None:
+    vae, x = mlp(), binary()
+    assert torch.equal(vae.elbo(x, seed=1), vae.elbo(x, seed=1))
+    assert not torch.equal(vae.elbo(x, seed=1), vae.elbo(x, seed=2))
+    assert torch.equal(vae.sample(3, seed=1), vae.sample(3, seed=1))
+    assert not torch.equal(vae.sample(3, seed=1), vae.sample(3, seed=2))
+    torch.manual_seed(1)
+    first = vae(x)
+    torch.manual_seed(1)
+    assert torch.equal(vae(x), first)
+
+
+def test_autoencoder_is_the_vae_without_noise() -> None:
+    encoder, decoder = (
+        mlp_encoder(SHAPE, 2, (16,), deterministic=True),
+        mlp_decoder(2, SHAPE, (16,)),
+    )
+    model, x = Autoencoder(encoder, decoder), binary()
+    assert model.encode(x).shape == (6, 2)
+    torch.testing.assert_close(model.reconstruct(x), decoder(encoder(x)).sigmoid())
+    expected = torch.distributions.Bernoulli(logits=decoder(encoder(x))).log_prob(x)
+    torch.testing.assert_close(model(x), expected.flatten(1).sum(1))
+    model(x).sum().backward()
+
+
+def test_float64() -> None:
+    vae, x = conv().double(), binary().double()
+    assert vae.elbo(x, 2).dtype == vae.log_marginal(x, 2).dtype == torch.float64
+
+
+# --- the ways torch may use a module --------------------------------------------------------------
+
+
+def test_copies_pickles_and_state_dicts() -> None:
+    vae, x = mlp(likelihood="normal", beta=0.5), binary()
+    vae(x).sum().backward()
+    expected = vae.elbo(x, seed=0)
+    fresh = mlp(likelihood="normal", beta=0.5)
+    fresh.load_state_dict(vae.state_dict())
+    for other in (copy.deepcopy(vae), pickle.loads(pickle.dumps(vae)), fresh):
+        assert torch.equal(other.elbo(x, seed=0), expected)
+        assert other.sample(2).shape == (2, *SHAPE)
+
+
+def test_compile() -> None:
+    """One graph, forward and backward, the numbers of eager mode."""
+    vae, x = mlp(), binary()
+    expected = vae.elbo(x, seed=0)
+    expected_grads = torch.autograd.grad(expected.sum(), list(vae.parameters()))
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x: vae.elbo(x, seed=0), fullgraph=True, backend="aot_eager")
+    actual = compiled(x)
+    torch.testing.assert_close(actual, expected)
+    for a, e in zip(
+        torch.autograd.grad(actual.sum(), list(vae.parameters())), expected_grads, strict=True
+    ):
+        torch.testing.assert_close(a, e)
+    assert torch.compile(vae, backend="aot_eager")(x).shape == (6,)
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+
+class Fixed(nn.Module):
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros(self.shape)
+
+
+@pytest.mark.parametrize(
+    ("call", "exception", "match"),
+    [
+        (lambda v: v(torch.zeros(6, *SHAPE, dtype=torch.int64)), TypeError, r"^x: .*int64"),
+        (lambda v: v([0.0]), TypeError, r"^x: expected .* got a list"),
+        (lambda v: v(torch.zeros(6)), ValueError, r"^x: expected shape \[batch, \.\.\.\]"),
+        (lambda v: v(2 * torch.ones(6, *SHAPE)), ValueError, r"^x: .*\[0, 1\].* got 2 to 2"),
+        (lambda v: v(-torch.ones(6, *SHAPE)), ValueError, r"^x: .*\[0, 1\].* got -1 to -1"),
+        (lambda v: v(torch.full((6, *SHAPE), math.nan)), ValueError, r"^x: .* got nan to nan"),
+        (lambda v: v.elbo(binary(), 0), ValueError, r"^n_samples: .* got 0"),
+        (lambda v: v.elbo(binary(), 2.0), TypeError, r"^n_samples: .* got 2\.0"),
+        (lambda v: v.log_marginal(binary(), 0), ValueError, r"^n_samples: .* got 0"),
+        (lambda v: v.elbo(binary(), seed=0.5), TypeError, r"^seed: .* got 0\.5"),
+        (lambda v: v.sample(0), ValueError, r"^n: .* got 0"),
+        (lambda v: v.sample(2), ValueError, r"^latent: .* got None"),
+        (lambda v: v.decode(torch.zeros(2)), ValueError, r"^z: .*\[batch, latent\]"),
+        (lambda v: VAE(Fixed(6, 3), v.decoder)(binary()), ValueError, r"^encoder: .*even.*, 3\)"),
+        (lambda v: VAE(Fixed(6, 2, 2), v.decoder)(binary()), ValueError, r"^encoder: .*, 2, 2\)"),
+        (lambda v: VAE(Fixed(5, 4), v.decoder)(binary()), ValueError, r"^encoder: .*\(5, 4\)"),
+        (lambda v: VAE(v.encoder, v.decoder, latent=3)(binary()), ValueError,
+         r"^encoder: expected an output of shape \(6, 6\) for 3 latent .* got \(6, 4\)"),
+        (lambda v: VAE(v.encoder, Fixed(6, 1, 8, 7))(binary()), ValueError,
+         r"^decoder: expected outputs of shape \(6, 1, 8, 8\) .*\(6, 1, 8, 7\)"),
+        (lambda v: VAE(v.encoder, Fixed(6, 64))(binary()), ValueError, r"^decoder: .*\(6, 64\)"),
+        (lambda v: VAE(v.encoder, v.decoder, likelihood="normal", scale="decoder")(binary()),
+         ValueError, r"^decoder: .* dimension 1, an even number.*\(6, 1, 8, 8\)"),
+        (lambda v: VAE(len, v.decoder), TypeError, r"^encoder: expected a torch.nn.Module"),
+        (lambda v: VAE(v.encoder, None), TypeError, r"^decoder: expected a torch.nn.Module"),
+        (lambda v: VAE(v.encoder, v.decoder, likelihood="poisson"), ValueError,
+         r"^likelihood: expected one of bernoulli, normal, got 'poisson'"),
+        (lambda v: VAE(v.encoder, v.decoder, likelihood="normal", scale=0.0), ValueError,
+         r"^scale: .* got 0\.0"),
+        (lambda v: VAE(v.encoder, v.decoder, likelihood="normal", scale="fixed"), ValueError,
+         r"^scale: expected one of learned, decoder, got 'fixed'"),
+        (lambda v: VAE(v.encoder, v.decoder, scale=1.0), ValueError, r"^scale: .* got 1\.0"),
+        (lambda v: VAE(v.encoder, v.decoder, beta=-1.0), ValueError, r"^beta: .* got -1\.0"),
+        (lambda v: VAE(v.encoder, v.decoder, latent=0), ValueError, r"^latent: .* got 0"),
+        (lambda v: mlp_encoder((), 2), TypeError, r"^shape: "),
+        (lambda v: mlp_encoder((8,), 0), ValueError, r"^latent: .* got 0"),
+        (lambda v: mlp_encoder((8,), 2, (0,)), ValueError, r"^hidden: .* got 0"),
+        (lambda v: mlp_decoder(2, (8,), 16), TypeError, r"^hidden: .* got 16"),
+        (lambda v: conv_encoder((8, 8), 2), ValueError, r"^shape: .*\(8, 8\)"),
+        (lambda v: conv_encoder((1, 10, 10), 2), ValueError, r"^shape: .* multiples of 4"),
+        (lambda v: conv_encoder(SHAPE, 2, (4, 8)), ValueError, r"^strides: .* 2, got 4"),
+        (lambda v: conv_decoder(2, SHAPE, ()), ValueError, r"^channels: .* got none"),
+    ],
+)  # fmt: skip
+def test_refuses(call: Callable[[VAE], object], exception: type[Exception], match: str) -> None:
+    with pytest.raises(exception, match=match):
+        call(mlp())
+
+
+def test_values_of_x_are_free_for_the_normal_likelihood() -> None:
+    assert mlp(likelihood="normal")(5 * torch.randn(6, *SHAPE)).isfinite().all()
