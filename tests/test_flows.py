@@ -294,7 +294,9 @@ def test_seeds() -> None:
 
 @kinds
 @pytest.mark.parametrize("c", [0, CONTEXT])
-def test_distribution(kind: str, c: int) -> None:
+def test_distribution(kind: str, c: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # torch.compile, once used anywhere, turns the default off for the process.
+    monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", True)
     flow = flow_of(kind, 2, c)
     context = torch.randn(4, c, **DOUBLE) if c else None
     distribution = flow.distribution(context)

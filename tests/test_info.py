@@ -63,6 +63,6 @@ def test_import_leaves_heavy_modules_alone(tmp_path: Path) -> None:
 
 def test_stub_names_what_the_extension_has() -> None:
     stub = Path(inspect.getfile(bslfast)).parent / "_native" / "_cpu.pyi"
-    declared = set(re.findall(r"^def (\w+)", stub.read_text(), re.MULTILINE))
+    declared = set(re.findall(r"^(?:def )?(\w+)[(:]", stub.read_text(), re.MULTILINE))
     assert declared == {name for name in dir(_cpu) if not name.startswith("__")}
     assert (stub.parent.parent / "py.typed").exists()

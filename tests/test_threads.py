@@ -230,7 +230,7 @@ for worker in workers:
     )
 
 
-def test_instruction_set_by_environment() -> None:
+def test_instruction_set_by_environment(tmp_path: Path) -> None:
     """BSLFAST_ISA chooses the kernels, in the process that it is set for."""
     for level in _cpu.isa_levels():
         code = "from bslfast._native import _cpu; print(_cpu.isa())"
@@ -238,6 +238,7 @@ def test_instruction_set_by_environment() -> None:
         output = subprocess.run(
             [sys.executable, "-c", code],
             env=env,
+            cwd=tmp_path,  # not the clone's root, whose sources would hide the installed package
             capture_output=True,
             text=True,
             check=True,
@@ -248,6 +249,7 @@ def test_instruction_set_by_environment() -> None:
     result = subprocess.run(
         [sys.executable, "-c", "import bslfast"],
         env=env,
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=TIME_LIMIT,

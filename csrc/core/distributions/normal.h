@@ -67,7 +67,9 @@ BSL_HD Ratio<T> ratio(T raw, T scale, const Prior<T>& prior) {
     return {math::expm1(T(2) * log_t), log_t};
   }
   const T t = scale * prior.inv_scale;
-  const T log_t = math::log(t);
+  // t may lose digits to underflow where the scale has them all.
+  const bool tiny = t < math::Real<T>::min_normal;
+  const T log_t = math::log(tiny ? scale : t) - (tiny ? prior.log_scale : T(0));
   const bool tail = P == Parametrization::softplus && raw < kSoftplusTail<T>;
   return {(t - T(1)) * (t + T(1)), tail ? raw - prior.log_scale : log_t};
 }
