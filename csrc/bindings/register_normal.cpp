@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "bindings/operands.h"
+#include "cpu/memory.h"
 #include "cpu/normal.h"
 
 namespace py = pybind11;
@@ -41,6 +42,7 @@ bool normal_forward(bool is_double, const std::vector<int64_t>& sizes, PyOperand
   a.partials = a.plan.n_partials() > 0 ? partials.get() : nullptr;
   {
     py::gil_scoped_release release;
+    expect_writes(a.sample, n_samples * a.shape.numel * (is_double ? 8 : 4));
     (is_double ? BSL_SELECT(normal_kernels).forward_double
                : BSL_SELECT(normal_kernels).forward_float)(a);
   }
@@ -75,6 +77,9 @@ void normal_backward(bool is_double, const std::vector<int64_t>& sizes, PyOperan
   a.grad_prior_scale = pointer(grad_prior_scale);
   a.plan = ChunkPlan(a.shape.numel, 1, Reduction::none);
   py::gil_scoped_release release;
+  for (void* grad : {a.grad_loc, a.grad_raw_scale, a.grad_prior_loc, a.grad_prior_scale}) {
+    expect_writes(grad, a.shape.numel * (is_double ? 8 : 4));
+  }
   (is_double ? BSL_SELECT(normal_kernels).backward_double
              : BSL_SELECT(normal_kernels).backward_float)(a);
 }
