@@ -25,7 +25,7 @@ def noise_uniform(
 ) -> None: ...
 def noise_normal(out: int, n: int, is_double: bool, seed: int, stream: int, first: int) -> None: ...
 def normal_forward(
-    is_double: bool,
+    dtype: int,
     shape: Sequence[int],
     loc: Operand,
     raw_scale: Operand,
@@ -42,7 +42,7 @@ def normal_forward(
     """Whether all scales are valid."""
 
 def normal_backward(
-    is_double: bool,
+    dtype: int,
     shape: Sequence[int],
     loc: Operand,
     raw_scale: Operand,
@@ -58,47 +58,6 @@ def normal_backward(
     grad_raw_scale: int,
     grad_prior_loc: int,
     grad_prior_scale: int,
-) -> None: ...
-def bernoulli_forward(
-    is_double: bool,
-    shape: Sequence[int],
-    logits: Operand,
-    x: Operand,
-    reduction: int,
-    log_prob: int,
-) -> None: ...
-def bernoulli_backward(
-    is_double: bool,
-    shape: Sequence[int],
-    logits: Operand,
-    x: Operand,
-    grad: Operand,
-    grad_logits: int,
-    grad_x: int,
-) -> None: ...
-def normal_log_prob_forward(
-    is_double: bool,
-    shape: Sequence[int],
-    x: Operand,
-    loc: Operand,
-    raw_scale: Operand,
-    parametrization: int,
-    reduction: int,
-    log_prob: int,
-) -> bool:
-    """Whether all scales are valid."""
-
-def normal_log_prob_backward(
-    is_double: bool,
-    shape: Sequence[int],
-    x: Operand,
-    loc: Operand,
-    raw_scale: Operand,
-    parametrization: int,
-    grad: Operand,
-    grad_x: int,
-    grad_loc: int,
-    grad_raw_scale: int,
 ) -> None: ...
 def categorical_forward(
     is_double: bool,
@@ -164,29 +123,34 @@ def rational_quadratic_backward(
     grad_heights: int,
     grad_derivatives: int,
 ) -> None: ...
-def affine_coupling_forward(
-    is_double: bool,
+def pointwise_ops() -> dict[str, tuple[int, int, bool, bool, bool, list[int]]]:
+    """Name to (index, tensors, has a value, has a logarithm, is random, passes_on by variant)."""
+
+def pointwise_forward(
+    op: int,
+    variant: int,
+    dtype: int,
     shape: Sequence[int],
-    x: Operand,
-    shift: Operand,
-    raw_scale: Operand,
-    scale_fn: int,
-    inverse: bool,
-    y: int,
+    inputs: Sequence[Operand],
+    numbers: Sequence[float],
+    seed: int,
+    stream: int,
+    value: int,
     reduction: int,
-    log_det: int,
-) -> None: ...
-def affine_coupling_backward(
-    is_double: bool,
+    log: int,
+) -> int:
+    """A bit for each input with elements outside its domain."""
+
+def pointwise_backward(
+    op: int,
+    variant: int,
+    dtype: int,
     shape: Sequence[int],
-    x: Operand,
-    shift: Operand,
-    raw_scale: Operand,
-    scale_fn: int,
-    inverse: bool,
-    grad_y: Operand,
-    grad_log_det: Operand,
-    grad_x: int,
-    grad_shift: int,
-    grad_raw_scale: int,
+    inputs: Sequence[Operand],
+    numbers: Sequence[float],
+    seed: int,
+    stream: int,
+    grad_value: Operand,
+    grad_log: Operand,
+    grads: Sequence[int],
 ) -> None: ...

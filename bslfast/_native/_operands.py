@@ -12,6 +12,7 @@ from torch import Tensor
 Operand = Union[None, float, int, tuple[int, tuple[int, ...]]]  # noqa: UP007 (Python 3.10)
 
 REDUCTIONS = {"none": 0, "row": 1, "sum": 2}
+DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 
 
 def operand(tensor: Tensor | None, shape: Sequence[int]) -> Operand:
@@ -63,6 +64,13 @@ def reduced_shape(shape: Sequence[int], reduction: str) -> Sequence[int]:
     if reduction == "none":
         return shape
     return shape[:-1] if reduction == "row" else ()
+
+
+def empty(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Contiguous room of a shape, with the dtype and device of ``like``, as fast as torch can."""
+    if like.shape == shape and like.is_contiguous():
+        return torch.empty_like(like)
+    return like.new_empty(shape)
 
 
 def address(tensor: Tensor | None) -> int:

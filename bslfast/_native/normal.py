@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bslfast._native import _cpu
 from bslfast._native._operands import (
+    DTYPES,
     REDUCTIONS,
     address,
     operand,
@@ -59,7 +60,7 @@ def forward(
     if 0 in shape:
         return sample, kl.zero_()
     valid = _cpu.normal_forward(
-        loc.dtype == torch.float64,
+        DTYPES[loc.dtype],
         shape,
         operand(loc, shape),
         operand(raw_scale, shape),
@@ -129,7 +130,7 @@ def backward(
         grad_kl = grad_kl.unsqueeze(-1)
     if 0 not in shape:
         _cpu.normal_backward(
-            loc.dtype == torch.float64,
+            DTYPES[loc.dtype],
             shape,
             operand(loc, shape),
             operand(raw_scale, shape),

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from bslfast import reference
-from bslfast._native import affine_coupling as native
-from bslfast.functional import _check
-from bslfast.functional._op import Op
+from bslfast.functional._pointwise import PointwiseOp
 
-SCALE_FNS = tuple(native.SCALE_FNS)
+SCALE_FNS = ("tanh", "exp", "sigmoid")
 
 
 def affine_coupling(
@@ -54,41 +51,14 @@ def affine_coupling(
     >>> log_det, torch.allclose(back, x), torch.equal(log_det, -back_log_det)
     (tensor([2.7727, 2.7727]), True, True)
     """
-    x = _check.tensor("x", x)
-    shift = _check.tensor("shift", shift)
-    raw_scale = _check.tensor("raw_scale", raw_scale)
-    _check.alike("shift", shift, "x", x)
-    _check.alike("raw_scale", raw_scale, "x", x)
-    _check.choice("scale_fn", scale_fn, SCALE_FNS)
-    _check.flag("inverse", inverse)
-    shape = x.shape
-    if shift.shape != shape or raw_scale.shape != shape:
-        shape = _check.broadcast(x=x, shift=shift, raw_scale=raw_scale)
     result: tuple[Tensor, Tensor] = _affine_coupling(
-        x, shift, raw_scale, scale_fn, inverse, _check.reduction(reduction, shape)
+        x, shift, raw_scale, scale_fn=scale_fn, inverse=inverse, reduction=reduction
     )
     return result
 
 
-def _fake(
-    x: Tensor, shift: Tensor, raw_scale: Tensor, scale_fn: str, inverse: bool, reduction: str
-) -> tuple[Tensor, Tensor]:
-    return native.allocate(x, shift, raw_scale, reduction)
-
-
-def _reference(
-    x: Tensor, shift: Tensor, raw_scale: Tensor, scale_fn: str, inverse: bool, reduction: str
-) -> tuple[Tensor, Tensor]:
-    return reference.affine_coupling(
-        x, shift, raw_scale, scale_fn=scale_fn, inverse=inverse, reduction=reduction
-    )
-
-
-_affine_coupling = Op(
-    "affine_coupling(Tensor x, Tensor shift, Tensor raw_scale, str scale_fn, bool inverse, "
-    "str reduction) -> (Tensor y, Tensor log_det)",
-    forward=native.forward,
-    backward=native.backward,
-    fake=_fake,
-    reference=_reference,
+_affine_coupling = PointwiseOp(
+    "affine_coupling",
+    ("x", "shift", "raw_scale"),
+    options={"scale_fn": SCALE_FNS, "inverse": (False, True)},
 )

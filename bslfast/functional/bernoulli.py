@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from bslfast import reference
-from bslfast._native import bernoulli as native
-from bslfast.functional import _check
-from bslfast.functional._op import Op
+from bslfast.functional._pointwise import PointwiseOp
 
 
 def bernoulli_log_prob(logits: Tensor, x: Tensor, *, reduction: str = "row") -> Tensor:
@@ -40,22 +37,8 @@ def bernoulli_log_prob(logits: Tensor, x: Tensor, *, reduction: str = "row") -> 
     >>> BF.bernoulli_log_prob(torch.tensor([[0.0, 20.0]]), torch.tensor([[1.0, 1.0]]))
     tensor([-0.6931])
     """
-    logits = _check.tensor("logits", logits)
-    x = _check.tensor("x", x)
-    _check.alike("x", x, "logits", logits)
-    shape = _check.broadcast(logits=logits, x=x)
-    log_prob: Tensor = _bernoulli_log_prob(logits, x, _check.reduction(reduction, shape))
+    log_prob: Tensor = _bernoulli_log_prob(logits, x, reduction=reduction)
     return log_prob
 
 
-def _reference(logits: Tensor, x: Tensor, reduction: str) -> Tensor:
-    return reference.bernoulli_log_prob(logits, x, reduction=reduction)
-
-
-_bernoulli_log_prob = Op(
-    "bernoulli_log_prob(Tensor logits, Tensor x, str reduction) -> Tensor",
-    forward=native.forward,
-    backward=native.backward,
-    fake=native.allocate,
-    reference=_reference,
-)
+_bernoulli_log_prob = PointwiseOp("bernoulli_log_prob", ("logits", "x"))

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from bslfast import reference
-from bslfast._native import normal_log_prob as native
 from bslfast._native.normal import PARAMETRIZATIONS
-from bslfast.functional import _check
-from bslfast.functional._op import Op
+from bslfast.functional._pointwise import PointwiseOp
 
 
 def normal_log_prob(
@@ -50,32 +47,15 @@ def normal_log_prob(
     >>> BF.normal_log_prob(torch.tensor([[0.0, 1.0]]), zero, zero, parametrization="log_scale")
     tensor([-2.3379])
     """
-    x = _check.tensor("x", x)
-    loc = _check.tensor("loc", loc)
-    raw_scale = _check.tensor("raw_scale", raw_scale)
-    _check.alike("loc", loc, "x", x)
-    _check.alike("raw_scale", raw_scale, "x", x)
-    _check.choice("parametrization", parametrization, tuple(PARAMETRIZATIONS))
-    shape = _check.broadcast(x=x, loc=loc, raw_scale=raw_scale)
     log_prob: Tensor = _normal_log_prob(
-        x, loc, raw_scale, parametrization, _check.reduction(reduction, shape)
+        x, loc, raw_scale, parametrization=parametrization, reduction=reduction
     )
     return log_prob
 
 
-def _reference(
-    x: Tensor, loc: Tensor, raw_scale: Tensor, parametrization: str, reduction: str
-) -> Tensor:
-    return reference.normal_log_prob(
-        x, loc, raw_scale, parametrization=parametrization, reduction=reduction
-    )
-
-
-_normal_log_prob = Op(
-    "normal_log_prob(Tensor x, Tensor loc, Tensor raw_scale, str parametrization, str reduction) "
-    "-> Tensor",
-    forward=native.forward,
-    backward=native.backward,
-    fake=native.allocate,
-    reference=_reference,
+_normal_log_prob = PointwiseOp(
+    "normal_log_prob",
+    ("x", "loc", "raw_scale"),
+    options={"parametrization": tuple(PARAMETRIZATIONS)},
+    domains={"raw_scale": "scales >= 0"},
 )

@@ -13,14 +13,12 @@ namespace py = pybind11;
 
 namespace bsl {
 
-void register_affine_coupling(py::module_& m);
 void register_math(py::module_& m);
 void register_noise(py::module_& m);
 void register_normal(py::module_& m);
+void register_pointwise(py::module_& m);
 void register_rational_quadratic(py::module_& m);
-void register_bernoulli(py::module_& m);
 void register_categorical(py::module_& m);
-void register_normal_log_prob(py::module_& m);
 
 namespace {
 
@@ -73,12 +71,10 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
     bsl::set_torch_parallel_for(reinterpret_cast<bsl::TorchParallelFor>(address));
   });
   m.def("has_torch_threads", &bsl::has_torch_threads);
-  bsl::register_affine_coupling(m);
   bsl::register_math(m);
   bsl::register_noise(m);
   bsl::register_normal(m);
+  bsl::register_pointwise(m);
   bsl::register_rational_quadratic(m);
-  bsl::register_bernoulli(m);
   bsl::register_categorical(m);
-  bsl::register_normal_log_prob(m);
 }

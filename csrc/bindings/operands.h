@@ -7,7 +7,6 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <initializer_list>
 #include <stdexcept>
 #include <vector>
 
@@ -20,14 +19,38 @@ struct PyOperand {
   std::vector<int64_t> strides;  // strided
 };
 
+inline void* pointer(uintptr_t address) { return reinterpret_cast<void*>(address); }
+
+// The seed of a call lies in a tensor; without one there is no noise.
+inline uint64_t read_seed(uintptr_t address) {
+  return address == 0 ? 0 : static_cast<uint64_t>(*static_cast<const int64_t*>(pointer(address)));
+}
+
+// A call's dtype: DTYPES in bslfast/_native/_operands.py.
+struct DType {
+  bool is_double;
+  Storage storage;
+  int64_t size;
+
+  explicit DType(int code)
+      : is_double(code == 1),
+        storage(code == 2   ? Storage::bfloat16
+                : code == 3 ? Storage::half
+                            : Storage::native),
+        size(code == 1   ? 8
+             : code >= 2 ? 2
+                         : 4) {}
+};
+
 // Makes the shape and the strides of all operands of a call, merging dimensions that every operand
 // walks through alike and dropping those of size 1.
-inline Shape make_shape(const std::vector<int64_t>& sizes,
-                        std::initializer_list<PyOperand*> operands) {
+inline Shape make_shape(const std::vector<int64_t>& sizes, const std::vector<PyOperand*>& operands,
+                        Storage storage = Storage::native) {
   Shape shape;
   for (const int64_t size : sizes) shape.numel *= size;
   const auto for_strided = [&](auto&& f) {
     for (PyOperand* o : operands) {
+      o->operand.storage = storage;
       if (o->operand.kind == Operand::Kind::strided) f(*o);
     }
   };

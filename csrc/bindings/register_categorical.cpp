@@ -10,8 +10,6 @@ namespace py = pybind11;
 namespace bsl {
 namespace {
 
-void* pointer(uintptr_t address) { return reinterpret_cast<void*>(address); }
-
 // Chunks of rows with about kChunk logits each, so that wide rows are shared among threads too.
 ChunkPlan plan_rows(int64_t rows, int64_t classes, Reduction reduction) {
   ChunkPlan plan(rows, 1, reduction);

@@ -11,20 +11,16 @@ namespace py = pybind11;
 namespace bsl {
 namespace {
 
-void* pointer(uintptr_t address) { return reinterpret_cast<void*>(address); }
-
-uint64_t read_seed(uintptr_t address) {
-  return address == 0 ? 0 : static_cast<uint64_t>(*static_cast<const int64_t*>(pointer(address)));
-}
-
 // Returns whether all scales are valid.
-bool normal_forward(bool is_double, const std::vector<int64_t>& sizes, PyOperand loc,
+bool normal_forward(int dtype_code, const std::vector<int64_t>& sizes, PyOperand loc,
                     PyOperand raw_scale, PyOperand prior_loc, PyOperand prior_scale,
                     int parametrization, uintptr_t seed, uint64_t stream, int64_t n_samples,
                     uintptr_t sample, int reduction, uintptr_t kl) {
+  const DType dtype(dtype_code);
   int bad_scale = 0;
   NormalForward a{};
-  a.shape = make_shape(sizes, {&loc, &raw_scale, &prior_loc, &prior_scale});
+  a.storage = dtype.storage;
+  a.shape = make_shape(sizes, {&loc, &raw_scale, &prior_loc, &prior_scale}, dtype.storage);
   a.loc = loc.operand;
   a.raw_scale = raw_scale.operand;
   a.prior_loc = prior_loc.operand;
@@ -42,25 +38,28 @@ bool normal_forward(bool is_double, const std::vector<int64_t>& sizes, PyOperand
   a.partials = a.plan.n_partials() > 0 ? partials.get() : nullptr;
   {
     py::gil_scoped_release release;
-    expect_writes(a.sample, n_samples * a.shape.numel * (is_double ? 8 : 4));
-    (is_double ? BSL_SELECT(normal_kernels).forward_double
-               : BSL_SELECT(normal_kernels).forward_float)(a);
+    expect_writes(a.sample, n_samples * a.shape.numel * dtype.size);
+    (dtype.is_double ? BSL_SELECT(normal_kernels).forward_double
+                     : BSL_SELECT(normal_kernels).forward_float)(a);
   }
   return bad_scale == 0;
 }
 
-void normal_backward(bool is_double, const std::vector<int64_t>& sizes, PyOperand loc,
+void normal_backward(int dtype_code, const std::vector<int64_t>& sizes, PyOperand loc,
                      PyOperand raw_scale, PyOperand prior_loc, PyOperand prior_scale,
                      int parametrization, uintptr_t seed, uint64_t stream, int64_t n_samples,
                      PyOperand grad_sample, PyOperand grad_kl, uintptr_t grad_loc,
                      uintptr_t grad_raw_scale, uintptr_t grad_prior_loc,
                      uintptr_t grad_prior_scale) {
+  const DType dtype(dtype_code);
   NormalBackward a{};
-  a.shape = make_shape(sizes, {&loc, &raw_scale, &prior_loc, &prior_scale, &grad_kl});
+  a.storage = dtype.storage;
+  a.shape =
+      make_shape(sizes, {&loc, &raw_scale, &prior_loc, &prior_scale, &grad_kl}, dtype.storage);
   // A single sample's gradient has the parameters' shape.
   std::vector<int64_t> sample_sizes(sizes);
   if (n_samples > 1) sample_sizes.insert(sample_sizes.begin(), n_samples);
-  a.sample_shape = make_shape(sample_sizes, {&grad_sample});
+  a.sample_shape = make_shape(sample_sizes, {&grad_sample}, dtype.storage);
   a.loc = loc.operand;
   a.raw_scale = raw_scale.operand;
   a.prior_loc = prior_loc.operand;
@@ -78,10 +77,10 @@ void normal_backward(bool is_double, const std::vector<int64_t>& sizes, PyOperan
   a.plan = ChunkPlan(a.shape.numel, 1, Reduction::none);
   py::gil_scoped_release release;
   for (void* grad : {a.grad_loc, a.grad_raw_scale, a.grad_prior_loc, a.grad_prior_scale}) {
-    expect_writes(grad, a.shape.numel * (is_double ? 8 : 4));
+    expect_writes(grad, a.shape.numel * dtype.size);
   }
-  (is_double ? BSL_SELECT(normal_kernels).backward_double
-             : BSL_SELECT(normal_kernels).backward_float)(a);
+  (dtype.is_double ? BSL_SELECT(normal_kernels).backward_double
+                   : BSL_SELECT(normal_kernels).backward_float)(a);
 }
 
 }  // namespace

@@ -10,8 +10,6 @@ namespace py = pybind11;
 namespace bsl {
 namespace {
 
-void* pointer(uintptr_t address) { return reinterpret_cast<void*>(address); }
-
 void describe_spline(SplineCall& a, int bins, int tails, bool inverse, double bound,
                      double min_width, double min_height, double min_derivative) {
   if (bins < 1 || bins > kMaxBins) throw std::invalid_argument("number of bins");

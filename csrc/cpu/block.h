@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "core/low_precision.h"
 #include "core/platform.h"
 #include "cpu/layout.h"
 
@@ -64,16 +65,56 @@ inline void for_each_run(const Operand& operand, const Shape& shape, int64_t sta
   }
 }
 
+// Calls f with a stored number of the type in which a tensor of T is stored.
+template <typename T, typename F>
+inline void with_stored_type(Storage storage, const F& f) {
+  switch (storage) {
+    case Storage::native:
+      return f(T{});
+    case Storage::bfloat16:
+      return f(BFloat16{});
+    case Storage::half:
+      return f(Half{});
+  }
+}
+
+template <typename T>
+BSL_HD T loaded(T stored) {
+  return stored;
+}
+template <typename T>
+BSL_HD T loaded(BFloat16 stored) {
+  return static_cast<T>(stored.to_float());
+}
+template <typename T>
+BSL_HD T loaded(Half stored) {
+  return static_cast<T>(stored.to_float());
+}
+
+template <typename T>
+BSL_HD void store(T value, T& stored) {
+  stored = value;
+}
+template <typename T>
+BSL_HD void store(T value, BFloat16& stored) {
+  stored = BFloat16::from(static_cast<float>(value));
+}
+template <typename T>
+BSL_HD void store(T value, Half& stored) {
+  stored = Half::from(static_cast<float>(value));
+}
+
 template <typename T>
 class Reader {
  public:
   Reader(const Operand& operand, const Shape& shape) : operand_(operand), shape_(shape) {
-    if (is_constant()) {
-      const T value = operand.kind == Operand::Kind::constant
-                          ? static_cast<T>(operand.value)
-                          : *static_cast<const T*>(operand.data);
-      for (int i = 0; i < kBlock; ++i) buffer_[i] = value;
+    if (!is_constant()) return;
+    if (operand.kind == Operand::Kind::constant) {
+      buffer_[0] = static_cast<T>(operand.value);
+    } else {
+      read(0, 1);
     }
+    for (int i = 1; i < kBlock; ++i) buffer_[i] = buffer_[0];
   }
 
   bool is_constant() const {
@@ -88,30 +129,43 @@ class Reader {
   // The elements [start, start + length), padded to kBlock.
   const T* block(int64_t start, int length) {
     if (is_constant()) return buffer_;
-    const T* data = static_cast<const T*>(operand_.data);
-    if (operand_.kind == Operand::Kind::contiguous) {
-      if (length == kBlock) {
-        prefetch_block<false>(data + start + kBlock);
-        return data + start;
-      }
-      for (int i = 0; i < length; ++i) buffer_[i] = data[start + i];
-    } else {
-      gather(data, start, length);
+    if (operand_.kind == Operand::Kind::contiguous && operand_.storage == Storage::native &&
+        length == kBlock) {
+      const T* data = static_cast<const T*>(operand_.data);
+      prefetch_block<false>(data + start + kBlock);
+      return data + start;
     }
+    read(start, length);
     for (int i = length; i < kBlock; ++i) buffer_[i] = buffer_[0];
     return buffer_;
   }
 
  private:
-  void gather(const T* data, int64_t start, int length) {
+  void read(int64_t start, int length) {
+    with_stored_type<T>(operand_.storage, [&](auto stored) {
+      const auto* data = static_cast<const decltype(stored)*>(operand_.data);
+      if (operand_.kind == Operand::Kind::contiguous) {
+        prefetch_block<false>(data + start + kBlock);
+        for (int i = 0; i < length; ++i) buffer_[i] = loaded<T>(data[start + i]);
+      } else {
+        gather(data, start, length);
+      }
+    });
+  }
+
+  template <typename S>
+  void gather(const S* data, int64_t start, int length) {
     for_each_run(operand_, shape_, start, length,
                  [&](int i, int take, int64_t offset, int64_t stride) {
                    if (stride == 1) {
-                     for (int j = 0; j < take; ++j) buffer_[i + j] = data[offset + j];
+                     for (int j = 0; j < take; ++j) buffer_[i + j] = loaded<T>(data[offset + j]);
                    } else if (stride == 0) {
-                     for (int j = 0; j < take; ++j) buffer_[i + j] = data[offset];
+                     const T value = loaded<T>(data[offset]);
+                     for (int j = 0; j < take; ++j) buffer_[i + j] = value;
                    } else {
-                     for (int j = 0; j < take; ++j) buffer_[i + j] = data[offset + j * stride];
+                     for (int j = 0; j < take; ++j) {
+                       buffer_[i + j] = loaded<T>(data[offset + j * stride]);
+                     }
                    }
                  });
   }
@@ -149,7 +203,7 @@ class RowReader {
 template <typename T>
 class Writer {
  public:
-  explicit Writer(T* data) : data_(data) {}
+  explicit Writer(void* data, Storage storage = Storage::native) : data_(data), storage_(storage) {}
 
   explicit operator bool() const { return data_ != nullptr; }
 
@@ -161,19 +215,24 @@ class Writer {
   }
 
   T* block(int64_t start, int length) {
-    if (length != kBlock) return buffer_;
-    prefetch_block<true>(data_ + start + kBlock);
-    return data_ + start;
+    if (length != kBlock || storage_ != Storage::native) return buffer_;
+    T* data = static_cast<T*>(data_);
+    prefetch_block<true>(data + start + kBlock);
+    return data + start;
   }
 
   void commit(int64_t start, int length) {
-    if (length == kBlock) return;
-    for (int i = 0; i < length; ++i) data_[start + i] = buffer_[i];
+    if (length == kBlock && storage_ == Storage::native) return;
+    with_stored_type<T>(storage_, [&](auto stored) {
+      auto* data = static_cast<decltype(stored)*>(data_);
+      for (int i = 0; i < length; ++i) bsl::store(buffer_[i], data[start + i]);
+    });
   }
 
  private:
   alignas(64) T buffer_[kBlock];
-  T* data_;
+  void* data_;
+  const Storage storage_;
 };
 
 // Sums of a block's elements: lanes in T over at most kBlock elements, then in double.
@@ -185,15 +244,23 @@ inline double sum(const T* values, int n) {
   return static_cast<double>(total);
 }
 
+template <typename T>
+inline void store_at(void* data, Storage storage, int64_t index, T value) {
+  with_stored_type<T>(
+      storage, [&](auto stored) { store(value, static_cast<decltype(stored)*>(data)[index]); });
+}
+
 // Takes one value per element, block by block within one chunk, and stores them (Reduction::none)
 // or their sums over segments.
 template <typename T>
 class Reducer {
  public:
-  Reducer(const ChunkPlan& plan, Reduction reduction, int64_t chunk, T* out, double* partials)
+  Reducer(const ChunkPlan& plan, Reduction reduction, int64_t chunk, void* out, Storage storage,
+          double* partials)
       : plan_(plan),
         none_(reduction == Reduction::none),
         out_(out),
+        storage_(storage),
         partial_(partials == nullptr ? nullptr : partials + chunk),
         segment_(plan.begin(chunk) / plan.segment) {}
 
@@ -202,7 +269,10 @@ class Reducer {
   // `values` may be scribbled over by the caller afterwards.
   void add(const T* values, int64_t start, int length) {
     if (none_) {
-      for (int i = 0; i < length; ++i) out_[start + i] = values[i];
+      with_stored_type<T>(storage_, [&](auto stored) {
+        auto* out = static_cast<decltype(stored)*>(out_);
+        for (int i = 0; i < length; ++i) store(values[i], out[start + i]);
+      });
       return;
     }
     if (partial_ != nullptr) {
@@ -217,7 +287,7 @@ class Reducer {
       taken_ += take;
       i += take;
       if (taken_ == plan_.segment) {
-        out_[segment_++] = static_cast<T>(total_);
+        store_at<T>(out_, storage_, segment_++, static_cast<T>(total_));
         total_ = 0;
         taken_ = 0;
       }
@@ -227,7 +297,8 @@ class Reducer {
  private:
   const ChunkPlan& plan_;
   const bool none_;
-  T* out_;
+  void* out_;
+  const Storage storage_;
   double* partial_;
   int64_t segment_;
   int64_t taken_ = 0;
@@ -236,14 +307,15 @@ class Reducer {
 
 // Adds up the partial sums of segments that span several chunks.
 template <typename T>
-inline void combine_partials(const ChunkPlan& plan, const double* partials, T* out) {
+inline void combine_partials(const ChunkPlan& plan, const double* partials, void* out,
+                             Storage storage) {
   if (plan.chunks_per_segment == 1) return;
   for (int64_t segment = 0; segment * plan.segment < plan.numel; ++segment) {
     double total = 0;
     for (int64_t i = 0; i < plan.chunks_per_segment; ++i) {
       total += partials[segment * plan.chunks_per_segment + i];
     }
-    out[segment] = static_cast<T>(total);
+    store_at<T>(out, storage, segment, static_cast<T>(total));
   }
 }
 

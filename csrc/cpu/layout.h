@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "core/platform.h"
+
 namespace bsl {
 
 // Elements a kernel handles at a time; a block of each operand stays in the L1 cache.
@@ -13,14 +15,18 @@ constexpr int64_t kChunk = 32 * kBlock;
 // Dimensions left after neighbours that lie in memory alike were merged.
 constexpr int kMaxDims = 8;
 
+// How a tensor's elements are stored: as the numbers that a kernel computes with, or in 16 bits.
+enum class Storage { native, bfloat16, half };
+
 struct Operand {
   enum class Kind { absent, constant, contiguous, strided };
   Kind kind = Kind::absent;
+  Storage storage = Storage::native;
   double value = 0;            // constant
   const void* data = nullptr;  // contiguous, strided
   int64_t strides[kMaxDims] = {};
 
-  explicit operator bool() const { return kind != Kind::absent; }
+  BSL_HD explicit operator bool() const { return kind != Kind::absent; }
 };
 
 struct Shape {
@@ -49,12 +55,12 @@ struct ChunkPlan {
   // Partial sums that the caller must provide room for.
   int64_t n_partials() const { return chunks_per_segment > 1 ? n_chunks : 0; }
 
-  int64_t begin(int64_t index) const {
+  BSL_HD int64_t begin(int64_t index) const {
     return chunks_per_segment == 1
                ? index * chunk
                : index / chunks_per_segment * segment + index % chunks_per_segment * chunk;
   }
-  int64_t end(int64_t index) const {
+  BSL_HD int64_t end(int64_t index) const {
     const int64_t limit =
         chunks_per_segment == 1 ? numel : (index / chunks_per_segment + 1) * segment;
     const int64_t full = begin(index) + chunk;

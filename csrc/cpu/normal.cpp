@@ -1,5 +1,7 @@
 #include "cpu/normal.h"
 
+#include <type_traits>
+
 #include "cpu/block.h"
 #include "cpu/noise_block.h"
 #include "cpu/parallel.h"
@@ -47,8 +49,8 @@ template <typename T, Parametrization P>
 void forward_chunk(const NormalForward& a, int64_t chunk) {
   Reader<T> loc_reader(a.loc, a.shape), raw_reader(a.raw_scale, a.shape);
   PriorReader<T> prior(a.prior_loc, a.prior_scale, a.shape);
-  Reducer<T> kl(a.plan, a.reduction, chunk, static_cast<T*>(a.kl), a.partials);
-  Writer<T> sample(static_cast<T*>(a.sample));
+  Reducer<T> kl(a.plan, a.reduction, chunk, a.kl, a.storage, a.partials);
+  Writer<T> sample(a.sample, a.storage);
   alignas(64) T scale[kBlock], divergence[kBlock], noise_buffer[kNoiseBuffer];
   bool bad = false;
 
@@ -60,8 +62,8 @@ void forward_chunk(const NormalForward& a, int64_t chunk) {
       for (int i = 0; i < kBlock; ++i) negative |= raw[i] < T(0);
       bad |= negative != 0;
     }
-    if (sample || !normal::kIsLog<P>) {
-      for (int i = 0; i < kBlock; ++i) scale[i] = normal::scale<P>(raw[i]);
+    if (sample || !kIsLog<P>) {
+      for (int i = 0; i < kBlock; ++i) scale[i] = scale_of<P>(raw[i]);
     }
     if (kl) {
       prior.load(start, length);
@@ -89,22 +91,22 @@ void backward_chunk(const NormalBackward& a, int64_t chunk) {
   Reader<T> loc_reader(a.loc, a.shape), raw_reader(a.raw_scale, a.shape);
   Reader<T> grad_sample_reader(a.grad_sample, a.sample_shape), grad_kl_reader(a.grad_kl, a.shape);
   PriorReader<T> prior(a.prior_loc, a.prior_scale, a.shape);
-  Writer<T> grad_loc(static_cast<T*>(a.grad_loc)), grad_raw(static_cast<T*>(a.grad_raw_scale));
-  Writer<T> grad_prior_loc(static_cast<T*>(a.grad_prior_loc));
-  Writer<T> grad_prior_scale(static_cast<T*>(a.grad_prior_scale));
+  Writer<T> grad_loc(a.grad_loc, a.storage), grad_raw(a.grad_raw_scale, a.storage);
+  Writer<T> grad_prior_loc(a.grad_prior_loc, a.storage);
+  Writer<T> grad_prior_scale(a.grad_prior_scale, a.storage);
   alignas(64) T scale[kBlock], scale_grad[kBlock];
   alignas(64) T by_loc[kBlock], by_scale[kBlock], noise_buffer[kNoiseBuffer];
 
   for_each_block(a.plan.begin(chunk), a.plan.end(chunk), [&](int64_t start, int length) {
     const T* loc = loc_reader.block(start, length);
     const T* raw = raw_reader.block(start, length);
-    if (a.grad_kl && !normal::kIsLog<P>) {
+    if (a.grad_kl && !kIsLog<P>) {
       for (int i = 0; i < kBlock; ++i) {
-        scale[i] = normal::scale<P>(raw[i]);
-        scale_grad[i] = normal::scale_grad<P>(raw[i]);
+        scale[i] = scale_of<P>(raw[i]);
+        scale_grad[i] = bsl::scale_grad<P>(raw[i]);
       }
     } else if (a.grad_sample) {
-      for (int i = 0; i < kBlock; ++i) scale_grad[i] = normal::scale_grad<P>(raw[i]);
+      for (int i = 0; i < kBlock; ++i) scale_grad[i] = bsl::scale_grad<P>(raw[i]);
     }
 
     // Through the samples: sample = loc + scale * noise.
@@ -147,36 +149,38 @@ void backward_chunk(const NormalBackward& a, int64_t chunk) {
   });
 }
 
+template <Parametrization P>
+using Constant = std::integral_constant<Parametrization, P>;
+
+// Calls f with the call's parametrization as a constant.
+template <typename F>
+void with_parametrization(Parametrization parametrization, const F& f) {
+  switch (parametrization) {
+    case Parametrization::softplus:
+      return f(Constant<Parametrization::softplus>());
+    case Parametrization::scale:
+      return f(Constant<Parametrization::scale>());
+    case Parametrization::log_scale:
+      return f(Constant<Parametrization::log_scale>());
+    case Parametrization::log_var:
+      return f(Constant<Parametrization::log_var>());
+  }
+}
+
 template <typename T>
 void forward(const NormalForward& a) {
-  parallel_chunks(a.plan.n_chunks, [&](int64_t chunk) {
-    switch (a.parametrization) {
-      case Parametrization::softplus:
-        return forward_chunk<T, Parametrization::softplus>(a, chunk);
-      case Parametrization::scale:
-        return forward_chunk<T, Parametrization::scale>(a, chunk);
-      case Parametrization::log_scale:
-        return forward_chunk<T, Parametrization::log_scale>(a, chunk);
-      case Parametrization::log_var:
-        return forward_chunk<T, Parametrization::log_var>(a, chunk);
-    }
+  with_parametrization(a.parametrization, [&](auto p) {
+    parallel_chunks(a.plan.n_chunks,
+                    [&](int64_t chunk) { forward_chunk<T, decltype(p)::value>(a, chunk); });
   });
-  if (a.kl != nullptr) combine_partials(a.plan, a.partials, static_cast<T*>(a.kl));
+  if (a.kl != nullptr) combine_partials<T>(a.plan, a.partials, a.kl, a.storage);
 }
 
 template <typename T>
 void backward(const NormalBackward& a) {
-  parallel_chunks(a.plan.n_chunks, [&](int64_t chunk) {
-    switch (a.parametrization) {
-      case Parametrization::softplus:
-        return backward_chunk<T, Parametrization::softplus>(a, chunk);
-      case Parametrization::scale:
-        return backward_chunk<T, Parametrization::scale>(a, chunk);
-      case Parametrization::log_scale:
-        return backward_chunk<T, Parametrization::log_scale>(a, chunk);
-      case Parametrization::log_var:
-        return backward_chunk<T, Parametrization::log_var>(a, chunk);
-    }
+  with_parametrization(a.parametrization, [&](auto p) {
+    parallel_chunks(a.plan.n_chunks,
+                    [&](int64_t chunk) { backward_chunk<T, decltype(p)::value>(a, chunk); });
   });
 }
 

@@ -12,6 +12,7 @@ namespace bsl {
 struct NormalForward {
   Shape shape;  // of the parameters
   ChunkPlan plan;
+  Storage storage;
   Operand loc, raw_scale, prior_loc, prior_scale;
   Parametrization parametrization;
   uint64_t seed, stream;
@@ -26,6 +27,7 @@ struct NormalForward {
 struct NormalBackward {
   Shape shape;
   ChunkPlan plan;
+  Storage storage;
   Operand loc, raw_scale, prior_loc, prior_scale;
   Parametrization parametrization;
   uint64_t seed, stream;

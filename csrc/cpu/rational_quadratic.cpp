@@ -327,8 +327,8 @@ void for_each_tile(Readers<T>& readers, Tile<T>& tile, const T* x, int64_t start
 template <typename T>
 void forward_chunk(const SplineForward& a, int64_t chunk) {
   Readers<T> readers(a);
-  Writer<T> y_writer(static_cast<T*>(a.y));
-  Reducer<T> log_det(a.plan, a.reduction, chunk, static_cast<T*>(a.log_det), a.partials);
+  Writer<T> y_writer(a.y);
+  Reducer<T> log_det(a.plan, a.reduction, chunk, a.log_det, Storage::native, a.partials);
   Tile<T> tile(a);
   alignas(64) T values[kBlock], logs[kBlock];
   int any_outside = 0;
@@ -353,7 +353,7 @@ template <typename T>
 void backward_chunk(const SplineBackward& a, int64_t chunk) {
   Readers<T> readers(a);
   Reader<T> grad_y_reader(a.grad_y, a.shape), grad_log_det_reader(a.grad_log_det, a.shape);
-  Writer<T> grad_x(static_cast<T*>(a.grad_x));
+  Writer<T> grad_x(a.grad_x);
   T* grad_widths = static_cast<T*>(a.grad_widths);
   T* grad_heights = static_cast<T*>(a.grad_heights);
   T* grad_derivatives = static_cast<T*>(a.grad_derivatives);
@@ -391,7 +391,7 @@ void backward_chunk(const SplineBackward& a, int64_t chunk) {
 template <typename T>
 void forward(const SplineForward& a) {
   parallel_chunks(a.plan.n_chunks, [&](int64_t chunk) { forward_chunk<T>(a, chunk); });
-  combine_partials(a.plan, a.partials, static_cast<T*>(a.log_det));
+  combine_partials<T>(a.plan, a.partials, a.log_det, Storage::native);
 }
 
 template <typename T>

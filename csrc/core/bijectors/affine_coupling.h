@@ -4,7 +4,7 @@
 #pragma once
 
 #include "core/math.h"
-#include "core/platform.h"
+#include "core/pointwise.h"
 
 namespace bsl {
 
@@ -41,12 +41,12 @@ BSL_HD T exp_of_bounded(T x) {
 
 // What a map multiplies by (s, or 1 / s for the inverse), and log s.
 template <typename T>
-struct Scale {
+struct Factor {
   T factor, log;
 };
 
 template <ScaleFn F, bool kInverse, typename T>
-BSL_HD Scale<T> scale(T raw) {
+BSL_HD Factor<T> factor(T raw) {
   if constexpr (F == ScaleFn::sigmoid) {
     constexpr T log_2 = T(0.6931471805599453);
     return {kInverse ? T(0.5) + T(0.5) * math::exp(-raw) : T(2) * math::sigmoid(raw),
@@ -67,24 +67,24 @@ BSL_HD T log_grad(T raw, T log) {
   return math::sigmoid(-raw);
 }
 
-template <bool kInverse, typename T>
-BSL_HD T map(T x, T shift, T factor) {
-  return kInverse ? (x - shift) * factor : x * factor + shift;
-}
+template <ScaleFn F, bool kInverse>
+struct Coupling : Pointwise<3, kValueAndLog> {
+  static constexpr int passes_on = kInverse ? -1 : 1;
+  template <typename T>
+  BSL_HD static Result<T> forward(const Numbers<T>&, T x, T shift, T raw) {
+    const Factor<T> s = factor<F, kInverse>(raw);
+    return {kInverse ? (x - shift) * s.factor : x * s.factor + shift, kInverse ? -s.log : s.log};
+  }
 
-template <typename T>
-struct Gradients {
-  T x, shift, raw;
+  template <typename T>
+  BSL_HD static Gradients<T, 3> backward(const Numbers<T>&, Result<T> grad, T x, T shift, T raw) {
+    const Factor<T> s = factor<F, kInverse>(raw);
+    const T through = grad.value * s.factor;
+    const T by_log = through * (kInverse ? x - shift : x) + grad.log;
+    const T by_raw = by_log * log_grad<F>(raw, s.log);
+    return {{through, kInverse ? -through : grad.value, kInverse ? -by_raw : by_raw}};
+  }
 };
-
-template <ScaleFn F, bool kInverse, typename T>
-BSL_HD Gradients<T> gradients(T x, T shift, T raw, T grad_y, T grad_log_det) {
-  const Scale<T> s = scale<F, kInverse>(raw);
-  const T through = grad_y * s.factor;
-  const T by_log = through * (kInverse ? x - shift : x) + grad_log_det;
-  const T by_raw = by_log * log_grad<F>(raw, s.log);
-  return {through, kInverse ? -through : grad_y, kInverse ? -by_raw : by_raw};
-}
 
 }  // namespace affine
 }  // namespace

@@ -6,7 +6,7 @@
 #pragma once
 
 #include "core/math.h"
-#include "core/platform.h"
+#include "core/pointwise.h"
 
 namespace bsl {
 namespace {
@@ -18,19 +18,21 @@ BSL_HD T surprise(T logit, T x) {
   return logit > T(0) ? x - T(1) : x;
 }
 
-template <typename T>
-BSL_HD T log_prob(T logit, T x) {
-  const T z = surprise(logit, x);
-  // 0 times infinity: the outcome is certain, and came.
-  return (z == T(0) ? T(0) : z * logit) - math::softplus(-math::abs(logit));
-}
+struct LogProb : Pointwise<2, kLog> {
+  template <typename T>
+  BSL_HD static Result<T> forward(const Numbers<T>&, T logit, T x) {
+    const T z = surprise(logit, x);
+    // 0 times infinity: the outcome is certain, and came.
+    return {T(0), (z == T(0) ? T(0) : z * logit) - math::softplus(-math::abs(logit))};
+  }
 
-// d log p / d logit = x - p.
-template <typename T>
-BSL_HD T grad_logit(T logit, T x) {
-  const T p = math::sigmoid(-math::abs(logit));
-  return surprise(logit, x) + (logit > T(0) ? p : -p);
-}
+  // d log p / d logit = x - p.
+  template <typename T>
+  BSL_HD static Gradients<T, 2> backward(const Numbers<T>&, Result<T> grad, T logit, T x) {
+    const T p = math::sigmoid(-math::abs(logit));
+    return {{grad.log * (surprise(logit, x) + (logit > T(0) ? p : -p)), grad.log * logit}};
+  }
+};
 
 }  // namespace bernoulli
 }  // namespace

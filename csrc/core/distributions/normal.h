@@ -1,4 +1,4 @@
-// The normal distribution: its scale from a raw parameter, and the KL divergence between two.
+// The KL divergence between two normal distributions.
 //
 // With t = scale / prior_scale and d = (loc - prior_loc) / prior_scale,
 //   KL(N(loc, scale) || N(prior_loc, prior_scale)) = (t^2 - 1 + d^2) / 2 - log t.
@@ -7,37 +7,14 @@
 // small.
 #pragma once
 
+#include "core/distributions/scale.h"
 #include "core/math.h"
 #include "core/platform.h"
 
 namespace bsl {
 
-enum class Parametrization { softplus, scale, log_scale, log_var };
-
 namespace {
 namespace normal {
-
-// Below this, softplus(x) = exp(x) to the last digit, and the logarithm of softplus is x itself,
-// even where exp(x) underflows.
-template <typename T>
-constexpr T kSoftplusTail = T(sizeof(T) == 4 ? -17 : -37);
-
-template <Parametrization P, typename T>
-BSL_HD T scale(T raw) {
-  if constexpr (P == Parametrization::softplus) return math::softplus(raw);
-  if constexpr (P == Parametrization::scale) return raw >= T(0) ? raw : T(__builtin_nan(""));
-  if constexpr (P == Parametrization::log_scale) return math::exp(raw);
-  return math::exp(T(0.5) * raw);
-}
-
-// d scale / d raw.
-template <Parametrization P, typename T>
-BSL_HD T scale_grad(T raw) {
-  if constexpr (P == Parametrization::softplus) return math::sigmoid(raw);
-  if constexpr (P == Parametrization::scale) return T(1);
-  if constexpr (P == Parametrization::log_scale) return math::exp(raw);
-  return T(0.5) * math::exp(T(0.5) * raw);
-}
 
 // The prior's parameters in the form that the KL needs.
 template <typename T>
@@ -56,9 +33,6 @@ struct Ratio {
 
 // `scale` and `scale_grad` below are those of `raw`, for which the caller has other uses too. Log
 // parametrizations do without.
-template <Parametrization P>
-constexpr bool kIsLog = P == Parametrization::log_scale || P == Parametrization::log_var;
-
 template <Parametrization P, typename T>
 BSL_HD Ratio<T> ratio(T raw, T scale, const Prior<T>& prior) {
   if constexpr (kIsLog<P>) {

@@ -1,0 +1,125 @@
+"""Kernels of all pointwise ops: csrc/cpu/pointwise_kernels.h."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bslfast._native import _cpu
+from bslfast._native._operands import (
+    DTYPES,
+    REDUCTIONS,
+    address,
+    empty,
+    grad_operand,
+    operand,
+    reduced_shape,
+    unbroadcast,
+)
+
+_OPS = _cpu.pointwise_ops()
+
+
+class Kernels:
+    """An op of the table in csrc/cpu/pointwise.h, by its name there.
+
+    Attributes:
+        inputs: how many tensors it takes.
+        has_value, has_log: what it returns, see csrc/core/pointwise.h.
+        is_random: whether it draws, so that it takes a seed.
+        passes_on: for each variant, the tensor whose gradient is the value's, or -1.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._index, self.inputs, self.has_value, self.has_log, self.is_random, self.passes_on = (
+            _OPS[name]
+        )
+
+    def allocate(self, tensors: tuple[Tensor, ...], reduction: str) -> tuple[Tensor, ...]:
+        """Room for what the op returns: the value, the logarithm, or both."""
+        return self._allocate(_shape(tensors), tensors[0], reduction)
+
+    def _allocate(self, shape: torch.Size, first: Tensor, reduction: str) -> tuple[Tensor, ...]:
+        if not self.has_log:
+            return (empty(shape, first),)
+        log = empty(reduced_shape(shape, reduction), first)
+        return (empty(shape, first), log) if self.has_value else (log,)
+
+    def forward(
+        self,
+        tensors: tuple[Tensor, ...],
+        variant: int,
+        numbers: tuple[float, ...],
+        reduction: str,
+        seed: Tensor | None,
+        stream: int,
+    ) -> tuple[tuple[Tensor, ...], int]:
+        """The results, and a bit for each tensor with elements outside its domain."""
+        shape = _shape(tensors)
+        results = self._allocate(shape, tensors[0], reduction)
+        if 0 in shape:
+            return tuple(r.zero_() for r in results), 0
+        invalid = _cpu.pointwise_forward(
+            self._index,
+            variant,
+            DTYPES[tensors[0].dtype],
+            shape,
+            [operand(t, shape) for t in tensors],
+            numbers,
+            address(seed),
+            stream,
+            results[0].data_ptr() if self.has_value else 0,
+            REDUCTIONS[reduction],
+            results[-1].data_ptr() if self.has_log else 0,
+        )
+        return results, invalid
+
+    def backward(
+        self,
+        grads: tuple[Tensor | None, ...],
+        tensors: tuple[Tensor, ...],
+        variant: int,
+        numbers: tuple[float, ...],
+        reduction: str,
+        seed: Tensor | None,
+        stream: int,
+        needs: tuple[bool, ...],
+    ) -> tuple[Tensor | None, ...]:
+        """Gradients of the tensors, None where not needed, from those of the results.
+
+        One may be that of the value itself.
+        """
+        if all(g is None for g in grads):
+            return (None,) * len(tensors)
+        shape, first = _shape(tensors), tensors[0]
+        passed = self.passes_on[variant]
+        if passed >= 0 and (grads[0] is None or tensors[passed].shape != shape):
+            passed = -1
+        found = [
+            empty(shape, first) if need and i != passed else None for i, need in enumerate(needs)
+        ]
+        if 0 not in shape:
+            _cpu.pointwise_backward(
+                self._index,
+                variant,
+                DTYPES[first.dtype],
+                shape,
+                [operand(t, shape) for t in tensors],
+                numbers,
+                address(seed),
+                stream,
+                grad_operand(grads[0], shape) if self.has_value else None,
+                grad_operand(grads[-1], shape, reduction) if self.has_log else None,
+                [address(g) for g in found],
+            )
+        if passed >= 0 and needs[passed]:
+            found[passed] = grads[0]
+        return tuple(map(unbroadcast, found, tensors))
+
+
+def _shape(tensors: tuple[Tensor, ...]) -> torch.Size:
+    shape = tensors[0].shape
+    for t in tensors:
+        if t.shape != shape:
+            return torch.Size(torch.broadcast_shapes(*(t.shape for t in tensors)))
+    return shape

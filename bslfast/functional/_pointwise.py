@@ -1,0 +1,158 @@
+"""Pointwise ops: what stands between a function of :mod:`bslfast.functional` and its kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from bslfast import reference
+from bslfast._native.pointwise import Kernels
+from bslfast.functional import _check
+from bslfast.functional._op import Op
+
+
+class PointwiseOp:
+    """Checks the arguments of a pointwise op and calls it.
+
+    Args:
+        name: of the function, of its twin in :mod:`bslfast.reference` and of its kernels.
+        tensors: names of its tensor arguments, which broadcast.
+        options: for each option its values; together they make the variants of the kernels, the
+            last option running fastest.
+        numbers: names of its arguments that are numbers.
+        domains: what is expected of a tensor whose elements the kernels check (to be >= 0).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tensors: Sequence[str],
+        *,
+        options: Mapping[str, Sequence[str | bool]] | None = None,
+        numbers: Sequence[str] = (),
+        domains: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.tensors = tuple(tensors)
+        self.options = {k: tuple(v) for k, v in (options or {}).items()}
+        self.numbers = tuple(numbers)
+        self.domains = dict(domains or {})
+        self._kernels = kernels = Kernels(name)
+        self._variants = _numbered(tuple(self.options.values()))
+        known = (kernels.inputs, len(kernels.passes_on))
+        assert known == (len(self.tensors), len(self._variants)), name
+
+        # The op's arguments: tensors, seed and stream, options, numbers, reduction.
+        n = len(self.tensors)
+        self._options = slice(
+            n + 2 * kernels.is_random, n + 2 * kernels.is_random + len(self.options)
+        )
+        self._numbers = slice(self._options.stop, self._options.stop + len(self.numbers))
+        self._results = kernels.has_value + kernels.has_log
+        kinds = {str: "str", bool: "bool"}
+        arguments = [f"Tensor {t}" for t in self.tensors]
+        arguments += ["Tensor seed", "int stream"] * kernels.is_random
+        arguments += [f"{kinds[type(values[0])]} {k}" for k, values in self.options.items()]
+        arguments += [f"float {k}" for k in self.numbers]
+        arguments += ["str reduction"] * kernels.has_log
+        results = "(Tensor value, Tensor log)" if self._results == 2 else "Tensor"
+        self.op = Op(
+            f"{name}({', '.join(arguments)}) -> {results}",
+            forward=self._forward,
+            backward=self._backward,
+            fake=self._fake,
+            reference=self._reference,
+        )
+
+    def __call__(
+        self,
+        *tensors: Tensor,
+        reduction: str | None = None,
+        sample_shape: Any = (),
+        seed: Any = None,
+        stream: Any = 0,
+        **others: Any,
+    ) -> Any:
+        """The result, or both; raises what a function of :mod:`bslfast.functional` raises.
+
+        ``others`` are the options and the numbers, in any order.
+        """
+        first, *rest = map(_check.tensor, self.tensors, tensors)
+        shape = first.shape
+        same = True
+        for name, value in zip(self.tensors[1:], rest, strict=True):
+            _check.alike(name, value, self.tensors[0], first)
+            same = same and value.shape == shape
+        if not same:
+            shape = _check.broadcast(**dict(zip(self.tensors, (first, *rest), strict=True)))
+        given: list[Any] = [first, *rest]
+        if self._kernels.is_random:
+            sample_shape = _check.sample_shape(sample_shape)
+            if sample_shape:
+                given = [t.expand(*sample_shape, *shape) for t in given]
+                shape = given[0].shape
+            given.append(_check.seed(seed, first.device))
+            given.append(_check.stream(stream))
+        for name, values in self.options.items():
+            value = others[name]
+            if type(values[0]) is bool:
+                _check.flag(name, value)
+            else:
+                _check.choice(name, value, values)  # type: ignore[arg-type]
+            given.append(value)
+        given += [others[name] for name in self.numbers]
+        if self._kernels.has_log:
+            given.append(_check.reduction(reduction, shape))
+        return self.op(*given)
+
+    def _split(self, args: Sequence[Any]) -> tuple[Any, ...]:
+        """(tensors, variant, numbers, reduction, seed, stream) from the op's arguments."""
+        n = len(self.tensors)
+        seed, stream = args[n : n + 2] if self._kernels.is_random else (None, 0)
+        return (
+            tuple(args[:n]),
+            self._variants[tuple(args[self._options])],
+            tuple(args[self._numbers]),
+            args[self._numbers.stop] if self._kernels.has_log else "none",
+            seed,
+            stream,
+        )
+
+    def _forward(self, *args: Any) -> Any:
+        tensors, *others = self._split(args)
+        results, invalid = self._kernels.forward(tensors, *others)
+        if invalid:
+            index = (invalid & -invalid).bit_length() - 1
+            name = self.tensors[index]
+            worst = tensors[index].min().item()
+            raise ValueError(f"{name}: expected {self.domains[name]}, got {worst:g}")
+        return results if self._results == 2 else results[0]
+
+    def _backward(self, *args: Any) -> tuple[Tensor | None, ...]:
+        n = self._results
+        return self._kernels.backward(args[:n], *self._split(args[n:-1]), tuple(args[-1]))
+
+    def _fake(self, *args: Any) -> Any:
+        tensors, _, _, reduction, *_ = self._split(args)
+        results = self._kernels.allocate(tensors, reduction)
+        return results if self._results == 2 else results[0]
+
+    def _reference(self, *args: Any) -> Any:
+        n = len(self.tensors)
+        named = dict(zip(self.options, args[self._options], strict=True))
+        named |= zip(self.numbers, args[self._numbers], strict=True)
+        if self._kernels.is_random:
+            named |= {"seed": args[n], "stream": args[n + 1]}
+        if self._kernels.has_log:
+            named["reduction"] = args[self._numbers.stop]
+        return getattr(reference, self.name)(*args[:n], **named)
+
+
+def _numbered(options: Sequence[Sequence[str | bool]]) -> dict[tuple[str | bool, ...], int]:
+    """The variants, each with its number in the kernels' table."""
+    values: list[tuple[str | bool, ...]] = [()]
+    for option in options:
+        values = [(*v, choice) for v in values for choice in option]
+    return {v: i for i, v in enumerate(values)}

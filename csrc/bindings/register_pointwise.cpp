@@ -1,0 +1,112 @@
+// All pointwise ops by their place in the table of cpu/pointwise.h.
+#include <pybind11/pybind11.h>
+
+#include <memory>
+#include <string>
+
+#include "bindings/operands.h"
+#include "cpu/memory.h"
+#include "cpu/pointwise.h"
+
+namespace py = pybind11;
+
+namespace bsl {
+namespace {
+
+struct Entry {
+  const char* name;
+  const PointwiseKernels& (*kernels)();
+};
+
+#define BSL_ENTRY(name) \
+  {#name, []() -> const PointwiseKernels& { return BSL_SELECT(name##_kernels); }},
+constexpr Entry kOps[] = {BSL_POINTWISE_OPS(BSL_ENTRY)};
+#undef BSL_ENTRY
+
+// Name to (index, tensors, whether it returns values, logarithms, whether it draws, and passes_on
+// of each variant).
+py::dict pointwise_ops() {
+  py::dict ops;
+  int index = 0;
+  for (const Entry& entry : kOps) {
+    const PointwiseKernels& kernels = entry.kernels();
+    py::list passes_on;
+    for (int i = 0; i < kernels.n_variants; ++i) passes_on.append(kernels.variants[i].passes_on);
+    ops[entry.name] =
+        py::make_tuple(index++, kernels.inputs, (kernels.results & kValue) != 0,
+                       (kernels.results & kLog) != 0, kernels.noise != Noise::none, passes_on);
+  }
+  return ops;
+}
+
+template <typename Call>
+const PointwiseVariant& start(Call& a, int op, int variant, const DType& dtype,
+                              const std::vector<int64_t>& sizes, std::vector<PyOperand>& inputs,
+                              std::vector<PyOperand*> others, const std::vector<double>& numbers,
+                              uintptr_t seed, uint64_t stream) {
+  const PointwiseKernels& kernels = kOps[op].kernels();
+  if (static_cast<int>(inputs.size()) != kernels.inputs || numbers.size() > kMaxNumbers ||
+      variant < 0 || variant >= kernels.n_variants) {
+    throw std::invalid_argument(std::string(kOps[op].name) + ": not what its kernels take");
+  }
+  for (PyOperand& input : inputs) others.push_back(&input);
+  a.shape = make_shape(sizes, others, dtype.storage);
+  a.storage = dtype.storage;
+  for (size_t i = 0; i < inputs.size(); ++i) a.inputs[i] = inputs[i].operand;
+  for (size_t i = 0; i < numbers.size(); ++i) a.numbers[i] = numbers[i];
+  a.seed = read_seed(seed);
+  a.stream = stream;
+  return kernels.variants[variant];
+}
+
+// Returns the bits of the inputs that are outside their domain.
+int pointwise_forward(int op, int variant, int dtype_code, const std::vector<int64_t>& sizes,
+                      std::vector<PyOperand> inputs, const std::vector<double>& numbers,
+                      uintptr_t seed, uint64_t stream, uintptr_t value, int reduction,
+                      uintptr_t log) {
+  const DType dtype(dtype_code);
+  int invalid = 0;
+  PointwiseForward a{};
+  const PointwiseVariant& kernels =
+      start(a, op, variant, dtype, sizes, inputs, {}, numbers, seed, stream);
+  a.value = pointer(value);
+  a.reduction = static_cast<Reduction>(reduction);
+  a.log = pointer(log);
+  a.invalid = &invalid;
+  a.plan = ChunkPlan(a.shape.numel, sizes.empty() ? 1 : sizes.back(), a.reduction);
+  const std::unique_ptr<double[]> partials(new double[a.plan.n_partials()]);
+  a.partials = a.plan.n_partials() > 0 ? partials.get() : nullptr;
+  {
+    py::gil_scoped_release release;
+    expect_writes(a.value, a.shape.numel * dtype.size);
+    (dtype.is_double ? kernels.forward_double : kernels.forward_float)(a);
+  }
+  return invalid;
+}
+
+void pointwise_backward(int op, int variant, int dtype_code, const std::vector<int64_t>& sizes,
+                        std::vector<PyOperand> inputs, const std::vector<double>& numbers,
+                        uintptr_t seed, uint64_t stream, PyOperand grad_value, PyOperand grad_log,
+                        const std::vector<uintptr_t>& grads) {
+  const DType dtype(dtype_code);
+  PointwiseBackward a{};
+  const PointwiseVariant& kernels =
+      start(a, op, variant, dtype, sizes, inputs, {&grad_value, &grad_log}, numbers, seed, stream);
+  a.grad_value = grad_value.operand;
+  a.grad_log = grad_log.operand;
+  for (size_t i = 0; i < inputs.size(); ++i) a.grads[i] = pointer(grads.at(i));
+  a.plan = ChunkPlan(a.shape.numel, 1, Reduction::none);
+  py::gil_scoped_release release;
+  for (void* grad : a.grads) expect_writes(grad, a.shape.numel * dtype.size);
+  (dtype.is_double ? kernels.backward_double : kernels.backward_float)(a);
+}
+
+}  // namespace
+
+void register_pointwise(py::module_& m) {
+  m.def("pointwise_ops", &pointwise_ops);
+  m.def("pointwise_forward", &pointwise_forward);
+  m.def("pointwise_backward", &pointwise_backward);
+}
+
+}  // namespace bsl

@@ -1,0 +1,82 @@
+// The scale of a location-scale distribution, made from a raw parameter.
+//
+// The scale is never squared, and its logarithm comes from the raw parameter where that is a
+// logarithm already.
+#pragma once
+
+#include "core/math.h"
+#include "core/platform.h"
+
+namespace bsl {
+
+enum class Parametrization { softplus, scale, log_scale, log_var };
+
+namespace {
+
+template <Parametrization P>
+constexpr bool kIsLog = P == Parametrization::log_scale || P == Parametrization::log_var;
+
+// Below this, softplus(x) = exp(x) to the last digit, and the logarithm of softplus is x itself,
+// even where exp(x) underflows.
+template <typename T>
+constexpr T kSoftplusTail = T(sizeof(T) == 4 ? -17 : -37);
+
+template <Parametrization P, typename T>
+BSL_HD T scale_of(T raw) {
+  if constexpr (P == Parametrization::softplus) return math::softplus(raw);
+  if constexpr (P == Parametrization::scale) {
+    // NaN if it is negative. In bits, as compilers follow a constant NaN by a branch of its own.
+    const typename math::Real<T>::Bits nan = math::bits(math::Real<T>::nan);
+    return math::from_bits(math::bits(raw) | (raw < T(0) ? nan : 0));
+  }
+  if constexpr (P == Parametrization::log_scale) return math::exp(raw);
+  return math::exp(T(0.5) * raw);
+}
+
+// d scale / d raw.
+template <Parametrization P, typename T>
+BSL_HD T scale_grad(T raw) {
+  if constexpr (P == Parametrization::softplus) return math::sigmoid(raw);
+  if constexpr (P == Parametrization::scale) return T(1);
+  if constexpr (P == Parametrization::log_scale) return math::exp(raw);
+  return T(0.5) * math::exp(T(0.5) * raw);
+}
+
+// A scale as log densities need it: its logarithm, and what divides by it (see divided).
+template <typename T>
+struct Scale {
+  T log;
+  T factor;
+};
+
+template <Parametrization P, typename T>
+BSL_HD Scale<T> scale_and_log(T raw) {
+  if constexpr (kIsLog<P>) {
+    const T log = P == Parametrization::log_var ? T(0.5) * raw : raw;
+    return {log, math::exp(-log)};
+  }
+  const T s = scale_of<P>(raw);
+  const T log_s = math::log(s);
+  const bool tail = P == Parametrization::softplus && raw < kSoftplusTail<T>;
+  return {tail ? raw : log_s, s};
+}
+
+// value / scale.
+template <Parametrization P, typename T>
+BSL_HD T divided(T value, const Scale<T>& scale) {
+  if constexpr (kIsLog<P>) return value * scale.factor;
+  return value / scale.factor;  // 1 / scale overflows where the quotient does not
+}
+
+// value times d log(scale) / d raw.
+template <Parametrization P, typename T>
+BSL_HD T times_log_scale_grad(T value, T raw, const Scale<T>& scale) {
+  if constexpr (P == Parametrization::log_scale) return value;
+  if constexpr (P == Parametrization::log_var) return T(0.5) * value;
+  const T d_log = divided<P>(scale_grad<P>(raw), scale);
+  const bool tail = P == Parametrization::softplus && raw < kSoftplusTail<T>;
+  return value * (tail ? T(1) : d_log);
+}
+
+}  // namespace
+}  // namespace bsl

@@ -1,0 +1,66 @@
+// Pointwise ops: from one element of each of a few tensors, and perhaps a random number, come a
+// value, a logarithm that is summed over rows (a log density, a divergence, a log-determinant), or
+// both.
+//
+// An op is a type with what varies as template parameters, such as
+//
+//   struct LogProb : Pointwise<2, kLog> {
+//     template <typename T>
+//     BSL_HD static Result<T> forward(const Numbers<T>&, T logit, T x);
+//     template <typename T>
+//     BSL_HD static Gradients<T, 2> backward(const Numbers<T>&, Result<T> grad, T logit, T x);
+//   };
+//
+// forward and backward take the elements in the order of the op's tensors, then its random numbers.
+// Numbers are the call's constants. The kernels around it are made by cpu/pointwise_kernels.h.
+#pragma once
+
+#include "core/platform.h"
+
+namespace bsl {
+
+constexpr int kMaxInputs = 6;
+constexpr int kMaxNumbers = 4;
+
+// What an op returns.
+enum Results { kValue = 1, kLog = 2, kValueAndLog = 3 };
+
+// Random numbers of an op per element: standard normal, uniform in (0, 1), two uniforms.
+enum class Noise { none, normal, uniform, uniform_pair };
+
+namespace {
+
+template <typename T>
+struct Result {
+  T value, log;
+};
+
+template <typename T, int N>
+struct Gradients {
+  T of[N];
+};
+
+template <typename T>
+struct Numbers {
+  T at[kMaxNumbers];
+};
+
+template <int N, Results R, Noise E = Noise::none>
+struct Pointwise {
+  static constexpr int inputs = N;
+  static constexpr Results results = R;
+  static constexpr Noise noise = E;
+  // The input whose gradient is that of the value, unchanged; -1 if there is none. Where it is not
+  // broadcast, no kernel has to write it.
+  static constexpr int passes_on = -1;
+  // Which inputs are outside their domain, one bit each; NaN never is. An op that hides this
+  // function must also hide the constant.
+  static constexpr bool checks = false;
+  template <typename... T>
+  BSL_HD static int invalid(T...) {
+    return 0;
+  }
+};
+
+}  // namespace
+}  // namespace bsl
