@@ -1,8 +1,9 @@
-"""Argument checks shared by the Python layers.
+"""Checks of arguments.
 
 Each raises a TypeError or ValueError whose text names the argument, what was expected and what
-came. They look at dtype, shape and Python type only, never at the values of a tensor, so they
-cost no device synchronisation.
+came. They look at dtype, shape and Python type only, never at the values of a tensor on an
+accelerator, so they cost no synchronisation. Those that every call of an op makes come first; they
+are written for speed, and so that torch.compile can trace them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,137 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+REDUCTIONS = ("none", "row", "sum")
+_INT64 = 2**63
+
+
+def operand(name: str, value: Any) -> Tensor:
+    """A floating-point tensor of a dtype that the kernels know."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+    if value.layout != torch.strided or value.is_nested:
+        layout = "nested" if value.is_nested else str(value.layout).removeprefix("torch.")
+        raise TypeError(f"{name}: expected a dense tensor, got one of layout {layout}")
+    dtype = value.dtype
+    if dtype == torch.float32 or dtype == torch.float64:
+        return value
+    if dtype not in DTYPES:
+        raise TypeError(
+            f"{name}: expected dtype float32, float64, bfloat16 or float16, got {_dtype(value)}"
+        )
+    # Divergences and log-determinants are sums of many terms: autocast runs them in float32.
+    return value.float() if torch.is_autocast_enabled(value.device.type) else value
+
+
+def alike(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    """Same dtype and device: nothing is promoted or moved in silence."""
+    if value.dtype != other.dtype:
+        raise TypeError(
+            f"{name}: expected the dtype of {other_name}, {_dtype(other)}, got {_dtype(value)}"
+        )
+    if value.device != other.device:
+        raise ValueError(
+            f"{name}: expected the device of {other_name}, {other.device}, got {value.device}"
+        )
+
+
+def reduction(value: Any, shape: Sequence[int]) -> str:
+    choice("reduction", value, REDUCTIONS)
+    if value == "row" and len(shape) == 0:
+        raise ValueError(
+            "reduction: 'row' sums over the last dimension, but the arguments have none"
+        )
+    return str(value)
+
+
+def broadcast(**tensors: Tensor | None) -> torch.Size:
+    """The shape that the named tensors broadcast to."""
+    return broadcast_shapes({k: t.shape for k, t in tensors.items() if t is not None})
+
+
+def broadcast_shapes(shapes: dict[str, torch.Size], what: str = "a shape") -> torch.Size:
+    """The shape that these shapes of named tensors broadcast to; ``what`` says what they are."""
+    shape: torch.Size | None = None
+    for name, value in shapes.items():
+        if value == shape:
+            continue
+        if shape is None:
+            shape = value
+            continue
+        try:
+            shape = torch.broadcast_shapes(shape, value)
+        except RuntimeError:
+            names = list(shapes)
+            before = " and ".join(names[: names.index(name)])
+            raise ValueError(
+                f"{name}: expected {what} that broadcasts with that of {before}, {list(shape)}, "
+                f"got {list(value)}"
+            ) from None
+    assert shape is not None
+    return shape
+
+
+def flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected a bool, got {value!r}")
+    return value
+
+
+def sample_shape(value: Any) -> tuple[int, ...]:
+    if type(value) is tuple and not value:
+        return ()
+    if type(value) is int:
+        value = (value,)
+    if not isinstance(value, (tuple, list)) or not all(
+        isinstance(n, (int, torch.SymInt)) and not isinstance(n, bool) for n in value
+    ):
+        raise TypeError(f"sample_shape: expected a tuple of ints, got {value!r}")
+    for n in value:
+        if n < 0:
+            raise ValueError(f"sample_shape: expected sizes >= 0, got {tuple(value)}")
+    return tuple(value)
+
+
+def seed(value: Any, device: torch.device) -> Tensor:
+    """The seed as a 0-dimensional int64 tensor; None draws one from torch's generator."""
+    if value is None:
+        return torch.randint(0, _INT64 - 1, (), dtype=torch.int64, device=device)
+    if isinstance(value, Tensor):
+        if value.dtype != torch.int64 or value.numel() != 1:
+            raise TypeError(
+                "seed: expected None, an int, or an int64 tensor of one element, got a tensor of "
+                f"dtype {_dtype(value)} and shape {list(value.shape)}"
+            )
+        if value.device != device:
+            raise ValueError(f"seed: expected a tensor on {device}, got one on {value.device}")
+        return value.reshape(())
+    wrapped = _integer("seed", "None, an int or an int64 tensor", value)
+    if not -_INT64 <= wrapped < 2 * _INT64:
+        raise ValueError(f"seed: expected a 64-bit integer, got {value}")
+    if wrapped >= _INT64:
+        wrapped -= 2 * _INT64
+    return torch.tensor(wrapped, dtype=torch.int64, device=device)
+
+
+def stream(value: Any) -> int:
+    result = _integer("stream", "an int", value)
+    if not 0 <= result < _INT64:
+        raise ValueError(f"stream: expected an integer in [0, 2**63), got {value}")
+    return result
+
+
+def _integer(name: str, wanted: str, value: Any) -> int:
+    if type(value) is int:  # first, as checks against abstract classes are slow
+        return value
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name}: expected {wanted}, got {value!r}")
+    return int(value)
+
+
+def _dtype(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
 
 
 def describe(value: Any) -> str:
@@ -61,38 +193,45 @@ def number(
     name: str,
     value: Any,
     *,
-    above: float | None = None,
-    minimum: float | None = None,
-    below: float | None = None,
+    above: float = -math.inf,
+    minimum: float = -math.inf,
+    below: float = math.inf,
 ) -> float:
     """Return ``value`` as a float if it is a finite number inside the given bounds."""
-    bounds = [
-        f"{words} {bound:g}"
-        for words, bound in (("above", above), ("at least", minimum), ("below", below))
-        if bound is not None
-    ]
-    what = "a finite number" + (" " + " and ".join(bounds) if bounds else "")
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name}: expected {what}, got {describe(value)}")
+    # float first: checks against abstract classes are slow.
+    if type(value) is not float and (
+        isinstance(value, bool) or not isinstance(value, numbers.Real)
+    ):
+        raise TypeError(
+            f"{name}: expected {_numbers(above, minimum, below)}, got {describe(value)}"
+        )
     result = float(value)
-    inside = (
-        math.isfinite(result)
-        and (above is None or result > above)
-        and (minimum is None or result >= minimum)
-        and (below is None or result < below)
-    )
-    if not inside:
-        raise ValueError(f"{name}: expected {what}, got {value!r}")
+    # Comparisons rather than math.isfinite, which torch.compile does not trace.
+    if not (above < result < below and minimum <= result and -math.inf < result):
+        raise ValueError(f"{name}: expected {_numbers(above, minimum, below)}, got {value!r}")
     return result
 
 
-def choice(name: str, value: Any, choices: Sequence[str]) -> str:
-    """Return ``value`` if it is one of the strings in ``choices``."""
-    if not isinstance(value, str):
-        raise TypeError(f"{name}: expected one of {', '.join(choices)}, got {describe(value)}")
-    if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
-    return value
+def _numbers(above: float, minimum: float, below: float) -> str:
+    bounds = [
+        f"{words} {bound:g}"
+        for words, bound in (("above", above), ("at least", minimum), ("below", below))
+        if math.isfinite(bound)
+    ]
+    return "a finite number" + (" " + " and ".join(bounds) if bounds else "")
+
+
+def choice(name: str, value: Any, choices: Sequence[str | None]) -> str:
+    """Return ``value`` if it is one of ``choices``."""
+    if value in choices and (value is None or isinstance(value, str)):
+        return value  # type: ignore[return-value]
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{name}: expected one of {_quoted(choices)}, got {describe(value)}")
+    raise ValueError(f"{name}: expected one of {_quoted(choices)}, got {value!r}")
+
+
+def _quoted(choices: Sequence[str | None]) -> str:
+    return ", ".join(map(repr, choices))
 
 
 def device(name: str, value: Any) -> torch.device:

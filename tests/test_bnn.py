@@ -102,7 +102,7 @@ def test_compiles_in_one_graph() -> None:
         ({"hidden": (0,)}, ValueError, "hidden: expected an integer of at least 1"),
         ({"hidden": (2.0,)}, TypeError, "hidden: expected an integer"),
         ({"in_features": -1}, ValueError, "in_features"),
-        ({"activation": "rleu"}, ValueError, "activation: expected one of relu"),
+        ({"activation": "rleu"}, ValueError, "activation: expected one of 'relu'"),
         ({"likelihood": "poisson"}, ValueError, "likelihood: expected one of"),
         ({"likelihood": "categorical", "out_features": 1}, ValueError, "at least 2, got 1"),
     ],

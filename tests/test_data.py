@@ -217,7 +217,7 @@ def test_read_csv_refuses_bytes_that_are_no_text(tmp_path: Path) -> None:
 
 
 def test_load_wine_quality_refuses_an_unknown_color() -> None:
-    with pytest.raises(ValueError, match="color: expected one of white, red, got 'rose'"):
+    with pytest.raises(ValueError, match="color: expected one of 'white', 'red', got 'rose'"):
         load_wine_quality("rose")
 
 

@@ -138,7 +138,7 @@ def test_get() -> None:
     assert isinstance(likelihoods.get("normal", 2), Normal)
     assert likelihoods.get("heteroscedastic_normal", 2).n_outputs(2) == 4
     assert likelihoods.get("categorical", 3).n_outputs(3) == 3
-    with pytest.raises(ValueError, match=r"likelihood: expected one of normal, .*got 'gauss'"):
+    with pytest.raises(ValueError, match=r"likelihood: expected one of 'normal', .*got 'gauss'"):
         likelihoods.get("gauss", 1)
 
 

@@ -143,7 +143,7 @@ def test_cosine_schedule(tmp_path: Path) -> None:
     fit(halves, x, epochs=4, **more)
     with pytest.raises(ValueError, match="schedule is 'cosine over 4 epochs' there"):
         fit(halves, x, epochs=8, resume=True, **more)
-    with pytest.raises(ValueError, match="schedule: expected one of constant, cosine"):
+    with pytest.raises(ValueError, match="schedule: expected one of 'constant', 'cosine'"):
         fit(One(), x, epochs=1, schedule="linear", **setting)
 
 

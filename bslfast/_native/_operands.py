@@ -12,6 +12,7 @@ from torch import Tensor
 Operand = Union[None, float, int, tuple[int, tuple[int, ...]]]  # noqa: UP007 (Python 3.10)
 
 REDUCTIONS = {"none": 0, "row": 1, "sum": 2}
+SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 
 
@@ -73,6 +74,20 @@ def empty(shape: Sequence[int], like: Tensor) -> Tensor:
     return like.new_empty(shape)
 
 
+def empty_grad(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Room for the gradient of ``like``, which a call broadcasts to ``shape``."""
+    if like.shape != shape and like.dtype in SIXTEEN_BITS:  # to be summed before it is rounded
+        return torch.empty(shape, dtype=torch.float32, device=like.device)
+    return empty(shape, like)
+
+
+def grad_address(grad: Tensor | None, dtype: torch.dtype) -> int:
+    """Where a gradient goes in a call of this dtype: see make_grad in csrc/bindings/operands.h."""
+    if grad is None:
+        return 0
+    return grad.data_ptr() if grad.dtype == dtype else -grad.data_ptr()
+
+
 def address(tensor: Tensor | None) -> int:
     """Where the elements of a contiguous tensor lie; 0 for none."""
     return 0 if tensor is None else tensor.data_ptr()
@@ -83,8 +98,10 @@ def unbroadcast(grad: Tensor | None, like: Tensor | None) -> Tensor | None:
     if grad is None or like is None or grad.shape == like.shape:
         return grad
     if like.numel() == 1:
-        return _total(grad.reshape(-1)).reshape(like.shape)
-    return grad.sum_to_size(like.shape)
+        total = _total(grad.reshape(-1)).reshape(like.shape)
+    else:
+        total = grad.sum_to_size(like.shape)
+    return total if total.dtype == like.dtype else total.to(like.dtype)
 
 
 def _total(flat: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ from bslfast._native._operands import (
     DTYPES,
     REDUCTIONS,
     address,
+    empty_grad,
+    grad_address,
     operand,
     reduced_shape,
     unbroadcast,
@@ -110,7 +112,7 @@ def backward(
     def grad_of(parameter: Tensor | None, needed: bool) -> Tensor | None:
         if parameter is None or not needed:
             return None
-        return torch.empty(shape, dtype=loc.dtype, device=loc.device)
+        return empty_grad(shape, parameter)
 
     grad_loc = grad_sample if overwrite else grad_of(loc, needs[0])
     grad_raw_scale = grad_of(raw_scale, needs[1])
@@ -142,10 +144,10 @@ def backward(
             samples,
             operand(grad_sample, shape if samples <= 1 else (samples, *shape)),
             operand(grad_kl, shape),
-            address(grad_loc),
-            address(grad_raw_scale),
-            address(grad_prior_loc),
-            address(grad_prior_scale),
+            grad_address(grad_loc, loc.dtype),
+            grad_address(grad_raw_scale, loc.dtype),
+            grad_address(grad_prior_loc, loc.dtype),
+            grad_address(grad_prior_scale, loc.dtype),
         )
     return (
         unbroadcast(grad_loc, loc),

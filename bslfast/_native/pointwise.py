@@ -11,6 +11,8 @@ from bslfast._native._operands import (
     REDUCTIONS,
     address,
     empty,
+    empty_grad,
+    grad_address,
     grad_operand,
     operand,
     reduced_shape,
@@ -83,6 +85,7 @@ class Kernels:
         reduction: str,
         seed: Tensor | None,
         stream: int,
+        *,
         needs: tuple[bool, ...],
     ) -> tuple[Tensor | None, ...]:
         """Gradients of the tensors, None where not needed, from those of the results.
@@ -92,11 +95,12 @@ class Kernels:
         if all(g is None for g in grads):
             return (None,) * len(tensors)
         shape, first = _shape(tensors), tensors[0]
-        passed = self.passes_on[variant]
-        if passed >= 0 and (grads[0] is None or tensors[passed].shape != shape):
+        passed = self.passes_on[variant] if grads[0] is not None else -1
+        if tensors[passed].shape != shape:
             passed = -1
         found = [
-            empty(shape, first) if need and i != passed else None for i, need in enumerate(needs)
+            empty_grad(shape, t) if need and i != passed else None
+            for i, (t, need) in enumerate(zip(tensors, needs, strict=True))
         ]
         if 0 not in shape:
             _cpu.pointwise_backward(
@@ -110,7 +114,7 @@ class Kernels:
                 stream,
                 grad_operand(grads[0], shape) if self.has_value else None,
                 grad_operand(grads[-1], shape, reduction) if self.has_log else None,
-                [address(g) for g in found],
+                [grad_address(g, first.dtype) for g in found],
             )
         if passed >= 0 and needs[passed]:
             found[passed] = grads[0]

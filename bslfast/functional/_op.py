@@ -28,6 +28,7 @@ _LIBRARY = torch.library.Library("bslfast", "FRAGMENT")
 # Typed as what they are; torch's own annotations are narrower.
 _vjp: Any = torch.func.vjp
 _KERNEL_DEVICES = ("cpu", "meta")
+_SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 _use_reference = False
 
@@ -65,7 +66,9 @@ class Op:
         backward: takes the gradients of the results (None for one that has none), the arguments and
             ``needs``, a bool per differentiable argument; returns their gradients or None.
         fake: like ``forward``, but the results are only allocated.
-        reference: like ``forward``, in plain differentiable torch.
+        reference: the same in plain differentiable torch; gets the arguments by their names.
+        sixteen_bits: whether the kernels take bfloat16 and float16. If not, such arguments are
+            computed with as float32, and results are rounded.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Op:
         backward: Callable[..., Sequence[Tensor | None]],
         fake: Callable[..., Any],
         reference: Callable[..., Any],
+        sixteen_bits: bool = True,
     ) -> None:
         parsed = torch._C.parse_schema(f"bslfast::{schema}")
         self.name = parsed.name.removeprefix("bslfast::")
@@ -83,7 +87,13 @@ class Op:
         self.forward = serial_after_fork(forward)
         self.backward = serial_after_fork(backward)
         self.fake = fake
-        self.reference = reference
+        names = [a.name for a in parsed.arguments]
+
+        def by_name(*args: Any) -> Any:
+            return reference(**dict(zip(names, args, strict=True)))
+
+        self.reference = by_name
+        self.sixteen_bits = sixteen_bits
         self.n_results = len(parsed.returns)
         self.n_tensors = sum("Tensor" in str(a.type) for a in parsed.arguments)
         tensor_names = [a.name for a in parsed.arguments[: self.n_tensors]]
@@ -96,6 +106,8 @@ class Op:
 
     def __call__(self, *args: Any) -> Any:
         tensors = [a for a in args[: self.n_tensors] if a is not None]
+        if not self.sixteen_bits and tensors[0].dtype in _SIXTEEN_BITS:
+            return self._in_float32(tensors[0].dtype, args)
         if runs_eagerly(tensors):
             if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
                 return self._eager.apply(*args)
@@ -108,6 +120,14 @@ class Op:
             if torch._C._are_functorch_transforms_active():
                 return self._transformable.apply(*args)
         return self.operator(*args)
+
+    def _in_float32(self, dtype: torch.dtype, args: tuple[Any, ...]) -> Any:
+        results = self(
+            *(a.float() if isinstance(a, Tensor) and a.dtype == dtype else a for a in args)
+        )
+        if isinstance(results, Tensor):
+            return results.to(dtype)
+        return tuple(r.to(dtype) for r in results)
 
     # --- the operator in torch.ops.bslfast --------------------------------------------------------
 

@@ -7,9 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from bslfast import reference
+from bslfast import _checks, reference
 from bslfast._native.pointwise import Kernels
-from bslfast.functional import _check
 from bslfast.functional._op import Op
 
 
@@ -63,7 +62,7 @@ class PointwiseOp:
             forward=self._forward,
             backward=self._backward,
             fake=self._fake,
-            reference=self._reference,
+            reference=getattr(reference, name),
         )
 
     def __call__(
@@ -79,36 +78,36 @@ class PointwiseOp:
 
         ``others`` are the options and the numbers, in any order.
         """
-        first, *rest = map(_check.tensor, self.tensors, tensors)
+        first, *rest = map(_checks.operand, self.tensors, tensors)
         shape = first.shape
         same = True
         for name, value in zip(self.tensors[1:], rest, strict=True):
-            _check.alike(name, value, self.tensors[0], first)
+            _checks.alike(name, value, self.tensors[0], first)
             same = same and value.shape == shape
         if not same:
-            shape = _check.broadcast(**dict(zip(self.tensors, (first, *rest), strict=True)))
+            shape = _checks.broadcast(**dict(zip(self.tensors, (first, *rest), strict=True)))
         given: list[Any] = [first, *rest]
         if self._kernels.is_random:
-            sample_shape = _check.sample_shape(sample_shape)
+            sample_shape = _checks.sample_shape(sample_shape)
             if sample_shape:
                 given = [t.expand(*sample_shape, *shape) for t in given]
                 shape = given[0].shape
-            given.append(_check.seed(seed, first.device))
-            given.append(_check.stream(stream))
+            given.append(_checks.seed(seed, first.device))
+            given.append(_checks.stream(stream))
         for name, values in self.options.items():
             value = others[name]
             if type(values[0]) is bool:
-                _check.flag(name, value)
+                _checks.flag(name, value)
             else:
-                _check.choice(name, value, values)  # type: ignore[arg-type]
+                _checks.choice(name, value, values)  # type: ignore[arg-type]
             given.append(value)
         given += [others[name] for name in self.numbers]
         if self._kernels.has_log:
-            given.append(_check.reduction(reduction, shape))
+            given.append(_checks.reduction(reduction, shape))
         return self.op(*given)
 
     def _split(self, args: Sequence[Any]) -> tuple[Any, ...]:
-        """(tensors, variant, numbers, reduction, seed, stream) from the op's arguments."""
+        """(tensors, variant, numbers, reduction, seed, stream) of the op's arguments."""
         n = len(self.tensors)
         seed, stream = args[n : n + 2] if self._kernels.is_random else (None, 0)
         return (
@@ -132,22 +131,13 @@ class PointwiseOp:
 
     def _backward(self, *args: Any) -> tuple[Tensor | None, ...]:
         n = self._results
-        return self._kernels.backward(args[:n], *self._split(args[n:-1]), tuple(args[-1]))
+        call = self._split(args[n:-1])
+        return self._kernels.backward(args[:n], *call, needs=tuple(args[-1]))
 
     def _fake(self, *args: Any) -> Any:
         tensors, _, _, reduction, *_ = self._split(args)
         results = self._kernels.allocate(tensors, reduction)
         return results if self._results == 2 else results[0]
-
-    def _reference(self, *args: Any) -> Any:
-        n = len(self.tensors)
-        named = dict(zip(self.options, args[self._options], strict=True))
-        named |= zip(self.numbers, args[self._numbers], strict=True)
-        if self._kernels.is_random:
-            named |= {"seed": args[n], "stream": args[n + 1]}
-        if self._kernels.has_log:
-            named["reduction"] = args[self._numbers.stop]
-        return getattr(reference, self.name)(*args[:n], **named)
 
 
 def _numbered(options: Sequence[Sequence[str | bool]]) -> dict[tuple[str | bool, ...], int]:

@@ -39,7 +39,7 @@ def affine_coupling(
         (y, log_det): y has the shape that the arguments broadcast to, log_det what is left of it.
 
     Raises:
-        TypeError: an argument is not a tensor of float32 or float64, or dtypes differ.
+        TypeError: an argument is not a floating-point tensor, or dtypes differ.
         ValueError: shapes do not broadcast, devices differ, an unknown scale_fn or reduction.
 
     Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017).

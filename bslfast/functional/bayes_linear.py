@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bslfast import _checks
 from bslfast._native import normal as native
-from bslfast.functional import _check
+from bslfast._native import serial_after_fork
 from bslfast.functional._op import runs_eagerly
 from bslfast.functional.normal import normal_kl, normal_rsample
 
@@ -56,8 +57,8 @@ def bayes_linear(
     if (bias_loc is None) != (bias_raw_scale is None):
         given, missing = ("bias_loc", "bias_raw_scale")[:: 1 if bias_raw_scale is None else -1]
         raise ValueError(f"{missing}: expected a tensor, as {given} is one, got None")
-    x = _check.tensor("x", x)
-    if _check.tensor("weight_loc", weight_loc).dim() != 2:
+    x = _checks.operand("x", x)
+    if _checks.operand("weight_loc", weight_loc).dim() != 2:
         raise ValueError(
             f"weight_loc: expected shape [out_features, in_features], got {list(weight_loc.shape)}"
         )
@@ -70,15 +71,15 @@ def bayes_linear(
     ):
         if value is None:
             continue
-        _check.alike(name, _check.tensor(name, value), "weight_loc", weight_loc)
+        _checks.alike(name, _checks.operand(name, value), "weight_loc", weight_loc)
         if shape is not None and value.shape != shape:
             raise ValueError(f"{name}: expected shape {list(shape)}, got {list(value.shape)}")
     if x.dim() == 0 or x.shape[-1] != in_features:
         raise ValueError(f"x: expected shape [..., {in_features}], got {list(x.shape)}")
-    _check.choice("parametrization", parametrization, tuple(native.PARAMETRIZATIONS))
-    prior_loc = _check.number("prior_loc", prior_loc)
-    prior_scale = _check.number("prior_scale", prior_scale, positive=True)
-    seed = _check.seed(seed, weight_loc.device)
+    _checks.choice("parametrization", parametrization, tuple(native.PARAMETRIZATIONS))
+    prior_loc = _checks.number("prior_loc", prior_loc)
+    prior_scale = _checks.number("prior_scale", prior_scale, above=0.0)
+    seed = _checks.seed(seed, weight_loc.device)
     constants = (prior_loc, prior_scale, parametrization)
     tensors = (x, weight_loc, weight_raw_scale, bias_loc, bias_raw_scale, seed)
     # Autocast wants the product in a lower precision than sample and KL: leave it to torch.
@@ -125,6 +126,7 @@ def _composed(
 
 class _BayesLinear(torch.autograd.Function):
     @staticmethod
+    @serial_after_fork
     def forward(
         ctx: Any,
         x: Tensor,
@@ -155,6 +157,7 @@ class _BayesLinear(torch.autograd.Function):
         return F.linear(x, weight, bias), kl
 
     @staticmethod
+    @serial_after_fork
     def backward(ctx: Any, grad_y: Tensor | None, grad_kl: Tensor | None) -> Any:
         *inputs, weight = ctx.saved_tensors
         needs = ctx.needs_input_grad

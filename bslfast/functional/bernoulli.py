@@ -27,7 +27,7 @@ def bernoulli_log_prob(logits: Tensor, x: Tensor, *, reduction: str = "row") -> 
         Gradients reach both arguments.
 
     Raises:
-        TypeError: an argument is not a tensor of float32 or float64, or dtypes differ.
+        TypeError: an argument is not a floating-point tensor, or dtypes differ.
         ValueError: shapes do not broadcast, devices differ, an unknown reduction, or ``"row"`` of
             tensors without dimensions.
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bslfast import reference
+from bslfast import _checks, reference
 from bslfast._native import categorical as native
-from bslfast.functional import _check
 from bslfast.functional._op import Op
 
 
@@ -29,7 +28,7 @@ def categorical_log_prob(logits: Tensor, index: Tensor, *, reduction: str = "non
         ``logits``.
 
     Raises:
-        TypeError: logits not a tensor of float32 or float64, index not one of int64.
+        TypeError: logits not a floating-point tensor, index not one of int64.
         ValueError: shapes do not broadcast, devices differ, an unknown reduction, or an index
             that is not a class (that in eager mode on the CPU; elsewhere the result is NaN).
 
@@ -39,11 +38,11 @@ def categorical_log_prob(logits: Tensor, index: Tensor, *, reduction: str = "non
     >>> BF.categorical_log_prob(torch.tensor([[0.0, 0.0], [0.0, -1.0]]), torch.tensor([1, 0]))
     tensor([-0.6931, -0.3133])
     """
-    logits = _check.tensor("logits", logits)
+    logits = _checks.operand("logits", logits)
     if logits.dim() == 0:
         raise ValueError("logits: expected shape [..., classes], got []")
     _check_index(index, logits)
-    _check.choice("reduction", reduction, ("none", "sum"))
+    _checks.choice("reduction", reduction, ("none", "sum"))
     log_prob: Tensor = _categorical_log_prob(logits, index, reduction)
     return log_prob
 
@@ -72,14 +71,11 @@ def _check_index(index: Tensor, logits: Tensor) -> None:
             ) from None
 
 
-def _reference(logits: Tensor, index: Tensor, reduction: str) -> Tensor:
-    return reference.categorical_log_prob(logits, index, reduction=reduction)
-
-
 _categorical_log_prob = Op(
     "categorical_log_prob(Tensor logits, Tensor index, str reduction) -> Tensor",
     forward=native.forward,
     backward=native.backward,
     fake=native.allocate,
-    reference=_reference,
+    reference=reference.categorical_log_prob,
+    sixteen_bits=False,
 )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from bslfast import reference
+from bslfast import _checks, reference
 from bslfast._native import normal as native
-from bslfast.functional import _check
 from bslfast.functional._op import Op
 
 PARAMETRIZATIONS = tuple(native.PARAMETRIZATIONS)
@@ -43,7 +43,7 @@ def normal_rsample(
         Samples of shape ``[*sample_shape, *broadcast(loc, raw_scale)]``.
 
     Raises:
-        TypeError: an argument is not a tensor of float32 or float64, or dtypes differ.
+        TypeError: an argument is not a floating-point tensor, or dtypes differ.
         ValueError: shapes do not broadcast, devices differ, an unknown parametrization, or a
             negative scale (that in eager mode on the CPU; elsewhere the result is NaN).
 
@@ -63,12 +63,12 @@ def normal_rsample(
         raw_scale,
         None,
         None,
-        _check.seed(seed, loc.device),
-        _check.stream(stream),
+        _checks.seed(seed, loc.device),
+        _checks.stream(stream),
         0.0,
         1.0,
         parametrization,
-        _check.sample_shape(sample_shape),
+        _checks.sample_shape(sample_shape),
         None,
     )
     return sample
@@ -110,7 +110,7 @@ def normal_kl(
     prior_loc_tensor, prior_loc_value = _prior("prior_loc", prior_loc, loc)
     prior_scale_tensor, prior_scale_value = _prior("prior_scale", prior_scale, loc)
     if prior_loc_tensor is not None or prior_scale_tensor is not None:
-        shape = _check.broadcast(
+        shape = _checks.broadcast(
             loc=loc, raw_scale=raw_scale, prior_loc=prior_loc_tensor, prior_scale=prior_scale_tensor
         )
     kl: Tensor
@@ -125,7 +125,7 @@ def normal_kl(
         prior_scale_value,
         parametrization,
         (),
-        _check.reduction(reduction, shape),
+        _checks.reduction(reduction, shape),
     )
     return kl
 
@@ -166,7 +166,7 @@ def normal_rsample_kl(
     prior_loc_tensor, prior_loc_value = _prior("prior_loc", prior_loc, loc)
     prior_scale_tensor, prior_scale_value = _prior("prior_scale", prior_scale, loc)
     for name, prior in (("prior_loc", prior_loc_tensor), ("prior_scale", prior_scale_tensor)):
-        if prior is not None and _check.broadcast(parameters=loc, **{name: prior}) != shape:
+        if prior is not None and _checks.broadcast(parameters=loc, **{name: prior}) != shape:
             raise ValueError(
                 f"{name}: expected a shape that broadcasts to {list(shape)}, that of loc and "
                 f"raw_scale, got {list(prior.shape)}"
@@ -176,13 +176,13 @@ def normal_rsample_kl(
         raw_scale,
         prior_loc_tensor,
         prior_scale_tensor,
-        _check.seed(seed, loc.device),
-        _check.stream(stream),
+        _checks.seed(seed, loc.device),
+        _checks.stream(stream),
         prior_loc_value,
         prior_scale_value,
         parametrization,
-        _check.sample_shape(sample_shape),
-        _check.reduction(reduction, shape),
+        _checks.sample_shape(sample_shape),
+        _checks.reduction(reduction, shape),
     )
     return result
 
@@ -190,22 +190,26 @@ def normal_rsample_kl(
 def _parameters(
     loc: Tensor, raw_scale: Tensor, parametrization: str
 ) -> tuple[Tensor, Tensor, torch.Size]:
-    loc = _check.tensor("loc", loc)
-    raw_scale = _check.tensor("raw_scale", raw_scale)
-    _check.alike("raw_scale", raw_scale, "loc", loc)
-    _check.choice("parametrization", parametrization, PARAMETRIZATIONS)
+    loc = _checks.operand("loc", loc)
+    raw_scale = _checks.operand("raw_scale", raw_scale)
+    _checks.alike("raw_scale", raw_scale, "loc", loc)
+    _checks.choice("parametrization", parametrization, PARAMETRIZATIONS)
     shape = loc.shape
     if raw_scale.shape != shape:
-        shape = _check.broadcast(loc=loc, raw_scale=raw_scale)
+        shape = _checks.broadcast(loc=loc, raw_scale=raw_scale)
     return loc, raw_scale, shape
 
 
 def _prior(name: str, value: Tensor | float, loc: Tensor) -> tuple[Tensor | None, float]:
     """A prior's parameter as a tensor, or as a number that needs none."""
     if not isinstance(value, Tensor):
-        return None, _check.number(name, value, positive=name == "prior_scale")
-    value = _check.tensor(name, value)
-    _check.alike(name, value, "loc", loc)
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise TypeError(
+                f"{name}: expected a number or a torch.Tensor, got {type(value).__name__}"
+            )
+        return None, _checks.number(name, value, above=0.0 if name == "prior_scale" else -math.inf)
+    value = _checks.operand(name, value)
+    _checks.alike(name, value, "loc", loc)
     return value, 0.0
 
 

@@ -35,7 +35,7 @@ def normal_log_prob(
         Gradients reach all three.
 
     Raises:
-        TypeError: an argument is not a tensor of float32 or float64, or dtypes differ.
+        TypeError: an argument is not a floating-point tensor, or dtypes differ.
         ValueError: shapes do not broadcast, devices differ, an unknown parametrization or
             reduction, ``"row"`` of tensors without dimensions, or a negative scale (that in eager
             mode on the CPU; elsewhere the result is NaN).

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
-from bslfast import reference
+from bslfast import _checks, reference
 from bslfast._native import rational_quadratic as native
-from bslfast.functional import _check
 from bslfast.functional._op import Op
 
 TAILS = ("linear", "circular", None)
@@ -62,7 +63,7 @@ def rational_quadratic_spline(
         what is left of it.
 
     Raises:
-        TypeError: an argument is not a tensor of float32 or float64, dtypes differ, or a number is
+        TypeError: an argument is not a floating-point tensor, dtypes differ, or a number is
             none.
         ValueError: shapes or devices do not match, a number is out of its range, unknown tails or
             reduction; with ``tails=None`` an ``x`` outside the domain (that in eager mode on the
@@ -79,19 +80,19 @@ def rational_quadratic_spline(
     >>> y[0, 0], log_det.shape, torch.allclose(back, x, atol=1e-5)
     (tensor(-4.), torch.Size([1]), True)
     """
-    x = _check.tensor("x", x)
+    x = _checks.operand("x", x)
     widths = _parameter("widths", widths, x)
     heights = _parameter("heights", heights, x)
     derivatives = _parameter("derivatives", derivatives, x)
     if tails is not None:
-        _check.choice("tails", tails, TAILS)
-    _check.flag("inverse", inverse)
-    bound = _check.number("bound", bound, positive=True)
+        _checks.choice("tails", tails, TAILS)
+    _checks.flag("inverse", inverse)
+    bound = _checks.number("bound", bound, above=0.0)
     bins = _check_bins(widths, heights, derivatives, tails)
     min_bin_width = _minimum("min_bin_width", min_bin_width, bins)
     min_bin_height = _minimum("min_bin_height", min_bin_height, bins)
-    min_derivative = _check.number("min_derivative", min_derivative, positive=True)
-    shape = _check.broadcast_shapes(
+    min_derivative = _checks.number("min_derivative", min_derivative, above=0.0)
+    shape = _checks.broadcast_shapes(
         {
             "x": x.shape,
             "widths": widths.shape[:-1],
@@ -111,14 +112,14 @@ def rational_quadratic_spline(
         min_bin_width,
         min_bin_height,
         min_derivative,
-        _check.reduction(reduction, shape),
+        _checks.reduction(reduction, shape),
     )
     return result
 
 
 def _parameter(name: str, value: Tensor, x: Tensor) -> Tensor:
-    value = _check.tensor(name, value)
-    _check.alike(name, value, "x", x)
+    value = _checks.operand(name, value)
+    _checks.alike(name, value, "x", x)
     if value.dim() == 0:
         raise ValueError(f"{name}: expected shape [..., D, bins], got []")
     return value
@@ -145,54 +146,16 @@ def _check_bins(widths: Tensor, heights: Tensor, derivatives: Tensor, tails: str
 
 
 def _minimum(name: str, value: float, bins: int) -> float:
-    value = _check.number(name, value, positive=True)
+    value = _checks.number(name, value, above=0.0)
     if not value * bins < 1:
         raise ValueError(f"{name}: expected a number < 1 / {bins} for {bins} bins, got {value}")
     return value
 
 
 def _fake(
-    x: Tensor,
-    widths: Tensor,
-    heights: Tensor,
-    derivatives: Tensor,
-    inverse: bool,
-    tails: str | None,
-    bound: float,
-    min_bin_width: float,
-    min_bin_height: float,
-    min_derivative: float,
-    reduction: str,
+    x: Tensor, widths: Tensor, heights: Tensor, derivatives: Tensor, *options: Any
 ) -> tuple[Tensor, Tensor]:
-    return native.allocate(x, widths, heights, derivatives, reduction)
-
-
-def _reference(
-    x: Tensor,
-    widths: Tensor,
-    heights: Tensor,
-    derivatives: Tensor,
-    inverse: bool,
-    tails: str | None,
-    bound: float,
-    min_bin_width: float,
-    min_bin_height: float,
-    min_derivative: float,
-    reduction: str,
-) -> tuple[Tensor, Tensor]:
-    return reference.rational_quadratic_spline(
-        x,
-        widths,
-        heights,
-        derivatives,
-        inverse=inverse,
-        tails=tails,
-        bound=bound,
-        min_bin_width=min_bin_width,
-        min_bin_height=min_bin_height,
-        min_derivative=min_derivative,
-        reduction=reduction,
-    )
+    return native.allocate(x, widths, heights, derivatives, options[-1])
 
 
 _rational_quadratic_spline = Op(
@@ -202,5 +165,6 @@ _rational_quadratic_spline = Op(
     forward=native.forward,
     backward=native.backward,
     fake=_fake,
-    reference=_reference,
+    reference=reference.rational_quadratic_spline,
+    sixteen_bits=False,
 )

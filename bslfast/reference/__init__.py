@@ -5,6 +5,7 @@ that have no kernels. Arguments are not checked here.
 """
 
 from bslfast.reference.affine_coupling import affine_coupling
+from bslfast.reference.bayes_linear import bayes_linear
 from bslfast.reference.bernoulli import bernoulli_log_prob
 from bslfast.reference.categorical import categorical_log_prob
 from bslfast.reference.normal import normal_kl, normal_rsample, normal_rsample_kl
@@ -13,6 +14,7 @@ from bslfast.reference.rational_quadratic import rational_quadratic_spline
 
 __all__ = [
     "affine_coupling",
+    "bayes_linear",
     "bernoulli_log_prob",
     "categorical_log_prob",
     "normal_kl",

@@ -42,6 +42,13 @@ struct DType {
                          : 4) {}
 };
 
+// A gradient arrives as an address, 0 where it is not wanted; negative if it is stored as native
+// numbers whatever the call's dtype.
+inline Grad make_grad(int64_t address, const DType& dtype) {
+  return {pointer(static_cast<uintptr_t>(address < 0 ? -address : address)),
+          address < 0 ? Storage::native : dtype.storage};
+}
+
 // Makes the shape and the strides of all operands of a call, merging dimensions that every operand
 // walks through alike and dropping those of size 1.
 inline Shape make_shape(const std::vector<int64_t>& sizes, const std::vector<PyOperand*>& operands,

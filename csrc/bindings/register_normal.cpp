@@ -48,12 +48,10 @@ bool normal_forward(int dtype_code, const std::vector<int64_t>& sizes, PyOperand
 void normal_backward(int dtype_code, const std::vector<int64_t>& sizes, PyOperand loc,
                      PyOperand raw_scale, PyOperand prior_loc, PyOperand prior_scale,
                      int parametrization, uintptr_t seed, uint64_t stream, int64_t n_samples,
-                     PyOperand grad_sample, PyOperand grad_kl, uintptr_t grad_loc,
-                     uintptr_t grad_raw_scale, uintptr_t grad_prior_loc,
-                     uintptr_t grad_prior_scale) {
+                     PyOperand grad_sample, PyOperand grad_kl, int64_t grad_loc,
+                     int64_t grad_raw_scale, int64_t grad_prior_loc, int64_t grad_prior_scale) {
   const DType dtype(dtype_code);
   NormalBackward a{};
-  a.storage = dtype.storage;
   a.shape =
       make_shape(sizes, {&loc, &raw_scale, &prior_loc, &prior_scale, &grad_kl}, dtype.storage);
   // A single sample's gradient has the parameters' shape.
@@ -70,14 +68,14 @@ void normal_backward(int dtype_code, const std::vector<int64_t>& sizes, PyOperan
   a.n_samples = n_samples;
   a.grad_sample = grad_sample.operand;
   a.grad_kl = grad_kl.operand;
-  a.grad_loc = pointer(grad_loc);
-  a.grad_raw_scale = pointer(grad_raw_scale);
-  a.grad_prior_loc = pointer(grad_prior_loc);
-  a.grad_prior_scale = pointer(grad_prior_scale);
+  a.grad_loc = make_grad(grad_loc, dtype);
+  a.grad_raw_scale = make_grad(grad_raw_scale, dtype);
+  a.grad_prior_loc = make_grad(grad_prior_loc, dtype);
+  a.grad_prior_scale = make_grad(grad_prior_scale, dtype);
   a.plan = ChunkPlan(a.shape.numel, 1, Reduction::none);
   py::gil_scoped_release release;
-  for (void* grad : {a.grad_loc, a.grad_raw_scale, a.grad_prior_loc, a.grad_prior_scale}) {
-    expect_writes(grad, a.shape.numel * dtype.size);
+  for (const Grad& grad : {a.grad_loc, a.grad_raw_scale, a.grad_prior_loc, a.grad_prior_scale}) {
+    expect_writes(grad.data, a.shape.numel * dtype.size);
   }
   (dtype.is_double ? BSL_SELECT(normal_kernels).backward_double
                    : BSL_SELECT(normal_kernels).backward_float)(a);

@@ -51,7 +51,6 @@ const PointwiseVariant& start(Call& a, int op, int variant, const DType& dtype,
   }
   for (PyOperand& input : inputs) others.push_back(&input);
   a.shape = make_shape(sizes, others, dtype.storage);
-  a.storage = dtype.storage;
   for (size_t i = 0; i < inputs.size(); ++i) a.inputs[i] = inputs[i].operand;
   for (size_t i = 0; i < numbers.size(); ++i) a.numbers[i] = numbers[i];
   a.seed = read_seed(seed);
@@ -69,6 +68,7 @@ int pointwise_forward(int op, int variant, int dtype_code, const std::vector<int
   PointwiseForward a{};
   const PointwiseVariant& kernels =
       start(a, op, variant, dtype, sizes, inputs, {}, numbers, seed, stream);
+  a.storage = dtype.storage;
   a.value = pointer(value);
   a.reduction = static_cast<Reduction>(reduction);
   a.log = pointer(log);
@@ -87,17 +87,17 @@ int pointwise_forward(int op, int variant, int dtype_code, const std::vector<int
 void pointwise_backward(int op, int variant, int dtype_code, const std::vector<int64_t>& sizes,
                         std::vector<PyOperand> inputs, const std::vector<double>& numbers,
                         uintptr_t seed, uint64_t stream, PyOperand grad_value, PyOperand grad_log,
-                        const std::vector<uintptr_t>& grads) {
+                        const std::vector<int64_t>& grads) {
   const DType dtype(dtype_code);
   PointwiseBackward a{};
   const PointwiseVariant& kernels =
       start(a, op, variant, dtype, sizes, inputs, {&grad_value, &grad_log}, numbers, seed, stream);
   a.grad_value = grad_value.operand;
   a.grad_log = grad_log.operand;
-  for (size_t i = 0; i < inputs.size(); ++i) a.grads[i] = pointer(grads.at(i));
+  for (size_t i = 0; i < inputs.size(); ++i) a.grads[i] = make_grad(grads.at(i), dtype);
   a.plan = ChunkPlan(a.shape.numel, 1, Reduction::none);
   py::gil_scoped_release release;
-  for (void* grad : a.grads) expect_writes(grad, a.shape.numel * dtype.size);
+  for (const Grad& grad : a.grads) expect_writes(grad.data, a.shape.numel * dtype.size);
   (dtype.is_double ? kernels.backward_double : kernels.backward_float)(a);
 }
 

@@ -204,6 +204,7 @@ template <typename T>
 class Writer {
  public:
   explicit Writer(void* data, Storage storage = Storage::native) : data_(data), storage_(storage) {}
+  explicit Writer(const Grad& grad) : Writer(grad.data, grad.storage) {}
 
   explicit operator bool() const { return data_ != nullptr; }
 

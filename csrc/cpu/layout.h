@@ -29,6 +29,13 @@ struct Operand {
   BSL_HD explicit operator bool() const { return kind != Kind::absent; }
 };
 
+// Where a gradient goes: contiguous, of the call's shape. What is summed afterwards because its
+// tensor was broadcast is stored as native numbers also in a call on 16-bit ones.
+struct Grad {
+  void* data = nullptr;  // null: not wanted
+  Storage storage = Storage::native;
+};
+
 struct Shape {
   int ndim = 0;
   int64_t sizes[kMaxDims] = {};

@@ -91,9 +91,8 @@ void backward_chunk(const NormalBackward& a, int64_t chunk) {
   Reader<T> loc_reader(a.loc, a.shape), raw_reader(a.raw_scale, a.shape);
   Reader<T> grad_sample_reader(a.grad_sample, a.sample_shape), grad_kl_reader(a.grad_kl, a.shape);
   PriorReader<T> prior(a.prior_loc, a.prior_scale, a.shape);
-  Writer<T> grad_loc(a.grad_loc, a.storage), grad_raw(a.grad_raw_scale, a.storage);
-  Writer<T> grad_prior_loc(a.grad_prior_loc, a.storage);
-  Writer<T> grad_prior_scale(a.grad_prior_scale, a.storage);
+  Writer<T> grad_loc(a.grad_loc), grad_raw(a.grad_raw_scale);
+  Writer<T> grad_prior_loc(a.grad_prior_loc), grad_prior_scale(a.grad_prior_scale);
   alignas(64) T scale[kBlock], scale_grad[kBlock];
   alignas(64) T by_loc[kBlock], by_scale[kBlock], noise_buffer[kNoiseBuffer];
 

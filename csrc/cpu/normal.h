@@ -27,7 +27,6 @@ struct NormalForward {
 struct NormalBackward {
   Shape shape;
   ChunkPlan plan;
-  Storage storage;
   Operand loc, raw_scale, prior_loc, prior_scale;
   Parametrization parametrization;
   uint64_t seed, stream;
@@ -35,7 +34,7 @@ struct NormalBackward {
   Shape sample_shape;   // [n_samples, *shape], merged for grad_sample's sake
   Operand grad_sample;  // absent: no gradient arrives there
   Operand grad_kl;      // broadcast to the parameters' shape; absent: likewise
-  void *grad_loc, *grad_raw_scale, *grad_prior_loc, *grad_prior_scale;  // null: not wanted
+  Grad grad_loc, grad_raw_scale, grad_prior_loc, grad_prior_scale;
 };
 
 struct NormalKernels {

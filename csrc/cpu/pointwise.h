@@ -25,12 +25,11 @@ struct PointwiseForward {
 struct PointwiseBackward {
   Shape shape;
   ChunkPlan plan;
-  Storage storage;
   Operand inputs[kMaxInputs];
   double numbers[kMaxNumbers];
   uint64_t seed, stream;
   Operand grad_value, grad_log;  // broadcast to the call's shape
-  void* grads[kMaxInputs];       // null: not wanted
+  Grad grads[kMaxInputs];
 };
 
 // One variant of an op.

@@ -63,8 +63,8 @@ Numbers<T> rounded_numbers(const double (&numbers)[kMaxNumbers]) {
   return result;
 }
 
-// The loops are functions of pointers alone: that is what compilers vectorise. No result overlaps an
-// argument.
+// The loops are functions of pointers alone: that is what compilers vectorise. No result overlaps
+// an argument.
 template <typename Op, typename T, typename... In>
 BSL_HD void forward_block(const Numbers<T> numbers, T* value, T* log, const In*... in) {
 #pragma GCC ivdep
@@ -125,7 +125,7 @@ void pointwise_backward_chunk(const PointwiseBackward& a, int64_t chunk, std::in
   Reader<T> readers[] = {Reader<T>(a.inputs[I], a.shape)...};
   Reader<T> value_reader(a.grad_value, a.shape), log_reader(a.grad_log, a.shape);
   NoiseReader<Op::noise, T> noise(a.seed, a.stream);
-  Writer<T> writers[] = {Writer<T>(a.grads[I], a.storage)...};
+  Writer<T> writers[] = {Writer<T>(a.grads[I])...};
   const Numbers<T> numbers = rounded_numbers<T>(a.numbers);
   alignas(64) T unwanted[Op::inputs][kBlock];
   for_each_block(a.plan.begin(chunk), a.plan.end(chunk), [&](int64_t start, int length) {

@@ -143,7 +143,7 @@ def _errors(*, prior: bool, samples: bool) -> list[Error]:
                 "prior_scale_zero",
                 {"prior_scale": 0.0},
                 ValueError,
-                r"^prior_scale: expected a finite number > 0, got 0\.0",
+                r"^prior_scale: expected a finite number above 0, got 0\.0",
             ),
             Error(
                 "prior_scale_negative", {"prior_scale": -1}, ValueError, r"^prior_scale: .*got -1"
