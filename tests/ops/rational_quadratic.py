@@ -133,7 +133,12 @@ def _errors() -> list[Error]:
         ),
         Error("tails_number", {"tails": 0}, TypeError, r"^tails: .*got 0"),
         Error("inverse_text", {"inverse": "yes"}, TypeError, r"^inverse: .*got 'yes'"),
-        Error("bound_text", {"bound": "3"}, TypeError, r"^bound: expected a finite number.*got .3. .str."),
+        Error(
+            "bound_text",
+            {"bound": "3"},
+            TypeError,
+            r"^bound: expected a finite number.*got .3. .str.",
+        ),
         *number("bound", 0.0, -1, NAN, INF),
         *number("min_bin_width", 0.0, -0.1, 0.5, 1, NAN),
         *number("min_bin_height", 0.0, -0.1, 0.5, 1, NAN),
