@@ -49,8 +49,10 @@ def parametrize(cases: Sequence[Case]) -> Any:
     """Decorate a test(case, size, mode, threads, implementation) with all combinations."""
 
     def combinations() -> Iterator[Any]:
-        for case, mode, threads in itertools.product(cases, MODES, THREADS):
-            for size, implementation in itertools.product(case.sizes, case.implementations()):
+        for case in cases:
+            for size, threads, mode, implementation in itertools.product(
+                case.sizes, THREADS, MODES, case.implementations()
+            ):
                 yield pytest.param(
                     case,
                     size,
@@ -72,11 +74,10 @@ def run(
     torch.manual_seed(0)
     inputs = case.inputs(case.sizes[size])
     function = case.implementations()[implementation]
-    if implementation == "torch.compile":
-        torch._dynamo.reset()
-        function = torch.compile(function)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
+    if implementation == "torch.compile":
+        function = _compiled(function, (case.name, size, threads))
     try:
         case.check(case.ours, function, inputs)
         timed = _timed(function, inputs, mode)
@@ -95,6 +96,23 @@ def run(
         benchmark(timed)
     finally:
         torch.set_num_threads(before)
+
+
+_compiled_for: tuple[Any, ...] = ()
+
+
+def _compiled(function: Function, key: tuple[Any, ...]) -> Function:
+    """By torch.compile for one size and number of threads, which its code depends on.
+
+    What was compiled for another size goes: torch.compile would go over to code for any size, which
+    is slower.
+    """
+    global _compiled_for
+    if key != _compiled_for:
+        torch._dynamo.reset()
+        _compiled_for = key
+    compiled: Function = torch.compile(function)
+    return compiled
 
 
 def _timed(function: Function, inputs: Sequence[Tensor], mode: str) -> Callable[[], Any]:

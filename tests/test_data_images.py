@@ -126,9 +126,7 @@ def test_refuses_mnist(mnist: Path, pixels: bytes, labels: bytes, match: str) ->
 
 
 def test_refuses_options(mnist: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"^part: expected one of 'train', 'test', got"
-    ):
+    with pytest.raises(ValueError, match=r"^part: expected one of 'train', 'test', got"):
         data.load_mnist("validation")
     for threshold in (-0.1, 1.0, float("nan")):
         with pytest.raises(ValueError, match=r"^threshold: "):

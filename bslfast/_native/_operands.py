@@ -12,6 +12,7 @@ from torch import Tensor
 Operand = Union[None, float, int, tuple[int, tuple[int, ...]]]  # noqa: UP007 (Python 3.10)
 
 REDUCTIONS = {"none": 0, "row": 1, "sum": 2}
+_MAX_DIMS = 8  # kMaxDims of csrc/cpu/layout.h
 SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 
@@ -25,7 +26,7 @@ def operand(tensor: Tensor | None, shape: Sequence[int]) -> Operand:
     if tensor.numel() == 1:
         return tensor.data_ptr(), (0,) * len(shape)
     expanded = tensor.expand(shape)
-    if len(shape) > 8:  # kMaxDims of csrc/cpu/layout.h
+    if len(shape) > _MAX_DIMS:
         copy = expanded.contiguous()
         return _held(copy, copy.stride())
     return expanded.data_ptr(), expanded.stride()
@@ -35,7 +36,7 @@ def row_operand(tensor: Tensor, shape: Sequence[int]) -> Operand:
     """``tensor`` as one row of contiguous numbers, its last dimension, per element of ``shape``."""
     expanded = tensor if tensor.shape[:-1] == shape else tensor.expand(*shape, tensor.shape[-1])
     strides = expanded.stride()
-    if (strides[-1] == 1 or tensor.shape[-1] <= 1) and len(shape) <= 8:
+    if (strides[-1] == 1 or tensor.shape[-1] <= 1) and len(shape) <= _MAX_DIMS:
         return tensor.data_ptr(), strides[:-1]
     copy = expanded.contiguous()
     return _held(copy, copy.stride()[:-1])
@@ -45,7 +46,11 @@ def grad_operand(grad: Tensor | None, shape: Sequence[int], reduction: str = "no
     """The gradient of a result, reduced from ``shape``, for all elements; 0 if none arrived."""
     if grad is None:
         return 0.0
-    return operand(grad.unsqueeze(-1) if reduction == "row" else grad, shape)
+    if reduction != "row":
+        return operand(grad, shape)
+    if len(shape) <= _MAX_DIMS:  # without a torch op for each of unsqueeze and expand
+        return grad.data_ptr(), (*grad.stride(), 0)
+    return operand(grad.unsqueeze(-1), shape)
 
 
 def _held(copy: Tensor, strides: tuple[int, ...]) -> Operand:

@@ -15,6 +15,7 @@ from bslfast._native._operands import (
     address,
     empty_grad,
     grad_address,
+    grad_operand,
     operand,
     reduced_shape,
     unbroadcast,
@@ -128,8 +129,6 @@ def backward(
         for grad in (grad_prior_loc, grad_prior_scale):
             if grad is not None:
                 grad.zero_()
-    elif reduction == "row":
-        grad_kl = grad_kl.unsqueeze(-1)
     if 0 not in shape:
         _cpu.normal_backward(
             DTYPES[loc.dtype],
@@ -143,7 +142,7 @@ def backward(
             stream,
             samples,
             operand(grad_sample, shape if samples <= 1 else (samples, *shape)),
-            operand(grad_kl, shape),
+            None if grad_kl is None else grad_operand(grad_kl, shape, reduction or "none"),
             grad_address(grad_loc, loc.dtype),
             grad_address(grad_raw_scale, loc.dtype),
             grad_address(grad_prior_loc, loc.dtype),

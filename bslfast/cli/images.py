@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import copy
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from bslfast import plots
-from bslfast._files import write_json
 from bslfast.cli import runner
 from bslfast.predict import evaluating, seeded
 from bslfast.vae import VAE, Autoencoder, conv_decoder, conv_encoder, mlp_decoder, mlp_encoder
@@ -86,7 +83,6 @@ def objective(model: nn.Module, x: Tensor, y: Tensor) -> Tensor | tuple[Tensor, 
 def run(options: argparse.Namespace, job: Job) -> int:
     """Train a VAE on images, report on held-out ones, time it, write the files."""
     from bslfast.plots import images
-    from bslfast.training import fit
 
     torch.set_num_threads(options.threads)
     parts, source = job.load(options)
@@ -119,24 +115,10 @@ def run(options: argparse.Namespace, job: Job) -> int:
         **{k: v[: options.batch_size * job.timed_steps] for k, v in train._asdict().items()}
     )
     runner.warm_up(initial, some, setting, options.device)
-    try:
-        history = fit(
-            model, train, validation, epochs=options.epochs, patience=options.patience, **setting,
-            device=options.device, checkpoint=checkpoint, resume=options.resume, progress=True,
-        )  # fmt: skip
-    except KeyboardInterrupt:
-        if checkpoint.is_file():
-            print(f"\n{checkpoint} is whole: go on from it with --resume", file=sys.stderr)
-        raise
+    history = runner.train_model(model, train, validation, options, checkpoint, setting)
     with evaluating(model), torch.no_grad():
         results = evaluate(model, test, options)
         results |= _log_marginal(model, test, options, job.marginal_rows)
-    runner.say(
-        "training",
-        f"{history.seconds:.2f} s for {len(history.loss)} epochs, {history.steps} steps"
-        + (", stopped early" if history.stopped_early else "")
-        + f"; best epoch {history.best_epoch}",
-    )
     runner.say("test", ", ".join(f"{key} {value:.4g}" for key, value in results.items()))
     report: dict[str, Any] = {
         "job": job.name,
@@ -147,10 +129,7 @@ def run(options: argparse.Namespace, job: Job) -> int:
             "rows": {"train": len(train.x), "validation": len(validation.x), "test": len(test.x)},
         },
         "model": {"parameters": weights, "layers": layers, "likelihood": "bernoulli"},
-        "training": {
-            "seconds": history.seconds, "epochs": len(history.loss), "steps": history.steps,
-            "best_epoch": history.best_epoch, "stopped_early": history.stopped_early,
-        },
+        "training": runner.training_report(history),
         "test": results,
     }  # fmt: skip
     if not options.no_reference:
@@ -159,11 +138,7 @@ def run(options: argparse.Namespace, job: Job) -> int:
     with evaluating(model), torch.no_grad():
         figures = pictures(model, test, options, job.name)
     figures["learning_curves"] = images.learning_curves(history, f"{job.name}: learning curves")
-    for stem, figure in figures.items():
-        plots.save(figure, folder / f"{stem}.png")
-    write_json(folder / "metrics.json", report)
-    written = [f"{stem}.png" for stem in figures]
-    runner.say("files", f"{folder}/: metrics.json, checkpoint.safetensors, {', '.join(written)}")
+    runner.write_results(folder, report, figures)
     return 0
 
 
@@ -255,14 +230,7 @@ def _reference(
         )  # fmt: skip
         with evaluating(twin), torch.no_grad():
             results = evaluate(twin, parts.test, options)
-        runner.say("test", "plain torch: " + ", ".join(f"{k} {v:.4g}" for k, v in results.items()))
-        found = {"seconds": other.seconds, "ratio": other.seconds / history.seconds,
-                 "test": results}  # fmt: skip
-        runner.say(
-            "time",
-            f"bslfast {history.seconds:.2f} s, plain torch {other.seconds:.2f} s, "
-            f"ratio {found['ratio']:.2f}",
-        )
+        found = runner.compare_times(history, other, results)
     with seeded(options.seed, torch.device("cpu")):
         shape = tuple(some.x.shape[1:])
         autoencoder = Autoencoder(*_networks(options, shape, deterministic=True))
@@ -271,20 +239,9 @@ def _reference(
         "plain torch": plain(initial),
         "no uncertainty (autoencoder)": autoencoder,
     }
-    steps = runner.milliseconds_per_step(
+    return found | runner.compare_steps(
         networks, some, setting, options.device, runs=job.timed_runs, steps=job.timed_steps
     )
-    ours = steps["bslfast"]
-    runner.say(
-        "per step",
-        "; ".join(f"{k} {v:.3f} ms ({v / ours:.2f})" for k, v in steps.items())
-        + f"; fastest of {job.timed_runs} runs in turn, Adam included",
-    )
-    return {
-        **found,
-        "ratio_per_step": steps["plain torch"] / ours,
-        "milliseconds_per_step": steps,
-    }
 
 
 def _networks(

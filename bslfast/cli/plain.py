@@ -74,13 +74,13 @@ class PlainVAE(VAE):
 
 
 class PlainAffineCoupling(AffineCoupling):
-    """:class:`bslfast.flows.AffineCoupling` in plain torch, for scale_fn "tanh", forward."""
+    """:class:`bslfast.flows.AffineCoupling` in plain torch, for scale_fn "tanh"."""
 
     def _move(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        if inverse:
-            raise NotImplementedError
         shift, raw_scale = parameters.chunk(2, dim=-1)
         log_scale = 2 * torch.tanh(0.5 * raw_scale)
+        if inverse:
+            return (x - shift) * torch.exp(-log_scale), -log_scale.sum(dim=-1)
         return x * log_scale.exp() + shift, log_scale.sum(dim=-1)
 
 
@@ -88,8 +88,7 @@ class PlainSplineCoupling(SplineCoupling):
     """:class:`bslfast.flows.SplineCoupling` in plain torch, forward, as zuko and others have it."""
 
     def _move(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        if inverse:
-            raise NotImplementedError
+        assert not inverse, "training needs the map alone"
         bins, bound = self.bins, self.settings["bound"]
         widths, heights, derivatives = parameters.unflatten(-1, (self.moved, -1)).split(
             (bins, bins, bins - 1), dim=-1

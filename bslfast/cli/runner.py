@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from bslfast.bnn import BayesianMLP
     from bslfast.data import Dataset, Examples, Standardizer
+    from bslfast.training import History
 
 # The speed of a training step is that of the fastest of this many runs, of about this many steps
 # each: other programs can only slow a run down. The networks take turns, after one run to warm up.
@@ -109,7 +110,6 @@ def run(
     """
     from bslfast import plots
     from bslfast.data import Examples, Standardizer, split
-    from bslfast.training import fit
 
     torch.set_num_threads(options.threads)
     data = load()
@@ -137,16 +137,7 @@ def run(
     setting = {"batch_size": options.batch_size, "lr": options.lr, "seed": options.seed}
     initial = copy.deepcopy(model)
     warm_up(initial, train, setting, options.device)
-    try:
-        history = fit(
-            model, train, validation, epochs=options.epochs, patience=options.patience, **setting,
-            device=options.device, checkpoint=checkpoint, resume=options.resume, progress=True,
-        )  # fmt: skip
-    except KeyboardInterrupt:
-        if checkpoint.is_file():
-            print(f"\n{checkpoint} is whole: go on from it with --resume", file=sys.stderr)
-        raise
-
+    history = train_model(model, train, validation, options, checkpoint, setting)
     started = time.perf_counter()
     prediction = predict(
         model, test.x.to(options.device), options.samples, seed=options.seed, target_scaler=targets
@@ -154,12 +145,6 @@ def run(
     prediction_seconds = time.perf_counter() - started
     held_out = Examples(*(value.to(options.device) for value in parts.test))
     results = evaluate(prediction, held_out)
-    say(
-        "training",
-        f"{history.seconds:.2f} s for {len(history.loss)} epochs, {history.steps} steps"
-        + (", stopped early" if history.stopped_early else "")
-        + f"; best epoch {history.best_epoch}",
-    )
     say("test", ", ".join(f"{key} {value:.4g}" for key, value in results.items()))
     report: dict[str, Any] = {
         "job": name,
@@ -172,10 +157,7 @@ def run(
         },
         "model": {"parameters": weights, "layers": _layers(options, data),
                   "likelihood": likelihood},
-        "training": {
-            "seconds": history.seconds, "epochs": len(history.loss), "steps": history.steps,
-            "best_epoch": history.best_epoch, "stopped_early": history.stopped_early,
-        },
+        "training": training_report(history),
         "test": results,
         "prediction_seconds": prediction_seconds,
     }  # fmt: skip
@@ -199,18 +181,14 @@ def run(
     figures = pictures(prediction, held_out, data)
     figures["learning_curves"] = plots.learning_curves(history, f"{name}: learning curves")
     figures["weights"] = plots.weight_posterior(model, f"{name}: posterior of the weights")
-    for stem, figure in figures.items():
-        plots.save(figure, folder / f"{stem}.png")
-    write_json(folder / "metrics.json", report)
-    written = [f"{stem}.png" for stem in figures]
-    say("files", f"{folder}/: metrics.json, checkpoint.safetensors, {', '.join(written)}")
+    write_results(folder, report, figures)
     return 0
 
 
 def _reference(
     options: argparse.Namespace,
     initial: BayesianMLP,
-    history: Any,
+    history: History,
     parts: tuple[Examples, Examples, Examples],
     held_out: Examples,
     targets: Standardizer | None,
@@ -236,30 +214,94 @@ def _reference(
         ),
         held_out,
     )  # fmt: skip
-    say("test", "plain torch: " + ", ".join(f"{k} {v:.4g}" for k, v in results.items()))
     networks = {
         "bslfast": initial,
         "plain torch": plain(initial),
         "no uncertainty (nn.Linear)": initial.deterministic_twin(),
     }
-    steps = milliseconds_per_step(networks, train, setting, options.device)
-    ours = steps["bslfast"]
+    return compare_times(history, other, results) | compare_steps(
+        networks, train, setting, options.device
+    )
+
+
+def train_model(
+    model: nn.Module,
+    train: Sequence[Tensor],
+    validation: Sequence[Tensor],
+    options: argparse.Namespace,
+    checkpoint: Path,
+    setting: Mapping[str, Any],
+) -> History:
+    """Train, with a progress bar and checkpoints, and say how it went."""
+    from bslfast.training import fit
+
+    try:
+        history = fit(
+            model, train, validation, epochs=options.epochs, patience=options.patience, **setting,
+            device=options.device, checkpoint=checkpoint, resume=options.resume, progress=True,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        if checkpoint.is_file():
+            print(f"\n{checkpoint} is whole: go on from it with --resume", file=sys.stderr)
+        raise
+    say(
+        "training",
+        f"{history.seconds:.2f} s for {len(history.loss)} epochs, {history.steps} steps"
+        + (", stopped early" if history.stopped_early else "")
+        + f"; best epoch {history.best_epoch}",
+    )
+    return history
+
+
+def training_report(history: History) -> dict[str, Any]:
+    """Return what a report says of a training."""
+    return {
+        "seconds": history.seconds, "epochs": len(history.loss), "steps": history.steps,
+        "best_epoch": history.best_epoch, "stopped_early": history.stopped_early,
+    }  # fmt: skip
+
+
+def write_results(folder: Path, report: Mapping[str, Any], figures: Mapping[str, Figure]) -> None:
+    """Write pictures and metrics.json, and say so."""
+    from bslfast import plots
+
+    for stem, figure in figures.items():
+        plots.save(figure, folder / f"{stem}.png")
+    write_json(folder / "metrics.json", report)
+    written = [f"{stem}.png" for stem in figures]
+    say("files", f"{folder}/: metrics.json, checkpoint.safetensors, {', '.join(written)}")
+
+
+def compare_times(ours: History, other: History, results: Mapping[str, float]) -> dict[str, Any]:
+    """Say and return how the same training in plain torch went, and how long both took."""
+    ratio = other.seconds / ours.seconds
+    say("test", "plain torch: " + ", ".join(f"{k} {v:.4g}" for k, v in results.items()))
     say(
         "time",
-        f"bslfast {history.seconds:.2f} s, plain torch {other.seconds:.2f} s, "
-        f"ratio {other.seconds / history.seconds:.2f} (one run each)",
+        f"bslfast {ours.seconds:.2f} s, plain torch {other.seconds:.2f} s, ratio {ratio:.2f} "
+        "(one run each)",
     )
+    return {"seconds": other.seconds, "ratio": ratio, "test": dict(results)}
+
+
+def compare_steps(
+    networks: Mapping[str, nn.Module],
+    train: Sequence[Tensor],
+    setting: dict[str, Any],
+    device: torch.device,
+    *,
+    runs: int = TIMED_RUNS,
+    steps: int = TIMED_STEPS,
+) -> dict[str, Any]:
+    """Say and return how long a training step takes: ours ("bslfast"), "plain torch", others."""
+    found = milliseconds_per_step(networks, train, setting, device, runs=runs, steps=steps)
+    ours = found["bslfast"]
     say(
         "per step",
-        "; ".join(f"{k} {v:.3f} ms ({v / ours:.2f})" for k, v in steps.items())
-        + f"; fastest of {TIMED_RUNS} runs in turn, Adam included",
+        "; ".join(f"{k} {v:.3f} ms ({v / ours:.2f})" for k, v in found.items())
+        + f"; fastest of {runs} runs in turn, Adam included",
     )
-    return {
-        "seconds": other.seconds,
-        "ratio": other.seconds / history.seconds,
-        "test": results,
-        "milliseconds_per_step": steps,
-    }
+    return {"ratio_per_step": found["plain torch"] / ours, "milliseconds_per_step": found}
 
 
 def milliseconds_per_step(

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import copy
-import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from bslfast import flows
-from bslfast._files import write_json
 from bslfast.cli import runner
 from bslfast.predict import seeded
 
@@ -49,9 +47,7 @@ def objective(model: nn.Module, x: Tensor) -> Tensor:
 
 def run(options: argparse.Namespace) -> int:
     """Run the job."""
-    from bslfast import plots
     from bslfast.data import Standardizer, load_moons, split
-    from bslfast.training import fit
 
     torch.set_num_threads(options.threads)
     data = load_moons(seed=options.seed % 2**32)
@@ -83,22 +79,8 @@ def run(options: argparse.Namespace) -> int:
     }  # fmt: skip
     initial = copy.deepcopy(model)
     runner.warm_up(initial, train, setting, options.device)
-    try:
-        history = fit(
-            model, train, validation, epochs=options.epochs, patience=options.patience, **setting,
-            device=options.device, checkpoint=checkpoint, resume=options.resume, progress=True,
-        )  # fmt: skip
-    except KeyboardInterrupt:
-        if checkpoint.is_file():
-            print(f"\n{checkpoint} is whole: go on from it with --resume", file=sys.stderr)
-        raise
+    history = runner.train_model(model, train, validation, options, checkpoint, setting)
     results = evaluate(model, test[0].to(options.device), scaler)
-    runner.say(
-        "training",
-        f"{history.seconds:.2f} s for {len(history.loss)} epochs, {history.steps} steps"
-        + (", stopped early" if history.stopped_early else "")
-        + f"; best epoch {history.best_epoch}",
-    )
     runner.say("test", ", ".join(f"{key} {value:.4g}" for key, value in results.items()))
     report: dict[str, Any] = {
         "job": "moons",
@@ -109,10 +91,7 @@ def run(options: argparse.Namespace) -> int:
             "input_mean": scaler.mean.tolist(), "input_scale": scaler.scale.tolist(),
         },
         "model": {"parameters": weights, "layers": layers},
-        "training": {
-            "seconds": history.seconds, "epochs": len(history.loss), "steps": history.steps,
-            "best_epoch": history.best_epoch, "stopped_early": history.stopped_early,
-        },
+        "training": runner.training_report(history),
         "test": results,
     }  # fmt: skip
     if not options.no_reference:
@@ -121,11 +100,7 @@ def run(options: argparse.Namespace) -> int:
         )
 
     figures = pictures(model, history, scaler, parts.test.x, options)
-    for stem, figure in figures.items():
-        plots.save(figure, folder / f"{stem}.png")
-    write_json(folder / "metrics.json", report)
-    written = [f"{stem}.png" for stem in figures]
-    runner.say("files", f"{folder}/: metrics.json, checkpoint.safetensors, {', '.join(written)}")
+    runner.write_results(folder, report, figures)
     return 0
 
 
@@ -203,28 +178,10 @@ def _reference(
         progress=True,
     )  # fmt: skip
     results = evaluate(twin, test[0].to(options.device), scaler)
-    runner.say("test", "plain torch: " + ", ".join(f"{k} {v:.4g}" for k, v in results.items()))
     networks = {"bslfast": initial, "plain torch": plain(initial)}
-    steps = runner.milliseconds_per_step(networks, train, setting, options.device)
-    ours = steps["bslfast"]
-    ratio = other.seconds / history.seconds
-    runner.say(
-        "time",
-        f"bslfast {history.seconds:.2f} s, plain torch {other.seconds:.2f} s, ratio {ratio:.2f} "
-        "(one run each)",
+    return runner.compare_times(history, other, results) | runner.compare_steps(
+        networks, train, setting, options.device
     )
-    runner.say(
-        "per step",
-        "; ".join(f"{k} {v:.3f} ms ({v / ours:.2f})" for k, v in steps.items())
-        + f"; fastest of {runner.TIMED_RUNS} runs in turn, Adam included",
-    )
-    return {
-        "seconds": other.seconds,
-        "ratio": ratio,
-        "ratio_per_step": steps["plain torch"] / ours,
-        "test": results,
-        "milliseconds_per_step": steps,
-    }
 
 
 def _build(options: argparse.Namespace) -> flows.Flow:
