@@ -12,6 +12,7 @@ from bslfast._native import _cpu
 from bslfast._native._operands import (
     DTYPES,
     REDUCTIONS,
+    SIXTEEN_BITS,
     address,
     empty_grad,
     grad_address,
@@ -21,6 +22,9 @@ from bslfast._native._operands import (
     unbroadcast,
 )
 
+# Samples of fewer parameters than this are drawn as one tensor: the kernel makes noise in blocks,
+# of which the samples of a single number would use one element each.
+_FEW = 16
 PARAMETRIZATIONS = {"softplus": 0, "scale": 1, "log_scale": 2, "log_var": 3}
 
 
@@ -58,8 +62,17 @@ def forward(
     reduction: str | None,
 ) -> tuple[Tensor, Tensor]:
     """(sample, kl), as :func:`allocate` says. Raises ValueError if a scale is negative."""
-    sample, kl = allocate(loc, raw_scale, prior_loc, prior_scale, seed, sample_shape, reduction)
     shape = _shape(loc, raw_scale, prior_loc, prior_scale)
+    prior = (prior_loc_value, prior_scale_value, parametrization)
+    if _drawn_as_one(loc, shape, seed, sample_shape):
+        whole = (*sample_shape, *_shape(loc, raw_scale))
+        drawn = (loc.expand(whole), raw_scale.expand(whole), None, None, seed, stream)
+        kl_alone = (loc, raw_scale, prior_loc, prior_scale, None, stream)
+        return (
+            forward(*drawn, *prior, (), None)[0],
+            forward(*kl_alone, *prior, sample_shape, reduction)[1],
+        )
+    sample, kl = allocate(loc, raw_scale, prior_loc, prior_scale, seed, sample_shape, reduction)
     if 0 in shape:
         return sample, kl.zero_()
     valid = _cpu.normal_forward(
@@ -109,6 +122,19 @@ def backward(
     then be a contiguous tensor of the parameters' shape.
     """
     shape = _shape(loc, raw_scale, prior_loc, prior_scale)
+    prior = (prior_loc_value, prior_scale_value, parametrization)
+    if grad_sample is not None and _drawn_as_one(loc, shape, seed, sample_shape):
+        whole = (*sample_shape, *_shape(loc, raw_scale))
+        drawn = (loc.expand(whole), raw_scale.expand(whole), None, None, seed, stream)
+        kl_alone = (loc, raw_scale, prior_loc, prior_scale, None, stream)
+        by_sample = backward(grad_sample, None, *drawn, *prior, (), None, needs)
+        by_kl = backward(None, grad_kl, *kl_alone, *prior, (), reduction, needs)
+        return tuple(
+            _sum(unbroadcast(one, like), other)
+            for one, like, other in zip(
+                by_sample, (loc, raw_scale, prior_loc, prior_scale), by_kl, strict=True
+            )
+        )
 
     def grad_of(parameter: Tensor | None, needed: bool) -> Tensor | None:
         if parameter is None or not needed:
@@ -154,6 +180,20 @@ def backward(
         unbroadcast(grad_prior_loc, prior_loc),
         unbroadcast(grad_prior_scale, prior_scale),
     )
+
+
+def _drawn_as_one(
+    loc: Tensor, shape: Sequence[int], seed: Tensor | None, sample_shape: Sequence[int]
+) -> bool:
+    if not sample_shape or seed is None or loc.dtype in SIXTEEN_BITS:  # sums would be rounded twice
+        return False
+    return 0 < math.prod(shape) < _FEW
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return a + b
 
 
 def _shape(first: Tensor, *others: Tensor | None) -> torch.Size:
