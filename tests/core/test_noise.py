@@ -156,6 +156,35 @@ def test_tails_are_populated() -> None:
     assert (np.abs(counts - expected) < 6 * np.sqrt(expected)).all()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_neighbours_are_independent(dtype: torch.dtype) -> None:
+    """Of an element and of its size, at every distance up to 16: 32 numbers, 6 sigma each."""
+    n = 1_000_000
+    z = normal(n, dtype).double()
+    for lag in range(1, 17):
+        first, second = z[:-lag], z[lag:]
+        assert abs((first * second).mean()) < 6 / math.sqrt(n)
+        # (z^2 - 1) has variance 2.
+        assert abs(((first**2 - 1) * (second**2 - 1)).mean()) < 6 * 2 / math.sqrt(n)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("what", ["seed", "stream"])
+def test_consecutive_seeds_and_streams_are_independent(dtype: torch.dtype, what: str) -> None:
+    """Correlations of 64 consecutive ones (2016 pairs), and where pairs of uniforms lie."""
+    n = 65536
+    z = torch.stack([normal(n, dtype, **{what: k}) for k in range(64)])
+    pairs = torch.corrcoef(z.double())[tuple(torch.triu_indices(64, 64, 1))]
+    # The largest of 2016 exceeds 7 sigma once in 200 million seeds.
+    assert pairs.abs().max() < 7 / math.sqrt(n)
+    assert abs(pairs.square().mean() * n - 1) < 6 * math.sqrt(2 / 2016)
+    cells = torch.zeros(256, dtype=torch.int64)
+    u = torch.stack([uniform(n, dtype, **{what: k}) for k in range(64)]).double()
+    for a, b in zip(u[0::2], u[1::2], strict=True):
+        cells += torch.bincount((16 * a).long() * 16 + (16 * b).long(), minlength=256)
+    assert stats.chisquare(cells.numpy()).pvalue > 2e-9
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_twin_shapes_and_dtypes(dtype: torch.dtype) -> None:
     made = noise.normal((3, 0, 2), 1, dtype=dtype)
