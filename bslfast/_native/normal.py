@@ -114,12 +114,13 @@ def backward(
     reduction: str | None,
     needs: Sequence[bool],
     *,
-    overwrite: bool = False,
+    grad_loc: Tensor | None = None,
+    grad_raw_scale: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of loc, raw_scale, prior_loc and prior_scale; None where not needed.
 
-    With ``overwrite``, the gradient of loc takes the place of ``grad_sample`` in memory, which must
-    then be a contiguous tensor of the parameters' shape.
+    ``grad_loc`` and ``grad_raw_scale`` are memory to be used for them, contiguous and of the
+    parameters' shape; the first may be that of ``grad_sample``.
     """
     shape = _shape(loc, raw_scale, prior_loc, prior_scale)
     prior = (prior_loc_value, prior_scale_value, parametrization)
@@ -141,8 +142,10 @@ def backward(
             return None
         return empty_grad(shape, parameter)
 
-    grad_loc = grad_sample if overwrite else grad_of(loc, needs[0])
-    grad_raw_scale = grad_of(raw_scale, needs[1])
+    if grad_loc is None:
+        grad_loc = grad_of(loc, needs[0])
+    if grad_raw_scale is None or not needs[1]:
+        grad_raw_scale = grad_of(raw_scale, needs[1])
     grad_prior_loc = grad_of(prior_loc, needs[2])
     grad_prior_scale = grad_of(prior_scale, needs[3])
     samples = math.prod(sample_shape)

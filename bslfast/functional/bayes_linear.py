@@ -153,6 +153,7 @@ class _BayesLinear(torch.autograd.Function):
             weight if needs_weight else None,
         )
         ctx.constants = constants
+        ctx.weight_is_overwritten = False
         ctx.set_materialize_grads(False)
         return F.linear(x, weight, bias), kl
 
@@ -167,6 +168,8 @@ class _BayesLinear(torch.autograd.Function):
             return _differentiable_backward(inputs, ctx.constants, needs, (grad_y, grad_kl))
         x, weight_loc, weight_raw_scale, bias_loc, bias_raw_scale, seed = inputs
         grad_x = grad_weight = grad_bias = None
+        if weight is not None and ctx.weight_is_overwritten:
+            weight, _ = _forward(weight_loc, weight_raw_scale, seed, 0, ctx.constants)
         if grad_y is not None:
             rows = grad_y.reshape(-1, grad_y.shape[-1])
             if needs[0]:
@@ -177,8 +180,19 @@ class _BayesLinear(torch.autograd.Function):
                 grad_bias = rows.sum(dim=0)
         grads: list[Tensor | None] = [None] * 9
         grads[0] = grad_x
+        # Once grad_x is known nobody reads the sampled weight: its memory is as good as fresh one,
+        # without the page faults. A second backward draws the weight again.
+        ctx.weight_is_overwritten = True
         grads[1:3] = _backward(
-            grad_weight, grad_kl, weight_loc, weight_raw_scale, seed, 0, ctx.constants, needs[1:3]
+            grad_weight,
+            grad_kl,
+            weight_loc,
+            weight_raw_scale,
+            seed,
+            0,
+            ctx.constants,
+            needs[1:3],
+            grad_raw_scale=weight,
         )
         if bias_loc is not None:
             grads[3:5] = _backward(
@@ -215,6 +229,7 @@ def _backward(
     stream: int,
     constants: tuple[Any, ...],
     needs: tuple[bool, bool],
+    grad_raw_scale: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
     if not any(needs) or (grad is None and grad_kl is None):
         return None, None
@@ -234,7 +249,8 @@ def _backward(
         (),
         "sum",
         (*needs, False, False),
-        overwrite=needs[0] and grad is not None and grad.is_contiguous(),
+        grad_loc=grad if needs[0] and grad is not None and grad.is_contiguous() else None,
+        grad_raw_scale=grad_raw_scale,
     )[:2]
 
 

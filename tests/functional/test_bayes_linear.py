@@ -171,3 +171,16 @@ def test_errors(position: int, value: Any, error: type[Exception], message: str)
 def _total(results: tuple[Tensor, Tensor]) -> Tensor:
     y, kl = results
     return y.square().sum() + 0.5 * kl
+
+
+def test_a_second_backward_gives_the_same_and_leaves_the_first_alone() -> None:
+    """Backward writes over the sampled weight, which the next one must then draw again."""
+    inputs = [t for t in arguments() if t is not None]
+    y, kl = BF.bayes_linear(*inputs, seed=5)
+    given = [torch.randn_like(y), torch.randn_like(kl)]
+    first = torch.autograd.grad((y, kl), inputs, given, retain_graph=True)
+    kept = [g.clone() for g in first]
+    second = torch.autograd.grad((y, kl), inputs, given)
+    for a, b, c in zip(first, kept, second, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(b, c)
