@@ -264,26 +264,14 @@ def expected_with_gradients(
         return run_with_gradients(record.reference, double, names, given)
 
 
-def assert_close(
-    actual: Tensor,
-    expected: Tensor,
-    units: float,
-    *,
-    elements: int | None = None,
-    label: str = "",
-) -> None:
-    """Within ``units`` eps of the numbers that went in; NaN and inf where the oracle has them.
+def errors(actual: Tensor, expected: Tensor, elements: int | None = None) -> Tensor:
+    """By how many eps of the numbers that went in each element is off.
 
     An element is the sum of terms, some of which cancel. Their size is taken to be that of the
     element or, if more, of a typical one (the root mean square), and at least 1 for each term, of
     which there are ``elements`` divided by the number of results. Without ``elements``: one term,
     and elements that have nothing to do with each other.
     """
-    assert actual.shape == expected.shape, (
-        f"{label}: shape {tuple(actual.shape)}, not {tuple(expected.shape)}"
-    )
-    if actual.numel() == 0:
-        return
     size = torch.ones((), dtype=torch.float64)
     if elements is not None:
         finite = expected[expected.isfinite()]
@@ -293,11 +281,29 @@ def assert_close(
     error = (actual.double() - expected).abs() / (expected.abs() + size)
     found = torch.nan_to_num(error / torch.finfo(actual.dtype).eps, math.inf, math.inf)
     same = (actual.double() == rounded) | (actual.isnan() & rounded.isnan())
-    found = torch.where(same, 0.0, found)
+    return torch.where(same, 0.0, found)
+
+
+def assert_close(
+    actual: Tensor,
+    expected: Tensor,
+    units: float,
+    *,
+    elements: int | None = None,
+    label: str = "",
+) -> None:
+    """Within ``units`` eps, see :func:`errors`; NaN and inf where the oracle has them."""
+    assert actual.shape == expected.shape, (
+        f"{label}: shape {tuple(actual.shape)}, not {tuple(expected.shape)}"
+    )
+    if actual.numel() == 0:
+        return
+    found = errors(actual, expected, elements)
     worst = int(found.argmax())
     assert found.max() <= units, (
         f"{label}: {found.max():.3g} eps, bound {units}; element {worst}: "
-        f"{actual.reshape(-1)[worst].item()!r}, expected {rounded.reshape(-1)[worst].item()!r}"
+        f"{actual.reshape(-1)[worst].item()!r}, expected "
+        f"{expected.reshape(-1)[worst].to(actual.dtype).item()!r}"
     )
 
 

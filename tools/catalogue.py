@@ -1,0 +1,112 @@
+"""Writes docs/catalogue.md: every op, from its docstring, its record in tests/ops and benchmarks.
+
+python tools/catalogue.py runs/bench/results.json
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from pathlib import Path
+
+import torch
+
+import bslfast.functional
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
+
+from ops import CASES, RECORDS  # noqa: E402
+from ops.record import (  # noqa: E402
+    OpRecord,
+    errors,
+    expected_with_gradients,
+    run_with_gradients,
+)
+from report import Row, groups, rows  # noqa: E402
+
+HEADER = """# Catalogue of ops
+
+Made by `tools/catalogue.py` from the functions' docstrings, the table of ops in `tests/ops` and a
+run of `make bench`; not to be edited.
+
+Every op takes float64, float32, bfloat16 and float16 (computed in float32, rounded once),
+broadcasts, and has first and second derivatives, `torch.func` transforms (`vmap`, `grad`, `vjp`),
+`torch.compile(fullgraph=True)` and `torch.export`: the tests in `tests/functional/test_ops.py` run
+for each. Forward-mode derivatives run the plain-torch twin.
+
+Errors are the largest found with the inputs of the tests ({shape}) against the float64 twin, in
+eps of the size of the terms (1.2e-7 in float32, 2.2e-16 in float64), values / gradients. Ratios are
+times of plain torch over times of bslfast, forward + backward, at the most threads measured:
+eager / `torch.compile` at each size.
+
+| op | what it computes | float32 | float64 | times faster than torch, by size | source |
+|---|---|---|---|---|---|
+"""
+SHAPE = (64, 67)
+
+
+def main() -> None:
+    measured = rows(Path(sys.argv[1])) if len(sys.argv) > 1 else []
+    lines = [_line(record, measured) for record in sorted(RECORDS, key=lambda r: r.name)]
+    text = HEADER.replace("{shape}", f"{SHAPE[0]} x {SHAPE[1]}") + "\n".join(lines) + "\n"
+    (ROOT / "docs" / "catalogue.md").write_text(text)
+
+
+def _line(record: OpRecord, measured: list[Row]) -> str:
+    doc = inspect.getdoc(getattr(bslfast.functional, record.name)) or ""
+    source = re.search(r"Source: (.*?)(?:\n\n|\Z)", doc, re.DOTALL)
+    cells = [
+        f"`{record.name}`",
+        re.sub(r":\w+:`(\w+)`", r"`\1`", " ".join(doc.split("\n\n")[0].split())).replace("``", "`"),
+        _errors(record, torch.float32),
+        _errors(record, torch.float64),
+        _ratios(record.name, measured),
+        " ".join(source[1].split()) if source else "",
+    ]
+    return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
+
+
+def _errors(record: OpRecord, dtype: torch.dtype) -> str:
+    value = gradient = 0.0
+    for case in CASES:
+        if case.record is not record:
+            continue
+        call = case.call(dtype, SHAPE)
+        names = record.differentiable(call)
+        results, grads = run_with_gradients(record.function, call, names)
+        expected, expected_grads = expected_with_gradients(record, call, names)
+        n = max(t.numel() for t in (*results, *call.tensors.values()))
+        for r, e in zip(results, expected, strict=True):
+            value = max(value, errors(r, e, n).max().item())
+        for name in names:
+            grad, exact = grads[name], expected_grads[name]
+            assert grad is not None
+            assert exact is not None
+            gradient = max(gradient, errors(grad, exact, n).max().item())
+    return f"{value:.1f} / {gradient:.1f}"
+
+
+def _ratios(name: str, measured: list[Row]) -> str:
+    """Of the benchmark cases called after the op: its name, then perhaps what is special."""
+    found = []
+    for (case, size, mode, threads), group in groups(measured).items():
+        match = re.fullmatch(rf"{name}(?:\W+(.*))?", case)
+        if match is None or mode != "both" or "bslfast" not in group:
+            continue
+        if threads != max(row["threads"] for row in measured):
+            continue
+        ours = group["bslfast"]["median"]
+        peers = [
+            f"{group[peer]['median'] / ours:.1f}"
+            for peer in ("torch eager", "torch.compile")
+            if peer in group
+        ]
+        special = match[1]
+        found.append(f"{size}{f' ({special})' if special else ''}: {' / '.join(peers)}")
+    return "; ".join(found)
+
+
+if __name__ == "__main__":
+    main()
