@@ -971,6 +971,21 @@ def test_arguments_are_not_written_to(record: OpRecord) -> None:
 
 
 @of_each_op
+def test_deterministic_algorithms(record: OpRecord) -> None:
+    """Allowed, and nothing is read of fresh memory, which torch then fills with NaN."""
+    call = widest_case(record).call(torch.float32, SHAPE)
+    names = record.differentiable(call)
+    expected = run_with_gradients(record.function, call, names)
+    torch.use_deterministic_algorithms(True)
+    try:
+        actual = run_with_gradients(record.function, call, names)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert_same(actual[0], expected[0])
+    assert_same_gradients(actual[1], expected[1])
+
+
+@of_each_op
 def test_changed_arguments_are_noticed(record: OpRecord) -> None:
     """Backward computes from the arguments: changing them in between must not go unnoticed."""
     call = first_case(record).call(torch.float32, SHAPE)
