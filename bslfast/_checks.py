@@ -93,7 +93,8 @@ def flag(name: str, value: Any) -> bool:
     return value
 
 
-def sample_shape(value: Any) -> tuple[int, ...]:
+def sizes(name: str, value: Any) -> tuple[int, ...]:
+    """A shape."""
     if type(value) is tuple and not value:
         return ()
     if type(value) is int:
@@ -101,10 +102,10 @@ def sample_shape(value: Any) -> tuple[int, ...]:
     if not isinstance(value, (tuple, list)) or not all(
         isinstance(n, (int, torch.SymInt)) and not isinstance(n, bool) for n in value
     ):
-        raise TypeError(f"sample_shape: expected a tuple of ints, got {value!r}")
+        raise TypeError(f"{name}: expected a tuple of ints, got {value!r}")
     for n in value:
         if n < 0:
-            raise ValueError(f"sample_shape: expected sizes >= 0, got {tuple(value)}")
+            raise ValueError(f"{name}: expected sizes >= 0, got {tuple(value)}")
     return tuple(value)
 
 

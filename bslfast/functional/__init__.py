@@ -16,6 +16,7 @@ from bslfast.functional.categorical import categorical_log_prob
 from bslfast.functional.normal import normal_kl, normal_rsample, normal_rsample_kl
 from bslfast.functional.normal_log_prob import normal_log_prob
 from bslfast.functional.rational_quadratic import rational_quadratic_spline
+from bslfast.functional.standard import standard_normal, standard_uniform
 
 __all__ = [
     "affine_coupling",
@@ -27,5 +28,7 @@ __all__ = [
     "normal_rsample",
     "normal_rsample_kl",
     "rational_quadratic_spline",
+    "standard_normal",
+    "standard_uniform",
     "use_reference",
 ]

@@ -117,7 +117,7 @@ class Op:
         if not torch.compiler.is_compiling():
             if forward_ad._current_level >= 0:  # tangents: kernels would drop them in silence
                 return self.reference(*args)
-            if torch._C._are_functorch_transforms_active():
+            if self.differentiable and torch._C._are_functorch_transforms_active():
                 return self._transformable.apply(*args)
         return self.operator(*args)
 
@@ -136,22 +136,15 @@ class Op:
         arguments = self.schema[self.schema.index("(") + 1 : self.schema.rindex("->")].strip()[:-1]
         grads = ", ".join(f"Tensor? grad_{i}" for i in range(self.n_results))
         results = ", ".join("Tensor" for _ in self.differentiable)
-        _LIBRARY.define(self.schema)
-        _LIBRARY.define(f"{backward_name}({grads}, {arguments}, bool[] needs) -> ({results})")
-        self.operator = getattr(torch.ops.bslfast, name).default
-        self.backward_operator = getattr(torch.ops.bslfast, backward_name).default
-
-        _LIBRARY.impl(name, self.forward, "CPU")
-        _LIBRARY.impl(backward_name, self._backward_without_none, "CPU")
-        for op_name, fake in ((name, self.fake), (backward_name, self._fake_backward)):
-            torch.library.register_fake(f"bslfast::{op_name}", fake, lib=_LIBRARY)
-        for op_name, operator, width in (
-            (name, self.operator, self.n_tensors),
-            (backward_name, self.backward_operator, self.n_results + self.n_tensors),
-        ):
-            torch.library.register_vmap(
-                f"bslfast::{op_name}", _batching_rule(operator, width), lib=_LIBRARY
-            )
+        self.operator = self._register(self.schema, self.forward, self.fake, self.n_tensors)
+        if not self.differentiable:
+            return
+        self.backward_operator = self._register(
+            f"{backward_name}({grads}, {arguments}, bool[] needs) -> ({results})",
+            self._backward_without_none,
+            self._fake_backward,
+            self.n_results + self.n_tensors,
+        )
         torch.library.register_autograd(
             f"bslfast::{name}",
             self._operator_backward,
@@ -164,6 +157,19 @@ class Op:
             setup_context=self._setup_double_context,
             lib=_LIBRARY,
         )
+
+    def _register(
+        self, schema: str, kernel: Callable[..., Any], fake: Callable[..., Any], n_tensors: int
+    ) -> Any:
+        name = schema[: schema.index("(")]
+        _LIBRARY.define(schema)
+        operator = getattr(torch.ops.bslfast, name).default
+        _LIBRARY.impl(name, kernel, "CPU")
+        torch.library.register_fake(f"bslfast::{name}", fake, lib=_LIBRARY)
+        torch.library.register_vmap(
+            f"bslfast::{name}", _batching_rule(operator, n_tensors), lib=_LIBRARY
+        )
+        return operator
 
     def _backward_without_none(self, *args: Any) -> Tensor | tuple[Tensor, ...]:
         # An operator's results are tensors: an empty one stands for a gradient nobody wants. And

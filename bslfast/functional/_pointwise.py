@@ -88,7 +88,7 @@ class PointwiseOp:
             shape = _checks.broadcast(**dict(zip(self.tensors, (first, *rest), strict=True)))
         given: list[Any] = [first, *rest]
         if self._kernels.is_random:
-            sample_shape = _checks.sample_shape(sample_shape)
+            sample_shape = _checks.sizes("sample_shape", sample_shape)
             if sample_shape:
                 given = [t.expand(*sample_shape, *shape) for t in given]
                 shape = given[0].shape

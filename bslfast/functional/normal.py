@@ -68,7 +68,7 @@ def normal_rsample(
         0.0,
         1.0,
         parametrization,
-        _checks.sample_shape(sample_shape),
+        _checks.sizes("sample_shape", sample_shape),
         None,
     )
     return sample
@@ -181,7 +181,7 @@ def normal_rsample_kl(
         prior_loc_value,
         prior_scale_value,
         parametrization,
-        _checks.sample_shape(sample_shape),
+        _checks.sizes("sample_shape", sample_shape),
         _checks.reduction(reduction, shape),
     )
     return result

@@ -11,6 +11,7 @@ from bslfast.reference.categorical import categorical_log_prob
 from bslfast.reference.normal import normal_kl, normal_rsample, normal_rsample_kl
 from bslfast.reference.normal_log_prob import normal_log_prob
 from bslfast.reference.rational_quadratic import rational_quadratic_spline
+from bslfast.reference.standard import standard_normal, standard_uniform
 
 __all__ = [
     "affine_coupling",
@@ -22,4 +23,6 @@ __all__ = [
     "normal_rsample",
     "normal_rsample_kl",
     "rational_quadratic_spline",
+    "standard_normal",
+    "standard_uniform",
 ]

@@ -1,0 +1,38 @@
+"""Kernels that fill tensors with noise: csrc/cpu/noise.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bslfast._native import _cpu
+from bslfast._native._operands import SIXTEEN_BITS
+
+_FILL = {"normal": _cpu.noise_normal, "uniform": _cpu.noise_uniform}
+
+
+def forward(
+    seed: Tensor, shape: Sequence[int], stream: int, dtype: torch.dtype, kind: str
+) -> Tensor:
+    """Standard normals or uniforms in (0, 1)."""
+    computed = torch.float32 if dtype in SIXTEEN_BITS else dtype
+    out = torch.empty(tuple(shape), dtype=computed, device=seed.device)
+    if out.numel() > 0:
+        _FILL[kind](
+            out.data_ptr(),
+            out.numel(),
+            computed == torch.float64,
+            int(seed) % 2**64,
+            stream,
+            0,
+        )
+    return out.to(dtype)
+
+
+def allocate(
+    seed: Tensor, shape: Sequence[int], stream: int, dtype: torch.dtype, kind: str
+) -> Tensor:
+    """Room for them."""
+    return torch.empty(tuple(shape), dtype=dtype, device=seed.device)
