@@ -124,15 +124,20 @@ def _timed(function: Function, inputs: Sequence[Tensor], mode: str) -> Callable[
                 return function(*inputs)
 
         return forward
-    outputs = as_tuple(function(*inputs))
+    outputs = differentiable(function(*inputs))
     grads = [torch.randn_like(o) for o in outputs]
     if mode == "backward":
         return lambda: torch.autograd.grad(outputs, wanted, grads, retain_graph=True)
-    return lambda: torch.autograd.grad(as_tuple(function(*inputs)), wanted, grads)
+    return lambda: torch.autograd.grad(differentiable(function(*inputs)), wanted, grads)
 
 
 def as_tuple(outputs: Any) -> tuple[Tensor, ...]:
     return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+
+
+def differentiable(outputs: Any) -> tuple[Tensor, ...]:
+    """Those that depend on the inputs: a log-determinant may be a constant."""
+    return tuple(o for o in as_tuple(outputs) if o.requires_grad)
 
 
 def saved_bytes(function: Function, inputs: Sequence[Tensor]) -> int:

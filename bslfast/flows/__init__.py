@@ -8,21 +8,42 @@
 torch.Size([5, 2])
 """
 
-from bslfast.flows.coupling import AffineCoupling, Coupling, SplineCoupling
+from bslfast.flows.coupling import AdditiveCoupling, AffineCoupling, Coupling, SplineCoupling
+from bslfast.flows.elementwise import Elementwise, LeakyReLU, Logit, Sigmoid, Softplus, Tanh
 from bslfast.flows.flow import Flow, FlowDistribution
+from bslfast.flows.images import Images, ImageTransform, InvertibleConv1x1, PerPixel, Squeeze
+from bslfast.flows.linear import PLU, Householder, PLULinear
 from bslfast.flows.models import NSF, RealNVP
+from bslfast.flows.normalization import ActNorm, BatchNorm
 from bslfast.flows.transform import Composite, Permutation, Reverse, Transform
 
 __all__ = [
     "NSF",
+    "PLU",
+    "ActNorm",
+    "AdditiveCoupling",
     "AffineCoupling",
+    "BatchNorm",
     "Composite",
     "Coupling",
+    "Elementwise",
     "Flow",
     "FlowDistribution",
+    "Householder",
+    "ImageTransform",
+    "Images",
+    "InvertibleConv1x1",
+    "LeakyReLU",
+    "Logit",
+    "PLULinear",
+    "PerPixel",
     "Permutation",
     "RealNVP",
     "Reverse",
+    "Sigmoid",
+    "Softplus",
     "SplineCoupling",
+    "Squeeze",
+    "Tanh",
     "Transform",
 ]

@@ -172,6 +172,48 @@ class Coupling(Transform):
         return f"features={self.features}, context={self.context}, flip={self.flip}"
 
 
+class AdditiveCoupling(Coupling):
+    r"""Moves half of the features by ``z = x + t``, which keeps volumes; the identity at the start.
+
+    Args:
+        features: size of the vectors, >= 1.
+        context: size of the context vectors; 0 for none.
+        hidden: widths of the hidden layers of the network that computes t.
+        flip: move the first half, not the second.
+        device, dtype: of the parameters.
+
+    Shape: x [..., features] -> (z [..., features], log_det [...]), log_det being 0.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Dinh, Krueger and Bengio, "NICE: Non-linear independent components estimation" (2015).
+
+    >>> import torch
+    >>> from bslfast.flows import AdditiveCoupling
+    >>> AdditiveCoupling(2)(torch.tensor([3.0, 4.0]))
+    (tensor([3., 4.], grad_fn=<CatBackward0>), tensor(0.))
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        context: int = 0,
+        hidden: Sequence[int] = (64, 64),
+        flip: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            features, 1, context=context, hidden=hidden, flip=flip, device=device, dtype=dtype
+        )
+
+    def _move(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        moved = x - parameters if inverse else x + parameters
+        return moved, moved.new_zeros(moved.shape[:-1])
+
+
 class AffineCoupling(Coupling):
     r"""Moves half of the features by ``z = x * s + t``; the identity at the start.
 

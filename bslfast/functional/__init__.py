@@ -13,6 +13,12 @@ from bslfast.functional.affine_coupling import affine_coupling
 from bslfast.functional.bayes_linear import bayes_linear
 from bslfast.functional.bernoulli import bernoulli_log_prob
 from bslfast.functional.categorical import categorical_log_prob
+from bslfast.functional.elementwise import (
+    leaky_relu_transform,
+    sigmoid_transform,
+    softplus_transform,
+    tanh_transform,
+)
 from bslfast.functional.normal import normal_kl, normal_rsample, normal_rsample_kl
 from bslfast.functional.normal_log_prob import normal_log_prob
 from bslfast.functional.rational_quadratic import rational_quadratic_spline
@@ -23,12 +29,16 @@ __all__ = [
     "bayes_linear",
     "bernoulli_log_prob",
     "categorical_log_prob",
+    "leaky_relu_transform",
     "normal_kl",
     "normal_log_prob",
     "normal_rsample",
     "normal_rsample_kl",
     "rational_quadratic_spline",
+    "sigmoid_transform",
+    "softplus_transform",
     "standard_normal",
     "standard_uniform",
+    "tanh_transform",
     "use_reference",
 ]

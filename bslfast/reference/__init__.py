@@ -8,6 +8,12 @@ from bslfast.reference.affine_coupling import affine_coupling
 from bslfast.reference.bayes_linear import bayes_linear
 from bslfast.reference.bernoulli import bernoulli_log_prob
 from bslfast.reference.categorical import categorical_log_prob
+from bslfast.reference.elementwise import (
+    leaky_relu_transform,
+    sigmoid_transform,
+    softplus_transform,
+    tanh_transform,
+)
 from bslfast.reference.normal import normal_kl, normal_rsample, normal_rsample_kl
 from bslfast.reference.normal_log_prob import normal_log_prob
 from bslfast.reference.rational_quadratic import rational_quadratic_spline
@@ -18,11 +24,15 @@ __all__ = [
     "bayes_linear",
     "bernoulli_log_prob",
     "categorical_log_prob",
+    "leaky_relu_transform",
     "normal_kl",
     "normal_log_prob",
     "normal_rsample",
     "normal_rsample_kl",
     "rational_quadratic_spline",
+    "sigmoid_transform",
+    "softplus_transform",
     "standard_normal",
     "standard_uniform",
+    "tanh_transform",
 ]

@@ -55,7 +55,11 @@ struct PointwiseKernels {
 #define BSL_POINTWISE_OPS(X) \
   X(affine_coupling)         \
   X(bernoulli_log_prob)      \
-  X(normal_log_prob)
+  X(leaky_relu_transform)    \
+  X(normal_log_prob)         \
+  X(sigmoid_transform)       \
+  X(softplus_transform)      \
+  X(tanh_transform)
 
 #define BSL_DECLARE(name) BSL_DECLARE_KERNELS(PointwiseKernels, name##_kernels)
 BSL_POINTWISE_OPS(BSL_DECLARE)

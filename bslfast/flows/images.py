@@ -1,0 +1,283 @@
+"""Invertible maps of images, and how they enter flows, which know vectors alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bslfast import _checks
+from bslfast.flows.linear import PLU
+from bslfast.flows.transform import Transform, check_inputs
+
+Shape = tuple[int, int, int]
+
+
+class ImageTransform(nn.Module):
+    """An invertible map of images [..., channels, height, width].
+
+    A subclass implements :meth:`forward`, :meth:`inverse` and, if it changes the shape,
+    :meth:`mapped_shape`. The log-determinants are those of whole images: [...]. Wrapped in
+    :class:`Images`, such maps are steps of a :class:`bslfast.flows.Flow`.
+
+    Args:
+        channels: of the images that come in, >= 1.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = _checks.integer("channels", channels)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map ``x`` [..., C, H, W]; return z and log |det dz/dx| [...]."""
+        raise NotImplementedError
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Map ``z`` back: the same with the roles of x and z exchanged."""
+        raise NotImplementedError
+
+    def mapped_shape(self, shape: Shape) -> Shape:
+        """Return the shape (C, H, W) that an image of this shape is mapped to.
+
+        Raises:
+            ValueError: if the map does not take images of this shape.
+        """
+        if shape[0] != self.channels:
+            raise ValueError(
+                f"shape: expected {self.channels} channels for {type(self).__name__}, got {shape}"
+            )
+        return shape
+
+    def _check(self, name: str, x: Tensor, channels: int, multiple: int = 1) -> None:
+        what = f"[..., {channels}, height, width]"
+        if multiple > 1:
+            what += f", height and width multiples of {multiple}"
+        _checks.floating(name, x, shape=what)
+        if x.dim() < 3 or x.shape[-3] != channels or any(n % multiple for n in x.shape[-2:]):
+            raise ValueError(
+                f"{name}: expected a tensor of shape {what}, got {_checks.describe(x)}"
+            )
+
+    def extra_repr(self) -> str:
+        return f"channels={self.channels}"
+
+
+class Squeeze(ImageTransform):
+    """Turns each square of pixels into channels of one pixel; nothing is computed.
+
+    Args:
+        channels: of the images that come in, >= 1.
+        factor: side of the squares, >= 2, which divides height and width.
+
+    Shape: x [..., C, H, W] -> (z [..., C factor^2, H / factor, W / factor], log_det [...]), log_det
+    being 0. In the order of ``torch.nn.PixelUnshuffle``.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017),
+    section 3.6.
+
+    >>> import torch
+    >>> from bslfast.flows import Squeeze
+    >>> Squeeze(1)(torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]))[0].flatten()
+    tensor([1., 2., 3., 4.])
+    """
+
+    def __init__(self, channels: int, *, factor: int = 2) -> None:
+        super().__init__(channels)
+        self.factor = _checks.integer("factor", factor, 2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`ImageTransform.forward`."""
+        self._check("x", x, self.channels, self.factor)
+        return F.pixel_unshuffle(x, self.factor), x.new_zeros(x.shape[:-3])
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`ImageTransform.inverse`."""
+        self._check("z", z, self.channels * self.factor**2)
+        return F.pixel_shuffle(z, self.factor), z.new_zeros(z.shape[:-3])
+
+    def mapped_shape(self, shape: Shape) -> Shape:
+        """See :meth:`ImageTransform.mapped_shape`."""
+        channels, height, width = super().mapped_shape(shape)
+        if height % self.factor or width % self.factor:
+            raise ValueError(
+                f"shape: expected height and width to be multiples of {self.factor} for Squeeze, "
+                f"got {shape}"
+            )
+        return channels * self.factor**2, height // self.factor, width // self.factor
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, factor={self.factor}"
+
+
+class InvertibleConv1x1(ImageTransform):
+    r"""Multiplies the channels of each pixel by a learned matrix W = P L U.
+
+    Args:
+        channels: of the images, >= 1.
+        seed: None to start from the identity, else from a random rotation, the one that the seed
+            stands for.
+        device, dtype: of the parameters.
+
+    Shape: x [..., C, H, W] -> (z [..., C, H, W], log_det [...]).
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Kingma and Dhariwal, "Glow: generative flow with invertible 1x1 convolutions" (2018).
+
+    >>> import torch
+    >>> from bslfast.flows import InvertibleConv1x1
+    >>> conv = InvertibleConv1x1(3, seed=0)
+    >>> x = torch.randn(4, 3, 8, 8)
+    >>> z, log_det = conv(x)
+    >>> torch.allclose(conv.inverse(z)[0], x, atol=1e-5), log_det.shape
+    (True, torch.Size([4]))
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        seed: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(channels)
+        self.weight = PLU(channels, seed=seed, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`ImageTransform.forward`."""
+        self._check("x", x, self.channels)
+        z = (self.weight.matrix() @ x.flatten(-2)).view(x.shape)
+        return z, self._log_det(x)
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`ImageTransform.inverse`."""
+        self._check("z", z, self.channels)
+        x = self.weight.solve(z.flatten(-2)).reshape(z.shape)
+        return x, -self._log_det(z)
+
+    def _log_det(self, x: Tensor) -> Tensor:
+        pixels = x.shape[-2] * x.shape[-1]
+        return (pixels * self.weight.log_det()).expand(x.shape[:-3])
+
+
+class PerPixel(ImageTransform):
+    """Applies a transform of vectors to the channels of each pixel.
+
+    ``PerPixel(ActNorm(channels))`` is the normalisation of Glow.
+
+    Args:
+        transform: of as many features as the images have channels, without context.
+
+    Shape: x [..., C, H, W] -> (z [..., C, H, W], log_det [...]).
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Kingma and Dhariwal, "Glow: generative flow with invertible 1x1 convolutions" (2018),
+    section 3.1.
+
+    >>> import torch
+    >>> from bslfast.flows import ActNorm, PerPixel
+    >>> z, log_det = PerPixel(ActNorm(3))(5 + torch.randn(4, 3, 8, 8))
+    >>> bool(z.mean(dim=(0, 2, 3)).abs().max() < 1e-5), log_det.shape
+    (True, torch.Size([4]))
+    """
+
+    def __init__(self, transform: Transform) -> None:
+        if not isinstance(transform, Transform):
+            raise TypeError(
+                "transform: expected an instance of bslfast.flows.Transform, got "
+                f"{_checks.describe(transform)}"
+            )
+        if transform.context:
+            raise ValueError(
+                f"transform: expected one without context, got context={transform.context}"
+            )
+        super().__init__(transform.features)
+        self.transform = transform
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`ImageTransform.forward`."""
+        self._check("x", x, self.channels)
+        z, log_det = self.transform(x.movedim(-3, -1))
+        return z.movedim(-1, -3), log_det.sum(dim=(-2, -1))
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`ImageTransform.inverse`."""
+        self._check("z", z, self.channels)
+        x, log_det = self.transform.inverse(z.movedim(-3, -1))
+        return x.movedim(-1, -3), log_det.sum(dim=(-2, -1))
+
+
+class Images(Transform):
+    """A transform of vectors that are images laid out in a row: maps of images, in sequence.
+
+    Args:
+        shape: (channels, height, width) of the images that come in.
+        transforms: at least one :class:`ImageTransform`, each taking what the one before returns.
+
+    Shape: x [..., channels * height * width] -> (z of the same shape, log_det [...]).
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017),
+    section 3.6.
+
+    >>> import torch
+    >>> from bslfast.flows import ActNorm, Flow, Images, InvertibleConv1x1, PerPixel, Squeeze
+    >>> steps = [Squeeze(1), PerPixel(ActNorm(4)), InvertibleConv1x1(4, seed=0)]
+    >>> flow = Flow(Images((1, 8, 8), steps))
+    >>> flow.log_prob(torch.randn(5, 1, 8, 8).flatten(1)).shape
+    torch.Size([5])
+    """
+
+    def __init__(self, shape: Sequence[int], transforms: Iterable[ImageTransform]) -> None:
+        if not isinstance(shape, (tuple, list)) or len(shape) != 3:
+            raise ValueError(f"shape: expected (channels, height, width), got {shape!r}")
+        channels, height, width = (_checks.integer("shape", n) for n in shape)
+        super().__init__(channels * height * width)
+        self.shape: Shape = (channels, height, width)
+        self.transforms = nn.ModuleList(transforms)
+        if not self.transforms:
+            raise ValueError("transforms: expected at least one transform, got none")
+        last = self.shape
+        for transform in self.transforms:
+            if not isinstance(transform, ImageTransform):
+                raise TypeError(
+                    "transforms: expected instances of bslfast.flows.ImageTransform, got "
+                    f"{_checks.describe(transform)}"
+                )
+            last = transform.mapped_shape(last)
+        self.mapped_shape = last
+        assert math.prod(last) == self.features
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See :meth:`Transform.forward`."""
+        check_inputs(self, "x", x, context)
+        z, total = x.unflatten(-1, self.shape), x.new_zeros(x.shape[:-1])
+        for transform in self.transforms:
+            z, log_det = transform(z)
+            total = total + log_det
+        return z.flatten(-3), total
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See :meth:`Transform.inverse`."""
+        check_inputs(self, "z", z, context)
+        x, total = z.unflatten(-1, self.mapped_shape), z.new_zeros(z.shape[:-1])
+        for transform in reversed(self.transforms):
+            assert isinstance(transform, ImageTransform)
+            x, log_det = transform.inverse(x)
+            total = total + log_det
+        return x.flatten(-3), total
+
+    def extra_repr(self) -> str:
+        return f"shape={self.shape}, mapped_shape={self.mapped_shape}"
