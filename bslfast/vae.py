@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bslfast import _checks
 from bslfast import functional as BF
 from bslfast.functional._op import runs_eagerly
+from bslfast.functional.importance import ESTIMATORS
 
 __all__ = [
     "VAE",
@@ -293,7 +294,6 @@ class VAE(_Decoding):
         held = max(1, min(n_samples, _HELD_OUTPUTS // max(1, x.numel())))
         if seed is None:
             seed = torch.randint(0, 2**63 - 1, (), dtype=torch.int64, device=x.device)
-        zero = mu.new_zeros(())
         portions = []
         for stream, start in enumerate(range(0, n_samples, held)):
             z = BF.normal_rsample(
@@ -304,13 +304,68 @@ class VAE(_Decoding):
                 seed=seed,
                 stream=stream,
             )
-            log_weight = (
-                self._log_likelihood(x, z)
-                + BF.normal_log_prob(z, zero, zero, parametrization="log_scale")
-                - BF.normal_log_prob(z, mu, log_var, parametrization="log_var")
-            )
-            portions.append(log_weight.logsumexp(dim=0))
+            portions.append(self._log_weights(x, z, mu, log_var).logsumexp(dim=0))
         return torch.stack(portions).logsumexp(dim=0) - math.log(n_samples)
+
+    def iwae(
+        self,
+        x: Tensor,
+        samples: int = 5,
+        *,
+        estimator: str = "iwae",
+        seed: int | Tensor | None = None,
+    ) -> Tensor:
+        r"""Return the importance-weighted bound of each example, [batch], in nats, to be maximised.
+
+        .. math:: \log \frac1K \sum_{k=1}^K w_k, \quad
+            w_k = \frac{p(x | z_k)\, p(z_k)}{q(z_k | x)}, \quad z_k \sim q(z | x)
+
+        The number that :meth:`log_marginal` estimates with ``samples`` codes, all of which are
+        held. The estimators differ in the gradient of the encoder: with the normalised weights
+        :math:`\tilde w_k`, "dreg" is
+
+        .. math:: \sum_k \tilde w_k^2\, \frac{\partial \log w_k}{\partial z_k}
+            \frac{\partial z_k}{\partial \phi}
+
+        where "iwae" has :math:`\tilde w_k` and the derivative of log q(z | x) by its parameters as
+        well, which makes it the noisier the larger K. The decoder's gradient is the same. ``beta``
+        is not used.
+
+        Args:
+            x, seed: as in :meth:`terms`.
+            samples: K, codes drawn for each example.
+            estimator: "iwae" or "dreg".
+
+        Raises:
+            TypeError, ValueError: naming the argument, what was expected and what came.
+
+        Source: Burda et al., "Importance weighted autoencoders" (2016); Tucker et al., "Doubly
+        reparameterized gradient estimators for Monte Carlo objectives" (2019).
+        """
+        samples = _checks.integer("samples", samples)
+        _checks.choice("estimator", estimator, ESTIMATORS)
+        mu, log_var = self.encode(x)
+        z = BF.normal_rsample(
+            mu, log_var, parametrization="log_var", sample_shape=(samples,), seed=seed
+        )
+        if estimator == "iwae" or not z.requires_grad:
+            return BF.iwae_bound(self._log_weights(x, z, mu, log_var), dim=0)
+        # What reaches log w is its normalised weight, as the decoder's gradient needs it; on its
+        # way on from z, to the encoder, it is multiplied by that weight once more.
+        weights: list[Tensor] = []
+        z.register_hook(lambda grad: grad * weights[0])
+        log_weights = self._log_weights(x, z, mu.detach(), log_var.detach())
+        weights.append(log_weights.detach().softmax(dim=0).unsqueeze(-1))
+        return BF.iwae_bound(log_weights, dim=0)
+
+    def _log_weights(self, x: Tensor, z: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:
+        """log p(x, z) - log q(z | x) of codes z [samples, batch, latent], [samples, batch]."""
+        zero = mu.new_zeros(())
+        return (
+            self._log_likelihood(x, z)
+            + BF.normal_log_prob(z, zero, zero, parametrization="log_scale")
+            - BF.normal_log_prob(z, mu, log_var, parametrization="log_var")
+        )
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Return the mean of p(x | z) at the mean of each example's code, shaped like x."""

@@ -13,8 +13,12 @@ from bslfast.functional.affine_coupling import affine_coupling
 from bslfast.functional.bayes_linear import bayes_linear
 from bslfast.functional.bernoulli import bernoulli_log_prob
 from bslfast.functional.categorical import categorical_log_prob
+from bslfast.functional.discretized_logistic import discretized_logistic_log_prob
+from bslfast.functional.gumbel_softmax import gumbel_softmax_rsample
+from bslfast.functional.importance import iwae_bound
 from bslfast.functional.normal import normal_kl, normal_rsample, normal_rsample_kl
 from bslfast.functional.normal_log_prob import normal_log_prob
+from bslfast.functional.poisson import poisson_log_prob
 from bslfast.functional.rational_quadratic import rational_quadratic_spline
 
 __all__ = [
@@ -22,10 +26,14 @@ __all__ = [
     "bayes_linear",
     "bernoulli_log_prob",
     "categorical_log_prob",
+    "discretized_logistic_log_prob",
+    "gumbel_softmax_rsample",
+    "iwae_bound",
     "normal_kl",
     "normal_log_prob",
     "normal_rsample",
     "normal_rsample_kl",
+    "poisson_log_prob",
     "rational_quadratic_spline",
     "use_reference",
 ]

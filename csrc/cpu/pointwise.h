@@ -52,10 +52,12 @@ struct PointwiseKernels {
 };
 
 // The table of ops: X(name) for each; kernels are called name_kernels.
-#define BSL_POINTWISE_OPS(X) \
-  X(affine_coupling)         \
-  X(bernoulli_log_prob)      \
-  X(normal_log_prob)
+#define BSL_POINTWISE_OPS(X)       \
+  X(affine_coupling)               \
+  X(bernoulli_log_prob)            \
+  X(discretized_logistic_log_prob) \
+  X(normal_log_prob)               \
+  X(poisson_log_prob)
 
 #define BSL_DECLARE(name) BSL_DECLARE_KERNELS(PointwiseKernels, name##_kernels)
 BSL_POINTWISE_OPS(BSL_DECLARE)

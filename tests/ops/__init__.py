@@ -6,8 +6,12 @@ from ops import (
     affine_coupling,
     bernoulli,
     categorical,
+    discretized_logistic,
+    gumbel_softmax,
+    importance,
     normal,
     normal_log_prob,
+    poisson,
     rational_quadratic,
 )
 from ops.record import Case, OpRecord
@@ -16,8 +20,12 @@ RECORDS: list[OpRecord] = [
     *affine_coupling.RECORDS,
     *bernoulli.RECORDS,
     *categorical.RECORDS,
+    *discretized_logistic.RECORDS,
+    *gumbel_softmax.RECORDS,
+    *importance.RECORDS,
     *normal.RECORDS,
     *normal_log_prob.RECORDS,
+    *poisson.RECORDS,
     *rational_quadratic.RECORDS,
 ]
 CASES = [Case(record, name) for record in RECORDS for name in record.variants]
