@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version as _version
 
-from bslfast import bnn, flows, functional, likelihoods, nn, reference, vae
+from bslfast import bnn, distributions, flows, functional, likelihoods, nn, reference, vae
 from bslfast.elbo import negative_elbo
 from bslfast.predict import Prediction, predict
 
@@ -12,6 +12,7 @@ __version__ = _version("bslfast")
 __all__ = [
     "Prediction",
     "bnn",
+    "distributions",
     "flows",
     "functional",
     "likelihoods",
