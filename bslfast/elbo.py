@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from bslfast import _checks
 
 
 def negative_elbo(
-    log_likelihood: Tensor, kl: Tensor | float, *, dataset_size: int, beta: float = 1.0
+    log_likelihood: Tensor,
+    kl: Tensor | float,
+    *,
+    dataset_size: int,
+    beta: float = 1.0,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Return the negative evidence lower bound per data point, in nats.
 
@@ -25,6 +31,9 @@ def negative_elbo(
             :func:`bslfast.nn.kl` gives it: a tensor of one element or a number.
         dataset_size: ``N``, the number of examples in the training set, not in the batch.
         beta: weight of the KL; 1 is the ELBO, 0 maximum likelihood, below 1 a tempered posterior.
+        weights: of the examples, shape [batch]: each log likelihood is multiplied by its own. The
+            sum is still divided by the number of examples, not by the weights' sum: an example of
+            weight 2 counts as two.
 
     Returns:
         A tensor of no dimensions.
@@ -56,4 +65,52 @@ def negative_elbo(
         kl = _checks.number("kl", kl, minimum=0.0)
     _checks.integer("dataset_size", dataset_size)
     beta = _checks.number("beta", beta, minimum=0.0)
+    if weights is not None:
+        log_likelihood = log_likelihood * example_weights(weights, log_likelihood.shape[0])
     return kl * (beta / dataset_size) - log_likelihood.mean()
+
+
+def free_bits(kl: Tensor, minimum: float, *, weights: Tensor | None = None) -> Tensor:
+    r"""Return the KL of each example with free nats in each dimension, [batch].
+
+    .. math:: \sum_d \max\Big(\frac{1}{B} \sum_{b=1}^B KL_{bd},\, \lambda\Big)
+
+    is the mean of the result over the batch, and its gradient that of the mean: a dimension whose
+    average KL is below ``minimum`` counts as ``minimum`` for all examples and has no gradient, any
+    other one counts as it is. So the posterior pays nothing for its first nats in a dimension.
+
+    Args:
+        kl: divergence of each example in each dimension, [batch, dimensions], as
+            :func:`bslfast.functional.normal_kl` gives with ``reduction="none"``.
+        minimum: lambda, in nats, at least 0.
+        weights: of the examples in the average that decides, [batch]; by default equal.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Kingma et al., "Improved variational inference with inverse autoregressive flow"
+    (2016), section 4 of the appendix, with one group for each dimension.
+
+    Example:
+        >>> import torch
+        >>> free_bits(torch.tensor([[0.1, 2.0], [0.3, 4.0]]), 0.5)
+        tensor([2.5000, 4.5000])
+    """
+    _checks.floating("kl", kl, 2, "[batch, dimensions]")
+    minimum = _checks.number("minimum", minimum, minimum=0.0)
+    if weights is None:
+        mean = kl.detach().mean(dim=0)
+    else:
+        weights = example_weights(weights, kl.shape[0])
+        mean = (weights.unsqueeze(-1) * kl.detach()).sum(dim=0) / weights.sum()
+    return torch.where(mean < minimum, minimum, kl).sum(dim=1)
+
+
+def example_weights(weights: Tensor, batch: int) -> Tensor:
+    """Check weights of examples; they carry no gradient."""
+    _checks.floating("weights", weights, 1, "[batch]")
+    if weights.shape[0] != batch:
+        raise ValueError(
+            f"weights: expected one for each of {batch} examples, got {_checks.describe(weights)}"
+        )
+    return weights.detach()

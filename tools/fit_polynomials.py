@@ -1,4 +1,4 @@
-"""Fits the minimax polynomials of csrc/core/math.h and prints them as C++ literals.
+"""Fits the polynomials of csrc/core/math.h and log_factorial.h and prints them as C++ literals.
 
 Usage: python tools/fit_polynomials.py [name ...]
 
@@ -53,12 +53,29 @@ def remez(f: Function, weight: Function, a: mpf, b: mpf, degree: int) -> tuple[l
     return coefficients, worst
 
 
+def rational(f: Function, a: mpf, b: mpf, degrees: tuple[int, int]) -> list[list[mpf]]:
+    """Numerator and denominator, which begins with 1, that meet f at the Chebyshev nodes."""
+    top, bottom = degrees
+    n = top + bottom + 1
+    nodes = [(a + b) / 2 - (b - a) / 2 * mp.cos(mp.pi * (2 * i + 1) / (2 * n)) for i in range(n)]
+    rows = [
+        [x**k for k in range(top + 1)] + [-f(x) * x**k for k in range(1, bottom + 1)] for x in nodes
+    ]
+    solution = list(mp.lu_solve(mp.matrix(rows), mp.matrix([f(x) for x in nodes])))
+    return [solution[: top + 1], [mpf(1), *solution[top + 1 :]]]
+
+
 def exp_weight(r: mpf) -> mpf:
     return abs(r * r / mp.expm1(r))
 
 
 def sine(z: mpf) -> mpf:
     return mp.sin(mp.pi * mp.sqrt(z)) / mp.sqrt(z)
+
+
+def binet(n: mpf) -> mpf:
+    """What Stirling's formula leaves of log n!."""
+    return mp.loggamma(1 + n) - (n * mp.log(n) - n + mp.log(2 * mp.pi * n) / 2)
 
 
 HALF_LN2 = mp.log(2) / 2 + mpf("0.0005")  # the slack covers a product with log2(e) that was rounded
@@ -113,22 +130,61 @@ FITS: dict[str, tuple[Function, Function, mpf, mpf, int | None, int | None]] = {
         4,
         10,
     ),
+    "stirling_tail": (  # of z = 1 / n^2, from n = 3 on
+        lambda z: binet(1 / mp.sqrt(z)) / mp.sqrt(z),
+        lambda z: mp.sqrt(z),
+        mpf("1e-12"),
+        1 / mpf(9),
+        3,
+        9,
+    ),
+    "digamma_tail": (  # likewise: 1/2 - n (digamma(1 + n) - log n), times n
+        lambda z: 1 / (2 * mp.sqrt(z)) - (mp.digamma(1 + 1 / mp.sqrt(z)) + mp.log(z) / 2) / z,
+        lambda z: z,
+        mpf("1e-12"),
+        1 / mpf(9),
+        3,
+        9,
+    ),
+}
+# Likewise, but with the degrees of numerator and denominator.
+RATIONALS: dict[str, tuple[Function, mpf, mpf, tuple[int, int], tuple[int, int]]] = {
+    "log_factorial_ratio": (
+        lambda n: mp.loggamma(1 + n) / (n * (n - 1)),
+        mpf("-1e-9"),
+        mpf(3),
+        (4, 5),
+        (9, 9),
+    ),
+    "digamma_ratio": (lambda n: mp.digamma(1 + n), mpf(0), mpf(3), (5, 4), (8, 8)),
 }
 
 
+def literals(dtype: type[np.floating], coefficients: list[mpf]) -> str:
+    suffix = "f" if dtype is np.float32 else ""
+    numbers = [np.format_float_scientific(dtype(float(c)), unique=True) for c in coefficients]
+    return "    " + ", ".join(x + suffix for x in numbers)
+
+
 def main() -> None:
-    for name in sys.argv[1:] or FITS:
+    for name in sys.argv[1:] or [*FITS, *RATIONALS]:
+        if name in RATIONALS:
+            g, low, high, *both = RATIONALS[name]
+            for dtype, pair in zip((np.float32, np.float64), both, strict=True):
+                parts = rational(g, low, high, pair)
+                grid = [low + (high - low) * (mpf(i) + mpf("0.37")) / 500 for i in range(500)]
+                top, bottom = (part[::-1] for part in parts)
+                error = max(abs(mp.polyval(top, x) / mp.polyval(bottom, x) - g(x)) for x in grid)
+                print(f"{name} {dtype.__name__}: error 2^{float(mp.log(error, 2)):.1f}")
+                print(*(literals(dtype, part) for part in parts), sep="\n")
+            continue
         f, weight, a, b, *degrees = FITS[name]
         for dtype, degree in zip((np.float32, np.float64), degrees, strict=True):
             if degree is None:
                 continue
             coefficients, error = remez(f, weight, a, b, degree)
-            literals = [
-                np.format_float_scientific(dtype(float(c)), unique=True) for c in coefficients
-            ]
-            suffix = "f" if dtype is np.float32 else ""
             print(f"{name} {dtype.__name__}: relative error 2^{float(mp.log(error, 2)):.1f}")
-            print("    " + ", ".join(x + suffix for x in literals))
+            print(literals(dtype, coefficients))
 
 
 if __name__ == "__main__":

@@ -79,6 +79,43 @@ def categorical_backward(
     grad: Operand,
     grad_logits: int,
 ) -> None: ...
+def importance_forward(
+    is_double: bool, outer: int, samples: int, inner: int, log_weights: int, bound: int
+) -> None: ...
+def importance_backward(
+    is_double: bool,
+    outer: int,
+    samples: int,
+    inner: int,
+    log_weights: int,
+    grad: int,
+    squared: bool,
+    grad_log_weights: int,
+) -> None: ...
+def gumbel_softmax_forward(
+    is_double: bool,
+    rows: int,
+    logit_rows: int,
+    classes: int,
+    logits: int,
+    temperature: float,
+    seed: int,
+    stream: int,
+    hard: bool,
+    sample: int,
+) -> None: ...
+def gumbel_softmax_backward(
+    is_double: bool,
+    rows: int,
+    logit_rows: int,
+    classes: int,
+    logits: int,
+    temperature: float,
+    seed: int,
+    stream: int,
+    grad: int,
+    grad_logits: int,
+) -> None: ...
 
 MAX_BINS: int
 

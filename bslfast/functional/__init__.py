@@ -13,14 +13,18 @@ from bslfast.functional.affine_coupling import affine_coupling
 from bslfast.functional.bayes_linear import bayes_linear
 from bslfast.functional.bernoulli import bernoulli_log_prob
 from bslfast.functional.categorical import categorical_log_prob
+from bslfast.functional.discretized_logistic import discretized_logistic_log_prob
 from bslfast.functional.elementwise import (
     leaky_relu_transform,
     sigmoid_transform,
     softplus_transform,
     tanh_transform,
 )
+from bslfast.functional.gumbel_softmax import gumbel_softmax_rsample
+from bslfast.functional.importance import iwae_bound
 from bslfast.functional.normal import normal_kl, normal_rsample, normal_rsample_kl
 from bslfast.functional.normal_log_prob import normal_log_prob
+from bslfast.functional.poisson import poisson_log_prob
 from bslfast.functional.rational_quadratic import rational_quadratic_spline
 from bslfast.functional.standard import standard_normal, standard_uniform
 
@@ -29,11 +33,15 @@ __all__ = [
     "bayes_linear",
     "bernoulli_log_prob",
     "categorical_log_prob",
+    "discretized_logistic_log_prob",
+    "gumbel_softmax_rsample",
+    "iwae_bound",
     "leaky_relu_transform",
     "normal_kl",
     "normal_log_prob",
     "normal_rsample",
     "normal_rsample_kl",
+    "poisson_log_prob",
     "rational_quadratic_spline",
     "sigmoid_transform",
     "softplus_transform",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -21,6 +21,7 @@ class PointwiseOp:
         options: for each option its values; together they make the variants of the kernels, the
             last option running fastest.
         numbers: names of its arguments that are numbers.
+        constants: from these, the numbers that the kernels take; by default the same.
         domains: what is expected of a tensor whose elements the kernels check (to be >= 0).
     """
 
@@ -31,12 +32,14 @@ class PointwiseOp:
         *,
         options: Mapping[str, Sequence[str | bool]] | None = None,
         numbers: Sequence[str] = (),
+        constants: Callable[..., tuple[float, ...]] | None = None,
         domains: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self.tensors = tuple(tensors)
         self.options = {k: tuple(v) for k, v in (options or {}).items()}
         self.numbers = tuple(numbers)
+        self._constants = constants
         self.domains = dict(domains or {})
         self._kernels = kernels = Kernels(name)
         self._variants = _numbered(tuple(self.options.values()))
@@ -109,11 +112,12 @@ class PointwiseOp:
     def _split(self, args: Sequence[Any]) -> tuple[Any, ...]:
         """(tensors, variant, numbers, reduction, seed, stream) of the op's arguments."""
         n = len(self.tensors)
+        numbers = tuple(args[self._numbers])
         seed, stream = args[n : n + 2] if self._kernels.is_random else (None, 0)
         return (
             tuple(args[:n]),
             self._variants[tuple(args[self._options])],
-            tuple(args[self._numbers]),
+            numbers if self._constants is None else self._constants(*numbers),
             args[self._numbers.stop] if self._kernels.has_log else "none",
             seed,
             stream,

@@ -19,6 +19,8 @@ void register_normal(py::module_& m);
 void register_pointwise(py::module_& m);
 void register_rational_quadratic(py::module_& m);
 void register_categorical(py::module_& m);
+void register_importance(py::module_& m);
+void register_gumbel_softmax(py::module_& m);
 
 namespace {
 
@@ -77,4 +79,6 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   bsl::register_pointwise(m);
   bsl::register_rational_quadratic(m);
   bsl::register_categorical(m);
+  bsl::register_importance(m);
+  bsl::register_gumbel_softmax(m);
 }

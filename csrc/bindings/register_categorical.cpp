@@ -10,19 +10,6 @@ namespace py = pybind11;
 namespace bsl {
 namespace {
 
-// Chunks of rows with about kChunk logits each, so that wide rows are shared among threads too.
-ChunkPlan plan_rows(int64_t rows, int64_t classes, Reduction reduction) {
-  ChunkPlan plan(rows, 1, reduction);
-  const int64_t wanted = kChunk / classes / kBlock * kBlock;
-  plan.chunk = wanted > kBlock ? wanted : kBlock;
-  if (classes > kChunk) plan.chunk = 1;
-  if (reduction == Reduction::sum) {
-    plan.chunks_per_segment = (rows + plan.chunk - 1) / plan.chunk;
-  }
-  plan.n_chunks = (rows + plan.chunk - 1) / plan.chunk;
-  return plan;
-}
-
 // Returns whether all indices are classes.
 bool categorical_forward(bool is_double, int64_t rows, int64_t classes, uintptr_t logits,
                          uintptr_t index, int reduction, uintptr_t log_prob) {

@@ -14,11 +14,17 @@ struct NamedFunction {
   MathFunction function;
 };
 constexpr NamedFunction kFunctions[] = {
-    {"exp", MathFunction::exp},         {"expm1", MathFunction::expm1},
-    {"log", MathFunction::log},         {"log1p", MathFunction::log1p},
-    {"sigmoid", MathFunction::sigmoid}, {"softplus", MathFunction::softplus},
-    {"tanh", MathFunction::tanh},       {"sinpi", MathFunction::sinpi},
+    {"exp", MathFunction::exp},
+    {"expm1", MathFunction::expm1},
+    {"log", MathFunction::log},
+    {"log1p", MathFunction::log1p},
+    {"sigmoid", MathFunction::sigmoid},
+    {"softplus", MathFunction::softplus},
+    {"tanh", MathFunction::tanh},
+    {"sinpi", MathFunction::sinpi},
     {"cospi", MathFunction::cospi},
+    {"log_factorial", MathFunction::log_factorial},
+    {"digamma_of_next", MathFunction::digamma_of_next},
 };
 
 void math_apply(const std::string& name, bool is_double, uintptr_t x, uintptr_t y, int64_t n) {

@@ -3,63 +3,12 @@
 #include "core/distributions/categorical.h"
 #include "cpu/block.h"
 #include "cpu/parallel.h"
+#include "cpu/rows.h"
 
 namespace bsl {
 namespace {
 
-// Up to this many classes, a tile of rows is transposed, and SIMD lanes are rows; beyond, classes.
-constexpr int kNarrow = 64;
-constexpr int kRows = 32;
-static_assert(kBlock % kRows == 0, "");
-
-template <typename T>
-BSL_HD T larger(T a, T b) {
-  return a > b ? a : b;
-}
-
-// A tile of `rows` rows as [classes][kRows]; the lanes beyond are copies of the last row.
-template <typename T>
-void transpose(const T* logits, int rows, int classes, T* tile) {
-  for (int r = 0; r < kRows; ++r) {
-    const T* row = logits + static_cast<int64_t>(r < rows ? r : rows - 1) * classes;
-    for (int c = 0; c < classes; ++c) tile[c * kRows + r] = row[c];
-  }
-}
-
-// Replaces a tile's logits by exp(l - max).
-template <typename T>
-void exponentiate(T* tile, int classes, T* max, T* sum) {
-  for (int r = 0; r < kRows; ++r) max[r] = tile[r];
-  for (int c = 1; c < classes; ++c) {
-    for (int r = 0; r < kRows; ++r) max[r] = larger(tile[c * kRows + r], max[r]);
-  }
-  for (int r = 0; r < kRows; ++r) sum[r] = T(0);
-  for (int c = 0; c < classes; ++c) {
-    for (int r = 0; r < kRows; ++r) {
-      const T w = categorical::weight(tile[c * kRows + r], max[r]);
-      tile[c * kRows + r] = w;
-      sum[r] += w;
-    }
-  }
-}
-
-// A row of many classes; `weights` takes exp(l - max) if it is wanted.
-template <typename T>
-categorical::Row<T> reduce_row(const T* logits, int64_t classes, T* weights) {
-  T max = logits[0];
-#pragma omp simd reduction(max : max)
-  for (int64_t c = 0; c < classes; ++c) max = logits[c] > max ? logits[c] : max;
-  alignas(64) T block[kBlock];
-  double sum_of_blocks = 0;
-  for (int64_t start = 0; start < classes; start += kBlock) {
-    const int length =
-        classes - start < kBlock ? static_cast<int>(classes - start) : static_cast<int>(kBlock);
-    T* out = weights == nullptr ? block : weights + start;
-    for (int i = 0; i < length; ++i) out[i] = categorical::weight(logits[start + i], max);
-    sum_of_blocks += sum(out, length);
-  }
-  return {max, static_cast<T>(sum_of_blocks)};
-}
+using categorical::Row;
 
 template <typename T>
 void forward_chunk(const CategoricalForward& a, int64_t chunk) {
@@ -75,13 +24,14 @@ void forward_chunk(const CategoricalForward& a, int64_t chunk) {
       for (int i = 0; i < length; i += kRows) {
         const int rows = length - i < kRows ? length - i : kRows;
         transpose(first + static_cast<int64_t>(i) * classes, rows, classes, tile);
-        exponentiate(tile, classes, max + i, sums + i);
+        tile_max(tile, classes, max + i);
+        tile_weights(tile, classes, max + i, sums + i);
       }
     } else {
       for (int i = 0; i < length; ++i) {
-        const categorical::Row<T> row = reduce_row<T>(first + i * a.classes, a.classes, nullptr);
-        max[i] = row.max;
-        sums[i] = row.sum;
+        const T* row = first + i * a.classes;
+        max[i] = row_max(row, a.classes);
+        sums[i] = row_weights<T>(row, a.classes, max[i], nullptr);
       }
     }
     for (int i = 0; i < length; ++i) {
@@ -92,7 +42,7 @@ void forward_chunk(const CategoricalForward& a, int64_t chunk) {
     }
     for (int i = length; i < kBlock; ++i) log_prob[i] = T(0);
     for (int i = 0; i < kBlock; ++i) {
-      log_prob[i] = categorical::log_prob(log_prob[i], categorical::Row<T>{max[i], sums[i]});
+      log_prob[i] = categorical::log_prob(log_prob[i], Row<T>{max[i], sums[i]});
     }
     reducer.add(log_prob, start, length);
   });
@@ -115,22 +65,21 @@ void backward_chunk(const CategoricalBackward& a, int64_t chunk) {
         const int rows = length - i < kRows ? length - i : kRows;
         const int64_t offset = static_cast<int64_t>(i) * classes;
         transpose(first + offset, rows, classes, tile);
-        exponentiate(tile, classes, max, sums);
+        tile_max(tile, classes, max);
+        tile_weights(tile, classes, max, sums);
         for (int r = 0; r < kRows; ++r) {
           sums[r] = -(grad[i + (r < rows ? r : 0)] / sums[r]);
         }
         for (int c = 0; c < classes; ++c) {
           for (int r = 0; r < kRows; ++r) tile[c * kRows + r] *= sums[r];
         }
-        for (int r = 0; r < rows; ++r) {
-          T* row = out + offset + static_cast<int64_t>(r) * classes;
-          for (int c = 0; c < classes; ++c) row[c] = tile[c * kRows + r];
-        }
+        transpose_back(tile, rows, classes, out + offset);
       }
     } else {
       for (int i = 0; i < length; ++i) {
         T* row = out + i * a.classes;
-        const T factor = -(grad[i] / reduce_row<T>(first + i * a.classes, a.classes, row).sum);
+        const T* in = first + i * a.classes;
+        const T factor = -(grad[i] / row_weights(in, a.classes, row_max(in, a.classes), row));
         for (int64_t c = 0; c < a.classes; ++c) row[c] *= factor;
       }
     }

@@ -15,4 +15,16 @@ ChunkPlan::ChunkPlan(int64_t numel_, int64_t row, Reduction reduction, int64_t l
   }
 }
 
+ChunkPlan plan_rows(int64_t rows, int64_t columns, Reduction reduction) {
+  ChunkPlan plan(rows, 1, reduction);
+  const int64_t wanted = kChunk / columns / kBlock * kBlock;
+  plan.chunk = wanted > kBlock ? wanted : kBlock;
+  if (columns > kChunk) plan.chunk = 1;
+  if (reduction == Reduction::sum) {
+    plan.chunks_per_segment = (rows + plan.chunk - 1) / plan.chunk;
+  }
+  plan.n_chunks = (rows + plan.chunk - 1) / plan.chunk;
+  return plan;
+}
+
 }  // namespace bsl

@@ -75,4 +75,7 @@ struct ChunkPlan {
   }
 };
 
+// Chunks of rows with about kChunk numbers each, so that wide rows are shared among threads too.
+ChunkPlan plan_rows(int64_t rows, int64_t columns, Reduction reduction);
+
 }  // namespace bsl

@@ -1,5 +1,6 @@
 #include "cpu/math.h"
 
+#include "core/log_factorial.h"
 #include "core/math.h"
 #include "cpu/layout.h"
 #include "cpu/parallel.h"
@@ -48,6 +49,10 @@ void apply_chunk(MathFunction function, const T* x, T* y, int64_t n) {
         math::sincospi(v, sine, cosine);
         return cosine;
       });
+    case MathFunction::log_factorial:
+      return apply_blocks(x, y, n, [](T v) { return math::log_factorial(v); });
+    case MathFunction::digamma_of_next:
+      return apply_blocks(x, y, n, [](T v) { return math::digamma_of_next(v); });
   }
 }
 

@@ -1,4 +1,5 @@
-// The functions of core/math.h over arrays, as the compiler vectorises them: for tests and timings.
+// The functions of core/math.h and core/log_factorial.h over arrays, as the compiler vectorises
+// them: for tests and timings.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +8,19 @@
 
 namespace bsl {
 
-enum class MathFunction { exp, expm1, log, log1p, sigmoid, softplus, tanh, sinpi, cospi };
+enum class MathFunction {
+  exp,
+  expm1,
+  log,
+  log1p,
+  sigmoid,
+  softplus,
+  tanh,
+  sinpi,
+  cospi,
+  log_factorial,
+  digamma_of_next
+};
 
 struct MathKernels {
   void (*apply_float)(MathFunction function, const float* x, float* y, int64_t n);

@@ -52,13 +52,15 @@ struct PointwiseKernels {
 };
 
 // The table of ops: X(name) for each; kernels are called name_kernels.
-#define BSL_POINTWISE_OPS(X) \
-  X(affine_coupling)         \
-  X(bernoulli_log_prob)      \
-  X(leaky_relu_transform)    \
-  X(normal_log_prob)         \
-  X(sigmoid_transform)       \
-  X(softplus_transform)      \
+#define BSL_POINTWISE_OPS(X)       \
+  X(affine_coupling)               \
+  X(bernoulli_log_prob)            \
+  X(discretized_logistic_log_prob) \
+  X(leaky_relu_transform)          \
+  X(normal_log_prob)               \
+  X(poisson_log_prob)              \
+  X(sigmoid_transform)             \
+  X(softplus_transform)            \
   X(tanh_transform)
 
 #define BSL_DECLARE(name) BSL_DECLARE_KERNELS(PointwiseKernels, name##_kernels)

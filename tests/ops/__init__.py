@@ -6,9 +6,13 @@ from ops import (
     affine_coupling,
     bernoulli,
     categorical,
+    discretized_logistic,
     elementwise,
+    gumbel_softmax,
+    importance,
     normal,
     normal_log_prob,
+    poisson,
     rational_quadratic,
 )
 from ops.record import Case, OpRecord
@@ -18,8 +22,12 @@ RECORDS: list[OpRecord] = [
     *bernoulli.RECORDS,
     *categorical.RECORDS,
     *elementwise.RECORDS,
+    *discretized_logistic.RECORDS,
+    *gumbel_softmax.RECORDS,
+    *importance.RECORDS,
     *normal.RECORDS,
     *normal_log_prob.RECORDS,
+    *poisson.RECORDS,
     *rational_quadratic.RECORDS,
 ]
 CASES = [Case(record, name) for record in RECORDS for name in record.variants]

@@ -16,11 +16,6 @@ struct Row {
 };
 
 template <typename T>
-BSL_HD T weight(T logit, T max) {
-  return math::exp(logit - max);
-}
-
-template <typename T>
 BSL_HD T log_prob(T logit, const Row<T>& row) {
   return (logit - row.max) - math::log(row.sum);
 }

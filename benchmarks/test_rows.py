@@ -1,0 +1,182 @@
+"""Likelihoods of counts and pixels, importance-weighted bounds, Gumbel-softmax samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from harness import Case, Function, parametrize, run
+from torch import Tensor
+
+import bslfast.functional as BF
+
+#: Rows and columns.
+SIZES = {"128x784": (128, 784), "4096x64": (4096, 64), "8192x784": (8192, 784)}
+#: Samples in front of a batch, and behind it.
+SAMPLES = {"50x128": (50, 128), "1000x1024": (1000, 1024)}
+#: Rows and classes.
+CLASSES = {"4096x10": (4096, 10), "4096x64": (4096, 64), "4096x1000": (4096, 1000)}
+
+
+def poisson_inputs(shape: tuple[int, int]) -> Sequence[Tensor]:
+    log_rate = torch.randn(shape)
+    return log_rate.requires_grad_(), torch.poisson(log_rate.detach().exp())
+
+
+def eager_poisson(log_rate: Tensor, x: Tensor) -> Tensor:
+    return (x * log_rate - log_rate.exp() - torch.lgamma(x + 1)).sum(-1)
+
+
+def logistic_inputs(shape: tuple[int, int]) -> Sequence[Tensor]:
+    x = torch.randint(0, 256, shape) / 127.5 - 1
+    # Where the peer has digits: no bin of a probability below 1e-5.
+    loc, raw = x + 0.2 * torch.randn(shape), 0.3 * torch.randn(shape) - 2
+    return x, loc.requires_grad_(), raw.requires_grad_()
+
+
+def eager_logistic(x: Tensor, loc: Tensor, raw: Tensor) -> Tensor:
+    """As in PixelCNN++, less its approximation for small probabilities."""
+    h = 1 / 255
+    centred, inverse = x - loc, torch.exp(-raw)
+    a, b = inverse * (centred + h), inverse * (centred - h)
+    inside = torch.log((torch.sigmoid(a) - torch.sigmoid(b)).clamp_min(1e-12))
+    edges = torch.where(x > 0.999, -F.softplus(b), inside)
+    return torch.where(x < -0.999, F.logsigmoid(a), edges).sum(-1)
+
+
+def importance_inputs(shape: tuple[int, int]) -> Sequence[Tensor]:
+    return ((3 * torch.randn(shape)).requires_grad_(),)
+
+
+def bound_of_first(log_weights: Tensor) -> Tensor:
+    return BF.iwae_bound(log_weights, dim=0)
+
+
+def bound_of_last(log_weights: Tensor) -> Tensor:
+    return BF.iwae_bound(log_weights)
+
+
+def dreg_of_first(log_weights: Tensor) -> Tensor:
+    return BF.iwae_bound(log_weights, dim=0, estimator="dreg")
+
+
+def eager_bound_of_first(log_weights: Tensor) -> Tensor:
+    return torch.logsumexp(log_weights, 0) - math.log(log_weights.shape[0])
+
+
+def eager_bound_of_last(log_weights: Tensor) -> Tensor:
+    return torch.logsumexp(log_weights, -1) - math.log(log_weights.shape[-1])
+
+
+def eager_dreg_of_first(log_weights: Tensor) -> Tensor:
+    weights = log_weights.detach().softmax(0)
+    surrogate = (weights.square() * log_weights).sum(0)
+    return eager_bound_of_first(log_weights.detach()) + surrogate - surrogate.detach()
+
+
+def gumbel_inputs(shape: tuple[int, int]) -> Sequence[Tensor]:
+    return (torch.randn(shape, requires_grad=True),)
+
+
+def gumbel(logits: Tensor) -> Tensor:
+    return BF.gumbel_softmax_rsample(logits, 0.7)
+
+
+def eager_gumbel(logits: Tensor) -> Tensor:
+    return F.gumbel_softmax(logits, 0.7)
+
+
+def hard_gumbel(logits: Tensor) -> Tensor:
+    return BF.gumbel_softmax_rsample(logits, 0.7, hard=True)
+
+
+def eager_hard_gumbel(logits: Tensor) -> Tensor:
+    return F.gumbel_softmax(logits, 0.7, hard=True)
+
+
+@torch.no_grad()
+def check(ours: Function, peer: Function, tensors: Sequence[Tensor]) -> None:
+    torch.testing.assert_close(ours(*tensors), peer(*tensors), rtol=1e-4, atol=1e-3)
+
+
+@torch.no_grad()
+def check_pixels(ours: Function, peer: Function, tensors: Sequence[Tensor]) -> None:
+    """The peer's differences of sigmoids keep four or five digits."""
+    torch.testing.assert_close(ours(*tensors), peer(*tensors), rtol=1e-3, atol=1e-1)
+
+
+@torch.no_grad()
+def check_samples(ours: Function, peer: Function, tensors: Sequence[Tensor]) -> None:
+    """Other noise, the same distribution: the means of the classes' columns."""
+    logits = torch.randn(1, tensors[0].shape[1]).expand(4096, -1)
+    torch.testing.assert_close(ours(logits).mean(0), peer(logits).mean(0), rtol=0, atol=0.06)
+
+
+CASES = [
+    Case(
+        "poisson_log_prob",
+        SIZES,
+        poisson_inputs,
+        BF.poisson_log_prob,
+        {"torch eager": eager_poisson},
+        check,
+    ),
+    Case(
+        "discretized_logistic_log_prob",
+        SIZES,
+        logistic_inputs,
+        BF.discretized_logistic_log_prob,
+        {"torch eager": eager_logistic},
+        check_pixels,
+    ),
+    Case(
+        "iwae_bound dim=0",
+        SAMPLES,
+        importance_inputs,
+        bound_of_first,
+        {"torch eager": eager_bound_of_first},
+        check,
+    ),
+    Case(
+        "iwae_bound",
+        SAMPLES,
+        importance_inputs,
+        bound_of_last,
+        {"torch eager": eager_bound_of_last},
+        check,
+    ),
+    Case(
+        "iwae_bound dim=0 dreg",
+        SAMPLES,
+        importance_inputs,
+        dreg_of_first,
+        {"torch eager": eager_dreg_of_first},
+        check,
+    ),
+    Case(
+        "gumbel_softmax_rsample",
+        CLASSES,
+        gumbel_inputs,
+        gumbel,
+        {"torch eager": eager_gumbel},
+        check_samples,
+    ),
+    Case(
+        "gumbel_softmax_rsample hard",
+        CLASSES,
+        gumbel_inputs,
+        hard_gumbel,
+        {"torch eager": eager_hard_gumbel},
+        check_samples,
+    ),
+]
+
+
+@parametrize(CASES)
+def test_rows(
+    benchmark: Any, case: Case, size: str, mode: str, threads: int, implementation: str
+) -> None:
+    run(benchmark, case, size, mode, threads, implementation)

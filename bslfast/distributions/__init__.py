@@ -1,0 +1,30 @@
+"""Classes of ``torch.distributions`` that draw and evaluate by the fused ops.
+
+Each is a subclass of torch's own class of that name, so whatever takes one of those takes these:
+``Independent``, ``TransformedDistribution``, ``MixtureSameFamily``, ``kl_divergence``.
+
+>>> import torch
+>>> from bslfast.distributions import Normal, kl_divergence
+>>> raw_scale = torch.zeros(3, requires_grad=True)
+>>> q = Normal.from_softplus(torch.zeros(3), raw_scale)
+>>> kl_divergence(q, Normal(torch.zeros(3), torch.ones(3))).sum().backward()
+>>> raw_scale.grad
+tensor([-0.3748, -0.3748, -0.3748])
+"""
+
+from torch.distributions import kl_divergence
+from torch.distributions.kl import register_kl
+
+from bslfast.distributions.discrete import Bernoulli, Categorical, Poisson
+from bslfast.distributions.location_scale import LocationScale
+from bslfast.distributions.normal import Normal
+
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "LocationScale",
+    "Normal",
+    "Poisson",
+    "kl_divergence",
+    "register_kl",
+]

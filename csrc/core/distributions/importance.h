@@ -1,0 +1,32 @@
+// The importance-weighted bound log((1/K) sum w) = max + log(sum exp(log w - max)) - log K.
+#pragma once
+
+#include "core/math.h"
+#include "core/platform.h"
+
+namespace bsl {
+namespace {
+namespace importance {
+
+// What is subtracted before exponentials: the largest log weight, unless that is infinite, where
+// the sum of weights is 0 or infinity without it.
+template <typename T>
+BSL_HD T finite_or_zero(T max) {
+  return math::abs(max) == math::Real<T>::infinity ? T(0) : max;
+}
+
+template <typename T>
+BSL_HD T bound(T max, T sum, T log_samples) {
+  return max + (math::log(sum) - log_samples);
+}
+
+// The factor of the gradient of a log weight.
+template <typename T>
+BSL_HD T gradient(T grad, T weight, T sum, bool squared) {
+  const T normalised = weight / sum;
+  return grad * (squared ? normalised * normalised : normalised);
+}
+
+}  // namespace importance
+}  // namespace
+}  // namespace bsl
