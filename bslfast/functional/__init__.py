@@ -21,6 +21,7 @@ from bslfast.functional.elementwise import (
 )
 from bslfast.functional.normal import normal_kl, normal_rsample, normal_rsample_kl
 from bslfast.functional.normal_log_prob import normal_log_prob
+from bslfast.functional.rank_one import planar, radial
 from bslfast.functional.rational_quadratic import rational_quadratic_spline
 
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
     "normal_log_prob",
     "normal_rsample",
     "normal_rsample_kl",
+    "planar",
+    "radial",
     "rational_quadratic_spline",
     "sigmoid_transform",
     "softplus_transform",

@@ -16,6 +16,7 @@ from bslfast.reference.elementwise import (
 )
 from bslfast.reference.normal import normal_kl, normal_rsample, normal_rsample_kl
 from bslfast.reference.normal_log_prob import normal_log_prob
+from bslfast.reference.rank_one import planar, radial
 from bslfast.reference.rational_quadratic import rational_quadratic_spline
 
 __all__ = [
@@ -28,6 +29,8 @@ __all__ = [
     "normal_log_prob",
     "normal_rsample",
     "normal_rsample_kl",
+    "planar",
+    "radial",
     "rational_quadratic_spline",
     "sigmoid_transform",
     "softplus_transform",

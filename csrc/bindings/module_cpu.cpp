@@ -19,6 +19,7 @@ void register_normal(py::module_& m);
 void register_pointwise(py::module_& m);
 void register_rational_quadratic(py::module_& m);
 void register_categorical(py::module_& m);
+void register_rank_one(py::module_& m);
 
 namespace {
 
@@ -77,4 +78,5 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   bsl::register_pointwise(m);
   bsl::register_rational_quadratic(m);
   bsl::register_categorical(m);
+  bsl::register_rank_one(m);
 }

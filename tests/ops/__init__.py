@@ -9,6 +9,7 @@ from ops import (
     elementwise,
     normal,
     normal_log_prob,
+    rank_one,
     rational_quadratic,
 )
 from ops.record import Case, OpRecord
@@ -20,6 +21,7 @@ RECORDS: list[OpRecord] = [
     *elementwise.RECORDS,
     *normal.RECORDS,
     *normal_log_prob.RECORDS,
+    *rank_one.RECORDS,
     *rational_quadratic.RECORDS,
 ]
 CASES = [Case(record, name) for record in RECORDS for name in record.variants]
