@@ -24,6 +24,44 @@ def unit(shape: tuple[int, int]) -> Sequence[Tensor]:
     return [(0.05 + 0.9 * torch.rand(shape)).requires_grad_()]
 
 
+def planar_inputs(shape: tuple[int, int]) -> Sequence[Tensor]:
+    """One plane for all vectors."""
+    plane = torch.randn(2, shape[1]) / shape[1] ** 0.5
+    return [
+        t.detach().clone().requires_grad_() for t in (torch.randn(shape), *plane, torch.ones(()))
+    ]
+
+
+def own_planes(shape: tuple[int, int]) -> Sequence[Tensor]:
+    """A plane for each vector, as an encoder gives them."""
+    vectors = torch.randn(3, *shape) / shape[1] ** 0.5
+    return [t.detach().clone().requires_grad_() for t in (*vectors, torch.ones(shape[0]))]
+
+
+def radial_inputs(shape: tuple[int, int]) -> Sequence[Tensor]:
+    z0, numbers = torch.randn(shape[1]), torch.randn(2)
+    return [t.detach().clone().requires_grad_() for t in (torch.randn(shape), z0, *numbers)]
+
+
+def eager_planar(z: Tensor, u: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    wu = (w * u).sum(-1, keepdim=True)
+    u = u + (F.softplus(wu) - 1 - wu) * w / (w * w).sum(-1, keepdim=True)
+    t = torch.tanh((z @ w if w.dim() == 1 else (z * w).sum(-1)) + b)
+    return z + t.unsqueeze(-1) * u, torch.log(1 + (1 - t * t) * (w * u).sum(-1))
+
+
+def eager_radial(
+    z: Tensor, z0: Tensor, raw_alpha: Tensor, raw_beta: Tensor
+) -> tuple[Tensor, Tensor]:
+    alpha = F.softplus(raw_alpha)
+    beta = F.softplus(raw_beta) - alpha
+    away = z - z0
+    r = away.norm(dim=-1)
+    h = 1 / (alpha + r)
+    log_det = (z.shape[-1] - 1) * torch.log1p(beta * h) + torch.log1p(beta * h - beta * h * h * r)
+    return z + (beta * h).unsqueeze(-1) * away, log_det
+
+
 def eager_leaky_relu(x: Tensor) -> tuple[Tensor, Tensor]:
     log_slope = torch.where(x < 0, -4.605170185988091, 0.0)
     return F.leaky_relu(x, 0.01), log_slope.sum(-1)
@@ -81,6 +119,9 @@ CASES = [
             _inverse(BF.softplus_transform),
             eager_softplus_inverse,
         ),
+        ("planar", planar_inputs, BF.planar, eager_planar),
+        ("planar, own planes", own_planes, BF.planar, eager_planar),
+        ("radial", radial_inputs, BF.radial, eager_radial),
     )
 ]
 

@@ -26,9 +26,11 @@ from bslfast.flows import (
     LeakyReLU,
     Logit,
     PerPixel,
+    Planar,
     PLULinear,
     Sigmoid,
     Squeeze,
+    Sylvester,
     Tanh,
 )
 
@@ -128,12 +130,44 @@ def test_householder_is_the_product_of_its_reflections(d: int, k: int) -> None:
     expected = torch.eye(d, **DOUBLE)
     for v in module.vectors:
         expected = expected @ (torch.eye(d, **DOUBLE) - 2 * torch.outer(v, v) / (v @ v))
+    torch.testing.assert_close(module.matrix(), expected)
     x = torch.randn(6, d, **DOUBLE)
     torch.testing.assert_close(module(x)[0], x @ expected.mT)
     torch.testing.assert_close(module.inverse(x)[0], x @ expected)
     with torch.no_grad():
         module.vectors *= 1e3  # their lengths do not matter
     torch.testing.assert_close(module(x)[0], x @ expected.mT)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_sylvester_is_inverted_wherever_it_can_be(dtype: torch.dtype) -> None:
+    """With products r s from next to -1 to large ones."""
+    torch.manual_seed(0)
+    sylvester = stir(Sylvester(6, rank=5, dtype=dtype))
+    with torch.no_grad():
+        sylvester.r.diagonal().copy_(torch.tensor([-4.0, -2.0, 0.5, 3.0, 30.0]))
+    x = 3 * torch.randn(100, 6, dtype=dtype)
+    with torch.no_grad():
+        z, log_det = sylvester(x)
+        back, back_log_det = sylvester.inverse(z)
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(back, x, rtol=0, atol=1e5 * eps)
+    # It changes by as much as the slopes near a plane do, for the rounding of z.
+    torch.testing.assert_close(back_log_det, -log_det, rtol=0, atol=1e6 * eps)
+
+
+def test_sylvester_of_rank_one_is_planar() -> None:
+    torch.manual_seed(0)
+    sylvester, planar = stir(Sylvester(3, rank=1, **DOUBLE)), Planar(3, **DOUBLE)
+    q, _, s, _ = sylvester._matrices(torch.float64)
+    with torch.no_grad():
+        planar.w.copy_(s[0, 0] * q[:, 0])
+        planar.b.copy_(sylvester.b[0])
+        # What softplus makes of the product of u and w is what is r s here.
+        product = sylvester.r[0, 0]
+        planar.u.copy_(product * planar.w / (planar.w @ planar.w))
+    x = torch.randn(7, 3, **DOUBLE)
+    torch.testing.assert_close(sylvester(x), planar(x))
 
 
 # --- normalisation --------------------------------------------------------------------------------
@@ -295,6 +329,8 @@ def test_a_flow_of_images() -> None:
         (TypeError, "features: expected an integer", lambda: PLULinear(2.0)),
         (ValueError, "seed: expected an integer of at least 0", lambda: PLULinear(2, seed=-1)),
         (ValueError, "reflections: ", lambda: Householder(2, reflections=0)),
+        (ValueError, "rank: expected at most features, 2, got 3", lambda: Sylvester(2, rank=3)),
+        (ValueError, "rank: expected an integer", lambda: Sylvester(2, rank=0)),
         (ValueError, "momentum: expected", lambda: BatchNorm(2, momentum=1.5)),
         (ValueError, "eps: expected", lambda: BatchNorm(2, eps=0.0)),
         (ValueError, "x: expected at least 2 vectors", lambda: BatchNorm(2)(torch.ones(2))),

@@ -30,13 +30,16 @@ from bslfast.flows import (
     Logit,
     Permutation,
     PerPixel,
+    Planar,
     PLULinear,
+    Radial,
     RealNVP,
     Reverse,
     Sigmoid,
     Softplus,
     SplineCoupling,
     Squeeze,
+    Sylvester,
     Tanh,
     Transform,
 )
@@ -83,6 +86,10 @@ TRANSFORMS: dict[str, tuple[Callable[[int, int], Transform], bool]] = {
     "plu rotation": (lambda d, c: PLULinear(d, seed=1, **DOUBLE), False),
     "householder": (lambda d, c: Householder(d, **DOUBLE), False),
     "householder odd": (lambda d, c: Householder(d, reflections=3, **DOUBLE), False),
+    "planar": (lambda d, c: Planar(d, **DOUBLE), False),
+    "radial": (lambda d, c: Radial(d, **DOUBLE), False),
+    "sylvester": (lambda d, c: Sylvester(d, **DOUBLE), False),
+    "sylvester of low rank": (lambda d, c: Sylvester(d, rank=(d + 1) // 2, **DOUBLE), False),
     "images": (lambda d, c: images(d), False),
     "affine tanh": (lambda d, c: AffineCoupling(d, context=c, hidden=(16,), **DOUBLE), True),
     "affine flipped": (
@@ -116,6 +123,7 @@ FEATURES = (1, 2, 3, 43)
 # What is not the identity at the start.
 ELEMENTWISE = {"leaky relu", "tanh", "sigmoid", "logit", "softplus"}
 ORTHOGONAL = {"plu rotation", "householder odd", "images"}
+REFLECTIONS = {"householder", "householder odd", "sylvester", "sylvester of low rank"}
 # Where what is not defined everywhere is looked at.
 DOMAINS: dict[str, Callable[[Tensor], Tensor]] = {"logit": torch.sigmoid}
 
@@ -261,8 +269,8 @@ def test_gradcheck(name: str, d: int, c: int) -> None:
 @cases((1, 2))
 def test_every_parameter_gets_its_gradient(name: str, d: int, c: int) -> None:
     transform = make(name, d, c)
-    if not list(transform.parameters()) or (name.startswith("householder") and d == 1):
-        return  # a reflection of the line has no choice
+    if not list(transform.parameters()) or (d == 1 and name in REFLECTIONS):
+        return  # of the line there is but one reflection
     x, context = points(name, transform, batch=64)
     z, log_det = transform(x, context)
     (z.square().sum() + z.sin().sum() - log_det.sum()).backward()

@@ -160,6 +160,31 @@ def rational_quadratic_backward(
     grad_heights: int,
     grad_derivatives: int,
 ) -> None: ...
+def rank_one_chunks(rows: int, width: int) -> int:
+    """How many sums a call makes of gradients of a row that serves all."""
+
+def rank_one_forward(
+    radial: bool,
+    is_double: bool,
+    shape: Sequence[int],
+    width: int,
+    rows: Sequence[Operand],
+    scalars: Sequence[Operand],
+    y: int,
+    log_det: int,
+) -> None: ...
+def rank_one_backward(
+    radial: bool,
+    is_double: bool,
+    shape: Sequence[int],
+    width: int,
+    rows: Sequence[Operand],
+    scalars: Sequence[Operand],
+    grad_y: Operand,
+    grad_log_det: Operand,
+    grads: Sequence[int],
+    sums: Sequence[int],
+) -> None: ...
 def pointwise_ops() -> dict[str, tuple[int, int, bool, bool, bool, list[int]]]:
     """Name to (index, tensors, has a value, has a logarithm, is random, passes_on by variant)."""
 

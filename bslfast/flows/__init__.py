@@ -15,6 +15,8 @@ from bslfast.flows.images import Images, ImageTransform, InvertibleConv1x1, PerP
 from bslfast.flows.linear import PLU, Householder, PLULinear
 from bslfast.flows.models import NSF, RealNVP
 from bslfast.flows.normalization import ActNorm, BatchNorm
+from bslfast.flows.rank_one import Planar, Radial
+from bslfast.flows.sylvester import Sylvester
 from bslfast.flows.transform import Composite, Permutation, Reverse, Transform
 
 __all__ = [
@@ -38,12 +40,15 @@ __all__ = [
     "PLULinear",
     "PerPixel",
     "Permutation",
+    "Planar",
+    "Radial",
     "RealNVP",
     "Reverse",
     "Sigmoid",
     "Softplus",
     "SplineCoupling",
     "Squeeze",
+    "Sylvester",
     "Tanh",
     "Transform",
 ]

@@ -191,8 +191,15 @@ class Householder(Transform):
         check_inputs(self, "z", z, context)
         return self._reflect(z, transposed=True)
 
+    def matrix(self, dtype: torch.dtype | None = None) -> Tensor:
+        """Return the product of the reflections, computed in ``dtype``."""
+        dtype = self.vectors.dtype if dtype is None else dtype
+        identity = torch.eye(self.features, dtype=dtype, device=self.vectors.device)
+        return self._reflect(identity, transposed=True)[0]
+
     def _reflect(self, x: Tensor, transposed: bool) -> tuple[Tensor, Tensor]:
-        v = self.vectors / torch.linalg.vector_norm(self.vectors, dim=1, keepdim=True)
+        vectors = self.vectors.to(x.dtype)
+        v = vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
         half = torch.eye(self.reflections, dtype=v.dtype, device=v.device) / 2
         s = torch.triu(v @ v.mT, 1) + half
         solve: Any = torch.linalg.solve_triangular

@@ -25,6 +25,7 @@ from bslfast.functional.importance import iwae_bound
 from bslfast.functional.normal import normal_kl, normal_rsample, normal_rsample_kl
 from bslfast.functional.normal_log_prob import normal_log_prob
 from bslfast.functional.poisson import poisson_log_prob
+from bslfast.functional.rank_one import planar, radial
 from bslfast.functional.rational_quadratic import rational_quadratic_spline
 from bslfast.functional.standard import standard_normal, standard_uniform
 
@@ -42,6 +43,8 @@ __all__ = [
     "normal_rsample",
     "normal_rsample_kl",
     "poisson_log_prob",
+    "planar",
+    "radial",
     "rational_quadratic_spline",
     "sigmoid_transform",
     "softplus_transform",

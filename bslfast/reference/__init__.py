@@ -20,6 +20,7 @@ from bslfast.reference.importance import iwae_bound
 from bslfast.reference.normal import normal_kl, normal_rsample, normal_rsample_kl
 from bslfast.reference.normal_log_prob import normal_log_prob
 from bslfast.reference.poisson import poisson_log_prob
+from bslfast.reference.rank_one import planar, radial
 from bslfast.reference.rational_quadratic import rational_quadratic_spline
 from bslfast.reference.standard import standard_normal, standard_uniform
 
@@ -37,6 +38,8 @@ __all__ = [
     "normal_rsample",
     "normal_rsample_kl",
     "poisson_log_prob",
+    "planar",
+    "radial",
     "rational_quadratic_spline",
     "sigmoid_transform",
     "softplus_transform",

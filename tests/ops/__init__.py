@@ -13,6 +13,7 @@ from ops import (
     normal,
     normal_log_prob,
     poisson,
+    rank_one,
     rational_quadratic,
 )
 from ops.record import Case, OpRecord
@@ -28,6 +29,7 @@ RECORDS: list[OpRecord] = [
     *normal.RECORDS,
     *normal_log_prob.RECORDS,
     *poisson.RECORDS,
+    *rank_one.RECORDS,
     *rational_quadratic.RECORDS,
 ]
 CASES = [Case(record, name) for record in RECORDS for name in record.variants]

@@ -1,0 +1,110 @@
+"""Sylvester transforms: several planes at once, whose determinants still are products."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bslfast import _checks
+from bslfast.flows.linear import Householder
+from bslfast.flows.rank_one import solve_tanh
+from bslfast.flows.transform import Transform, check_inputs
+from bslfast.reference.rank_one import log_near_one
+
+
+class Sylvester(Transform):
+    r"""``z = x + Q R tanh(S Q^T x + b)``; the identity at the start.
+
+    .. math:: \log\det = \sum_m \log(1 + r_{mm} s_{mm} (1 - \tanh^2 a_m)),
+              \quad a = S Q^\top x + b
+
+    Q has orthonormal columns, made of Householder reflections; R and S are upper triangular. The
+    diagonal of S is positive and that of R such that r s = softplus(a parameter) - 1 > -1: every
+    map is invertible, and every product above -1 is there. The inverse solves for the a one by
+    one, from the last.
+
+    Args:
+        features: size of the vectors, >= 1.
+        rank: number of columns of Q, 1 to ``features``; None for ``features``. Each takes one
+            equation in one unknown in the inverse.
+        device, dtype: of the parameters.
+
+    Shape: x [..., features] -> (z [..., features], log_det [...]).
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: van den Berg, Hasenclever, Tomczak and Welling, "Sylvester normalizing flows for
+    variational inference" (2018).
+
+    >>> import torch
+    >>> from bslfast.flows import Sylvester
+    >>> sylvester, x = Sylvester(4, rank=2), torch.randn(5, 4)
+    >>> z, log_det = sylvester(x)
+    >>> torch.allclose(sylvester.inverse(z)[0], x, atol=1e-5), log_det.shape
+    (True, torch.Size([5]))
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        rank: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(features)
+        self.rank = self.features if rank is None else _checks.integer("rank", rank)
+        if self.rank > self.features:
+            raise ValueError(f"rank: expected at most features, {self.features}, got {rank}")
+        options: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.rotation = Householder(self.features, **options)
+        # Above the diagonal: R and S themselves. On it: of r s its softplus, of s its logarithm.
+        still = math.log(math.e - 1)  # softplus(it) = 1
+        self.r = nn.Parameter(still * torch.eye(self.rank, **options))
+        self.s = nn.Parameter(torch.zeros(self.rank, self.rank, **options))
+        self.b = nn.Parameter(torch.zeros(self.rank, **options))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See :meth:`Transform.forward`."""
+        check_inputs(self, "x", x, context)
+        q, r, s, soft = self._matrices(x.dtype)
+        t = torch.tanh(x @ q @ s.mT + self.b)
+        return x + t @ r.mT @ q.mT, _log_det(t, soft)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See :meth:`Transform.inverse`."""
+        check_inputs(self, "z", z, context)
+        q, r, s, soft = self._matrices(torch.float64)
+        # With t = tanh(a), S Q^T z + b = a + S R t, and S R is triangular.
+        known = z.double() @ q @ s.mT + self.b.double()
+        coupled = s @ r
+        tanhs: list[Tensor] = []
+        for m in reversed(range(self.rank)):
+            c = known[..., m]
+            if tanhs:
+                c = c - torch.stack(tanhs, dim=-1) @ coupled[m, m + 1 :]
+            tanhs.insert(0, torch.tanh(solve_tanh(c, soft[m] - 1, soft[m])))
+        t = torch.stack(tanhs, dim=-1)
+        x = z - t @ r.mT @ q.mT
+        return x.to(z.dtype), -_log_det(t, soft).to(z.dtype)
+
+    def _matrices(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Q, R and S, and 1 + r s of their diagonals."""
+        q = self.rotation.matrix(dtype)[:, : self.rank]
+        own_r, own_s = self.r.to(dtype), self.s.to(dtype)
+        scale = own_s.diagonal().exp()
+        soft = torch.logaddexp(own_r.diagonal(), own_r.new_zeros(()))
+        r = own_r.triu(1) + torch.diag((soft - 1) / scale)
+        return q, r, own_s.triu(1) + torch.diag(scale), soft
+
+    def extra_repr(self) -> str:
+        return f"features={self.features}, rank={self.rank}"
+
+
+def _log_det(t: Tensor, soft: Tensor) -> Tensor:
+    slope = 1 - t * t
+    return log_near_one((soft - 1) * slope, t * t + soft * slope).sum(dim=-1)
