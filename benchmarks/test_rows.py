@@ -1,4 +1,4 @@
-"""Likelihoods of counts and pixels, importance-weighted bounds, Gumbel-softmax samples."""
+"""Likelihoods of counts and pixels, importance-weighted bounds, Gumbel-softmax samples, classes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from harness import Case, Function, parametrize, run
 from torch import Tensor
 
 import bslfast.functional as BF
+from bslfast.distributions import Normal
 
 #: Rows and columns.
 SIZES = {"128x784": (128, 784), "4096x64": (4096, 64), "8192x784": (8192, 784)}
@@ -97,6 +98,20 @@ def eager_hard_gumbel(logits: Tensor) -> Tensor:
     return F.gumbel_softmax(logits, 0.7, hard=True)
 
 
+def normal_inputs(shape: tuple[int, int]) -> Sequence[Tensor]:
+    loc, raw_scale = torch.randn(shape), torch.randn(shape)
+    return torch.randn(shape), loc.requires_grad_(), raw_scale.requires_grad_()
+
+
+def normal_class(x: Tensor, loc: Tensor, raw_scale: Tensor) -> Tensor:
+    return Normal.from_softplus(loc, raw_scale, validate_args=False).log_prob(x)
+
+
+def eager_normal_class(x: Tensor, loc: Tensor, raw_scale: Tensor) -> Tensor:
+    normal = torch.distributions.Normal(loc, F.softplus(raw_scale), validate_args=False)
+    return normal.log_prob(x)  # type: ignore[no-untyped-call,no-any-return]
+
+
 @torch.no_grad()
 def check(ours: Function, peer: Function, tensors: Sequence[Tensor]) -> None:
     torch.testing.assert_close(ours(*tensors), peer(*tensors), rtol=1e-4, atol=1e-3)
@@ -171,6 +186,14 @@ CASES = [
         hard_gumbel,
         {"torch eager": eager_hard_gumbel},
         check_samples,
+    ),
+    Case(
+        "distributions.Normal log_prob",
+        SIZES,
+        normal_inputs,
+        normal_class,
+        {"torch eager": eager_normal_class},
+        check,
     ),
 ]
 
