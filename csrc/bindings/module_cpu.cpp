@@ -13,18 +13,15 @@ namespace py = pybind11;
 
 namespace bsl {
 
+void register_categorical(py::module_& m);
+void register_gumbel_softmax(py::module_& m);
+void register_importance(py::module_& m);
 void register_math(py::module_& m);
 void register_noise(py::module_& m);
 void register_normal(py::module_& m);
 void register_pointwise(py::module_& m);
-void register_rational_quadratic(py::module_& m);
-void register_categorical(py::module_& m);
-<<<<<<< HEAD
-void register_importance(py::module_& m);
-void register_gumbel_softmax(py::module_& m);
-=======
 void register_rank_one(py::module_& m);
->>>>>>> bijectors
+void register_rational_quadratic(py::module_& m);
 
 namespace {
 
@@ -83,10 +80,7 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   bsl::register_pointwise(m);
   bsl::register_rational_quadratic(m);
   bsl::register_categorical(m);
-<<<<<<< HEAD
   bsl::register_importance(m);
   bsl::register_gumbel_softmax(m);
-=======
   bsl::register_rank_one(m);
->>>>>>> bijectors
 }

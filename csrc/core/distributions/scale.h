@@ -25,9 +25,10 @@ template <Parametrization P, typename T>
 BSL_HD T scale_of(T raw) {
   if constexpr (P == Parametrization::softplus) return math::softplus(raw);
   if constexpr (P == Parametrization::scale) {
-    // NaN if it is negative. In bits, as compilers follow a constant NaN by a branch of its own.
-    const typename math::Real<T>::Bits nan = math::bits(math::Real<T>::nan);
-    return math::from_bits(math::bits(raw) | (raw < T(0) ? nan : 0));
+    // NaN if it is negative: beyond the bits of -0. Of integers, as compilers follow the comparison
+    // of numbers, and a constant NaN, by a branch of their own.
+    using R = math::Real<T>;
+    return math::from_bits(math::bits(raw) | (math::bits(raw) > R::sign ? math::bits(R::nan) : 0));
   }
   if constexpr (P == Parametrization::log_scale) return math::exp(raw);
   return math::exp(T(0.5) * raw);
@@ -55,7 +56,8 @@ BSL_HD Scale<T> scale_and_log(T raw) {
     const T log = P == Parametrization::log_var ? T(0.5) * raw : raw;
     return {log, math::exp(-log)};
   }
-  const T s = scale_of<P>(raw);
+  // The logarithm of a negative scale is NaN: no need for scale_of to see to it.
+  const T s = P == Parametrization::scale ? raw : scale_of<P>(raw);
   const T log_s = math::log(s);
   const bool tail = P == Parametrization::softplus && raw < kSoftplusTail<T>;
   return {tail ? raw : log_s, s};
