@@ -17,12 +17,15 @@ from torch.distributions.kl import register_kl
 
 from bslfast.distributions.discrete import Bernoulli, Categorical, Poisson
 from bslfast.distributions.location_scale import LocationScale
+from bslfast.distributions.multivariate import LowRankMultivariateNormal, MultivariateNormal
 from bslfast.distributions.normal import Normal
 
 __all__ = [
     "Bernoulli",
     "Categorical",
     "LocationScale",
+    "LowRankMultivariateNormal",
+    "MultivariateNormal",
     "Normal",
     "Poisson",
     "kl_divergence",
