@@ -13,19 +13,55 @@ from bslfast.functional.affine_coupling import affine_coupling
 from bslfast.functional.bayes_linear import bayes_linear
 from bslfast.functional.bernoulli import bernoulli_log_prob
 from bslfast.functional.categorical import categorical_log_prob
+from bslfast.functional.gumbel import gumbel_log_prob, gumbel_rsample, gumbel_rsample_log_prob
+from bslfast.functional.half_cauchy import half_cauchy_kl, half_cauchy_log_prob, half_cauchy_rsample
+from bslfast.functional.laplace import (
+    laplace_kl,
+    laplace_log_prob,
+    laplace_rsample,
+    laplace_rsample_log_prob,
+)
+from bslfast.functional.logistic import (
+    logistic_log_prob,
+    logistic_rsample,
+    logistic_rsample_log_prob,
+)
+from bslfast.functional.lognormal import lognormal_log_prob, lognormal_rsample
 from bslfast.functional.normal import normal_kl, normal_rsample, normal_rsample_kl
 from bslfast.functional.normal_log_prob import normal_log_prob
+from bslfast.functional.normal_mc_kl import normal_rsample_mc_kl
 from bslfast.functional.rational_quadratic import rational_quadratic_spline
+from bslfast.functional.relaxed_bernoulli import relaxed_bernoulli_rsample
+from bslfast.functional.student_t import student_t_log_prob, student_t_rsample
 
 __all__ = [
     "affine_coupling",
     "bayes_linear",
     "bernoulli_log_prob",
     "categorical_log_prob",
+    "gumbel_log_prob",
+    "gumbel_rsample",
+    "gumbel_rsample_log_prob",
+    "half_cauchy_kl",
+    "half_cauchy_log_prob",
+    "half_cauchy_rsample",
+    "laplace_kl",
+    "laplace_log_prob",
+    "laplace_rsample",
+    "laplace_rsample_log_prob",
+    "logistic_log_prob",
+    "logistic_rsample",
+    "logistic_rsample_log_prob",
+    "lognormal_log_prob",
+    "lognormal_rsample",
     "normal_kl",
     "normal_log_prob",
     "normal_rsample",
     "normal_rsample_kl",
+    "normal_rsample_mc_kl",
     "rational_quadratic_spline",
+    "relaxed_bernoulli_rsample",
+    "student_t_log_prob",
+    "student_t_rsample",
     "use_reference",
 ]

@@ -8,18 +8,54 @@ from bslfast.reference.affine_coupling import affine_coupling
 from bslfast.reference.bayes_linear import bayes_linear
 from bslfast.reference.bernoulli import bernoulli_log_prob
 from bslfast.reference.categorical import categorical_log_prob
+from bslfast.reference.gumbel import gumbel_log_prob, gumbel_rsample, gumbel_rsample_log_prob
+from bslfast.reference.half_cauchy import half_cauchy_kl, half_cauchy_log_prob, half_cauchy_rsample
+from bslfast.reference.laplace import (
+    laplace_kl,
+    laplace_log_prob,
+    laplace_rsample,
+    laplace_rsample_log_prob,
+)
+from bslfast.reference.logistic import (
+    logistic_log_prob,
+    logistic_rsample,
+    logistic_rsample_log_prob,
+)
+from bslfast.reference.lognormal import lognormal_log_prob, lognormal_rsample
 from bslfast.reference.normal import normal_kl, normal_rsample, normal_rsample_kl
 from bslfast.reference.normal_log_prob import normal_log_prob
+from bslfast.reference.normal_mc_kl import normal_rsample_mc_kl
 from bslfast.reference.rational_quadratic import rational_quadratic_spline
+from bslfast.reference.relaxed_bernoulli import relaxed_bernoulli_rsample
+from bslfast.reference.student_t import student_t_log_prob, student_t_rsample
 
 __all__ = [
     "affine_coupling",
     "bayes_linear",
     "bernoulli_log_prob",
     "categorical_log_prob",
+    "gumbel_log_prob",
+    "gumbel_rsample",
+    "gumbel_rsample_log_prob",
+    "half_cauchy_kl",
+    "half_cauchy_log_prob",
+    "half_cauchy_rsample",
+    "laplace_kl",
+    "laplace_log_prob",
+    "laplace_rsample",
+    "laplace_rsample_log_prob",
+    "logistic_log_prob",
+    "logistic_rsample",
+    "logistic_rsample_log_prob",
+    "lognormal_log_prob",
+    "lognormal_rsample",
     "normal_kl",
     "normal_log_prob",
     "normal_rsample",
     "normal_rsample_kl",
+    "normal_rsample_mc_kl",
     "rational_quadratic_spline",
+    "relaxed_bernoulli_rsample",
+    "student_t_log_prob",
+    "student_t_rsample",
 ]

@@ -14,11 +14,18 @@ struct NamedFunction {
   MathFunction function;
 };
 constexpr NamedFunction kFunctions[] = {
-    {"exp", MathFunction::exp},         {"expm1", MathFunction::expm1},
-    {"log", MathFunction::log},         {"log1p", MathFunction::log1p},
-    {"sigmoid", MathFunction::sigmoid}, {"softplus", MathFunction::softplus},
-    {"tanh", MathFunction::tanh},       {"sinpi", MathFunction::sinpi},
+    {"exp", MathFunction::exp},
+    {"expm1", MathFunction::expm1},
+    {"log", MathFunction::log},
+    {"log1p", MathFunction::log1p},
+    {"sigmoid", MathFunction::sigmoid},
+    {"softplus", MathFunction::softplus},
+    {"tanh", MathFunction::tanh},
+    {"sinpi", MathFunction::sinpi},
     {"cospi", MathFunction::cospi},
+    {"log_gamma_half_step", MathFunction::log_gamma_half_step},
+    {"log_gamma_half_step_slope", MathFunction::log_gamma_half_step_slope},
+    {"log_one_plus_square", MathFunction::log_one_plus_square},
 };
 
 void math_apply(const std::string& name, bool is_double, uintptr_t x, uintptr_t y, int64_t n) {

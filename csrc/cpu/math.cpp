@@ -1,6 +1,7 @@
 #include "cpu/math.h"
 
 #include "core/math.h"
+#include "core/special.h"
 #include "cpu/layout.h"
 #include "cpu/parallel.h"
 
@@ -48,6 +49,12 @@ void apply_chunk(MathFunction function, const T* x, T* y, int64_t n) {
         math::sincospi(v, sine, cosine);
         return cosine;
       });
+    case MathFunction::log_gamma_half_step:
+      return apply_blocks(x, y, n, [](T v) { return special::log_gamma_half_step(v).value; });
+    case MathFunction::log_gamma_half_step_slope:
+      return apply_blocks(x, y, n, [](T v) { return special::log_gamma_half_step(v).slope; });
+    case MathFunction::log_one_plus_square:
+      return apply_blocks(x, y, n, [](T v) { return special::log_one_plus_square(v); });
   }
 }
 

@@ -7,7 +7,20 @@
 
 namespace bsl {
 
-enum class MathFunction { exp, expm1, log, log1p, sigmoid, softplus, tanh, sinpi, cospi };
+enum class MathFunction {
+  exp,
+  expm1,
+  log,
+  log1p,
+  sigmoid,
+  softplus,
+  tanh,
+  sinpi,
+  cospi,
+  log_gamma_half_step,
+  log_gamma_half_step_slope,
+  log_one_plus_square
+};
 
 struct MathKernels {
   void (*apply_float)(MathFunction function, const float* x, float* y, int64_t n);

@@ -41,7 +41,7 @@ struct PointwiseVariant {
   void (*backward_double)(const PointwiseBackward&);
 };
 
-constexpr int kMaxVariants = 8;
+constexpr int kMaxVariants = 16;
 
 struct PointwiseKernels {
   int inputs;
@@ -52,10 +52,29 @@ struct PointwiseKernels {
 };
 
 // The table of ops: X(name) for each; kernels are called name_kernels.
-#define BSL_POINTWISE_OPS(X) \
-  X(affine_coupling)         \
-  X(bernoulli_log_prob)      \
-  X(normal_log_prob)
+#define BSL_POINTWISE_OPS(X)   \
+  X(affine_coupling)           \
+  X(bernoulli_log_prob)        \
+  X(gumbel_log_prob)           \
+  X(gumbel_rsample)            \
+  X(gumbel_rsample_log_prob)   \
+  X(half_cauchy_kl)            \
+  X(half_cauchy_log_prob)      \
+  X(half_cauchy_rsample)       \
+  X(laplace_kl)                \
+  X(laplace_log_prob)          \
+  X(laplace_rsample)           \
+  X(laplace_rsample_log_prob)  \
+  X(logistic_log_prob)         \
+  X(logistic_rsample)          \
+  X(logistic_rsample_log_prob) \
+  X(lognormal_log_prob)        \
+  X(lognormal_rsample)         \
+  X(normal_log_prob)           \
+  X(normal_rsample_mc_kl)      \
+  X(relaxed_bernoulli_rsample) \
+  X(student_t_log_prob)        \
+  X(student_t_rsample)
 
 #define BSL_DECLARE(name) BSL_DECLARE_KERNELS(PointwiseKernels, name##_kernels)
 BSL_POINTWISE_OPS(BSL_DECLARE)

@@ -6,9 +6,15 @@ from ops import (
     affine_coupling,
     bernoulli,
     categorical,
+    location_scale,
     normal,
     normal_log_prob,
+    normal_mc_kl,
+    positive,
     rational_quadratic,
+    relaxed_bernoulli,
+    scale_kl,
+    student_t,
 )
 from ops.record import Case, OpRecord
 
@@ -16,9 +22,15 @@ RECORDS: list[OpRecord] = [
     *affine_coupling.RECORDS,
     *bernoulli.RECORDS,
     *categorical.RECORDS,
+    *location_scale.RECORDS,
     *normal.RECORDS,
     *normal_log_prob.RECORDS,
+    *normal_mc_kl.RECORDS,
+    *positive.RECORDS,
     *rational_quadratic.RECORDS,
+    *relaxed_bernoulli.RECORDS,
+    *scale_kl.RECORDS,
+    *student_t.RECORDS,
 ]
 CASES = [Case(record, name) for record in RECORDS for name in record.variants]
 
