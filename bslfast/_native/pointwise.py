@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -37,9 +39,11 @@ class Kernels:
             _OPS[name]
         )
 
-    def allocate(self, tensors: tuple[Tensor, ...], reduction: str) -> tuple[Tensor, ...]:
+    def allocate(
+        self, tensors: tuple[Tensor, ...], reduction: str, sample_shape: Sequence[int]
+    ) -> tuple[Tensor, ...]:
         """Room for what the op returns: the value, the logarithm, or both."""
-        return self._allocate(_shape(tensors), tensors[0], reduction)
+        return self._allocate(_shape(tensors, sample_shape), tensors[0], reduction)
 
     def _allocate(self, shape: torch.Size, first: Tensor, reduction: str) -> tuple[Tensor, ...]:
         if not self.has_log:
@@ -55,9 +59,10 @@ class Kernels:
         reduction: str,
         seed: Tensor | None,
         stream: int,
+        sample_shape: Sequence[int],
     ) -> tuple[tuple[Tensor, ...], int]:
         """The results, and a bit for each tensor with elements outside its domain."""
-        shape = _shape(tensors)
+        shape = _shape(tensors, sample_shape)
         results = self._allocate(shape, tensors[0], reduction)
         if 0 in shape:
             return tuple(r.zero_() for r in results), 0
@@ -85,6 +90,7 @@ class Kernels:
         reduction: str,
         seed: Tensor | None,
         stream: int,
+        sample_shape: Sequence[int],
         *,
         needs: tuple[bool, ...],
     ) -> tuple[Tensor | None, ...]:
@@ -94,7 +100,7 @@ class Kernels:
         """
         if all(g is None for g in grads):
             return (None,) * len(tensors)
-        shape, first = _shape(tensors), tensors[0]
+        shape, first = _shape(tensors, sample_shape), tensors[0]
         passed = self.passes_on[variant] if grads[0] is not None else -1
         if tensors[passed].shape != shape:
             passed = -1
@@ -121,9 +127,11 @@ class Kernels:
         return tuple(map(unbroadcast, found, tensors))
 
 
-def _shape(tensors: tuple[Tensor, ...]) -> torch.Size:
+def _shape(tensors: tuple[Tensor, ...], sample_shape: Sequence[int]) -> torch.Size:
+    """What the tensors broadcast to, with samples in front."""
     shape = tensors[0].shape
     for t in tensors:
         if t.shape != shape:
-            return torch.Size(torch.broadcast_shapes(*(t.shape for t in tensors)))
-    return shape
+            shape = torch.Size(torch.broadcast_shapes(*(t.shape for t in tensors)))
+            break
+    return torch.Size((*sample_shape, *shape)) if sample_shape else shape

@@ -20,14 +20,31 @@ from bslfast.functional.elementwise import (
     softplus_transform,
     tanh_transform,
 )
+from bslfast.functional.gumbel import gumbel_log_prob, gumbel_rsample, gumbel_rsample_log_prob
 from bslfast.functional.gumbel_softmax import gumbel_softmax_rsample
+from bslfast.functional.half_cauchy import half_cauchy_kl, half_cauchy_log_prob, half_cauchy_rsample
 from bslfast.functional.importance import iwae_bound
+from bslfast.functional.laplace import (
+    laplace_kl,
+    laplace_log_prob,
+    laplace_rsample,
+    laplace_rsample_log_prob,
+)
+from bslfast.functional.logistic import (
+    logistic_log_prob,
+    logistic_rsample,
+    logistic_rsample_log_prob,
+)
+from bslfast.functional.lognormal import lognormal_log_prob, lognormal_rsample
 from bslfast.functional.normal import normal_kl, normal_rsample, normal_rsample_kl
 from bslfast.functional.normal_log_prob import normal_log_prob
+from bslfast.functional.normal_mc_kl import normal_rsample_mc_kl
 from bslfast.functional.poisson import poisson_log_prob
 from bslfast.functional.rank_one import planar, radial
 from bslfast.functional.rational_quadratic import rational_quadratic_spline
+from bslfast.functional.relaxed_bernoulli import relaxed_bernoulli_rsample
 from bslfast.functional.standard import standard_normal, standard_uniform
+from bslfast.functional.student_t import student_t_log_prob, student_t_rsample
 
 __all__ = [
     "affine_coupling",
@@ -35,21 +52,40 @@ __all__ = [
     "bernoulli_log_prob",
     "categorical_log_prob",
     "discretized_logistic_log_prob",
+    "gumbel_log_prob",
+    "gumbel_rsample",
+    "gumbel_rsample_log_prob",
     "gumbel_softmax_rsample",
+    "half_cauchy_kl",
+    "half_cauchy_log_prob",
+    "half_cauchy_rsample",
     "iwae_bound",
+    "laplace_kl",
+    "laplace_log_prob",
+    "laplace_rsample",
+    "laplace_rsample_log_prob",
     "leaky_relu_transform",
+    "logistic_log_prob",
+    "logistic_rsample",
+    "logistic_rsample_log_prob",
+    "lognormal_log_prob",
+    "lognormal_rsample",
     "normal_kl",
     "normal_log_prob",
     "normal_rsample",
     "normal_rsample_kl",
+    "normal_rsample_mc_kl",
     "planar",
     "poisson_log_prob",
     "radial",
     "rational_quadratic_spline",
+    "relaxed_bernoulli_rsample",
     "sigmoid_transform",
     "softplus_transform",
     "standard_normal",
     "standard_uniform",
+    "student_t_log_prob",
+    "student_t_rsample",
     "tanh_transform",
     "use_reference",
 ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from bslfast import _checks, reference
@@ -46,16 +48,14 @@ class PointwiseOp:
         known = (kernels.inputs, len(kernels.passes_on))
         assert known == (len(self.tensors), len(self._variants)), name
 
-        # The op's arguments: tensors, seed and stream, options, numbers, reduction.
-        n = len(self.tensors)
-        self._options = slice(
-            n + 2 * kernels.is_random, n + 2 * kernels.is_random + len(self.options)
-        )
+        # The op's arguments: tensors, seed, stream and sample_shape, options, numbers, reduction.
+        first = len(self.tensors) + 3 * kernels.is_random
+        self._options = slice(first, first + len(self.options))
         self._numbers = slice(self._options.stop, self._options.stop + len(self.numbers))
         self._results = kernels.has_value + kernels.has_log
         kinds = {str: "str", bool: "bool"}
         arguments = [f"Tensor {t}" for t in self.tensors]
-        arguments += ["Tensor seed", "int stream"] * kernels.is_random
+        arguments += ["Tensor seed", "int stream", "SymInt[] sample_shape"] * kernels.is_random
         arguments += [f"{kinds[type(values[0])]} {k}" for k, values in self.options.items()]
         arguments += [f"float {k}" for k in self.numbers]
         arguments += ["str reduction"] * kernels.has_log
@@ -92,11 +92,9 @@ class PointwiseOp:
         given: list[Any] = [first, *rest]
         if self._kernels.is_random:
             sample_shape = _checks.sizes("sample_shape", sample_shape)
+            given += [_checks.seed(seed, first.device), _checks.stream(stream), sample_shape]
             if sample_shape:
-                given = [t.expand(*sample_shape, *shape) for t in given]
-                shape = given[0].shape
-            given.append(_checks.seed(seed, first.device))
-            given.append(_checks.stream(stream))
+                shape = torch.Size((*sample_shape, *shape))
         for name, values in self.options.items():
             value = others[name]
             if type(values[0]) is bool:
@@ -110,17 +108,16 @@ class PointwiseOp:
         return self.op(*given)
 
     def _split(self, args: Sequence[Any]) -> tuple[Any, ...]:
-        """(tensors, variant, numbers, reduction, seed, stream) of the op's arguments."""
+        """(tensors, variant, numbers, reduction, seed, stream, sample_shape)."""
         n = len(self.tensors)
         numbers = tuple(args[self._numbers])
-        seed, stream = args[n : n + 2] if self._kernels.is_random else (None, 0)
+        drawn = args[n : n + 3] if self._kernels.is_random else (None, 0, ())
         return (
             tuple(args[:n]),
             self._variants[tuple(args[self._options])],
             numbers if self._constants is None else self._constants(*numbers),
             args[self._numbers.stop] if self._kernels.has_log else "none",
-            seed,
-            stream,
+            *drawn,
         )
 
     def _forward(self, *args: Any) -> Any:
@@ -139,9 +136,19 @@ class PointwiseOp:
         return self._kernels.backward(args[:n], *call, needs=tuple(args[-1]))
 
     def _fake(self, *args: Any) -> Any:
-        tensors, _, _, reduction, *_ = self._split(args)
-        results = self._kernels.allocate(tensors, reduction)
+        tensors, _, _, reduction, _, _, sample_shape = self._split(args)
+        results = self._kernels.allocate(tensors, reduction, sample_shape)
         return results if self._results == 2 else results[0]
+
+
+def parameter(name: str, value: Any, like: Any, *, above: float = -math.inf) -> Tensor:
+    """A parameter as a tensor: a number becomes one without dimensions, rounded to the dtype."""
+    if isinstance(value, Tensor):
+        return value
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected a number or a torch.Tensor, got {type(value).__name__}")
+    value = _checks.number(name, value, above=above)
+    return torch.full((), value, dtype=like.dtype, device=like.device)
 
 
 def _numbered(options: Sequence[Sequence[str | bool]]) -> dict[tuple[str | bool, ...], int]:

@@ -25,6 +25,9 @@ constexpr NamedFunction kFunctions[] = {
     {"cospi", MathFunction::cospi},
     {"log_factorial", MathFunction::log_factorial},
     {"digamma_of_next", MathFunction::digamma_of_next},
+    {"log_gamma_half_step", MathFunction::log_gamma_half_step},
+    {"log_gamma_half_step_slope", MathFunction::log_gamma_half_step_slope},
+    {"log_one_plus_square", MathFunction::log_one_plus_square},
 };
 
 void math_apply(const std::string& name, bool is_double, uintptr_t x, uintptr_t y, int64_t n) {

@@ -309,8 +309,16 @@ BSL_HD T log(T x) {
   return x > T(0) ? result : special;
 }
 
+// log(x) for a normal number x > 0, without a look at anything else.
 template <typename T>
-BSL_HD T log1p(T x) {
+BSL_HD T log_of_normal(T x) {
+  const LogReduction<T> reduced = log_reduce(x, T(0));
+  return log_of_reduced(reduced.e, reduced.m - T(1), T(0));
+}
+
+// log(1 + x) for a finite x > -1, likewise; of -0 it is 0.
+template <typename T>
+BSL_HD T log1p_of_finite(T x) {
   using R = Real<T>;
   // 1 + x = u + c exactly.
   const T u = T(1) + x;
@@ -321,7 +329,13 @@ BSL_HD T log1p(T x) {
   const T f_high = reduced.m - T(1);
   const T f_rest = x < T(4) * R::ulp_is_one ? scaled : T(0);
   const T f = f_high + f_rest;
-  T result = log_of_reduced(reduced.e, f, f_rest - (f - f_high));
+  return log_of_reduced(reduced.e, f, f_rest - (f - f_high));
+}
+
+template <typename T>
+BSL_HD T log1p(T x) {
+  using R = Real<T>;
+  T result = log1p_of_finite(x);
   result = x < R::infinity ? result : x;
   result = x == T(0) ? x : result;
   const T special = x == T(-1) ? -R::infinity : R::nan;

@@ -20,7 +20,7 @@
 namespace bsl {
 
 constexpr int kMaxInputs = 6;
-constexpr int kMaxNumbers = 4;
+constexpr int kMaxNumbers = 5;
 
 // What an op returns.
 enum Results { kValue = 1, kLog = 2, kValueAndLog = 3 };

@@ -2,6 +2,7 @@
 
 #include "core/log_factorial.h"
 #include "core/math.h"
+#include "core/special.h"
 #include "cpu/layout.h"
 #include "cpu/parallel.h"
 
@@ -53,6 +54,12 @@ void apply_chunk(MathFunction function, const T* x, T* y, int64_t n) {
       return apply_blocks(x, y, n, [](T v) { return math::log_factorial(v); });
     case MathFunction::digamma_of_next:
       return apply_blocks(x, y, n, [](T v) { return math::digamma_of_next(v); });
+    case MathFunction::log_gamma_half_step:
+      return apply_blocks(x, y, n, [](T v) { return special::log_gamma_half_step(v).value; });
+    case MathFunction::log_gamma_half_step_slope:
+      return apply_blocks(x, y, n, [](T v) { return special::log_gamma_half_step(v).slope; });
+    case MathFunction::log_one_plus_square:
+      return apply_blocks(x, y, n, [](T v) { return special::log_one_plus_square(v); });
   }
 }
 

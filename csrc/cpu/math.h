@@ -19,7 +19,10 @@ enum class MathFunction {
   sinpi,
   cospi,
   log_factorial,
-  digamma_of_next
+  digamma_of_next,
+  log_gamma_half_step,
+  log_gamma_half_step_slope,
+  log_one_plus_square
 };
 
 struct MathKernels {

@@ -41,7 +41,7 @@ struct PointwiseVariant {
   void (*backward_double)(const PointwiseBackward&);
 };
 
-constexpr int kMaxVariants = 8;
+constexpr int kMaxVariants = 16;
 
 struct PointwiseKernels {
   int inputs;
@@ -56,11 +56,30 @@ struct PointwiseKernels {
   X(affine_coupling)               \
   X(bernoulli_log_prob)            \
   X(discretized_logistic_log_prob) \
+  X(gumbel_log_prob)               \
+  X(gumbel_rsample)                \
+  X(gumbel_rsample_log_prob)       \
+  X(half_cauchy_kl)                \
+  X(half_cauchy_log_prob)          \
+  X(half_cauchy_rsample)           \
+  X(laplace_kl)                    \
+  X(laplace_log_prob)              \
+  X(laplace_rsample)               \
+  X(laplace_rsample_log_prob)      \
   X(leaky_relu_transform)          \
+  X(logistic_log_prob)             \
+  X(logistic_rsample)              \
+  X(logistic_rsample_log_prob)     \
+  X(lognormal_log_prob)            \
+  X(lognormal_rsample)             \
   X(normal_log_prob)               \
+  X(normal_rsample_mc_kl)          \
   X(poisson_log_prob)              \
+  X(relaxed_bernoulli_rsample)     \
   X(sigmoid_transform)             \
   X(softplus_transform)            \
+  X(student_t_log_prob)            \
+  X(student_t_rsample)             \
   X(tanh_transform)
 
 #define BSL_DECLARE(name) BSL_DECLARE_KERNELS(PointwiseKernels, name##_kernels)

@@ -63,10 +63,12 @@ Numbers<T> rounded_numbers(const double (&numbers)[kMaxNumbers]) {
   return result;
 }
 
-// The loops are functions of pointers alone: that is what compilers vectorise. No result overlaps
-// an argument.
+// The loops are functions of pointers alone: that is what compilers vectorise. Not inlined, or what
+// is known of an argument's first element would make the first turn of a loop unlike the others. No
+// result overlaps an argument.
 template <typename Op, typename T, typename... In>
-BSL_HD void forward_block(const Numbers<T> numbers, T* value, T* log, const In*... in) {
+__attribute__((noinline)) void forward_block(const Numbers<T> numbers, T* value, T* log,
+                                             const In*... in) {
 #pragma GCC ivdep
   for (int i = 0; i < kBlock; ++i) {
     const Result<T> r = Op::forward(numbers, in[i]...);
@@ -76,8 +78,9 @@ BSL_HD void forward_block(const Numbers<T> numbers, T* value, T* log, const In*.
 }
 
 template <typename Op, typename T, size_t... I, typename... In>
-BSL_HD void backward_block(const Numbers<T> numbers, const T* by_value, const T* by_log,
-                           T* const* out, std::index_sequence<I...>, const In*... in) {
+__attribute__((noinline)) void backward_block(const Numbers<T> numbers, const T* by_value,
+                                              const T* by_log, T* const* out,
+                                              std::index_sequence<I...>, const In*... in) {
   T* const grads[] = {out[I]...};
 #pragma GCC ivdep
   for (int i = 0; i < kBlock; ++i) {

@@ -10,11 +10,17 @@ from ops import (
     elementwise,
     gumbel_softmax,
     importance,
+    location_scale,
     normal,
     normal_log_prob,
+    normal_mc_kl,
     poisson,
+    positive,
     rank_one,
     rational_quadratic,
+    relaxed_bernoulli,
+    scale_kl,
+    student_t,
 )
 from ops.record import Case, OpRecord
 
@@ -30,7 +36,15 @@ RECORDS: list[OpRecord] = [
     *normal_log_prob.RECORDS,
     *poisson.RECORDS,
     *rank_one.RECORDS,
+    *location_scale.RECORDS,
+    *normal.RECORDS,
+    *normal_log_prob.RECORDS,
+    *normal_mc_kl.RECORDS,
+    *positive.RECORDS,
     *rational_quadratic.RECORDS,
+    *relaxed_bernoulli.RECORDS,
+    *scale_kl.RECORDS,
+    *student_t.RECORDS,
 ]
 CASES = [Case(record, name) for record in RECORDS for name in record.variants]
 

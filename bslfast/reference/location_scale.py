@@ -1,0 +1,53 @@
+"""What the twins of location-scale families share: csrc/core/distributions/location_scale.h."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bslfast.reference.affine_coupling import reduced
+from bslfast.reference.noise import uniform
+from bslfast.reference.normal import log_scale_of, scale_of
+
+
+def uniforms(
+    *tensors: Tensor,
+    sample_shape: Sequence[int],
+    seed: int | Tensor | None,
+    stream: int,
+    numbers: int = 1,
+) -> Tensor:
+    """The noise for samples of these parameters, in a last dimension if it is several numbers.
+
+    In float32 for 16 bits, where it could be 1.
+    """
+    like = tensors[0]
+    if seed is None:
+        seed = torch.randint(0, 2**63 - 1, (), dtype=torch.int64, device=like.device)
+    shape = (*sample_shape, *torch.broadcast_shapes(*(t.shape for t in tensors)))
+    if numbers > 1:
+        shape = (*shape, numbers)
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    return uniform(shape, seed, stream=stream, dtype=dtype, device=like.device)
+
+
+def located(z: Tensor, loc: Tensor, raw_scale: Tensor, parametrization: str) -> Tensor:
+    """``loc + scale * z``."""
+    return loc + scale_of(raw_scale, parametrization) * z.to(loc.dtype)
+
+
+def log_prob_at(
+    log_density: Tensor, raw_scale: Tensor, parametrization: str, reduction: str
+) -> Tensor:
+    """``log f(z) - log(scale)`` from the first term."""
+    log_prob = log_density.to(raw_scale.dtype) - log_scale_of(raw_scale, parametrization)
+    return reduced(log_prob, reduction)
+
+
+def standardised(x: Tensor, loc: Tensor, raw_scale: Tensor, parametrization: str) -> Tensor:
+    """``(x - loc) / scale``."""
+    if parametrization in ("log_scale", "log_var"):
+        return (x - loc) * torch.exp(-log_scale_of(raw_scale, parametrization))
+    return (x - loc) / scale_of(raw_scale, parametrization)

@@ -1,0 +1,111 @@
+// The half-Cauchy distribution: the absolute value of a Cauchy distributed number.
+//
+// With z = x / scale >= 0, log p(x) = log(2 / pi) - log(1 + z^2) - log(scale).
+#pragma once
+
+#include "core/distributions/normal.h"
+#include "core/distributions/scale.h"
+#include "core/math.h"
+#include "core/pointwise.h"
+#include "core/special.h"
+
+namespace bsl {
+namespace {
+namespace half_cauchy {
+
+template <Parametrization P>
+struct Rsample : Pointwise<1, kValue, Noise::uniform> {
+  static constexpr bool checks = P == Parametrization::scale;
+  template <typename T>
+  BSL_HD static int invalid(T raw) {
+    return raw < T(0);
+  }
+
+  // tan(pi u / 2): the sine and cosine keep their digits next to their zeros.
+  template <typename T>
+  BSL_HD static T draw(T u) {
+    T sine, cosine;
+    math::sincospi(T(0.5) * u, sine, cosine);
+    return sine / cosine;
+  }
+
+  template <typename T>
+  BSL_HD static Result<T> forward(const Numbers<T>&, T raw, T u) {
+    return {scale_of<P>(raw) * draw(u), T(0)};
+  }
+
+  template <typename T>
+  BSL_HD static Gradients<T, 1> backward(const Numbers<T>&, Result<T> grad, T raw, T u) {
+    return {{grad.value * draw(u) * scale_grad<P>(raw)}};
+  }
+};
+
+template <Parametrization P>
+struct LogProb : Pointwise<2, kLog> {
+  static constexpr bool checks = P == Parametrization::scale;
+  template <typename T>
+  BSL_HD static int invalid(T, T raw) {
+    return (raw < T(0)) << 1;
+  }
+
+  template <typename T>
+  BSL_HD static Result<T> forward(const Numbers<T>&, T x, T raw) {
+    constexpr T log_half_pi = T(0.45158270528945486);
+    const Scale<T> s = scale_and_log<P>(raw);
+    const T z = divided<P>(x, s);
+    const T inside = -(special::log_one_plus_square(z) + (s.log + log_half_pi));
+    return {T(0), x < T(0) ? -math::Real<T>::infinity : inside};
+  }
+
+  // d log p / d x = -2 z / (1 + z^2) / scale, d log p / d log(scale) = (z^2 - 1) / (z^2 + 1);
+  // nothing comes from x < 0.
+  template <typename T>
+  BSL_HD static Gradients<T, 2> backward(const Numbers<T>&, Result<T> grad, T x, T raw) {
+    const Scale<T> s = scale_and_log<P>(raw);
+    const T z = divided<P>(x, s);
+    const T g = x < T(0) ? T(0) : grad.log;
+    const T by_z = T(-2) / (z + T(1) / z);
+    const T a = math::abs(z);
+    const T w = a > T(1) ? T(1) / a : a;
+    const T share = (T(1) - w) * (T(1) + w) / (T(1) + w * w);
+    const T by_raw = times_log_scale_grad<P>(a > T(1) ? share : -share, raw, s);
+    return {{g * divided<P>(by_z, s), g * by_raw}};
+  }
+};
+
+// The KL divergence to a half-Cauchy prior: log((a + b)^2 / (4 a b)) with scales a and b, which is
+// 2 log cosh(l / 2) of l = log(a / b).
+template <Parametrization P, typename T>
+BSL_HD T log_ratio(T raw, T prior_scale) {
+  const normal::Prior<T> prior = {T(0), T(1) / prior_scale, math::log(prior_scale)};
+  return normal::ratio<P>(raw, scale_of<P>(raw), prior).log;
+}
+
+template <Parametrization P>
+struct Kl : Pointwise<2, kLog> {
+  static constexpr bool checks = true;
+  template <typename T>
+  BSL_HD static int invalid(T raw, T prior_scale) {
+    return (P == Parametrization::scale && raw < T(0)) | ((prior_scale < T(0)) << 1);
+  }
+
+  template <typename T>
+  BSL_HD static Result<T> forward(const Numbers<T>&, T raw, T prior_scale) {
+    const T a = math::abs(log_ratio<P>(raw, prior_scale));
+    const T w = math::expm1(-a);
+    // log(1 + sinh^2(a / 2)) keeps what is small, a + 2 log((1 + exp(-a)) / 2) does not overflow.
+    const bool small = a < T(1.5);
+    const T log = math::log1p(small ? w * w / (T(4) + T(4) * w) : T(0.5) * w);
+    return {T(0), small ? log : a + T(2) * log};
+  }
+
+  template <typename T>
+  BSL_HD static Gradients<T, 2> backward(const Numbers<T>&, Result<T> grad, T raw, T prior_scale) {
+    const T by_log = grad.log * math::tanh(T(0.5) * log_ratio<P>(raw, prior_scale));
+    return {{times_log_scale_grad<P>(by_log, raw, scale_and_log<P>(raw)), -(by_log / prior_scale)}};
+  }
+};
+
+}  // namespace half_cauchy
+}  // namespace
+}  // namespace bsl

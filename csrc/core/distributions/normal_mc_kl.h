@@ -1,0 +1,120 @@
+// A normal sample z = loc + scale * e and log q(z) - log p(z), which averages to the KL divergence
+// from a prior p for which there is no closed form.
+//
+// log q(z) = -e^2 / 2 - log(scale) - log(2 pi) / 2 comes from the noise. Along the path the log
+// density of the sample does not depend on loc, so that what moves it is the prior alone.
+#pragma once
+
+#include "core/distributions/laplace.h"
+#include "core/distributions/scale.h"
+#include "core/math.h"
+#include "core/pointwise.h"
+#include "core/special.h"
+
+namespace bsl {
+namespace {
+namespace normal {
+
+// The priors: log p(z) + log(2 pi) / 2, and the derivative of log p. The call's numbers are pi,
+// sigma1, sigma2, prior_scale, prior_df.
+
+constexpr double kHalfLog2Pi = 0.91893853320467274178;
+
+// pi N(0, sigma1) + (1 - pi) N(0, sigma2).
+struct ScaleMixture {
+  template <typename T>
+  struct Parts {
+    T first, second;  // 1 / sigma
+    T log_odds;       // of the first component at z
+    T log_weight;     // of the likelier component, its density at z included
+  };
+
+  template <typename T>
+  BSL_HD static Parts<T> parts(const Numbers<T>& n, T z) {
+    const T first = T(1) / n.at[1], second = T(1) / n.at[2];
+    const T a = (z * first) * (z * first), b = (z * second) * (z * second);
+    const T log_a = math::log(n.at[0] * first), log_b = math::log((T(1) - n.at[0]) * second);
+    // Of b - a as a product, or it would be a difference of what may be large.
+    const T log_odds = (log_a - log_b) + (T(0.5) * z * (second - first)) * (z * (second + first));
+    const T log_weight = log_odds > T(0) ? log_a - T(0.5) * a : log_b - T(0.5) * b;
+    return {first, second, log_odds, log_weight};
+  }
+
+  template <typename T>
+  BSL_HD static T log_density(const Numbers<T>& n, T z) {
+    const Parts<T> p = parts(n, z);
+    return p.log_weight + math::softplus(-math::abs(p.log_odds));
+  }
+  template <typename T>
+  BSL_HD static T score(const Numbers<T>& n, T z) {
+    const Parts<T> p = parts(n, z);
+    const T first = math::sigmoid(p.log_odds), second = math::sigmoid(-p.log_odds);
+    return -(first * p.first * (p.first * z) + second * p.second * (p.second * z));
+  }
+};
+
+struct LaplacePrior {
+  template <typename T>
+  BSL_HD static T log_density(const Numbers<T>& n, T z) {
+    return (T(kHalfLog2Pi) - math::log(T(2) * n.at[3])) - math::abs(z) / n.at[3];
+  }
+  template <typename T>
+  BSL_HD static T score(const Numbers<T>& n, T z) {
+    return -laplace::sign_of(z) / n.at[3];
+  }
+};
+
+struct StudentTPrior {
+  template <typename T>
+  BSL_HD static T log_density(const Numbers<T>& n, T z) {
+    const T df = n.at[4];
+    const T constant = special::log_gamma_half_step(T(0.5) * df).value - math::log(n.at[3]);
+    const T root = math::abs(z / n.at[3]) / math::sqrt(df);
+    return constant - T(0.5) * (df + T(1)) * special::log_one_plus_square(root);
+  }
+  template <typename T>
+  BSL_HD static T score(const Numbers<T>& n, T z) {
+    const T df = n.at[4], t = z / n.at[3];
+    return -((df + T(1)) / (df / t + t)) / n.at[3];
+  }
+};
+
+// p(z) = 1 / |z|, of which there is no integral.
+struct LogUniform {
+  template <typename T>
+  BSL_HD static T log_density(const Numbers<T>&, T z) {
+    return T(kHalfLog2Pi) - math::log(math::abs(z));
+  }
+  template <typename T>
+  BSL_HD static T score(const Numbers<T>&, T z) {
+    return T(-1) / z;
+  }
+};
+
+template <typename Prior, Parametrization P>
+struct RsampleMcKl : Pointwise<2, kValueAndLog, Noise::normal> {
+  static constexpr bool checks = P == Parametrization::scale;
+  template <typename T>
+  BSL_HD static int invalid(T, T raw) {
+    return (raw < T(0)) << 1;
+  }
+
+  template <typename T>
+  BSL_HD static Result<T> forward(const Numbers<T>& n, T loc, T raw, T e) {
+    const T z = loc + scale_of<P>(raw) * e;
+    const T log_q = T(-0.5) * e * e - scale_and_log<P>(raw).log;
+    return {z, log_q - Prior::log_density(n, z)};
+  }
+
+  template <typename T>
+  BSL_HD static Gradients<T, 2> backward(const Numbers<T>& n, Result<T> grad, T loc, T raw, T e) {
+    const T z = loc + scale_of<P>(raw) * e;
+    const T by_z = grad.value - grad.log * Prior::score(n, z);
+    const T by_log = times_log_scale_grad<P>(grad.log, raw, scale_and_log<P>(raw));
+    return {{by_z, by_z * e * scale_grad<P>(raw) - by_log}};
+  }
+};
+
+}  // namespace normal
+}  // namespace
+}  // namespace bsl

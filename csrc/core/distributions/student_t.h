@@ -1,0 +1,107 @@
+// Student's t distribution with df degrees of freedom, around loc and times a scale.
+#pragma once
+
+#include "core/distributions/scale.h"
+#include "core/math.h"
+#include "core/pointwise.h"
+#include "core/special.h"
+
+namespace bsl {
+namespace {
+namespace student_t {
+
+// Bailey's polar method: t = sqrt(df (u1^(-2 / df) - 1)) cos(2 pi u2). With w = -2 log(u1) and
+// a = w / df the root is sqrt(w phi) exp(a / 2), phi = (1 - exp(-a)) / a: Box and Muller's radius
+// times two factors that tend to 1 as df grows, and nothing overflows before the result does.
+template <typename T>
+struct Draw {
+  T t;
+  T log_by_df;  // d log|t| / d df
+};
+
+template <typename T>
+BSL_HD Draw<T> draw(T df, T u1, T u2) {
+  const T w = T(-2) * math::log_of_normal(u1);
+  const T a = w / df;
+  const T decay = math::expm1(-a);
+  const T quotient = -decay / a;
+  const T phi = a > T(0) ? quotient : a + T(1);  // of 0 it is 1
+  T sine, cosine;
+  math::sincospi(T(2) * u2, sine, cosine);
+  // 1 - phi; exp_tail holds within log(2) / 2.
+  const T near = a * math::exp_tail(-a);
+  const T rest = a < T(0.34) ? near : T(1) - phi;
+  return {math::sqrt(w * phi) * math::exp(T(0.5) * a) * cosine, T(-0.5) * rest / (phi * df)};
+}
+
+template <Parametrization P>
+struct Rsample : Pointwise<3, kValue, Noise::uniform_pair> {
+  static constexpr int passes_on = 1;
+  static constexpr bool checks = true;
+  template <typename T>
+  BSL_HD static int invalid(T df, T, T raw) {
+    return (df <= T(0)) | ((P == Parametrization::scale && raw < T(0)) << 2);
+  }
+
+  template <typename T>
+  BSL_HD static Result<T> forward(const Numbers<T>&, T df, T loc, T raw, T u1, T u2) {
+    return {loc + scale_of<P>(raw) * draw(df, u1, u2).t, T(0)};
+  }
+
+  template <typename T>
+  BSL_HD static Gradients<T, 3> backward(const Numbers<T>&, Result<T> grad, T df, T, T raw, T u1,
+                                         T u2) {
+    const Draw<T> d = draw(df, u1, u2);
+    const T through = grad.value * d.t;
+    return {{through * scale_of<P>(raw) * d.log_by_df, grad.value, through * scale_grad<P>(raw)}};
+  }
+};
+
+// With z = (x - loc) / scale and y = z^2 / df,
+//   log p(x) = lgamma((df + 1) / 2) - lgamma(df / 2) - log(pi df) / 2 - log(scale)
+//              - (df + 1) / 2 log(1 + y).
+template <Parametrization P>
+struct LogProb : Pointwise<4, kLog> {
+  static constexpr bool checks = true;
+  template <typename T>
+  BSL_HD static int invalid(T, T df, T, T raw) {
+    return ((df <= T(0)) << 1) | ((P == Parametrization::scale && raw < T(0)) << 3);
+  }
+
+  template <typename T>
+  BSL_HD static Result<T> forward(const Numbers<T>&, T x, T df, T loc, T raw) {
+    constexpr T half_log_2_pi = T(0.91893853320467274178);
+    const Scale<T> s = scale_and_log<P>(raw);
+    const T root = math::abs(divided<P>(x - loc, s)) / math::sqrt(df);
+    const T normaliser = special::log_gamma_half_step(T(0.5) * df).value - half_log_2_pi;
+    const T kernel = T(0.5) * (df + T(1)) * special::log_one_plus_square(root);
+    return {T(0), (normaliser - s.log) - kernel};
+  }
+
+  // With share = y / (1 + y):
+  //   d log p / d z = -(df + 1) z / (df + z^2), d log p / d log(scale) = (df + 1) share - 1,
+  //   d log p / d df = (slope - (log(1 + y) - share) + share / df) / 2,
+  // where slope is of the normaliser. For large df all three terms are of the order of 1 / df^2.
+  template <typename T>
+  BSL_HD static Gradients<T, 4> backward(const Numbers<T>&, Result<T> grad, T x, T df, T loc,
+                                         T raw) {
+    const Scale<T> s = scale_and_log<P>(raw);
+    const T z = divided<P>(x - loc, s);
+    const T root = math::abs(z) / math::sqrt(df);
+    const T y = root * root;
+    const T share = T(1) / (T(1) + T(1) / y);
+    const T near = math::log_tail(y) + y * share;
+    const T far = special::log_one_plus_square(root) - share;
+    const T rest = y < T(0.5) ? near : far;
+    const T slope = special::log_gamma_half_step(T(0.5) * df).slope;
+    const T by_df = T(0.5) * ((slope - rest) + share / df);
+    const T by_z = -(df + T(1)) / (df / z + z);
+    const T by_x = grad.log * divided<P>(by_z, s);
+    const T by_raw = times_log_scale_grad<P>((df + T(1)) * share - T(1), raw, s);
+    return {{by_x, grad.log * by_df, -by_x, grad.log * by_raw}};
+  }
+};
+
+}  // namespace student_t
+}  // namespace
+}  // namespace bsl

@@ -1,0 +1,96 @@
+"""Accuracy of csrc/core/special.h against mpmath, for every instruction set that this machine has.
+
+The bounds here are those of docs/numerics.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mpmath
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from ops.record import isa
+
+from bslfast._native import _cpu
+
+Array = NDArray[np.floating]
+of_each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+of_each_level = pytest.mark.parametrize("level", _cpu.isa_levels())
+
+
+def apply(name: str, x: Array) -> Array:
+    y = np.empty_like(x)
+    _cpu.math_apply(name, x.dtype == np.float64, x.ctypes.data, y.ctypes.data, x.size)
+    return y
+
+
+def half_step(x: mpmath.mpf) -> mpmath.mpf:
+    return mpmath.loggamma(x + 0.5) - mpmath.loggamma(x) - mpmath.log(x) / 2
+
+
+def half_step_slope(x: mpmath.mpf) -> mpmath.mpf:
+    return mpmath.digamma(x + 0.5) - mpmath.digamma(x) - 1 / (2 * x)
+
+
+def errors(name: str, x: Array, exact: Callable[[mpmath.mpf], mpmath.mpf]) -> tuple[Array, Array]:
+    """Absolute errors, and the numbers themselves."""
+    with mpmath.workdps(60):
+        wanted = [exact(mpmath.mpf(float(v))) for v in x]
+        found = [mpmath.mpf(float(v)) for v in apply(name, x)]
+        error = [float(abs(f - w)) for f, w in zip(found, wanted, strict=True)]
+    return np.array(error), np.array([abs(float(w)) for w in wanted])
+
+
+def points(dtype: type[np.floating]) -> Array:
+    rng = np.random.default_rng(7)
+    around = np.array([1, 4, 10], dtype)
+    edges = [np.nextafter(around, dtype(0)), around, np.nextafter(around, dtype(99))]
+    x = np.concatenate([np.exp(rng.uniform(-30, 30, 400)), rng.uniform(0.01, 20, 400), *edges])
+    return x.astype(dtype)
+
+
+@of_each_level
+@of_each_dtype
+def test_log_gamma_half_step(dtype: type[np.floating], level: str) -> None:
+    """Within 4 eps of 1, or of the result where that is more; of large arguments, 3 eps of it."""
+    x, eps = points(dtype), np.finfo(dtype).eps
+    with isa(level):
+        error, size = errors("log_gamma_half_step", x, half_step)
+    assert (error / np.maximum(size, 1)).max() <= 4 * eps
+    large = x >= 10
+    assert (error / size)[large].max() <= 3 * eps
+
+
+@of_each_level
+@of_each_dtype
+def test_log_gamma_half_step_slope(dtype: type[np.floating], level: str) -> None:
+    """Within 2 eps of 1, or of the result where that is more; of large arguments, 3 eps of it."""
+    x, eps = points(dtype), np.finfo(dtype).eps
+    with isa(level):
+        error, size = errors("log_gamma_half_step_slope", x, half_step_slope)
+    assert (error / np.maximum(size, 1)).max() <= 2 * eps
+    large = x >= 10
+    assert (error / size)[large].max() <= 3 * eps
+
+
+@of_each_level
+@of_each_dtype
+def test_log_one_plus_square(dtype: type[np.floating], level: str) -> None:
+    """3 ulp of the result, also where the square would overflow."""
+    rng = np.random.default_rng(7)
+    bound = np.log(np.finfo(dtype).max)
+    x = np.exp(np.concatenate([rng.uniform(-10, bound - 1, 400), rng.uniform(-1, 1, 400)]))
+    with isa(level):
+        error, size = errors("log_one_plus_square", x.astype(dtype), lambda v: mpmath.log1p(v * v))
+    assert (error / size).max() <= 3 * np.finfo(dtype).eps
+
+
+@of_each_level
+@of_each_dtype
+def test_special_values(dtype: type[np.floating], level: str) -> None:
+    x = np.array([0, np.inf, np.nan], dtype)
+    with isa(level):
+        np.testing.assert_array_equal(apply("log_gamma_half_step", x), [-np.inf, 0, np.nan])
+        np.testing.assert_array_equal(apply("log_one_plus_square", x), [0, np.inf, np.nan])

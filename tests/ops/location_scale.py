@@ -1,0 +1,263 @@
+"""Records of the location-scale families: samples, samples with log densities, log densities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ops.normal import raw_scale
+from ops.record import Call, Draw, Error, Extreme, OpRecord, Shape, Tolerance, Variant
+
+NAN, INF = math.nan, math.inf
+# In float32: softplus(-100) and scale = 1e-40 are subnormal, exp(100) overflows.
+POINTS = {
+    "softplus": [-1e30, -200.0, -100.0, -17.5, -16.5, 0.0, 17.5, 100.0, 1e18],
+    "scale": [0.0, 1e-45, 1e-40, 1e-30, 1e-7, 1.0, 1e18],
+    "log_scale": [-1e30, -200.0, -100.0, -80.0, -1e-8, 0.0, 1e-8, 40.0, 80.0],
+    "log_var": [-1e30, -200.0, -100.0, -1e-8, 0.0, 1e-8, 80.0, 100.0, 160.0],
+}
+
+
+def specials(parametrization: str) -> list[float]:
+    return [s for s in (INF, -INF, NAN) if not (parametrization == "scale" and s == -INF)]
+
+
+def shape_errors(first: str, second: str) -> list[Error]:
+    return [
+        Error(
+            "shapes",
+            {first: torch.ones(3), second: torch.ones(4)},
+            ValueError,
+            rf"^{second}: .*\[3\].*\[4\]",
+        )
+    ]
+
+
+def parametrization_errors(*others: str) -> list[Error]:
+    three = dict.fromkeys(others, torch.ones(3))
+    return [
+        Error(
+            "unknown_parametrization",
+            {"parametrization": "sigma"},
+            ValueError,
+            r"^parametrization: expected one of 'softplus', .*'sigma'",
+        ),
+        Error("parametrization_none", {"parametrization": None}, ValueError, r"^parametrization: "),
+        Error(
+            "negative_scale",
+            {**three, "parametrization": "scale", "raw_scale": torch.tensor([1.0, -0.25, 2.0])},
+            ValueError,
+            r"^raw_scale: expected scales >= 0, got -0.25",
+        ),
+    ]
+
+
+def sample_errors() -> list[Error]:
+    return [
+        Error("sample_shape", {"sample_shape": (2, -1)}, ValueError, r"^sample_shape: .*\(2, -1\)"),
+        Error("sample_shape_text", {"sample_shape": "2"}, TypeError, r"^sample_shape: .*'2'"),
+    ]
+
+
+def reduction_errors(*tensors: str) -> list[Error]:
+    return [
+        Error(
+            "unknown_reduction",
+            {"reduction": "mean"},
+            ValueError,
+            r"^reduction: expected one of 'none', 'row', 'sum', got 'mean'",
+        ),
+        Error(
+            "row_of_a_number",
+            {**dict.fromkeys(tensors, torch.tensor(0.5)), "reduction": "row"},
+            ValueError,
+            r"^reduction: ",
+        ),
+    ]
+
+
+def _sampled(
+    parametrization: str,
+    reduction: str | None,
+    layout: str = "full",
+    sample_shape: Shape | None = None,
+) -> Variant:
+    def inputs(draw: Draw, shape: Shape) -> Call:
+        tensors = {
+            "loc": draw.normal((*shape[:-1], 1) if layout == "column" else shape),
+            "raw_scale": raw_scale(
+                draw,
+                {"row": shape[-1:], "scalar": ()}.get(layout, shape),
+                parametrization,
+            ),
+        }
+        options: dict[str, Any] = {"parametrization": parametrization}
+        if reduction is not None:
+            options["reduction"] = reduction
+        if sample_shape is not None:
+            options["sample_shape"] = sample_shape
+        return Call(tensors, options)
+
+    return Variant(inputs, min_dims=1 if reduction == "row" and sample_shape is None else 0)
+
+
+def _density(
+    parametrization: str, reduction: str, layout: str = "full", *, spread: float
+) -> Variant:
+    def inputs(draw: Draw, shape: Shape) -> Call:
+        shapes = {"x": shape, "loc": shape, "raw_scale": shape}
+        if layout == "row":
+            shapes |= {"loc": shape[-1:], "raw_scale": shape[-1:]}
+        elif layout == "column":
+            shapes |= {"x": (*shape[:-1], 1)}
+        elif layout == "wide":
+            shapes |= {"x": (2, *shape)}
+        elif layout == "scalar":
+            shapes |= {"raw_scale": ()}
+        tensors = {
+            "x": draw.normal(shapes["x"], std=spread),
+            "loc": draw.normal(shapes["loc"], std=spread),
+            "raw_scale": raw_scale(draw, shapes["raw_scale"], parametrization),
+        }
+        if spread < 1 and parametrization == "softplus":
+            tensors["raw_scale"] += 4
+        return Call(tensors, {"parametrization": parametrization, "reduction": reduction})
+
+    return Variant(inputs, min_dims=1 if reduction == "row" else 0)
+
+
+def _sample_extremes(*, log_prob: bool) -> list[Extreme]:
+    result = []
+    for parametrization, raw in POINTS.items():
+        options = {"parametrization": parametrization}
+        if log_prob:
+            options["reduction"] = "none"
+        loc = [0.5 * (-1) ** i for i in range(len(raw))]
+        result.append(Extreme(f"{parametrization}-raw", {"loc": loc, "raw_scale": raw}, options))
+        result.extend(
+            Extreme(
+                f"{parametrization}-{special}",
+                {"loc": [0.5, 0.5, special], "raw_scale": [0.1, special, 0.1]},
+                options,
+                no_gradient=(1, 2),
+            )
+            for special in specials(parametrization)
+        )
+    return result
+
+
+def _density_extremes() -> list[Extreme]:
+    # As far from loc as the scale is wide, or almost.
+    scale: dict[str, Callable[[float], float]] = {
+        "softplus": lambda r: math.log1p(math.exp(r)) if r < 30 else r,
+        "scale": lambda r: r,
+        "log_scale": math.exp,
+        "log_var": lambda r: math.exp(r / 2),
+    }
+    result = []
+    for parametrization, points in POINTS.items():
+        options = {"parametrization": parametrization, "reduction": "none"}
+        # The gradient by x is 1 / scale.
+        raw = [r for r in points if scale[parametrization](r) >= 1e-36]
+        x = [(0.5 * (-1) ** i) * scale[parametrization](r) for i, r in enumerate(raw)]
+        result.append(
+            Extreme(
+                f"{parametrization}-raw",
+                {"x": x, "loc": [0.0] * len(raw), "raw_scale": raw},
+                options,
+            )
+        )
+        result.extend(
+            Extreme(
+                f"{parametrization}-{special}",
+                {
+                    "x": [special, 0.5, 0.5],
+                    "loc": [0.5, special, 0.25],
+                    "raw_scale": [0.1, 0.1, special],
+                },
+                options,
+                no_gradient=(0, 1, 2),
+            )
+            for special in specials(parametrization)
+        )
+    result.append(
+        Extreme(
+            "tails",
+            {
+                "x": [-1e30, -1000.0, -50.0, -1e-8, 0.0, 1e-8, 50.0, 1000.0, 1e30],
+                "loc": [0.0] * 9,
+                "raw_scale": [1.0] * 9,
+            },
+            {"parametrization": "scale", "reduction": "none"},
+        )
+    )
+    return result
+
+
+def _records(family: str, *, tolerance: Tolerance, spread: float = 1.0) -> list[OpRecord]:
+    tolerances = dict.fromkeys((torch.float32, torch.float64), tolerance)
+    return [
+        OpRecord(
+            f"{family}_rsample",
+            {
+                "softplus": _sampled("softplus", None),
+                "scale-column_loc": _sampled("scale", None, "column"),
+                "log_scale-row_raw-samples": _sampled("log_scale", None, "row", (2, 2)),
+                "log_var-scalar_raw": _sampled("log_var", None, "scalar"),
+            },
+            tolerance=tolerances,
+            random=True,
+            extremes=_sample_extremes(log_prob=False),
+            errors=[
+                *shape_errors("loc", "raw_scale"),
+                *parametrization_errors("loc"),
+                *sample_errors(),
+            ],
+        ),
+        OpRecord(
+            f"{family}_rsample_log_prob",
+            {
+                "softplus-row": _sampled("softplus", "row"),
+                "scale-none-column_loc": _sampled("scale", "none", "column"),
+                "log_scale-sum-row_raw-samples": _sampled("log_scale", "sum", "row", (2, 2)),
+                "log_var-row-scalar_raw": _sampled("log_var", "row", "scalar"),
+            },
+            tolerance=tolerances,
+            random=True,
+            extremes=_sample_extremes(log_prob=True),
+            errors=[
+                *shape_errors("loc", "raw_scale"),
+                *parametrization_errors("loc"),
+                *sample_errors(),
+                *reduction_errors("loc", "raw_scale"),
+            ],
+        ),
+        OpRecord(
+            f"{family}_log_prob",
+            {
+                "softplus-row": _density("softplus", "row", spread=spread),
+                "scale-row-row_parameters": _density("scale", "row", "row", spread=spread),
+                "log_scale-sum-column_x": _density("log_scale", "sum", "column", spread=spread),
+                "log_var-none-wide_x": _density("log_var", "none", "wide", spread=spread),
+                "softplus-none-scalar_scale": _density("softplus", "none", "scalar", spread=spread),
+            },
+            tolerance=tolerances,
+            extremes=_density_extremes(),
+            errors=[
+                *shape_errors("x", "loc"),
+                *parametrization_errors("x", "loc"),
+                *reduction_errors("x", "loc", "raw_scale"),
+            ],
+        ),
+    ]
+
+
+RECORDS = [
+    # exp(-z) multiplies the rounding error of z by z: none far out.
+    *_records("gumbel", tolerance=Tolerance(8, 16), spread=0.25),
+    *_records("laplace", tolerance=Tolerance(8, 16)),
+    *_records("logistic", tolerance=Tolerance(8, 16)),
+]
