@@ -34,7 +34,14 @@ from bslfast._native import _cpu
 SHAPE = (7, 30_011)
 TESTS = Path(__file__).parent
 TIME_LIMIT = 90
-NO_KERNELS = {"has_torch_threads", "isa", "isa_levels", "set_isa", "set_torch_parallel_for"}
+NO_KERNELS = {
+    "has_torch_threads",
+    "isa",
+    "isa_levels",
+    "rank_one_chunks",
+    "set_isa",
+    "set_torch_parallel_for",
+}
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
