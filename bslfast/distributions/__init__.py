@@ -1,7 +1,8 @@
 """Classes of ``torch.distributions`` that draw and evaluate by the fused ops.
 
-Each is a subclass of torch's own class of that name, so whatever takes one of those takes these:
-``Independent``, ``TransformedDistribution``, ``MixtureSameFamily``, ``kl_divergence``.
+Each is a subclass of torch's own class of that name (torch has no logistic one), so whatever takes
+one of those takes these: ``Independent``, ``TransformedDistribution``, ``MixtureSameFamily``,
+``kl_divergence``.
 
 >>> import torch
 >>> from bslfast.distributions import Normal, kl_divergence
@@ -16,14 +17,18 @@ from torch.distributions import kl_divergence
 from torch.distributions.kl import register_kl
 
 from bslfast.distributions.discrete import Bernoulli, Categorical, Poisson
+from bslfast.distributions.laplace import Laplace
 from bslfast.distributions.location_scale import LocationScale
+from bslfast.distributions.logistic import Logistic
 from bslfast.distributions.multivariate import LowRankMultivariateNormal, MultivariateNormal
 from bslfast.distributions.normal import Normal
 
 __all__ = [
     "Bernoulli",
     "Categorical",
+    "Laplace",
     "LocationScale",
+    "Logistic",
     "LowRankMultivariateNormal",
     "MultivariateNormal",
     "Normal",
