@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._functorch import config
 
 #: Takes the inputs, returns what is differentiated.
 Function = Callable[..., Any]
@@ -111,6 +112,8 @@ def _compiled(function: Function, key: tuple[Any, ...]) -> Function:
     if key != _compiled_for:
         torch._dynamo.reset()
         _compiled_for = key
+    # Backward passes by themselves keep the graph, which donated buffers do not allow.
+    config.donated_buffer = False
     compiled: Function = torch.compile(function)
     return compiled
 

@@ -82,7 +82,7 @@ def picture(all_rows: list[Row], path: Path) -> None:
     axes.set_xlabel(f"time / time of bslfast, forward + backward, {most} threads (log scale)")
     axes.set_title("How much longer the others take (right of 1: bslfast is faster)")
     axes.legend(loc="lower right", fontsize=8)
-    axes.margins(x=0.12)
+    axes.margins(x=0.12, y=0.005)
     figure.savefig(path, dpi=120)
 
 

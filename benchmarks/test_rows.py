@@ -34,7 +34,8 @@ def eager_poisson(log_rate: Tensor, x: Tensor) -> Tensor:
 def logistic_inputs(shape: tuple[int, int]) -> Sequence[Tensor]:
     x = torch.randint(0, 256, shape) / 127.5 - 1
     # Where the peer has digits: no bin of a probability below 1e-5.
-    loc, raw = x + 0.2 * torch.randn(shape), 0.3 * torch.randn(shape) - 2
+    loc = x + 0.2 * torch.randn(shape).clamp(-3, 3)
+    raw = 0.3 * torch.randn(shape).clamp(-3, 3) - 2
     return x, loc.requires_grad_(), raw.requires_grad_()
 
 
