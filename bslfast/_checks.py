@@ -109,6 +109,15 @@ def sizes(name: str, value: Any) -> tuple[int, ...]:
     return tuple(value)
 
 
+def widths(name: str, value: Any, *, at_least: int = 0) -> tuple[int, ...]:
+    """The widths of layers, or the shape of an example: ``at_least`` so many integers from 1 on."""
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(f"{name}: expected a tuple of widths, got {describe(value)}")
+    if len(value) < at_least:
+        raise ValueError(f"{name}: expected at least {at_least} sizes, got {tuple(value)}")
+    return tuple(integer(name, n) for n in value)
+
+
 def seed(value: Any, device: torch.device) -> Tensor:
     """The seed as a 0-dimensional int64 tensor; None draws one from torch's generator."""
     if value is None:

@@ -140,9 +140,9 @@ class DeterministicMLP(nn.Module):
 
 
 def _widths(in_features: int, hidden: Sequence[int], outputs: int) -> list[tuple[int, int]]:
-    if not isinstance(hidden, (tuple, list)):
-        raise TypeError(f"hidden: expected a tuple of widths, got {_checks.describe(hidden)}")
-    for width in hidden:
-        _checks.integer("hidden", width)
-    widths = [_checks.integer("in_features", in_features), *hidden, outputs]
+    widths = [
+        _checks.integer("in_features", in_features),
+        *_checks.widths("hidden", hidden),
+        outputs,
+    ]
     return list(itertools.pairwise(widths))

@@ -33,7 +33,7 @@ run of `make bench`; not to be edited.
 
 Every op takes float64, float32, bfloat16 and float16 (computed in float32, rounded once),
 broadcasts, and has first and second derivatives, `torch.func` transforms (`vmap`, `grad`, `vjp`),
-`torch.compile(fullgraph=True)` and `torch.export`: the tests in `tests/functional/test_ops.py` run
+`torch.compile(fullgraph=True)` and `torch.export`: the tests in `tests/functional/every_op` run
 for each. Forward-mode derivatives run the plain-torch twin.
 
 Errors are the largest found with the inputs of the tests ({shape}) against the float64 twin, in

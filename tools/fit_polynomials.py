@@ -1,4 +1,4 @@
-"""Fits the polynomials of csrc/core/math.h and log_factorial.h and prints them as C++ literals.
+"""Fits the polynomials of csrc/core/math.h and special.h and prints them as C++ literals.
 
 Usage: python tools/fit_polynomials.py [name ...]
 

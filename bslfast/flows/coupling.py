@@ -44,10 +44,7 @@ class Conditioner(nn.Module):
     ) -> None:
         super().__init__()
         options: dict[str, Any] = {"device": device, "dtype": dtype}
-        if not isinstance(hidden, (tuple, list)):
-            raise TypeError(f"hidden: expected a tuple of widths, got {_checks.describe(hidden)}")
-        for width in hidden:
-            _checks.integer("hidden", width)
+        hidden = _checks.widths("hidden", hidden)
         self.inputs = inputs
         self.layers = nn.ModuleList()
         self.context_layer: nn.Linear | None = None

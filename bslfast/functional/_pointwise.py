@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bslfast import _checks, reference
+from bslfast._native.normal import PARAMETRIZATIONS
 from bslfast._native.pointwise import Kernels
 from bslfast.functional._op import Op
 
@@ -139,6 +140,16 @@ class PointwiseOp:
         tensors, _, _, reduction, _, _, sample_shape = self._split(args)
         results = self._kernels.allocate(tensors, reduction, sample_shape)
         return results if self._results == 2 else results[0]
+
+
+def location_scale_op(name: str, *tensors: str) -> PointwiseOp:
+    """An op of ``tensors``, a location and what a scale is made from."""
+    return PointwiseOp(
+        name,
+        (*tensors, "loc", "raw_scale"),
+        options={"parametrization": tuple(PARAMETRIZATIONS)},
+        domains={"raw_scale": "scales >= 0"},
+    )
 
 
 def parameter(name: str, value: Any, like: Any, *, above: float = -math.inf) -> Tensor:

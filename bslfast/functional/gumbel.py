@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from bslfast._native.normal import PARAMETRIZATIONS
-from bslfast.functional._pointwise import PointwiseOp
+from bslfast.functional._pointwise import location_scale_op
 
 
 def gumbel_rsample(
@@ -37,9 +36,7 @@ def gumbel_rsample(
         Samples of shape ``[*sample_shape, *broadcast(loc, raw_scale)]``.
 
     Raises:
-        TypeError: an argument is not a floating-point tensor, or dtypes differ.
-        ValueError: shapes do not broadcast, devices differ, an unknown parametrization, or a
-            negative scale (that in eager mode on the CPU; elsewhere the result is NaN).
+        TypeError, ValueError: as :func:`bslfast.functional.normal_rsample`.
 
     Source: Gumbel, "Statistics of extremes" (1958), section 5.2.
 
@@ -150,15 +147,6 @@ def gumbel_log_prob(
     return log_prob
 
 
-def _op(kind: str, *tensors: str) -> PointwiseOp:
-    return PointwiseOp(
-        f"gumbel_{kind}",
-        (*tensors, "loc", "raw_scale"),
-        options={"parametrization": tuple(PARAMETRIZATIONS)},
-        domains={"raw_scale": "scales >= 0"},
-    )
-
-
-_rsample = _op("rsample")
-_rsample_log_prob = _op("rsample_log_prob")
-_log_prob = _op("log_prob", "x")
+_rsample = location_scale_op("gumbel_rsample")
+_rsample_log_prob = location_scale_op("gumbel_rsample_log_prob")
+_log_prob = location_scale_op("gumbel_log_prob", "x")

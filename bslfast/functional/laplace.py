@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bslfast import _checks
 from bslfast._native.normal import PARAMETRIZATIONS
-from bslfast.functional._pointwise import PointwiseOp, parameter
+from bslfast.functional._pointwise import PointwiseOp, location_scale_op, parameter
 
 
 def laplace_rsample(
@@ -38,9 +38,7 @@ def laplace_rsample(
         Samples of shape ``[*sample_shape, *broadcast(loc, raw_scale)]``.
 
     Raises:
-        TypeError: an argument is not a floating-point tensor, or dtypes differ.
-        ValueError: shapes do not broadcast, devices differ, an unknown parametrization, or a
-            negative scale (that in eager mode on the CPU; elsewhere the result is NaN).
+        TypeError, ValueError: as :func:`bslfast.functional.normal_rsample`.
 
     Source: Kotz, Kozubowski and Podgorski, "The Laplace distribution and generalizations"
     (2001), chapter 2.
@@ -204,18 +202,9 @@ def laplace_kl(
     return kl
 
 
-def _op(kind: str, *tensors: str) -> PointwiseOp:
-    return PointwiseOp(
-        f"laplace_{kind}",
-        (*tensors, "loc", "raw_scale"),
-        options={"parametrization": tuple(PARAMETRIZATIONS)},
-        domains={"raw_scale": "scales >= 0"},
-    )
-
-
-_rsample = _op("rsample")
-_rsample_log_prob = _op("rsample_log_prob")
-_log_prob = _op("log_prob", "x")
+_rsample = location_scale_op("laplace_rsample")
+_rsample_log_prob = location_scale_op("laplace_rsample_log_prob")
+_log_prob = location_scale_op("laplace_log_prob", "x")
 _kl = PointwiseOp(
     "laplace_kl",
     ("loc", "raw_scale", "prior_loc", "prior_scale"),

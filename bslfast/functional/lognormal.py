@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from bslfast._native.normal import PARAMETRIZATIONS
-from bslfast.functional._pointwise import PointwiseOp
+from bslfast.functional._pointwise import location_scale_op
 
 
 def lognormal_rsample(
@@ -34,9 +33,7 @@ def lognormal_rsample(
         Samples of shape ``[*sample_shape, *broadcast(loc, raw_scale)]``.
 
     Raises:
-        TypeError: an argument is not a floating-point tensor, or dtypes differ.
-        ValueError: shapes do not broadcast, devices differ, an unknown parametrization, or a
-            negative scale (that in eager mode on the CPU; elsewhere the result is NaN).
+        TypeError, ValueError: as :func:`bslfast.functional.normal_rsample`.
 
     Source: Johnson, Kotz and Balakrishnan, "Continuous univariate distributions" (1994), volume 1,
     chapter 14.
@@ -100,15 +97,5 @@ def lognormal_log_prob(
     return log_prob
 
 
-_rsample = PointwiseOp(
-    "lognormal_rsample",
-    ("loc", "raw_scale"),
-    options={"parametrization": tuple(PARAMETRIZATIONS)},
-    domains={"raw_scale": "scales >= 0"},
-)
-_log_prob = PointwiseOp(
-    "lognormal_log_prob",
-    ("x", "loc", "raw_scale"),
-    options={"parametrization": tuple(PARAMETRIZATIONS)},
-    domains={"raw_scale": "scales >= 0"},
-)
+_rsample = location_scale_op("lognormal_rsample")
+_log_prob = location_scale_op("lognormal_log_prob", "x")

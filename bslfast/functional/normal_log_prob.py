@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from bslfast._native.normal import PARAMETRIZATIONS
-from bslfast.functional._pointwise import PointwiseOp
+from bslfast.functional._pointwise import location_scale_op
 
 
 def normal_log_prob(
@@ -53,9 +52,4 @@ def normal_log_prob(
     return log_prob
 
 
-_normal_log_prob = PointwiseOp(
-    "normal_log_prob",
-    ("x", "loc", "raw_scale"),
-    options={"parametrization": tuple(PARAMETRIZATIONS)},
-    domains={"raw_scale": "scales >= 0"},
-)
+_normal_log_prob = location_scale_op("normal_log_prob", "x")

@@ -3,58 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from bslfast.reference.affine_coupling import reduced
-from bslfast.reference.location_scale import located, log_prob_at, standardised, uniforms
+from bslfast.reference.location_scale import family
 from bslfast.reference.normal import log_scale_of, scale_of
-
-
-def laplace_rsample(
-    loc: Tensor,
-    raw_scale: Tensor,
-    *,
-    parametrization: str = "softplus",
-    sample_shape: Sequence[int] = (),
-    seed: int | Tensor | None = None,
-    stream: int = 0,
-) -> Tensor:
-    """See :func:`bslfast.functional.laplace_rsample`."""
-    u = uniforms(loc, raw_scale, sample_shape=sample_shape, seed=seed, stream=stream)
-    return located(_quantile(u), loc, raw_scale, parametrization)
-
-
-def laplace_rsample_log_prob(
-    loc: Tensor,
-    raw_scale: Tensor,
-    *,
-    parametrization: str = "softplus",
-    sample_shape: Sequence[int] = (),
-    reduction: str = "row",
-    seed: int | Tensor | None = None,
-    stream: int = 0,
-) -> tuple[Tensor, Tensor]:
-    """See :func:`bslfast.functional.laplace_rsample_log_prob`."""
-    u = uniforms(loc, raw_scale, sample_shape=sample_shape, seed=seed, stream=stream)
-    z = _quantile(u)
-    log_prob = log_prob_at(_log_density(z), raw_scale, parametrization, reduction)
-    return located(z, loc, raw_scale, parametrization), log_prob
-
-
-def laplace_log_prob(
-    x: Tensor,
-    loc: Tensor,
-    raw_scale: Tensor,
-    *,
-    parametrization: str = "softplus",
-    reduction: str = "row",
-) -> Tensor:
-    """See :func:`bslfast.functional.laplace_log_prob`."""
-    z = standardised(x, loc, raw_scale, parametrization)
-    return log_prob_at(_log_density(z), raw_scale, parametrization, reduction)
 
 
 def laplace_kl(
@@ -101,3 +56,6 @@ def _quantile(u: Tensor) -> Tensor:
 def _log_density(z: Tensor) -> Tensor:
     """Of the standard Laplace distribution."""
     return -z.abs() - math.log(2)
+
+
+laplace_rsample, laplace_rsample_log_prob, laplace_log_prob = family(_quantile, _log_density)

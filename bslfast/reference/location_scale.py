@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,3 +52,60 @@ def standardised(x: Tensor, loc: Tensor, raw_scale: Tensor, parametrization: str
     if parametrization in ("log_scale", "log_var"):
         return (x - loc) * torch.exp(-log_scale_of(raw_scale, parametrization))
     return (x - loc) / scale_of(raw_scale, parametrization)
+
+
+class Family(NamedTuple):
+    """The twins of a family's ops; see those in :mod:`bslfast.functional`."""
+
+    rsample: Callable[..., Tensor]
+    rsample_log_prob: Callable[..., tuple[Tensor, Tensor]]
+    log_prob: Callable[..., Tensor]
+
+
+def family(quantile: Callable[[Tensor], Tensor], log_density: Callable[[Tensor], Tensor]) -> Family:
+    """The family of ``loc + scale * z``.
+
+    Args:
+        quantile: the number that a share ``u`` of the z lies below.
+        log_density: of z.
+    """
+
+    def rsample(
+        loc: Tensor,
+        raw_scale: Tensor,
+        *,
+        parametrization: str = "softplus",
+        sample_shape: Sequence[int] = (),
+        seed: int | Tensor | None = None,
+        stream: int = 0,
+    ) -> Tensor:
+        u = uniforms(loc, raw_scale, sample_shape=sample_shape, seed=seed, stream=stream)
+        return located(quantile(u), loc, raw_scale, parametrization)
+
+    def rsample_log_prob(
+        loc: Tensor,
+        raw_scale: Tensor,
+        *,
+        parametrization: str = "softplus",
+        sample_shape: Sequence[int] = (),
+        reduction: str = "row",
+        seed: int | Tensor | None = None,
+        stream: int = 0,
+    ) -> tuple[Tensor, Tensor]:
+        u = uniforms(loc, raw_scale, sample_shape=sample_shape, seed=seed, stream=stream)
+        z = quantile(u)
+        log_prob = log_prob_at(log_density(z), raw_scale, parametrization, reduction)
+        return located(z, loc, raw_scale, parametrization), log_prob
+
+    def log_prob(
+        x: Tensor,
+        loc: Tensor,
+        raw_scale: Tensor,
+        *,
+        parametrization: str = "softplus",
+        reduction: str = "row",
+    ) -> Tensor:
+        z = standardised(x, loc, raw_scale, parametrization)
+        return log_prob_at(log_density(z), raw_scale, parametrization, reduction)
+
+    return Family(rsample, rsample_log_prob, log_prob)

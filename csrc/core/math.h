@@ -244,7 +244,11 @@ BSL_HD T exp_minus_abs(T x) {
   T y = from_bits(bits(x) | R::sign);
   y = y < R::exp_min ? R::exp_min : y;
   const ExpReduction<T> reduced = exp_reduce(y);
-  return scale_by_power(exp_of_reduced(reduced.r, reduced.r_low), reduced.n);
+  // As scale_by_power does, at half the cost: with n <= 0, one factor can be the same for all.
+  constexpr typename R::Bits lift = R::bias / 2 + 1;
+  const T power = from_bits((reduced.n + (R::bias + lift)) << R::mantissa);
+  return exp_of_reduced(reduced.r, reduced.r_low) * power *
+         from_bits((R::bias - lift) << R::mantissa);
 }
 
 template <typename T>

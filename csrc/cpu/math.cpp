@@ -1,6 +1,5 @@
 #include "cpu/math.h"
 
-#include "core/log_factorial.h"
 #include "core/math.h"
 #include "core/special.h"
 #include "cpu/layout.h"
@@ -51,9 +50,9 @@ void apply_chunk(MathFunction function, const T* x, T* y, int64_t n) {
         return cosine;
       });
     case MathFunction::log_factorial:
-      return apply_blocks(x, y, n, [](T v) { return math::log_factorial(v); });
+      return apply_blocks(x, y, n, [](T v) { return special::log_factorial(v); });
     case MathFunction::digamma_of_next:
-      return apply_blocks(x, y, n, [](T v) { return math::digamma_of_next(v); });
+      return apply_blocks(x, y, n, [](T v) { return special::digamma_of_next(v); });
     case MathFunction::log_gamma_half_step:
       return apply_blocks(x, y, n, [](T v) { return special::log_gamma_half_step(v).value; });
     case MathFunction::log_gamma_half_step_slope:

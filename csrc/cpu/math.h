@@ -1,4 +1,4 @@
-// The functions of core/math.h and core/log_factorial.h over arrays, as the compiler vectorises
+// The functions of core/math.h and core/special.h over arrays, as the compiler vectorises
 // them: for tests and timings.
 #pragma once
 

@@ -1,4 +1,4 @@
-"""The table of ops. A new op gets every test of tests/functional/test_ops.py by its record."""
+"""The table of ops. A new op gets every test of tests/functional/every_op by its record."""
 
 from __future__ import annotations
 

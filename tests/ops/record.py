@@ -1,4 +1,4 @@
-"""What the tests must know about an op: the record from which functional/test_ops.py makes all.
+"""What the tests must know about an op: the record from which functional/every_op makes all.
 
 A record names the op and says how to make inputs for it. Everything else has defaults: the function
 is ``bslfast.functional.<name>``, the oracle ``bslfast.reference.<name>``, all tensor arguments are

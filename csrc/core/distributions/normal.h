@@ -43,7 +43,11 @@ BSL_HD Ratio<T> ratio(T raw, T scale, const Prior<T>& prior) {
   const T t = scale * prior.inv_scale;
   // t may lose digits to underflow where the scale has them all.
   const bool tiny = t < math::Real<T>::min_normal;
-  const T log_t = math::log(tiny ? scale : t) - (tiny ? prior.log_scale : T(0));
+  const T normal = tiny ? scale : t;
+  // Outside its tail a softplus is a normal number; what is infinite or NaN makes t^2 - 1 so.
+  const T log_normal =
+      P == Parametrization::softplus ? math::log_of_normal(normal) : math::log(normal);
+  const T log_t = log_normal - (tiny ? prior.log_scale : T(0));
   const bool tail = P == Parametrization::softplus && raw < kSoftplusTail<T>;
   return {(t - T(1)) * (t + T(1)), tail ? raw - prior.log_scale : log_t};
 }

@@ -9,9 +9,9 @@
 // a sum of positive terms. Where d is small, log x is never rounded.
 #pragma once
 
-#include "core/log_factorial.h"
 #include "core/math.h"
 #include "core/pointwise.h"
+#include "core/special.h"
 
 namespace bsl {
 namespace {
@@ -66,7 +66,7 @@ struct LogProb : Pointwise<2, kLog> {
   template <typename T>
   BSL_HD static Result<T> forward(const Numbers<T>&, T log_rate, T count) {
     constexpr T half_log_2_pi = T(0.91893853320467274178);
-    const T x = math::nan_if_negative(count);
+    const T x = special::nan_if_negative(count);
     const T l = bounded(log_rate);
     const T rate = math::exp(log_rate);
     const Distance<T> to = distance(l, x);
@@ -76,27 +76,27 @@ struct LogProb : Pointwise<2, kLog> {
     const T near = x * (p * p + T(2) * square);
     const T far = rate - x * (T(1) + to.d);
     const T deviance = is_near(to.d) ? near : far;
-    const T large = deviance + (T(0.5) * to.log_x + half_log_2_pi + math::stirling_remainder(x));
-    const T log_factorial = x * (x - T(1)) * math::log_factorial_ratio(x);
+    const T large = deviance + (T(0.5) * to.log_x + half_log_2_pi + special::stirling_remainder(x));
+    const T log_factorial = x * (x - T(1)) * special::log_factorial_ratio(x);
     // No rate and no event: 0 times infinity.
     const T small = (log_factorial + rate) - product(x, l);
-    return {T(0), -(x < math::kStirlingStart<T> ? small : large)};
+    return {T(0), -(x < special::kStirlingStart<T> ? small : large)};
   }
 
   // By l: x - r. By x: l - digamma(x + 1).
   template <typename T>
   BSL_HD static Gradients<T, 2> backward(const Numbers<T>&, Result<T> grad, T log_rate, T count) {
-    const T x = math::nan_if_negative(count);
+    const T x = special::nan_if_negative(count);
     const T rate = math::exp(log_rate);
     const T d = distance(log_rate, x).d;
     const T h = T(0.5) * d;
     const T p = h + h * h * math::exp_tail(h);
     const T near = -x * (p * (p + T(2)));
     const T far = x - rate;
-    const T large = d - math::digamma_minus_log(x);
-    const T small = log_rate - math::digamma_ratio(x);
+    const T large = d - special::digamma_minus_log(x);
+    const T small = log_rate - special::digamma_ratio(x);
     return {{grad.log * (is_near(d) ? near : far),
-             grad.log * (x < math::kStirlingStart<T> ? small : large)}};
+             grad.log * (x < special::kStirlingStart<T> ? small : large)}};
   }
 };
 

@@ -1,0 +1,16 @@
+"""Variational autoencoders, and the deterministic autoencoder to compare them with."""
+
+from bslfast.vae.autoencoder import Autoencoder
+from bslfast.vae.model import VAE
+from bslfast.vae.networks import conv_decoder, conv_encoder, mlp_decoder, mlp_encoder
+from bslfast.vae.prior import VampPrior
+
+__all__ = [
+    "VAE",
+    "Autoencoder",
+    "VampPrior",
+    "conv_decoder",
+    "conv_encoder",
+    "mlp_decoder",
+    "mlp_encoder",
+]

@@ -1,0 +1,57 @@
+"""The deterministic autoencoder."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from bslfast.vae.decoding import Decoding
+
+
+class Autoencoder(Decoding):
+    """The deterministic autoencoder: a point for each code, and nothing to keep codes together.
+
+    Called on x it returns the log likelihood log p(x | z) of each example at its code, [batch]:
+    train it on ``-autoencoder(x).mean()``, as a :class:`VAE`, with which it shares likelihoods,
+    decoders and the other methods.
+
+    Args:
+        encoder: any module, x [batch, ...] -> [batch, latent].
+        decoder, likelihood, scale, latent: as in :class:`VAE`.
+
+    Raises:
+        TypeError, ValueError: as :class:`VAE`.
+
+    >>> import torch
+    >>> from bslfast.vae import Autoencoder, mlp_encoder, mlp_decoder
+    >>> model = Autoencoder(mlp_encoder((8, 8), 2, deterministic=True), mlp_decoder(2, (8, 8)))
+    >>> x = torch.rand(16, 8, 8)
+    >>> model(x).shape, model.encode(x).shape, model.reconstruct(x).shape
+    (torch.Size([16]), torch.Size([16, 2]), torch.Size([16, 8, 8]))
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        *,
+        likelihood: str = "bernoulli",
+        scale: float | str = "learned",
+        latent: int | None = None,
+    ) -> None:
+        super().__init__(encoder, decoder, likelihood, scale, latent)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the codes of x, [batch, latent]."""
+        return self._encoded(x, 1)
+
+    def log_likelihood(self, x: Tensor) -> Tensor:
+        """Return log p(x | z) at the code of each example, [batch], in nats."""
+        return self._log_likelihood(x, self.encode(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``log_likelihood(x)``."""
+        return self.log_likelihood(x)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Return the mean of p(x | z) at each example's code, shaped like x."""
+        return self.decode(self.encode(x))
