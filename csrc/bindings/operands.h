@@ -10,7 +10,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "cpu/layout.h"
+#include "core/layout.h"
 
 namespace bsl {
 

@@ -4,7 +4,7 @@
 #include <memory>
 #include <string>
 
-#include "bindings/operands.h"
+#include "bindings/pointwise_call.h"
 #include "cpu/memory.h"
 #include "cpu/pointwise.h"
 
@@ -23,41 +23,6 @@ struct Entry {
 constexpr Entry kOps[] = {BSL_POINTWISE_OPS(BSL_ENTRY)};
 #undef BSL_ENTRY
 
-// Name to (index, tensors, whether it returns values, logarithms, whether it draws, and passes_on
-// of each variant).
-py::dict pointwise_ops() {
-  py::dict ops;
-  int index = 0;
-  for (const Entry& entry : kOps) {
-    const PointwiseKernels& kernels = entry.kernels();
-    py::list passes_on;
-    for (int i = 0; i < kernels.n_variants; ++i) passes_on.append(kernels.variants[i].passes_on);
-    ops[entry.name] =
-        py::make_tuple(index++, kernels.inputs, (kernels.results & kValue) != 0,
-                       (kernels.results & kLog) != 0, kernels.noise != Noise::none, passes_on);
-  }
-  return ops;
-}
-
-template <typename Call>
-const PointwiseVariant& start(Call& a, int op, int variant, const DType& dtype,
-                              const std::vector<int64_t>& sizes, std::vector<PyOperand>& inputs,
-                              std::vector<PyOperand*> others, const std::vector<double>& numbers,
-                              uintptr_t seed, uint64_t stream) {
-  const PointwiseKernels& kernels = kOps[op].kernels();
-  if (static_cast<int>(inputs.size()) != kernels.inputs || numbers.size() > kMaxNumbers ||
-      variant < 0 || variant >= kernels.n_variants) {
-    throw std::invalid_argument(std::string(kOps[op].name) + ": not what its kernels take");
-  }
-  for (PyOperand& input : inputs) others.push_back(&input);
-  a.shape = make_shape(sizes, others, dtype.storage);
-  for (size_t i = 0; i < inputs.size(); ++i) a.inputs[i] = inputs[i].operand;
-  for (size_t i = 0; i < numbers.size(); ++i) a.numbers[i] = numbers[i];
-  a.seed = read_seed(seed);
-  a.stream = stream;
-  return kernels.variants[variant];
-}
-
 // Returns the bits of the inputs that are outside their domain.
 int pointwise_forward(int op, int variant, int dtype_code, const std::vector<int64_t>& sizes,
                       std::vector<PyOperand> inputs, const std::vector<double>& numbers,
@@ -66,8 +31,9 @@ int pointwise_forward(int op, int variant, int dtype_code, const std::vector<int
   const DType dtype(dtype_code);
   int invalid = 0;
   PointwiseForward a{};
-  const PointwiseVariant& kernels =
-      start(a, op, variant, dtype, sizes, inputs, {}, numbers, seed, stream);
+  const PointwiseVariant& kernels = start(a, kOps[op], variant, dtype, sizes, inputs, {}, numbers);
+  a.seed = read_seed(seed);
+  a.stream = stream;
   a.storage = dtype.storage;
   a.value = pointer(value);
   a.reduction = static_cast<Reduction>(reduction);
@@ -91,7 +57,9 @@ void pointwise_backward(int op, int variant, int dtype_code, const std::vector<i
   const DType dtype(dtype_code);
   PointwiseBackward a{};
   const PointwiseVariant& kernels =
-      start(a, op, variant, dtype, sizes, inputs, {&grad_value, &grad_log}, numbers, seed, stream);
+      start(a, kOps[op], variant, dtype, sizes, inputs, {&grad_value, &grad_log}, numbers);
+  a.seed = read_seed(seed);
+  a.stream = stream;
   a.grad_value = grad_value.operand;
   a.grad_log = grad_log.operand;
   for (size_t i = 0; i < inputs.size(); ++i) a.grads[i] = make_grad(grads.at(i), dtype);
@@ -104,7 +72,7 @@ void pointwise_backward(int op, int variant, int dtype_code, const std::vector<i
 }  // namespace
 
 void register_pointwise(py::module_& m) {
-  m.def("pointwise_ops", &pointwise_ops);
+  m.def("pointwise_ops", []() { return describe_ops(kOps); });
   m.def("pointwise_forward", &pointwise_forward);
   m.def("pointwise_backward", &pointwise_backward);
 }

@@ -1,6 +1,6 @@
 #include "core/distributions/discretized_logistic.h"
 
-#include "cpu/pointwise_kernels.h"
+#include "pointwise_kernels.h"  // of cpu/ or of cuda/
 
 namespace bsl {
 namespace BSL_ISA {

@@ -1,6 +1,6 @@
-#include "core/distributions/student_t.h"
+#include "core/distributions/lognormal.h"
 
-#include "cpu/pointwise_kernels.h"
+#include "pointwise_kernels.h"  // of cpu/ or of cuda/
 
 namespace bsl {
 namespace {
@@ -13,7 +13,8 @@ constexpr PointwiseKernels kKernels =
 }  // namespace
 
 namespace BSL_ISA {
-extern const PointwiseKernels student_t_log_prob_kernels = kKernels<student_t::LogProb>;
-extern const PointwiseKernels student_t_rsample_kernels = kKernels<student_t::Rsample>;
+
+extern const PointwiseKernels lognormal_log_prob_kernels = kKernels<lognormal::LogProb>;
+extern const PointwiseKernels lognormal_rsample_kernels = kKernels<lognormal::Rsample>;
 }  // namespace BSL_ISA
 }  // namespace bsl

@@ -1,6 +1,6 @@
 #include "core/distributions/normal_log_prob.h"
 
-#include "cpu/pointwise_kernels.h"
+#include "pointwise_kernels.h"  // of cpu/ or of cuda/
 
 namespace bsl {
 namespace BSL_ISA {

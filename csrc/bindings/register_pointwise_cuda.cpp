@@ -1,0 +1,88 @@
+// All pointwise ops that have CUDA kernels, by their place in the table of cuda/pointwise.h. As
+// register_pointwise.cpp, with a CUDA stream to run on, and room for partial sums from the caller.
+#include <pybind11/pybind11.h>
+
+#include "bindings/pointwise_call.h"
+#include "cuda/pointwise.h"
+
+namespace py = pybind11;
+
+namespace bsl::cuda {
+namespace {
+
+struct Entry {
+  const char* name;
+  const PointwiseKernels& (*kernels)();
+};
+
+#define BSL_ENTRY(name) {#name, []() -> const PointwiseKernels& { return name##_kernels; }},
+constexpr Entry kOps[] = {BSL_CUDA_POINTWISE_OPS(BSL_ENTRY)};
+#undef BSL_ENTRY
+
+void check_launch(const char* name, const std::vector<int64_t>& sizes) {
+  const cudaError_t error = cudaGetLastError();
+  if (error == cudaSuccess) return;
+  std::string shape;
+  for (const int64_t size : sizes) shape += (shape.empty() ? "" : ", ") + std::to_string(size);
+  throw std::runtime_error(std::string(name) + " of shape [" + shape +
+                           "]: CUDA launch failed: " + cudaGetErrorString(error));
+}
+
+UnitPlan plan(const std::vector<int64_t>& sizes, Reduction reduction) {
+  int64_t numel = 1;
+  for (const int64_t size : sizes) numel *= size;
+  return UnitPlan(numel, sizes.empty() ? 1 : sizes.back(), reduction);
+}
+
+// Numbers of type double that pointwise_forward needs at `partials`.
+int64_t pointwise_partials(const std::vector<int64_t>& sizes, int reduction) {
+  return plan(sizes, static_cast<Reduction>(reduction)).n_partials();
+}
+
+void pointwise_forward(int op, int variant, int dtype_code, const std::vector<int64_t>& sizes,
+                       std::vector<PyOperand> inputs, const std::vector<double>& numbers,
+                       uintptr_t seed, uint64_t stream, uintptr_t value, int reduction,
+                       uintptr_t log, uintptr_t partials, uintptr_t cuda_stream) {
+  PointwiseForward a{};
+  const PointwiseVariant& kernels =
+      start(a, kOps[op], variant, DType(dtype_code), sizes, inputs, {}, numbers);
+  a.seed = static_cast<const int64_t*>(pointer(seed));
+  a.stream = stream;
+  a.value = pointer(value);
+  a.reduction = static_cast<Reduction>(reduction);
+  a.log = pointer(log);
+  a.plan = plan(sizes, a.reduction);
+  a.partials = static_cast<double*>(pointer(partials));
+  py::gil_scoped_release release;
+  kernels.forward[dtype_code](a, reinterpret_cast<cudaStream_t>(cuda_stream));
+  check_launch(kOps[op].name, sizes);
+}
+
+void pointwise_backward(int op, int variant, int dtype_code, const std::vector<int64_t>& sizes,
+                        std::vector<PyOperand> inputs, const std::vector<double>& numbers,
+                        uintptr_t seed, uint64_t stream, PyOperand grad_value, PyOperand grad_log,
+                        const std::vector<int64_t>& grads, uintptr_t cuda_stream) {
+  const DType dtype(dtype_code);
+  PointwiseBackward a{};
+  const PointwiseVariant& kernels =
+      start(a, kOps[op], variant, dtype, sizes, inputs, {&grad_value, &grad_log}, numbers);
+  a.seed = static_cast<const int64_t*>(pointer(seed));
+  a.stream = stream;
+  a.grad_value = grad_value.operand;
+  a.grad_log = grad_log.operand;
+  for (size_t i = 0; i < inputs.size(); ++i) a.grads[i] = make_grad(grads.at(i), dtype);
+  py::gil_scoped_release release;
+  kernels.backward[dtype_code](a, reinterpret_cast<cudaStream_t>(cuda_stream));
+  check_launch(kOps[op].name, sizes);
+}
+
+}  // namespace
+
+void register_pointwise(py::module_& m) {
+  m.def("pointwise_ops", []() { return describe_ops(kOps); });
+  m.def("pointwise_partials", &pointwise_partials);
+  m.def("pointwise_forward", &pointwise_forward);
+  m.def("pointwise_backward", &pointwise_backward);
+}
+
+}  // namespace bsl::cuda

@@ -1,0 +1,73 @@
+// Normal samples and their KL divergence as pointwise ops, for devices on which one sample is drawn
+// per call. cpu/normal.cpp has kernels of its own, which share work among samples.
+#pragma once
+
+#include "core/distributions/location_scale.h"
+#include "core/distributions/normal.h"
+#include "core/pointwise.h"
+
+namespace bsl {
+namespace {
+namespace normal {
+
+struct Base {
+  static constexpr Noise noise = Noise::normal;
+
+  template <typename T>
+  BSL_HD static location_scale::Draw<T> draw(T noise) {
+    return {noise, T(0)};
+  }
+};
+
+template <Parametrization P>
+using Rsample = location_scale::Rsample<P, Base>;
+
+template <typename T>
+BSL_HD Prior<T> prior(T loc, T scale) {
+  return {loc, T(1) / scale, math::log(scale)};
+}
+
+// loc, raw scale, and the prior's loc and scale.
+template <Parametrization P>
+struct Kl : Pointwise<4, kLog> {
+  template <typename T>
+  BSL_HD static Result<T> forward(const Numbers<T>&, T loc, T raw, T prior_loc, T prior_scale) {
+    const T scale = kIsLog<P> ? T(0) : scale_of<P>(raw);
+    return {T(0), kl<P>(loc, raw, scale, prior(prior_loc, prior_scale))};
+  }
+
+  template <typename T>
+  BSL_HD static Gradients<T, 4> backward(const Numbers<T>&, Result<T> grad, T loc, T raw,
+                                         T prior_loc, T prior_scale) {
+    const Prior<T> p = prior(prior_loc, prior_scale);
+    const T scale = kIsLog<P> ? T(0) : scale_of<P>(raw);
+    const T slope = kIsLog<P> ? T(0) : scale_grad<P>(raw);
+    const T by_loc = grad.log * kl_grad_loc(loc, p);
+    return {{by_loc, grad.log * kl_grad_raw<P>(raw, scale, slope, p), -by_loc,
+             grad.log * kl_grad_prior_scale<P>(loc, raw, scale, p)}};
+  }
+};
+
+template <Parametrization P>
+struct RsampleKl : Pointwise<4, kValueAndLog, Noise::normal> {
+  template <typename T>
+  BSL_HD static Result<T> forward(const Numbers<T>& numbers, T loc, T raw, T prior_loc,
+                                  T prior_scale, T noise) {
+    return {Rsample<P>::forward(numbers, loc, raw, noise).value,
+            Kl<P>::forward(numbers, loc, raw, prior_loc, prior_scale).log};
+  }
+
+  template <typename T>
+  BSL_HD static Gradients<T, 4> backward(const Numbers<T>& numbers, Result<T> grad, T loc, T raw,
+                                         T prior_loc, T prior_scale, T noise) {
+    const Gradients<T, 2> sample = Rsample<P>::backward(numbers, grad, loc, raw, noise);
+    Gradients<T, 4> g = Kl<P>::backward(numbers, grad, loc, raw, prior_loc, prior_scale);
+    g.of[0] += sample.of[0];
+    g.of[1] += sample.of[1];
+    return g;
+  }
+};
+
+}  // namespace normal
+}  // namespace
+}  // namespace bsl

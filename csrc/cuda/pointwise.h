@@ -1,0 +1,86 @@
+// The CUDA kernels of all pointwise ops, see core/pointwise.h.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "core/layout.h"
+#include "core/pointwise.h"
+#include "pointwise/ops.h"
+
+namespace bsl {
+
+// What is summed, and how threads share it. A unit is a whole segment or a piece of one, and
+// belongs to `lanes` threads of a warp. Made from sizes alone, so that sums do not depend on the
+// device.
+struct UnitPlan {
+  int64_t numel = 0;
+  int64_t segment = 1;  // elements that are summed into one result
+  int64_t piece = 1;    // elements per unit
+  int64_t pieces = 1;   // units per segment
+  int64_t units = 0;
+  int lanes = 1;
+
+  UnitPlan() = default;
+  // `row` is the length of the last dimension.
+  UnitPlan(int64_t numel, int64_t row, Reduction reduction);
+
+  // Partial sums that the caller must provide room for, on the device.
+  int64_t n_partials() const { return pieces > 1 ? units : 0; }
+};
+
+struct PointwiseForward {
+  Shape shape;
+  UnitPlan plan;
+  Operand inputs[kMaxInputs];
+  double numbers[kMaxNumbers];
+  const int64_t* seed;  // on the device, as all addresses
+  uint64_t stream;
+  Reduction reduction;
+  void* value;       // for ops that have one
+  void* log;         // likewise
+  double* partials;  // plan.n_partials()
+};
+
+struct PointwiseBackward {
+  Shape shape;
+  Operand inputs[kMaxInputs];
+  double numbers[kMaxNumbers];
+  const int64_t* seed;
+  uint64_t stream;
+  Operand grad_value, grad_log;  // broadcast to the call's shape
+  Grad grads[kMaxInputs];
+};
+
+// One variant of an op: a function for each dtype, in the order of DTYPES in
+// bslfast/_native/_operands.py. Each launches on a stream and leaves errors to cudaGetLastError.
+struct PointwiseVariant {
+  int passes_on;
+  void (*forward[4])(const PointwiseForward&, cudaStream_t);
+  void (*backward[4])(const PointwiseBackward&, cudaStream_t);
+};
+
+constexpr int kMaxVariants = 16;
+
+struct PointwiseKernels {
+  int inputs;
+  Results results;
+  Noise noise;
+  int n_variants;
+  PointwiseVariant variants[kMaxVariants];
+};
+
+// Ops that have kernels of another make on the CPU (cpu/normal.cpp) and are pointwise here.
+#define BSL_CUDA_POINTWISE_OPS(X) \
+  BSL_POINTWISE_OPS(X)            \
+  X(normal_kl)                    \
+  X(normal_rsample)               \
+  X(normal_rsample_kl)
+
+#define BSL_DECLARE(name)                       \
+  namespace cuda {                              \
+  extern const PointwiseKernels name##_kernels; \
+  }
+BSL_CUDA_POINTWISE_OPS(BSL_DECLARE)
+#undef BSL_DECLARE
+
+}  // namespace bsl

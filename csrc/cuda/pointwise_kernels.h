@@ -1,0 +1,350 @@
+// From an op's scalar functions (core/pointwise.h) to its CUDA kernels, as cpu/pointwise_kernels.h
+// makes those of the CPU.
+//
+// A thread takes groups of elements: 16 bytes of T, and what one counter of the random number
+// generator makes. Groups begin at multiples of their size, whatever part of one a thread needs.
+#pragma once
+
+#include <utility>
+
+#include "core/low_precision.h"
+#include "core/noise.h"
+#include "core/philox.h"
+#include "cuda/pointwise.h"
+
+namespace bsl {
+namespace {
+
+// Elements of a group.
+template <typename T>
+constexpr int kGroup = noise::kPerCounter<T>;
+constexpr int kThreads = 256;
+constexpr int64_t kMostBlocks = int64_t{1} << 20;
+
+constexpr int count(Noise noise) {
+  return noise == Noise::none ? 0 : noise == Noise::uniform_pair ? 2 : 1;
+}
+
+template <typename T>
+struct alignas(16) Group {
+  T at[kGroup<T>];
+};
+
+// A group as it lies in memory.
+template <typename T, typename Stored>
+struct alignas(sizeof(Stored) * kGroup<T>) Packed {
+  Stored at[kGroup<T>];
+};
+
+__device__ __forceinline__ float loaded(float x) { return x; }
+__device__ __forceinline__ double loaded(double x) { return x; }
+__device__ __forceinline__ float loaded(BFloat16 x) { return x.to_float(); }
+__device__ __forceinline__ float loaded(Half x) { return x.to_float(); }
+
+__device__ __forceinline__ void store(float x, float& out) { out = x; }
+__device__ __forceinline__ void store(double x, double& out) { out = x; }
+__device__ __forceinline__ void store(float x, BFloat16& out) { out = BFloat16::from(x); }
+__device__ __forceinline__ void store(float x, Half& out) { out = Half::from(x); }
+
+// The part [from, to) of a group that begins at element `start`.
+struct Part {
+  int64_t start;
+  int from, to;
+
+  template <typename T>
+  __device__ __forceinline__ bool is_whole(const void* data, size_t alignment) const {
+    return from == 0 && to == kGroup<T> &&
+           (reinterpret_cast<uintptr_t>(data) & (alignment - 1)) == 0;
+  }
+};
+
+// Where element `index` lies. Divisions of 32 bits where they do: they are several times as fast.
+template <typename U>
+__device__ __forceinline__ int64_t offset_of(U index, const int64_t* strides, const Shape& shape) {
+  int64_t offset = 0;
+#pragma unroll 1
+  for (int d = shape.ndim - 1; d >= 0; --d) {
+    const U size = static_cast<U>(shape.sizes[d]);
+    const U above = index / size;
+    offset += static_cast<int64_t>(index - above * size) * strides[d];
+    index = above;
+  }
+  return offset;
+}
+
+// Not inlined: many operands are contiguous, and every kernel would hold this once for each.
+template <typename T, typename Stored>
+__device__ __noinline__ Group<T> gather(const Stored* data, const int64_t* strides,
+                                        const Shape& shape, Part part) {
+  Group<T> group = {};
+  const bool is_small = shape.numel <= int64_t{0xffffffff};
+#pragma unroll
+  for (int j = 0; j < kGroup<T>; ++j) {
+    if (j < part.from || j >= part.to) continue;
+    const int64_t i = part.start + j;
+    group.at[j] = loaded(data[is_small ? offset_of(static_cast<uint32_t>(i), strides, shape)
+                                       : offset_of(static_cast<uint64_t>(i), strides, shape)]);
+  }
+  return group;
+}
+
+// What the elements outside the part are does not matter.
+template <typename T, typename Stored>
+__device__ __forceinline__ Group<T> read(const Operand& operand, const Shape& shape, Part part) {
+  Group<T> group;
+  const Stored* data = static_cast<const Stored*>(operand.data);
+  if (operand.kind == Operand::Kind::contiguous) {
+    data += part.start;
+    if (part.is_whole<T>(data, sizeof(Packed<T, Stored>))) {
+      const auto packed = *reinterpret_cast<const Packed<T, Stored>*>(data);
+      for (int j = 0; j < kGroup<T>; ++j) group.at[j] = loaded(packed.at[j]);
+    } else {
+      for (int j = 0; j < kGroup<T>; ++j) {
+        group.at[j] = j >= part.from && j < part.to ? loaded(data[j]) : T(0);
+      }
+    }
+  } else if (operand.kind == Operand::Kind::strided) {
+    group = gather<T>(data, operand.strides, shape, part);
+  } else {
+    for (int j = 0; j < kGroup<T>; ++j) group.at[j] = static_cast<T>(operand.value);
+  }
+  return group;
+}
+
+template <typename T, typename Stored>
+__device__ __forceinline__ void write(const Group<T>& group, Stored* data, Part part) {
+  data += part.start;
+  if (part.is_whole<T>(data, sizeof(Packed<T, Stored>))) {
+    Packed<T, Stored> packed;
+    for (int j = 0; j < kGroup<T>; ++j) store(group.at[j], packed.at[j]);
+    *reinterpret_cast<Packed<T, Stored>*>(data) = packed;
+  } else {
+    for (int j = 0; j < kGroup<T>; ++j) {
+      if (j >= part.from && j < part.to) store(group.at[j], data[j]);
+    }
+  }
+}
+
+// The group of a stream's numbers that begins with `first`.
+template <bool Normal, typename T>
+__device__ __forceinline__ Group<T> draw(uint64_t seed, uint64_t stream, uint64_t first) {
+  uint32_t words[4];
+  random_words(seed, stream, first / kGroup<T>, words[0], words[1], words[2], words[3]);
+  Group<T> group;
+  if constexpr (Normal) {
+    noise::normals(words, group.at);
+  } else {
+    noise::uniforms(words, group.at);
+  }
+  return group;
+}
+
+template <Noise E, typename T>
+__device__ __forceinline__ void draw_group(uint64_t seed, uint64_t stream, int64_t start,
+                                           Group<T>* noise) {
+  const uint64_t first = static_cast<uint64_t>(start);
+  if constexpr (E == Noise::normal) noise[0] = draw<true, T>(seed, stream, first);
+  if constexpr (E == Noise::uniform) noise[0] = draw<false, T>(seed, stream, first);
+  if constexpr (E == Noise::uniform_pair) {
+    // Element i has the numbers 2 i and 2 i + 1.
+    constexpr int n = kGroup<T>;
+    const Group<T> halves[2] = {draw<false, T>(seed, stream, 2 * first),
+                                draw<false, T>(seed, stream, 2 * first + n)};
+    for (int j = 0; j < n; ++j) {
+      for (int k = 0; k < 2; ++k) noise[k].at[j] = halves[(2 * j + k) / n].at[(2 * j + k) % n];
+    }
+  }
+}
+
+template <typename T>
+__device__ __forceinline__ Numbers<T> rounded_numbers(const double (&numbers)[kMaxNumbers]) {
+  Numbers<T> result;
+  for (int i = 0; i < kMaxNumbers; ++i) result.at[i] = static_cast<T>(numbers[i]);
+  return result;
+}
+
+template <typename Op>
+constexpr int kArguments = Op::inputs + count(Op::noise);
+
+// Computes part of a group, stores its values, and returns its logarithms. I: the inputs. J: the
+// arguments of Op's functions, which are these and the noise.
+template <typename Op, typename T, typename Stored, size_t... I, size_t... J>
+__device__ __forceinline__ Group<T> forward_group(const PointwiseForward& a,
+                                                  const Numbers<T>& numbers, uint64_t seed,
+                                                  Part part, std::index_sequence<I...>,
+                                                  std::index_sequence<J...>) {
+  Group<T> in[kArguments<Op>] = {read<T, Stored>(a.inputs[I], a.shape, part)...};
+  draw_group<Op::noise>(seed, a.stream, part.start, in + Op::inputs);
+  Group<T> value, log;
+  for (int j = 0; j < kGroup<T>; ++j) {
+    const Result<T> r = Op::forward(numbers, in[J].at[j]...);
+    value.at[j] = r.value;
+    log.at[j] = r.log;
+  }
+  if constexpr ((Op::results & kValue) != 0) write(value, static_cast<Stored*>(a.value), part);
+  return log;
+}
+
+__device__ __forceinline__ int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+template <typename Op, typename T, typename Stored>
+__global__ void __launch_bounds__(kThreads)
+    pointwise_forward_kernel(const __grid_constant__ PointwiseForward a) {
+  constexpr int n = kGroup<T>;
+  const Numbers<T> numbers = rounded_numbers<T>(a.numbers);
+  const uint64_t seed = Op::noise == Noise::none ? 0 : static_cast<uint64_t>(*a.seed);
+  const UnitPlan& plan = a.plan;
+  const int64_t thread = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x / plan.lanes;
+  const int lane = static_cast<int>(thread % plan.lanes);
+  const bool sums = (Op::results & kLog) != 0 && a.reduction != Reduction::none;
+  for (int64_t unit = thread / plan.lanes; unit < plan.units; unit += step) {
+    const int64_t segment_start = unit / plan.pieces * plan.segment;
+    const int64_t begin = segment_start + unit % plan.pieces * plan.piece;
+    const int64_t end = least(begin + plan.piece, least(segment_start + plan.segment, plan.numel));
+    double total = 0;
+#pragma unroll 1
+    for (int64_t group = begin / n + lane; group * n < end; group += plan.lanes) {
+      const int64_t start = group * n;
+      const Part part = {start, start < begin ? static_cast<int>(begin - start) : 0,
+                         static_cast<int>(least(end - start, n))};
+      const Group<T> log = forward_group<Op, T, Stored>(a, numbers, seed, part,
+                                                        std::make_index_sequence<Op::inputs>(),
+                                                        std::make_index_sequence<kArguments<Op>>());
+      if constexpr ((Op::results & kLog) != 0) {
+        if (sums) {
+          T sum = 0;
+          for (int j = 0; j < n; ++j) sum += j >= part.from && j < part.to ? log.at[j] : T(0);
+          total += static_cast<double>(sum);
+        } else {
+          write(log, static_cast<Stored*>(a.log), part);
+        }
+      }
+    }
+    if (!sums) continue;
+    if (plan.lanes > 1) {
+      const unsigned first = threadIdx.x % 32 / plan.lanes * plan.lanes;
+      const unsigned mask = (0xffffffffu >> (32 - plan.lanes)) << first;
+      for (int half = plan.lanes / 2; half > 0; half /= 2) {
+        total += __shfl_xor_sync(mask, total, half);
+      }
+    }
+    if (lane != 0) continue;
+    if (plan.pieces > 1) {
+      a.partials[unit] = total;
+    } else {
+      store(static_cast<T>(total), static_cast<Stored*>(a.log)[unit]);
+    }
+  }
+}
+
+// Adds up the partial sums of segments of several pieces: a block for each segment.
+template <typename T, typename Stored>
+__global__ void __launch_bounds__(kThreads)
+    combine_partials_kernel(const __grid_constant__ PointwiseForward a) {
+  __shared__ double sums[kThreads];
+  const UnitPlan& plan = a.plan;
+  for (int64_t segment = blockIdx.x; segment * plan.pieces < plan.units; segment += gridDim.x) {
+    double total = 0;
+    for (int64_t i = threadIdx.x; i < plan.pieces; i += kThreads) {
+      total += a.partials[segment * plan.pieces + i];
+    }
+    sums[threadIdx.x] = total;
+    for (unsigned half = kThreads / 2; half > 0; half /= 2) {
+      __syncthreads();
+      if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
+    }
+    if (threadIdx.x == 0) store(static_cast<T>(sums[0]), static_cast<Stored*>(a.log)[segment]);
+    __syncthreads();
+  }
+}
+
+template <typename T, typename Stored>
+__device__ __forceinline__ void write_grad(const Group<T>& group, const Grad& grad, Part part) {
+  if (grad.data == nullptr) return;
+  if (grad.storage == Storage::native) {
+    write(group, static_cast<T*>(grad.data), part);
+  } else {
+    write(group, static_cast<Stored*>(grad.data), part);
+  }
+}
+
+template <typename Op, typename T, typename Stored, size_t... I, size_t... J>
+__device__ __forceinline__ void backward_group(const PointwiseBackward& a,
+                                               const Numbers<T>& numbers, uint64_t seed, Part part,
+                                               std::index_sequence<I...>,
+                                               std::index_sequence<J...>) {
+  Group<T> in[kArguments<Op>] = {read<T, Stored>(a.inputs[I], a.shape, part)...};
+  draw_group<Op::noise>(seed, a.stream, part.start, in + Op::inputs);
+  Group<T> by_value = {}, by_log = {};
+  if constexpr ((Op::results & kValue) != 0) {
+    by_value = read<T, Stored>(a.grad_value, a.shape, part);
+  }
+  if constexpr ((Op::results & kLog) != 0) by_log = read<T, Stored>(a.grad_log, a.shape, part);
+  Group<T> out[Op::inputs];
+  for (int j = 0; j < kGroup<T>; ++j) {
+    const Gradients<T, Op::inputs> g =
+        Op::backward(numbers, Result<T>{by_value.at[j], by_log.at[j]}, in[J].at[j]...);
+    ((out[I].at[j] = g.of[I]), ...);
+  }
+  (write_grad<T, Stored>(out[I], a.grads[I], part), ...);
+}
+
+template <typename Op, typename T, typename Stored>
+__global__ void __launch_bounds__(kThreads)
+    pointwise_backward_kernel(const __grid_constant__ PointwiseBackward a) {
+  constexpr int n = kGroup<T>;
+  const Numbers<T> numbers = rounded_numbers<T>(a.numbers);
+  const uint64_t seed = Op::noise == Noise::none ? 0 : static_cast<uint64_t>(*a.seed);
+  const int64_t thread = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
+#pragma unroll 1
+  for (int64_t group = thread; group * n < a.shape.numel; group += step) {
+    const int64_t start = group * n;
+    backward_group<Op, T, Stored>(
+        a, numbers, seed, {start, 0, static_cast<int>(least(a.shape.numel - start, n))},
+        std::make_index_sequence<Op::inputs>(), std::make_index_sequence<kArguments<Op>>());
+  }
+}
+
+inline unsigned blocks(int64_t threads) {
+  const int64_t wanted = (threads + kThreads - 1) / kThreads;
+  return static_cast<unsigned>(wanted < kMostBlocks ? wanted : kMostBlocks);
+}
+
+template <typename Op, typename T, typename Stored>
+void launch_forward(const PointwiseForward& a, cudaStream_t stream) {
+  pointwise_forward_kernel<Op, T, Stored>
+      <<<blocks(a.plan.units * a.plan.lanes), kThreads, 0, stream>>>(a);
+  if ((Op::results & kLog) != 0 && a.plan.pieces > 1) {
+    combine_partials_kernel<T, Stored>
+        <<<blocks(a.plan.units / a.plan.pieces * kThreads), kThreads, 0, stream>>>(a);
+  }
+}
+
+template <typename Op, typename T, typename Stored>
+void launch_backward(const PointwiseBackward& a, cudaStream_t stream) {
+  pointwise_backward_kernel<Op, T, Stored>
+      <<<blocks((a.shape.numel + kGroup<T> - 1) / kGroup<T>), kThreads, 0, stream>>>(a);
+}
+
+template <typename Op>
+constexpr PointwiseVariant kPointwiseVariant = {
+    Op::passes_on,
+    {launch_forward<Op, float, float>, launch_forward<Op, double, double>,
+     launch_forward<Op, float, BFloat16>, launch_forward<Op, float, Half>},
+    {launch_backward<Op, float, float>, launch_backward<Op, double, double>,
+     launch_backward<Op, float, BFloat16>, launch_backward<Op, float, Half>}};
+
+template <typename First, typename... Others>
+constexpr PointwiseKernels pointwise_kernels() {
+  static_assert(sizeof...(Others) < kMaxVariants, "more than PointwiseKernels has room for");
+  return {First::inputs,
+          First::results,
+          First::noise,
+          1 + static_cast<int>(sizeof...(Others)),
+          {kPointwiseVariant<First>, kPointwiseVariant<Others>...}};
+}
+
+}  // namespace
+}  // namespace bsl
