@@ -22,6 +22,11 @@ from bslfast.distributions.location_scale import LocationScale, RawScale
 from bslfast.distributions.logistic import Logistic
 from bslfast.distributions.multivariate import LowRankMultivariateNormal, MultivariateNormal
 from bslfast.distributions.normal import Normal
+from bslfast.distributions.relaxed import (
+    OneHotCategoricalStraightThrough,
+    RelaxedBernoulli,
+    RelaxedOneHotCategorical,
+)
 from bslfast.distributions.student_t import StudentT
 from bslfast.distributions.transformed import Gumbel, HalfCauchy, LogNormal
 
@@ -37,8 +42,11 @@ __all__ = [
     "LowRankMultivariateNormal",
     "MultivariateNormal",
     "Normal",
+    "OneHotCategoricalStraightThrough",
     "Poisson",
     "RawScale",
+    "RelaxedBernoulli",
+    "RelaxedOneHotCategorical",
     "StudentT",
     "kl_divergence",
     "register_kl",
