@@ -18,21 +18,36 @@ from torch.distributions.kl import register_kl
 
 from bslfast.distributions.discrete import Bernoulli, Categorical, Poisson
 from bslfast.distributions.laplace import Laplace
-from bslfast.distributions.location_scale import LocationScale
+from bslfast.distributions.location_scale import LocationScale, RawScale
 from bslfast.distributions.logistic import Logistic
 from bslfast.distributions.multivariate import LowRankMultivariateNormal, MultivariateNormal
 from bslfast.distributions.normal import Normal
+from bslfast.distributions.relaxed import (
+    OneHotCategoricalStraightThrough,
+    RelaxedBernoulli,
+    RelaxedOneHotCategorical,
+)
+from bslfast.distributions.student_t import StudentT
+from bslfast.distributions.transformed import Gumbel, HalfCauchy, LogNormal
 
 __all__ = [
     "Bernoulli",
     "Categorical",
+    "Gumbel",
+    "HalfCauchy",
     "Laplace",
     "LocationScale",
+    "LogNormal",
     "Logistic",
     "LowRankMultivariateNormal",
     "MultivariateNormal",
     "Normal",
+    "OneHotCategoricalStraightThrough",
     "Poisson",
+    "RawScale",
+    "RelaxedBernoulli",
+    "RelaxedOneHotCategorical",
+    "StudentT",
     "kl_divergence",
     "register_kl",
 ]

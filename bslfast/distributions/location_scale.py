@@ -1,4 +1,4 @@
-"""What location-scale families share: a loc, and a scale made from a raw parameter.
+"""What families with a scale share: parameters, of which the scale is made from a raw one.
 
 A family is a class with torch's class of that name behind it::
 
@@ -25,65 +25,69 @@ Number = float | int
 D = TypeVar("D", bound=Distribution)
 
 
-class LocationScale(Distribution):
-    """Mixin in front of a distribution of torch with parameters ``loc`` and ``scale``.
+class RawScale(Distribution):
+    """Mixin in front of a distribution of torch whose last parameter is ``scale``.
 
     The raw parameter is kept as it came, not broadcast: the ops read it in place, and compute the
-    scale's logarithm from it without a detour. ``loc`` and ``scale`` are of ``batch_shape``.
+    scale's logarithm from it without a detour. ``scale`` and the other parameters are of
+    ``batch_shape``.
 
     Attributes:
         raw_scale: what the scale is made from.
         parametrization: how, see :func:`bslfast.functional.normal_rsample`.
     """
 
-    #: (loc, raw_scale, *, parametrization, sample_shape) -> samples.
+    #: Names of the parameters in front of the scale, in the order of the ops.
+    _others: ClassVar[tuple[str, ...]] = ()
+    #: (*others, raw_scale, *, parametrization, sample_shape) -> samples.
     _rsample: ClassVar[Callable[..., Tensor]]
-    #: (x, loc, raw_scale, *, parametrization, reduction) -> log densities.
+    #: (x, *others, raw_scale, *, parametrization, reduction) -> log densities.
     _log_prob: ClassVar[Callable[..., Tensor]]
 
     raw_scale: Tensor
     parametrization: str
-    loc: Any
 
-    def __init__(
-        self,
-        loc: Tensor | Number,
-        scale: Tensor | Number,
-        validate_args: bool | None = None,
-        *,
-        parametrization: str = "scale",
-    ) -> None:
+    def _set(self, parametrization: str, validate_args: bool | None, **parameters: Any) -> None:
+        """Initialise with these parameters, the scale being the last."""
         _checks.choice("parametrization", parametrization, PARAMETRIZATIONS)
-        loc, raw = _as_tensors(loc, scale)
+        others = _as_tensors(parameters)
+        raw = others.pop("scale")
         self.raw_scale = raw
         self.parametrization = parametrization
-        shape = _checks.broadcast(loc=loc, raw_scale=raw)
-        self.loc = loc.expand(shape)
+        shape = _checks.broadcast(**others, raw_scale=raw)
+        for name, value in others.items():
+            self.__dict__[name] = value.expand(shape)
         # torch checks what is in its dictionary alone: a scale that is given, not one that is made.
         if parametrization == "scale":
             self.__dict__["scale"] = raw.expand(shape)
         Distribution.__init__(self, shape, validate_args=validate_args)
 
     @classmethod
-    def from_softplus(
-        cls, loc: Tensor | Number, raw_scale: Tensor, validate_args: bool | None = None
+    def _made(
+        cls, parametrization: str, parameters: tuple[Any, ...], validate_args: bool | None
     ) -> Self:
-        """Scale log(1 + exp(raw_scale))."""
-        return cls(loc, raw_scale, validate_args, parametrization="softplus")
+        if len(parameters) != len(cls._others) + 1:
+            names = ", ".join((*cls._others, "raw_scale"))
+            raise TypeError(f"parameters: expected {names}, got {len(parameters)} of them")
+        make: Callable[..., Self] = cls
+        return make(*parameters, validate_args=validate_args, parametrization=parametrization)
+
+    @classmethod
+    def from_softplus(cls, *parameters: Tensor | Number, validate_args: bool | None = None) -> Self:
+        """Scale log(1 + exp(raw_scale)); the raw scale is the last of ``parameters``."""
+        return cls._made("softplus", parameters, validate_args)
 
     @classmethod
     def from_log_scale(
-        cls, loc: Tensor | Number, log_scale: Tensor, validate_args: bool | None = None
+        cls, *parameters: Tensor | Number, validate_args: bool | None = None
     ) -> Self:
-        """Scale exp(log_scale)."""
-        return cls(loc, log_scale, validate_args, parametrization="log_scale")
+        """Scale exp(log_scale), the last of ``parameters``."""
+        return cls._made("log_scale", parameters, validate_args)
 
     @classmethod
-    def from_log_var(
-        cls, loc: Tensor | Number, log_var: Tensor, validate_args: bool | None = None
-    ) -> Self:
-        """Scale exp(log_var / 2)."""
-        return cls(loc, log_var, validate_args, parametrization="log_var")
+    def from_log_var(cls, *parameters: Tensor | Number, validate_args: bool | None = None) -> Self:
+        """Scale exp(log_var / 2), the last of ``parameters``."""
+        return cls._made("log_var", parameters, validate_args)
 
     @lazy_property
     def scale(self) -> Tensor:
@@ -110,9 +114,11 @@ class LocationScale(Distribution):
         """Return the distribution of a wider batch shape; nothing is copied."""
         new = instance(self, type(self), _instance)
         shape = torch.Size(batch_shape)
-        new.raw_scale = self.raw_scale
+        # Beside others of the new shape the ops broadcast it.
+        new.raw_scale = self.raw_scale if self._others else self.raw_scale.expand(shape)
         new.parametrization = self.parametrization
-        new.loc = self.loc.expand(shape)
+        for name in self._others:
+            new.__dict__[name] = self.__dict__[name].expand(shape)
         if "scale" in self.__dict__:
             new.__dict__["scale"] = self.scale.expand(shape)
         Distribution.__init__(new, shape, validate_args=False)
@@ -122,7 +128,7 @@ class LocationScale(Distribution):
     def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
         """Return reparametrised samples, ``[*sample_shape, *batch_shape]``, by the fused op."""
         return type(self)._rsample(
-            self.loc,
+            *(self.__dict__[name] for name in self._others),
             self.raw_scale,
             parametrization=self.parametrization,
             sample_shape=tuple(sample_shape),
@@ -138,14 +144,32 @@ class LocationScale(Distribution):
         if self._validate_args:
             self._validate_sample(value)
         if not isinstance(value, Tensor):
-            value = self.loc.new_tensor(value)
+            value = self.raw_scale.new_tensor(value)
         return type(self)._log_prob(
             value,
-            self.loc,
+            *(self.__dict__[name] for name in self._others),
             self.raw_scale,
             parametrization=self.parametrization,
             reduction="none",
         )
+
+
+class LocationScale(RawScale):
+    """Mixin in front of a distribution of torch with parameters ``loc`` and ``scale``."""
+
+    _others = ("loc",)
+
+    loc: Any
+
+    def __init__(
+        self,
+        loc: Tensor | Number,
+        scale: Tensor | Number,
+        validate_args: bool | None = None,
+        *,
+        parametrization: str = "scale",
+    ) -> None:
+        self._set(parametrization, validate_args, loc=loc, scale=scale)
 
 
 def instance(distribution: D, family: type, given: Any) -> D:
@@ -154,17 +178,19 @@ def instance(distribution: D, family: type, given: Any) -> D:
     return checked(family, given)
 
 
-def _as_tensors(loc: Any, scale: Any) -> tuple[Tensor, Tensor]:
-    """Numbers become tensors like the other argument, as in torch's own classes."""
-    like = loc if isinstance(loc, Tensor) else scale if isinstance(scale, Tensor) else None
-    found = []
-    for name, value in (("loc", loc), ("scale", scale)):
+def _as_tensors(parameters: dict[str, Any]) -> dict[str, Tensor]:
+    """Numbers become tensors like the first that is one, as in torch's own classes."""
+    like = next((v for v in parameters.values() if isinstance(v, Tensor)), None)
+    found: dict[str, Tensor] = {}
+    for name, value in parameters.items():
         if not isinstance(value, Tensor):
             number = _checks.number(name, value)
             if like is None:
                 value = torch.tensor(number, dtype=torch.get_default_dtype())
             else:
                 value = like.new_tensor(number)
-        found.append(_checks.operand(name, value))
-    _checks.alike("scale", found[1], "loc", found[0])
-    return found[0], found[1]
+        found[name] = _checks.operand(name, value)
+    first = next(iter(found))
+    for name, value in found.items():
+        _checks.alike(name, value, first, found[first])
+    return found

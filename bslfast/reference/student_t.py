@@ -69,11 +69,11 @@ def student_t_log_prob(
     near = torch.log1p(torch.where(large, 0.0, z) ** 2 / df)
     far = 2 * torch.log(torch.where(large, z, 1.0).abs()) - df.log()
     kernel = 0.5 * (df + 1) * torch.where(large, far, near)
-    normaliser = _log_gamma_half_step(0.5 * df) - 0.5 * math.log(2 * math.pi)
+    normaliser = log_gamma_half_step(0.5 * df) - 0.5 * math.log(2 * math.pi)
     return reduced(normaliser - log_scale_of(raw_scale, parametrization) - kernel, reduction)
 
 
-def _log_gamma_half_step(x: Tensor) -> Tensor:
+def log_gamma_half_step(x: Tensor) -> Tensor:
     """``lgamma(x + 1/2) - lgamma(x) - log(x) / 2``, which the difference has few digits of."""
     small = x < _SHIFT
     low = torch.where(small, x, 1.0)

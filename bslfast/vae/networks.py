@@ -25,6 +25,7 @@ def mlp_encoder(
         hidden: widths of the hidden layers.
         deterministic: ``latent`` outputs for an :class:`Autoencoder`, not twice as many.
 
+    >>> import torch
     >>> mlp_encoder((8, 8), 2, hidden=(32,))(torch.rand(5, 8, 8)).shape
     torch.Size([5, 4])
     """
@@ -47,6 +48,7 @@ def mlp_decoder(
             number.
         hidden: widths of the hidden layers, from the code on.
 
+    >>> import torch
     >>> mlp_decoder(2, (8, 8), hidden=(32,))(torch.rand(5, 2)).shape
     torch.Size([5, 8, 8])
     """
@@ -78,6 +80,7 @@ def conv_encoder(
 
     Source: Foster, "Generative deep learning" (2019), chapter 3.
 
+    >>> import torch
     >>> conv_encoder((1, 8, 8), 2, (4, 8), (2, 2))(torch.rand(5, 1, 8, 8)).shape
     torch.Size([5, 4])
     """
@@ -110,6 +113,7 @@ def conv_decoder(
         channels: of the feature maps, from the code on; the last convolution makes the image.
         strides: of the transposed convolutions.
 
+    >>> import torch
     >>> conv_decoder(2, (1, 8, 8), (8, 4), (2, 2))(torch.rand(5, 2)).shape
     torch.Size([5, 1, 8, 8])
     """

@@ -43,11 +43,13 @@ BSL_HD Ratio<T> ratio(T raw, T scale, const Prior<T>& prior) {
   const T t = scale * prior.inv_scale;
   // t may lose digits to underflow where the scale has them all.
   const bool tiny = t < math::Real<T>::min_normal;
-  const T normal = tiny ? scale : t;
-  // Outside its tail a softplus is a normal number; what is infinite or NaN makes t^2 - 1 so.
-  const T log_normal =
-      P == Parametrization::softplus ? math::log_of_normal(normal) : math::log(normal);
-  const T log_t = log_normal - (tiny ? prior.log_scale : T(0));
+  const T argument = tiny ? scale : t;
+  // Outside its tail a softplus is not subnormal: infinities and NaN are all that is special.
+  const T finite = math::log_of_normal(argument);
+  const T log_argument = P == Parametrization::softplus
+                             ? (argument < math::Real<T>::infinity ? finite : argument)
+                             : math::log(argument);
+  const T log_t = log_argument - (tiny ? prior.log_scale : T(0));
   const bool tail = P == Parametrization::softplus && raw < kSoftplusTail<T>;
   return {(t - T(1)) * (t + T(1)), tail ? raw - prior.log_scale : log_t};
 }

@@ -1,0 +1,64 @@
+"""Student's t distribution."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+import bslfast.functional as BF
+from bslfast.distributions.location_scale import Number, RawScale
+from bslfast.reference.student_t import log_gamma_half_step
+
+
+class StudentT(RawScale, torch.distributions.StudentT):
+    """Student's t distribution, differentiable by df; its scale may come from a raw parameter.
+
+    ``StudentT(df, loc, scale)`` is torch's; ``from_softplus(df, loc, raw_scale)``,
+    ``from_log_scale`` and ``from_log_var`` keep the raw parameter, as in
+    :class:`bslfast.distributions.Normal`.
+
+    Args:
+        df: degrees of freedom, > 0; a tensor or a number.
+        loc: medians, a tensor or a number.
+        scale: scales, or the raw parameter of ``parametrization``.
+        validate_args: as in torch.
+        parametrization: of ``scale``.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    >>> import torch
+    >>> q = StudentT.from_log_scale(3.0, torch.zeros(2), torch.zeros(2))
+    >>> q.rsample((5,)).shape, q.log_prob(torch.zeros(2)), q.entropy()
+    (torch.Size([5, 2]), tensor([-1.0009, -1.0009]), tensor([1.7735, 1.7735]))
+    """
+
+    _others = ("df", "loc")
+    _rsample = staticmethod(BF.student_t_rsample)
+    _log_prob = staticmethod(BF.student_t_log_prob)
+
+    def __init__(
+        self,
+        df: Tensor | Number,
+        loc: Tensor | Number = 0.0,
+        scale: Tensor | Number = 1.0,
+        validate_args: bool | None = None,
+        *,
+        parametrization: str = "scale",
+    ) -> None:
+        self._set(parametrization, validate_args, df=df, loc=loc, scale=scale)
+
+    def entropy(self) -> Tensor:
+        """Return the entropies, in nats, with their digits for any df.
+
+        With g(x) = lgamma(x + 1/2) - lgamma(x) - log(x) / 2 and x = df / 2, the digammas differ by
+        g'(x) + 1 / (2 x): no difference of gamma functions is left, which for large df would have
+        no digits.
+        """
+        half = 0.5 * self.df
+        step = log_gamma_half_step(half)
+        slope = torch.func.grad(lambda x: log_gamma_half_step(x).sum())(half)
+        tail: Tensor = (half + 0.5) * (slope + 0.5 / half)
+        return self.log_scale + 0.5 * math.log(2 * math.pi) - step + tail
