@@ -17,10 +17,10 @@ SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 
 
-def operand(tensor: Tensor | None, shape: Sequence[int]) -> Operand:
+def operand(tensor: Tensor | float | None, shape: Sequence[int]) -> Operand:
     """``tensor`` as an operand of a call over ``shape``; broadcast to it without a copy."""
-    if tensor is None:
-        return None
+    if tensor is None or isinstance(tensor, float):
+        return tensor
     if tensor.shape == shape and tensor.is_contiguous():
         return tensor.data_ptr()
     if tensor.numel() == 1:
@@ -113,7 +113,7 @@ def _total(flat: Tensor) -> Tensor:
     # torch splits a sum to a scalar by the number of threads, which would show in the last digit;
     # sums to several results it does not.
     row = 4096
-    if flat.numel() <= row:
+    if flat.numel() <= row or not flat.is_cpu:
         return flat.sum()
     whole = flat.numel() // row * row
     return _total(torch.cat([flat[:whole].reshape(-1, row).sum(dim=1), flat[whole:]]))

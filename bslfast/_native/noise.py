@@ -1,4 +1,4 @@
-"""Kernels that fill tensors with noise: csrc/cpu/noise.cpp."""
+"""Kernels that fill tensors with noise: csrc/cpu/noise.cpp and csrc/cuda/noise.cu."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bslfast._native import _cpu
-from bslfast._native._operands import SIXTEEN_BITS
+from bslfast._native import _cpu, cuda
+from bslfast._native._operands import SIXTEEN_BITS, address
 
 _FILL = {"normal": _cpu.noise_normal, "uniform": _cpu.noise_uniform}
 
@@ -19,7 +19,12 @@ def forward(
     """Standard normals or uniforms in (0, 1)."""
     computed = torch.float32 if dtype in SIXTEEN_BITS else dtype
     out = torch.empty(tuple(shape), dtype=computed, device=seed.device)
-    if out.numel() > 0:
+    if out.is_cuda:
+        with cuda.launching(out) as handle:
+            fill = getattr(cuda.module(), f"noise_{kind}")
+            is_double = computed == torch.float64
+            fill(out.data_ptr(), out.numel(), is_double, address(seed), 0, stream, 0, handle)
+    elif out.numel() > 0:
         _FILL[kind](
             out.data_ptr(),
             out.numel(),

@@ -1,9 +1,11 @@
-"""Kernels of the normal family: csrc/cpu/normal.cpp."""
+"""Kernels of the normal family: csrc/cpu/normal.cpp and csrc/cuda/normal.cu."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +23,7 @@ from bslfast._native._operands import (
     reduced_shape,
     unbroadcast,
 )
+from bslfast._native.pointwise import Kernels
 
 # Samples of fewer parameters than this are drawn as one tensor: the kernel makes noise in blocks,
 # of which the samples of a single number would use one element each.
@@ -63,6 +66,11 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """(sample, kl), as :func:`allocate` says. Raises ValueError if a scale is negative."""
     shape = _shape(loc, raw_scale, prior_loc, prior_scale)
+    if loc.is_cuda:
+        priors = _priors(prior_loc, prior_scale, prior_loc_value, prior_scale_value)
+        return _forward_on_cuda(
+            loc, raw_scale, *priors, seed, stream, parametrization, sample_shape, reduction
+        )
     prior = (prior_loc_value, prior_scale_value, parametrization)
     if _drawn_as_one(loc, shape, seed, sample_shape):
         whole = (*sample_shape, *_shape(loc, raw_scale))
@@ -123,6 +131,12 @@ def backward(
     parameters' shape; the first may be that of ``grad_sample``.
     """
     shape = _shape(loc, raw_scale, prior_loc, prior_scale)
+    if loc.is_cuda:
+        priors = _priors(prior_loc, prior_scale, prior_loc_value, prior_scale_value)
+        return _backward_on_cuda(
+            *(grad_sample, grad_kl, loc, raw_scale, *priors, seed, stream),
+            *(parametrization, sample_shape, reduction, needs),
+        )
     prior = (prior_loc_value, prior_scale_value, parametrization)
     if grad_sample is not None and _drawn_as_one(loc, shape, seed, sample_shape):
         whole = (*sample_shape, *_shape(loc, raw_scale))
@@ -206,3 +220,103 @@ def _shape(first: Tensor, *others: Tensor | None) -> torch.Size:
             shapes = [t.shape for t in others if t is not None]
             return torch.Size(torch.broadcast_shapes(shape, *shapes))
     return shape
+
+
+# --- CUDA: three pointwise ops, csrc/core/distributions/normal_pointwise.h ------------------------
+
+_kernels = functools.cache(Kernels)
+
+
+def _priors(
+    prior_loc: Tensor | None, prior_scale: Tensor | None, loc_value: float, scale_value: float
+) -> tuple[Any, Any]:
+    return (
+        loc_value if prior_loc is None else prior_loc,
+        scale_value if prior_scale is None else prior_scale,
+    )
+
+
+def _is_one_pass(
+    loc: Tensor,
+    raw_scale: Tensor,
+    prior_loc: Any,
+    prior_scale: Any,
+    seed: Tensor | None,
+    sample_shape: Sequence[int],
+    reduction: str | None,
+) -> bool:
+    """Whether sample and divergence have the same elements."""
+    if seed is None or reduction is None or sample_shape:
+        return False
+    tensors = [t for t in (prior_loc, prior_scale) if isinstance(t, Tensor)]
+    return _shape(loc, raw_scale, *tensors) == _shape(loc, raw_scale)
+
+
+def _forward_on_cuda(
+    loc: Tensor,
+    raw_scale: Tensor,
+    prior_loc: Any,
+    prior_scale: Any,
+    seed: Tensor | None,
+    stream: int,
+    parametrization: str,
+    sample_shape: Sequence[int],
+    reduction: str | None,
+) -> tuple[Tensor, Tensor]:
+    variant = PARAMETRIZATIONS[parametrization]
+    tensors = (loc, raw_scale, prior_loc, prior_scale)
+    if _is_one_pass(*tensors, seed, sample_shape, reduction):
+        results, _ = _kernels("normal_rsample_kl").forward(
+            tensors, variant, (), reduction or "none", seed, stream, ()
+        )
+        return results[0], results[1]
+    sample = kl = loc.new_empty(0)
+    if seed is not None:
+        (sample,), _ = _kernels("normal_rsample").forward(
+            (loc, raw_scale), variant, (), "none", seed, stream, sample_shape
+        )
+    if reduction is not None:
+        (kl,), _ = _kernels("normal_kl").forward(tensors, variant, (), reduction, None, 0, ())
+    return sample, kl
+
+
+def _backward_on_cuda(
+    grad_sample: Tensor | None,
+    grad_kl: Tensor | None,
+    loc: Tensor,
+    raw_scale: Tensor,
+    prior_loc: Any,
+    prior_scale: Any,
+    seed: Tensor | None,
+    stream: int,
+    parametrization: str,
+    sample_shape: Sequence[int],
+    reduction: str | None,
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    variant, needs = PARAMETRIZATIONS[parametrization], tuple(needs)
+    tensors = (loc, raw_scale, prior_loc, prior_scale)
+    if seed is None:
+        grad_sample = None
+    if reduction is None:
+        grad_kl = None
+    both = grad_sample is not None and grad_kl is not None
+    if both and _is_one_pass(*tensors, seed, sample_shape, reduction):
+        return _kernels("normal_rsample_kl").backward(
+            (grad_sample, grad_kl),
+            *(tensors, variant, (), reduction or "none", seed, stream, ()),
+            needs=needs,
+        )
+    by_sample: tuple[Tensor | None, ...] = (None, None)
+    by_kl: tuple[Tensor | None, ...] = (None,) * 4
+    if grad_sample is not None:
+        by_sample = _kernels("normal_rsample").backward(
+            (grad_sample,),
+            *((loc, raw_scale), variant, (), "none", seed, stream, sample_shape),
+            needs=needs[:2],
+        )
+    if grad_kl is not None:
+        by_kl = _kernels("normal_kl").backward(
+            (grad_kl,), tensors, variant, (), reduction or "none", None, 0, (), needs=needs
+        )
+    return (*map(_sum, by_sample, by_kl[:2]), *by_kl[2:])

@@ -1,13 +1,14 @@
-"""Kernels of all pointwise ops: csrc/cpu/pointwise_kernels.h."""
+"""Kernels of all pointwise ops: csrc/cpu/pointwise_kernels.h and csrc/cuda/pointwise_kernels.h."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from bslfast._native import _cpu
+from bslfast._native import _cpu, cuda
 from bslfast._native._operands import (
     DTYPES,
     REDUCTIONS,
@@ -21,11 +22,15 @@ from bslfast._native._operands import (
     unbroadcast,
 )
 
+# Its index in the table, then the attributes of Kernels.
+_Entry = tuple[int, int, bool, bool, bool, list[int]]
 _OPS = _cpu.pointwise_ops()
 
 
 class Kernels:
-    """An op of the table in csrc/cpu/pointwise.h, by its name there.
+    """An op of the table in csrc/pointwise/ops.h, by its name there.
+
+    Its tensors may be numbers, on CUDA devices.
 
     Attributes:
         inputs: how many tensors it takes.
@@ -35,8 +40,10 @@ class Kernels:
     """
 
     def __init__(self, name: str) -> None:
+        self._name = name
+        found: _Entry = _OPS[name] if name in _OPS else cuda.pointwise_ops()[name]
         self._index, self.inputs, self.has_value, self.has_log, self.is_random, self.passes_on = (
-            _OPS[name]
+            found
         )
 
     def allocate(
@@ -62,24 +69,23 @@ class Kernels:
         sample_shape: Sequence[int],
     ) -> tuple[tuple[Tensor, ...], int]:
         """The results, and a bit for each tensor with elements outside its domain."""
-        shape = _shape(tensors, sample_shape)
-        results = self._allocate(shape, tensors[0], reduction)
+        shape, first = _shape(tensors, sample_shape), tensors[0]
+        results = self._allocate(shape, first, reduction)
         if 0 in shape:
             return tuple(r.zero_() for r in results), 0
-        invalid = _cpu.pointwise_forward(
-            self._index,
-            variant,
-            DTYPES[tensors[0].dtype],
-            shape,
-            [operand(t, shape) for t in tensors],
-            numbers,
-            address(seed),
-            stream,
-            results[0].data_ptr() if self.has_value else 0,
-            REDUCTIONS[reduction],
-            results[-1].data_ptr() if self.has_log else 0,
-        )
-        return results, invalid
+        call = self._call(tensors, shape, variant, numbers, seed, stream)
+        value = results[0].data_ptr() if self.has_value else 0
+        log = results[-1].data_ptr() if self.has_log else 0
+        if not first.is_cuda:
+            return results, _cpu.pointwise_forward(*call, value, REDUCTIONS[reduction], log)
+        kernels = cuda.module()
+        with cuda.launching(first) as handle:
+            n = kernels.pointwise_partials(shape, REDUCTIONS[reduction]) if self.has_log else 0
+            partials = torch.empty(n, dtype=torch.float64, device=first.device) if n else None
+            kernels.pointwise_forward(
+                *call, value, REDUCTIONS[reduction], log, address(partials), handle
+            )
+        return results, 0
 
     def backward(
         self,
@@ -102,36 +108,57 @@ class Kernels:
             return (None,) * len(tensors)
         shape, first = _shape(tensors, sample_shape), tensors[0]
         passed = self.passes_on[variant] if grads[0] is not None else -1
-        if tensors[passed].shape != shape:
+        if passed >= 0 and tensors[passed].shape != shape:
             passed = -1
         found = [
             empty_grad(shape, t) if need and i != passed else None
             for i, (t, need) in enumerate(zip(tensors, needs, strict=True))
         ]
         if 0 not in shape:
-            _cpu.pointwise_backward(
-                self._index,
-                variant,
-                DTYPES[first.dtype],
-                shape,
-                [operand(t, shape) for t in tensors],
-                numbers,
-                address(seed),
-                stream,
+            call = (
+                *self._call(tensors, shape, variant, numbers, seed, stream),
                 grad_operand(grads[0], shape) if self.has_value else None,
                 grad_operand(grads[-1], shape, reduction) if self.has_log else None,
                 [grad_address(g, first.dtype) for g in found],
             )
+            if first.is_cuda:
+                with cuda.launching(first) as handle:
+                    cuda.module().pointwise_backward(*call, handle)
+            else:
+                _cpu.pointwise_backward(*call)
         if passed >= 0 and needs[passed]:
             found[passed] = grads[0]
         return tuple(map(unbroadcast, found, tensors))
+
+    def _call(
+        self,
+        tensors: tuple[Tensor, ...],
+        shape: torch.Size,
+        variant: int,
+        numbers: tuple[float, ...],
+        seed: Tensor | None,
+        stream: int,
+    ) -> Any:
+        """What forward and backward take alike."""
+        first = tensors[0]
+        return (
+            cuda.pointwise_ops()[self._name][0] if first.is_cuda else self._index,
+            variant,
+            DTYPES[first.dtype],
+            shape,
+            [operand(t, shape) for t in tensors],
+            numbers,
+            address(seed),
+            stream,
+        )
 
 
 def _shape(tensors: tuple[Tensor, ...], sample_shape: Sequence[int]) -> torch.Size:
     """What the tensors broadcast to, with samples in front."""
     shape = tensors[0].shape
     for t in tensors:
-        if t.shape != shape:
-            shape = torch.Size(torch.broadcast_shapes(*(t.shape for t in tensors)))
+        if isinstance(t, Tensor) and t.shape != shape:
+            shapes = [t.shape for t in tensors if isinstance(t, Tensor)]
+            shape = torch.Size(torch.broadcast_shapes(*shapes))
             break
     return torch.Size((*sample_shape, *shape)) if sample_shape else shape

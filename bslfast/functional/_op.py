@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from bslfast._native import serial_after_fork
+from bslfast._native import cuda, serial_after_fork
 
 _LIBRARY = torch.library.Library("bslfast", "FRAGMENT")
 # Typed as what they are; torch's own annotations are narrower.
@@ -69,6 +69,7 @@ class Op:
         reference: the same in plain differentiable torch; gets the arguments by their names.
         sixteen_bits: whether the kernels take bfloat16 and float16. If not, such arguments are
             computed with as float32, and results are rounded.
+        has_cuda: whether there are kernels for CUDA devices, if that module is built.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Op:
         fake: Callable[..., Any],
         reference: Callable[..., Any],
         sixteen_bits: bool = True,
+        has_cuda: bool = False,
     ) -> None:
         parsed = torch._C.parse_schema(f"bslfast::{schema}")
         self.name = parsed.name.removeprefix("bslfast::")
@@ -94,6 +96,7 @@ class Op:
 
         self.reference = by_name
         self.sixteen_bits = sixteen_bits
+        self.has_cuda = has_cuda and cuda.is_built()
         self.n_results = len(parsed.returns)
         self.n_tensors = sum("Tensor" in str(a.type) for a in parsed.arguments)
         tensor_names = [a.name for a in parsed.arguments[: self.n_tensors]]
@@ -108,11 +111,11 @@ class Op:
         tensors = [a for a in args[: self.n_tensors] if a is not None]
         if not self.sixteen_bits and tensors[0].dtype in _SIXTEEN_BITS:
             return self._in_float32(tensors[0].dtype, args)
-        if runs_eagerly(tensors):
+        if runs_eagerly(tensors, on_cuda=self.has_cuda):
             if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
                 return self._eager.apply(*args)
             return self.forward(*args)
-        if _use_reference or tensors[0].device.type not in _KERNEL_DEVICES:
+        if _use_reference or not self._has_kernels(tensors[0].device):
             return self.reference(*args)
         if not torch.compiler.is_compiling():
             if forward_ad._current_level >= 0:  # tangents: kernels would drop them in silence
@@ -120,6 +123,9 @@ class Op:
             if self.differentiable and torch._C._are_functorch_transforms_active():
                 return self._transformable.apply(*args)
         return self.operator(*args)
+
+    def _has_kernels(self, device: torch.device) -> bool:
+        return device.type in _KERNEL_DEVICES or (self.has_cuda and device.type == "cuda")
 
     def _in_float32(self, dtype: torch.dtype, args: tuple[Any, ...]) -> Any:
         results = self(
@@ -165,6 +171,8 @@ class Op:
         _LIBRARY.define(schema)
         operator = getattr(torch.ops.bslfast, name).default
         _LIBRARY.impl(name, kernel, "CPU")
+        if self.has_cuda:
+            _LIBRARY.impl(name, kernel, "CUDA")
         torch.library.register_fake(f"bslfast::{name}", fake, lib=_LIBRARY)
         torch.library.register_vmap(
             f"bslfast::{name}", _batching_rule(operator, n_tensors), lib=_LIBRARY
@@ -295,7 +303,7 @@ class Op:
             def backward(ctx: Any, *grads: Tensor | None) -> Any:
                 # create_graph=True, or gradients that kernels cannot read (batched ones, say).
                 given = [g for g in grads if g is not None]
-                if torch.is_grad_enabled() or not runs_eagerly(given):
+                if torch.is_grad_enabled() or not runs_eagerly(given, on_cuda=op.has_cuda):
                     return op._operator_backward(ctx, *grads)
                 results = op.backward(*grads, *ctx.saved_tensors, *ctx.constants, op._needs(ctx))
                 return op._scatter(results, ctx)
@@ -337,7 +345,7 @@ def _results(results: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
     return results if len(results) > 1 else results[0]
 
 
-def runs_eagerly(tensors: Sequence[Tensor]) -> bool:
+def runs_eagerly(tensors: Sequence[Tensor], *, on_cuda: bool = False) -> bool:
     """Whether kernels may be called on these tensors here and now, with nothing watching."""
     return (
         not _use_reference
@@ -350,7 +358,7 @@ def runs_eagerly(tensors: Sequence[Tensor]) -> bool:
             # Lazy negation (z.conj().imag), lazy zeros and the batches of is_grads_batched are not
             # what lies in memory.
             type(t) in _PLAIN_TYPES
-            and t.is_cpu
+            and (t.is_cpu or (on_cuda and t.is_cuda))
             and not t.is_neg()
             and not t._is_zerotensor()
             and not torch._C._functorch.is_legacy_batchedtensor(t)

@@ -67,6 +67,7 @@ class PointwiseOp:
             backward=self._backward,
             fake=self._fake,
             reference=getattr(reference, name),
+            has_cuda=True,
         )
 
     def __call__(

@@ -275,4 +275,5 @@ _normal = Op(
     backward=native.backward,
     fake=_fake,
     reference=_reference,
+    has_cuda=True,
 )

@@ -109,4 +109,5 @@ _noise = Op(
     backward=lambda *_: (),
     fake=native.allocate,
     reference=_reference,
+    has_cuda=True,
 )

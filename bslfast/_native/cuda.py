@@ -1,0 +1,39 @@
+"""The module with the CUDA kernels, which is loaded with the first CUDA tensor."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+from collections.abc import Iterator
+from importlib import util
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@functools.cache
+def is_built() -> bool:
+    """Whether this installation has the module."""
+    return util.find_spec("bslfast._native._cuda") is not None
+
+
+@functools.cache
+def module() -> Any:
+    """The module: csrc/bindings/module_cuda.cpp."""
+    return importlib.import_module("bslfast._native._cuda")
+
+
+@functools.cache
+def pointwise_ops() -> dict[str, Any]:
+    """The table of csrc/cuda/pointwise.h."""
+    ops: dict[str, Any] = module().pointwise_ops()
+    return ops
+
+
+@contextlib.contextmanager
+def launching(tensor: Tensor) -> Iterator[int]:
+    """The device of ``tensor`` as the current one, and the handle of its current stream."""
+    with torch.cuda.device(tensor.device):
+        yield torch.cuda.current_stream(tensor.device).cuda_stream
