@@ -8,6 +8,8 @@ from bslfast import _checks, reference
 from bslfast._native import mixture as native
 from bslfast.functional._op import Op
 
+MAX_COMPONENTS = native.MAX_COMPONENTS
+
 
 def mixture_logistic_transform(
     x: Tensor,
@@ -87,9 +89,9 @@ def mixture_parameters(x: Tensor, **parameters: Tensor) -> list[Tensor]:
         found = value.shape[-1]
         if components is None:
             components = found
-            if not 1 <= components <= native.MAX_COMPONENTS:
+            if not 1 <= components <= MAX_COMPONENTS:
                 raise ValueError(
-                    f"{name}: expected 1 to {native.MAX_COMPONENTS} components in the last "
+                    f"{name}: expected 1 to {MAX_COMPONENTS} components in the last "
                     f"dimension, got {components}"
                 )
         if found != components:
