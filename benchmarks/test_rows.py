@@ -1,4 +1,4 @@
-"""Likelihoods of counts and pixels, importance-weighted bounds, Gumbel-softmax samples, classes."""
+"""Likelihoods of counts and pixels, mixtures, importance-weighted bounds, samples of classes."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from bslfast.distributions import Normal
 SIZES = {"128x784": (128, 784), "4096x64": (4096, 64), "8192x784": (8192, 784)}
 #: Samples in front of a batch, and behind it.
 SAMPLES = {"50x128": (50, 128), "1000x1024": (1000, 1024)}
+#: Rows and columns, of elements with a mixture each.
+MIXED = {"128x784": (128, 784), "1024x64": (1024, 64)}
+COMPONENTS = 10
 #: Rows and classes.
 CLASSES = {"4096x10": (4096, 10), "4096x64": (4096, 64), "4096x1000": (4096, 1000)}
 
@@ -47,6 +50,48 @@ def eager_logistic(x: Tensor, loc: Tensor, raw: Tensor) -> Tensor:
     inside = torch.log((torch.sigmoid(a) - torch.sigmoid(b)).clamp_min(1e-12))
     edges = torch.where(x > 0.999, -F.softplus(b), inside)
     return torch.where(x < -0.999, F.logsigmoid(a), edges).sum(-1)
+
+
+def mixture_inputs(shape: tuple[int, int]) -> Sequence[Tensor]:
+    x = torch.randint(0, 256, shape) / 127.5 - 1
+    rows = (*shape, COMPONENTS)
+    loc = x.unsqueeze(-1) + 0.2 * torch.randn(rows).clamp(-3, 3)
+    raw = 0.3 * torch.randn(rows).clamp(-3, 3) - 2
+    return x, torch.randn(rows).requires_grad_(), loc.requires_grad_(), raw.requires_grad_()
+
+
+def eager_mixture(x: Tensor, logits: Tensor, loc: Tensor, raw: Tensor) -> Tensor:
+    """As in PixelCNN++, less its approximation for small probabilities."""
+    x, h = x.unsqueeze(-1), 1 / 255
+    centred, inverse = x - loc, torch.exp(-raw)
+    a, b = inverse * (centred + h), inverse * (centred - h)
+    inside = torch.log((torch.sigmoid(a) - torch.sigmoid(b)).clamp_min(1e-12))
+    edges = torch.where(x > 0.999, -F.softplus(b), inside)
+    logs = torch.where(x < -0.999, F.logsigmoid(a), edges)
+    return torch.logsumexp(logits.log_softmax(-1) + logs, -1).sum(-1)
+
+
+def logistic_map_inputs(shape: tuple[int, int]) -> Sequence[Tensor]:
+    rows = (*shape, COMPONENTS)
+    x, logits, loc = 2 * torch.randn(shape), torch.randn(rows), torch.randn(rows)
+    log_scale = 0.3 * torch.randn(rows).clamp(-3, 3)
+    return tuple(t.requires_grad_() for t in (x, logits, loc, log_scale))
+
+
+def logistic_map(x: Tensor, logits: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
+    y, log_det = BF.mixture_logistic_transform(x, logits, loc, log_scale)
+    return y.sum(-1) + log_det
+
+
+def eager_logistic_map(x: Tensor, logits: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
+    """As in Flow++: everything in logarithms."""
+    z = (x.unsqueeze(-1) - loc) * torch.exp(-log_scale)
+    weights = logits.log_softmax(-1)
+    below, above = F.logsigmoid(z), F.logsigmoid(-z)
+    log_cdf = torch.logsumexp(weights + below, -1)
+    log_above = torch.logsumexp(weights + above, -1)
+    log_density = torch.logsumexp(weights + below + above - log_scale, -1)
+    return (log_cdf - log_above + log_density - log_cdf - log_above).sum(-1)
 
 
 def importance_inputs(shape: tuple[int, int]) -> Sequence[Tensor]:
@@ -147,6 +192,22 @@ CASES = [
         BF.discretized_logistic_log_prob,
         {"torch eager": eager_logistic},
         check_pixels,
+    ),
+    Case(
+        "discretized_logistic_mixture_log_prob",
+        MIXED,
+        mixture_inputs,
+        BF.discretized_logistic_mixture_log_prob,
+        {"torch eager": eager_mixture},
+        check_pixels,
+    ),
+    Case(
+        "mixture_logistic_transform",
+        MIXED,
+        logistic_map_inputs,
+        logistic_map,
+        {"torch eager": eager_logistic_map},
+        check,
     ),
     Case(
         "iwae_bound dim=0",

@@ -28,6 +28,7 @@ from bslfast.flows import (
     InvertibleConv1x1,
     LeakyReLU,
     Logit,
+    MixtureLogisticCoupling,
     Permutation,
     PerPixel,
     Planar,
@@ -106,6 +107,14 @@ TRANSFORMS: dict[str, tuple[Callable[[int, int], Transform], bool]] = {
         lambda d, c: SplineCoupling(d, context=c, flip=True, bins=4, bound=2.0, **DOUBLE),
         True,
     ),
+    "mixture": (
+        lambda d, c: MixtureLogisticCoupling(d, context=c, hidden=(16,), **DOUBLE),
+        True,
+    ),
+    "mixture flipped": (
+        lambda d, c: MixtureLogisticCoupling(d, context=c, flip=True, components=3, **DOUBLE),
+        True,
+    ),
     "composite": (
         lambda d, c: Composite(
             [
@@ -122,6 +131,7 @@ TRANSFORMS: dict[str, tuple[Callable[[int, int], Transform], bool]] = {
 FEATURES = (1, 2, 3, 43)
 # What is not the identity at the start.
 ELEMENTWISE = {"leaky relu", "tanh", "sigmoid", "logit", "softplus"}
+MIXTURES = {"mixture", "mixture flipped"}
 ORTHOGONAL = {"plu rotation", "householder odd", "images"}
 REFLECTIONS = {"householder", "householder odd", "sylvester", "sylvester of low rank"}
 # Where what is not defined everywhere is looked at.
@@ -200,7 +210,7 @@ def test_log_det_is_that_of_the_jacobian(name: str, d: int, c: int) -> None:
 
 @cases()
 def test_identity_at_the_start(name: str, d: int, c: int) -> None:
-    if name in ELEMENTWISE | ORTHOGONAL:
+    if name in ELEMENTWISE | ORTHOGONAL | MIXTURES:
         return
     transform = TRANSFORMS[name][0](d, c).eval()
     x, context = points(name, transform)
@@ -212,6 +222,23 @@ def test_identity_at_the_start(name: str, d: int, c: int) -> None:
         z, log_det = function(x, context)
         torch.testing.assert_close(z, x[:, where], rtol=1e-14, atol=1e-14)
         torch.testing.assert_close(log_det, torch.zeros_like(log_det), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", sorted(MIXTURES))
+def test_near_the_identity_at_the_start(name: str) -> None:
+    """And with components that differ, so that their gradients do."""
+    for d in FEATURES:
+        transform = TRANSFORMS[name][0](d, 0)
+        x, _ = points(name, transform)
+        for function in (transform, transform.inverse):
+            z, log_det = function(x)
+            assert ((z - x).abs() <= 0.5).all()
+            assert not torch.equal(z, x)
+        log_det.sum().backward()
+        assert isinstance(transform, MixtureLogisticCoupling)
+        grad = transform.conditioner.output_bias.grad
+        assert grad is not None
+        assert grad.unique().numel() > transform.moved
 
 
 @pytest.mark.parametrize("name", sorted(ORTHOGONAL))
@@ -565,6 +592,11 @@ CONDITIONAL = RealNVP(2, context=3, hidden=(4,), transforms=2)
         (ValueError, "autoregressive: expected False", lambda: NSF(2, autoregressive=True)),
         (ValueError, "scale_fn: expected one of", lambda: RealNVP(2, scale_fn="cube")),
         (TypeError, "flip: expected a bool", lambda: AffineCoupling(2, flip=1)),
+        (
+            ValueError,
+            "components: expected at most 64",
+            lambda: MixtureLogisticCoupling(2, components=65),
+        ),
         (ValueError, "min_bin_width: ", lambda: SplineCoupling(2, min_bin_width=0.2)),
         (ValueError, "order: expected each of 0 to 2 once", lambda: Permutation([0, 2, 2])),
         (ValueError, "order: expected", lambda: Permutation([0.0, 1.0])),

@@ -216,3 +216,37 @@ def pointwise_backward(
     grad_log: Operand,
     grads: Sequence[int],
 ) -> None: ...
+
+MAX_COMPONENTS: int
+
+def mixture_forward(
+    op: int,
+    is_double: bool,
+    shape: Sequence[int],
+    x: Operand,
+    logits: Operand,
+    loc: Operand,
+    log_scale: Operand,
+    components: int,
+    constants: Sequence[float],
+    y: int,
+    reduction: int,
+    log: int,
+) -> None: ...
+def mixture_backward(
+    op: int,
+    is_double: bool,
+    shape: Sequence[int],
+    x: Operand,
+    logits: Operand,
+    loc: Operand,
+    log_scale: Operand,
+    components: int,
+    constants: Sequence[float],
+    grad_y: Operand,
+    grad_log: Operand,
+    grad_x: int,
+    grad_logits: int,
+    grad_loc: int,
+    grad_log_scale: int,
+) -> None: ...

@@ -73,18 +73,19 @@ class Kernels:
         results = self._allocate(shape, first, reduction)
         if 0 in shape:
             return tuple(r.zero_() for r in results), 0
-        call = self._call(tensors, shape, variant, numbers, seed, stream)
-        value = results[0].data_ptr() if self.has_value else 0
-        log = results[-1].data_ptr() if self.has_log else 0
+        call = (
+            *self._call(tensors, shape, variant, numbers, seed, stream),
+            results[0].data_ptr() if self.has_value else 0,
+            REDUCTIONS[reduction],
+            results[-1].data_ptr() if self.has_log else 0,
+        )
         if not first.is_cuda:
-            return results, _cpu.pointwise_forward(*call, value, REDUCTIONS[reduction], log)
+            return results, _cpu.pointwise_forward(*call)
         kernels = cuda.module()
         with cuda.launching(first) as handle:
             n = kernels.pointwise_partials(shape, REDUCTIONS[reduction]) if self.has_log else 0
             partials = torch.empty(n, dtype=torch.float64, device=first.device) if n else None
-            kernels.pointwise_forward(
-                *call, value, REDUCTIONS[reduction], log, address(partials), handle
-            )
+            kernels.pointwise_forward(*call, address(partials), handle)
         return results, 0
 
     def backward(

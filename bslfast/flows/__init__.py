@@ -8,7 +8,13 @@
 torch.Size([5, 2])
 """
 
-from bslfast.flows.coupling import AdditiveCoupling, AffineCoupling, Coupling, SplineCoupling
+from bslfast.flows.coupling import (
+    AdditiveCoupling,
+    AffineCoupling,
+    Coupling,
+    MixtureLogisticCoupling,
+    SplineCoupling,
+)
 from bslfast.flows.elementwise import Elementwise, LeakyReLU, Logit, Sigmoid, Softplus, Tanh
 from bslfast.flows.flow import Flow, FlowDistribution
 from bslfast.flows.images import Images, ImageTransform, InvertibleConv1x1, PerPixel, Squeeze
@@ -37,6 +43,7 @@ __all__ = [
     "InvertibleConv1x1",
     "LeakyReLU",
     "Logit",
+    "MixtureLogisticCoupling",
     "PLULinear",
     "PerPixel",
     "Permutation",

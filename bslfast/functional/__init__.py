@@ -14,6 +14,9 @@ from bslfast.functional.bayes_linear import bayes_linear
 from bslfast.functional.bernoulli import bernoulli_log_prob
 from bslfast.functional.categorical import categorical_log_prob
 from bslfast.functional.discretized_logistic import discretized_logistic_log_prob
+from bslfast.functional.discretized_logistic_mixture import (
+    discretized_logistic_mixture_log_prob,
+)
 from bslfast.functional.elementwise import (
     leaky_relu_transform,
     sigmoid_transform,
@@ -36,6 +39,7 @@ from bslfast.functional.logistic import (
     logistic_rsample_log_prob,
 )
 from bslfast.functional.lognormal import lognormal_log_prob, lognormal_rsample
+from bslfast.functional.mixture_logistic import mixture_logistic_transform
 from bslfast.functional.normal import normal_kl, normal_rsample, normal_rsample_kl
 from bslfast.functional.normal_log_prob import normal_log_prob
 from bslfast.functional.normal_mc_kl import normal_rsample_mc_kl
@@ -52,6 +56,7 @@ __all__ = [
     "bernoulli_log_prob",
     "categorical_log_prob",
     "discretized_logistic_log_prob",
+    "discretized_logistic_mixture_log_prob",
     "gumbel_log_prob",
     "gumbel_rsample",
     "gumbel_rsample_log_prob",
@@ -70,6 +75,7 @@ __all__ = [
     "logistic_rsample_log_prob",
     "lognormal_log_prob",
     "lognormal_rsample",
+    "mixture_logistic_transform",
     "normal_kl",
     "normal_log_prob",
     "normal_rsample",

@@ -67,7 +67,7 @@ def discretized_logistic_log_prob(
     return log_prob
 
 
-def _constants(bins: float, low: float, high: float) -> tuple[float, ...]:
+def bin_constants(bins: float, low: float, high: float) -> tuple[float, ...]:
     """Half the width of a bin, where the first ends and the last begins; what float32 loses."""
     half = 0.5 * (high - low) / (bins - 1)
     rounded: float = struct.unpack("f", struct.pack("f", half))[0]
@@ -78,5 +78,5 @@ _discretized_logistic_log_prob = PointwiseOp(
     "discretized_logistic_log_prob",
     ("x", "loc", "raw_log_scale"),
     numbers=("bins", "low", "high"),
-    constants=_constants,
+    constants=bin_constants,
 )

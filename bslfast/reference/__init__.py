@@ -9,6 +9,9 @@ from bslfast.reference.bayes_linear import bayes_linear
 from bslfast.reference.bernoulli import bernoulli_log_prob
 from bslfast.reference.categorical import categorical_log_prob
 from bslfast.reference.discretized_logistic import discretized_logistic_log_prob
+from bslfast.reference.discretized_logistic_mixture import (
+    discretized_logistic_mixture_log_prob,
+)
 from bslfast.reference.elementwise import (
     leaky_relu_transform,
     sigmoid_transform,
@@ -31,6 +34,7 @@ from bslfast.reference.logistic import (
     logistic_rsample_log_prob,
 )
 from bslfast.reference.lognormal import lognormal_log_prob, lognormal_rsample
+from bslfast.reference.mixture_logistic import mixture_logistic_transform
 from bslfast.reference.normal import normal_kl, normal_rsample, normal_rsample_kl
 from bslfast.reference.normal_log_prob import normal_log_prob
 from bslfast.reference.normal_mc_kl import normal_rsample_mc_kl
@@ -47,6 +51,7 @@ __all__ = [
     "bernoulli_log_prob",
     "categorical_log_prob",
     "discretized_logistic_log_prob",
+    "discretized_logistic_mixture_log_prob",
     "gumbel_log_prob",
     "gumbel_rsample",
     "gumbel_rsample_log_prob",
@@ -65,6 +70,7 @@ __all__ = [
     "logistic_rsample_log_prob",
     "lognormal_log_prob",
     "lognormal_rsample",
+    "mixture_logistic_transform",
     "normal_kl",
     "normal_log_prob",
     "normal_rsample",

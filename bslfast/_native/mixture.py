@@ -1,0 +1,175 @@
+"""Kernels of mixtures: csrc/cpu/mixture_logistic.cpp, csrc/cpu/discretized_logistic_mixture.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bslfast._native import _cpu
+from bslfast._native._operands import (
+    REDUCTIONS,
+    address,
+    grad_operand,
+    operand,
+    reduced_shape,
+    row_operand,
+    unbroadcast,
+)
+
+MAX_COMPONENTS = _cpu.MAX_COMPONENTS
+#: As csrc/bindings/register_mixture.cpp numbers them.
+OPS = {"transform": 0, "inverse": 1, "discretized": 2}
+_NUMBERS = 5  # kMaxNumbers of csrc/core/pointwise.h
+
+
+def allocate_transform(
+    x: Tensor, logits: Tensor, loc: Tensor, log_scale: Tensor, inverse: bool, reduction: str
+) -> tuple[Tensor, Tensor]:
+    """Room for (y, log_det)."""
+    shape = _shape(x, logits, loc, log_scale)
+    return x.new_empty(shape), x.new_empty(reduced_shape(shape, reduction))
+
+
+def transform(
+    x: Tensor, logits: Tensor, loc: Tensor, log_scale: Tensor, inverse: bool, reduction: str
+) -> tuple[Tensor, Tensor]:
+    """(y, log_det)."""
+    y, log_det = allocate_transform(x, logits, loc, log_scale, inverse, reduction)
+    op = "inverse" if inverse else "transform"
+    _forward(op, (x, logits, loc, log_scale), y.shape, (), y, reduction, log_det)
+    return y, log_det
+
+
+def transform_backward(
+    grad_y: Tensor | None,
+    grad_log_det: Tensor | None,
+    x: Tensor,
+    logits: Tensor,
+    loc: Tensor,
+    log_scale: Tensor,
+    inverse: bool,
+    reduction: str,
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Gradients of x, logits, loc and log_scale; None where not needed."""
+    op = "inverse" if inverse else "transform"
+    return _backward(op, grad_y, grad_log_det, (x, logits, loc, log_scale), (), reduction, needs)
+
+
+def allocate_discretized(
+    x: Tensor, logits: Tensor, loc: Tensor, raw_log_scale: Tensor, reduction: str
+) -> Tensor:
+    """Room for the log probabilities."""
+    return x.new_empty(reduced_shape(_shape(x, logits, loc, raw_log_scale), reduction))
+
+
+def discretized(
+    x: Tensor,
+    logits: Tensor,
+    loc: Tensor,
+    raw_log_scale: Tensor,
+    constants: Sequence[float],
+    reduction: str,
+) -> Tensor:
+    """The log probabilities."""
+    tensors = (x, logits, loc, raw_log_scale)
+    log_prob = allocate_discretized(*tensors, reduction)
+    _forward("discretized", tensors, _shape(*tensors), constants, None, reduction, log_prob)
+    return log_prob
+
+
+def discretized_backward(
+    grad: Tensor | None,
+    x: Tensor,
+    logits: Tensor,
+    loc: Tensor,
+    raw_log_scale: Tensor,
+    constants: Sequence[float],
+    reduction: str,
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Gradients of x, logits, loc and raw_log_scale; None where not needed."""
+    tensors = (x, logits, loc, raw_log_scale)
+    return _backward("discretized", None, grad, tensors, constants, reduction, needs)
+
+
+def _forward(
+    op: str,
+    tensors: tuple[Tensor, Tensor, Tensor, Tensor],
+    shape: torch.Size,
+    constants: Sequence[float],
+    y: Tensor | None,
+    reduction: str,
+    log: Tensor,
+) -> None:
+    if 0 in shape:
+        log.zero_()
+        return
+    x, *parameters = tensors
+    logits, loc, log_scale = (row_operand(p, shape) for p in parameters)
+    _cpu.mixture_forward(
+        OPS[op],
+        x.dtype == torch.float64,
+        shape,
+        operand(x, shape),
+        logits,
+        loc,
+        log_scale,
+        parameters[0].shape[-1],
+        _padded(constants),
+        address(y),
+        REDUCTIONS[reduction],
+        log.data_ptr(),
+    )
+
+
+def _backward(
+    op: str,
+    grad_y: Tensor | None,
+    grad_log: Tensor | None,
+    tensors: tuple[Tensor, Tensor, Tensor, Tensor],
+    constants: Sequence[float],
+    reduction: str,
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    shape = _shape(*tensors)
+    x, *parameters = tensors
+    components = parameters[0].shape[-1]
+    grads = [
+        x.new_empty((*shape, *last)) if need else None
+        for last, need in zip(((), *((components,),) * 3), needs, strict=True)
+    ]
+    if 0 not in shape:
+        logits, loc, log_scale = (row_operand(p, shape) for p in parameters)
+        _cpu.mixture_backward(
+            OPS[op],
+            x.dtype == torch.float64,
+            shape,
+            operand(x, shape),
+            logits,
+            loc,
+            log_scale,
+            components,
+            _padded(constants),
+            grad_operand(grad_y, shape),
+            grad_operand(grad_log, shape, reduction),
+            address(grads[0]),
+            address(grads[1]),
+            address(grads[2]),
+            address(grads[3]),
+        )
+    return tuple(unbroadcast(grad, t) for grad, t in zip(grads, tensors, strict=True))
+
+
+def _padded(constants: Sequence[float]) -> Sequence[float]:
+    return (*constants, *(0.0,) * (_NUMBERS - len(constants)))
+
+
+def _shape(x: Tensor, *parameters: Tensor) -> torch.Size:
+    """That of the results before any sum."""
+    shapes = [p.shape[:-1] for p in parameters]
+    if all(shape == x.shape for shape in shapes):
+        return x.shape
+    return torch.Size(torch.broadcast_shapes(x.shape, *shapes))

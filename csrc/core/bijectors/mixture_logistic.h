@@ -1,0 +1,80 @@
+// One component of a mixture of logistic distributions, seen from a point.
+//
+// With z = (x - loc) exp(-log_scale) its distribution function is sigmoid(z), what is left above
+// is sigmoid(-z). Both, and their logarithms, come from exp(-|z|) and log(1 + exp(-|z|)), so that
+// neither tail is lost. Ho et al., "Flow++" (2019), section 3.2, have the map made of them.
+#pragma once
+
+#include "core/math.h"
+#include "core/platform.h"
+
+namespace bsl {
+namespace {
+namespace mixture_logistic {
+
+// exp(-log_scale / 2), finite, as z is 0 at loc. Its square may overflow where quotients do not.
+template <typename T>
+BSL_HD T root_of_rate(T log_scale) {
+  constexpr T most = T(1) / math::Real<T>::min_normal;
+  const T root = math::exp(T(-0.5) * log_scale);
+  return root > most ? most : root;
+}
+
+template <typename T>
+struct Component {
+  T z;
+  T e;     // exp(-|z|)
+  T tail;  // log(1 + e)
+};
+
+template <typename T>
+BSL_HD Component<T> component(T x, T loc, T root) {
+  const T z = (x - loc) * root * root;
+  const T e = math::exp_minus_abs(z);
+  // As in math::softplus: 1 + e is never rounded.
+  const bool large = e > T(0.5);
+  const T f = large ? T(0.5) * (e - T(1)) : e;
+  return {z, e, math::log_of_reduced(large ? T(1) : T(0), f, T(0))};
+}
+
+template <typename T>
+BSL_HD T log_cdf(T z, T tail) {
+  return (z < T(0) ? z : T(0)) - tail;
+}
+
+template <typename T>
+BSL_HD T log_survival(T z, T tail) {
+  return (z > T(0) ? -z : T(0)) - tail;
+}
+
+// The distribution function and what is above.
+template <typename T>
+struct Sides {
+  T below, above;
+};
+
+template <typename T>
+BSL_HD Sides<T> sides(T z, T e) {
+  const T large = T(1) / (T(1) + e);
+  const T small = e * large;
+  return {z < T(0) ? small : large, z < T(0) ? large : small};
+}
+
+// A component's share in the gradients: of y by z, and of log dy/dx by z and by the logit. `below`,
+// `above` and `density` are its weights in the mixture's F, 1 - F and f. Differences are taken of
+// weights, which cancel where the results vanish.
+template <typename T>
+struct Slopes {
+  T y_by_z, log_by_z, log_by_logit;
+};
+
+template <typename T>
+BSL_HD Slopes<T> slopes(const Sides<T>& own, const Sides<T>& mixture, T below, T above, T density) {
+  const T from_below = density - below, from_above = density - above;
+  return {below * own.above + above * own.below, own.above * from_below - own.below * from_above,
+          mixture.above * from_below + mixture.below * from_above};
+}
+
+}  // namespace mixture_logistic
+}  // namespace
+}  // namespace bsl

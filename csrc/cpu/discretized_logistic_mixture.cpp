@@ -1,0 +1,78 @@
+// log sum_k softmax(logits)_k P_k(x), P_k being the probability of the bin around x under the
+// discretised logistic distribution of component k.
+#include "core/distributions/discretized_logistic.h"
+#include "cpu/mixture_kernels.h"
+
+namespace bsl {
+namespace {
+
+template <typename T>
+class DiscretizedTile : public MixtureTile<T> {
+ public:
+  using MixtureTile<T>::MixtureTile;
+
+  void map(T*, T* log_prob) {
+    weigh_components();
+    for (int t = 0; t < kRows; ++t) {
+      log_prob[t] = (joint_max_[t] - prior_max_[t]) + (log_joint_[t] - log_prior_[t]);
+    }
+  }
+
+  void gradients(const T*, const T* grad, T* by_x) {
+    weigh_components();
+    for (int t = 0; t < kRows; ++t) by_x[t] = T(0);
+    for (int k = 0; k < n_; ++k) {
+      const int row = k * kRows;
+      for (int t = 0; t < kRows; ++t) {
+        const int i = row + t;
+        const T share = joint_[i] / joint_sum_[t];
+        const Gradients<T, 3> g = discretized_logistic::LogProb::backward(
+            numbers_, Result<T>{T(0), grad[t] * share}, x_[t], loc_[i], log_scale_[i]);
+        by_x[t] += g.of[0];
+        by_loc_[i] = g.of[1];
+        by_scale_[i] = g.of[2];
+        by_logit_[i] = grad[t] * (share - prior_[i] / prior_sum_[t]);
+      }
+    }
+  }
+
+ private:
+  using Base = MixtureTile<T>;
+  using Base::by_loc_;
+  using Base::by_logit_;
+  using Base::by_scale_;
+  using Base::loc_;
+  using Base::log_scale_;
+  using Base::logit_;
+  using Base::n_;
+  using Base::numbers_;
+  using Base::x_;
+
+  void weigh_components() {
+    for (int k = 0; k < n_; ++k) {
+      const int row = k * kRows;
+      for (int t = 0; t < kRows; ++t) {
+        const int i = row + t;
+        prior_[i] = logit_[i];
+        joint_[i] =
+            logit_[i] +
+            discretized_logistic::LogProb::forward(numbers_, x_[t], loc_[i], log_scale_[i]).log;
+      }
+    }
+    this->weigh(prior_, prior_max_, prior_sum_, log_prior_);
+    this->weigh(joint_, joint_max_, joint_sum_, log_joint_);
+  }
+
+  // exp(logit) and exp(logit) P_k(x), but for a factor of each row.
+  alignas(64) Rows<T> prior_, joint_;
+  alignas(64) T prior_max_[kRows], joint_max_[kRows];
+  alignas(64) T prior_sum_[kRows], joint_sum_[kRows], log_prior_[kRows], log_joint_[kRows];
+};
+
+}  // namespace
+
+namespace BSL_ISA {
+extern const MixtureKernels discretized_logistic_mixture_kernels =
+    mixture_kernels<DiscretizedTile>();
+}  // namespace BSL_ISA
+}  // namespace bsl

@@ -1,0 +1,82 @@
+"""What tests/ops cannot say of maps by mixtures of logistics: mpmath, tails, the inverse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mpmath
+import pytest
+import torch
+from torch import Tensor
+
+import bslfast.functional as BF
+import bslfast.reference as R
+
+
+def parameters(rows: int, components: int, spread: float = 2.0) -> list[Tensor]:
+    torch.manual_seed(0)
+    logits, loc, log_scale = torch.randn(3, rows, components, dtype=torch.float64)
+    return [logits, spread * loc, 0.5 * log_scale]
+
+
+def _by_mpmath(
+    x: float, logits: list[float], loc: list[float], log_scale: list[float]
+) -> list[float]:
+    """(y, log dy/dx) by the definition."""
+    with mpmath.workdps(400):
+        weights = [mpmath.exp(v) for v in logits]
+        cdf = density = mpmath.mpf(0)
+        for w, m, s in zip(weights, loc, log_scale, strict=True):
+            scale = mpmath.exp(s)
+            p = 1 / (1 + mpmath.exp(-(mpmath.mpf(x) - m) / scale))
+            cdf += w / sum(weights) * p
+            density += w / sum(weights) * p * (1 - p) / scale
+        odds = cdf / (1 - cdf)
+        return [float(mpmath.log(odds)), float(mpmath.log(density / (cdf * (1 - cdf))))]
+
+
+@pytest.mark.parametrize("family", [BF, R], ids=["kernel", "reference"])
+def test_is_as_defined_far_into_the_tails(family: Any) -> None:
+    x = torch.linspace(-200, 200, 41, dtype=torch.float64)
+    given = parameters(41, 5)
+    rows = zip(x.tolist(), *(p.tolist() for p in given), strict=True)
+    expected = torch.tensor([_by_mpmath(*row) for row in rows], dtype=torch.float64)
+    y, log_det = family.mixture_logistic_transform(x, *given, reduction="none")
+    actual = torch.stack([y, log_det], dim=-1)
+    torch.testing.assert_close(actual, expected, rtol=1e-14, atol=1e-12)
+
+
+def test_inverse_is_the_inverse() -> None:
+    """Also between components so narrow that the map hardly rises there."""
+    x = torch.linspace(-60, 60, 400, dtype=torch.float64)
+    given = parameters(400, 8)
+    y, log_det = BF.mixture_logistic_transform(x, *given, reduction="none")
+    back, back_log_det = BF.mixture_logistic_transform(y, *given, inverse=True, reduction="none")
+    torch.testing.assert_close(back, x, rtol=1e-12, atol=1e-10)
+    torch.testing.assert_close(back_log_det, -log_det, rtol=0, atol=1e-9)
+    given[2] -= 4
+    again, _ = BF.mixture_logistic_transform(
+        BF.mixture_logistic_transform(0.1 * x, *given, inverse=True, reduction="none")[0],
+        *given,
+        reduction="none",
+    )
+    torch.testing.assert_close(again, 0.1 * x, rtol=1e-11, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_infinite_x(dtype: torch.dtype) -> None:
+    x = torch.tensor([-torch.inf, torch.inf], dtype=dtype)
+    given = [p.to(dtype) for p in parameters(2, 3)]
+    for inverse in (False, True):
+        y, _ = BF.mixture_logistic_transform(x, *given, inverse=inverse, reduction="none")
+        assert y.tolist() == x.tolist()
+
+
+def test_parameters_are_read_in_place() -> None:
+    """Slices of one tensor: the result of contiguous ones, to the last bit."""
+    x, together = torch.randn(7, 5), torch.randn(7, 5, 12)
+    slices = together.split(4, dim=-1)
+    actual = BF.mixture_logistic_transform(x, *slices)
+    expected = BF.mixture_logistic_transform(x, *(s.contiguous() for s in slices))
+    for a, e in zip(actual, expected, strict=True):
+        assert torch.equal(a, e)

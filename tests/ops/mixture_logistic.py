@@ -1,0 +1,132 @@
+"""Record of the map by mixtures of logistics."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from ops.record import Call, Draw, Error, Extreme, OpRecord, Shape, Tolerance, Variant
+
+INF = math.inf
+
+
+def _variant(
+    reduction: str, *, components: int = 2, inverse: bool = False, layout: str = "full"
+) -> Variant:
+    def inputs(draw: Draw, shape: Shape) -> Call:
+        x = draw.normal((*shape[:-1], 1) if layout == "column" and shape else shape, std=2.0)
+        leading = shape[-1:] if layout == "row" else (2, *shape) if layout == "wide" else shape
+        rows = (*leading, components)
+        return Call(
+            {
+                "x": x,
+                "logits": draw.normal(rows),
+                "loc": draw.normal(rows),
+                "log_scale": draw.normal(rows, std=0.5),
+            },
+            {"inverse": inverse, "reduction": reduction},
+        )
+
+    return Variant(inputs, min_dims=1 if reduction == "row" else 0)
+
+
+def _extremes() -> list[Extreme]:
+    result = []
+    for inverse in (False, True):
+        name = "inverse" if inverse else "forward"
+        options = {"reduction": "none", "inverse": inverse}
+        x = [-1e30, -3e4, -200.0, -30.0, -1.0, 0.0, 1.0, 30.0, 200.0, 3e4, 1e30]
+        n = len(x)
+        # One component is affine: nothing is lost at any distance.
+        one = {"logits": [[7.0]] * n, "loc": [[0.0]] * n, "log_scale": [[0.0]] * n}
+        result.append(Extreme(f"{name}-one", {"x": x, **one}, options))
+        # Two of the same, far up in the logits.
+        same = {k: [[v[0][0]] * 2] * n for k, v in one.items()} | {"logits": [[1e30, 1e30]] * n}
+        result.append(Extreme(f"{name}-same", {"x": x, **same}, options))
+        # One that is left out; weights and scales of all sizes.
+        others = {
+            "x": [0.5, -2.0, 2.0, 50.0, -50.0],
+            "logits": [[0.0, -INF], [-1e30, 0.0], [90.0, 0.0], [0.0, -60.0], [0.0, 60.0]],
+            "loc": [[0.0, 1.0], [0.0, 0.5], [0.0, 1.0], [0.0, 0.5], [0.0, 0.5]],
+            "log_scale": [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]],
+        }
+        result.append(Extreme(f"{name}-weights", others, options))
+        wide = {
+            "x": [0.25, 0.25, -2.0],
+            "logits": [[0.0], [0.0], [0.0]],
+            "loc": [[0.25], [0.25], [0.0]],
+            "log_scale": [[-60.0], [60.0], [-4.0]],
+        }
+        if not inverse:
+            result.append(Extreme(f"{name}-scales", wide, options))
+    return result
+
+
+_ONES = torch.ones
+
+RECORDS = [
+    OpRecord(
+        "mixture_logistic_transform",
+        {
+            "row": _variant("row"),
+            "none-three": _variant("none", components=3),
+            "none-one_component": _variant("none", components=1),
+            "sum-row_parameters": _variant("sum", layout="row"),
+            "row-wide_parameters": _variant("row", layout="wide"),
+            "inverse-row": _variant("row", inverse=True),
+            "inverse-none-three": _variant("none", components=3, inverse=True),
+            "inverse-sum-column_x": _variant("sum", inverse=True, layout="column"),
+        },
+        tolerance={torch.float32: Tolerance(64, 512), torch.float64: Tolerance(64, 512)},
+        extremes=_extremes(),
+        errors=[
+            Error(
+                "loc_components",
+                {"loc": _ONES(2, 3, 5)},
+                ValueError,
+                r"^loc: expected a last dimension of 2, as logits has, got 5",
+            ),
+            Error(
+                "no_components",
+                {"logits": _ONES(2, 3, 0)},
+                ValueError,
+                r"^logits: expected 1 to 64 components in the last dimension, got 0",
+            ),
+            Error(
+                "too_many_components",
+                {"logits": _ONES(2, 3, 65)},
+                ValueError,
+                r"^logits: expected 1 to 64 components in the last dimension, got 65",
+            ),
+            Error(
+                "a_number",
+                {"log_scale": torch.tensor(1.0)},
+                ValueError,
+                r"^log_scale: expected shape \[\.\.\., components\], got \[\]",
+            ),
+            Error(
+                "shapes",
+                {"loc": _ONES(4, 3, 2)},
+                ValueError,
+                r"^loc: expected leading dimensions .*\[2, 3\], got \[4, 3\]",
+            ),
+            Error("inverse_text", {"inverse": "yes"}, TypeError, r"^inverse: .*got 'yes'"),
+            Error(
+                "unknown_reduction",
+                {"reduction": "mean"},
+                ValueError,
+                r"^reduction: expected one of 'none', 'row', 'sum', got 'mean'",
+            ),
+            Error(
+                "row_of_a_number",
+                {
+                    "x": torch.tensor(0.0),
+                    **dict.fromkeys(("logits", "loc", "log_scale"), torch.zeros(2)),
+                },
+                ValueError,
+                r"^reduction: 'row' sums over the last dimension",
+            ),
+        ],
+    )
+]
