@@ -7,7 +7,7 @@ RUNS ?= runs
 BENCH ?= --benchmark-max-time=0.3 --benchmark-min-rounds=7 --benchmark-warmup=on
 SOURCES := $(shell find csrc bslfast cmake -type f -not -name '*.pyc') CMakeLists.txt pyproject.toml
 
-.PHONY: quickstart test slow-test bench lint format develop wheel stubs clean
+.PHONY: quickstart test slow-test bench lint format develop wheel cuda-wheel gpu-check clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -59,6 +59,12 @@ format: $(VENV)/.tools
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu')
+
+# A wheel with CUDA kernels for every GPU since Turing. CUDA 13 has these architectures.
+CUDA_ARCHITECTURES := 75-real;80-real;86-real;89-real;90-real;100-real;120-real;120-virtual
+cuda-wheel: $(BIN)/python
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir wheelhouse . \
+	  -Ccmake.define.BSLFAST_CUDA=ON "-Ccmake.define.CMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)"
 
 # A wheel for every Linux of its glibc's age, checked by auditwheel.
 wheel: $(VENV)/.installed
