@@ -1,0 +1,135 @@
+"""The CUDA kernels on a GPU. Skipped without one: test_emulated.py tests what a thread does."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from ops import CASES
+from ops.record import (
+    SEED,
+    Case,
+    Draw,
+    assert_close,
+    assert_same,
+    assert_same_gradients,
+    expected_with_gradients,
+    run,
+    run_with_gradients,
+)
+
+import bslfast.functional as BF
+from bslfast._native import cuda
+
+pytestmark = pytest.mark.skipif(
+    not (torch.cuda.is_available() and cuda.is_built()), reason="needs a GPU and the CUDA module"
+)
+of_each_case = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@of_each_case
+def test_agrees_with_the_reference(case: Case, dtype: torch.dtype) -> None:
+    """Values and gradients against the float64 reference on the CPU; ops without kernels too."""
+    record = case.record
+    for shape in ((5, 67), (3, 2), (64, 257)):
+        call = case.call(dtype, shape)
+        names = record.differentiable(call)
+        expected, expected_grads = expected_with_gradients(record, call, names)
+        on_device = call.map(lambda t: t.cuda())
+        results, grads = run_with_gradients(record.function, on_device, names)
+        elements = torch.broadcast_shapes(*(t.shape for t in call.tensors.values())).numel()
+        bound = record.tolerance[dtype]
+        for actual, wanted in zip(results, expected, strict=True):
+            assert actual.is_cuda
+            assert_close(actual.cpu(), wanted, 2 * bound.value, elements=elements)
+        for name in names:
+            actual, wanted = grads[name], expected_grads[name]
+            if actual is not None and wanted is not None:
+                assert_close(actual.cpu(), wanted, 2 * bound.gradient, elements=elements)
+
+
+@pytest.mark.parametrize("low", [torch.bfloat16, torch.float16], ids=str)
+@of_each_case
+def test_sixteen_bits(case: Case, low: torch.dtype) -> None:
+    """What float32 gives for the same numbers, rounded once."""
+    call = case.call(low, (5, 67)).map(lambda t: t.cuda())
+    results = run(case.record.function, call)
+    exact = run(case.record.function, call.map(torch.Tensor.float))
+    for actual, wanted in zip(results, exact, strict=True):
+        torch.testing.assert_close(actual, wanted.to(low))
+
+
+@of_each_case
+def test_equal_from_run_to_run_and_on_any_stream(case: Case) -> None:
+    """To the last bit, also on a side stream that is held up."""
+    call = case.call(torch.float32, (64, 257)).map(lambda t: t.cuda())
+    names = case.record.differentiable(call)
+    expected = run_with_gradients(case.record.function, call, names)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(10_000_000)
+        late = call.map(lambda t: t + 0)  # after the delay
+        found = run_with_gradients(case.record.function, late, names)
+    torch.cuda.current_stream().wait_stream(stream)
+    assert_same(found[0], expected[0])
+    assert_same_gradients(found[1], expected[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_noise_is_that_of_the_cpu(dtype: torch.dtype) -> None:
+    """Uniforms to the bit, normals to a few units of the last place."""
+    for shape in ((1,), (1001,), (33, 7)):
+        on_cpu = BF.standard_uniform(shape, seed=SEED, dtype=dtype)
+        on_gpu = BF.standard_uniform(shape, seed=SEED, dtype=dtype, device="cuda")
+        assert_same([on_gpu.cpu()], [on_cpu])
+        on_cpu = BF.standard_normal(shape, seed=SEED, dtype=dtype)
+        on_gpu = BF.standard_normal(shape, seed=SEED, dtype=dtype, device="cuda")
+        assert_close(on_gpu.cpu(), on_cpu.double(), 8)
+
+
+def test_graphs_draw_fresh_noise() -> None:
+    """A captured step draws its seed by torch and reads it on the device."""
+    loc, raw_scale = torch.zeros(1000, device="cuda"), torch.zeros(1000, device="cuda")
+    BF.normal_rsample(loc, raw_scale)  # loads the module outside the capture
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        sample = BF.normal_rsample(loc, raw_scale)
+    graph.replay()
+    first = sample.clone()
+    graph.replay()
+    assert not torch.equal(first, sample)
+    assert abs(float(first.std()) - 0.693) < 0.1
+
+
+def test_more_elements_than_an_int_counts() -> None:
+    """The last rows of 2^31 + 4096 elements are those of a call on them alone."""
+    rows, columns = (1 << 20) + 2, 2048
+    if torch.cuda.mem_get_info()[0] < 6 * rows * columns * 2:
+        pytest.skip("needs more memory")
+    x = torch.zeros(rows, columns, dtype=torch.bfloat16, device="cuda")
+    x[-2:] = torch.linspace(-3, 3, 2 * columns, device="cuda").reshape(2, columns)
+    y, log_det = BF.tanh_transform(x)
+    last, last_log_det = BF.tanh_transform(x[-2:].clone())
+    assert_same([y[-2:], log_det[-2:]], [last, last_log_det])
+
+
+def test_compiled() -> None:
+    """Kernels are called from compiled functions, too, and give the same."""
+    draw = Draw(torch.float32)
+    loc, raw_scale = draw.normal((64, 32)).cuda(), draw.normal((64, 32)).cuda()
+
+    def function(loc: torch.Tensor, raw_scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return BF.normal_rsample_kl(loc, raw_scale, seed=1)
+
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    assert_same(compiled(loc, raw_scale), function(loc, raw_scale))
+    kernels = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
+    with kernels:
+        compiled(loc, raw_scale)
+    assert any("pointwise_forward_kernel" in e.key for e in kernels.key_averages())
+
+
+def test_other_devices_are_refused() -> None:
+    with pytest.raises(ValueError, match="raw_scale"):
+        BF.normal_rsample(torch.zeros(3, device="cuda"), torch.zeros(3))
