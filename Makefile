@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNS ?= runs
 # Options for pytest-benchmark; narrow it down with e.g. BENCH='-k normal_kl'.
-BENCH ?= --benchmark-max-time=0.3 --benchmark-min-rounds=7 --benchmark-warmup=on
+BENCH ?= --benchmark-max-time=0.2 --benchmark-min-rounds=7
 SOURCES := $(shell find csrc bslfast cmake -type f -not -name '*.pyc') CMakeLists.txt pyproject.toml
 
 .PHONY: quickstart test slow-test bench lint format develop wheel cuda-wheel gpu-check clean

@@ -68,8 +68,9 @@ RECORDS = [
             "row-column_x": _variant("row", layout="column"),
         },
         # A component's share is the exponential of its log probability, of which every unit
-        # counts an eps. One ulp of a loc moves gradients of narrow components by as much.
-        tolerance={torch.float32: Tolerance(32, 256), torch.float64: Tolerance(32, 256)},
+        # counts an eps. By mpmath, of the gradients of narrow components the float64 oracle is off
+        # by up to 95 eps where the kernel is by 30.
+        tolerance={torch.float32: Tolerance(32, 96), torch.float64: Tolerance(32, 256)},
         extremes=[
             _extreme("wide_and_narrow", [0.0, 0.5], [5.0, -5.0]),
             _extreme("narrow", [0.0, 0.5], [-7.0, -5.0]),
