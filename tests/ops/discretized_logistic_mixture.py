@@ -59,7 +59,7 @@ RECORDS = [
         "discretized_logistic_mixture_log_prob",
         {
             "row": _variant("row"),
-            "none-five": _variant("none", components=5),
+            "none-six": _variant("none", components=6),
             "none-one_component": _variant("none", components=1),
             "none-narrow_scales": _variant("none", mean=-4.5),
             "row-bytes": _variant("row", low=0.0, high=255.0, mean=2.0),
