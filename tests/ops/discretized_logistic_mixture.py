@@ -67,10 +67,10 @@ RECORDS = [
             "row-wide_parameters": _variant("row", layout="wide", bins=2),
             "row-column_x": _variant("row", layout="column"),
         },
-        # A component's share is the exponential of its log probability, of which every unit
-        # counts an eps. By mpmath, of the gradients of narrow components the float64 oracle is off
-        # by up to 95 eps where the kernel is by 30.
-        tolerance={torch.float32: Tolerance(32, 96), torch.float64: Tolerance(32, 256)},
+        # A component's share is the exponential of its log probability, here down to -200, of which
+        # every unit counts an eps. In float64 the oracle is off as well: by mpmath up to 95 eps for
+        # gradients of narrow components, where the kernel is by 30.
+        tolerance={torch.float32: Tolerance(32, 160), torch.float64: Tolerance(32, 256)},
         extremes=[
             _extreme("wide_and_narrow", [0.0, 0.5], [5.0, -5.0]),
             _extreme("narrow", [0.0, 0.5], [-7.0, -5.0]),
