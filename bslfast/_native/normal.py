@@ -236,22 +236,6 @@ def _priors(
     )
 
 
-def _is_one_pass(
-    loc: Tensor,
-    raw_scale: Tensor,
-    prior_loc: Any,
-    prior_scale: Any,
-    seed: Tensor | None,
-    sample_shape: Sequence[int],
-    reduction: str | None,
-) -> bool:
-    """Whether sample and divergence have the same elements."""
-    if seed is None or reduction is None or sample_shape:
-        return False
-    tensors = [t for t in (prior_loc, prior_scale) if isinstance(t, Tensor)]
-    return _shape(loc, raw_scale, *tensors) == _shape(loc, raw_scale)
-
-
 def _forward_on_cuda(
     loc: Tensor,
     raw_scale: Tensor,
@@ -265,9 +249,10 @@ def _forward_on_cuda(
 ) -> tuple[Tensor, Tensor]:
     variant = PARAMETRIZATIONS[parametrization]
     tensors = (loc, raw_scale, prior_loc, prior_scale)
-    if _is_one_pass(*tensors, seed, sample_shape, reduction):
+    # One pass, where sample and divergence have the same elements.
+    if seed is not None and reduction is not None and not sample_shape:
         results, _ = _kernels("normal_rsample_kl").forward(
-            tensors, variant, (), reduction or "none", seed, stream, ()
+            tensors, variant, (), reduction, seed, stream, ()
         )
         return results[0], results[1]
     sample = kl = loc.new_empty(0)
@@ -300,8 +285,7 @@ def _backward_on_cuda(
         grad_sample = None
     if reduction is None:
         grad_kl = None
-    both = grad_sample is not None and grad_kl is not None
-    if both and _is_one_pass(*tensors, seed, sample_shape, reduction):
+    if grad_sample is not None and grad_kl is not None and not sample_shape:
         return _kernels("normal_rsample_kl").backward(
             (grad_sample, grad_kl),
             *(tensors, variant, (), reduction or "none", seed, stream, ()),
