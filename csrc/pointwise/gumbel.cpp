@@ -1,21 +1,14 @@
 #include "core/distributions/gumbel.h"
 
-#include "pointwise_kernels.h"  // of cpu/ or of cuda/
+#include "pointwise/parametrizations.h"
 
 namespace bsl {
-namespace {
-
-template <template <Parametrization, typename> class Op>
-constexpr PointwiseKernels kKernels = pointwise_kernels<
-    Op<Parametrization::softplus, gumbel::Base>, Op<Parametrization::scale, gumbel::Base>,
-    Op<Parametrization::log_scale, gumbel::Base>, Op<Parametrization::log_var, gumbel::Base>>();
-
-}  // namespace
-
 namespace BSL_ISA {
-extern const PointwiseKernels gumbel_rsample_kernels = kKernels<location_scale::Rsample>;
+extern const PointwiseKernels gumbel_rsample_kernels =
+    kParametrizations<location_scale::Rsample, gumbel::Base>;
 extern const PointwiseKernels gumbel_rsample_log_prob_kernels =
-    kKernels<location_scale::RsampleLogProb>;
-extern const PointwiseKernels gumbel_log_prob_kernels = kKernels<location_scale::LogProb>;
+    kParametrizations<location_scale::RsampleLogProb, gumbel::Base>;
+extern const PointwiseKernels gumbel_log_prob_kernels =
+    kParametrizations<location_scale::LogProb, gumbel::Base>;
 }  // namespace BSL_ISA
 }  // namespace bsl
