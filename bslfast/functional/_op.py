@@ -15,11 +15,13 @@ Devices without kernels run the reference.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._library.autograd import Info, make_autograd_impl
 from torch.autograd import forward_ad
 
 from bslfast._native import cuda, serial_after_fork
@@ -138,7 +140,7 @@ class Op:
     # --- the operator in torch.ops.bslfast --------------------------------------------------------
 
     def _define(self) -> None:
-        name, backward_name = self.name, f"{self.name}_backward"
+        backward_name = f"{self.name}_backward"
         arguments = self.schema[self.schema.index("(") + 1 : self.schema.rindex("->")].strip()[:-1]
         grads = ", ".join(f"Tensor? grad_{i}" for i in range(self.n_results))
         results = ", ".join("Tensor" for _ in self.differentiable)
@@ -151,18 +153,28 @@ class Op:
             self._fake_backward,
             self.n_results + self.n_tensors,
         )
-        torch.library.register_autograd(
-            f"bslfast::{name}",
-            self._operator_backward,
-            setup_context=self._setup_context,
-            lib=_LIBRARY,
+        self._differentiate(self.operator, self._operator_backward, self._setup_context)
+        self._differentiate(
+            self.backward_operator, self._operator_double_backward, self._setup_double_context
         )
-        torch.library.register_autograd(
-            f"bslfast::{backward_name}",
-            self._operator_double_backward,
-            setup_context=self._setup_double_context,
-            lib=_LIBRARY,
-        )
+
+    def _differentiate(
+        self, operator: Any, backward: Callable[..., Any], setup_context: Callable[..., Any]
+    ) -> None:
+        """Give an operator its autograd formula, as ``torch.library.register_autograd`` does.
+
+        The formula's classes are made at the first call: for all ops together they would be half
+        of the time that ``import bslfast`` takes.
+        """
+
+        @functools.cache
+        def kernel() -> Callable[..., Any]:
+            return make_autograd_impl(operator, Info(backward, setup_context))
+
+        def autograd(keyset: Any, *args: Any) -> Any:
+            return kernel()(keyset, *args)
+
+        _LIBRARY.impl(operator._opname, autograd, "Autograd", with_keyset=True)
 
     def _register(
         self, schema: str, kernel: Callable[..., Any], fake: Callable[..., Any], n_tensors: int
