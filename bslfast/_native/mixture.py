@@ -101,24 +101,18 @@ def _forward(
     reduction: str,
 ) -> Tensor:
     """The logarithms, reduced; ``y`` takes the values."""
-    x, *parameters = tensors
+    x = tensors[0]
     shape = _shape(*tensors)
     if 0 in shape:
         return x.new_zeros(reduced_shape(shape, reduction))
-    rows: Any = [row_operand(p, shape) for p in parameters]
-    components = parameters[0].shape[-1]
-    call: Any = (OPS[op], x.dtype == torch.float64, shape, operand(x, shape))
+    call = _call(op, tensors, shape, constants)
     if cuda.holds(x):
         each = x.new_empty(shape)
         with cuda.launching(x) as handle:
-            cuda.module().mixture_forward(
-                *(*call, rows, components, _padded(constants)),
-                *(address(y), each.data_ptr(), handle),
-            )
+            cuda.module().mixture_forward(*call, address(y), each.data_ptr(), handle)
         return sums(each, reduction)
     log = x.new_empty(reduced_shape(shape, reduction))
-    call = (*call, *rows, components, _padded(constants))
-    _cpu.mixture_forward(*call, address(y), REDUCTIONS[reduction], log.data_ptr())
+    _cpu.mixture_forward(*(*call, address(y), REDUCTIONS[reduction], log.data_ptr()))
     return log
 
 
@@ -139,24 +133,37 @@ def _backward(
         for last, need in zip(((), *((components,),) * 3), needs, strict=True)
     ]
     if 0 not in shape:
-        rows = [row_operand(p, shape) for p in parameters]
-        call: Any = (OPS[op], x.dtype == torch.float64, shape, operand(x, shape))
-        given: Any = grad_operand(grad_y, shape), grad_operand(grad_log, shape, reduction)
-        found: Any = [address(g) for g in grads]
+        call = (
+            *_call(op, tensors, shape, constants),
+            grad_operand(grad_y, shape),
+            grad_operand(grad_log, shape, reduction),
+            *map(address, grads),
+        )
         if cuda.holds(x):
             with cuda.launching(x) as handle:
-                cuda.module().mixture_backward(
-                    *(*call, rows, components, _padded(constants), *given),
-                    *(found[0], found[1:], handle),
-                )
+                cuda.module().mixture_backward(*call, handle)
         else:
-            call = (*call, *rows, components, _padded(constants), *given, *found)
             _cpu.mixture_backward(*call)
     return tuple(unbroadcast(grad, t) for grad, t in zip(grads, tensors, strict=True))
 
 
-def _padded(constants: Sequence[float]) -> Sequence[float]:
-    return (*constants, *(0.0,) * (_NUMBERS - len(constants)))
+def _call(
+    op: str,
+    tensors: tuple[Tensor, Tensor, Tensor, Tensor],
+    shape: torch.Size,
+    constants: Sequence[float],
+) -> Any:
+    """What all kernels begin with."""
+    x, *parameters = tensors
+    return (
+        OPS[op],
+        x.dtype == torch.float64,
+        shape,
+        operand(x, shape),
+        *(row_operand(p, shape) for p in parameters),
+        parameters[0].shape[-1],
+        (*constants, *(0.0,) * (_NUMBERS - len(constants))),
+    )
 
 
 def _shape(x: Tensor, *parameters: Tensor) -> torch.Size:

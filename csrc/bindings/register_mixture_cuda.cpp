@@ -26,25 +26,24 @@ constexpr Entry kOps[] = {
     {"discretized_logistic_mixture_log_prob", &discretized_logistic_mixture_kernels}};
 
 void describe(MixtureCall& a, const std::vector<int64_t>& sizes, PyOperand& x,
-              std::vector<PyOperand>& rows, int components, const Constants& numbers,
+              std::array<PyOperand*, 3> rows, int components, const Constants& numbers,
               std::vector<PyOperand*> others) {
-  if (components < 1 || components > kMaxComponents || rows.size() != 3) {
-    throw std::invalid_argument("number of components or operands");
+  if (components < 1 || components > kMaxComponents) {
+    throw std::invalid_argument("number of components");
   }
-  others.push_back(&x);
-  for (PyOperand& o : rows) others.push_back(&o);
+  others.insert(others.end(), {&x, rows[0], rows[1], rows[2]});
   a.shape = make_shape(sizes, others);
   a.x = x.operand;
-  for (int i = 0; i < 3; ++i) a.rows[i] = rows[i].operand;
+  for (size_t i = 0; i < 3; ++i) a.rows[i] = rows[i]->operand;
   a.components = components;
   for (int i = 0; i < kMaxNumbers; ++i) a.numbers[i] = numbers[i];
 }
 
 void mixture_forward(int op, bool is_double, const std::vector<int64_t>& sizes, PyOperand x,
-                     std::vector<PyOperand> rows, int components, const Constants& numbers,
-                     uintptr_t y, uintptr_t log, uintptr_t cuda_stream) {
+                     PyOperand logits, PyOperand loc, PyOperand log_scale, int components,
+                     const Constants& numbers, uintptr_t y, uintptr_t log, uintptr_t cuda_stream) {
   MixtureForward a{};
-  describe(a, sizes, x, rows, components, numbers, {});
+  describe(a, sizes, x, {&logits, &loc, &log_scale}, components, numbers, {});
   a.y = pointer(y);
   a.log = pointer(log);
   const MixtureKernels& found = *kOps[op].kernels;
@@ -54,15 +53,18 @@ void mixture_forward(int op, bool is_double, const std::vector<int64_t>& sizes, 
 }
 
 void mixture_backward(int op, bool is_double, const std::vector<int64_t>& sizes, PyOperand x,
-                      std::vector<PyOperand> rows, int components, const Constants& numbers,
-                      PyOperand grad_y, PyOperand grad_log, uintptr_t grad_x,
-                      const std::array<uintptr_t, 3>& grads, uintptr_t cuda_stream) {
+                      PyOperand logits, PyOperand loc, PyOperand log_scale, int components,
+                      const Constants& numbers, PyOperand grad_y, PyOperand grad_log,
+                      uintptr_t grad_x, uintptr_t grad_logits, uintptr_t grad_loc,
+                      uintptr_t grad_log_scale, uintptr_t cuda_stream) {
   MixtureBackward a{};
-  describe(a, sizes, x, rows, components, numbers, {&grad_y, &grad_log});
+  describe(a, sizes, x, {&logits, &loc, &log_scale}, components, numbers, {&grad_y, &grad_log});
   a.grad_y = grad_y.operand;
   a.grad_log = grad_log.operand;
   a.grad_x = pointer(grad_x);
-  for (int i = 0; i < 3; ++i) a.grad_rows[i] = pointer(grads[i]);
+  a.grad_rows[0] = pointer(grad_logits);
+  a.grad_rows[1] = pointer(grad_loc);
+  a.grad_rows[2] = pointer(grad_log_scale);
   const MixtureKernels& found = *kOps[op].kernels;
   py::gil_scoped_release release;
   (is_double ? found.backward_double : found.backward_float)(a, stream_of(cuda_stream));
