@@ -103,24 +103,27 @@ __device__ __forceinline__ T element(const Operand& operand, const Shape& shape,
 
 // What the elements outside the part are does not matter.
 template <typename T, typename Stored>
-__device__ __forceinline__ Group<T> read(const Operand& operand, const Shape& shape, Part part) {
+__device__ __forceinline__ Group<T> read(const Stored* data, Part part) {
   Group<T> group;
-  const Stored* data = static_cast<const Stored*>(operand.data);
-  if (operand.kind == Operand::Kind::contiguous) {
-    data += part.start;
-    if (part.is_whole<T>(data, sizeof(Packed<T, Stored>))) {
-      const auto packed = *reinterpret_cast<const Packed<T, Stored>*>(data);
-      for (int j = 0; j < kGroup<T>; ++j) group.at[j] = loaded(packed.at[j]);
-    } else {
-      for (int j = 0; j < kGroup<T>; ++j) {
-        group.at[j] = j >= part.from && j < part.to ? loaded(data[j]) : T(0);
-      }
-    }
-  } else if (operand.kind == Operand::Kind::strided) {
-    group = gather<T>(data, operand.strides, shape, part);
+  data += part.start;
+  if (part.is_whole<T>(data, sizeof(Packed<T, Stored>))) {
+    const auto packed = *reinterpret_cast<const Packed<T, Stored>*>(data);
+    for (int j = 0; j < kGroup<T>; ++j) group.at[j] = loaded(packed.at[j]);
   } else {
-    for (int j = 0; j < kGroup<T>; ++j) group.at[j] = static_cast<T>(operand.value);
+    for (int j = 0; j < kGroup<T>; ++j) {
+      group.at[j] = j >= part.from && j < part.to ? loaded(data[j]) : T(0);
+    }
   }
+  return group;
+}
+
+template <typename T, typename Stored>
+__device__ __forceinline__ Group<T> read(const Operand& operand, const Shape& shape, Part part) {
+  const Stored* data = static_cast<const Stored*>(operand.data);
+  if (operand.kind == Operand::Kind::contiguous) return read<T, Stored>(data, part);
+  if (operand.kind == Operand::Kind::strided) return gather<T>(data, operand.strides, shape, part);
+  Group<T> group;
+  for (int j = 0; j < kGroup<T>; ++j) group.at[j] = static_cast<T>(operand.value);
   return group;
 }
 

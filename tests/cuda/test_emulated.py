@@ -39,6 +39,7 @@ from ops.record import (
     weights,
 )
 
+import bslfast.functional as BF
 from bslfast._native import cuda, normal
 
 SOURCES = Path(__file__).parents[2] / "csrc"
@@ -54,11 +55,14 @@ NAMES = [name for names in FAMILIES.values() for name in names]
 
 #: Row ops, which are emulated all.
 ROWS = (
+    "categorical_log_prob",
     "discretized_logistic_mixture_log_prob",
+    "gumbel_softmax_rsample",
+    "iwae_bound",
     "mixture_logistic_transform",
 )
 #: Bindings of theirs.
-REGISTERED = ("mixture", "pointwise")
+REGISTERED = ("mixture", "pointwise", "softmax")
 
 
 def without_launches(source: str) -> str:
@@ -238,6 +242,68 @@ def test_many_components(components: int, dtype: torch.dtype, emulated: ModuleTy
             assert_close(actual, wanted, bound.value, elements=140)
         for key in names:
             assert_close(grads[key], expected_grads[key], bound.gradient, elements=140, label=key)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_rows_of_a_whole_block(dtype: torch.dtype, emulated: ModuleType) -> None:
+    """Longer ones than a warp adds up, and what options change."""
+    draw = Draw(dtype)
+    logits, index = draw.normal((3, 2500), std=2.0), torch.tensor([0, 2499, 7])
+    calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+        ("categorical_log_prob", (index,), {"reduction": "sum"}),
+        ("categorical_log_prob", (index.reshape(3, 1),), {}),
+        ("gumbel_softmax_rsample", (0.7,), {"seed": SEED}),
+        ("gumbel_softmax_rsample", (0.7,), {"seed": SEED, "hard": True, "sample_shape": (2,)}),
+        ("iwae_bound", (), {"estimator": "dreg"}),
+        ("iwae_bound", (), {"dim": 0, "estimator": "dreg"}),
+    ]
+    for name, others, options in calls:
+        function, call = getattr(BF, name), Call({"logits": logits})
+
+        def by_logits(logits: torch.Tensor) -> torch.Tensor:
+            return function(logits, *others, **options)  # noqa: B023
+
+        with as_on_a_device(emulated):
+            results, grads = run_with_gradients(by_logits, call, ["logits"])
+        expected, expected_grads = run_with_gradients(by_logits, call, ["logits"])
+        if options.get("hard"):
+            assert_same(results, expected)
+        assert_close(results[0], expected[0].double(), 16, label=name)
+        assert_close(grads["logits"], expected_grads["logits"].double(), 16, label=name)
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2])
+def test_samples_on_any_dimension(dim: int, emulated: ModuleType) -> None:
+    """More than a block's columns, and more samples than parts of a column."""
+    weights = Draw(torch.float64).normal((11, 13, 37))
+    call = Call({"weights": weights})
+    for estimator in ("iwae", "dreg"):
+
+        def bound(weights: torch.Tensor) -> torch.Tensor:
+            return BF.iwae_bound(weights, dim=dim, estimator=estimator)  # noqa: B023
+
+        with as_on_a_device(emulated):
+            results, grads = run_with_gradients(bound, Call({"weights": weights}), ["weights"])
+        expected, expected_grads = run_with_gradients(
+            bound, Call({"weights": weights}), ["weights"]
+        )
+        assert_close(results[0], expected[0], 4)
+        assert_close(grads["weights"], expected_grads["weights"], 4)
+
+
+def test_what_is_no_class_is_nan(emulated: ModuleType) -> None:
+    """As an index on a device cannot be looked at."""
+    logits = Draw(torch.float64).normal((3, 5)).requires_grad_()
+    index = torch.tensor([-1, 2, 5])
+    with as_on_a_device(emulated):
+        log_prob = BF.categorical_log_prob(logits, index)
+        total = BF.categorical_log_prob(logits, index, reduction="sum")
+        (grad,) = torch.autograd.grad(log_prob.sum(), logits)
+        none = BF.categorical_log_prob(logits[:, :0], index)
+    assert log_prob.isnan().tolist() == [True, False, True]
+    assert total.isnan()
+    assert grad.isnan().all(-1).tolist() == [True, False, True]
+    assert none.isnan().all()
 
 
 @pytest.mark.parametrize("low", [torch.bfloat16, torch.float16], ids=str)
