@@ -45,6 +45,7 @@ void noise_normal(uintptr_t out, int64_t n, bool is_double, uintptr_t seed_tenso
 
 void register_mixture(py::module_& m);
 void register_pointwise(py::module_& m);
+void register_rank_one(py::module_& m);
 void register_softmax(py::module_& m);
 
 }  // namespace bsl::cuda
@@ -61,5 +62,6 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
         py::arg("cuda_stream"));
   register_mixture(m);
   register_pointwise(m);
+  register_rank_one(m);
   register_softmax(m);
 }

@@ -83,13 +83,16 @@ __device__ __noinline__ Group<T> gather(const Stored* data, const int64_t* strid
   return group;
 }
 
-// Not inlined, as what calls it: many operands are contiguous, and every kernel would hold this
-// once for each.
-__device__ __noinline__ inline int64_t offset_at(int64_t index, const int64_t* strides,
-                                                 const Shape& shape) {
+// For single elements.
+__device__ __noinline__ inline int64_t far_offset(int64_t index, const int64_t* strides,
+                                                  const Shape& shape) {
   return shape.numel <= int64_t{0xffffffff}
              ? offset_of(static_cast<uint32_t>(index), strides, shape)
              : offset_of(static_cast<uint64_t>(index), strides, shape);
+}
+__device__ __forceinline__ int64_t offset_at(int64_t index, const int64_t* strides,
+                                             const Shape& shape) {
+  return shape.ndim == 1 ? index * strides[0] : far_offset(index, strides, shape);
 }
 
 // One element.
@@ -125,6 +128,12 @@ __device__ __forceinline__ Group<T> read(const Operand& operand, const Shape& sh
   Group<T> group;
   for (int j = 0; j < kGroup<T>; ++j) group.at[j] = static_cast<T>(operand.value);
   return group;
+}
+
+// Null: not wanted.
+template <typename T>
+__device__ __forceinline__ void write_element(void* out, int64_t index, T value) {
+  if (out != nullptr) static_cast<T*>(out)[index] = value;
 }
 
 template <typename T, typename Stored>

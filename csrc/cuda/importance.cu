@@ -43,23 +43,8 @@ __global__ void __launch_bounds__(kThreads)
   });
 }
 
-// Samples in front: columns. The lanes of a warp are neighbours among them, and the warps of a
-// block share their samples.
-constexpr int kColumns = 32, kParts = kThreads / kColumns;
-
-// Over a column's parts, in order. Every thread of the block calls this.
-template <typename V, typename F>
-__device__ V combined_parts(V value, const F& f) {
-  __shared__ V of_all[kThreads];
-  __syncthreads();
-  of_all[threadIdx.x] = value;
-  __syncthreads();
-  value = of_all[threadIdx.x % kColumns];
-  for (int i = 1; i < kParts; ++i) value = f(value, of_all[i * kColumns + threadIdx.x % kColumns]);
-  return value;
-}
-
-// A thread's part of a column of [outer, samples, inner], and what the column comes to.
+// Samples in front: columns. A thread's part of a column of [outer, samples, inner], and what the
+// column comes to.
 template <typename T>
 struct Column {
   // Call for every column of a tile; threads beyond the last one work on that one again.

@@ -105,11 +105,5 @@ class BlockRows {
   const int count_;
 };
 
-// A thread's x, and where rows and results lie.
-template <typename T>
-__device__ __forceinline__ void write_element(void* out, int64_t index, T value) {
-  if (out != nullptr) static_cast<T*>(out)[index] = value;
-}
-
 }  // namespace
 }  // namespace bsl

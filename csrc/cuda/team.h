@@ -55,6 +55,22 @@ inline int team_size(int64_t columns) {
 
 inline unsigned team_blocks(int64_t rows, int team) { return blocks(rows * team); }
 
+// Sums of columns: the lanes of a warp are neighbours among columns, and the warps of a block share
+// what is added up.
+constexpr int kColumns = 32, kParts = kThreads / kColumns;
+
+// Over a column's parts, in order. Every thread of the block calls this. f is commutative.
+template <typename V, typename F>
+__device__ V combined_parts(V value, const F& f) {
+  __shared__ V of_all[kThreads];
+  __syncthreads();
+  of_all[threadIdx.x] = value;
+  __syncthreads();
+  value = of_all[threadIdx.x % kColumns];
+  for (int i = 1; i < kParts; ++i) value = f(value, of_all[i * kColumns + threadIdx.x % kColumns]);
+  return value;
+}
+
 // f(row) for the rows of this thread's team.
 template <typename F>
 __device__ __forceinline__ void for_each_row(int64_t rows, const Team& team, const F& f) {

@@ -60,9 +60,11 @@ ROWS = (
     "gumbel_softmax_rsample",
     "iwae_bound",
     "mixture_logistic_transform",
+    "planar",
+    "radial",
 )
 #: Bindings of theirs.
-REGISTERED = ("mixture", "pointwise", "softmax")
+REGISTERED = ("mixture", "pointwise", "rank_one", "softmax")
 
 
 def without_launches(source: str) -> str:
@@ -283,12 +285,30 @@ def test_samples_on_any_dimension(dim: int, emulated: ModuleType) -> None:
             return BF.iwae_bound(weights, dim=dim, estimator=estimator)  # noqa: B023
 
         with as_on_a_device(emulated):
-            results, grads = run_with_gradients(bound, Call({"weights": weights}), ["weights"])
-        expected, expected_grads = run_with_gradients(
-            bound, Call({"weights": weights}), ["weights"]
-        )
+            results, grads = run_with_gradients(bound, call, ["weights"])
+        expected, expected_grads = run_with_gradients(bound, call, ["weights"])
         assert_close(results[0], expected[0], 4)
         assert_close(grads["weights"], expected_grads["weights"], 4)
+
+
+@pytest.mark.parametrize("shape", [(600, 40), (2, 2500), (3, 0)], ids=str)
+def test_one_map_for_all_rows(shape: tuple[int, int], emulated: ModuleType) -> None:
+    """Sums over chunks of rows; rows of a whole block."""
+    draw = Draw(torch.float64)
+    u, w, b = draw.normal(shape[1:]), draw.normal(shape[1:], std=0.1), draw.normal(())
+    for name, tensors in (
+        ("planar", {"u": u, "w": w, "b": b}),
+        ("radial", {"z0": u, "raw_alpha": draw.normal(()), "raw_beta": b}),
+    ):
+        call = Call({"z": draw.normal(shape), **tensors})
+        function = getattr(BF, name)
+        with as_on_a_device(emulated):
+            results, grads = run_with_gradients(function, call, list(call.tensors))
+        expected, expected_grads = run_with_gradients(function, call, list(call.tensors))
+        for actual, wanted in zip(results, expected, strict=True):
+            assert_close(actual, wanted, 64, elements=max(shape), label=name)
+        for key, wanted_grad in expected_grads.items():
+            assert_close(grads[key], wanted_grad, 128, elements=max(shape), label=key)
 
 
 def test_what_is_no_class_is_nan(emulated: ModuleType) -> None:
