@@ -34,6 +34,7 @@ class Case:
         ours: the function under test.
         peers: other implementations by name; "torch.compile" is added from "torch eager".
         check: asserts that a peer's results agree with ours; both get the inputs.
+        modes: those to be timed.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Case:
     ours: Function
     peers: dict[str, Function]
     check: Callable[[Function, Function, Sequence[Tensor]], None]
+    modes: Sequence[str] = MODES
 
     def implementations(self) -> dict[str, Function]:
         return {"bslfast": self.ours, **self.peers, "torch.compile": self.peers["torch eager"]}
@@ -53,7 +55,7 @@ def parametrize(cases: Sequence[Case]) -> Any:
     def combinations() -> Iterator[Any]:
         for case in cases:
             for size, threads, mode, implementation in itertools.product(
-                case.sizes, THREADS, MODES, case.implementations()
+                case.sizes, THREADS, case.modes, case.implementations()
             ):
                 yield pytest.param(
                     case,

@@ -44,6 +44,22 @@ def distribution_rsample_log_prob(
     return function
 
 
+def distribution_rsample(
+    family: Callable[[Tensor, Tensor], Any],
+) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda loc, raw_scale: family(loc, F.softplus(raw_scale)).rsample()
+
+
+def distribution_log_prob(
+    family: Callable[[Tensor, Tensor], Any],
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    return lambda x, loc, raw_scale: family(loc, F.softplus(raw_scale)).log_prob(x).sum(-1)
+
+
+def eager_logistic_rsample(loc: Tensor, raw_scale: Tensor) -> Tensor:
+    return loc + F.softplus(raw_scale) * torch.rand_like(loc).clamp(1e-7, 1 - 1e-7).logit()
+
+
 def eager_logistic(loc: Tensor, raw_scale: Tensor) -> tuple[Tensor, Tensor]:
     scale = F.softplus(raw_scale)
     z = torch.rand_like(loc).clamp(1e-7, 1 - 1e-7).logit()
@@ -69,6 +85,14 @@ def one_scale(shape: tuple[int, int]) -> Sequence[Tensor]:
 def eager_half_cauchy_kl(raw_scale: Tensor) -> Tensor:
     scale = F.softplus(raw_scale)
     return torch.log((scale + 1) ** 2 / (4 * scale)).sum()
+
+
+def positive_and_scale(shape: tuple[int, int]) -> Sequence[Tensor]:
+    return torch.randn(shape).exp(), *one_scale(shape)
+
+
+def eager_half_cauchy_log_prob(x: Tensor, raw_scale: Tensor) -> Tensor:
+    return HalfCauchy(F.softplus(raw_scale)).log_prob(x).sum(-1)
 
 
 def eager_half_cauchy_rsample(raw_scale: Tensor) -> Tensor:
@@ -141,104 +165,49 @@ def check_samples(ours: Function, peer: Function, tensors: Sequence[Tensor]) -> 
         assert distance < 10 * spread / a.numel() ** 0.5
 
 
+def _case(
+    ours: Function, inputs: Callable[[Any], Sequence[Tensor]], eager: Function, name: str = ""
+) -> Case:
+    name = name or ours.__name__
+    checked = check_samples if "sample" in name else check
+    return Case(name, SIZES, inputs, ours, {"torch eager": eager}, checked)
+
+
+def _noise(ours: Callable[..., Tensor], eager: Callable[..., Tensor]) -> Case:
+    """Noise by itself, as much as the input has elements."""
+    return Case(
+        ours.__name__,
+        {"64": 64, "65k": 1 << 16, "4M": 1 << 22},
+        lambda size: [torch.empty(size)],
+        lambda like: ours(like.shape),
+        {"torch eager": eager},
+        check_samples,
+        ("forward",),
+    )
+
+
 CASES = [
-    Case(
-        "laplace_rsample_log_prob",
-        SIZES,
-        parameters,
-        BF.laplace_rsample_log_prob,
-        {"torch eager": distribution_rsample_log_prob(Laplace)},
-        check_samples,
-    ),
-    Case(
-        "logistic_rsample_log_prob",
-        SIZES,
-        parameters,
-        BF.logistic_rsample_log_prob,
-        {"torch eager": eager_logistic},
-        check_samples,
-    ),
-    Case(
-        "logistic_log_prob",
-        SIZES,
-        values_and_parameters,
-        BF.logistic_log_prob,
-        {"torch eager": eager_logistic_log_prob},
-        check,
-    ),
-    Case(
-        "gumbel_rsample_log_prob",
-        SIZES,
-        parameters,
-        BF.gumbel_rsample_log_prob,
-        {"torch eager": distribution_rsample_log_prob(Gumbel)},
-        check_samples,
-    ),
-    Case("laplace_kl", SIZES, parameters, BF.laplace_kl, {"torch eager": eager_laplace_kl}, check),
-    Case(
-        "half_cauchy_kl",
-        SIZES,
-        one_scale,
-        BF.half_cauchy_kl,
-        {"torch eager": eager_half_cauchy_kl},
-        check,
-    ),
-    Case(
-        "half_cauchy_rsample",
-        SIZES,
-        one_scale,
-        BF.half_cauchy_rsample,
-        {"torch eager": eager_half_cauchy_rsample},
-        check_samples,
-    ),
-    Case(
-        "lognormal_rsample",
-        SIZES,
-        parameters,
-        BF.lognormal_rsample,
-        {"torch eager": eager_lognormal_rsample},
-        check_samples,
-    ),
-    Case(
-        "lognormal_log_prob",
-        SIZES,
-        positive_and_parameters,
-        BF.lognormal_log_prob,
-        {"torch eager": eager_lognormal_log_prob},
-        check,
-    ),
-    Case(
-        "student_t_rsample",
-        SIZES,
-        student_t_parameters,
-        BF.student_t_rsample,
-        {"torch eager": eager_student_t_rsample},
-        check_samples,
-    ),
-    Case(
-        "student_t_log_prob",
-        SIZES,
-        student_t_values,
-        BF.student_t_log_prob,
-        {"torch eager": eager_student_t_log_prob},
-        check,
-    ),
-    Case(
-        "relaxed_bernoulli_rsample",
-        SIZES,
-        one_scale,
-        relaxed_bernoulli,
-        {"torch eager": eager_relaxed_bernoulli},
-        check_samples,
-    ),
-    Case(
-        "normal_rsample_mc_kl",
-        SIZES,
-        parameters,
-        mc_kl,
-        {"torch eager": eager_mc_kl},
-        check_samples,
-    ),
+    _noise(BF.standard_normal, torch.randn_like),
+    _noise(BF.standard_uniform, torch.rand_like),
+    _case(BF.laplace_rsample_log_prob, parameters, distribution_rsample_log_prob(Laplace)),
+    _case(BF.laplace_rsample, parameters, distribution_rsample(Laplace)),
+    _case(BF.laplace_log_prob, values_and_parameters, distribution_log_prob(Laplace)),
+    _case(BF.logistic_rsample_log_prob, parameters, eager_logistic),
+    _case(BF.logistic_rsample, parameters, eager_logistic_rsample),
+    _case(BF.logistic_log_prob, values_and_parameters, eager_logistic_log_prob),
+    _case(BF.gumbel_rsample_log_prob, parameters, distribution_rsample_log_prob(Gumbel)),
+    _case(BF.gumbel_rsample, parameters, distribution_rsample(Gumbel)),
+    _case(BF.gumbel_log_prob, values_and_parameters, distribution_log_prob(Gumbel)),
+    _case(BF.laplace_kl, parameters, eager_laplace_kl),
+    _case(BF.half_cauchy_kl, one_scale, eager_half_cauchy_kl),
+    _case(BF.half_cauchy_rsample, one_scale, eager_half_cauchy_rsample),
+    _case(BF.half_cauchy_log_prob, positive_and_scale, eager_half_cauchy_log_prob),
+    _case(BF.lognormal_rsample, parameters, eager_lognormal_rsample),
+    _case(BF.lognormal_log_prob, positive_and_parameters, eager_lognormal_log_prob),
+    _case(BF.student_t_rsample, student_t_parameters, eager_student_t_rsample),
+    _case(BF.student_t_log_prob, student_t_values, eager_student_t_log_prob),
+    _case(relaxed_bernoulli, one_scale, eager_relaxed_bernoulli, "relaxed_bernoulli_rsample"),
+    _case(mc_kl, parameters, eager_mc_kl, "normal_rsample_mc_kl"),
 ]
 
 

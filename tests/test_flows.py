@@ -103,6 +103,10 @@ TRANSFORMS: dict[str, tuple[Callable[[int, int], Transform], bool]] = {
         True,
     ),
     "spline": (lambda d, c: SplineCoupling(d, context=c, hidden=(16,), **DOUBLE), True),
+    "spline affine": (
+        lambda d, c: SplineCoupling(d, context=c, tails="affine", bound=1.0, **DOUBLE),
+        True,
+    ),
     "spline flipped": (
         lambda d, c: SplineCoupling(d, context=c, flip=True, bins=4, bound=2.0, **DOUBLE),
         True,
@@ -598,6 +602,7 @@ CONDITIONAL = RealNVP(2, context=3, hidden=(4,), transforms=2)
             lambda: MixtureLogisticCoupling(2, components=65),
         ),
         (ValueError, "min_bin_width: ", lambda: SplineCoupling(2, min_bin_width=0.2)),
+        (ValueError, "tails: ", lambda: SplineCoupling(2, tails="circular")),
         (ValueError, "order: expected each of 0 to 2 once", lambda: Permutation([0, 2, 2])),
         (ValueError, "order: expected", lambda: Permutation([0.0, 1.0])),
         (ValueError, "transforms: expected at least one", lambda: Composite([])),

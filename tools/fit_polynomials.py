@@ -53,11 +53,18 @@ def remez(f: Function, weight: Function, a: mpf, b: mpf, degree: int) -> tuple[l
     return coefficients, worst
 
 
-def rational(f: Function, a: mpf, b: mpf, degrees: tuple[int, int]) -> list[list[mpf]]:
-    """Numerator and denominator, which begins with 1, that meet f at the Chebyshev nodes."""
+def rational(
+    f: Function, a: mpf, b: mpf, degrees: tuple[int, int], bend: int = 0
+) -> list[list[mpf]]:
+    """Numerator and denominator, which begins with 1, that meet f at nodes.
+
+    These are Chebyshev's of x / (1 + bend x): a bend > 0 brings them closer to the lower end.
+    """
     top, bottom = degrees
     n = top + bottom + 1
+    a, b = a / (1 + bend * a), b / (1 + bend * b)
     nodes = [(a + b) / 2 - (b - a) / 2 * mp.cos(mp.pi * (2 * i + 1) / (2 * n)) for i in range(n)]
+    nodes = [x / (1 - bend * x) for x in nodes]
     rows = [
         [x**k for k in range(top + 1)] + [-f(x) * x**k for k in range(1, bottom + 1)] for x in nodes
     ]
@@ -76,6 +83,11 @@ def sine(z: mpf) -> mpf:
 def binet(n: mpf) -> mpf:
     """What Stirling's formula leaves of log n!."""
     return mp.loggamma(1 + n) - (n * mp.log(n) - n + mp.log(2 * mp.pi * n) / 2)
+
+
+def exp_e1_excess(z: mpf) -> mpf:
+    """1 / (exp(z) E1(z)) - z."""
+    return 1 / mp.hyperu(1, 1, z) - z
 
 
 HALF_LN2 = mp.log(2) / 2 + mpf("0.0005")  # the slack covers a product with log2(e) that was rounded
@@ -146,6 +158,14 @@ FITS: dict[str, tuple[Function, Function, mpf, mpf, int | None, int | None]] = {
         3,
         9,
     ),
+    "ein_ratio": (  # of the entire part of the exponential integral
+        lambda z: (mp.e1(z) + mp.log(z) + mp.euler) / z,
+        lambda z: z / mp.e1(z),
+        mpf("1e-9"),
+        mpf(1),
+        5,
+        10,
+    ),
 }
 # Likewise, but with the degrees of numerator and denominator.
 RATIONALS: dict[str, tuple[Function, mpf, mpf, tuple[int, int], tuple[int, int]]] = {
@@ -156,8 +176,17 @@ RATIONALS: dict[str, tuple[Function, mpf, mpf, tuple[int, int], tuple[int, int]]
         (4, 5),
         (9, 9),
     ),
+    "exp_e1_excess": (  # of t = 1 / z, from z = 1 on
+        lambda t: exp_e1_excess(1 / t),
+        mpf("1e-12"),
+        mpf(1),
+        (5, 5),
+        (11, 11),
+    ),
     "digamma_ratio": (lambda n: mp.digamma(1 + n), mpf(0), mpf(3), (5, 4), (8, 8)),
 }
+# Of intervals that the reciprocal of an unbounded one is.
+BENDS = {"exp_e1_excess": 2}
 
 
 def literals(dtype: type[np.floating], coefficients: list[mpf]) -> str:
@@ -171,7 +200,7 @@ def main() -> None:
         if name in RATIONALS:
             g, low, high, *both = RATIONALS[name]
             for dtype, pair in zip((np.float32, np.float64), both, strict=True):
-                parts = rational(g, low, high, pair)
+                parts = rational(g, low, high, pair, BENDS.get(name, 0))
                 grid = [low + (high - low) * (mpf(i) + mpf("0.37")) / 500 for i in range(500)]
                 top, bottom = (part[::-1] for part in parts)
                 error = max(abs(mp.polyval(top, x) / mp.polyval(bottom, x) - g(x)) for x in grid)

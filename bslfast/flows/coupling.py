@@ -262,8 +262,8 @@ class AffineCoupling(Coupling):
 class SplineCoupling(Coupling):
     r"""Moves half of the features by rational-quadratic splines; the identity at the start.
 
-    The splines have linear tails: outside [-bound, bound] the map is the identity. Scale the data
-    so that most of it lies inside.
+    Outside [-bound, bound] the map is the identity, or with ``tails="affine"`` a line with the
+    spline's slope at its end. Scale the data so that most of it lies inside.
 
     Args:
         features: size of the vectors, >= 1.
@@ -271,6 +271,8 @@ class SplineCoupling(Coupling):
         hidden: widths of the hidden layers of the network that computes the splines.
         bins: number of bins of each spline.
         bound: half the length of the interval that the splines act on.
+        tails: ``"linear"`` or ``"affine"``, as in
+            :func:`bslfast.functional.rational_quadratic_spline`.
         min_bin_width, min_bin_height, min_derivative: as in
             :func:`bslfast.functional.rational_quadratic_spline`.
         flip: move the first half, not the second.
@@ -299,6 +301,7 @@ class SplineCoupling(Coupling):
         hidden: Sequence[int] = (64, 64),
         bins: int = 8,
         bound: float = 3.0,
+        tails: str = "linear",
         min_bin_width: float = 1e-3,
         min_bin_height: float = 1e-3,
         min_derivative: float = 1e-3,
@@ -317,34 +320,37 @@ class SplineCoupling(Coupling):
             ),
             "min_derivative": _checks.number("min_derivative", min_derivative, above=0, below=1),
         }
+        tails = _checks.choice("tails", tails, ("linear", "affine"))
+        slopes = bins - 1 if tails == "linear" else bins + 1
         super().__init__(
             features,
-            3 * bins - 1,
+            2 * bins + slopes,
             context=context,
             hidden=hidden,
             flip=flip,
             device=device,
             dtype=dtype,
         )
-        self.bins, self.settings = bins, settings
+        self.bins, self.tails, self.settings = bins, tails, settings
+        self.parts = (bins, bins, slopes)
         # Equal bins, and slopes of 1: min_derivative + softplus(this) = 1.
         slope_one = math.log(math.expm1(1 - settings["min_derivative"]))
         with torch.no_grad():
             self.conditioner.output_bias.view(self.moved, -1)[:, 2 * bins :] = slope_one
 
     def _move(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        bins = self.bins
         # Three views into the network's output; the kernel reads them where they are.
         widths, heights, derivatives = parameters.view(
-            *parameters.shape[:-1], self.moved, 3 * bins - 1
-        ).split((bins, bins, bins - 1), dim=-1)
+            *parameters.shape[:-1], self.moved, sum(self.parts)
+        ).split(self.parts, dim=-1)
         settings: Any = self.settings
         return BF.rational_quadratic_spline(
-            x, widths, heights, derivatives, inverse=inverse, **settings
+            x, widths, heights, derivatives, inverse=inverse, tails=self.tails, **settings
         )
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, bins={self.bins}, bound={self.settings['bound']}"
+        shown = f"bins={self.bins}, bound={self.settings['bound']}, tails={self.tails!r}"
+        return f"{super().extra_repr()}, {shown}"
 
 
 class MixtureLogisticCoupling(Coupling):

@@ -10,7 +10,7 @@ from bslfast import _checks
 from bslfast._native.normal import PARAMETRIZATIONS
 from bslfast.functional._pointwise import PointwiseOp
 
-PRIORS = ("scale_mixture", "laplace", "student_t", "log_uniform")
+PRIORS = ("scale_mixture", "laplace", "student_t", "log_uniform", "horseshoe")
 
 
 def normal_rsample_mc_kl(
@@ -40,7 +40,9 @@ def normal_rsample_mc_kl(
     * ``"scale_mixture"``: pi N(0, sigma1) + (1 - pi) N(0, sigma2),
     * ``"laplace"``: of scale ``prior_scale``,
     * ``"student_t"``: of scale ``prior_scale`` and ``prior_df`` degrees of freedom,
-    * ``"log_uniform"``: p(z) = 1 / \|z\|, which has no integral: a divergence up to a constant.
+    * ``"log_uniform"``: p(z) = 1 / \|z\|, which has no integral: a divergence up to a constant,
+    * ``"horseshoe"``: N(0, ``prior_scale`` l) with l half-Cauchy, integrated over l:
+      exp(u^2 / 2) E1(u^2 / 2) / (pi sqrt(2 pi) ``prior_scale``) for u = \|z\| / ``prior_scale``.
 
     Args:
         loc, raw_scale, parametrization, seed, stream: as in
@@ -64,7 +66,8 @@ def normal_rsample_mc_kl(
 
     Source: Blundell et al., "Weight uncertainty in neural networks" (2015), sections 3.2 and 3.3;
     log-uniform: Kingma, Salimans and Welling, "Variational dropout and the local
-    reparameterization trick" (2015).
+    reparameterization trick" (2015); horseshoe: Carvalho, Polson and Scott, "The horseshoe
+    estimator for sparse signals" (2010).
 
     >>> import torch, bslfast.functional as BF
     >>> loc, raw_scale = torch.zeros(4, 3), torch.full((4, 3), -3.0)

@@ -10,7 +10,7 @@ from bslfast import _checks, reference
 from bslfast._native import rational_quadratic as native
 from bslfast.functional._op import Op
 
-TAILS = ("linear", "circular", None)
+TAILS = ("linear", "affine", "circular", None)
 
 
 def rational_quadratic_spline(
@@ -47,11 +47,12 @@ def rational_quadratic_spline(
             [..., D, 3K - 1] are read in place; make them with ``split``, whose gradient is one
             concatenation.
         derivatives: unnormalised, [..., D, K - 1] with linear tails, [..., D, K] with circular
-            ones, else [..., D, K + 1].
+            ones, else (affine ones or none) [..., D, K + 1].
         inverse: compute the inverse map. ``log_det`` is that of the map computed.
-        tails: ``"linear"``: the identity outside [-bound, bound], with slope 1 at both ends;
-            ``"circular"``: ``x`` is wrapped into [-bound, bound], whose ends share a slope;
-            None: the domain is [-bound, bound].
+        tails: what is outside [-bound, bound]. ``"linear"``: the identity, and slopes of 1 at both
+            ends; ``"affine"``: lines that go on with the slopes at the ends, which are learned like
+            the others; ``"circular"``: ``x`` is wrapped into the interval, whose ends share a
+            slope; None: nothing, the interval is the domain.
         bound: half the length of the interval that the spline maps onto itself, > 0.
         min_bin_width, min_bin_height: least sizes, as fractions of the interval; > 0, < 1 / K.
         min_derivative: least slope, > 0.
@@ -136,7 +137,7 @@ def _check_bins(widths: Tensor, heights: Tensor, derivatives: Tensor, tails: str
         raise ValueError(
             f"heights: expected a last dimension of {bins}, as widths has, got {heights.shape[-1]}"
         )
-    wanted = bins + {"linear": -1, "circular": 0, None: 1}[tails]
+    wanted = bins + native.EXTRA_SLOPES[tails]
     if derivatives.shape[-1] != wanted:
         raise ValueError(
             f"derivatives: expected a last dimension of {wanted} (for {bins} bins and "

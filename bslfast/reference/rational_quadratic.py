@@ -76,8 +76,16 @@ def rational_quadratic_spline(
         numerator = d1 * xi * xi + 2 * s * xi * om + d0 * om * om
         log_det = 2 * s.log() + numerator.log() - 2 * denominator.log()
 
-    y = torch.where(inside, y, position if tails == "linear" else torch.nan)
-    log_det = torch.where(inside, log_det, 0.0 if tails == "linear" else torch.nan)
+    if tails == "affine":
+        ends = torch.where(inside.unsqueeze(-1), 0.0, derivatives.double()[..., [0, -1]])
+        slopes = slopes_of(ends, None, min_derivative)
+        outer, outer_log_det = _along_tails(position, inside, slopes, bound, inverse)
+    else:
+        identity = tails == "linear"
+        outer = position if identity else torch.full_like(position, torch.nan)
+        outer_log_det = torch.full_like(position, 0.0 if identity else torch.nan)
+    y = torch.where(inside, y, outer)
+    log_det = torch.where(inside, log_det, outer_log_det)
     return y.to(x.dtype), reduced(log_det, reduction).to(x.dtype)
 
 
@@ -96,6 +104,19 @@ def _solve(u: Tensor, v: Tensor, s: Tensor, d0: Tensor, d1: Tensor) -> tuple[Ten
     r = torch.where(positive, root + e, q / divisor)
     su = 2 * s * u
     return su / (su + r), r / (su + r), root
+
+
+def _along_tails(
+    position: Tensor, inside: Tensor, slopes: Tensor, bound: float, inverse: bool
+) -> tuple[Tensor, Tensor]:
+    """Lines through the ends of the spline, with its slopes there; anything inside."""
+    before = position < 0
+    slope = torch.where(before, slopes[..., 0], slopes[..., 1])
+    end = torch.where(before, -bound, bound)
+    excess = torch.where(inside, 0.0, position - end)
+    if inverse:
+        return end + excess / slope, -slope.log()
+    return end + excess * slope, slope.log()
 
 
 def knots_of(logits: Tensor, bound: float, minimum: float) -> tuple[Tensor, Tensor]:

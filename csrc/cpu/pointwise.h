@@ -41,7 +41,7 @@ struct PointwiseVariant {
   void (*backward_double)(const PointwiseBackward&);
 };
 
-constexpr int kMaxVariants = 16;
+constexpr int kMaxVariants = 20;
 
 struct PointwiseKernels {
   int inputs;

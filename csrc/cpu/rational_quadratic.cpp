@@ -27,6 +27,11 @@ class Tile {
         free_{2 * call.bound * (1 - call.min_width * call.bins),
               2 * call.bound * (1 - call.min_height * call.bins)} {}
 
+  int n_slopes() const {
+    const int bins = call_.bins;
+    return bins + (call_.tails == Tails::linear ? -1 : call_.tails == Tails::circular ? 0 : 1);
+  }
+
   // Finds the bins of kLanes elements and where in them they lie.
   void load(const T* x, const T* const* widths, const T* const* heights,
             const T* const* derivatives) {
@@ -43,7 +48,8 @@ class Tile {
   // Whether an element lies outside the spline's domain.
   bool outside(T x) const {
     const T bound = static_cast<T>(call_.bound);
-    return call_.tails != Tails::circular && ((x < -bound) | (x > bound));
+    const bool bounded = call_.tails == Tails::linear || call_.tails == Tails::none;
+    return bounded && ((x < -bound) | (x > bound));
   }
 
   // Results of the spline; for elements outside, the caller knows better.
@@ -105,12 +111,6 @@ class Tile {
 
  private:
   int first_slope() const { return call_.tails == Tails::linear ? 1 : 0; }
-  int n_slopes() const {
-    const int bins = call_.bins;
-    return call_.tails == Tails::linear     ? bins - 1
-           : call_.tails == Tails::circular ? bins
-                                            : bins + 1;
-  }
 
   static void load_rows(const T* const* rows, int n, Lanes<T>* out) {
     for (int t = 0; t < kLanes; ++t) {
@@ -141,7 +141,9 @@ class Tile {
     }
     for (int t = 0; t < kLanes; ++t) {
       const double low = position_[t] < -bound ? -bound : position_[t];
-      position_[t] = low > bound ? bound : low;
+      const double inside = low > bound ? bound : low;
+      excess_[t] = position_[t] - inside;
+      position_[t] = inside;
     }
   }
 
@@ -205,6 +207,13 @@ class Tile {
       const double* knot = knot_[a][k];
       for (int t = 0; t < kLanes; ++t) count[t] += position_[t] >= knot[t] ? 1.0 : 0.0;
     }
+    if (call_.tails == Tails::affine) {
+      // Known whatever the knots are, which may be NaN.
+      const double last = call_.bins - 1;
+      for (int t = 0; t < kLanes; ++t) {
+        count[t] = before(t) ? 0.0 : after(t) ? last : count[t];
+      }
+    }
     Lanes<T> left, right;
     for (int t = 0; t < kLanes; ++t) {
       const int k = static_cast<int>(count[t]);
@@ -266,6 +275,25 @@ class Tile {
       y[t] = static_cast<T>(start_[axis][t] + static_cast<double>(part));
       log_det[t] = kInverse ? -log : log;
     }
+    if (call_.tails != Tails::affine) return;
+    for (int t = 0; t < kLanes; ++t) {
+      const double end = before(t) ? -call_.bound : call_.bound;
+      const T log = math::log(tail_slope(t));
+      const bool outside = before(t) | after(t);
+      y[t] = outside ? static_cast<T>(end + beyond<kInverse>(t)) : y[t];
+      log_det[t] = outside ? (kInverse ? -log : log) : log_det[t];
+    }
+  }
+
+  bool before(int t) const { return excess_[t] < 0.0; }
+  bool after(int t) const { return excess_[t] > 0.0; }
+
+  // In affine tails: the slope, and how far y is from the end of the spline.
+  T tail_slope(int t) const { return before(t) ? slope_[0][t] : slope_[1][t]; }
+  template <bool kInverse>
+  double beyond(int t) const {
+    const double slope = static_cast<double>(tail_slope(t));
+    return kInverse ? excess_[t] / slope : excess_[t] * slope;
   }
 
   template <bool kInverse>
@@ -284,6 +312,29 @@ class Tile {
       by_slope_[0][t] = any ? g.d0 * math::sigmoid(raw_slope_[0][t]) : T(0);
       by_slope_[1][t] = any ? g.d1 * math::sigmoid(raw_slope_[1][t]) : T(0);
     }
+    if (call_.tails == Tails::affine) tail_gradients<kInverse>(grad_y, grad_log_det, grad_x);
+  }
+
+  // Of elements in affine tails, y = +-bound + excess slope: nothing depends on the bins.
+  template <bool kInverse>
+  void tail_gradients(const T* grad_y, const T* grad_log_det, T* grad_x) {
+    for (int t = 0; t < kLanes; ++t) {
+      const T slope = tail_slope(t), rise = kInverse ? T(1) / slope : slope;
+      const T by_log = static_cast<T>(beyond<kInverse>(t)) * grad_y[t] + grad_log_det[t];
+      const T by_slope = (kInverse ? -by_log : by_log) / slope;
+      const bool outside = before(t) | after(t);
+      const bool any = (grad_y[t] != T(0)) | (grad_log_det[t] != T(0));
+      const T by_x = any ? grad_y[t] * rise : T(0);
+      grad_x[t] = outside ? by_x : grad_x[t];
+      for (int axis = 0; axis < 2; ++axis) {
+        by_start_[axis][t] = outside ? T(0) : by_start_[axis][t];
+        by_size_[axis][t] = outside ? T(0) : by_size_[axis][t];
+      }
+      const T at_start = before(t) & any ? by_slope * math::sigmoid(raw_slope_[0][t]) : T(0);
+      const T at_end = after(t) & any ? by_slope * math::sigmoid(raw_slope_[1][t]) : T(0);
+      by_slope_[0][t] = outside ? at_start : by_slope_[0][t];
+      by_slope_[1][t] = outside ? at_end : by_slope_[1][t];
+    }
   }
 
   const SplineCall& call_;
@@ -294,7 +345,7 @@ class Tile {
   alignas(64) Lanes<double> numerator_[2][kMaxBins];  // of the softmax
   alignas(64) Lanes<double> inv_total_[2];
   alignas(64) Lanes<double> knot_[2][kMaxBins + 1];
-  alignas(64) Lanes<double> position_, wide_index_, end_, start_[2], size_[2];
+  alignas(64) Lanes<double> position_, excess_, wide_index_, end_, start_[2], size_[2];
   alignas(64) Lanes<T> index_, xi_, om_, chord_, raw_slope_[2], slope_[2];
   alignas(64) Lanes<T> by_start_[2], by_size_[2], by_slope_[2];
 };
@@ -357,7 +408,6 @@ void backward_chunk(const SplineBackward& a, int64_t chunk) {
   T* grad_widths = static_cast<T*>(a.grad_widths);
   T* grad_heights = static_cast<T*>(a.grad_heights);
   T* grad_derivatives = static_cast<T*>(a.grad_derivatives);
-  const int n_slopes = a.bins + (a.tails == Tails::linear ? -1 : a.tails == Tails::none ? 1 : 0);
   Tile<T> tile(a);
   alignas(64) T by_x[kBlock], by_y[kBlock], by_log_det[kBlock];
 
@@ -375,7 +425,7 @@ void backward_chunk(const SplineBackward& a, int64_t chunk) {
       tile.gradients(by_y + i, by_log_det + i, by_x + i);
       const int64_t first = start + i;
       if (grad_derivatives != nullptr) {
-        tile.store_slope_gradients(grad_derivatives + first * n_slopes, n);
+        tile.store_slope_gradients(grad_derivatives + first * tile.n_slopes(), n);
       }
       if (grad_widths != nullptr) tile.store_size_gradients(kX, grad_widths + first * a.bins, n);
       if (grad_heights != nullptr) tile.store_size_gradients(kY, grad_heights + first * a.bins, n);

@@ -59,7 +59,7 @@ struct PointwiseVariant {
   void (*backward[4])(const PointwiseBackward&, cudaStream_t);
 };
 
-constexpr int kMaxVariants = 16;
+constexpr int kMaxVariants = 20;
 
 struct PointwiseKernels {
   int inputs;

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import mpmath
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch.distributions import Categorical, Laplace, MixtureSameFamily, Normal,
 
 import bslfast.functional as BF
 
-PRIORS = ("scale_mixture", "laplace", "student_t", "log_uniform")
+PRIORS = ("scale_mixture", "laplace", "student_t", "log_uniform", "horseshoe")
 
 
 def log_p(prior: str, z: torch.Tensor) -> torch.Tensor:
@@ -22,7 +24,23 @@ def log_p(prior: str, z: torch.Tensor) -> torch.Tensor:
         return Laplace(0.0, 0.8).log_prob(z)
     if prior == "student_t":
         return StudentT(2.5, 0.0, 0.8).log_prob(z)
+    if prior == "horseshoe":
+        return z.new_tensor([horseshoe(v) for v in (z / 0.8).tolist()]) - math.log(0.8)
     return -z.abs().log()
+
+
+def horseshoe(w: float) -> float:
+    """The log density at scale 1: the scales of a normal are integrated over by quadrature."""
+    with mpmath.workdps(20):
+
+        def joint(log_scale: mpmath.mpf) -> mpmath.mpf:
+            scale = mpmath.exp(log_scale)
+            normal = mpmath.exp(-((w / scale) ** 2) / 2) / (scale * mpmath.sqrt(2 * mpmath.pi))
+            return normal * 2 / (mpmath.pi * (1 + scale**2)) * scale
+
+        middle = mpmath.log(abs(w))
+        ends = sorted([-60, *(middle + k for k in (-3, -1, 0, 1, 3)), 0, 3, 60])
+        return float(mpmath.log(mpmath.quad(joint, ends)))
 
 
 NUMBERS = {"pi": 0.3, "sigma1": 1.5, "sigma2": 0.2, "prior_scale": 0.8, "prior_df": 2.5}
@@ -30,7 +48,7 @@ NUMBERS = {"pi": 0.3, "sigma1": 1.5, "sigma2": 0.2, "prior_scale": 0.8, "prior_d
 
 @pytest.mark.parametrize("prior", PRIORS)
 def test_log_ratio_at_the_sample(prior: str) -> None:
-    loc, raw = torch.randn(2, 400, dtype=torch.float64)
+    loc, raw = torch.randn(2, 100, dtype=torch.float64)
     z, kl = BF.normal_rsample_mc_kl(loc, raw, prior=prior, reduction="none", seed=3, **NUMBERS)
     assert torch.equal(z, BF.normal_rsample(loc, raw, seed=3))
     q = Normal(loc, torch.nn.functional.softplus(raw))
@@ -76,3 +94,29 @@ def test_mixture_far_out() -> None:
             log_q = -(mpmath.mpf(noise[i].item()) ** 2) / 2 + 30
             expected = float(log_q - mpmath.log(sum(parts)))
             assert kl[i].item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_horseshoe_from_its_pole_to_its_tails(dtype: torch.dtype) -> None:
+    """log p and its derivative, from 1e-25 and 1e-250 to where squares overflow, against mpmath."""
+    eps = torch.finfo(dtype).eps
+    low, high, log_scale = (-25, 37, -80) if dtype == torch.float32 else (-250, 300, -700)
+    exponents = torch.cat([torch.linspace(low, high, 101), torch.linspace(-1, 1, 300)]).double()
+    loc = (10**exponents).to(dtype).requires_grad_()
+    raw = torch.full_like(loc, log_scale)
+    options = {"prior": "horseshoe", "parametrization": "log_scale", "reduction": "none", "seed": 1}
+    z, kl = BF.normal_rsample_mc_kl(loc, raw, **options)
+    assert torch.equal(z, loc)
+    (score,) = torch.autograd.grad(-kl.sum(), loc)
+    noise = BF.normal_rsample(torch.zeros_like(loc), raw, parametrization="log_scale", seed=1)
+    noise = noise.double() / math.exp(log_scale)
+    log_p = -0.5 * noise**2 - log_scale - 0.5 * math.log(2 * math.pi) - kl.double()
+    for i, w in enumerate(z.tolist()):
+        with mpmath.workdps(40):
+            u = mpmath.mpf(w) ** 2 / 2
+            f = mpmath.hyperu(1, 1, u)  # exp(u) E1(u)
+            wanted = float(mpmath.log(f / (mpmath.pi * mpmath.sqrt(2 * mpmath.pi))))
+            excess = 1 / f - u if u < 1e15 else 1 - 1 / u  # f' / f = -excess / u
+            slope = float(-2 / mpmath.mpf(w) * excess)
+        assert abs(log_p[i] - wanted) < 8 * eps * (-log_scale + abs(wanted))
+        assert abs(score[i] - slope) <= 16 * eps * abs(slope) + torch.finfo(dtype).tiny

@@ -14,7 +14,7 @@ import bslfast.functional as BF
 import bslfast.reference as R
 from bslfast._native import _cpu, rational_quadratic
 
-SLOPES = {"linear": -1, "circular": 0, None: 1}
+SLOPES = {"linear": -1, "circular": 0, None: 1, "affine": 1}
 of_each_tails = pytest.mark.parametrize("tails", SLOPES)
 
 
@@ -133,6 +133,32 @@ def test_linear_tails() -> None:
         torch.testing.assert_close(y, x, rtol=0, atol=1e-6)
         assert log_det.abs().max() < 1e-3
         assert not log_det[[0, 1, 6]].any()
+
+
+def test_affine_tails() -> None:
+    """Lines outside, without a jump of value or slope at the ends, which depend on slopes alone."""
+    torch.manual_seed(0)
+    given = parameters((2,), 8, "affine")
+    options = {"tails": "affine", "reduction": "none"}
+    ends = 1e-3 + torch.nn.functional.softplus(given[2][..., [0, -1]])
+    for inverse, slopes in ((False, ends), (True, 1 / ends)):
+        for side, end, slope in ((-1.0, 0, slopes[:, 0]), (1.0, -1, slopes[:, 1])):
+            edge = torch.full((2,), 3 * side, dtype=torch.float64)
+            far = (edge + 100 * side).requires_grad_()
+            leaves = [p.clone().requires_grad_() for p in given]
+            y, log_det = BF.rational_quadratic_spline(far, *leaves, inverse=inverse, **options)
+            torch.testing.assert_close(y, edge + 100 * side * slope)
+            torch.testing.assert_close(log_det, slope.log())
+            grads = torch.autograd.grad((y + log_det).sum(), [far, *leaves])
+            torch.testing.assert_close(grads[0], slope)
+            assert not grads[1].any()
+            assert not grads[2].any()
+            assert grads[3][:, end].all()
+            assert grads[3].count_nonzero() == 2
+            for near in (edge * (1 - 1e-12), edge * (1 + 1e-12)):
+                y, log_det = BF.rational_quadratic_spline(near, *given, inverse=inverse, **options)
+                torch.testing.assert_close(y, edge, rtol=0, atol=1e-10)
+                torch.testing.assert_close(log_det, slope.log(), rtol=0, atol=1e-8)
 
 
 def test_circular_tails() -> None:

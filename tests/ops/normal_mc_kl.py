@@ -23,6 +23,7 @@ PRIORS: dict[str, dict[str, float]] = {
     "laplace": {"prior_scale": 0.75},
     "student_t": {"prior_scale": 0.75, "prior_df": 2.5},
     "log_uniform": {},
+    "horseshoe": {"prior_scale": 0.75},
 }
 
 
@@ -39,7 +40,7 @@ def _variant(
             "loc": draw.normal((*shape[:-1], 1) if layout == "column" else shape),
             "raw_scale": raw_scale(draw, raw_shape, parametrization),
         }
-        if prior == "log_uniform":  # away from 0, where the log ratio has a pole
+        if prior in ("log_uniform", "horseshoe"):  # away from 0, where the log ratio has a pole
             tensors = {"loc": tensors["loc"].abs() + 1, "raw_scale": tensors["raw_scale"] - 5}
         options: dict[str, Any] = {
             "prior": prior,
@@ -80,6 +81,7 @@ RECORDS = [
                 "student_t", "softplus", "row", "scalar", (2, 2)
             ),
             "log_uniform-log_var-sum": _variant("log_uniform", "log_var", "sum"),
+            "horseshoe-softplus-row": _variant("horseshoe", "softplus", "row"),
         },
         tolerance=dict.fromkeys((torch.float32, torch.float64), Tolerance(16, 32)),
         random=True,

@@ -10,7 +10,7 @@ import torch
 from ops.record import Call, Draw, Error, Extreme, OpRecord, Shape, Tolerance, Variant
 
 INF, NAN = math.inf, math.nan
-SLOPES = {"linear": -1, "circular": 0, None: 1}  # more than there are bins
+SLOPES = {"linear": -1, "circular": 0, None: 1, "affine": 1}  # more than there are bins
 
 
 def _variant(
@@ -25,7 +25,7 @@ def _variant(
 ) -> Variant:
     def inputs(draw: Draw, shape: Shape) -> Call:
         # Most of x inside, next to knots of no bin in particular; with linear tails some outside.
-        limit = {"linear": 1.2, "circular": 2.5, None: 0.99}[tails] * bound
+        limit = {"linear": 1.2, "circular": 2.5, None: 0.99, "affine": 1.5}[tails] * bound
         x = draw.uniform((*shape[:-1], 1) if layout == "column" and shape else shape, -limit, limit)
         leading = shape[-1:] if layout == "row" else (2, *shape) if layout == "wide" else shape
         # Two elements that tests change: inside, and next to the slope that is changed.
@@ -56,6 +56,9 @@ def _extremes() -> list[Extreme]:
             "derivatives": _rows(10, [0.3, -0.7]),
         }
         result.append(Extreme(f"{name}-x", {"x": x, **parameters}, options))
+        slopes = {"derivatives": _rows(10, [0.2, 0.3, -0.7, 1.5])}
+        affine = {**options, "tails": "affine"}
+        result.append(Extreme(f"{name}-affine", {"x": x, **parameters, **slopes}, affine))
         # Bins as small, slopes as steep and as flat as they get.
         steep = {
             "x": [-2.5, -0.5, 0.0, 0.5, 2.5],
@@ -129,7 +132,7 @@ def _errors() -> list[Error]:
             "unknown_tails",
             {"tails": "none"},
             ValueError,
-            r"^tails: expected one of 'linear', 'circular', None, got 'none'",
+            r"^tails: expected one of 'linear', 'affine', 'circular', None, got 'none'",
         ),
         Error("tails_number", {"tails": 0}, TypeError, r"^tails: .*got 0"),
         Error("inverse_text", {"inverse": "yes"}, TypeError, r"^inverse: .*got 'yes'"),
@@ -164,6 +167,8 @@ RECORDS = [
             ),
             "circular-row-wide_parameters": _variant("circular", layout="wide", reduction="row"),
             "circular-inverse-sum": _variant("circular", inverse=True, reduction="sum"),
+            "affine-row": _variant("affine", reduction="row"),
+            "affine-inverse-none-row_parameters": _variant("affine", inverse=True, layout="row"),
             "no_tails-none": _variant(None, bound=0.5, min_bin_width=0.05, min_derivative=0.1),
             "no_tails-inverse-row-column_x": _variant(
                 None, inverse=True, layout="column", reduction="row", min_bin_height=0.02

@@ -14,7 +14,9 @@
 
 namespace bsl {
 
-enum class Tails { linear, circular, none };
+// What is outside the interval: the identity; the interval again; nothing; lines that go on with
+// the slopes that the spline ends with.
+enum class Tails { linear, circular, none, affine };
 
 namespace {
 namespace spline {

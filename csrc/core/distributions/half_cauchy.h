@@ -3,7 +3,6 @@
 // With z = x / scale >= 0, log p(x) = log(2 / pi) - log(1 + z^2) - log(scale).
 #pragma once
 
-#include "core/distributions/normal.h"
 #include "core/distributions/scale.h"
 #include "core/math.h"
 #include "core/pointwise.h"
@@ -73,12 +72,13 @@ struct LogProb : Pointwise<2, kLog> {
   }
 };
 
-// The KL divergence to a half-Cauchy prior: log((a + b)^2 / (4 a b)) with scales a and b, which is
-// 2 log cosh(l / 2) of l = log(a / b).
+// The KL divergence to a half-Cauchy prior: log((a + b)^2 / (4 a b)) with scales a and b.
+//
+// Of a scale it is log(1 + q), q = (a - b)^2 / (4 a b), or |log(a / b)| - log 4 where q is more
+// than numbers hold and where a underflows. Of a logarithm, 2 log cosh(l / 2) with l = log(a / b).
 template <Parametrization P, typename T>
 BSL_HD T log_ratio(T raw, T prior_scale) {
-  const normal::Prior<T> prior = {T(0), T(1) / prior_scale, math::log(prior_scale)};
-  return normal::ratio<P>(raw, scale_of<P>(raw), prior).log;
+  return scale_and_log<P>(raw).log - math::log(prior_scale);
 }
 
 template <Parametrization P>
@@ -91,18 +91,36 @@ struct Kl : Pointwise<2, kLog> {
 
   template <typename T>
   BSL_HD static Result<T> forward(const Numbers<T>&, T raw, T prior_scale) {
-    const T a = math::abs(log_ratio<P>(raw, prior_scale));
-    const T w = math::expm1(-a);
-    // log(1 + sinh^2(a / 2)) keeps what is small, a + 2 log((1 + exp(-a)) / 2) does not overflow.
-    const bool small = a < T(1.5);
-    const T log = math::log1p(small ? w * w / (T(4) + T(4) * w) : T(0.5) * w);
-    return {T(0), small ? log : a + T(2) * log};
+    const T l = math::abs(log_ratio<P>(raw, prior_scale));
+    if constexpr (kIsLog<P>) {
+      const T w = math::expm1(-l);
+      // log(1 + sinh^2(l / 2)) keeps what is small, l + 2 log((1 + exp(-l)) / 2) does not overflow.
+      const bool small = l < T(1.5);
+      const T log = math::log1p(small ? w * w / (T(4) + T(4) * w) : T(0.5) * w);
+      return {T(0), small ? log : l + T(2) * log};
+    }
+    constexpr T log_4 = T(1.3862943611198906);
+    const T a = scale_of<P>(raw), d = a - prior_scale;
+    const T q = T(0.25) * (d / a) * (d / prior_scale);
+    const T far_above = math::Real<T>::min_normal * T(4) * math::Real<T>::ulp_is_one;
+    const bool near = (q < math::Real<T>::infinity) &
+                      ((a >= math::Real<T>::min_normal) | (prior_scale < far_above));
+    return {T(0), near ? math::log1p(near ? q : T(0)) : l - log_4};
   }
 
+  // d KL / d log(a) = (a - b) / (a + b) = tanh(l / 2).
   template <typename T>
   BSL_HD static Gradients<T, 2> backward(const Numbers<T>&, Result<T> grad, T raw, T prior_scale) {
-    const T by_log = grad.log * math::tanh(T(0.5) * log_ratio<P>(raw, prior_scale));
+    const T by_log = grad.log * share(raw, prior_scale);
     return {{times_log_scale_grad<P>(by_log, raw, scale_and_log<P>(raw)), -(by_log / prior_scale)}};
+  }
+
+ private:
+  template <typename T>
+  BSL_HD static T share(T raw, T prior_scale) {
+    if constexpr (kIsLog<P>) return math::tanh(T(0.5) * log_ratio<P>(raw, prior_scale));
+    const T a = T(0.5) * scale_of<P>(raw), b = T(0.5) * prior_scale;  // or a + b may overflow
+    return a < math::Real<T>::infinity ? (a - b) / (a + b) : (a > b ? T(1) : a - b);
   }
 };
 

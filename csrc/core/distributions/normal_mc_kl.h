@@ -91,6 +91,20 @@ struct LogUniform {
   }
 };
 
+// N(0, prior_scale lambda) with lambda half-Cauchy: exp(u^2 / 2) E1(u^2 / 2) / (pi sqrt(2 pi)
+// scale) with u = |z| / scale. Infinite at 0, as the log-uniform one.
+struct Horseshoe {
+  template <typename T>
+  BSL_HD static T log_density(const Numbers<T>& n, T z) {
+    constexpr T log_pi = T(1.1447298858494002);
+    return special::log_exp_e1(math::abs(z / n.at[3])) - (log_pi + math::log(n.at[3]));
+  }
+  template <typename T>
+  BSL_HD static T score(const Numbers<T>& n, T z) {
+    return T(-2) / z * special::exp_e1_excess(math::abs(z / n.at[3]));
+  }
+};
+
 template <typename Prior, Parametrization P>
 struct RsampleMcKl : Pointwise<2, kValueAndLog, Noise::normal> {
   static constexpr bool checks = P == Parametrization::scale;
