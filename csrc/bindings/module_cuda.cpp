@@ -46,6 +46,7 @@ void noise_normal(uintptr_t out, int64_t n, bool is_double, uintptr_t seed_tenso
 void register_mixture(py::module_& m);
 void register_pointwise(py::module_& m);
 void register_rank_one(py::module_& m);
+void register_rational_quadratic(py::module_& m);
 void register_softmax(py::module_& m);
 
 }  // namespace bsl::cuda
@@ -63,5 +64,6 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   register_mixture(m);
   register_pointwise(m);
   register_rank_one(m);
+  register_rational_quadratic(m);
   register_softmax(m);
 }

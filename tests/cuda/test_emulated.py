@@ -41,6 +41,7 @@ from ops.record import (
 
 import bslfast.functional as BF
 from bslfast._native import cuda, normal
+from bslfast._native.rational_quadratic import EXTRA_SLOPES
 
 SOURCES = Path(__file__).parents[2] / "csrc"
 #: Of each family its ops; together every kind of noise and of result.
@@ -62,9 +63,10 @@ ROWS = (
     "mixture_logistic_transform",
     "planar",
     "radial",
+    "rational_quadratic_spline",
 )
 #: Bindings of theirs.
-REGISTERED = ("mixture", "pointwise", "rank_one", "softmax")
+REGISTERED = ("mixture", "pointwise", "rank_one", "rational_quadratic", "softmax")
 
 
 def without_launches(source: str) -> str:
@@ -309,6 +311,40 @@ def test_one_map_for_all_rows(shape: tuple[int, int], emulated: ModuleType) -> N
             assert_close(actual, wanted, 64, elements=max(shape), label=name)
         for key, wanted_grad in expected_grads.items():
             assert_close(grads[key], wanted_grad, 128, elements=max(shape), label=key)
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("bins", [1, 33, 128])
+@pytest.mark.parametrize("tails", ["linear", "affine", "circular", None])
+def test_bins(tails: str | None, bins: int, inverse: bool, emulated: ModuleType) -> None:
+    """As few and as many as there may be; slices of one tensor. As the CPU's kernels."""
+    draw = Draw(torch.float64)
+    sizes = [bins, bins, bins + EXTRA_SLOPES[tails]]
+    limit = 2.99 if tails is None else 4.0
+    parameters = draw.normal((7, 5, sum(sizes))).split(sizes, dim=-1)
+    tensors = {"x": draw.uniform((7, 5), -limit, limit)}
+    tensors |= dict(zip(("widths", "heights", "derivatives"), parameters, strict=True))
+    call = Call(tensors, {"tails": tails, "inverse": inverse, "min_derivative": 0.1})
+    names = list(tensors)
+    with as_on_a_device(emulated):
+        results, grads = run_with_gradients(BF.rational_quadratic_spline, call, names)
+    expected, expected_grads = run_with_gradients(BF.rational_quadratic_spline, call, names)
+    # Knots differ by rounding, and slopes by what changes within that.
+    for actual, wanted in zip(results, expected, strict=True):
+        torch.testing.assert_close(actual, wanted, rtol=1e-11, atol=1e-11)
+    for key in names:
+        torch.testing.assert_close(grads[key], expected_grads[key], rtol=1e-10, atol=1e-10)
+
+
+def test_outside_the_domain_is_nan(emulated: ModuleType) -> None:
+    """Without tails, as an x on a device cannot be looked at."""
+    draw = Draw(torch.float64)
+    x = torch.tensor([-3.5, 0.0, 3.5], dtype=torch.float64)
+    sizes = draw.normal((3, 2)), draw.normal((3, 2)), draw.normal((3, 3))
+    with as_on_a_device(emulated):
+        y, log_det = BF.rational_quadratic_spline(x, *sizes, tails=None, reduction="none")
+    for result in (y, log_det):
+        assert result.isnan().tolist() == [True, False, True]
 
 
 def test_what_is_no_class_is_nan(emulated: ModuleType) -> None:
