@@ -10,10 +10,10 @@
 namespace bsl {
 namespace {
 
-// As much as every device has without being asked for more.
-constexpr int kSharedBytes = 48 * 1024;
 constexpr int kMostRowThreads = 128;
 constexpr int kMostRowArrays = 3;
+// As much as every device has without being asked for more, less what BlockRows takes itself.
+constexpr size_t kSharedBytes = 48 * 1024 - sizeof(int64_t) * kMostRowArrays * kMostRowThreads;
 
 // Threads of a block, each with `arrays` rows of `width` numbers.
 template <typename T>
@@ -25,10 +25,7 @@ struct RowPlan {
 
   RowPlan(int64_t elements, int arrays, int width) : stride(width | 1) {
     const size_t each = sizeof(T) * arrays * stride;
-    while (threads > 1 && each * threads + sizeof(int64_t) * kMostRowArrays * threads >
-                              static_cast<size_t>(kSharedBytes)) {
-      threads /= 2;
-    }
+    while (each * threads > kSharedBytes) threads /= 2;
     bytes = each * threads;
     blocks = (elements + threads - 1) / threads;
   }

@@ -35,7 +35,8 @@ inline Index threadIdx, blockIdx, blockDim, gridDim;
 namespace emulation {
 
 constexpr unsigned kMostThreads = 1024, kWarp = 32;
-constexpr size_t kStack = 128 * 1024, kShared = 48 * 1024;
+// Of shared memory, kernels have up to 3 KB of the 48 for themselves.
+constexpr size_t kStack = 128 * 1024, kShared = 45 * 1024;
 
 // Where threads wait for each other.
 struct Meeting {
@@ -95,8 +96,11 @@ inline void launch(unsigned blocks, unsigned n, size_t bytes, const std::functio
       thread.context.uc_stack.ss_size = kStack;
       makecontext(&thread.context, run, 0);
     }
-    for (unsigned left = n; left > 0;) {
-      for (unsigned t = 0; t < n; ++t) {
+    // Up and down in turns, so that it shows if something depends on the order.
+    bool down = false;
+    for (unsigned left = n; left > 0; down = !down) {
+      for (unsigned i = 0; i < n; ++i) {
+        const unsigned t = down ? n - 1 - i : i;
         if (threads[t].done) continue;
         threadIdx.x = t;
         swapcontext(&scheduler, &threads[t].context);

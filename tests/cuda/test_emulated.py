@@ -162,7 +162,7 @@ of_each_row_case = pytest.mark.parametrize(
 def test_values(case: Case, dtype: torch.dtype, emulated: ModuleType) -> None:
     """As close to the float64 reference as the CPU's kernels have to be."""
     record = case.record
-    for shape in ((5, 67), (3, 2), (300,) if record.name in ROWS else (4097,)):
+    for shape in ((5, 67), (3, 2), (130,) if record.name in ROWS else (4097,)):
         call = case.call(dtype, shape)
         names = record.differentiable(call)
         with as_on_a_device(emulated):
