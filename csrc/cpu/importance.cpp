@@ -88,16 +88,9 @@ class Columns {
     start = tile % tiles * kLanes;
     length = inner - start < kLanes ? static_cast<int>(inner - start) : kLanes;
     data_ = static_cast<const T*>(data) + outer * samples * inner + start;
-    for (int i = 0; i < kLanes; ++i) max[i] = row(0)[i];
-    for (int64_t k = 1; k < samples_; ++k) {
-      const T* x = row(k);
-      for (int i = 0; i < kLanes; ++i) max[i] = larger(x[i], max[i]);
-    }
-    for (int i = 0; i < kLanes; ++i) max[i] = importance::finite_or_zero(max[i]);
-    for (int i = 0; i < kLanes; ++i) sums[i] = T(0);
-    for (int64_t k = 0; k < samples_; ++k) {
-      const T* x = row(k);
-      for (int i = 0; i < kLanes; ++i) sums[i] += weight(x[i], max[i]);
+    for (int i = 0; i < kLanes; ++i) shift[i] = sums[i] = T(0);
+    for (int64_t k = 0; k < samples_; k += kTogether) {
+      add(k, samples_ - k < kTogether ? samples_ : k + kTogether);
     }
   }
 
@@ -111,9 +104,31 @@ class Columns {
 
   int64_t outer, start;
   int length;
-  alignas(64) T max[kLanes], sums[kLanes];
+  // What was subtracted, and the weights' sums after that.
+  alignas(64) T shift[kLanes], sums[kLanes];
 
  private:
+  // Samples `begin` to `end`, which stay in the cache while they are read twice: all of them would
+  // not, as far apart as they are. Sums so far are brought to the new largest log weight.
+  void add(int64_t begin, int64_t end) {
+    for (int64_t k = begin; k < end; ++k) {
+      const T* x = row(k);
+      for (int i = 0; i < kLanes; ++i) max_[i] = k == 0 ? x[i] : larger(x[i], max_[i]);
+    }
+    for (int i = 0; i < kLanes; ++i) {
+      const T next = importance::finite_or_zero(max_[i]);
+      const T moved = sums[i] * math::exp(shift[i] - next);
+      sums[i] = sums[i] == T(0) ? T(0) : moved;
+      shift[i] = next;
+    }
+    for (int64_t k = begin; k < end; ++k) {
+      const T* x = row(k);
+      for (int i = 0; i < kLanes; ++i) sums[i] += weight(x[i], shift[i]);
+    }
+  }
+
+  static constexpr int kTogether = 8;
+  alignas(64) T max_[kLanes];
   alignas(64) T buffer_[kLanes];
   const int64_t samples_, inner_;
   const T* data_;
@@ -125,7 +140,7 @@ void forward_columns(const ImportanceForward& a, int64_t tile) {
   const T log_samples = log_of<T>(a.samples);
   alignas(64) T bound[kLanes];
   for (int i = 0; i < kLanes; ++i) {
-    bound[i] = importance::bound(columns.max[i], columns.sums[i], log_samples);
+    bound[i] = importance::bound(columns.shift[i], columns.sums[i], log_samples);
   }
   T* out = static_cast<T*>(a.bound) + columns.outer * a.inner + columns.start;
   for (int i = 0; i < columns.length; ++i) out[i] = bound[i];
@@ -139,7 +154,7 @@ void backward_columns(const ImportanceBackward& a, int64_t tile) {
   for (int i = 0; i < kLanes; ++i) grads[i] = grad[i < columns.length ? i : 0];
   for (int64_t k = 0; k < a.samples; ++k) {
     const T* x = columns.row(k);
-    for (int i = 0; i < kLanes; ++i) found[i] = weight(x[i], columns.max[i]);
+    for (int i = 0; i < kLanes; ++i) found[i] = weight(x[i], columns.shift[i]);
     for (int i = 0; i < kLanes; ++i) {
       found[i] = importance::gradient(grads[i], found[i], columns.sums[i], a.squared);
     }

@@ -86,3 +86,19 @@ def test_dimensions_agree() -> None:
     torch.testing.assert_close(BF.iwae_bound(log_weights, dim=1), expected)
     moved = log_weights.movedim(1, -1)  # read by a copy
     torch.testing.assert_close(BF.iwae_bound(moved), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_columns_of_any_range(dtype: torch.dtype) -> None:
+    """Samples in front come in groups, whose sums are brought to the largest weight so far."""
+    torch.manual_seed(0)
+    log_weights = torch.randn(50, 7, dtype=dtype)
+    log_weights[:, 0] = torch.linspace(-2000, 2000, 50)  # each group beyond the range of the last
+    log_weights[:, 1] = torch.linspace(2000, -2000, 50)
+    log_weights[:20, 2] = -torch.inf
+    log_weights[:, 3] = -torch.inf
+    log_weights[30, 4] = torch.inf
+    log_weights[40, 5] = torch.nan
+    bound = BF.iwae_bound(log_weights, dim=0)
+    expected = torch.logsumexp(log_weights.double(), dim=0) - torch.tensor(50.0).double().log()
+    torch.testing.assert_close(bound.double(), expected, equal_nan=True, rtol=1e-6, atol=1e-6)
