@@ -1,20 +1,22 @@
-"""Kernels of the categorical family: csrc/cpu/categorical.cpp."""
+"""Kernels of the categorical family: categorical in csrc/cpu and csrc/cuda."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from bslfast._native import _cpu
+from bslfast._native import _cpu, cuda
 from bslfast._native._operands import (
     REDUCTIONS,
     operand,
     reduced_shape,
     unbroadcast,
 )
+from bslfast._native.pointwise import sums
 
 
 def allocate(logits: Tensor, index: Tensor, reduction: str) -> Tensor:
@@ -24,13 +26,23 @@ def allocate(logits: Tensor, index: Tensor, reduction: str) -> Tensor:
 
 
 def forward(logits: Tensor, index: Tensor, reduction: str) -> Tensor:
-    """The log probabilities. Raises ValueError if an index is not a class."""
+    """The log probabilities.
+
+    Raises ValueError if an index is not a class. On CUDA devices the result is NaN: to look at the
+    indices would wait for the device.
+    """
     shape, classes = _rows(logits, index), logits.shape[-1]
-    log_prob = allocate(logits, index, reduction)
     if 0 in shape:
-        return log_prob.zero_()
+        return allocate(logits, index, reduction).zero_()
     # Rows are read whole, class by class: anything but contiguous ones are copied.
     rows, wanted = logits.expand(*shape, classes).contiguous(), index.expand(shape).contiguous()
+    if cuda.holds(logits):
+        each = allocate(logits, index, "none")
+        given = (math.prod(shape), classes, rows.data_ptr(), wanted.data_ptr(), each.data_ptr())
+        with cuda.launching(logits) as handle:
+            cuda.module().categorical_forward(logits.dtype == torch.float64, *given, handle)
+        return sums(each, reduction)
+    log_prob = allocate(logits, index, reduction)
     valid = classes > 0 and _cpu.categorical_forward(
         logits.dtype == torch.float64,
         math.prod(shape),
@@ -58,7 +70,7 @@ def backward(
     grad_logits = torch.empty((*shape, classes), dtype=logits.dtype, device=logits.device)
     if 0 not in shape:
         rows, wanted = logits.expand(*shape, classes).contiguous(), index.expand(shape).contiguous()
-        _cpu.categorical_backward(
+        call: Any = (
             logits.dtype == torch.float64,
             shape,
             classes,
@@ -67,6 +79,11 @@ def backward(
             operand(grad, shape),
             grad_logits.data_ptr(),
         )
+        if cuda.holds(logits):
+            with cuda.launching(logits) as handle:
+                cuda.module().categorical_backward(*call, handle)
+        else:
+            _cpu.categorical_backward(*call)
     return (unbroadcast(grad_logits, logits),)
 
 

@@ -32,6 +32,11 @@ def pointwise_ops() -> dict[str, Any]:
     return ops
 
 
+def holds(tensor: Tensor) -> bool:
+    """Whether a tensor's op is one for these kernels. Tests let them run on the CPU's tensors."""
+    return tensor.is_cuda
+
+
 @contextlib.contextmanager
 def launching(tensor: Tensor) -> Iterator[int]:
     """The device of ``tensor`` as the current one, and the handle of its current stream."""

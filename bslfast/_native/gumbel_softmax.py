@@ -1,4 +1,4 @@
-"""Kernels of Gumbel-softmax samples: csrc/cpu/gumbel_softmax.cpp."""
+"""Kernels of Gumbel-softmax samples: gumbel_softmax in csrc/cpu and csrc/cuda."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bslfast._native import _cpu
+from bslfast._native import _cpu, cuda
 
 
 def allocate(
@@ -35,8 +35,12 @@ def forward(
     sample = allocate(logits, seed, stream, temperature, hard, sample_shape)
     if sample.numel():
         held = logits.contiguous()
-        call = _call(held, seed, stream, temperature, sample_shape)
-        _cpu.gumbel_softmax_forward(*call, hard, sample.data_ptr())
+        call = (*_call(held, seed, stream, temperature, sample_shape), hard, sample.data_ptr())
+        if cuda.holds(logits):
+            with cuda.launching(logits) as handle:
+                cuda.module().gumbel_softmax_forward(*call, handle)
+        else:
+            _cpu.gumbel_softmax_forward(*call)
     return sample
 
 
@@ -56,8 +60,13 @@ def backward(
     each = logits.new_empty((math.prod(sample_shape), *logits.shape))
     if each.numel():
         held, grad = logits.contiguous(), grad.contiguous()
-        call = _call(held, seed, stream, temperature, sample_shape)
-        _cpu.gumbel_softmax_backward(*call, grad.data_ptr(), each.data_ptr())
+        begin = _call(held, seed, stream, temperature, sample_shape)
+        call = (*begin, grad.data_ptr(), each.data_ptr())
+        if cuda.holds(logits):
+            with cuda.launching(logits) as handle:
+                cuda.module().gumbel_softmax_backward(*call, handle)
+        else:
+            _cpu.gumbel_softmax_backward(*call)
     return (each.sum(dim=0) if len(each) != 1 else each[0],)
 
 

@@ -1,4 +1,4 @@
-"""Kernels of importance-weighted bounds: csrc/cpu/importance.cpp."""
+"""Kernels of importance-weighted bounds: importance in csrc/cpu and csrc/cuda."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bslfast._native import _cpu
+from bslfast._native import _cpu, cuda
 
 
 def allocate(log_weights: Tensor, dim: int, estimator: str) -> Tensor:
@@ -22,12 +22,12 @@ def forward(log_weights: Tensor, dim: int, estimator: str) -> Tensor:
     bound = allocate(log_weights, dim, estimator)
     if bound.numel():
         weights = log_weights.contiguous()
-        _cpu.importance_forward(
-            weights.dtype == torch.float64,
-            *_sizes(weights, dim),
-            weights.data_ptr(),
-            bound.data_ptr(),
-        )
+        call = (*_call(weights, dim), bound.data_ptr())
+        if cuda.holds(weights):
+            with cuda.launching(weights) as handle:
+                cuda.module().importance_forward(*call, handle)
+        else:
+            _cpu.importance_forward(*call)
     return bound
 
 
@@ -40,17 +40,23 @@ def backward(
     grad_weights = log_weights.new_empty(log_weights.shape)
     if grad_weights.numel():
         weights, grad = log_weights.contiguous(), grad.contiguous()
-        _cpu.importance_backward(
-            weights.dtype == torch.float64,
-            *_sizes(weights, dim),
-            weights.data_ptr(),
-            grad.data_ptr(),
-            estimator == "dreg",
-            grad_weights.data_ptr(),
-        )
+        given = (grad.data_ptr(), estimator == "dreg", grad_weights.data_ptr())
+        call = (*_call(weights, dim), *given)
+        if cuda.holds(weights):
+            with cuda.launching(weights) as handle:
+                cuda.module().importance_backward(*call, handle)
+        else:
+            _cpu.importance_backward(*call)
     return (grad_weights,)
 
 
-def _sizes(log_weights: Tensor, dim: int) -> tuple[int, int, int]:
-    shape = log_weights.shape
-    return math.prod(shape[:dim]), shape[dim], math.prod(shape[dim + 1 :])
+def _call(weights: Tensor, dim: int) -> tuple[bool, int, int, int, int]:
+    """What all kernels begin with."""
+    shape = weights.shape
+    return (
+        weights.dtype == torch.float64,
+        math.prod(shape[:dim]),
+        shape[dim],
+        math.prod(shape[dim + 1 :]),
+        weights.data_ptr(),
+    )

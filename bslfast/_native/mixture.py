@@ -1,13 +1,14 @@
-"""Kernels of mixtures: csrc/cpu/mixture_logistic.cpp, csrc/cpu/discretized_logistic_mixture.cpp."""
+"""Kernels of mixtures: mixture_logistic and discretized_logistic_mixture in csrc/cpu, csrc/cuda."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from bslfast._native import _cpu
+from bslfast._native import _cpu, cuda
 from bslfast._native._operands import (
     REDUCTIONS,
     address,
@@ -17,9 +18,10 @@ from bslfast._native._operands import (
     row_operand,
     unbroadcast,
 )
+from bslfast._native.pointwise import sums
 
 MAX_COMPONENTS = _cpu.MAX_COMPONENTS
-#: As csrc/bindings/register_mixture.cpp numbers them.
+#: As the bindings number them.
 OPS = {"transform": 0, "inverse": 1, "discretized": 2}
 _NUMBERS = 5  # kMaxNumbers of csrc/core/pointwise.h
 
@@ -36,10 +38,9 @@ def transform(
     x: Tensor, logits: Tensor, loc: Tensor, log_scale: Tensor, inverse: bool, reduction: str
 ) -> tuple[Tensor, Tensor]:
     """(y, log_det)."""
-    y, log_det = allocate_transform(x, logits, loc, log_scale, inverse, reduction)
-    op = "inverse" if inverse else "transform"
-    _forward(op, (x, logits, loc, log_scale), y.shape, (), y, reduction, log_det)
-    return y, log_det
+    tensors = (x, logits, loc, log_scale)
+    y = x.new_empty(_shape(*tensors))
+    return y, _forward("inverse" if inverse else "transform", tensors, (), y, reduction)
 
 
 def transform_backward(
@@ -74,10 +75,7 @@ def discretized(
     reduction: str,
 ) -> Tensor:
     """The log probabilities."""
-    tensors = (x, logits, loc, raw_log_scale)
-    log_prob = allocate_discretized(*tensors, reduction)
-    _forward("discretized", tensors, _shape(*tensors), constants, None, reduction, log_prob)
-    return log_prob
+    return _forward("discretized", (x, logits, loc, raw_log_scale), constants, None, reduction)
 
 
 def discretized_backward(
@@ -98,31 +96,24 @@ def discretized_backward(
 def _forward(
     op: str,
     tensors: tuple[Tensor, Tensor, Tensor, Tensor],
-    shape: torch.Size,
     constants: Sequence[float],
     y: Tensor | None,
     reduction: str,
-    log: Tensor,
-) -> None:
+) -> Tensor:
+    """The logarithms, reduced; ``y`` takes the values."""
+    x = tensors[0]
+    shape = _shape(*tensors)
     if 0 in shape:
-        log.zero_()
-        return
-    x, *parameters = tensors
-    logits, loc, log_scale = (row_operand(p, shape) for p in parameters)
-    _cpu.mixture_forward(
-        OPS[op],
-        x.dtype == torch.float64,
-        shape,
-        operand(x, shape),
-        logits,
-        loc,
-        log_scale,
-        parameters[0].shape[-1],
-        _padded(constants),
-        address(y),
-        REDUCTIONS[reduction],
-        log.data_ptr(),
-    )
+        return x.new_zeros(reduced_shape(shape, reduction))
+    call = _call(op, tensors, shape, constants)
+    if cuda.holds(x):
+        each = x.new_empty(shape)
+        with cuda.launching(x) as handle:
+            cuda.module().mixture_forward(*call, address(y), each.data_ptr(), handle)
+        return sums(each, reduction)
+    log = x.new_empty(reduced_shape(shape, reduction))
+    _cpu.mixture_forward(*(*call, address(y), REDUCTIONS[reduction], log.data_ptr()))
+    return log
 
 
 def _backward(
@@ -142,29 +133,37 @@ def _backward(
         for last, need in zip(((), *((components,),) * 3), needs, strict=True)
     ]
     if 0 not in shape:
-        logits, loc, log_scale = (row_operand(p, shape) for p in parameters)
-        _cpu.mixture_backward(
-            OPS[op],
-            x.dtype == torch.float64,
-            shape,
-            operand(x, shape),
-            logits,
-            loc,
-            log_scale,
-            components,
-            _padded(constants),
+        call = (
+            *_call(op, tensors, shape, constants),
             grad_operand(grad_y, shape),
             grad_operand(grad_log, shape, reduction),
-            address(grads[0]),
-            address(grads[1]),
-            address(grads[2]),
-            address(grads[3]),
+            *map(address, grads),
         )
+        if cuda.holds(x):
+            with cuda.launching(x) as handle:
+                cuda.module().mixture_backward(*call, handle)
+        else:
+            _cpu.mixture_backward(*call)
     return tuple(unbroadcast(grad, t) for grad, t in zip(grads, tensors, strict=True))
 
 
-def _padded(constants: Sequence[float]) -> Sequence[float]:
-    return (*constants, *(0.0,) * (_NUMBERS - len(constants)))
+def _call(
+    op: str,
+    tensors: tuple[Tensor, Tensor, Tensor, Tensor],
+    shape: torch.Size,
+    constants: Sequence[float],
+) -> Any:
+    """What all kernels begin with."""
+    x, *parameters = tensors
+    return (
+        OPS[op],
+        x.dtype == torch.float64,
+        shape,
+        operand(x, shape),
+        *(row_operand(p, shape) for p in parameters),
+        parameters[0].shape[-1],
+        (*constants, *(0.0,) * (_NUMBERS - len(constants))),
+    )
 
 
 def _shape(x: Tensor, *parameters: Tensor) -> torch.Size:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bslfast._native import _cpu
+from bslfast._native import _cpu, cuda
 from bslfast._native._operands import (
     DTYPES,
     REDUCTIONS,
@@ -66,7 +66,7 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """(sample, kl), as :func:`allocate` says. Raises ValueError if a scale is negative."""
     shape = _shape(loc, raw_scale, prior_loc, prior_scale)
-    if loc.is_cuda:
+    if cuda.holds(loc):
         priors = _priors(prior_loc, prior_scale, prior_loc_value, prior_scale_value)
         return _forward_on_cuda(
             loc, raw_scale, *priors, seed, stream, parametrization, sample_shape, reduction
@@ -131,7 +131,7 @@ def backward(
     parameters' shape; the first may be that of ``grad_sample``.
     """
     shape = _shape(loc, raw_scale, prior_loc, prior_scale)
-    if loc.is_cuda:
+    if cuda.holds(loc):
         priors = _priors(prior_loc, prior_scale, prior_loc_value, prior_scale_value)
         return _backward_on_cuda(
             *(grad_sample, grad_kl, loc, raw_scale, *priors, seed, stream),

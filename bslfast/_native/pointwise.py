@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,7 +80,7 @@ class Kernels:
             REDUCTIONS[reduction],
             results[-1].data_ptr() if self.has_log else 0,
         )
-        if not first.is_cuda:
+        if not cuda.holds(first):
             return results, _cpu.pointwise_forward(*call)
         kernels = cuda.module()
         with cuda.launching(first) as handle:
@@ -122,7 +123,7 @@ class Kernels:
                 grad_operand(grads[-1], shape, reduction) if self.has_log else None,
                 [grad_address(g, first.dtype) for g in found],
             )
-            if first.is_cuda:
+            if cuda.holds(first):
                 with cuda.launching(first) as handle:
                     cuda.module().pointwise_backward(*call, handle)
             else:
@@ -143,7 +144,7 @@ class Kernels:
         """What forward and backward take alike."""
         first = tensors[0]
         return (
-            cuda.pointwise_ops()[self._name][0] if first.is_cuda else self._index,
+            cuda.pointwise_ops()[self._name][0] if cuda.holds(first) else self._index,
             variant,
             DTYPES[first.dtype],
             shape,
@@ -163,3 +164,16 @@ def _shape(tensors: tuple[Tensor, ...], sample_shape: Sequence[int]) -> torch.Si
             shape = torch.Size(torch.broadcast_shapes(*shapes))
             break
     return torch.Size((*sample_shape, *shape)) if sample_shape else shape
+
+
+@functools.cache
+def _row_sums() -> Kernels:
+    return Kernels("row_sums")
+
+
+def sums(log: Tensor, reduction: str) -> Tensor:
+    """Sums of numbers on a CUDA device: each row's, in float64 and in a fixed order, or all."""
+    if reduction == "none":
+        return log
+    ((total,), _) = _row_sums().forward((log,), 0, (), reduction, None, 0, ())
+    return total

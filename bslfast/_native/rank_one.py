@@ -1,16 +1,16 @@
-"""Kernels of planar and radial maps: csrc/cpu/rank_one.cpp."""
+"""Kernels of planar and radial maps: rank_one in csrc/cpu and csrc/cuda."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from bslfast._native import _cpu
+from bslfast._native import _cpu, cuda
 from bslfast._native._operands import (
-    Operand,
     address,
     empty,
     grad_operand,
@@ -42,15 +42,12 @@ class Kernels:
         y, log_det = self.allocate(*tensors)
         shape = log_det.shape
         if 0 not in shape:
-            _cpu.rank_one_forward(
-                self._radial,
-                y.dtype == torch.float64,
-                shape,
-                y.shape[-1],
-                *self._operands(tensors, shape),
-                y.data_ptr(),
-                log_det.data_ptr(),
-            )
+            call = (*self._call(tensors, shape), y.data_ptr(), log_det.data_ptr())
+            if cuda.holds(y):
+                with cuda.launching(y) as handle:
+                    cuda.module().rank_one_forward(*call, handle)
+            else:
+                _cpu.rank_one_forward(*call)
         return y, log_det
 
     def backward(
@@ -69,11 +66,14 @@ class Kernels:
             0 < i < self._n_rows and t.numel() == width and len(shape) > 0
             for i, t in enumerate(tensors)
         ]
-        chunks = _cpu.rank_one_chunks(math.prod(shape), width)
+        on_cuda = cuda.holds(z)
+        n = math.prod(shape)
+        chunks = cuda.module().rank_one_chunks(n) if on_cuda else _cpu.rank_one_chunks(n, width)
+        room_for_sums = z.new_empty if on_cuda else z.new_zeros
         grads = [
             None
             if not need
-            else z.new_zeros((chunks, width), dtype=torch.float64)
+            else room_for_sums((chunks, width), dtype=torch.float64)
             if one
             else z.new_empty((*shape, width) if i < self._n_rows else shape)
             for i, (one, need) in enumerate(zip(shared, needs, strict=True))
@@ -84,17 +84,20 @@ class Kernels:
             missing = [0] * (3 - self._n_rows)
             whole = [0 if one else address(g) for g, one in zip(grads, shared, strict=True)]
             sums = [address(g) if one else 0 for g, one in zip(grads, shared, strict=True)]
-            _cpu.rank_one_backward(
-                self._radial,
-                z.dtype == torch.float64,
-                shape,
-                width,
-                *self._operands(tensors, shape),
+            call = (
+                *self._call(tensors, shape),
                 row_operand(grad_y, shape),
                 grad_operand(grad_log_det, shape),
                 [*whole[: self._n_rows], *missing, *whole[self._n_rows :], 0][:5],
                 [*sums[: self._n_rows], *missing],
             )
+            if on_cuda:
+                kernels = cuda.module()
+                room = z.new_empty(n, kernels.RANK_ONE_COEFFICIENTS) if any(sums) else None
+                with cuda.launching(z) as handle:
+                    kernels.rank_one_backward(*call, address(room), handle)
+            else:
+                _cpu.rank_one_backward(*call)
         return tuple(
             unbroadcast(g, t.reshape(width)).view(t.shape)  # type: ignore[union-attr]
             if one and g is not None
@@ -102,13 +105,14 @@ class Kernels:
             for g, t, one in zip(grads, tensors, shared, strict=True)
         )
 
-    def _operands(
-        self, tensors: Sequence[Tensor], shape: torch.Size
-    ) -> tuple[list[Operand], list[Operand]]:
+    def _call(self, tensors: Sequence[Tensor], shape: torch.Size) -> Any:
+        """What all kernels begin with."""
         rows = [row_operand(t, shape) for t in tensors[: self._n_rows]]
         scalars = [operand(t, shape) for t in tensors[self._n_rows :]]
+        z = tensors[0]
         # An operand that is not there is read like any other.
-        return [*rows, *rows][:3], [*scalars, 0.0][:2]
+        operands = [*rows, *rows][:3], [*scalars, 0.0][:2]
+        return self._radial, z.dtype == torch.float64, shape, z.shape[-1], *operands
 
     def _shape(self, tensors: Sequence[Tensor]) -> torch.Size:
         """Of the rows, broadcast."""

@@ -1,13 +1,14 @@
-"""Kernels of the rational-quadratic spline: csrc/cpu/rational_quadratic.cpp."""
+"""Kernels of the rational-quadratic spline: rational_quadratic in csrc/cpu and csrc/cuda."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from bslfast._native import _cpu
+from bslfast._native import _cpu, cuda
 from bslfast._native._operands import (
     REDUCTIONS,
     address,
@@ -17,6 +18,7 @@ from bslfast._native._operands import (
     row_operand,
     unbroadcast,
 )
+from bslfast._native.pointwise import sums
 
 TAILS: dict[str | None, int] = {"linear": 0, "circular": 1, None: 2, "affine": 3}
 #: How many more slopes than bins.
@@ -48,29 +50,27 @@ def forward(
     min_derivative: float,
     reduction: str,
 ) -> tuple[Tensor, Tensor]:
-    """(y, log_det). Raises ValueError if there are no tails and an x lies outside."""
-    y, log_det = allocate(x, widths, heights, derivatives, reduction)
-    shape = y.shape
+    """(y, log_det).
+
+    Raises ValueError if there are no tails and an x lies outside. On CUDA devices its results are
+    NaN: to look at x would wait for the device.
+    """
+    tensors = (x, widths, heights, derivatives)
+    options = (inverse, bound, min_bin_width, min_bin_height, min_derivative)
+    shape = _shape(*tensors)
+    if cuda.holds(x):
+        y, each = allocate(*tensors, "none")
+        if 0 not in shape:
+            call = (*_call(tensors, shape, tails, *options), y.data_ptr(), each.data_ptr())
+            with cuda.launching(x) as handle:
+                cuda.module().rational_quadratic_forward(*call, handle)
+        return y, sums(each, reduction)
+    y, log_det = allocate(*tensors, reduction)
     if 0 in shape:
         return y, log_det.zero_()
-    inside = _cpu.rational_quadratic_forward(
-        x.dtype == torch.float64,
-        shape,
-        operand(x, shape),
-        row_operand(widths, shape),
-        row_operand(heights, shape),
-        row_operand(derivatives, shape),
-        widths.shape[-1],
-        TAILS[tails],
-        inverse,
-        bound,
-        min_bin_width,
-        min_bin_height,
-        min_derivative,
-        y.data_ptr(),
-        REDUCTIONS[reduction],
-        log_det.data_ptr(),
-    )
+    begin = _call(tensors, shape, tails, *options)
+    call = (*begin, y.data_ptr(), REDUCTIONS[reduction], log_det.data_ptr())
+    inside = _cpu.rational_quadratic_forward(*call)
     if not inside:
         worst = x.flatten()[x.abs().nan_to_num(0.0, torch.inf).argmax()].item()
         raise ValueError(
@@ -104,30 +104,39 @@ def backward(
         for last, need in zip(((), *(p.shape[-1:] for p in parameters)), needs, strict=True)
     )
     if 0 not in shape:
-        _cpu.rational_quadratic_backward(
-            x.dtype == torch.float64,
-            shape,
-            operand(x, shape),
-            row_operand(widths, shape),
-            row_operand(heights, shape),
-            row_operand(derivatives, shape),
-            widths.shape[-1],
-            TAILS[tails],
-            inverse,
-            bound,
-            min_bin_width,
-            min_bin_height,
-            min_derivative,
+        options = (inverse, bound, min_bin_width, min_bin_height, min_derivative)
+        call = (
+            *_call((x, *parameters), shape, tails, *options),
             grad_operand(grad_y, shape),
             grad_operand(grad_log_det, shape, reduction),
-            address(grad_x),
-            address(grads[0]),
-            address(grads[1]),
-            address(grads[2]),
+            *map(address, (grad_x, *grads)),
         )
+        if cuda.holds(x):
+            with cuda.launching(x) as handle:
+                cuda.module().rational_quadratic_backward(*call, handle)
+        else:
+            _cpu.rational_quadratic_backward(*call)
     return (
         unbroadcast(grad_x, x),
         *(unbroadcast(grad, p) for grad, p in zip(grads, parameters, strict=True)),
+    )
+
+
+def _call(
+    tensors: tuple[Tensor, ...], shape: torch.Size, tails: str | None, *options: float
+) -> Any:
+    """What all kernels begin with."""
+    x, widths, heights, derivatives = tensors
+    return (
+        x.dtype == torch.float64,
+        shape,
+        operand(x, shape),
+        row_operand(widths, shape),
+        row_operand(heights, shape),
+        row_operand(derivatives, shape),
+        widths.shape[-1],
+        TAILS[tails],
+        *options,
     )
 
 

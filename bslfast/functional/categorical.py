@@ -78,4 +78,5 @@ _categorical_log_prob = Op(
     fake=native.allocate,
     reference=reference.categorical_log_prob,
     sixteen_bits=False,
+    has_cuda=True,
 )

@@ -127,4 +127,5 @@ _discretized_logistic_mixture_log_prob = Op(
     fake=_fake,
     reference=reference.discretized_logistic_mixture_log_prob,
     sixteen_bits=False,
+    has_cuda=True,
 )

@@ -80,4 +80,5 @@ _gumbel_softmax_rsample = Op(
     fake=native.allocate,
     reference=reference.gumbel_softmax_rsample,
     sixteen_bits=False,
+    has_cuda=True,
 )

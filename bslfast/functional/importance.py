@@ -77,4 +77,5 @@ _iwae_bound = Op(
     fake=native.allocate,
     reference=reference.iwae_bound,
     sixteen_bits=False,
+    has_cuda=True,
 )

@@ -116,4 +116,5 @@ _mixture_logistic_transform = Op(
     fake=native.allocate_transform,
     reference=reference.mixture_logistic_transform,
     sixteen_bits=False,
+    has_cuda=True,
 )

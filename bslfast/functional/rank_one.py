@@ -129,6 +129,7 @@ def _op(schema: str, kernels: native.Kernels, twin: Callable[..., Any]) -> Op:
         fake=kernels.allocate,
         reference=twin,
         sixteen_bits=False,
+        has_cuda=True,
     )
 
 

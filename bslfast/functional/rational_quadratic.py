@@ -168,4 +168,5 @@ _rational_quadratic_spline = Op(
     fake=_fake,
     reference=reference.rational_quadratic_spline,
     sixteen_bits=False,
+    has_cuda=True,
 )

@@ -43,7 +43,11 @@ void noise_normal(uintptr_t out, int64_t n, bool is_double, uintptr_t seed_tenso
 
 }  // namespace
 
+void register_mixture(py::module_& m);
 void register_pointwise(py::module_& m);
+void register_rank_one(py::module_& m);
+void register_rational_quadratic(py::module_& m);
+void register_softmax(py::module_& m);
 
 }  // namespace bsl::cuda
 
@@ -57,5 +61,9 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   m.def("noise_normal", &noise_normal, py::arg("out"), py::arg("n"), py::arg("is_double"),
         py::arg("seed_tensor"), py::arg("seed"), py::arg("stream"), py::arg("first"),
         py::arg("cuda_stream"));
+  register_mixture(m);
   register_pointwise(m);
+  register_rank_one(m);
+  register_rational_quadratic(m);
+  register_softmax(m);
 }

@@ -2,6 +2,7 @@
 // register_pointwise.cpp, with a CUDA stream to run on, and room for partial sums from the caller.
 #include <pybind11/pybind11.h>
 
+#include "bindings/launch.h"
 #include "bindings/pointwise_call.h"
 #include "cuda/pointwise.h"
 
@@ -18,15 +19,6 @@ struct Entry {
 #define BSL_ENTRY(name) {#name, []() -> const PointwiseKernels& { return name##_kernels; }},
 constexpr Entry kOps[] = {BSL_CUDA_POINTWISE_OPS(BSL_ENTRY)};
 #undef BSL_ENTRY
-
-void check_launch(const char* name, const std::vector<int64_t>& sizes) {
-  const cudaError_t error = cudaGetLastError();
-  if (error == cudaSuccess) return;
-  std::string shape;
-  for (const int64_t size : sizes) shape += (shape.empty() ? "" : ", ") + std::to_string(size);
-  throw std::runtime_error(std::string(name) + " of shape [" + shape +
-                           "]: CUDA launch failed: " + cudaGetErrorString(error));
-}
 
 UnitPlan plan(const std::vector<int64_t>& sizes, Reduction reduction) {
   int64_t numel = 1;
@@ -54,7 +46,7 @@ void pointwise_forward(int op, int variant, int dtype_code, const std::vector<in
   a.plan = plan(sizes, a.reduction);
   a.partials = static_cast<double*>(pointer(partials));
   py::gil_scoped_release release;
-  kernels.forward[dtype_code](a, reinterpret_cast<cudaStream_t>(cuda_stream));
+  kernels.forward[dtype_code](a, stream_of(cuda_stream));
   check_launch(kOps[op].name, sizes);
 }
 
@@ -72,7 +64,7 @@ void pointwise_backward(int op, int variant, int dtype_code, const std::vector<i
   a.grad_log = grad_log.operand;
   for (size_t i = 0; i < inputs.size(); ++i) a.grads[i] = make_grad(grads.at(i), dtype);
   py::gil_scoped_release release;
-  kernels.backward[dtype_code](a, reinterpret_cast<cudaStream_t>(cuda_stream));
+  kernels.backward[dtype_code](a, stream_of(cuda_stream));
   check_launch(kOps[op].name, sizes);
 }
 

@@ -71,12 +71,6 @@ class Sampler {
 // Numbers that the scores of a tile's rows take.
 constexpr int kScores = kNarrow * kRows + kBlock;
 
-// Whether a row has NaN: what is added to each of its ones and zeros.
-template <typename T>
-BSL_HD T nan_or_zero(T sum) {
-  return sum - sum;
-}
-
 template <typename T>
 void forward_chunk(const GumbelSoftmaxForward& a, int64_t chunk) {
   Sampler<T, GumbelSoftmaxForward> sampler(a);

@@ -60,16 +60,13 @@ class LogisticTile : public MixtureTile<T> {
       for (int t = 0; t < kRows; ++t) {
         const int i = row + t;
         const logistic::Slopes<T> s = slopes(i, t, mixture[t]);
-        const T density = density_[i] / density_sum_[t];
-        const T both = below_[i] / below_sum_[t] - above_[i] / above_sum_[t];
-        const T by_z = from_y[t] * s.y_by_z + from_log[t] * s.log_by_z;
-        const T by_position = by_z * root_[i] * root_[i];
-        if (!kInverse) by_x[t] += by_position;
-        by_logit_[i] = from_y[t] * both + from_log[t] * s.log_by_logit;
-        by_loc_[i] = -by_position;
-        // 0 times infinity: far from this component.
-        const T by_rate = by_z == T(0) ? T(0) : by_z * z_[i];
-        by_scale_[i] = -(by_rate + from_log[t] * density);
+        const logistic::ComponentGradients<T> g = logistic::component_gradients(
+            from_y[t], from_log[t], s, z_[i], root_[i], below_[i] / below_sum_[t],
+            above_[i] / above_sum_[t], density_[i] / density_sum_[t]);
+        if (!kInverse) by_x[t] += g.position;
+        by_logit_[i] = g.logit;
+        by_loc_[i] = -g.position;
+        by_scale_[i] = g.log_scale;
       }
     }
   }
@@ -84,10 +81,6 @@ class LogisticTile : public MixtureTile<T> {
   using Base::logit_;
   using Base::n_;
   using Base::x_;
-
-  // No solution takes half as many; where the last one is a jump, a bisection does.
-  static constexpr int kMaxSteps = 200;
-  static constexpr T kEps = sizeof(T) == 4 ? T(1.1920929e-7) : T(2.220446049250313e-16);
 
   void find_point() {
     for (int i = 0; i < n_ * kRows; ++i) root_[i] = logistic::root_of_rate(log_scale_[i]);
@@ -115,19 +108,15 @@ class LogisticTile : public MixtureTile<T> {
     }
   }
 
-  // log dy/dx = log sum f_k / F - log(1 - F). F is the smaller side: then the large numbers of a
-  // tail are those of a component and of the largest one, which are taken off each other first.
+  // log dy/dx = log sum f_k / F - log(1 - F).
   void find_density() {
     for (int k = 0; k < n_; ++k) {
       const int row = k * kRows;
       for (int t = 0; t < kRows; ++t) {
         const int i = row + t;
-        const T below = logistic::log_cdf(z_[i], tail_[i]);
-        const T above = logistic::log_survival(z_[i], tail_[i]);
-        const bool lower = y_[t] < T(0);
-        const T share = lower ? ((logit_[i] + below) - below_max_[t]) - log_below_[t]
-                              : ((logit_[i] + above) - above_max_[t]) - log_above_[t];
-        density_[i] = (share + (lower ? above : below)) - log_scale_[i];
+        density_[i] = logistic::log_density(logit_[i], z_[i], tail_[i], log_scale_[i], y_[t],
+                                            logistic::LogSum<T>{below_max_[t], log_below_[t]},
+                                            logistic::LogSum<T>{above_max_[t], log_above_[t]});
       }
     }
     alignas(64) T max[kRows];
@@ -142,9 +131,8 @@ class LogisticTile : public MixtureTile<T> {
                             above_[i] / above_sum_[t], density_[i] / density_sum_[t]);
   }
 
-  // Newton's method between bounds, which halves them where it does not halve its own step. Where
-  // every component takes y at or beyond a point, so does their mixture: the least and the largest
-  // loc + scale y hold x between them.
+  // Where every component takes y at or beyond a point, so does their mixture: the least and the
+  // largest loc + scale y hold x between them.
   void solve() {
     alignas(64) T wanted[kRows], low[kRows], high[kRows], last[kRows], total[kRows], slope[kRows];
     alignas(64) T moves[kRows];
@@ -167,7 +155,7 @@ class LogisticTile : public MixtureTile<T> {
       x_[t] = low[t] + T(0.5) * last[t];
     }
     T moving = T(1);
-    for (int step = 0; step < kMaxSteps && moving > T(0); ++step) {
+    for (int step = 0; step < logistic::kMaxSteps && moving > T(0); ++step) {
       place();
       for (int t = 0; t < kRows; ++t) slope[t] = T(0);
       for (int k = 0; k < n_; ++k) {
@@ -182,32 +170,21 @@ class LogisticTile : public MixtureTile<T> {
       }
       moving = T(0);
       for (int t = 0; t < kRows; ++t) {
-        const T x = x_[t], rest = wanted[t] - y_[t];
         const bool active = moves[t] > T(0);
-        low[t] = active & (rest > T(0)) ? x : low[t];
-        high[t] = active & (rest < T(0)) ? x : high[t];
-        const T newton = rest / slope[t];
-        const T there = x + newton;
-        const T middle = low[t] + T(0.5) * (high[t] - low[t]);
-        const bool good = (there >= low[t]) & (there <= high[t]) &
-                          (slope[t] < math::Real<T>::infinity) &
-                          (math::abs(newton) < T(0.5) * last[t]);
-        // What is left is what rounding leaves.
-        const bool near = (math::abs(rest) <= T(2) * kEps * (T(1) + math::abs(wanted[t]))) |
-                          (math::abs(newton) <= kEps * math::abs(x));
-        const T found = good ? there : near ? x : middle;
-        const T next = rest == rest ? found : rest;
-        last[t] = math::abs(next - x);
-        x_[t] = active ? next : x;
-        const bool more = active & !near & (next != x) & (next == next);
+        const logistic::SearchStep<T> next =
+            logistic::step(logistic::Search<T>{x_[t], low[t], high[t], last[t]}, wanted[t],
+                           wanted[t] - y_[t], slope[t]);
+        low[t] = active ? next.search.low : low[t];
+        high[t] = active ? next.search.high : high[t];
+        last[t] = next.search.last;
+        x_[t] = active ? next.search.x : x_[t];
+        const bool more = active & next.more;
         moves[t] = more ? T(1) : T(0);
         moving += moves[t];
       }
     }
     for (int t = 0; t < kRows; ++t) {
-      const bool finite = math::abs(total[t]) < math::Real<T>::infinity;
-      const T other = low[t] == high[t] ? total[t] : math::Real<T>::nan;
-      x_[t] = finite ? x_[t] : other;
+      x_[t] = logistic::solution(logistic::Search<T>{x_[t], low[t], high[t], last[t]}, total[t]);
     }
   }
 

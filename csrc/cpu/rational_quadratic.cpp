@@ -86,24 +86,20 @@ class Tile {
   }
 
   void store_size_gradients(int axis, T* rows, int n) {
-    // Of the probabilities: `before` for bins before this one, `own` for itself, 0 beyond; and for
-    // the logits, less their mean.
     Lanes<double> before, own, mean;
     for (int t = 0; t < kLanes; ++t) {
-      const double first = by_start_[axis][t], size = by_size_[axis][t];
-      before[t] = first * free_[axis];
-      own[t] = size * free_[axis];
-      const double sum = first * (start_[axis][t] + call_.bound - least_[axis] * wide_index_[t]) +
-                         size * (size_[axis][t] - least_[axis]);
-      mean[t] = (first != 0.0) | (size != 0.0) ? sum : 0.0;
+      const spline::SizeGradients g = spline::size_gradients(
+          static_cast<double>(by_start_[axis][t]), static_cast<double>(by_size_[axis][t]),
+          free_[axis], least_[axis], start_[axis][t], size_[axis][t], wide_index_[t], call_.bound);
+      before[t] = g.before;
+      own[t] = g.own;
+      mean[t] = g.mean;
     }
     for (int k = 0; k < call_.bins; ++k) {
       for (int t = 0; t < kLanes; ++t) {
-        const double at = wide_index_[t] == k ? own[t] : 0.0;
-        const double centred = (wide_index_[t] > k ? before[t] : at) - mean[t];
-        const double probability = numerator_[axis][k][t] * inv_total_[axis][t];
-        // Likewise.
-        raw_[k][t] = static_cast<T>(centred == 0.0 ? 0.0 : centred * probability);
+        raw_[k][t] = static_cast<T>(spline::logit_gradient(
+            spline::SizeGradients{before[t], own[t], mean[t]}, wide_index_[t],
+            static_cast<double>(k), numerator_[axis][k][t] * inv_total_[axis][t]));
       }
     }
     store_rows(raw_, call_.bins, rows, n);
@@ -128,13 +124,8 @@ class Tile {
   void place(const T* x) {
     const double bound = call_.bound;
     if (call_.tails == Tails::circular) {
-      const double period = 2 * bound;
       for (int t = 0; t < kLanes; ++t) {
-        const double turns = static_cast<double>(x[t]) / period;
-        // Rounds, and leaves alone what is an integer anyway.
-        const double shifted = (turns + math::Real<double>::round) - math::Real<double>::round;
-        const double whole = math::abs(turns) < math::Real<double>::ulp_is_one ? shifted : turns;
-        position_[t] = static_cast<double>(x[t]) - period * whole;
+        position_[t] = spline::wrapped(static_cast<double>(x[t]), bound);
       }
     } else {
       for (int t = 0; t < kLanes; ++t) position_[t] = static_cast<double>(x[t]);
@@ -292,8 +283,7 @@ class Tile {
   T tail_slope(int t) const { return before(t) ? slope_[0][t] : slope_[1][t]; }
   template <bool kInverse>
   double beyond(int t) const {
-    const double slope = static_cast<double>(tail_slope(t));
-    return kInverse ? excess_[t] / slope : excess_[t] * slope;
+    return spline::tail_rise<kInverse>(excess_[t], static_cast<double>(tail_slope(t)));
   }
 
   template <bool kInverse>
@@ -315,16 +305,16 @@ class Tile {
     if (call_.tails == Tails::affine) tail_gradients<kInverse>(grad_y, grad_log_det, grad_x);
   }
 
-  // Of elements in affine tails, y = +-bound + excess slope: nothing depends on the bins.
+  // Of elements in affine tails: nothing depends on the bins.
   template <bool kInverse>
   void tail_gradients(const T* grad_y, const T* grad_log_det, T* grad_x) {
     for (int t = 0; t < kLanes; ++t) {
-      const T slope = tail_slope(t), rise = kInverse ? T(1) / slope : slope;
-      const T by_log = static_cast<T>(beyond<kInverse>(t)) * grad_y[t] + grad_log_det[t];
-      const T by_slope = (kInverse ? -by_log : by_log) / slope;
+      const T slope = tail_slope(t), rise = static_cast<T>(beyond<kInverse>(t));
+      const T by_slope =
+          spline::tail_slope_gradient<kInverse>(slope, rise, grad_y[t], grad_log_det[t]);
       const bool outside = before(t) | after(t);
       const bool any = (grad_y[t] != T(0)) | (grad_log_det[t] != T(0));
-      const T by_x = any ? grad_y[t] * rise : T(0);
+      const T by_x = any ? grad_y[t] * spline::tail_derivative<kInverse>(slope) : T(0);
       grad_x[t] = outside ? by_x : grad_x[t];
       for (int axis = 0; axis < 2; ++axis) {
         by_start_[axis][t] = outside ? T(0) : by_start_[axis][t];

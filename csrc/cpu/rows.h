@@ -4,7 +4,7 @@
 // lanes are columns.
 #pragma once
 
-#include "core/math.h"
+#include "core/softmax.h"
 #include "cpu/block.h"
 #include "cpu/layout.h"
 
@@ -14,17 +14,6 @@ namespace {
 constexpr int kNarrow = 64;
 constexpr int kRows = 32;
 static_assert(kBlock % kRows == 0, "");
-
-template <typename T>
-BSL_HD T larger(T a, T b) {
-  return a > b ? a : b;
-}
-
-// exp(x - max), of which a softmax is made.
-template <typename T>
-BSL_HD T weight(T x, T max) {
-  return math::exp(x - max);
-}
 
 // A tile of `rows` rows as [columns][kRows]; the lanes beyond are copies of the last row.
 template <typename T>

@@ -69,12 +69,14 @@ struct PointwiseKernels {
   PointwiseVariant variants[kMaxVariants];
 };
 
-// Ops that have kernels of another make on the CPU (cpu/normal.cpp) and are pointwise here.
+// And ops that have kernels of another make on the CPU (cpu/normal.cpp) and are pointwise here, and
+// sums of other ops' results.
 #define BSL_CUDA_POINTWISE_OPS(X) \
   BSL_POINTWISE_OPS(X)            \
   X(normal_kl)                    \
   X(normal_rsample)               \
-  X(normal_rsample_kl)
+  X(normal_rsample_kl)            \
+  X(row_sums)
 
 #define BSL_DECLARE(name)                       \
   namespace cuda {                              \

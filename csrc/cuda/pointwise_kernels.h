@@ -1,142 +1,19 @@
 // From an op's scalar functions (core/pointwise.h) to its CUDA kernels, as cpu/pointwise_kernels.h
 // makes those of the CPU.
 //
-// A thread takes groups of elements: 16 bytes of T, and what one counter of the random number
-// generator makes. Groups begin at multiples of their size, whatever part of one a thread needs.
+// A thread takes groups of elements, see cuda/block.h.
 #pragma once
 
 #include <utility>
 
-#include "core/low_precision.h"
-#include "core/noise.h"
-#include "core/philox.h"
+#include "cuda/block.h"
 #include "cuda/pointwise.h"
 
 namespace bsl {
 namespace {
 
-// Elements of a group.
-template <typename T>
-constexpr int kGroup = noise::kPerCounter<T>;
-constexpr int kThreads = 256;
-constexpr int64_t kMostBlocks = int64_t{1} << 20;
-
 constexpr int count(Noise noise) {
   return noise == Noise::none ? 0 : noise == Noise::uniform_pair ? 2 : 1;
-}
-
-template <typename T>
-struct alignas(16) Group {
-  T at[kGroup<T>];
-};
-
-// A group as it lies in memory.
-template <typename T, typename Stored>
-struct alignas(sizeof(Stored) * kGroup<T>) Packed {
-  Stored at[kGroup<T>];
-};
-
-__device__ __forceinline__ float loaded(float x) { return x; }
-__device__ __forceinline__ double loaded(double x) { return x; }
-__device__ __forceinline__ float loaded(BFloat16 x) { return x.to_float(); }
-__device__ __forceinline__ float loaded(Half x) { return x.to_float(); }
-
-__device__ __forceinline__ void store(float x, float& out) { out = x; }
-__device__ __forceinline__ void store(double x, double& out) { out = x; }
-__device__ __forceinline__ void store(float x, BFloat16& out) { out = BFloat16::from(x); }
-__device__ __forceinline__ void store(float x, Half& out) { out = Half::from(x); }
-
-// The part [from, to) of a group that begins at element `start`.
-struct Part {
-  int64_t start;
-  int from, to;
-
-  template <typename T>
-  __device__ __forceinline__ bool is_whole(const void* data, size_t alignment) const {
-    return from == 0 && to == kGroup<T> &&
-           (reinterpret_cast<uintptr_t>(data) & (alignment - 1)) == 0;
-  }
-};
-
-// Where element `index` lies. Divisions of 32 bits where they do: they are several times as fast.
-template <typename U>
-__device__ __forceinline__ int64_t offset_of(U index, const int64_t* strides, const Shape& shape) {
-  int64_t offset = 0;
-#pragma unroll 1
-  for (int d = shape.ndim - 1; d >= 0; --d) {
-    const U size = static_cast<U>(shape.sizes[d]);
-    const U above = index / size;
-    offset += static_cast<int64_t>(index - above * size) * strides[d];
-    index = above;
-  }
-  return offset;
-}
-
-// Not inlined: many operands are contiguous, and every kernel would hold this once for each.
-template <typename T, typename Stored>
-__device__ __noinline__ Group<T> gather(const Stored* data, const int64_t* strides,
-                                        const Shape& shape, Part part) {
-  Group<T> group = {};
-  const bool is_small = shape.numel <= int64_t{0xffffffff};
-#pragma unroll
-  for (int j = 0; j < kGroup<T>; ++j) {
-    if (j < part.from || j >= part.to) continue;
-    const int64_t i = part.start + j;
-    group.at[j] = loaded(data[is_small ? offset_of(static_cast<uint32_t>(i), strides, shape)
-                                       : offset_of(static_cast<uint64_t>(i), strides, shape)]);
-  }
-  return group;
-}
-
-// What the elements outside the part are does not matter.
-template <typename T, typename Stored>
-__device__ __forceinline__ Group<T> read(const Operand& operand, const Shape& shape, Part part) {
-  Group<T> group;
-  const Stored* data = static_cast<const Stored*>(operand.data);
-  if (operand.kind == Operand::Kind::contiguous) {
-    data += part.start;
-    if (part.is_whole<T>(data, sizeof(Packed<T, Stored>))) {
-      const auto packed = *reinterpret_cast<const Packed<T, Stored>*>(data);
-      for (int j = 0; j < kGroup<T>; ++j) group.at[j] = loaded(packed.at[j]);
-    } else {
-      for (int j = 0; j < kGroup<T>; ++j) {
-        group.at[j] = j >= part.from && j < part.to ? loaded(data[j]) : T(0);
-      }
-    }
-  } else if (operand.kind == Operand::Kind::strided) {
-    group = gather<T>(data, operand.strides, shape, part);
-  } else {
-    for (int j = 0; j < kGroup<T>; ++j) group.at[j] = static_cast<T>(operand.value);
-  }
-  return group;
-}
-
-template <typename T, typename Stored>
-__device__ __forceinline__ void write(const Group<T>& group, Stored* data, Part part) {
-  data += part.start;
-  if (part.is_whole<T>(data, sizeof(Packed<T, Stored>))) {
-    Packed<T, Stored> packed;
-    for (int j = 0; j < kGroup<T>; ++j) store(group.at[j], packed.at[j]);
-    *reinterpret_cast<Packed<T, Stored>*>(data) = packed;
-  } else {
-    for (int j = 0; j < kGroup<T>; ++j) {
-      if (j >= part.from && j < part.to) store(group.at[j], data[j]);
-    }
-  }
-}
-
-// The group of a stream's numbers that begins with `first`.
-template <bool Normal, typename T>
-__device__ __forceinline__ Group<T> draw(uint64_t seed, uint64_t stream, uint64_t first) {
-  uint32_t words[4];
-  random_words(seed, stream, first / kGroup<T>, words[0], words[1], words[2], words[3]);
-  Group<T> group;
-  if constexpr (Normal) {
-    noise::normals(words, group.at);
-  } else {
-    noise::uniforms(words, group.at);
-  }
-  return group;
 }
 
 template <Noise E, typename T>
@@ -184,8 +61,6 @@ __device__ __forceinline__ Group<T> forward_group(const PointwiseForward& a,
   if constexpr ((Op::results & kValue) != 0) write(value, static_cast<Stored*>(a.value), part);
   return log;
 }
-
-__device__ __forceinline__ int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 template <typename Op, typename T, typename Stored>
 __global__ void __launch_bounds__(kThreads)
@@ -305,11 +180,6 @@ __global__ void __launch_bounds__(kThreads)
         a, numbers, seed, {start, 0, static_cast<int>(least(a.shape.numel - start, n))},
         std::make_index_sequence<Op::inputs>(), std::make_index_sequence<kArguments<Op>>());
   }
-}
-
-inline unsigned blocks(int64_t threads) {
-  const int64_t wanted = (threads + kThreads - 1) / kThreads;
-  return static_cast<unsigned>(wanted < kMostBlocks ? wanted : kMostBlocks);
 }
 
 template <typename Op, typename T, typename Stored>

@@ -1,13 +1,15 @@
-// Just enough of CUDA to run csrc/cuda/pointwise_kernels.h on a CPU: a thread for each thread of a
-// block, one block after the other. Included first, by the name of CUDA's own header.
+// Just enough of CUDA to run csrc/cuda on a CPU: a coroutine for each thread of a block, one block
+// after the other. Included first, by the name of CUDA's own header.
 #pragma once
 
-#include <barrier>
+#include <ucontext.h>
+
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -26,53 +28,102 @@ inline int cudaGetLastError() { return cudaSuccess; }
 inline const char* cudaGetErrorString(int) { return ""; }
 
 struct Index {
-  unsigned x;
+  unsigned x, y;
 };
-inline thread_local Index threadIdx, blockIdx, blockDim, gridDim;
+inline Index threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulation {
 
-constexpr unsigned kThreads = 256, kWarp = 32;
+constexpr unsigned kMostThreads = 1024, kWarp = 32;
+// Of shared memory, kernels have up to 3 KB of the 48 for themselves.
+constexpr size_t kStack = 128 * 1024, kShared = 45 * 1024;
 
-struct Block {
-  std::barrier<> all{kThreads};
-  std::unique_ptr<std::barrier<>> groups[kThreads];  // those of threads that shuffle together
-  double shuffled[kThreads];
+// Where threads wait for each other.
+struct Meeting {
+  unsigned arrived = 0, times = 0;
 };
-inline thread_local Block* block;
 
-// `lanes` neighbours at a time exchange numbers.
-template <typename Kernel, typename Call>
-void launch(Kernel kernel, unsigned blocks, const Call& call, int lanes) {
+struct Thread {
+  ucontext_t context;
+  std::unique_ptr<char[]> stack;
+  bool done;
+};
+
+inline Thread threads[kMostThreads];
+inline Meeting all, groups[kMostThreads];
+inline uint64_t shuffled[kMostThreads];
+inline ucontext_t scheduler;
+inline const std::function<void()>* body;
+alignas(64) inline char shared[kShared];  // what a launch asks for
+
+inline void meet(Meeting& meeting, unsigned n) {
+  const unsigned times = meeting.times, self = threadIdx.x;
+  if (++meeting.arrived == n) {
+    meeting.arrived = 0;
+    ++meeting.times;
+    return;
+  }
+  while (meeting.times == times) {
+    swapcontext(&threads[self].context, &scheduler);
+    threadIdx.x = self;
+  }
+}
+
+inline void run() {
+  const unsigned self = threadIdx.x;
+  (*body)();
+  threads[self].done = true;
+  swapcontext(&threads[self].context, &scheduler);
+}
+
+inline void launch(unsigned blocks, unsigned n, size_t bytes, const std::function<void()>& kernel) {
+  // What a device would refuse.
+  if (n == 0 || n > kMostThreads || blocks == 0 || bytes > kShared) abort();
+  body = &kernel;
+  blockDim.x = n;
+  gridDim.x = blocks;
   for (unsigned b = 0; b < blocks; ++b) {
-    Block shared;
-    for (auto& group : shared.groups) group = std::make_unique<std::barrier<>>(lanes);
-    std::vector<std::thread> threads;
-    for (unsigned t = 0; t < kThreads; ++t) {
-      threads.emplace_back([&, t] {
-        threadIdx.x = t;
-        blockIdx.x = b;
-        blockDim.x = kThreads;
-        gridDim.x = blocks;
-        block = &shared;
-        kernel(call);
-      });
+    blockIdx.x = b;
+    memset(shared, 0xff, bytes);  // NaN
+    all = Meeting();
+    for (unsigned t = 0; t < n; ++t) {
+      groups[t] = Meeting();
+      Thread& thread = threads[t];
+      if (!thread.stack) thread.stack.reset(new char[kStack]);
+      thread.done = false;
+      getcontext(&thread.context);
+      thread.context.uc_stack.ss_sp = thread.stack.get();
+      thread.context.uc_stack.ss_size = kStack;
+      makecontext(&thread.context, run, 0);
     }
-    for (std::thread& thread : threads) thread.join();
+    // Up and down in turns, so that it shows if something depends on the order.
+    bool down = false;
+    for (unsigned left = n; left > 0; down = !down) {
+      for (unsigned i = 0; i < n; ++i) {
+        const unsigned t = down ? n - 1 - i : i;
+        if (threads[t].done) continue;
+        threadIdx.x = t;
+        swapcontext(&scheduler, &threads[t].context);
+        left -= threads[t].done;
+      }
+    }
   }
 }
 
 }  // namespace emulation
 
-inline double __shfl_xor_sync(unsigned mask, double value, int distance) {
+template <typename T>
+T __shfl_xor_sync(unsigned mask, T value, int distance) {
   using namespace emulation;
-  const unsigned t = threadIdx.x;
-  std::barrier<>& group = *block->groups[t / kWarp * kWarp + __builtin_ctz(mask)];
-  block->shuffled[t] = value;
-  group.arrive_and_wait();
-  const double other = block->shuffled[t ^ static_cast<unsigned>(distance)];
-  group.arrive_and_wait();
+  const unsigned t = threadIdx.x, first = t / kWarp * kWarp;
+  Meeting& group = groups[first + __builtin_ctz(mask)];
+  const unsigned n = __builtin_popcount(mask);
+  memcpy(&shuffled[t], &value, sizeof(T));
+  meet(group, n);
+  T other;
+  memcpy(&other, &shuffled[t ^ static_cast<unsigned>(distance)], sizeof(T));
+  meet(group, n);
   return other;
 }
 
-inline void __syncthreads() { emulation::block->all.arrive_and_wait(); }
+inline void __syncthreads() { emulation::meet(emulation::all, blockDim.x); }

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from ops import CASES
 from ops.record import (
     SEED,
+    Call,
     Case,
     Draw,
+    as_tuple,
     assert_close,
     assert_same,
     assert_same_gradients,
@@ -29,7 +33,7 @@ of_each_case = pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @of_each_case
 def test_agrees_with_the_reference(case: Case, dtype: torch.dtype) -> None:
-    """Values and gradients against the float64 reference on the CPU; ops without kernels too."""
+    """Values and gradients against the float64 reference on the CPU."""
     record = case.record
     for shape in ((5, 67), (3, 2), (64, 257)):
         call = case.call(dtype, shape)
@@ -37,7 +41,7 @@ def test_agrees_with_the_reference(case: Case, dtype: torch.dtype) -> None:
         expected, expected_grads = expected_with_gradients(record, call, names)
         on_device = call.map(lambda t: t.cuda())
         results, grads = run_with_gradients(record.function, on_device, names)
-        elements = torch.broadcast_shapes(*(t.shape for t in call.tensors.values())).numel()
+        elements = max(t.numel() for t in (*results, *call.tensors.values()))
         bound = record.tolerance[dtype]
         for actual, wanted in zip(results, expected, strict=True):
             assert actual.is_cuda
@@ -74,6 +78,70 @@ def test_equal_from_run_to_run_and_on_any_stream(case: Case) -> None:
     torch.cuda.current_stream().wait_stream(stream)
     assert_same(found[0], expected[0])
     assert_same_gradients(found[1], expected[1])
+
+
+@pytest.mark.parametrize("columns", [1, 3, 70, 2048, 5000])
+def test_rows_of_every_length(columns: int) -> None:
+    """For a lane, a warp and a block."""
+    draw = Draw(torch.float64)
+    logits, index = draw.normal((9, columns), std=2.0), torch.arange(9) % columns
+    calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+        ("categorical_log_prob", (index,), {}),
+        ("gumbel_softmax_rsample", (0.7,), {"seed": SEED}),
+        ("iwae_bound", (), {}),
+        ("iwae_bound", (), {"dim": 0, "estimator": "dreg"}),
+        ("planar", (logits[0], 0.1 * logits[1], logits[2, 0]), {}),
+        ("radial", (logits[0], logits[1, 0], logits[2, 0]), {}),
+    ]
+    for name, others, options in calls:
+
+        def function(first: torch.Tensor) -> Any:
+            moved = (o.to(first.device) if isinstance(o, torch.Tensor) else o for o in others)  # noqa: B023
+            return getattr(BF, name)(first, *moved, **options)  # noqa: B023
+
+        expected, expected_grads = run_with_gradients(function, Call({"first": logits}), ["first"])
+        on_device = Call({"first": logits.cuda()})
+        results, grads = run_with_gradients(function, on_device, ["first"])
+        for actual, wanted in zip(results, expected, strict=True):
+            assert_close(actual.cpu(), wanted, 128, elements=columns, label=name)
+        grad, wanted_grad = grads["first"], expected_grads["first"]
+        assert grad is not None
+        assert wanted_grad is not None
+        assert_close(grad.cpu(), wanted_grad, 256, elements=columns, label=name)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_as_many_parameters_as_there_may_be(dtype: torch.dtype) -> None:
+    """A block's share of shared memory at its largest."""
+    draw = Draw(dtype)
+    x, rows = draw.normal((40, 7)), [draw.normal((40, 7, 64)) for _ in range(3)]
+    bins = [draw.normal((40, 7, n)) for n in (128, 128, 127)]
+    for name, parameters in (
+        ("mixture_logistic_transform", rows),
+        ("discretized_logistic_mixture_log_prob", rows),
+        ("rational_quadratic_spline", bins),
+    ):
+        function, tensors = getattr(BF, name), (x, *parameters)
+        expected = as_tuple(function(*tensors))
+        leaves = [t.cuda().requires_grad_() for t in tensors]
+        results = as_tuple(function(*leaves))
+        for actual, wanted in zip(results, expected, strict=True):
+            torch.testing.assert_close(actual.detach().cpu(), wanted, rtol=1e-3, atol=1e-3)
+        grads = torch.autograd.grad(sum(r.sum() for r in results), leaves)
+        assert all(g.isfinite().all() for g in grads)
+
+
+def test_what_the_cpu_refuses_is_nan() -> None:
+    logits = torch.zeros(3, 5, device="cuda", requires_grad=True)
+    log_prob = BF.categorical_log_prob(logits, torch.tensor([-1, 2, 5], device="cuda"))
+    (grad,) = torch.autograd.grad(log_prob.sum(), logits)
+    assert log_prob.isnan().tolist() == [True, False, True]
+    assert grad.isnan().all(-1).tolist() == [True, False, True]
+    rows = torch.zeros(2, 2, device="cuda"), torch.zeros(2, 2, device="cuda")
+    x = torch.tensor([0.0, 3.5], device="cuda")
+    slopes = torch.zeros(2, 3, device="cuda")
+    y, _ = BF.rational_quadratic_spline(x, *rows, slopes, tails=None)
+    assert y.isnan().tolist() == [False, True]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

@@ -1,4 +1,4 @@
-"""The CUDA kernels of pointwise ops, run on the CPU thread by thread, against the CPU's own.
+"""The CUDA kernels, run on the CPU thread by thread, against the float64 reference.
 
 So what a thread reads, draws, computes, sums and writes is tested where there is no GPU. Launches
 themselves are not: test_device.py needs a GPU.
@@ -6,12 +6,13 @@ themselves are not: test_device.py needs a GPU.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import re
 import shutil
 import subprocess
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -20,20 +21,27 @@ from typing import Any
 import pybind11
 import pytest
 import torch
-from ops import CASES
+from ops import CASES, RECORDS
 from ops.record import (
     SEED,
+    Call,
     Case,
     Draw,
+    Extreme,
+    OpRecord,
     as_tuple,
     assert_close,
     assert_same,
+    assert_same_gradients,
     expected_with_gradients,
     run,
     run_with_gradients,
+    weights,
 )
 
-from bslfast._native import _cpu, cuda, normal, pointwise
+import bslfast.functional as BF
+from bslfast._native import cuda, normal
+from bslfast._native.rational_quadratic import EXTRA_SLOPES
 
 SOURCES = Path(__file__).parents[2] / "csrc"
 #: Of each family its ops; together every kind of noise and of result.
@@ -46,9 +54,39 @@ FAMILIES = {
 NAMES = [name for names in FAMILIES.values() for name in names]
 
 
+#: Row ops, which are emulated all.
+ROWS = (
+    "categorical_log_prob",
+    "discretized_logistic_mixture_log_prob",
+    "gumbel_softmax_rsample",
+    "iwae_bound",
+    "mixture_logistic_transform",
+    "planar",
+    "radial",
+    "rational_quadratic_spline",
+)
+#: Bindings of theirs.
+REGISTERED = ("mixture", "pointwise", "rank_one", "rational_quadratic", "softmax")
+
+
+def without_launches(source: str) -> str:
+    """CUDA's source as C++: launches and shared memory of their size have their own syntax."""
+    source = re.sub(
+        r"(\w+_kernel<[\w, ]+>)\s*<<<(.*?), ([\w.]+), ([\w.]+), stream>>>\((.*?)\);",
+        r"emulation::launch(\2, \3, \4, [&] { \1(\5); });",
+        source,
+        flags=re.DOTALL,
+    )
+    assert "<<<" not in source
+    return source.replace(
+        "extern __shared__ double memory[];",
+        "double* memory = reinterpret_cast<double*>(emulation::shared);",
+    )
+
+
 @pytest.fixture(scope="session")
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    """bslfast._native._cuda with a few of its ops, compiled for the CPU."""
+    """bslfast._native._cuda with a few of its pointwise ops, compiled for the CPU."""
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("needs g++")
@@ -56,33 +94,25 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     shutil.copy(Path(__file__).with_name("emulation.h"), folder / "cuda_runtime_api.h")
     (folder / "cuda").mkdir()
     (folder / "pointwise").mkdir()
-    kernels = (SOURCES / "cuda" / "pointwise_kernels.h").read_text()
-    # The syntax of launches is not C++.
-    kernels, n = re.subn(
-        r"(\w+_kernel<[\w, ]+>)\s*<<<(.*?), kThreads, 0, stream>>>\(a\);",
-        lambda m: (
-            f"emulation::launch({m[1]}, {m[2]}, a, {'a.plan.lanes' if 'forward' in m[1] else '1'});"
-        ),
-        kernels,
-        flags=re.DOTALL,
-    )
-    assert n == 3
-    (folder / "pointwise_kernels.h").write_text(kernels)
-    (folder / "cuda" / "pointwise_kernels.h").write_text(kernels)
+    for source in (SOURCES / "cuda").iterdir():
+        if source.stem != "noise":
+            (folder / "cuda" / source.name).write_text(without_launches(source.read_text()))
+    shutil.copy(folder / "cuda" / "pointwise_kernels.h", folder)
     table = " ".join(f"X({name})" for name in NAMES)
     (folder / "pointwise" / "ops.h").write_text(f"#define BSL_POINTWISE_OPS(X) {table}\n")
     module = folder / "module.cpp"
+    declared = " ".join(f"void register_{n}(pybind11::module_&);" for n in REGISTERED)
+    called = " ".join(f"bsl::cuda::register_{n}(m);" for n in REGISTERED)
     module.write_text(
         "#include <pybind11/pybind11.h>\n"
-        "namespace bsl::cuda { void register_pointwise(pybind11::module_&); }\n"
-        "PYBIND11_MODULE(emulated, m) { bsl::cuda::register_pointwise(m); }\n"
+        f"namespace bsl::cuda {{ {declared} }}\n"
+        f"PYBIND11_MODULE(emulated, m) {{ {called} }}\n"
     )
-    (folder / "normal.cpp").write_text('#include "cuda/normal.cu"\n')
     sources = [
+        *(folder / "cuda").glob("*.cu"),
         *(SOURCES / "pointwise" / f"{family}.cpp" for family in FAMILIES),
+        *(SOURCES / "bindings" / f"register_{name}_cuda.cpp" for name in REGISTERED),
         SOURCES / "cuda" / "pointwise.cpp",
-        SOURCES / "bindings" / "register_pointwise_cuda.cpp",
-        folder / "normal.cpp",
         module,
     ]
     includes = [folder, SOURCES, pybind11.get_include(), sysconfig.get_path("include")]
@@ -90,13 +120,14 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
 
     def compiled(source: Path) -> str:
         result = str(folder / f"{source.stem}.o")
-        subprocess.run([compiler, *flags, "-c", str(source), "-o", result], check=True)
+        command = [compiler, *flags, "-x", "c++", "-c", str(source), "-o", result]
+        subprocess.run(command, check=True)
         return result
 
     with ThreadPoolExecutor(2) as pool:
         objects = list(pool.map(compiled, sources))
     library = folder / "emulated.so"
-    subprocess.run([compiler, "-shared", "-o", str(library), *objects, "-lpthread"], check=True)
+    subprocess.run([compiler, "-shared", "-o", str(library), *objects], check=True)
     spec = importlib.util.spec_from_file_location("emulated", library)
     assert spec is not None
     assert spec.loader is not None
@@ -105,50 +136,40 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     return found
 
 
-def use(monkeypatch: pytest.MonkeyPatch, emulated: ModuleType, index: Callable[[int], int]) -> None:
-    """Call the emulated kernels, by their own index, where the CPU's would be called."""
-
-    def forward(op: int, *call: Any) -> int:
-        partials = torch.full(
-            (emulated.pointwise_partials(call[2], call[8]),), torch.nan, dtype=torch.float64
-        )
-        emulated.pointwise_forward(index(op), *call, partials.data_ptr(), 0)
-        return 0
-
-    def backward(op: int, *call: Any) -> None:
-        emulated.pointwise_backward(index(op), *call, 0)
-
-    monkeypatch.setattr(_cpu, "pointwise_forward", forward)
-    monkeypatch.setattr(_cpu, "pointwise_backward", backward)
-
-
-def by_name(emulated: ModuleType) -> Callable[[int], int]:
-    """From the CPU's index of an op to the emulated one."""
-    names = {entry[0]: name for name, entry in _cpu.pointwise_ops().items()}
-    own = emulated.pointwise_ops()
-    return lambda op: own[names[op]][0]
+@contextlib.contextmanager
+def as_on_a_device(emulated: ModuleType) -> Iterator[None]:
+    """Inside, tensors on the CPU are taken for those of a device, and its kernels are emulated."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cuda, "holds", lambda tensor: True)
+        patch.setattr(cuda, "module", lambda: emulated)
+        patch.setattr(cuda, "pointwise_ops", emulated.pointwise_ops)
+        patch.setattr(cuda, "launching", lambda tensor: contextlib.nullcontext(0))
+        yield
 
 
 of_each_case = pytest.mark.parametrize(
-    "case", [c for c in CASES if c.record.name in NAMES], ids=str
+    "case", [c for c in CASES if c.record.name in (*NAMES, *ROWS)], ids=str
+)
+
+
+of_each_row_case = pytest.mark.parametrize(
+    "case", [c for c in CASES if c.record.name in ROWS], ids=str
 )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @of_each_case
-def test_pointwise(
-    case: Case, dtype: torch.dtype, emulated: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_values(case: Case, dtype: torch.dtype, emulated: ModuleType) -> None:
     """As close to the float64 reference as the CPU's kernels have to be."""
     record = case.record
-    use(monkeypatch, emulated, by_name(emulated))
-    for shape in ((5, 67), (3, 2), (4097,)):
+    for shape in ((5, 67), (3, 2), (130,) if record.name in ROWS else (4097,)):
         call = case.call(dtype, shape)
         names = record.differentiable(call)
-        results, grads = run_with_gradients(record.function, call, names)
+        with as_on_a_device(emulated):
+            results, grads = run_with_gradients(record.function, call, names)
         wanted, wanted_grads = expected_with_gradients(record, call, names)
         bound = record.tolerance[dtype]
-        elements = torch.broadcast_shapes(*(t.shape for t in call.tensors.values())).numel()
+        elements = max(t.numel() for t in (*results, *call.tensors.values()))
         for actual, expected in zip(results, wanted, strict=True):
             assert_close(actual, expected, bound.value, elements=elements, label=str(shape))
         for name in names:
@@ -158,16 +179,197 @@ def test_pointwise(
             assert_close(actual, expected, bound.gradient, elements=elements, label=name)
 
 
+@pytest.mark.parametrize(
+    ("record", "extreme"),
+    [
+        pytest.param(record, extreme, id=f"{record.name}-{extreme.name}")
+        for record in RECORDS
+        if record.name in ROWS
+        for extreme in record.extremes
+    ],
+)
+def test_extreme_values(record: OpRecord, extreme: Extreme, emulated: ModuleType) -> None:
+    """Nothing overflows early, cancels or turns into NaN that is not one."""
+    for dtype in (torch.float32, torch.float64):
+        tensors = {k: torch.tensor(v, dtype=dtype) for k, v in extreme.tensors.items()}
+        call = Call(tensors, dict(extreme.options))
+        if record.random:
+            call = call.options_but(seed=SEED)
+        names = record.differentiable(call)
+        with as_on_a_device(emulated):
+            results, grads = run_with_gradients(record.function, call, names)
+        expected, expected_grads = expected_with_gradients(record, call, names)
+        bound = record.tolerance[dtype]
+        for actual, wanted in zip(results, expected, strict=True):
+            assert_close(actual, wanted, bound.value)
+        for name in names:
+            kept = [i for i in range(len(expected_grads[name])) if i not in extreme.no_gradient]
+            assert_close(grads[name][kept], expected_grads[name][kept], bound.gradient, label=name)
+
+
+@of_each_row_case
+def test_nothing(case: Case, emulated: ModuleType) -> None:
+    """Of no rows: a launch of no blocks would be an error."""
+    call = case.call(torch.float32, (0, 3))
+    names = case.record.differentiable(call)
+    with as_on_a_device(emulated):
+        results, grads = run_with_gradients(case.record.function, call, names)
+    expected, expected_grads = run_with_gradients(case.record.function, call, names)
+    assert_same(results, expected)
+    assert_same_gradients(grads, expected_grads)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("components", [21, 64])
+def test_many_components(components: int, dtype: torch.dtype, emulated: ModuleType) -> None:
+    """As many as fill the shared memory of a block; slices of one tensor."""
+    draw = Draw(dtype)
+    rows = draw.normal((2, 70, 3 * components)).split(components, dim=-1)
+    tensors = {"x": draw.normal((2, 70)), **dict(zip(("a", "b", "c"), rows, strict=True))}
+    names = list(tensors)
+    for name in ("mixture_logistic_transform", "discretized_logistic_mixture_log_prob"):
+        record = next(r for r in RECORDS if r.name == name)
+
+        def on_device(record: OpRecord = record, **tensors: torch.Tensor) -> Any:
+            return record.function(*tensors.values(), reduction="row")
+
+        def reference(record: OpRecord = record, **tensors: torch.Tensor) -> Any:
+            return record.reference(*tensors.values(), reduction="row")
+
+        with as_on_a_device(emulated):
+            results, grads = run_with_gradients(on_device, Call(tensors), names)
+        in_double = Call({k: t.double() for k, t in tensors.items()})
+        given = [w.double() for w in weights(results)]
+        expected, expected_grads = run_with_gradients(reference, in_double, names, given)
+        bound = record.tolerance[dtype]
+        for actual, wanted in zip(results, expected, strict=True):
+            assert_close(actual, wanted, bound.value, elements=140)
+        for key in names:
+            assert_close(grads[key], expected_grads[key], bound.gradient, elements=140, label=key)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_rows_of_a_whole_block(dtype: torch.dtype, emulated: ModuleType) -> None:
+    """Longer ones than a warp adds up, and what options change."""
+    draw = Draw(dtype)
+    logits, index = draw.normal((3, 2500), std=2.0), torch.tensor([0, 2499, 7])
+    calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+        ("categorical_log_prob", (index,), {"reduction": "sum"}),
+        ("categorical_log_prob", (index.reshape(3, 1),), {}),
+        ("gumbel_softmax_rsample", (0.7,), {"seed": SEED}),
+        ("gumbel_softmax_rsample", (0.7,), {"seed": SEED, "hard": True, "sample_shape": (2,)}),
+        ("iwae_bound", (), {"estimator": "dreg"}),
+        ("iwae_bound", (), {"dim": 0, "estimator": "dreg"}),
+    ]
+    for name, others, options in calls:
+        function, call = getattr(BF, name), Call({"logits": logits})
+
+        def by_logits(logits: torch.Tensor) -> torch.Tensor:
+            return function(logits, *others, **options)  # noqa: B023
+
+        with as_on_a_device(emulated):
+            results, grads = run_with_gradients(by_logits, call, ["logits"])
+        expected, expected_grads = run_with_gradients(by_logits, call, ["logits"])
+        if options.get("hard"):
+            assert_same(results, expected)
+        assert_close(results[0], expected[0].double(), 16, label=name)
+        assert_close(grads["logits"], expected_grads["logits"].double(), 16, label=name)
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2])
+def test_samples_on_any_dimension(dim: int, emulated: ModuleType) -> None:
+    """More than a block's columns, and more samples than parts of a column."""
+    weights = Draw(torch.float64).normal((11, 13, 37))
+    call = Call({"weights": weights})
+    for estimator in ("iwae", "dreg"):
+
+        def bound(weights: torch.Tensor) -> torch.Tensor:
+            return BF.iwae_bound(weights, dim=dim, estimator=estimator)  # noqa: B023
+
+        with as_on_a_device(emulated):
+            results, grads = run_with_gradients(bound, call, ["weights"])
+        expected, expected_grads = run_with_gradients(bound, call, ["weights"])
+        assert_close(results[0], expected[0], 4)
+        assert_close(grads["weights"], expected_grads["weights"], 4)
+
+
+@pytest.mark.parametrize("shape", [(600, 40), (2, 2500), (3, 0)], ids=str)
+def test_one_map_for_all_rows(shape: tuple[int, int], emulated: ModuleType) -> None:
+    """Sums over chunks of rows; rows of a whole block."""
+    draw = Draw(torch.float64)
+    u, w, b = draw.normal(shape[1:]), draw.normal(shape[1:], std=0.1), draw.normal(())
+    for name, tensors in (
+        ("planar", {"u": u, "w": w, "b": b}),
+        ("radial", {"z0": u, "raw_alpha": draw.normal(()), "raw_beta": b}),
+    ):
+        call = Call({"z": draw.normal(shape), **tensors})
+        function = getattr(BF, name)
+        with as_on_a_device(emulated):
+            results, grads = run_with_gradients(function, call, list(call.tensors))
+        expected, expected_grads = run_with_gradients(function, call, list(call.tensors))
+        for actual, wanted in zip(results, expected, strict=True):
+            assert_close(actual, wanted, 64, elements=max(shape), label=name)
+        for key, wanted_grad in expected_grads.items():
+            assert_close(grads[key], wanted_grad, 128, elements=max(shape), label=key)
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("bins", [1, 33, 128])
+@pytest.mark.parametrize("tails", ["linear", "affine", "circular", None])
+def test_bins(tails: str | None, bins: int, inverse: bool, emulated: ModuleType) -> None:
+    """As few and as many as there may be; slices of one tensor. As the CPU's kernels."""
+    draw = Draw(torch.float64)
+    sizes = [bins, bins, bins + EXTRA_SLOPES[tails]]
+    limit = 2.99 if tails is None else 4.0
+    parameters = draw.normal((7, 5, sum(sizes))).split(sizes, dim=-1)
+    tensors = {"x": draw.uniform((7, 5), -limit, limit)}
+    tensors |= dict(zip(("widths", "heights", "derivatives"), parameters, strict=True))
+    call = Call(tensors, {"tails": tails, "inverse": inverse, "min_derivative": 0.1})
+    names = list(tensors)
+    with as_on_a_device(emulated):
+        results, grads = run_with_gradients(BF.rational_quadratic_spline, call, names)
+    expected, expected_grads = run_with_gradients(BF.rational_quadratic_spline, call, names)
+    # Knots differ by rounding, and slopes by what changes within that.
+    for actual, wanted in zip(results, expected, strict=True):
+        torch.testing.assert_close(actual, wanted, rtol=1e-11, atol=1e-11)
+    for key in names:
+        torch.testing.assert_close(grads[key], expected_grads[key], rtol=1e-10, atol=1e-10)
+
+
+def test_outside_the_domain_is_nan(emulated: ModuleType) -> None:
+    """Without tails, as an x on a device cannot be looked at."""
+    draw = Draw(torch.float64)
+    x = torch.tensor([-3.5, 0.0, 3.5], dtype=torch.float64)
+    sizes = draw.normal((3, 2)), draw.normal((3, 2)), draw.normal((3, 3))
+    with as_on_a_device(emulated):
+        y, log_det = BF.rational_quadratic_spline(x, *sizes, tails=None, reduction="none")
+    for result in (y, log_det):
+        assert result.isnan().tolist() == [True, False, True]
+
+
+def test_what_is_no_class_is_nan(emulated: ModuleType) -> None:
+    """As an index on a device cannot be looked at."""
+    logits = Draw(torch.float64).normal((3, 5)).requires_grad_()
+    index = torch.tensor([-1, 2, 5])
+    with as_on_a_device(emulated):
+        log_prob = BF.categorical_log_prob(logits, index)
+        total = BF.categorical_log_prob(logits, index, reduction="sum")
+        (grad,) = torch.autograd.grad(log_prob.sum(), logits)
+        none = BF.categorical_log_prob(logits[:, :0], index)
+    assert log_prob.isnan().tolist() == [True, False, True]
+    assert total.isnan()
+    assert grad.isnan().all(-1).tolist() == [True, False, True]
+    assert none.isnan().all()
+
+
 @pytest.mark.parametrize("low", [torch.bfloat16, torch.float16], ids=str)
 @of_each_case
-def test_sixteen_bits(
-    case: Case, low: torch.dtype, emulated: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sixteen_bits(case: Case, low: torch.dtype, emulated: ModuleType) -> None:
     """What float32 gives for the same numbers, rounded once."""
-    use(monkeypatch, emulated, by_name(emulated))
     call = case.call(low, (3, 22))
-    results = run(case.record.function, call)
-    exact = run(case.record.function, call.map(torch.Tensor.float))
+    with as_on_a_device(emulated):
+        results = run(case.record.function, call)
+        exact = run(case.record.function, call.map(torch.Tensor.float))
     assert_same(results, [r.to(low) for r in exact])
 
 
@@ -179,7 +381,6 @@ def test_normal(
     samples: tuple[int, ...] | None,
     reduction: str | None,
     emulated: ModuleType,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The three pointwise ops that stand for csrc/cpu/normal.cpp, put together as on a device."""
     draw = Draw(torch.float64)
@@ -192,13 +393,9 @@ def test_normal(
         given = [torch.randn_like(e) if e.numel() else None for e in expected]
         needs = (True, True, True, True)
         expected_grads = normal.backward(*given, loc, raw_scale, *priors, *rest, needs)
-        with monkeypatch.context() as patch:
-            use(patch, emulated, lambda op: op)
-            patch.setattr(cuda, "pointwise_ops", emulated.pointwise_ops)
-            patch.setattr(normal, "_kernels", pointwise.Kernels)
-            named = (seed, 2, parametrization, samples or (), reduction)
-            found = normal._forward_on_cuda(loc, raw_scale, *priors, *named)
-            grads = normal._backward_on_cuda(*given, loc, raw_scale, *priors, *named, needs)
+        with as_on_a_device(emulated):
+            found = normal.forward(loc, raw_scale, *priors, *rest)
+            grads = normal.backward(*given, loc, raw_scale, *priors, *rest, needs)
         for actual, wanted in zip(as_tuple(found), expected, strict=True):
             torch.testing.assert_close(actual, wanted, rtol=1e-13, atol=1e-13)
         for actual, wanted in zip(grads, expected_grads, strict=True):

@@ -16,7 +16,10 @@ REGISTERS = 128
 #: What is put by around the call that gathers strided elements; an array would be more.
 SPILLS = 64
 #: Each is a minute of compiling at most; those in CI have every kind of noise and of result.
-IN_CI = ("normal", "affine_coupling", "gumbel", "student_t")
+IN_CI = (
+    *("normal", "affine_coupling", "gumbel", "student_t"),
+    *("categorical", "gumbel_softmax", "mixture_logistic", "rank_one", "rational_quadratic"),
+)
 
 
 def _kernels() -> list[object]:

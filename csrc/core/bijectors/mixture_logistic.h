@@ -75,6 +75,85 @@ BSL_HD Slopes<T> slopes(const Sides<T>& own, const Sides<T>& mixture, T below, T
           mixture.above * from_below + mixture.below * from_above};
 }
 
+// A sum of weights exp(l), by the largest logarithm and log sum exp(l - max).
+template <typename T>
+struct LogSum {
+  T max, log;
+};
+
+// The logarithm of a component's part in dy/dx = sum f_k / F / (1 - F), but for the last factor. F
+// is the smaller side: then the large numbers of a tail are those of a component and of the largest
+// one, which are taken off each other first.
+template <typename T>
+BSL_HD T log_density(T logit, T z, T tail, T log_scale, T y, const LogSum<T>& below,
+                     const LogSum<T>& above) {
+  const T own_below = log_cdf(z, tail), own_above = log_survival(z, tail);
+  const bool lower = y < T(0);
+  const T share = lower ? ((logit + own_below) - below.max) - below.log
+                        : ((logit + own_above) - above.max) - above.log;
+  return (share + (lower ? own_above : own_below)) - log_scale;
+}
+
+// Of a loss: by x (and minus that by loc), by a component's logit and by its log_scale.
+template <typename T>
+struct ComponentGradients {
+  T position, logit, log_scale;
+};
+
+template <typename T>
+BSL_HD ComponentGradients<T> component_gradients(T from_y, T from_log, const Slopes<T>& s, T z,
+                                                 T root, T below, T above, T density) {
+  const T by_z = from_y * s.y_by_z + from_log * s.log_by_z;
+  // 0 times infinity: far from this component.
+  const T by_rate = by_z == T(0) ? T(0) : by_z * z;
+  return {by_z * root * root, from_y * (below - above) + from_log * s.log_by_logit,
+          -(by_rate + from_log * density)};
+}
+
+// The search for the x that has a wanted y: Newton's method between bounds, which halves them where
+// it does not halve its own step.
+template <typename T>
+struct Search {
+  T x, low, high, last;
+};
+
+// No solution takes half as many steps; where the last one is a jump, a bisection does.
+constexpr int kMaxSteps = 200;
+
+template <typename T>
+struct SearchStep {
+  Search<T> search;
+  bool more;
+};
+
+// One step, given what is left of y at x and dy/dx there.
+template <typename T>
+BSL_HD SearchStep<T> step(const Search<T>& s, T wanted, T rest, T slope) {
+  constexpr T eps = sizeof(T) == 4 ? T(1.1920929e-7) : T(2.220446049250313e-16);
+  const T low = rest > T(0) ? s.x : s.low;
+  const T high = rest < T(0) ? s.x : s.high;
+  const T newton = rest / slope;
+  const T there = s.x + newton;
+  const T middle = low + T(0.5) * (high - low);
+  const bool good = (there >= low) & (there <= high) & (slope < math::Real<T>::infinity) &
+                    (math::abs(newton) < T(0.5) * s.last);
+  // What is left is what rounding leaves.
+  const bool near = (math::abs(rest) <= T(2) * eps * (T(1) + math::abs(wanted))) |
+                    (math::abs(newton) <= eps * math::abs(s.x));
+  const T found = good ? there : near ? s.x : middle;
+  const T next = rest == rest ? found : rest;
+  const bool more = !near & (next != s.x) & (next == next);
+  return {{next, low, high, math::abs(next - s.x)}, more};
+}
+
+// What the search ends with. `total` is that of all bounds: not finite if one is not.
+template <typename T>
+BSL_HD T solution(const Search<T>& s, T total) {
+  const bool finite = math::abs(total) < math::Real<T>::infinity;
+  const T other = s.low == s.high ? total : math::Real<T>::nan;
+  return finite ? s.x : other;
+}
+
 }  // namespace mixture_logistic
 }  // namespace
 }  // namespace bsl

@@ -128,6 +128,55 @@ BSL_HD Gradients<T> gradients(const Bin<T>& b, const Point<T>& p, T w, T h, T gr
           by_log * log_d1 - by_f * cross_den * left};
 }
 
+// x less whole periods of 2 bound: within [-bound, bound].
+BSL_HD double wrapped(double x, double bound) {
+  using R = math::Real<double>;
+  const double period = 2 * bound;
+  const double turns = x / period;
+  // Rounds, and leaves alone what is an integer anyway.
+  const double shifted = (turns + R::round) - R::round;
+  const double whole = math::abs(turns) < R::ulp_is_one ? shifted : turns;
+  return x - period * whole;
+}
+
+// What the gradients of a bin's knot and size mean to the logits of all bins of its axis. Of the
+// probabilities: `before` for bins before this one, `own` for itself, 0 beyond; and for the logits,
+// less their mean.
+struct SizeGradients {
+  double before, own, mean;
+};
+
+BSL_HD SizeGradients size_gradients(double by_start, double by_size, double free, double least,
+                                    double start, double size, double index, double bound) {
+  const double sum = by_start * (start + bound - least * index) + by_size * (size - least);
+  return {by_start * free, by_size * free, (by_start != 0.0) | (by_size != 0.0) ? sum : 0.0};
+}
+
+// The gradient of the logit of bin `k`, of this probability.
+BSL_HD double logit_gradient(const SizeGradients& g, double index, double k, double probability) {
+  const double at = index == k ? g.own : 0.0;
+  const double centred = (index > k ? g.before : at) - g.mean;
+  // Where no gradient comes in, none goes out: 0 * NaN is not 0.
+  return centred == 0.0 ? 0.0 : centred * probability;
+}
+
+// In affine tails y = +-bound + excess slope: how far y is from the end of the spline.
+template <bool kInverse>
+BSL_HD double tail_rise(double excess, double slope) {
+  return kInverse ? excess / slope : excess * slope;
+}
+
+// There dy/dx, and the gradient of the slope in a loss.
+template <bool kInverse, typename T>
+BSL_HD T tail_derivative(T slope) {
+  return kInverse ? T(1) / slope : slope;
+}
+template <bool kInverse, typename T>
+BSL_HD T tail_slope_gradient(T slope, T rise, T grad_result, T grad_log_det) {
+  const T by_log = rise * grad_result + grad_log_det;
+  return (kInverse ? -by_log : by_log) / slope;
+}
+
 }  // namespace spline
 }  // namespace
 }  // namespace bsl

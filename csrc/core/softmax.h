@@ -1,0 +1,28 @@
+// What softmaxes, and what is made of them, are computed with.
+#pragma once
+
+#include "core/math.h"
+#include "core/platform.h"
+
+namespace bsl {
+namespace {
+
+template <typename T>
+BSL_HD T larger(T a, T b) {
+  return a > b ? a : b;
+}
+
+// exp(x - max), of which a softmax is made.
+template <typename T>
+BSL_HD T weight(T x, T max) {
+  return math::exp(x - max);
+}
+
+// Whether a row has NaN: what is added to each of its ones and zeros.
+template <typename T>
+BSL_HD T nan_or_zero(T sum) {
+  return sum - sum;
+}
+
+}  // namespace
+}  // namespace bsl

@@ -1,0 +1,175 @@
+// What all CUDA kernels share: how threads read, draw and write, and how lanes of a warp add up.
+//
+// A thread takes groups of elements: 16 bytes of T, and what one counter of the random number
+// generator makes. Groups begin at multiples of their size, whatever part of one a thread needs.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "core/layout.h"
+#include "core/low_precision.h"
+#include "core/noise.h"
+#include "core/philox.h"
+
+namespace bsl {
+namespace {
+
+// Elements of a group.
+template <typename T>
+constexpr int kGroup = noise::kPerCounter<T>;
+constexpr int kThreads = 256;
+constexpr int64_t kMostBlocks = int64_t{1} << 20;
+
+template <typename T>
+struct alignas(16) Group {
+  T at[kGroup<T>];
+};
+
+// A group as it lies in memory.
+template <typename T, typename Stored>
+struct alignas(sizeof(Stored) * kGroup<T>) Packed {
+  Stored at[kGroup<T>];
+};
+
+__device__ __forceinline__ float loaded(float x) { return x; }
+__device__ __forceinline__ double loaded(double x) { return x; }
+__device__ __forceinline__ float loaded(BFloat16 x) { return x.to_float(); }
+__device__ __forceinline__ float loaded(Half x) { return x.to_float(); }
+
+__device__ __forceinline__ void store(float x, float& out) { out = x; }
+__device__ __forceinline__ void store(double x, double& out) { out = x; }
+__device__ __forceinline__ void store(float x, BFloat16& out) { out = BFloat16::from(x); }
+__device__ __forceinline__ void store(float x, Half& out) { out = Half::from(x); }
+
+// The part [from, to) of a group that begins at element `start`.
+struct Part {
+  int64_t start;
+  int from, to;
+
+  template <typename T>
+  __device__ __forceinline__ bool is_whole(const void* data, size_t alignment) const {
+    return from == 0 && to == kGroup<T> &&
+           (reinterpret_cast<uintptr_t>(data) & (alignment - 1)) == 0;
+  }
+};
+
+// Where element `index` lies. Divisions of 32 bits where they do: they are several times as fast.
+template <typename U>
+__device__ __forceinline__ int64_t offset_of(U index, const int64_t* strides, const Shape& shape) {
+  int64_t offset = 0;
+#pragma unroll 1
+  for (int d = shape.ndim - 1; d >= 0; --d) {
+    const U size = static_cast<U>(shape.sizes[d]);
+    const U above = index / size;
+    offset += static_cast<int64_t>(index - above * size) * strides[d];
+    index = above;
+  }
+  return offset;
+}
+
+// Not inlined: many operands are contiguous, and every kernel would hold this once for each.
+template <typename T, typename Stored>
+__device__ __noinline__ Group<T> gather(const Stored* data, const int64_t* strides,
+                                        const Shape& shape, Part part) {
+  Group<T> group = {};
+  const bool is_small = shape.numel <= int64_t{0xffffffff};
+#pragma unroll
+  for (int j = 0; j < kGroup<T>; ++j) {
+    if (j < part.from || j >= part.to) continue;
+    const int64_t i = part.start + j;
+    group.at[j] = loaded(data[is_small ? offset_of(static_cast<uint32_t>(i), strides, shape)
+                                       : offset_of(static_cast<uint64_t>(i), strides, shape)]);
+  }
+  return group;
+}
+
+// For single elements.
+__device__ __noinline__ inline int64_t far_offset(int64_t index, const int64_t* strides,
+                                                  const Shape& shape) {
+  return shape.numel <= int64_t{0xffffffff}
+             ? offset_of(static_cast<uint32_t>(index), strides, shape)
+             : offset_of(static_cast<uint64_t>(index), strides, shape);
+}
+__device__ __forceinline__ int64_t offset_at(int64_t index, const int64_t* strides,
+                                             const Shape& shape) {
+  return shape.ndim == 1 ? index * strides[0] : far_offset(index, strides, shape);
+}
+
+// One element.
+template <typename T>
+__device__ __forceinline__ T element(const Operand& operand, const Shape& shape, int64_t index) {
+  const T* data = static_cast<const T*>(operand.data);
+  if (operand.kind == Operand::Kind::contiguous) return data[index];
+  if (operand.kind != Operand::Kind::strided) return static_cast<T>(operand.value);
+  return data[offset_at(index, operand.strides, shape)];
+}
+
+// What the elements outside the part are does not matter.
+template <typename T, typename Stored>
+__device__ __forceinline__ Group<T> read(const Stored* data, Part part) {
+  Group<T> group;
+  data += part.start;
+  if (part.is_whole<T>(data, sizeof(Packed<T, Stored>))) {
+    const auto packed = *reinterpret_cast<const Packed<T, Stored>*>(data);
+    for (int j = 0; j < kGroup<T>; ++j) group.at[j] = loaded(packed.at[j]);
+  } else {
+    for (int j = 0; j < kGroup<T>; ++j) {
+      group.at[j] = j >= part.from && j < part.to ? loaded(data[j]) : T(0);
+    }
+  }
+  return group;
+}
+
+template <typename T, typename Stored>
+__device__ __forceinline__ Group<T> read(const Operand& operand, const Shape& shape, Part part) {
+  const Stored* data = static_cast<const Stored*>(operand.data);
+  if (operand.kind == Operand::Kind::contiguous) return read<T, Stored>(data, part);
+  if (operand.kind == Operand::Kind::strided) return gather<T>(data, operand.strides, shape, part);
+  Group<T> group;
+  for (int j = 0; j < kGroup<T>; ++j) group.at[j] = static_cast<T>(operand.value);
+  return group;
+}
+
+// Null: not wanted.
+template <typename T>
+__device__ __forceinline__ void write_element(void* out, int64_t index, T value) {
+  if (out != nullptr) static_cast<T*>(out)[index] = value;
+}
+
+template <typename T, typename Stored>
+__device__ __forceinline__ void write(const Group<T>& group, Stored* data, Part part) {
+  data += part.start;
+  if (part.is_whole<T>(data, sizeof(Packed<T, Stored>))) {
+    Packed<T, Stored> packed;
+    for (int j = 0; j < kGroup<T>; ++j) store(group.at[j], packed.at[j]);
+    *reinterpret_cast<Packed<T, Stored>*>(data) = packed;
+  } else {
+    for (int j = 0; j < kGroup<T>; ++j) {
+      if (j >= part.from && j < part.to) store(group.at[j], data[j]);
+    }
+  }
+}
+
+// The group of a stream's numbers that begins with `first`.
+template <bool Normal, typename T>
+__device__ __forceinline__ Group<T> draw(uint64_t seed, uint64_t stream, uint64_t first) {
+  uint32_t words[4];
+  random_words(seed, stream, first / kGroup<T>, words[0], words[1], words[2], words[3]);
+  Group<T> group;
+  if constexpr (Normal) {
+    noise::normals(words, group.at);
+  } else {
+    noise::uniforms(words, group.at);
+  }
+  return group;
+}
+
+__device__ __forceinline__ int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+inline unsigned blocks(int64_t threads) {
+  const int64_t wanted = (threads + kThreads - 1) / kThreads;
+  return static_cast<unsigned>(wanted < kMostBlocks ? wanted : kMostBlocks);
+}
+
+}  // namespace
+}  // namespace bsl

@@ -1,0 +1,60 @@
+// The density of cpu/discretized_logistic_mixture.cpp.
+#include "core/distributions/discretized_logistic.h"
+#include "cuda/mixture_kernels.h"
+
+namespace bsl {
+namespace {
+
+template <typename T>
+class DiscretizedMap {
+ public:
+  static constexpr int scratch = 1;
+
+  __device__ explicit DiscretizedMap(Mixture<T>& mixture) : m_(mixture), joint_(m_.scratch[0]) {
+    for (int k = 0; k < m_.n; ++k) {
+      joint_[k] =
+          m_.logit[k] +
+          discretized_logistic::LogProb::forward(m_.numbers, m_.x, m_.loc[k], m_.log_scale[k]).log;
+      prior_sum_.look_at(m_.logit[k]);
+      joint_sum_.look_at(joint_[k]);
+    }
+    prior_sum_.seen_all();
+    joint_sum_.seen_all();
+    for (int k = 0; k < m_.n; ++k) {
+      prior_sum_.add(m_.logit[k]);
+      joint_sum_.add(joint_[k]);
+    }
+    prior_sum_.added_all();
+    joint_sum_.added_all();
+  }
+
+  __device__ Result<T> map() const {
+    return {T(0), (joint_sum_.max - prior_sum_.max) + (joint_sum_.log - prior_sum_.log)};
+  }
+
+  __device__ T gradients(T, T grad) {
+    T by_x = 0;
+    for (int k = 0; k < m_.n; ++k) {
+      const T share = joint_sum_.share(joint_[k]);
+      const Gradients<T, 3> g = discretized_logistic::LogProb::backward(
+          m_.numbers, Result<T>{T(0), grad * share}, m_.x, m_.loc[k], m_.log_scale[k]);
+      by_x += g.of[0];
+      m_.loc[k] = g.of[1];
+      m_.log_scale[k] = g.of[2];
+      m_.logit[k] = grad * (share - prior_sum_.share(m_.logit[k]));
+    }
+    return by_x;
+  }
+
+ private:
+  Mixture<T>& m_;
+  T* joint_;
+  Softmax<T> prior_sum_, joint_sum_;
+};
+
+}  // namespace
+
+namespace BSL_ISA {
+extern const MixtureKernels discretized_logistic_mixture_kernels = kMixtureKernels<DiscretizedMap>;
+}  // namespace BSL_ISA
+}  // namespace bsl

@@ -1,0 +1,124 @@
+// The CUDA kernels of ops on mixtures. An op is a class Map<T>, made for a Mixture<T>, with
+//
+//   static constexpr int scratch;               // rows that it wants beside the parameters
+//   Result<T> map();                            // y and its logarithm
+//   T gradients(T by_y, T by_log);              // that by x; the others replace the parameters
+//
+// As in cpu/mixture_kernels.h, softmaxes are taken twice over: for the largest logarithm, then for
+// the sum of weights. Exponentials are computed again where they are wanted again.
+#pragma once
+
+#include "core/math.h"
+#include "core/pointwise.h"
+#include "cuda/mixture.h"
+#include "cuda/rows.h"
+
+namespace bsl {
+namespace {
+
+// Of one element.
+template <typename T>
+struct Mixture {
+  int n;
+  Numbers<T> numbers;
+  T x;
+  T *logit, *loc, *log_scale;
+  T* scratch[2];
+
+  // Takes the largest logit off all: a common factor of the weights means nothing, and without it
+  // all logarithms are small.
+  __device__ void centre() {
+    T max = logit[0];
+    for (int k = 1; k < n; ++k) max = logit[k] > max ? logit[k] : max;
+    for (int k = 0; k < n; ++k) logit[k] -= max;
+  }
+};
+
+// A softmax over components: found with the largest logarithm, then the sum of exp(l - max).
+template <typename T>
+struct Softmax {
+  T max, sum, log;
+
+  __device__ Softmax() : max(-math::Real<T>::infinity), sum(0) {}
+
+  // NaN is passed over: its weight is NaN.
+  __device__ void look_at(T l) { max = l > max ? l : max; }
+  // Nothing at all is exp(-infinity), not NaN.
+  __device__ void seen_all() {
+    constexpr T lowest = -T(0.5) / math::Real<T>::min_normal;
+    max = max < lowest ? lowest : max;
+  }
+  __device__ T weight(T l) const { return math::exp(l - max); }
+  __device__ void add(T l) { sum += weight(l); }
+  __device__ void added_all() { log = math::log(sum); }
+  __device__ T share(T l) const { return weight(l) / sum; }
+};
+
+template <typename T>
+__device__ Mixture<T> mixture_of(const MixtureCall& a, const BlockRows<T>& rows) {
+  rows.load({&a.rows[0], &a.rows[1], &a.rows[2]}, {a.components, a.components, a.components},
+            a.shape);
+  Mixture<T> mixture;
+  mixture.n = a.components;
+  for (int i = 0; i < kMaxNumbers; ++i) mixture.numbers.at[i] = static_cast<T>(a.numbers[i]);
+  mixture.x = element<T>(a.x, a.shape, rows.index());
+  mixture.logit = rows.own(0);
+  mixture.loc = rows.own(1);
+  mixture.log_scale = rows.own(2);
+  for (int i = 0; i < 2; ++i) mixture.scratch[i] = rows.own(3 + i);
+  mixture.centre();
+  return mixture;
+}
+
+template <typename T, template <typename> class Map>
+__global__ void __launch_bounds__(kMostRowThreads)
+    mixture_forward_kernel(const __grid_constant__ MixtureForward a, int stride) {
+  extern __shared__ double memory[];
+  const BlockRows<T> rows(reinterpret_cast<T*>(memory), stride, a.shape.numel);
+  Mixture<T> mixture = mixture_of(a, rows);
+  const Result<T> result = Map<T>(mixture).map();
+  if (rows.is_last_one_again()) return;
+  write_element(a.y, rows.index(), result.value);
+  write_element(a.log, rows.index(), result.log);
+}
+
+template <typename T, template <typename> class Map>
+__global__ void __launch_bounds__(kMostRowThreads)
+    mixture_backward_kernel(const __grid_constant__ MixtureBackward a, int stride) {
+  extern __shared__ double memory[];
+  const BlockRows<T> rows(reinterpret_cast<T*>(memory), stride, a.shape.numel);
+  Mixture<T> mixture = mixture_of(a, rows);
+  const T by_y = element<T>(a.grad_y, a.shape, rows.index());
+  const T by_log = element<T>(a.grad_log, a.shape, rows.index());
+  const T by_x = Map<T>(mixture).gradients(by_y, by_log);
+  if (!rows.is_last_one_again()) write_element(a.grad_x, rows.index(), by_x);
+  __syncthreads();
+  for (int i = 0; i < 3; ++i) rows.store(i, a.components, a.grad_rows[i]);
+}
+
+template <typename T, template <typename> class Map>
+RowPlan<T> mixture_plan(const MixtureCall& a) {
+  return RowPlan<T>(a.shape.numel, 3 + Map<T>::scratch, a.components);
+}
+
+template <typename T, template <typename> class Map>
+void mixture_forward(const MixtureForward& a, cudaStream_t stream) {
+  const RowPlan<T> plan = mixture_plan<T, Map>(a);
+  mixture_forward_kernel<T, Map>
+      <<<static_cast<unsigned>(plan.blocks), plan.threads, plan.bytes, stream>>>(a, plan.stride);
+}
+
+template <typename T, template <typename> class Map>
+void mixture_backward(const MixtureBackward& a, cudaStream_t stream) {
+  const RowPlan<T> plan = mixture_plan<T, Map>(a);
+  mixture_backward_kernel<T, Map>
+      <<<static_cast<unsigned>(plan.blocks), plan.threads, plan.bytes, stream>>>(a, plan.stride);
+}
+
+template <template <typename> class Map>
+constexpr MixtureKernels kMixtureKernels = {
+    mixture_forward<float, Map>, mixture_forward<double, Map>, mixture_backward<float, Map>,
+    mixture_backward<double, Map>};
+
+}  // namespace
+}  // namespace bsl

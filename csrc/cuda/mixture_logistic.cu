@@ -1,0 +1,160 @@
+// The map of cpu/mixture_logistic.cpp, step by step the same.
+#include "core/bijectors/mixture_logistic.h"
+
+#include "cuda/mixture_kernels.h"
+
+namespace bsl {
+namespace {
+
+namespace logistic = mixture_logistic;
+
+template <typename T, bool kInverse>
+class LogisticMap {
+ public:
+  static constexpr int scratch = 2;
+
+  __device__ explicit LogisticMap(Mixture<T>& mixture)
+      : m_(mixture), z_(mixture.scratch[0]), tail_(mixture.scratch[1]) {
+    if constexpr (kInverse) solve();
+    place();
+    find_density();
+  }
+
+  __device__ Result<T> map() const {
+    return {kInverse ? m_.x : y_, kInverse ? -log_slope_ : log_slope_};
+  }
+
+  __device__ T gradients(T by_y, T by_log) {
+    const logistic::Sides<T> mixture = logistic::sides(y_, math::exp_minus_abs(y_));
+    T from_y = by_y, from_log = by_log;
+    if (kInverse) {
+      // The result solves y = g(x; parameters), so dx = (dy - dg) / g'(x); and the logarithm is
+      // that of 1 / g' at this x.
+      T log_by_x = 0;
+      for (int k = 0; k < m_.n; ++k) {
+        const T root = logistic::root_of_rate(m_.log_scale[k]);
+        log_by_x += slopes(k, mixture, shares(k)).log_by_z * root * root;
+      }
+      from_y = -(by_y - by_log * log_by_x) * math::exp(-log_slope_);
+      from_log = -by_log;
+    }
+    T by_x = kInverse ? -from_y : T(0);
+    for (int k = 0; k < m_.n; ++k) {
+      const Shares own = shares(k);
+      const logistic::ComponentGradients<T> g = logistic::component_gradients(
+          from_y, from_log, slopes(k, mixture, own), z_[k], logistic::root_of_rate(m_.log_scale[k]),
+          own.below, own.above, own.density);
+      if (!kInverse) by_x += g.position;
+      m_.logit[k] = g.logit;
+      m_.loc[k] = -g.position;
+      m_.log_scale[k] = g.log_scale;
+    }
+    return by_x;
+  }
+
+ private:
+  // A component's weights in F, 1 - F and f.
+  struct Shares {
+    T below, above, density;
+  };
+
+  __device__ T log_below(int k) const { return m_.logit[k] + logistic::log_cdf(z_[k], tail_[k]); }
+  __device__ T log_above(int k) const {
+    return m_.logit[k] + logistic::log_survival(z_[k], tail_[k]);
+  }
+  __device__ T log_density(int k) const {
+    return logistic::log_density(m_.logit[k], z_[k], tail_[k], m_.log_scale[k], y_,
+                                 logistic::LogSum<T>{below_.max, below_.log},
+                                 logistic::LogSum<T>{above_.max, above_.log});
+  }
+
+  __device__ Shares shares(int k) const {
+    return {below_.share(log_below(k)), above_.share(log_above(k)), density_.share(log_density(k))};
+  }
+
+  __device__ logistic::Slopes<T> slopes(int k, const logistic::Sides<T>& mixture,
+                                        const Shares& own) const {
+    return logistic::slopes(logistic::sides(z_[k], math::exp_minus_abs(z_[k])), mixture, own.below,
+                            own.above, own.density);
+  }
+
+  // What the components and their sums come to at x.
+  __device__ void place() {
+    below_ = above_ = Softmax<T>();
+    for (int k = 0; k < m_.n; ++k) {
+      const logistic::Component<T> c =
+          logistic::component(m_.x, m_.loc[k], logistic::root_of_rate(m_.log_scale[k]));
+      z_[k] = c.z;
+      tail_[k] = c.tail;
+      below_.look_at(log_below(k));
+      above_.look_at(log_above(k));
+    }
+    below_.seen_all();
+    above_.seen_all();
+    for (int k = 0; k < m_.n; ++k) {
+      below_.add(log_below(k));
+      above_.add(log_above(k));
+    }
+    below_.added_all();
+    above_.added_all();
+    y_ = (below_.max - above_.max) + (below_.log - above_.log);
+  }
+
+  __device__ void find_density() {
+    density_ = Softmax<T>();
+    for (int k = 0; k < m_.n; ++k) density_.look_at(log_density(k));
+    density_.seen_all();
+    for (int k = 0; k < m_.n; ++k) density_.add(log_density(k));
+    density_.added_all();
+    log_slope_ = (density_.max + density_.log) + math::softplus(-math::abs(y_));
+  }
+
+  // Where every component takes y at or beyond a point, so does their mixture: the least and the
+  // largest loc + scale y hold x between them.
+  __device__ void solve() {
+    const T wanted = m_.x;
+    T low = m_.loc[0] + math::exp(m_.log_scale[0]) * wanted;
+    T high = low, total = low;
+    for (int k = 1; k < m_.n; ++k) {
+      const T bound = m_.loc[k] + math::exp(m_.log_scale[k]) * wanted;
+      low = bound < low ? bound : low;
+      high = bound > high ? bound : high;
+      total += bound;
+    }
+    logistic::Search<T> search = {low + T(0.5) * (high - low), low, high, high - low};
+    bool more = true;
+    for (int i = 0; i < logistic::kMaxSteps && more; ++i) {
+      m_.x = search.x;
+      place();
+      T slope = 0;
+      for (int k = 0; k < m_.n; ++k) {
+        const logistic::Sides<T> own = logistic::sides(z_[k], math::exp_minus_abs(z_[k]));
+        const T root = logistic::root_of_rate(m_.log_scale[k]);
+        slope += (below_.share(log_below(k)) * own.above + above_.share(log_above(k)) * own.below) *
+                 root * root;
+      }
+      const logistic::SearchStep<T> next = logistic::step(search, wanted, wanted - y_, slope);
+      search = next.search;
+      more = next.more;
+    }
+    m_.x = logistic::solution(search, total);
+  }
+
+  Mixture<T>& m_;
+  T *z_, *tail_;
+  Softmax<T> below_, above_, density_;
+  T y_, log_slope_;
+};
+
+template <typename T>
+using Forward = LogisticMap<T, false>;
+template <typename T>
+using Inverse = LogisticMap<T, true>;
+
+}  // namespace
+
+namespace BSL_ISA {
+extern const MixtureKernels mixture_logistic_kernels = kMixtureKernels<Forward>;
+extern const MixtureKernels mixture_logistic_inverse_kernels = kMixtureKernels<Inverse>;
+}  // namespace BSL_ISA
+}  // namespace bsl

@@ -1,0 +1,50 @@
+// Rational-quadratic splines: cpu/rational_quadratic.h on CUDA devices. All addresses are there.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "core/bijectors/rational_quadratic.h"
+#include "core/layout.h"
+
+namespace bsl {
+
+constexpr int kMaxBins = 128;
+
+struct SplineCall {
+  Shape shape;
+  Operand x;
+  // Widths, heights and slopes: one row of contiguous numbers per element, at the strides that the
+  // operand has over `shape`.
+  Operand rows[3];
+  int bins;
+  Tails tails;
+  bool inverse;
+  double bound, min_width, min_height, min_derivative;
+};
+
+struct SplineForward : SplineCall {
+  // Where there are no tails and an x lies outside, both are NaN.
+  void* y;
+  void* log_det;  // of every element
+};
+
+struct SplineBackward : SplineCall {
+  Operand grad_y, grad_log_det;  // broadcast to the call's shape
+  // Null: not wanted. Those of the parameters have one contiguous row per element.
+  void* grad_x;
+  void* grad_rows[3];
+};
+
+// Launch on a stream, and leave errors to cudaGetLastError.
+struct SplineKernels {
+  void (*forward_float)(const SplineForward&, cudaStream_t);
+  void (*forward_double)(const SplineForward&, cudaStream_t);
+  void (*backward_float)(const SplineBackward&, cudaStream_t);
+  void (*backward_double)(const SplineBackward&, cudaStream_t);
+};
+
+namespace cuda {
+extern const SplineKernels spline_kernels;
+}  // namespace cuda
+
+}  // namespace bsl

@@ -1,0 +1,77 @@
+// Softmaxes of rows and what is made of them: cpu/categorical.h, cpu/gumbel_softmax.h and
+// cpu/importance.h on CUDA devices. All addresses are there, and all arrays but `grad` of the
+// categorical family are contiguous.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "core/layout.h"
+
+namespace bsl {
+
+// Launch on a stream, and leave errors to cudaGetLastError.
+template <typename Forward, typename Backward>
+struct RowKernels {
+  void (*forward_float)(const Forward&, cudaStream_t);
+  void (*forward_double)(const Forward&, cudaStream_t);
+  void (*backward_float)(const Backward&, cudaStream_t);
+  void (*backward_double)(const Backward&, cudaStream_t);
+};
+
+struct CategoricalForward {
+  int64_t rows, classes;
+  const void* logits;    // [rows, classes]
+  const int64_t* index;  // [rows]
+  void* log_prob;        // [rows]; NaN where an index is not a class
+};
+
+struct CategoricalBackward {
+  Shape shape;  // of the rows, for grad's sake
+  int64_t classes;
+  const void* logits;
+  const int64_t* index;
+  Operand grad;  // broadcast to the rows
+  void* grad_logits;
+};
+
+// Row r is drawn with the logits of row r % logit_rows.
+struct GumbelSoftmaxCall {
+  int64_t rows, logit_rows, classes;
+  const void* logits;
+  double temperature;
+  const int64_t* seed;
+  uint64_t stream;
+};
+
+struct GumbelSoftmaxForward : GumbelSoftmaxCall {
+  bool hard;
+  void* sample;
+};
+
+struct GumbelSoftmaxBackward : GumbelSoftmaxCall {
+  const void* grad;
+  void* grad_logits;  // of every row
+};
+
+// Weights are [outer, samples, inner]; bounds and their gradients [outer, inner].
+struct ImportanceForward {
+  int64_t outer, samples, inner;
+  const void* log_weights;
+  void* bound;
+};
+
+struct ImportanceBackward {
+  int64_t outer, samples, inner;
+  const void* log_weights;
+  const void* grad;
+  bool squared;
+  void* grad_log_weights;
+};
+
+namespace cuda {
+extern const RowKernels<CategoricalForward, CategoricalBackward> categorical_kernels;
+extern const RowKernels<GumbelSoftmaxForward, GumbelSoftmaxBackward> gumbel_softmax_kernels;
+extern const RowKernels<ImportanceForward, ImportanceBackward> importance_kernels;
+}  // namespace cuda
+
+}  // namespace bsl
