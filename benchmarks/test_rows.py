@@ -1,9 +1,9 @@
-"""Likelihoods of counts and pixels, mixtures, importance-weighted bounds, samples of classes."""
+"""Counts, pixels, mixtures and maps by them, importance-weighted bounds, samples of classes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -83,15 +83,79 @@ def logistic_map(x: Tensor, logits: Tensor, loc: Tensor, log_scale: Tensor) -> T
     return y.sum(-1) + log_det
 
 
-def eager_logistic_map(x: Tensor, logits: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
+def logistic_inverse(y: Tensor, logits: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
+    x, log_det = BF.mixture_logistic_transform(y, logits, loc, log_scale, inverse=True)
+    return x.sum(-1) + log_det
+
+
+def sigmoidal_inputs(shape: tuple[int, int]) -> Sequence[Tensor]:
+    rows = (*shape, COMPONENTS)
+    x, logits, shift = 2 * torch.randn(shape), torch.randn(rows), torch.randn(rows)
+    raw_slope = 0.5 * torch.randn(rows).clamp(-3, 3)
+    return tuple(t.requires_grad_() for t in (x, logits, raw_slope, shift))
+
+
+def sigmoidal(x: Tensor, logits: Tensor, raw_slope: Tensor, shift: Tensor) -> Tensor:
+    y, log_det = BF.deep_sigmoidal_transform(x, logits, raw_slope, shift)
+    return y.sum(-1) + log_det
+
+
+def sigmoidal_inverse(y: Tensor, logits: Tensor, raw_slope: Tensor, shift: Tensor) -> Tensor:
+    x, log_det = BF.deep_sigmoidal_transform(y, logits, raw_slope, shift, inverse=True)
+    return x.sum(-1) + log_det
+
+
+#: (y, log dy/dx) of each element.
+Map = Callable[..., tuple[Tensor, Tensor]]
+
+
+def logit_of_mean(z: Tensor, logits: Tensor, log_rate: Tensor) -> tuple[Tensor, Tensor]:
     """As in Flow++: everything in logarithms."""
-    z = (x.unsqueeze(-1) - loc) * torch.exp(-log_scale)
     weights = logits.log_softmax(-1)
     below, above = F.logsigmoid(z), F.logsigmoid(-z)
     log_cdf = torch.logsumexp(weights + below, -1)
     log_above = torch.logsumexp(weights + above, -1)
-    log_density = torch.logsumexp(weights + below + above - log_scale, -1)
-    return (log_cdf - log_above + log_density - log_cdf - log_above).sum(-1)
+    log_density = torch.logsumexp(weights + below + above + log_rate, -1)
+    return log_cdf - log_above, log_density - log_cdf - log_above
+
+
+def eager_logistic_map(
+    x: Tensor, logits: Tensor, loc: Tensor, log_scale: Tensor
+) -> tuple[Tensor, Tensor]:
+    z = (x.unsqueeze(-1) - loc) * torch.exp(-log_scale)
+    return logit_of_mean(z, logits, -log_scale)
+
+
+def eager_sigmoidal(
+    x: Tensor, logits: Tensor, raw_slope: Tensor, shift: Tensor
+) -> tuple[Tensor, Tensor]:
+    slope = F.softplus(raw_slope)
+    return logit_of_mean(x.unsqueeze(-1) * slope + shift, logits, slope.log())
+
+
+def summed(function: Map) -> Function:
+    def peer(*tensors: Tensor) -> Tensor:
+        value, log_det = function(*tensors)
+        return (value + log_det).sum(-1)
+
+    return peer
+
+
+def inverted(function: Map, bound: float = 256.0) -> Function:
+    """By 30 bisections, as far as float32 goes, and a step of Newton's for the gradients."""
+
+    def peer(y: Tensor, *parameters: Tensor) -> Tensor:
+        with torch.no_grad():
+            below, above = torch.full_like(y, -bound), torch.full_like(y, bound)
+            for _ in range(30):
+                x = 0.5 * (below + above)
+                more = function(x, *parameters)[0] < y
+                below, above = torch.where(more, x, below), torch.where(more, above, x)
+            slope = torch.exp(function(x, *parameters)[1])
+        x = x + (y - function(x, *parameters)[0]) / slope
+        return (x - function(x, *parameters)[1]).sum(-1)
+
+    return peer
 
 
 def importance_inputs(shape: tuple[int, int]) -> Sequence[Tensor]:
@@ -206,7 +270,31 @@ CASES = [
         MIXED,
         logistic_map_inputs,
         logistic_map,
-        {"torch eager": eager_logistic_map},
+        {"torch eager": summed(eager_logistic_map)},
+        check,
+    ),
+    Case(
+        "mixture_logistic_transform inverse",
+        MIXED,
+        logistic_map_inputs,
+        logistic_inverse,
+        {"torch eager": inverted(eager_logistic_map)},
+        check,
+    ),
+    Case(
+        "deep_sigmoidal_transform",
+        MIXED,
+        sigmoidal_inputs,
+        sigmoidal,
+        {"torch eager": summed(eager_sigmoidal)},
+        check,
+    ),
+    Case(
+        "deep_sigmoidal_transform inverse",
+        MIXED,
+        sigmoidal_inputs,
+        sigmoidal_inverse,
+        {"torch eager": inverted(eager_sigmoidal)},
         check,
     ),
     Case(

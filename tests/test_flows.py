@@ -22,6 +22,7 @@ from bslfast.flows import (
     AffineCoupling,
     BatchNorm,
     Composite,
+    DeepSigmoidalCoupling,
     Flow,
     Householder,
     Images,
@@ -115,6 +116,14 @@ TRANSFORMS: dict[str, tuple[Callable[[int, int], Transform], bool]] = {
         lambda d, c: MixtureLogisticCoupling(d, context=c, flip=True, components=3, **DOUBLE),
         True,
     ),
+    "deep sigmoidal": (
+        lambda d, c: DeepSigmoidalCoupling(d, context=c, hidden=(16,), **DOUBLE),
+        True,
+    ),
+    "deep sigmoidal flipped": (
+        lambda d, c: DeepSigmoidalCoupling(d, context=c, flip=True, components=3, **DOUBLE),
+        True,
+    ),
     "composite": (
         lambda d, c: Composite(
             [
@@ -131,7 +140,7 @@ TRANSFORMS: dict[str, tuple[Callable[[int, int], Transform], bool]] = {
 FEATURES = (1, 2, 3, 43)
 # What is not the identity at the start.
 ELEMENTWISE = {"leaky relu", "tanh", "sigmoid", "logit", "softplus"}
-MIXTURES = {"mixture", "mixture flipped"}
+MIXTURES = {"mixture", "mixture flipped", "deep sigmoidal", "deep sigmoidal flipped"}
 ORTHOGONAL = {"plu rotation", "householder odd", "images"}
 REFLECTIONS = {"householder", "householder odd", "sylvester", "sylvester of low rank"}
 # Where what is not defined everywhere is looked at.
@@ -235,7 +244,7 @@ def test_near_the_identity_at_the_start(name: str) -> None:
             assert ((z - x).abs() <= 0.5).all()
             assert not torch.equal(z, x)
         log_det.sum().backward()
-        assert isinstance(transform, MixtureLogisticCoupling)
+        assert isinstance(transform, MixtureLogisticCoupling | DeepSigmoidalCoupling)
         grad = transform.conditioner.output_bias.grad
         assert grad is not None
         assert grad.unique().numel() > transform.moved

@@ -1,4 +1,7 @@
-"""Kernels of mixtures: csrc/cpu/mixture_logistic.cpp, csrc/cpu/discretized_logistic_mixture.cpp."""
+"""Kernels of ops with rows of parameters for each element.
+
+csrc/cpu/mixture_logistic.cpp, csrc/cpu/discretized_logistic_mixture.cpp.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,13 @@ from bslfast._native._operands import (
 
 MAX_COMPONENTS = _cpu.MAX_COMPONENTS
 #: As csrc/bindings/register_mixture.cpp numbers them.
-OPS = {"transform": 0, "inverse": 1, "discretized": 2}
+OPS = {
+    "mixture_logistic": 0,
+    "mixture_logistic inverse": 1,
+    "discretized": 2,
+    "deep_sigmoidal": 3,
+    "deep_sigmoidal inverse": 4,
+}
 _NUMBERS = 5  # kMaxNumbers of csrc/core/pointwise.h
 
 
@@ -33,11 +42,18 @@ def allocate_transform(
 
 
 def transform(
-    x: Tensor, logits: Tensor, loc: Tensor, log_scale: Tensor, inverse: bool, reduction: str
+    x: Tensor,
+    logits: Tensor,
+    loc: Tensor,
+    log_scale: Tensor,
+    inverse: bool,
+    reduction: str,
+    *,
+    family: str = "mixture_logistic",
 ) -> tuple[Tensor, Tensor]:
     """(y, log_det)."""
     y, log_det = allocate_transform(x, logits, loc, log_scale, inverse, reduction)
-    op = "inverse" if inverse else "transform"
+    op = f"{family} inverse" if inverse else family
     _forward(op, (x, logits, loc, log_scale), y.shape, (), y, reduction, log_det)
     return y, log_det
 
@@ -52,9 +68,11 @@ def transform_backward(
     inverse: bool,
     reduction: str,
     needs: Sequence[bool],
+    *,
+    family: str = "mixture_logistic",
 ) -> tuple[Tensor | None, ...]:
     """Gradients of x, logits, loc and log_scale; None where not needed."""
-    op = "inverse" if inverse else "transform"
+    op = f"{family} inverse" if inverse else family
     return _backward(op, grad_y, grad_log_det, (x, logits, loc, log_scale), (), reduction, needs)
 
 

@@ -12,6 +12,7 @@ from bslfast.flows.coupling import (
     AdditiveCoupling,
     AffineCoupling,
     Coupling,
+    DeepSigmoidalCoupling,
     MixtureLogisticCoupling,
     SplineCoupling,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "BatchNorm",
     "Composite",
     "Coupling",
+    "DeepSigmoidalCoupling",
     "Elementwise",
     "Flow",
     "FlowDistribution",

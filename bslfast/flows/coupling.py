@@ -347,34 +347,10 @@ class SplineCoupling(Coupling):
         return f"{super().extra_repr()}, bins={self.bins}, bound={self.settings['bound']}"
 
 
-class MixtureLogisticCoupling(Coupling):
-    r"""Moves half of the features by the logits of logistic mixtures' distribution functions.
+class MixtureCoupling(Coupling):
+    """A coupling whose maps are made of components, with a logit and two parameters each.
 
-    The maps are smooth, and go from the real line onto itself. At the start the components are
-    spread evenly over [-0.5, 0.5] with scales of 1: no feature moves by more than 0.5. Equal ones
-    would make the map the identity, but also have equal gradients, and stay equal.
-
-    Args:
-        features: size of the vectors, >= 1.
-        context: size of the context vectors; 0 for none.
-        hidden: widths of the hidden layers of the network that computes the mixtures.
-        components: number of components of each mixture, at most 64.
-        flip: move the first half, not the second.
-        device, dtype: of the parameters.
-
-    Shape: x [..., features] -> (z [..., features], log_det [...]).
-
-    Raises:
-        TypeError, ValueError: naming the argument, what was expected and what came.
-
-    Source: Ho, Chen, Srinivas, Duan and Abbeel, "Flow++" (2019), section 3.2.
-
-    >>> import torch
-    >>> from bslfast.flows import MixtureLogisticCoupling
-    >>> x = torch.randn(4, 3)
-    >>> z, log_det = MixtureLogisticCoupling(3)(x)
-    >>> bool(((z - x).abs() <= 0.5).all()), log_det.shape
-    (True, torch.Size([4]))
+    A subclass implements :meth:`_start`, which sets these to begin with, and :meth:`_map`.
     """
 
     def __init__(
@@ -404,16 +380,103 @@ class MixtureLogisticCoupling(Coupling):
         )
         self.components = components
         with torch.no_grad():
-            loc = self.conditioner.output_bias.view(self.moved, 3, components)[:, 1]
-            if components > 1:
-                loc.copy_(torch.linspace(-0.5, 0.5, components))
+            bias = self.conditioner.output_bias.view(self.moved, 3, components)
+            self._start(bias[:, 1], bias[:, 2])
+
+    @staticmethod
+    def _spread(row: Tensor) -> None:
+        """Different numbers for components, which would otherwise stay equal: [..., components]."""
+        if row.shape[-1] > 1:
+            row.copy_(torch.linspace(-0.5, 0.5, row.shape[-1]))
+
+    def _start(self, first: Tensor, second: Tensor) -> None:
+        """Set the components' parameters [moved, components], which are 0, in place."""
+        raise NotImplementedError
+
+    def _map(self, *tensors: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        """Map x by logits and the two parameters."""
+        raise NotImplementedError
 
     def _move(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         # Three views into the network's output; the kernel reads them where they are.
-        logits, loc, log_scale = parameters.view(
-            *parameters.shape[:-1], self.moved, 3 * self.components
-        ).split(self.components, dim=-1)
-        return BF.mixture_logistic_transform(x, logits, loc, log_scale, inverse=inverse)
+        rows = parameters.view(*parameters.shape[:-1], self.moved, 3 * self.components)
+        return self._map(x, *rows.split(self.components, dim=-1), inverse=inverse)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, components={self.components}"
+
+
+class MixtureLogisticCoupling(MixtureCoupling):
+    r"""Moves half of the features by the logits of logistic mixtures' distribution functions.
+
+    The maps are smooth, and go from the real line onto itself. At the start the components are
+    spread evenly over [-0.5, 0.5] with scales of 1: no feature moves by more than 0.5. Equal ones
+    would make the map the identity, but also have equal gradients, and stay equal.
+
+    Args:
+        features: size of the vectors, >= 1.
+        context: size of the context vectors; 0 for none.
+        hidden: widths of the hidden layers of the network that computes the mixtures.
+        components: number of components of each mixture, at most 64.
+        flip: move the first half, not the second.
+        device, dtype: of the parameters.
+
+    Shape: x [..., features] -> (z [..., features], log_det [...]).
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Ho, Chen, Srinivas, Duan and Abbeel, "Flow++" (2019), section 3.2.
+
+    >>> import torch
+    >>> from bslfast.flows import MixtureLogisticCoupling
+    >>> x = torch.randn(4, 3)
+    >>> z, log_det = MixtureLogisticCoupling(3)(x)
+    >>> bool(((z - x).abs() <= 0.5).all()), log_det.shape
+    (True, torch.Size([4]))
+    """
+
+    def _start(self, first: Tensor, second: Tensor) -> None:
+        self._spread(first)
+
+    def _map(self, *tensors: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        return BF.mixture_logistic_transform(*tensors, inverse=inverse)
+
+
+class DeepSigmoidalCoupling(MixtureCoupling):
+    r"""Moves half of the features by logits of weighted means of sigmoids.
+
+    The maps are smooth, and go from the real line onto itself. At the start the sigmoids have
+    slopes of 1 and shifts spread evenly over [-0.5, 0.5]: no feature moves by more than 0.5. Equal
+    ones would make the map the identity, but also have equal gradients, and stay equal.
+
+    Args:
+        features: size of the vectors, >= 1.
+        context: size of the context vectors; 0 for none.
+        hidden: widths of the hidden layers of the network that computes the sigmoids.
+        components: number of sigmoids of each map, at most 64.
+        flip: move the first half, not the second.
+        device, dtype: of the parameters.
+
+    Shape: x [..., features] -> (z [..., features], log_det [...]).
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Huang, Krueger, Lacoste and Courville, "Neural autoregressive flows" (2018),
+    section 3.2.
+
+    >>> import torch
+    >>> from bslfast.flows import DeepSigmoidalCoupling
+    >>> x = torch.randn(4, 3)
+    >>> z, log_det = DeepSigmoidalCoupling(3)(x)
+    >>> bool(((z - x).abs() <= 0.5).all()), log_det.shape
+    (True, torch.Size([4]))
+    """
+
+    def _start(self, first: Tensor, second: Tensor) -> None:
+        first.fill_(math.log(math.expm1(1.0)))  # softplus of it is 1
+        self._spread(second)
+
+    def _map(self, *tensors: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        return BF.deep_sigmoidal_transform(*tensors, inverse=inverse)

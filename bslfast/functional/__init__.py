@@ -13,6 +13,7 @@ from bslfast.functional.affine_coupling import affine_coupling
 from bslfast.functional.bayes_linear import bayes_linear
 from bslfast.functional.bernoulli import bernoulli_log_prob
 from bslfast.functional.categorical import categorical_log_prob
+from bslfast.functional.deep_sigmoidal import deep_sigmoidal_transform
 from bslfast.functional.discretized_logistic import discretized_logistic_log_prob
 from bslfast.functional.discretized_logistic_mixture import (
     discretized_logistic_mixture_log_prob,
@@ -55,6 +56,7 @@ __all__ = [
     "bayes_linear",
     "bernoulli_log_prob",
     "categorical_log_prob",
+    "deep_sigmoidal_transform",
     "discretized_logistic_log_prob",
     "discretized_logistic_mixture_log_prob",
     "gumbel_log_prob",

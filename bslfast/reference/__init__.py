@@ -8,6 +8,7 @@ from bslfast.reference.affine_coupling import affine_coupling
 from bslfast.reference.bayes_linear import bayes_linear
 from bslfast.reference.bernoulli import bernoulli_log_prob
 from bslfast.reference.categorical import categorical_log_prob
+from bslfast.reference.deep_sigmoidal import deep_sigmoidal_transform
 from bslfast.reference.discretized_logistic import discretized_logistic_log_prob
 from bslfast.reference.discretized_logistic_mixture import (
     discretized_logistic_mixture_log_prob,
@@ -50,6 +51,7 @@ __all__ = [
     "bayes_linear",
     "bernoulli_log_prob",
     "categorical_log_prob",
+    "deep_sigmoidal_transform",
     "discretized_logistic_log_prob",
     "discretized_logistic_mixture_log_prob",
     "gumbel_log_prob",

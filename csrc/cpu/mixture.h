@@ -43,5 +43,7 @@ struct MixtureKernels {
 BSL_DECLARE_KERNELS(MixtureKernels, mixture_logistic_kernels)
 BSL_DECLARE_KERNELS(MixtureKernels, mixture_logistic_inverse_kernels)
 BSL_DECLARE_KERNELS(MixtureKernels, discretized_logistic_mixture_kernels)
+BSL_DECLARE_KERNELS(MixtureKernels, deep_sigmoidal_kernels)
+BSL_DECLARE_KERNELS(MixtureKernels, deep_sigmoidal_inverse_kernels)
 
 }  // namespace bsl

@@ -2,16 +2,22 @@
 // inverse. F and 1 - F are two sums of their own, so that both tails keep their digits:
 //
 //   y = log F - log(1 - F),  dy/dx = f / (F (1 - F)).
+//
+// The deep sigmoidal transformation is this map with other parameters of the components.
 #include "core/bijectors/mixture_logistic.h"
 
+#include "core/bijectors/deep_sigmoidal.h"
 #include "cpu/mixture_kernels.h"
+#include "cpu/root_search.h"
 
 namespace bsl {
 namespace {
 
 namespace logistic = mixture_logistic;
 
-template <typename T, bool kInverse>
+// Parameters<T>, LocScale or SlopeShift, are made of loc_ and log_scale_, whatever these are
+// called.
+template <typename T, template <typename> class Parameters, bool kInverse>
 class LogisticTile : public MixtureTile<T> {
  public:
   using MixtureTile<T>::MixtureTile;
@@ -45,7 +51,8 @@ class LogisticTile : public MixtureTile<T> {
       for (int k = 0; k < n_; ++k) {
         const int row = k * kRows;
         for (int t = 0; t < kRows; ++t) {
-          log_by_x[t] += slopes(row + t, t, mixture[t]).log_by_z * root_[row + t] * root_[row + t];
+          const int i = row + t;
+          log_by_x[t] += parameters(i).times_rate(slopes(i, t, mixture[t]).log_by_z);
         }
       }
       for (int t = 0; t < kRows; ++t) {
@@ -63,13 +70,13 @@ class LogisticTile : public MixtureTile<T> {
         const T density = density_[i] / density_sum_[t];
         const T both = below_[i] / below_sum_[t] - above_[i] / above_sum_[t];
         const T by_z = from_y[t] * s.y_by_z + from_log[t] * s.log_by_z;
-        const T by_position = by_z * root_[i] * root_[i];
+        const T by_position = parameters(i).times_rate(by_z);
         if (!kInverse) by_x[t] += by_position;
         by_logit_[i] = from_y[t] * both + from_log[t] * s.log_by_logit;
-        by_loc_[i] = -by_position;
-        // 0 times infinity: far from this component.
-        const T by_rate = by_z == T(0) ? T(0) : by_z * z_[i];
-        by_scale_[i] = -(by_rate + from_log[t] * density);
+        const logistic::ComponentGradients<T> g =
+            parameters(i).gradients(by_z, by_position, from_log[t] * density, x_[t], z_[i]);
+        by_loc_[i] = g.first;
+        by_scale_[i] = g.second;
       }
     }
   }
@@ -85,12 +92,14 @@ class LogisticTile : public MixtureTile<T> {
   using Base::n_;
   using Base::x_;
 
-  // No solution takes half as many; where the last one is a jump, a bisection does.
-  static constexpr int kMaxSteps = 200;
-  static constexpr T kEps = sizeof(T) == 4 ? T(1.1920929e-7) : T(2.220446049250313e-16);
+  using Component = Parameters<T>;
+
+  Component parameters(int i) const { return {loc_[i], log_scale_[i], factor_[i]}; }
 
   void find_point() {
-    for (int i = 0; i < n_ * kRows; ++i) root_[i] = logistic::root_of_rate(log_scale_[i]);
+    for (int i = 0; i < n_ * kRows; ++i) {
+      factor_[i] = Component::factor_of(loc_[i], log_scale_[i]);
+    }
     if (kInverse) solve();
   }
 
@@ -100,7 +109,7 @@ class LogisticTile : public MixtureTile<T> {
       const int row = k * kRows;
       for (int t = 0; t < kRows; ++t) {
         const int i = row + t;
-        const logistic::Component<T> c = logistic::component(x_[t], loc_[i], root_[i]);
+        const logistic::Component<T> c = logistic::component(parameters(i).z(x_[t]));
         z_[i] = c.z;
         e_[i] = c.e;
         tail_[i] = c.tail;
@@ -127,7 +136,7 @@ class LogisticTile : public MixtureTile<T> {
         const bool lower = y_[t] < T(0);
         const T share = lower ? ((logit_[i] + below) - below_max_[t]) - log_below_[t]
                               : ((logit_[i] + above) - above_max_[t]) - log_above_[t];
-        density_[i] = (share + (lower ? above : below)) - log_scale_[i];
+        density_[i] = (share + (lower ? above : below)) + parameters(i).log_rate();
       }
     }
     alignas(64) T max[kRows];
@@ -142,76 +151,87 @@ class LogisticTile : public MixtureTile<T> {
                             above_[i] / above_sum_[t], density_[i] / density_sum_[t]);
   }
 
-  // Newton's method between bounds, which halves them where it does not halve its own step. Where
-  // every component takes y at or beyond a point, so does their mixture: the least and the largest
-  // loc + scale y hold x between them.
+  // Where every component takes y at or beyond a point, so does their mixture: the least and the
+  // largest solution of the components hold x between them.
   void solve() {
-    alignas(64) T wanted[kRows], low[kRows], high[kRows], last[kRows], total[kRows], slope[kRows];
-    alignas(64) T moves[kRows];
+    alignas(64) T total[kRows];
     for (int t = 0; t < kRows; ++t) {
-      wanted[t] = x_[t];
-      low[t] = high[t] = total[t] = loc_[t] + math::exp(log_scale_[t]) * wanted[t];
-      moves[t] = T(1);
+      search_.wanted[t] = x_[t];
+      search_.size[t] = T(1) + math::abs(x_[t]);
+      search_.low[t] = search_.high[t] = parameters(t).solution(x_[t]);
+      // Less than infinity if all are.
+      total[t] = kShare * search_.low[t];
+      search_.moves[t] = T(1);
     }
     for (int k = 1; k < n_; ++k) {
       const int row = k * kRows;
       for (int t = 0; t < kRows; ++t) {
-        const T bound = loc_[row + t] + math::exp(log_scale_[row + t]) * wanted[t];
-        low[t] = bound < low[t] ? bound : low[t];
-        high[t] = bound > high[t] ? bound : high[t];
-        total[t] += bound;
+        const T bound = parameters(row + t).solution(x_[t]);
+        search_.low[t] = bound < search_.low[t] ? bound : search_.low[t];
+        search_.high[t] = bound > search_.high[t] ? bound : search_.high[t];
+        total[t] += kShare * bound;
       }
     }
-    for (int t = 0; t < kRows; ++t) {
-      last[t] = high[t] - low[t];
-      x_[t] = low[t] + T(0.5) * last[t];
-    }
-    T moving = T(1);
-    for (int step = 0; step < kMaxSteps && moving > T(0); ++step) {
+    guess();
+    search_.template run<Component::kBroad>([&] {
+      for (int t = 0; t < kRows; ++t) x_[t] = search_.x[t];
       place();
-      for (int t = 0; t < kRows; ++t) slope[t] = T(0);
+      for (int t = 0; t < kRows; ++t) search_.slope[t] = T(0);
       for (int k = 0; k < n_; ++k) {
         const int row = k * kRows;
         for (int t = 0; t < kRows; ++t) {
           const int i = row + t;
           const logistic::Sides<T> own = logistic::sides(z_[i], e_[i]);
-          slope[t] +=
-              (below_[i] / below_sum_[t] * own.above + above_[i] / above_sum_[t] * own.below) *
-              root_[i] * root_[i];
+          search_.slope[t] += parameters(i).times_rate(below_[i] / below_sum_[t] * own.above +
+                                                       above_[i] / above_sum_[t] * own.below);
         }
       }
-      moving = T(0);
-      for (int t = 0; t < kRows; ++t) {
-        const T x = x_[t], rest = wanted[t] - y_[t];
-        const bool active = moves[t] > T(0);
-        low[t] = active & (rest > T(0)) ? x : low[t];
-        high[t] = active & (rest < T(0)) ? x : high[t];
-        const T newton = rest / slope[t];
-        const T there = x + newton;
-        const T middle = low[t] + T(0.5) * (high[t] - low[t]);
-        const bool good = (there >= low[t]) & (there <= high[t]) &
-                          (slope[t] < math::Real<T>::infinity) &
-                          (math::abs(newton) < T(0.5) * last[t]);
-        // What is left is what rounding leaves.
-        const bool near = (math::abs(rest) <= T(2) * kEps * (T(1) + math::abs(wanted[t]))) |
-                          (math::abs(newton) <= kEps * math::abs(x));
-        const T found = good ? there : near ? x : middle;
-        const T next = rest == rest ? found : rest;
-        last[t] = math::abs(next - x);
-        x_[t] = active ? next : x;
-        const bool more = active & !near & (next != x) & (next == next);
-        moves[t] = more ? T(1) : T(0);
-        moving += moves[t];
-      }
-    }
+      for (int t = 0; t < kRows; ++t) search_.value[t] = y_[t];
+    });
     for (int t = 0; t < kRows; ++t) {
       const bool finite = math::abs(total[t]) < math::Real<T>::infinity;
-      const T other = low[t] == high[t] ? total[t] : math::Real<T>::nan;
-      x_[t] = finite ? x_[t] : other;
+      const T other = search_.low[t] == search_.high[t] ? total[t] : math::Real<T>::nan;
+      x_[t] = finite ? search_.x[t] : other;
+    }
+    if constexpr (Component::kBroad) {
+      // At the end of the numbers: beyond it.
+      for (int t = 0; t < kRows; ++t) {
+        x_[t] =
+            math::abs(x_[t]) > T(0.99) * Component::kMost ? x_[t] * math::Real<T>::infinity : x_[t];
+      }
     }
   }
 
-  alignas(64) Rows<T> root_, z_, e_, tail_;
+  // The middle of the bounds; or, where these may lie anywhere, the solution if all sigmoids were
+  // straight lines, which is the mean of the components' solutions weighted by their slopes.
+  void guess() {
+    for (int t = 0; t < kRows; ++t) {
+      const T low = search_.low[t], high = search_.high[t];
+      search_.x[t] = Component::kBroad ? T(0.5) * low + T(0.5) * high : low + T(0.5) * (high - low);
+    }
+    if constexpr (Component::kBroad) {
+      alignas(64) T sums[kRows] = {}, rates[kRows] = {};
+      for (int k = 0; k < n_; ++k) {
+        const int row = k * kRows;
+        for (int t = 0; t < kRows; ++t) {
+          const int i = row + t;
+          const T weight = math::exp(logit_[i]);
+          sums[t] += weight * (x_[t] - parameters(i).z(T(0)));
+          rates[t] += parameters(i).times_rate(weight);
+        }
+      }
+      for (int t = 0; t < kRows; ++t) {
+        const T x = sums[t] / rates[t];
+        search_.x[t] = (x >= search_.low[t]) & (x <= search_.high[t]) ? x : search_.x[t];
+      }
+    }
+  }
+
+  // As many components' solutions as there may be, each this large, do not overflow.
+  static constexpr T kShare = T(1) / T(2 * kMaxComponents);
+
+  RootSearch<T> search_;
+  alignas(64) Rows<T> factor_, z_, e_, tail_;
   // Weights of the components in F, 1 - F and f, and their sums.
   alignas(64) Rows<T> below_, above_, density_;
   alignas(64) T below_max_[kRows], above_max_[kRows];
@@ -220,14 +240,21 @@ class LogisticTile : public MixtureTile<T> {
 };
 
 template <typename T>
-using Forward = LogisticTile<T, false>;
+using Forward = LogisticTile<T, logistic::LocScale, false>;
 template <typename T>
-using Inverse = LogisticTile<T, true>;
+using Inverse = LogisticTile<T, logistic::LocScale, true>;
+template <typename T>
+using DeepSigmoidal = LogisticTile<T, logistic::SlopeShift, false>;
+template <typename T>
+using DeepSigmoidalInverse = LogisticTile<T, logistic::SlopeShift, true>;
 
 }  // namespace
 
 namespace BSL_ISA {
 extern const MixtureKernels mixture_logistic_kernels = mixture_kernels<Forward>();
 extern const MixtureKernels mixture_logistic_inverse_kernels = mixture_kernels<Inverse>();
+extern const MixtureKernels deep_sigmoidal_kernels = mixture_kernels<DeepSigmoidal>();
+extern const MixtureKernels deep_sigmoidal_inverse_kernels =
+    mixture_kernels<DeepSigmoidalInverse>();
 }  // namespace BSL_ISA
 }  // namespace bsl

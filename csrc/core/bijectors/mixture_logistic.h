@@ -1,8 +1,9 @@
 // One component of a mixture of logistic distributions, seen from a point.
 //
-// With z = (x - loc) exp(-log_scale) its distribution function is sigmoid(z), what is left above
-// is sigmoid(-z). Both, and their logarithms, come from exp(-|z|) and log(1 + exp(-|z|)), so that
-// neither tail is lost. Ho et al., "Flow++" (2019), section 3.2, have the map made of them.
+// With z = (x - loc) exp(-log_scale), or another multiple of x and a constant, its distribution
+// function is sigmoid(z), what is left above is sigmoid(-z). Both, and their logarithms, come from
+// exp(-|z|) and log(1 + exp(-|z|)), so that neither tail is lost. Ho et al., "Flow++" (2019),
+// section 3.2, have the map made of them.
 #pragma once
 
 #include "core/math.h"
@@ -20,6 +21,37 @@ BSL_HD T root_of_rate(T log_scale) {
   return root > most ? most : root;
 }
 
+// What the gradients of a component's z and of the logarithm of its rate dz/dx make of its two
+// parameters.
+template <typename T>
+struct ComponentGradients {
+  T first, second;
+};
+
+// A component's parameters: what makes z of x. SlopeShift (deep_sigmoidal.h) are others.
+template <typename T>
+struct LocScale {
+  // Whether solutions of z = y may lie far apart even where the mixture's is near.
+  static constexpr bool kBroad = false;
+
+  T loc, log_scale;
+  T root;  // computed once
+
+  BSL_HD static T factor_of(T, T log_scale) { return root_of_rate(log_scale); }
+
+  BSL_HD T times_rate(T value) const { return value * root * root; }
+  BSL_HD T z(T x) const { return (x - loc) * root * root; }
+  BSL_HD T log_rate() const { return -log_scale; }
+  BSL_HD T solution(T y) const { return loc + math::exp(log_scale) * y; }  // the x with z = y
+
+  // From those of z, of z times the rate, and of log(rate).
+  BSL_HD ComponentGradients<T> gradients(T by_z, T by_rated, T by_log_rate, T, T z) const {
+    // 0 times infinity: far from this component.
+    const T by_rate = by_z == T(0) ? T(0) : by_z * z;
+    return {-by_rated, -(by_rate + by_log_rate)};
+  }
+};
+
 template <typename T>
 struct Component {
   T z;
@@ -28,13 +60,17 @@ struct Component {
 };
 
 template <typename T>
-BSL_HD Component<T> component(T x, T loc, T root) {
-  const T z = (x - loc) * root * root;
+BSL_HD Component<T> component(T z) {
   const T e = math::exp_minus_abs(z);
   // As in math::softplus: 1 + e is never rounded.
   const bool large = e > T(0.5);
   const T f = large ? T(0.5) * (e - T(1)) : e;
   return {z, e, math::log_of_reduced(large ? T(1) : T(0), f, T(0))};
+}
+
+template <typename T>
+BSL_HD Component<T> component(T x, T loc, T root) {
+  return component((x - loc) * root * root);
 }
 
 template <typename T>
