@@ -21,6 +21,7 @@ from bslfast.flows import (
     AdditiveCoupling,
     AffineCoupling,
     BatchNorm,
+    BernsteinCoupling,
     Composite,
     DeepSigmoidalCoupling,
     Flow,
@@ -122,6 +123,14 @@ TRANSFORMS: dict[str, tuple[Callable[[int, int], Transform], bool]] = {
     ),
     "deep sigmoidal flipped": (
         lambda d, c: DeepSigmoidalCoupling(d, context=c, flip=True, components=3, **DOUBLE),
+        True,
+    ),
+    "bernstein": (
+        lambda d, c: BernsteinCoupling(d, context=c, hidden=(16,), **DOUBLE),
+        True,
+    ),
+    "bernstein flipped": (
+        lambda d, c: BernsteinCoupling(d, context=c, flip=True, degree=5, bound=2.0, **DOUBLE),
         True,
     ),
     "composite": (
@@ -606,6 +615,8 @@ CONDITIONAL = RealNVP(2, context=3, hidden=(4,), transforms=2)
             "components: expected at most 64",
             lambda: MixtureLogisticCoupling(2, components=65),
         ),
+        (ValueError, "degree: expected at most 63", lambda: BernsteinCoupling(2, degree=64)),
+        (ValueError, "bound: expected a finite number", lambda: BernsteinCoupling(2, bound=-1.0)),
         (ValueError, "min_bin_width: ", lambda: SplineCoupling(2, min_bin_width=0.2)),
         (ValueError, "order: expected each of 0 to 2 once", lambda: Permutation([0, 2, 2])),
         (ValueError, "order: expected", lambda: Permutation([0.0, 1.0])),

@@ -1,6 +1,6 @@
 """Kernels of ops with rows of parameters for each element.
 
-csrc/cpu/mixture_logistic.cpp, csrc/cpu/discretized_logistic_mixture.cpp.
+csrc/cpu/mixture_logistic.cpp, csrc/cpu/discretized_logistic_mixture.cpp, csrc/cpu/bernstein.cpp.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor
 from bslfast._native import _cpu
 from bslfast._native._operands import (
     REDUCTIONS,
+    Operand,
     address,
     grad_operand,
     operand,
@@ -29,8 +30,11 @@ OPS = {
     "discretized": 2,
     "deep_sigmoidal": 3,
     "deep_sigmoidal inverse": 4,
+    "bernstein": 5,
+    "bernstein inverse": 6,
 }
 _NUMBERS = 5  # kMaxNumbers of csrc/core/pointwise.h
+_ROWS = 3  # what a MixtureCall of csrc/cpu/mixture.h has
 
 
 def allocate_transform(
@@ -113,9 +117,43 @@ def discretized_backward(
     return _backward("discretized", None, grad, tensors, constants, reduction, needs)
 
 
+def allocate_bernstein(
+    x: Tensor, raw_coefficients: Tensor, bound: float, inverse: bool, reduction: str
+) -> tuple[Tensor, Tensor]:
+    """Room for (y, log_det)."""
+    shape = _shape(x, raw_coefficients)
+    return x.new_empty(shape), x.new_empty(reduced_shape(shape, reduction))
+
+
+def bernstein(
+    x: Tensor, raw_coefficients: Tensor, bound: float, inverse: bool, reduction: str
+) -> tuple[Tensor, Tensor]:
+    """(y, log_det)."""
+    y, log_det = allocate_bernstein(x, raw_coefficients, bound, inverse, reduction)
+    op = "bernstein inverse" if inverse else "bernstein"
+    _forward(op, (x, raw_coefficients), y.shape, (bound,), y, reduction, log_det)
+    return y, log_det
+
+
+def bernstein_backward(
+    grad_y: Tensor | None,
+    grad_log_det: Tensor | None,
+    x: Tensor,
+    raw_coefficients: Tensor,
+    bound: float,
+    inverse: bool,
+    reduction: str,
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Gradients of x and raw_coefficients; None where not needed."""
+    op = "bernstein inverse" if inverse else "bernstein"
+    tensors = (x, raw_coefficients)
+    return _backward(op, grad_y, grad_log_det, tensors, (bound,), reduction, needs)
+
+
 def _forward(
     op: str,
-    tensors: tuple[Tensor, Tensor, Tensor, Tensor],
+    tensors: tuple[Tensor, ...],
     shape: torch.Size,
     constants: Sequence[float],
     y: Tensor | None,
@@ -126,7 +164,7 @@ def _forward(
         log.zero_()
         return
     x, *parameters = tensors
-    logits, loc, log_scale = (row_operand(p, shape) for p in parameters)
+    logits, loc, log_scale = _rows(parameters, shape)
     _cpu.mixture_forward(
         OPS[op],
         x.dtype == torch.float64,
@@ -147,7 +185,7 @@ def _backward(
     op: str,
     grad_y: Tensor | None,
     grad_log: Tensor | None,
-    tensors: tuple[Tensor, Tensor, Tensor, Tensor],
+    tensors: tuple[Tensor, ...],
     constants: Sequence[float],
     reduction: str,
     needs: Sequence[bool],
@@ -157,10 +195,11 @@ def _backward(
     components = parameters[0].shape[-1]
     grads = [
         x.new_empty((*shape, *last)) if need else None
-        for last, need in zip(((), *((components,),) * 3), needs, strict=True)
+        for last, need in zip(((), *((components,),) * len(parameters)), needs, strict=True)
     ]
     if 0 not in shape:
-        logits, loc, log_scale = (row_operand(p, shape) for p in parameters)
+        logits, loc, log_scale = _rows(parameters, shape)
+        grad_rows = [*map(address, grads[1:]), *(0,) * (_ROWS - len(parameters))]
         _cpu.mixture_backward(
             OPS[op],
             x.dtype == torch.float64,
@@ -174,11 +213,17 @@ def _backward(
             grad_operand(grad_y, shape),
             grad_operand(grad_log, shape, reduction),
             address(grads[0]),
-            address(grads[1]),
-            address(grads[2]),
-            address(grads[3]),
+            grad_rows[0],
+            grad_rows[1],
+            grad_rows[2],
         )
     return tuple(unbroadcast(grad, t) for grad, t in zip(grads, tensors, strict=True))
+
+
+def _rows(parameters: Sequence[Tensor], shape: Sequence[int]) -> list[Operand]:
+    """All rows of a call; None for those that an op does not have."""
+    absent: list[Operand] = [None] * (_ROWS - len(parameters))
+    return [*(row_operand(p, shape) for p in parameters), *absent]
 
 
 def _padded(constants: Sequence[float]) -> Sequence[float]:

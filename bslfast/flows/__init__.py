@@ -11,6 +11,7 @@ torch.Size([5, 2])
 from bslfast.flows.coupling import (
     AdditiveCoupling,
     AffineCoupling,
+    BernsteinCoupling,
     Coupling,
     DeepSigmoidalCoupling,
     MixtureLogisticCoupling,
@@ -33,6 +34,7 @@ __all__ = [
     "AdditiveCoupling",
     "AffineCoupling",
     "BatchNorm",
+    "BernsteinCoupling",
     "Composite",
     "Coupling",
     "DeepSigmoidalCoupling",

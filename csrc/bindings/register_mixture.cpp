@@ -26,6 +26,10 @@ const MixtureKernels& kernels(int op) {
       return BSL_SELECT(deep_sigmoidal_kernels);
     case 4:
       return BSL_SELECT(deep_sigmoidal_inverse_kernels);
+    case 5:
+      return BSL_SELECT(bernstein_kernels);
+    case 6:
+      return BSL_SELECT(bernstein_inverse_kernels);
   }
   throw std::invalid_argument("number of an op");
 }

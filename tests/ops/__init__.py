@@ -5,6 +5,7 @@ from __future__ import annotations
 from ops import (
     affine_coupling,
     bernoulli,
+    bernstein,
     categorical,
     deep_sigmoidal,
     discretized_logistic,
@@ -30,6 +31,7 @@ from ops.record import Case, OpRecord
 RECORDS: list[OpRecord] = [
     *affine_coupling.RECORDS,
     *bernoulli.RECORDS,
+    *bernstein.RECORDS,
     *categorical.RECORDS,
     *deep_sigmoidal.RECORDS,
     *discretized_logistic.RECORDS,
