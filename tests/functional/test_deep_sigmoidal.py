@@ -74,6 +74,21 @@ def test_slopes_of_all_sizes(dtype: torch.dtype, raw: float) -> None:
         assert ((actual - expected).abs() <= 8 * EPS[dtype] * size).all()
 
 
+@of_each_dtype
+def test_flat_sigmoids_rise_in_the_end(dtype: torch.dtype) -> None:
+    """Where z = a x + b is of the size of b again: the slopes themselves, to 8 eps."""
+    raws = [-60.0, -69.9, -70.1, -80.0]
+    if dtype == torch.float64:
+        raws += [-300.0, -639.9, -640.1, -700.0]
+    raw_slope = torch.tensor(raws, dtype=dtype).unsqueeze(-1)
+    x = 3 * torch.exp(-raw_slope.squeeze(-1))
+    for sign in (1, -1):
+        given = [torch.zeros_like(raw_slope), raw_slope, torch.full_like(raw_slope, 0.5)]
+        y, _ = BF.deep_sigmoidal_transform(sign * x, *given, reduction="none")
+        expected = exact(sign * x, given)[:, 0]
+        assert ((y - expected).abs() <= 8 * EPS[dtype] * (1 + expected.abs())).all()
+
+
 def test_is_the_mixture_of_logistics_in_other_parameters() -> None:
     x = torch.linspace(-30, 30, 100, dtype=torch.float64)
     logits, raw_slope, shift = parameters(100, 4)

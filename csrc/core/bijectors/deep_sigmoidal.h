@@ -18,7 +18,7 @@ struct SlopeShift {
   // and kUnit what is left: both are exponentials there.
   static constexpr T kDeep = T(sizeof(T) == 4 ? -70 : -640);
   static constexpr T kLift = T(sizeof(T) == 4 ? 50 : 600);
-  static constexpr T kUnit = T(sizeof(T) == 4 ? 1.9287498479639178e-22 : 2.650396620740045e-261);
+  static constexpr T kUnit = T(sizeof(T) == 4 ? 1.9287498479639178e-22 : 2.6503965530043108e-261);
 
   static constexpr T kMost = T(sizeof(T) == 4 ? 3.4028234663852886e38 : 1.7976931348623157e308);
 
