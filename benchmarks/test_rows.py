@@ -1,9 +1,9 @@
-"""Likelihoods of counts and pixels, mixtures, importance-weighted bounds, samples of classes."""
+"""Counts, pixels, mixtures and maps by them, importance-weighted bounds, samples of classes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ SAMPLES = {"50x128": (50, 128), "1000x1024": (1000, 1024)}
 #: Rows and columns, of elements with a mixture each.
 MIXED = {"128x784": (128, 784), "1024x64": (1024, 64)}
 COMPONENTS = 10
+DEGREE = 16
 #: Rows and classes.
 CLASSES = {"4096x10": (4096, 10), "4096x64": (4096, 64), "4096x1000": (4096, 1000)}
 
@@ -83,15 +84,104 @@ def logistic_map(x: Tensor, logits: Tensor, loc: Tensor, log_scale: Tensor) -> T
     return y.sum(-1) + log_det
 
 
-def eager_logistic_map(x: Tensor, logits: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
+def logistic_inverse(y: Tensor, logits: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
+    x, log_det = BF.mixture_logistic_transform(y, logits, loc, log_scale, inverse=True)
+    return x.sum(-1) + log_det
+
+
+def sigmoidal_inputs(shape: tuple[int, int]) -> Sequence[Tensor]:
+    rows = (*shape, COMPONENTS)
+    x, logits, shift = 2 * torch.randn(shape), torch.randn(rows), torch.randn(rows)
+    raw_slope = 0.5 * torch.randn(rows).clamp(-3, 3)
+    return tuple(t.requires_grad_() for t in (x, logits, raw_slope, shift))
+
+
+def sigmoidal(x: Tensor, logits: Tensor, raw_slope: Tensor, shift: Tensor) -> Tensor:
+    y, log_det = BF.deep_sigmoidal_transform(x, logits, raw_slope, shift)
+    return y.sum(-1) + log_det
+
+
+def bernstein_inputs(shape: tuple[int, int]) -> Sequence[Tensor]:
+    raw = math.log(math.expm1(6 / DEGREE)) + 0.5 * torch.randn((*shape, DEGREE + 1)).clamp(-3, 3)
+    raw[..., 0] -= 3
+    return (2 * torch.randn(shape)).requires_grad_(), raw.requires_grad_()
+
+
+def bernstein(x: Tensor, raw: Tensor) -> Tensor:
+    y, log_det = BF.bernstein_transform(x, raw)
+    return y.sum(-1) + log_det
+
+
+#: (y, log dy/dx) of each element.
+Map = Callable[..., tuple[Tensor, Tensor]]
+
+
+def logit_of_mean(z: Tensor, logits: Tensor, log_rate: Tensor) -> tuple[Tensor, Tensor]:
     """As in Flow++: everything in logarithms."""
-    z = (x.unsqueeze(-1) - loc) * torch.exp(-log_scale)
     weights = logits.log_softmax(-1)
     below, above = F.logsigmoid(z), F.logsigmoid(-z)
     log_cdf = torch.logsumexp(weights + below, -1)
     log_above = torch.logsumexp(weights + above, -1)
-    log_density = torch.logsumexp(weights + below + above - log_scale, -1)
-    return (log_cdf - log_above + log_density - log_cdf - log_above).sum(-1)
+    log_density = torch.logsumexp(weights + below + above + log_rate, -1)
+    return log_cdf - log_above, log_density - log_cdf - log_above
+
+
+def eager_logistic_map(
+    x: Tensor, logits: Tensor, loc: Tensor, log_scale: Tensor
+) -> tuple[Tensor, Tensor]:
+    z = (x.unsqueeze(-1) - loc) * torch.exp(-log_scale)
+    return logit_of_mean(z, logits, -log_scale)
+
+
+def eager_sigmoidal(
+    x: Tensor, logits: Tensor, raw_slope: Tensor, shift: Tensor
+) -> tuple[Tensor, Tensor]:
+    slope = F.softplus(raw_slope)
+    return logit_of_mean(x.unsqueeze(-1) * slope + shift, logits, slope.log())
+
+
+def eager_bernstein(x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+    """The basis as a matrix, of which coefficients and steps take products."""
+    n = raw.shape[-1] - 1
+    steps = F.softplus(raw[..., 1:])
+    theta = torch.cat((raw[..., :1], steps), -1).cumsum(-1)
+    inside = x.clamp(-3, 3)
+    t = (inside.unsqueeze(-1) + 3) / 6
+
+    def mean(coefficients: Tensor) -> Tensor:
+        m = coefficients.shape[-1] - 1
+        k = torch.arange(m + 1)
+        basis = torch.tensor([math.comb(m, i) for i in range(m + 1)]) * t**k * (1 - t) ** (m - k)
+        return (coefficients * basis).sum(-1)
+
+    slope = n / 6 * mean(steps)
+    return mean(theta) + slope * (x - inside), slope.log()
+
+
+def summed(function: Map) -> Function:
+    def peer(*tensors: Tensor) -> Tensor:
+        value, log_det = function(*tensors)
+        return (value + log_det).sum(-1)
+
+    return peer
+
+
+def eager_logistic_inverse(y: Tensor, *parameters: Tensor) -> Tensor:
+    """By bisections between the components' own solutions, and three of Newton's steps."""
+    _, loc, log_scale = parameters
+    with torch.no_grad():
+        bounds = loc + torch.exp(log_scale) * y.unsqueeze(-1)
+        below, above = bounds.amin(-1), bounds.amax(-1)
+        for _ in range(8):
+            x = 0.5 * (below + above)
+            more = eager_logistic_map(x, *parameters)[0] < y
+            below, above = torch.where(more, x, below), torch.where(more, above, x)
+        for _ in range(2):
+            found, log_slope = eager_logistic_map(x, *parameters)
+            x = x + (y - found) * torch.exp(-log_slope)
+    found, log_slope = eager_logistic_map(x, *parameters)
+    x = x + (y - found) * torch.exp(-log_slope.detach())
+    return (x - eager_logistic_map(x, *parameters)[1]).sum(-1)
 
 
 def importance_inputs(shape: tuple[int, int]) -> Sequence[Tensor]:
@@ -206,7 +296,31 @@ CASES = [
         MIXED,
         logistic_map_inputs,
         logistic_map,
-        {"torch eager": eager_logistic_map},
+        {"torch eager": summed(eager_logistic_map)},
+        check,
+    ),
+    Case(
+        "mixture_logistic_transform inverse",
+        {"1024x64": MIXED["1024x64"]},
+        logistic_map_inputs,
+        logistic_inverse,
+        {"torch eager": eager_logistic_inverse},
+        check,
+    ),
+    Case(
+        "deep_sigmoidal_transform",
+        MIXED,
+        sigmoidal_inputs,
+        sigmoidal,
+        {"torch eager": summed(eager_sigmoidal)},
+        check,
+    ),
+    Case(
+        "bernstein_transform",
+        MIXED,
+        bernstein_inputs,
+        bernstein,
+        {"torch eager": summed(eager_bernstein)},
         check,
     ),
     Case(

@@ -21,7 +21,9 @@ from bslfast.flows import (
     AdditiveCoupling,
     AffineCoupling,
     BatchNorm,
+    BernsteinCoupling,
     Composite,
+    DeepSigmoidalCoupling,
     Flow,
     Householder,
     Images,
@@ -119,6 +121,22 @@ TRANSFORMS: dict[str, tuple[Callable[[int, int], Transform], bool]] = {
         lambda d, c: MixtureLogisticCoupling(d, context=c, flip=True, components=3, **DOUBLE),
         True,
     ),
+    "deep sigmoidal": (
+        lambda d, c: DeepSigmoidalCoupling(d, context=c, hidden=(16,), **DOUBLE),
+        True,
+    ),
+    "deep sigmoidal flipped": (
+        lambda d, c: DeepSigmoidalCoupling(d, context=c, flip=True, components=3, **DOUBLE),
+        True,
+    ),
+    "bernstein": (
+        lambda d, c: BernsteinCoupling(d, context=c, hidden=(16,), **DOUBLE),
+        True,
+    ),
+    "bernstein flipped": (
+        lambda d, c: BernsteinCoupling(d, context=c, flip=True, degree=5, bound=2.0, **DOUBLE),
+        True,
+    ),
     "composite": (
         lambda d, c: Composite(
             [
@@ -135,7 +153,7 @@ TRANSFORMS: dict[str, tuple[Callable[[int, int], Transform], bool]] = {
 FEATURES = (1, 2, 3, 43)
 # What is not the identity at the start.
 ELEMENTWISE = {"leaky relu", "tanh", "sigmoid", "logit", "softplus"}
-MIXTURES = {"mixture", "mixture flipped"}
+MIXTURES = {"mixture", "mixture flipped", "deep sigmoidal", "deep sigmoidal flipped"}
 ORTHOGONAL = {"plu rotation", "householder odd", "images"}
 REFLECTIONS = {"householder", "householder odd", "sylvester", "sylvester of low rank"}
 # Where what is not defined everywhere is looked at.
@@ -239,7 +257,7 @@ def test_near_the_identity_at_the_start(name: str) -> None:
             assert ((z - x).abs() <= 0.5).all()
             assert not torch.equal(z, x)
         log_det.sum().backward()
-        assert isinstance(transform, MixtureLogisticCoupling)
+        assert isinstance(transform, MixtureLogisticCoupling | DeepSigmoidalCoupling)
         grad = transform.conditioner.output_bias.grad
         assert grad is not None
         assert grad.unique().numel() > transform.moved
@@ -601,6 +619,8 @@ CONDITIONAL = RealNVP(2, context=3, hidden=(4,), transforms=2)
             "components: expected at most 64",
             lambda: MixtureLogisticCoupling(2, components=65),
         ),
+        (ValueError, "degree: expected at most 63", lambda: BernsteinCoupling(2, degree=64)),
+        (ValueError, "bound: expected a finite number", lambda: BernsteinCoupling(2, bound=-1.0)),
         (ValueError, "min_bin_width: ", lambda: SplineCoupling(2, min_bin_width=0.2)),
         (ValueError, "tails: ", lambda: SplineCoupling(2, tails="circular")),
         (ValueError, "order: expected each of 0 to 2 once", lambda: Permutation([0, 2, 2])),

@@ -1,4 +1,7 @@
-"""Kernels of mixtures: mixture_logistic and discretized_logistic_mixture in csrc/cpu, csrc/cuda."""
+"""Kernels of ops with rows of parameters for each element.
+
+mixture_logistic, discretized_logistic_mixture and bernstein in csrc/cpu, the first two in csrc/cuda.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from torch import Tensor
 from bslfast._native import _cpu, cuda
 from bslfast._native._operands import (
     REDUCTIONS,
+    Operand,
     address,
     grad_operand,
     operand,
@@ -21,9 +25,18 @@ from bslfast._native._operands import (
 from bslfast._native.pointwise import sums
 
 MAX_COMPONENTS = _cpu.MAX_COMPONENTS
-#: As the bindings number them.
-OPS = {"transform": 0, "inverse": 1, "discretized": 2}
+#: As the bindings number them; csrc/cuda has the first three.
+OPS = {
+    "mixture_logistic": 0,
+    "mixture_logistic inverse": 1,
+    "discretized": 2,
+    "deep_sigmoidal": 3,
+    "deep_sigmoidal inverse": 4,
+    "bernstein": 5,
+    "bernstein inverse": 6,
+}
 _NUMBERS = 5  # kMaxNumbers of csrc/core/pointwise.h
+_ROWS = 3  # what a MixtureCall of csrc/cpu/mixture.h has
 
 
 def allocate_transform(
@@ -35,12 +48,19 @@ def allocate_transform(
 
 
 def transform(
-    x: Tensor, logits: Tensor, loc: Tensor, log_scale: Tensor, inverse: bool, reduction: str
+    x: Tensor,
+    logits: Tensor,
+    loc: Tensor,
+    log_scale: Tensor,
+    inverse: bool,
+    reduction: str,
+    *,
+    family: str = "mixture_logistic",
 ) -> tuple[Tensor, Tensor]:
     """(y, log_det)."""
     tensors = (x, logits, loc, log_scale)
     y = x.new_empty(_shape(*tensors))
-    return y, _forward("inverse" if inverse else "transform", tensors, (), y, reduction)
+    return y, _forward(f"{family} inverse" if inverse else family, tensors, (), y, reduction)
 
 
 def transform_backward(
@@ -53,9 +73,11 @@ def transform_backward(
     inverse: bool,
     reduction: str,
     needs: Sequence[bool],
+    *,
+    family: str = "mixture_logistic",
 ) -> tuple[Tensor | None, ...]:
     """Gradients of x, logits, loc and log_scale; None where not needed."""
-    op = "inverse" if inverse else "transform"
+    op = f"{family} inverse" if inverse else family
     return _backward(op, grad_y, grad_log_det, (x, logits, loc, log_scale), (), reduction, needs)
 
 
@@ -93,9 +115,43 @@ def discretized_backward(
     return _backward("discretized", None, grad, tensors, constants, reduction, needs)
 
 
+def allocate_bernstein(
+    x: Tensor, raw_coefficients: Tensor, bound: float, inverse: bool, reduction: str
+) -> tuple[Tensor, Tensor]:
+    """Room for (y, log_det)."""
+    shape = _shape(x, raw_coefficients)
+    return x.new_empty(shape), x.new_empty(reduced_shape(shape, reduction))
+
+
+def bernstein(
+    x: Tensor, raw_coefficients: Tensor, bound: float, inverse: bool, reduction: str
+) -> tuple[Tensor, Tensor]:
+    """(y, log_det)."""
+    tensors = (x, raw_coefficients)
+    y = x.new_empty(_shape(*tensors))
+    op = "bernstein inverse" if inverse else "bernstein"
+    return y, _forward(op, tensors, (bound,), y, reduction)
+
+
+def bernstein_backward(
+    grad_y: Tensor | None,
+    grad_log_det: Tensor | None,
+    x: Tensor,
+    raw_coefficients: Tensor,
+    bound: float,
+    inverse: bool,
+    reduction: str,
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Gradients of x and raw_coefficients; None where not needed."""
+    op = "bernstein inverse" if inverse else "bernstein"
+    tensors = (x, raw_coefficients)
+    return _backward(op, grad_y, grad_log_det, tensors, (bound,), reduction, needs)
+
+
 def _forward(
     op: str,
-    tensors: tuple[Tensor, Tensor, Tensor, Tensor],
+    tensors: tuple[Tensor, ...],
     constants: Sequence[float],
     y: Tensor | None,
     reduction: str,
@@ -120,7 +176,7 @@ def _backward(
     op: str,
     grad_y: Tensor | None,
     grad_log: Tensor | None,
-    tensors: tuple[Tensor, Tensor, Tensor, Tensor],
+    tensors: tuple[Tensor, ...],
     constants: Sequence[float],
     reduction: str,
     needs: Sequence[bool],
@@ -130,7 +186,7 @@ def _backward(
     components = parameters[0].shape[-1]
     grads = [
         x.new_empty((*shape, *last)) if need else None
-        for last, need in zip(((), *((components,),) * 3), needs, strict=True)
+        for last, need in zip(((), *((components,),) * len(parameters)), needs, strict=True)
     ]
     if 0 not in shape:
         call = (
@@ -138,6 +194,7 @@ def _backward(
             grad_operand(grad_y, shape),
             grad_operand(grad_log, shape, reduction),
             *map(address, grads),
+            *(0,) * (_ROWS - len(parameters)),
         )
         if cuda.holds(x):
             with cuda.launching(x) as handle:
@@ -148,19 +205,18 @@ def _backward(
 
 
 def _call(
-    op: str,
-    tensors: tuple[Tensor, Tensor, Tensor, Tensor],
-    shape: torch.Size,
-    constants: Sequence[float],
+    op: str, tensors: tuple[Tensor, ...], shape: torch.Size, constants: Sequence[float]
 ) -> Any:
-    """What all kernels begin with."""
+    """What all kernels begin with. Rows that an op does not have are None."""
     x, *parameters = tensors
+    absent: list[Operand] = [None] * (_ROWS - len(parameters))
     return (
         OPS[op],
         x.dtype == torch.float64,
         shape,
         operand(x, shape),
         *(row_operand(p, shape) for p in parameters),
+        *absent,
         parameters[0].shape[-1],
         (*constants, *(0.0,) * (_NUMBERS - len(constants))),
     )

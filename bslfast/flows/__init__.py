@@ -11,7 +11,9 @@ torch.Size([5, 2])
 from bslfast.flows.coupling import (
     AdditiveCoupling,
     AffineCoupling,
+    BernsteinCoupling,
     Coupling,
+    DeepSigmoidalCoupling,
     MixtureLogisticCoupling,
     SplineCoupling,
 )
@@ -32,8 +34,10 @@ __all__ = [
     "AdditiveCoupling",
     "AffineCoupling",
     "BatchNorm",
+    "BernsteinCoupling",
     "Composite",
     "Coupling",
+    "DeepSigmoidalCoupling",
     "Elementwise",
     "Flow",
     "FlowDistribution",

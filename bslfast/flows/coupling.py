@@ -14,6 +14,7 @@ from bslfast import _checks
 from bslfast import functional as BF
 from bslfast.flows.transform import Transform, check_inputs
 from bslfast.functional.affine_coupling import SCALE_FNS
+from bslfast.functional.bernstein import MAX_COEFFICIENTS
 from bslfast.functional.mixture_logistic import MAX_COMPONENTS
 
 
@@ -334,7 +335,7 @@ class SplineCoupling(Coupling):
         self.bins, self.tails, self.settings = bins, tails, settings
         self.parts = (bins, bins, slopes)
         # Equal bins, and slopes of 1: min_derivative + softplus(this) = 1.
-        slope_one = math.log(math.expm1(1 - settings["min_derivative"]))
+        slope_one = _softplus_inverse(1 - settings["min_derivative"])
         with torch.no_grad():
             self.conditioner.output_bias.view(self.moved, -1)[:, 2 * bins :] = slope_one
 
@@ -353,34 +354,10 @@ class SplineCoupling(Coupling):
         return f"{super().extra_repr()}, {shown}"
 
 
-class MixtureLogisticCoupling(Coupling):
-    r"""Moves half of the features by the logits of logistic mixtures' distribution functions.
+class MixtureCoupling(Coupling):
+    """A coupling whose maps are made of components, with a logit and two parameters each.
 
-    The maps are smooth, and go from the real line onto itself. At the start the components are
-    spread evenly over [-0.5, 0.5] with scales of 1: no feature moves by more than 0.5. Equal ones
-    would make the map the identity, but also have equal gradients, and stay equal.
-
-    Args:
-        features: size of the vectors, >= 1.
-        context: size of the context vectors; 0 for none.
-        hidden: widths of the hidden layers of the network that computes the mixtures.
-        components: number of components of each mixture, at most 64.
-        flip: move the first half, not the second.
-        device, dtype: of the parameters.
-
-    Shape: x [..., features] -> (z [..., features], log_det [...]).
-
-    Raises:
-        TypeError, ValueError: naming the argument, what was expected and what came.
-
-    Source: Ho, Chen, Srinivas, Duan and Abbeel, "Flow++" (2019), section 3.2.
-
-    >>> import torch
-    >>> from bslfast.flows import MixtureLogisticCoupling
-    >>> x = torch.randn(4, 3)
-    >>> z, log_det = MixtureLogisticCoupling(3)(x)
-    >>> bool(((z - x).abs() <= 0.5).all()), log_det.shape
-    (True, torch.Size([4]))
+    A subclass implements :meth:`_start`, which sets these to begin with, and :meth:`_map`.
     """
 
     def __init__(
@@ -410,16 +387,177 @@ class MixtureLogisticCoupling(Coupling):
         )
         self.components = components
         with torch.no_grad():
-            loc = self.conditioner.output_bias.view(self.moved, 3, components)[:, 1]
-            if components > 1:
-                loc.copy_(torch.linspace(-0.5, 0.5, components))
+            bias = self.conditioner.output_bias.view(self.moved, 3, components)
+            self._start(bias[:, 1], bias[:, 2])
+
+    @staticmethod
+    def _spread(row: Tensor) -> None:
+        """Different numbers for components, which would otherwise stay equal: [..., components]."""
+        if row.shape[-1] > 1:
+            row.copy_(torch.linspace(-0.5, 0.5, row.shape[-1]))
+
+    def _start(self, first: Tensor, second: Tensor) -> None:
+        """Set the components' parameters [moved, components], which are 0, in place."""
+        raise NotImplementedError
+
+    def _map(self, *tensors: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        """Map x by logits and the two parameters."""
+        raise NotImplementedError
 
     def _move(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         # Three views into the network's output; the kernel reads them where they are.
-        logits, loc, log_scale = parameters.view(
-            *parameters.shape[:-1], self.moved, 3 * self.components
-        ).split(self.components, dim=-1)
-        return BF.mixture_logistic_transform(x, logits, loc, log_scale, inverse=inverse)
+        rows = parameters.view(*parameters.shape[:-1], self.moved, 3 * self.components)
+        return self._map(x, *rows.split(self.components, dim=-1), inverse=inverse)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, components={self.components}"
+
+
+class MixtureLogisticCoupling(MixtureCoupling):
+    r"""Moves half of the features by the logits of logistic mixtures' distribution functions.
+
+    The maps are smooth, and go from the real line onto itself. At the start the components are
+    spread evenly over [-0.5, 0.5] with scales of 1: no feature moves by more than 0.5. Equal ones
+    would make the map the identity, but also have equal gradients, and stay equal.
+
+    Args:
+        features: size of the vectors, >= 1.
+        context: size of the context vectors; 0 for none.
+        hidden: widths of the hidden layers of the network that computes the mixtures.
+        components: number of components of each mixture, at most 64.
+        flip: move the first half, not the second.
+        device, dtype: of the parameters.
+
+    Shape: x [..., features] -> (z [..., features], log_det [...]).
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Ho, Chen, Srinivas, Duan and Abbeel, "Flow++" (2019), section 3.2.
+
+    >>> import torch
+    >>> from bslfast.flows import MixtureLogisticCoupling
+    >>> x = torch.randn(4, 3)
+    >>> z, log_det = MixtureLogisticCoupling(3)(x)
+    >>> bool(((z - x).abs() <= 0.5).all()), log_det.shape
+    (True, torch.Size([4]))
+    """
+
+    def _start(self, first: Tensor, second: Tensor) -> None:
+        self._spread(first)
+
+    def _map(self, *tensors: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        return BF.mixture_logistic_transform(*tensors, inverse=inverse)
+
+
+class DeepSigmoidalCoupling(MixtureCoupling):
+    r"""Moves half of the features by logits of weighted means of sigmoids.
+
+    The maps are smooth, and go from the real line onto itself. At the start the sigmoids have
+    slopes of 1 and shifts spread evenly over [-0.5, 0.5]: no feature moves by more than 0.5. Equal
+    ones would make the map the identity, but also have equal gradients, and stay equal.
+
+    Args:
+        features: size of the vectors, >= 1.
+        context: size of the context vectors; 0 for none.
+        hidden: widths of the hidden layers of the network that computes the sigmoids.
+        components: number of sigmoids of each map, at most 64.
+        flip: move the first half, not the second.
+        device, dtype: of the parameters.
+
+    Shape: x [..., features] -> (z [..., features], log_det [...]).
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Huang, Krueger, Lacoste and Courville, "Neural autoregressive flows" (2018),
+    section 3.2.
+
+    >>> import torch
+    >>> from bslfast.flows import DeepSigmoidalCoupling
+    >>> x = torch.randn(4, 3)
+    >>> z, log_det = DeepSigmoidalCoupling(3)(x)
+    >>> bool(((z - x).abs() <= 0.5).all()), log_det.shape
+    (True, torch.Size([4]))
+    """
+
+    def _start(self, first: Tensor, second: Tensor) -> None:
+        first.fill_(_softplus_inverse(1.0))
+        self._spread(second)
+
+    def _map(self, *tensors: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        return BF.deep_sigmoidal_transform(*tensors, inverse=inverse)
+
+
+class BernsteinCoupling(Coupling):
+    r"""Moves half of the features by rising Bernstein polynomials; the identity at the start.
+
+    The polynomials have linear tails: outside [-bound, bound] the map is a line at either end.
+    Scale the data so that most of it lies inside.
+
+    Args:
+        features: size of the vectors, >= 1.
+        context: size of the context vectors; 0 for none.
+        hidden: widths of the hidden layers of the network that computes the coefficients.
+        degree: of the polynomials, at most 63; they have one coefficient more.
+        bound: half the length of the interval that the polynomials act on.
+        flip: move the first half, not the second.
+        device, dtype: of the parameters.
+
+    Shape: x [..., features] -> (z [..., features], log_det [...]).
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Ramasinghe et al., "Robust normalizing flows using Bernstein-type polynomials" (2021).
+
+    >>> import torch
+    >>> from bslfast.flows import BernsteinCoupling
+    >>> x = torch.randn(4, 3)
+    >>> z, log_det = BernsteinCoupling(3)(x)
+    >>> torch.allclose(z, x, atol=1e-5), bool(log_det.abs().max() < 1e-5)
+    (True, True)
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        context: int = 0,
+        hidden: Sequence[int] = (64, 64),
+        degree: int = 16,
+        bound: float = 3.0,
+        flip: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        degree = _checks.integer("degree", degree)
+        if degree >= MAX_COEFFICIENTS:
+            raise ValueError(f"degree: expected at most {MAX_COEFFICIENTS - 1}, got {degree}")
+        bound = _checks.number("bound", bound, above=0.0)
+        super().__init__(
+            features,
+            degree + 1,
+            context=context,
+            hidden=hidden,
+            flip=flip,
+            device=device,
+            dtype=dtype,
+        )
+        self.degree, self.bound = degree, bound
+        with torch.no_grad():
+            raw = self.conditioner.output_bias.view(self.moved, degree + 1)
+            raw[:, 0] = -bound
+            raw[:, 1:] = _softplus_inverse(2 * bound / degree)
+
+    def _move(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        raw = parameters.view(*parameters.shape[:-1], self.moved, self.degree + 1)
+        return BF.bernstein_transform(x, raw, bound=self.bound, inverse=inverse)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, degree={self.degree}, bound={self.bound}"
+
+
+def _softplus_inverse(value: float) -> float:
+    """The number of which softplus is ``value`` > 0."""
+    return value + math.log(-math.expm1(-value))

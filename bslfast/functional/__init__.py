@@ -12,7 +12,9 @@ from bslfast.functional._op import use_reference
 from bslfast.functional.affine_coupling import affine_coupling
 from bslfast.functional.bayes_linear import bayes_linear
 from bslfast.functional.bernoulli import bernoulli_log_prob
+from bslfast.functional.bernstein import bernstein_transform
 from bslfast.functional.categorical import categorical_log_prob
+from bslfast.functional.deep_sigmoidal import deep_sigmoidal_transform
 from bslfast.functional.discretized_logistic import discretized_logistic_log_prob
 from bslfast.functional.discretized_logistic_mixture import (
     discretized_logistic_mixture_log_prob,
@@ -54,7 +56,9 @@ __all__ = [
     "affine_coupling",
     "bayes_linear",
     "bernoulli_log_prob",
+    "bernstein_transform",
     "categorical_log_prob",
+    "deep_sigmoidal_transform",
     "discretized_logistic_log_prob",
     "discretized_logistic_mixture_log_prob",
     "gumbel_log_prob",

@@ -79,24 +79,30 @@ def mixture_logistic_transform(
 
 def mixture_parameters(x: Tensor, **parameters: Tensor) -> list[Tensor]:
     """The parameters of a mixture for each element of ``x``, logits first, after a look at them."""
+    return row_parameters(x, "components", 1, **parameters)
+
+
+def row_parameters(x: Tensor, what: str, least: int, **parameters: Tensor) -> list[Tensor]:
+    """Parameters with a row, of at least so many numbers, for each element of ``x``."""
     checked = []
-    components: int | None = None
+    length: int | None = None
     for name, given in parameters.items():
         value = _checks.operand(name, given)
         _checks.alike(name, value, "x", x)
         if value.dim() == 0:
-            raise ValueError(f"{name}: expected shape [..., components], got []")
+            raise ValueError(f"{name}: expected shape [..., {what}], got []")
         found = value.shape[-1]
-        if components is None:
-            components = found
-            if not 1 <= components <= MAX_COMPONENTS:
+        if length is None:
+            length = found
+            if not least <= length <= MAX_COMPONENTS:
                 raise ValueError(
-                    f"{name}: expected 1 to {MAX_COMPONENTS} components in the last "
-                    f"dimension, got {components}"
+                    f"{name}: expected {least} to {MAX_COMPONENTS} {what} in the last "
+                    f"dimension, got {length}"
                 )
-        if found != components:
+        if found != length:
             raise ValueError(
-                f"{name}: expected a last dimension of {components}, as logits has, got {found}"
+                f"{name}: expected a last dimension of {length}, as {next(iter(parameters))} has, "
+                f"got {found}"
             )
         checked.append(value)
     return checked

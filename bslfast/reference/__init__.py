@@ -7,7 +7,9 @@ that have no kernels. Arguments are not checked here.
 from bslfast.reference.affine_coupling import affine_coupling
 from bslfast.reference.bayes_linear import bayes_linear
 from bslfast.reference.bernoulli import bernoulli_log_prob
+from bslfast.reference.bernstein import bernstein_transform
 from bslfast.reference.categorical import categorical_log_prob
+from bslfast.reference.deep_sigmoidal import deep_sigmoidal_transform
 from bslfast.reference.discretized_logistic import discretized_logistic_log_prob
 from bslfast.reference.discretized_logistic_mixture import (
     discretized_logistic_mixture_log_prob,
@@ -49,7 +51,9 @@ __all__ = [
     "affine_coupling",
     "bayes_linear",
     "bernoulli_log_prob",
+    "bernstein_transform",
     "categorical_log_prob",
+    "deep_sigmoidal_transform",
     "discretized_logistic_log_prob",
     "discretized_logistic_mixture_log_prob",
     "gumbel_log_prob",

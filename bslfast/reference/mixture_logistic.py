@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from bslfast.reference.affine_coupling import reduced
 
 _STEPS = 100
+
+
+class Components(NamedTuple):
+    """How the components' parameters make z of x; all of them [..., K], x and y [..., 1]."""
+
+    #: (z, log dz/dx) from x and the two parameters.
+    place: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+    #: The x with z = y, from y and the two parameters.
+    solutions: Callable[[Tensor, Tensor, Tensor], Tensor]
+    #: Whether these may lie far apart even where the mixture's is near.
+    broad: bool
 
 
 def mixture_logistic_transform(
@@ -20,33 +34,68 @@ def mixture_logistic_transform(
     reduction: str = "row",
 ) -> tuple[Tensor, Tensor]:
     """See :func:`bslfast.functional.mixture_logistic_transform`."""
-    shape = torch.broadcast_shapes(x.shape, *(p.shape[:-1] for p in (logits, loc, log_scale)))
+    return transform_by(_LOC_SCALE, x, (logits, loc, log_scale), inverse, reduction)
+
+
+def transform_by(
+    components: Components,
+    x: Tensor,
+    given: tuple[Tensor, Tensor, Tensor],
+    inverse: bool,
+    reduction: str,
+) -> tuple[Tensor, Tensor]:
+    """The logit of a mixture's distribution function or its inverse; given: logits, parameters."""
+    shape = torch.broadcast_shapes(x.shape, *(p.shape[:-1] for p in given))
     if not inverse:
-        y, log_slope = _logit_of_cdf(x, logits, loc, log_scale)
+        y, log_slope = _logit_of_cdf(components, x, *given)
         return y.expand(shape).clone(), reduced(log_slope.expand(shape), reduction)
 
-    given = (logits, loc, log_scale)
-    solution = _solve(x.detach(), *(p.detach() for p in given))
+    solution = _solve(components, x.detach(), *(p.detach() for p in given))
+    return implicit(lambda at: _logit_of_cdf(components, at, *given), x, solution, shape, reduction)
+
+
+def implicit(
+    function: Callable[[Tensor], tuple[Tensor, Tensor]],
+    x: Tensor,
+    solution: Tensor,
+    shape: torch.Size,
+    reduction: str,
+) -> tuple[Tensor, Tensor]:
+    """``solution`` of ``function(solution)[0] = x`` and its log-derivative, differentiable.
+
+    ``function`` returns a rising function and the logarithm of its derivative.
+    """
     # Two of Newton's steps, whose values are taken off again, have the derivatives of the exact
     # solution up to the third.
     for _ in range(2):
-        y, log_slope = _logit_of_cdf(solution, *given)
+        y, log_slope = function(solution)
         step = (x - y) * torch.exp(-log_slope)
         # At infinities, and where a component is a jump, there is no step.
         step = torch.where(torch.isfinite(step), step, 0.0)
         solution = solution + (step - step.detach())
-    _, log_slope = _logit_of_cdf(solution, *given)
+    _, log_slope = function(solution)
     return solution.expand(shape).clone(), reduced(-log_slope.expand(shape), reduction)
 
 
+def _located(x: Tensor, loc: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+    # Finite: z is 0 at loc also where the component is a jump.
+    rate = torch.exp(-log_scale).clamp(max=torch.finfo(x.dtype).max)
+    return (x - loc) * rate, -log_scale
+
+
+def _quantiles(y: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
+    return loc + torch.exp(log_scale) * y
+
+
+_LOC_SCALE = Components(_located, _quantiles, broad=False)
+
+
 def _logit_of_cdf(
-    x: Tensor, logits: Tensor, loc: Tensor, log_scale: Tensor
+    components: Components, x: Tensor, logits: Tensor, first: Tensor, second: Tensor
 ) -> tuple[Tensor, Tensor]:
     """logit F(x), and the logarithm of its derivative."""
     weights = logits - logits.amax(dim=-1, keepdim=True).detach()
-    # Finite: z is 0 at loc also where the component is a jump.
-    rate = torch.exp(-log_scale).clamp(max=torch.finfo(x.dtype).max)
-    z = (x.unsqueeze(-1) - loc) * rate
+    z, log_rate = components.place(x.unsqueeze(-1), first, second)
     zero = z.new_zeros(())
     below, above = -torch.logaddexp(-z, zero), -torch.logaddexp(z, zero)
     log_below, share_below = _log_sum(weights + below)
@@ -55,7 +104,7 @@ def _logit_of_cdf(
     # The large numbers of a tail are on its own side, and taken off each other first.
     lower = y < 0
     small = torch.where(lower, share_below, share_above)
-    log_density = small + torch.where(lower, above, below) - log_scale
+    log_density = small + torch.where(lower, above, below) + log_rate
     # -log F or -log(1 - F), of the larger one.
     larger = torch.where(lower, torch.logaddexp(y, zero), torch.logaddexp(-y, zero))
     log_slope = _log_sum(log_density)[0] + larger
@@ -72,26 +121,74 @@ def _log_sum(logs: Tensor) -> tuple[Tensor, Tensor]:
     return largest + log_sum, logs - largest - log_sum
 
 
-def _solve(y: Tensor, logits: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
-    """The x with logit F(x) = y: Newton's method, bisections where it does not get closer."""
-    bounds = loc + torch.exp(log_scale) * y.unsqueeze(-1)
+def _solve(
+    components: Components, y: Tensor, logits: Tensor, first: Tensor, second: Tensor
+) -> Tensor:
+    """The x with logit F(x) = y."""
+    bounds = components.solutions(y.unsqueeze(-1), first, second)
     bounds = bounds.expand(torch.broadcast_shapes(bounds.shape, logits.shape))
-    low, high, total = bounds.amin(dim=-1), bounds.amax(dim=-1), bounds.sum(dim=-1)
+    low, high = bounds.amin(dim=-1), bounds.amax(dim=-1)
+    total = (bounds / 128).sum(dim=-1)  # less than infinity if all are
+    x = low + 0.5 * (high - low)
+    if components.broad:
+        # The solution if all sigmoids were straight lines.
+        offset, log_rate = components.place(torch.zeros_like(y).unsqueeze(-1), first, second)
+        weights = torch.softmax(logits, dim=-1)
+        rate = (weights * torch.exp(log_rate)).sum(dim=-1)
+        straight = (weights * (y.unsqueeze(-1) - offset)).sum(dim=-1) / rate
+        inside = (straight >= low) & (straight <= high)
+        x = torch.where(inside, straight, 0.5 * low + 0.5 * high)
+    x = find_root(
+        lambda at: _logit_of_cdf(components, at, logits, first, second),
+        y,
+        1 + y.abs(),
+        x,
+        low,
+        high,
+        broad=components.broad,
+    )
+    most = torch.finfo(y.dtype).max
+    # At the end of the numbers: beyond it.
+    x = torch.where(x.abs() > 0.99 * most, x * torch.inf, x) if components.broad else x
+    # An infinite y is that of an infinite x; there is no solution to look for between such bounds.
+    outer = torch.where(low == high, total, torch.nan)
+    return torch.where(torch.isfinite(total), x, outer)
+
+
+def find_root(
+    function: Callable[[Tensor], tuple[Tensor, Tensor]],
+    y: Tensor,
+    size: Tensor,
+    x: Tensor,
+    low: Tensor,
+    high: Tensor,
+    *,
+    broad: bool = False,
+) -> Tensor:
+    """The x with ``function(x)[0] = y`` within rounding errors, ``size`` eps, of it.
+
+    Newton's method from ``x`` between bounds, halving these where it does not get closer; with
+    ``broad``, every other time in orders of magnitude.
+    """
     last = high - low
-    x = low + 0.5 * last
     eps = torch.finfo(y.dtype).eps
-    for _ in range(_STEPS):
-        found, log_slope = _logit_of_cdf(x, logits, loc, log_scale)
+    for step in range(_STEPS):
+        found, log_slope = function(x)
         rest = y - found
         low, high = torch.where(rest > 0, x, low), torch.where(rest < 0, x, high)
         newton = rest * torch.exp(-log_slope)
         there = x + newton
         good = (there >= low) & (there <= high) & (newton.abs() < 0.5 * last)
-        near = (rest.abs() <= 2 * eps * (1 + y.abs())) | (newton.abs() <= eps * x.abs())
-        middle = low + 0.5 * (high - low)
+        near = (rest.abs() <= 2 * eps * size) | (newton.abs() <= eps * x.abs())
+        middle = _middle(low, high, step) if broad else low + 0.5 * (high - low)
         following = torch.where(near, x, torch.where(good, there, middle))
         last = (following - x).abs()
         x = torch.where(rest.isnan(), rest, following)
-    # An infinite y is that of an infinite x; there is no solution to look for between such bounds.
-    outer = torch.where(low == high, total, torch.nan)
-    return torch.where(torch.isfinite(total), x, outer)
+    return x
+
+
+def _middle(low: Tensor, high: Tensor, step: int) -> Tensor:
+    if step % 2:
+        return 0.5 * low + 0.5 * high
+    middle = torch.sinh(0.5 * torch.asinh(low) + 0.5 * torch.asinh(high))
+    return torch.minimum(torch.maximum(middle, low), high)

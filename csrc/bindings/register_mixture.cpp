@@ -22,6 +22,14 @@ const MixtureKernels& kernels(int op) {
       return BSL_SELECT(mixture_logistic_inverse_kernels);
     case 2:
       return BSL_SELECT(discretized_logistic_mixture_kernels);
+    case 3:
+      return BSL_SELECT(deep_sigmoidal_kernels);
+    case 4:
+      return BSL_SELECT(deep_sigmoidal_inverse_kernels);
+    case 5:
+      return BSL_SELECT(bernstein_kernels);
+    case 6:
+      return BSL_SELECT(bernstein_inverse_kernels);
   }
   throw std::invalid_argument("number of an op");
 }

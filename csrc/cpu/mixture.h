@@ -1,4 +1,5 @@
-// Ops on elements that each have a mixture of logistic distributions of their own.
+// Ops on elements that each have a mixture of logistic distributions of their own, or other rows of
+// parameters.
 #pragma once
 
 #include "core/pointwise.h"
@@ -15,7 +16,8 @@ struct MixtureCall {
   Shape shape;
   ChunkPlan plan;
   Operand x;
-  // One row of contiguous numbers per element, at the strides that the operand has over `shape`.
+  // One row of contiguous numbers per element, at the strides that the operand has over `shape`. Of
+  // an op with fewer of them, the first are there, whatever they are called.
   Operand logits, loc, log_scale;
   int components;
   double numbers[kMaxNumbers];
@@ -43,5 +45,9 @@ struct MixtureKernels {
 BSL_DECLARE_KERNELS(MixtureKernels, mixture_logistic_kernels)
 BSL_DECLARE_KERNELS(MixtureKernels, mixture_logistic_inverse_kernels)
 BSL_DECLARE_KERNELS(MixtureKernels, discretized_logistic_mixture_kernels)
+BSL_DECLARE_KERNELS(MixtureKernels, deep_sigmoidal_kernels)
+BSL_DECLARE_KERNELS(MixtureKernels, deep_sigmoidal_inverse_kernels)
+BSL_DECLARE_KERNELS(MixtureKernels, bernstein_kernels)
+BSL_DECLARE_KERNELS(MixtureKernels, bernstein_inverse_kernels)
 
 }  // namespace bsl

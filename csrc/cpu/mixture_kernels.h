@@ -1,7 +1,14 @@
-// Loops of the ops on mixtures. An op is a class Tile<T> on top of MixtureTile<T> with
+// Loops of the ops with rows of parameters for each element. An op is a class Tile<T>, which works
+// on kRows elements, made of the call, with
 //
-//   void map(T* y, T* log);                                  // the results of kRows elements
-//   void gradients(const T* by_y, const T* by_log, T* by_x);  // and by_logit_, by_loc_, by_scale_
+//   static constexpr int kOperands;  // how many rows
+//   void load(const T* x, const T* const* const* rows, int first);  // rows[operand][first + t]
+//   void map(T* y, T* log);
+//   void gradients(const T* by_y, const T* by_log, T* by_x);
+//   void store(int n, T* const* grads) const;  // of the rows of the first n elements
+//
+// Those on mixtures have MixtureTile<T> for all but map and gradients, which leave by_logit_,
+// by_loc_ and by_scale_.
 //
 // Rows of parameters are transposed to [component][element]: SIMD lanes run over elements.
 #pragma once
@@ -21,15 +28,17 @@ using Rows = T[kMaxComponents * kRows];
 template <typename T>
 class MixtureTile {
  public:
+  static constexpr int kOperands = 3;
+
   explicit MixtureTile(const MixtureCall& call) : n_(call.components) {
     for (int i = 0; i < kMaxNumbers; ++i) numbers_.at[i] = static_cast<T>(call.numbers[i]);
   }
 
-  void load(const T* x, const T* const* logits, const T* const* loc, const T* const* log_scale) {
+  void load(const T* x, const T* const* const* rows, int first) {
     for (int t = 0; t < kRows; ++t) x_[t] = x[t];
-    load_rows(logits, logit_);
-    load_rows(loc, loc_);
-    load_rows(log_scale, log_scale_);
+    load_rows(rows[0] + first, n_, logit_);
+    load_rows(rows[1] + first, n_, loc_);
+    load_rows(rows[2] + first, n_, log_scale_);
     // A common factor of the weights means nothing; without it all logarithms are small.
     alignas(64) T max[kRows];
     tile_max(logit_, n_, max);
@@ -38,11 +47,10 @@ class MixtureTile {
     }
   }
 
-  // Writes the first `rows` elements' gradients.
-  void store(int rows, T* logits, T* loc, T* log_scale) const {
-    if (logits != nullptr) transpose_back(by_logit_, rows, n_, logits);
-    if (loc != nullptr) transpose_back(by_loc_, rows, n_, loc);
-    if (log_scale != nullptr) transpose_back(by_scale_, rows, n_, log_scale);
+  void store(int n, T* const* grads) const {
+    if (grads[0] != nullptr) transpose_back(by_logit_, n, n_, grads[0]);
+    if (grads[1] != nullptr) transpose_back(by_loc_, n, n_, grads[1]);
+    if (grads[2] != nullptr) transpose_back(by_scale_, n, n_, grads[2]);
   }
 
  protected:
@@ -61,37 +69,25 @@ class MixtureTile {
   alignas(64) T x_[kRows];
   alignas(64) Rows<T> logit_, loc_, log_scale_;
   alignas(64) Rows<T> by_logit_, by_loc_, by_scale_;
-
- private:
-  void load_rows(const T* const* rows, Rows<T>& out) const {
-    for (int t = 0; t < kRows; ++t) {
-      const T* row = rows[t];
-      for (int k = 0; k < n_; ++k) out[k * kRows + t] = row[k];
-    }
-  }
 };
 
 template <typename T>
 struct MixtureReaders {
   explicit MixtureReaders(const MixtureCall& a)
-      : x(a.x, a.shape),
-        logits(a.logits, a.shape),
-        loc(a.loc, a.shape),
-        log_scale(a.log_scale, a.shape) {}
+      : x(a.x, a.shape), rows{{a.logits, a.shape}, {a.loc, a.shape}, {a.log_scale, a.shape}} {}
 
   Reader<T> x;
-  RowReader<T> logits, loc, log_scale;
+  RowReader<T> rows[3];
 };
 
 // Calls f(first) for each tile of a block, loaded; `first` counts within the block.
 template <typename T, typename Tile, typename F>
 void for_each_tile(MixtureReaders<T>& readers, Tile& tile, int64_t start, int length, const F& f) {
   const T* x = readers.x.block(start, length);
-  const T* const* logits = readers.logits.block(start, length);
-  const T* const* loc = readers.loc.block(start, length);
-  const T* const* log_scale = readers.log_scale.block(start, length);
+  const T* const* rows[3] = {};
+  for (int i = 0; i < Tile::kOperands; ++i) rows[i] = readers.rows[i].block(start, length);
   for (int i = 0; i < length; i += kRows) {
-    tile.load(x + i, logits + i, loc + i, log_scale + i);
+    tile.load(x + i, rows, i);
     f(i);
   }
 }
@@ -131,7 +127,8 @@ void mixture_backward(const MixtureBackward& a) {
           return grad == nullptr ? nullptr : static_cast<T*>(grad) + first;
         };
         tile.gradients(by_y + i, by_log + i, by_x + i);
-        tile.store(rows, at(a.grad_logits), at(a.grad_loc), at(a.grad_log_scale));
+        T* const grads[3] = {at(a.grad_logits), at(a.grad_loc), at(a.grad_log_scale)};
+        tile.store(rows, grads);
       });
       grad_x.store(by_x, start, length);
     });

@@ -2,16 +2,22 @@
 // inverse. F and 1 - F are two sums of their own, so that both tails keep their digits:
 //
 //   y = log F - log(1 - F),  dy/dx = f / (F (1 - F)).
+//
+// The deep sigmoidal transformation is this map with other parameters of the components.
 #include "core/bijectors/mixture_logistic.h"
 
+#include "core/bijectors/deep_sigmoidal.h"
 #include "cpu/mixture_kernels.h"
+#include "cpu/root_search.h"
 
 namespace bsl {
 namespace {
 
 namespace logistic = mixture_logistic;
 
-template <typename T, bool kInverse>
+// Parameters<T>, LocScale or SlopeShift, are made of loc_ and log_scale_, whatever these are
+// called.
+template <typename T, template <typename> class Parameters, bool kInverse>
 class LogisticTile : public MixtureTile<T> {
  public:
   using MixtureTile<T>::MixtureTile;
@@ -45,7 +51,8 @@ class LogisticTile : public MixtureTile<T> {
       for (int k = 0; k < n_; ++k) {
         const int row = k * kRows;
         for (int t = 0; t < kRows; ++t) {
-          log_by_x[t] += slopes(row + t, t, mixture[t]).log_by_z * root_[row + t] * root_[row + t];
+          const int i = row + t;
+          log_by_x[t] += parameters(i).times_rate(slopes(i, t, mixture[t]).log_by_z);
         }
       }
       for (int t = 0; t < kRows; ++t) {
@@ -61,12 +68,12 @@ class LogisticTile : public MixtureTile<T> {
         const int i = row + t;
         const logistic::Slopes<T> s = slopes(i, t, mixture[t]);
         const logistic::ComponentGradients<T> g = logistic::component_gradients(
-            from_y[t], from_log[t], s, z_[i], root_[i], below_[i] / below_sum_[t],
+            parameters(i), from_y[t], from_log[t], s, x_[t], z_[i], below_[i] / below_sum_[t],
             above_[i] / above_sum_[t], density_[i] / density_sum_[t]);
         if (!kInverse) by_x[t] += g.position;
         by_logit_[i] = g.logit;
-        by_loc_[i] = -g.position;
-        by_scale_[i] = g.log_scale;
+        by_loc_[i] = g.parameters.first;
+        by_scale_[i] = g.parameters.second;
       }
     }
   }
@@ -82,8 +89,14 @@ class LogisticTile : public MixtureTile<T> {
   using Base::n_;
   using Base::x_;
 
+  using Component = Parameters<T>;
+
+  Component parameters(int i) const { return {loc_[i], log_scale_[i], factor_[i]}; }
+
   void find_point() {
-    for (int i = 0; i < n_ * kRows; ++i) root_[i] = logistic::root_of_rate(log_scale_[i]);
+    for (int i = 0; i < n_ * kRows; ++i) {
+      factor_[i] = Component::factor_of(loc_[i], log_scale_[i]);
+    }
     if (kInverse) solve();
   }
 
@@ -93,7 +106,7 @@ class LogisticTile : public MixtureTile<T> {
       const int row = k * kRows;
       for (int t = 0; t < kRows; ++t) {
         const int i = row + t;
-        const logistic::Component<T> c = logistic::component(x_[t], loc_[i], root_[i]);
+        const logistic::Component<T> c = logistic::component(parameters(i).z(x_[t]));
         z_[i] = c.z;
         e_[i] = c.e;
         tail_[i] = c.tail;
@@ -114,9 +127,10 @@ class LogisticTile : public MixtureTile<T> {
       const int row = k * kRows;
       for (int t = 0; t < kRows; ++t) {
         const int i = row + t;
-        density_[i] = logistic::log_density(logit_[i], z_[i], tail_[i], log_scale_[i], y_[t],
-                                            logistic::LogSum<T>{below_max_[t], log_below_[t]},
-                                            logistic::LogSum<T>{above_max_[t], log_above_[t]});
+        density_[i] =
+            logistic::log_density(logit_[i], z_[i], tail_[i], parameters(i).log_rate(), y_[t],
+                                  logistic::LogSum<T>{below_max_[t], log_below_[t]},
+                                  logistic::LogSum<T>{above_max_[t], log_above_[t]});
       }
     }
     alignas(64) T max[kRows];
@@ -132,63 +146,84 @@ class LogisticTile : public MixtureTile<T> {
   }
 
   // Where every component takes y at or beyond a point, so does their mixture: the least and the
-  // largest loc + scale y hold x between them.
+  // largest solution of the components hold x between them.
   void solve() {
-    alignas(64) T wanted[kRows], low[kRows], high[kRows], last[kRows], total[kRows], slope[kRows];
-    alignas(64) T moves[kRows];
+    alignas(64) T total[kRows];
     for (int t = 0; t < kRows; ++t) {
-      wanted[t] = x_[t];
-      low[t] = high[t] = total[t] = loc_[t] + math::exp(log_scale_[t]) * wanted[t];
-      moves[t] = T(1);
+      search_.wanted[t] = x_[t];
+      search_.size[t] = T(1) + math::abs(x_[t]);
+      search_.low[t] = search_.high[t] = parameters(t).solution(x_[t]);
+      // Less than infinity if all are.
+      total[t] = kShare * search_.low[t];
+      search_.moves[t] = T(1);
     }
     for (int k = 1; k < n_; ++k) {
       const int row = k * kRows;
       for (int t = 0; t < kRows; ++t) {
-        const T bound = loc_[row + t] + math::exp(log_scale_[row + t]) * wanted[t];
-        low[t] = bound < low[t] ? bound : low[t];
-        high[t] = bound > high[t] ? bound : high[t];
-        total[t] += bound;
+        const T bound = parameters(row + t).solution(x_[t]);
+        search_.low[t] = bound < search_.low[t] ? bound : search_.low[t];
+        search_.high[t] = bound > search_.high[t] ? bound : search_.high[t];
+        total[t] += kShare * bound;
       }
     }
-    for (int t = 0; t < kRows; ++t) {
-      last[t] = high[t] - low[t];
-      x_[t] = low[t] + T(0.5) * last[t];
-    }
-    T moving = T(1);
-    for (int step = 0; step < logistic::kMaxSteps && moving > T(0); ++step) {
+    guess();
+    search_.template run<Component::kBroad>([&] {
+      for (int t = 0; t < kRows; ++t) x_[t] = search_.x[t];
       place();
-      for (int t = 0; t < kRows; ++t) slope[t] = T(0);
+      for (int t = 0; t < kRows; ++t) search_.slope[t] = T(0);
       for (int k = 0; k < n_; ++k) {
         const int row = k * kRows;
         for (int t = 0; t < kRows; ++t) {
           const int i = row + t;
           const logistic::Sides<T> own = logistic::sides(z_[i], e_[i]);
-          slope[t] +=
-              (below_[i] / below_sum_[t] * own.above + above_[i] / above_sum_[t] * own.below) *
-              root_[i] * root_[i];
+          search_.slope[t] += parameters(i).times_rate(below_[i] / below_sum_[t] * own.above +
+                                                       above_[i] / above_sum_[t] * own.below);
         }
       }
-      moving = T(0);
-      for (int t = 0; t < kRows; ++t) {
-        const bool active = moves[t] > T(0);
-        const logistic::SearchStep<T> next =
-            logistic::step(logistic::Search<T>{x_[t], low[t], high[t], last[t]}, wanted[t],
-                           wanted[t] - y_[t], slope[t]);
-        low[t] = active ? next.search.low : low[t];
-        high[t] = active ? next.search.high : high[t];
-        last[t] = next.search.last;
-        x_[t] = active ? next.search.x : x_[t];
-        const bool more = active & next.more;
-        moves[t] = more ? T(1) : T(0);
-        moving += moves[t];
-      }
-    }
+      for (int t = 0; t < kRows; ++t) search_.value[t] = y_[t];
+    });
     for (int t = 0; t < kRows; ++t) {
-      x_[t] = logistic::solution(logistic::Search<T>{x_[t], low[t], high[t], last[t]}, total[t]);
+      x_[t] = logistic::solution(search_.x[t], search_.low[t], search_.high[t], total[t]);
+    }
+    if constexpr (Component::kBroad) {
+      // At the end of the numbers: beyond it.
+      for (int t = 0; t < kRows; ++t) {
+        x_[t] =
+            math::abs(x_[t]) > T(0.99) * Component::kMost ? x_[t] * math::Real<T>::infinity : x_[t];
+      }
     }
   }
 
-  alignas(64) Rows<T> root_, z_, e_, tail_;
+  // The middle of the bounds; or, where these may lie anywhere, the solution if all sigmoids were
+  // straight lines, which is the mean of the components' solutions weighted by their slopes.
+  void guess() {
+    for (int t = 0; t < kRows; ++t) {
+      const T low = search_.low[t], high = search_.high[t];
+      search_.x[t] = Component::kBroad ? T(0.5) * low + T(0.5) * high : low + T(0.5) * (high - low);
+    }
+    if constexpr (Component::kBroad) {
+      alignas(64) T sums[kRows] = {}, rates[kRows] = {};
+      for (int k = 0; k < n_; ++k) {
+        const int row = k * kRows;
+        for (int t = 0; t < kRows; ++t) {
+          const int i = row + t;
+          const T weight = math::exp(logit_[i]);
+          sums[t] += weight * (x_[t] - parameters(i).z(T(0)));
+          rates[t] += parameters(i).times_rate(weight);
+        }
+      }
+      for (int t = 0; t < kRows; ++t) {
+        const T x = sums[t] / rates[t];
+        search_.x[t] = (x >= search_.low[t]) & (x <= search_.high[t]) ? x : search_.x[t];
+      }
+    }
+  }
+
+  // As many components' solutions as there may be, each this large, do not overflow.
+  static constexpr T kShare = T(1) / T(2 * kMaxComponents);
+
+  RootSearch<T> search_;
+  alignas(64) Rows<T> factor_, z_, e_, tail_;
   // Weights of the components in F, 1 - F and f, and their sums.
   alignas(64) Rows<T> below_, above_, density_;
   alignas(64) T below_max_[kRows], above_max_[kRows];
@@ -197,14 +232,21 @@ class LogisticTile : public MixtureTile<T> {
 };
 
 template <typename T>
-using Forward = LogisticTile<T, false>;
+using Forward = LogisticTile<T, logistic::LocScale, false>;
 template <typename T>
-using Inverse = LogisticTile<T, true>;
+using Inverse = LogisticTile<T, logistic::LocScale, true>;
+template <typename T>
+using DeepSigmoidal = LogisticTile<T, logistic::SlopeShift, false>;
+template <typename T>
+using DeepSigmoidalInverse = LogisticTile<T, logistic::SlopeShift, true>;
 
 }  // namespace
 
 namespace BSL_ISA {
 extern const MixtureKernels mixture_logistic_kernels = mixture_kernels<Forward>();
 extern const MixtureKernels mixture_logistic_inverse_kernels = mixture_kernels<Inverse>();
+extern const MixtureKernels deep_sigmoidal_kernels = mixture_kernels<DeepSigmoidal>();
+extern const MixtureKernels deep_sigmoidal_inverse_kernels =
+    mixture_kernels<DeepSigmoidalInverse>();
 }  // namespace BSL_ISA
 }  // namespace bsl

@@ -33,6 +33,15 @@ void transpose_back(const T* tile, int rows, int columns, T* data) {
   }
 }
 
+// Rows that lie anywhere as a tile.
+template <typename T>
+void load_rows(const T* const* rows, int columns, T* tile) {
+  for (int r = 0; r < kRows; ++r) {
+    const T* row = rows[r];
+    for (int c = 0; c < columns; ++c) tile[c * kRows + r] = row[c];
+  }
+}
+
 // The largest number of each of a tile's rows; NaN is passed over, but the first.
 template <typename T>
 void tile_max(const T* tile, int columns, T* max) {

@@ -1,6 +1,7 @@
 // The map of cpu/mixture_logistic.cpp, step by step the same.
 #include "core/bijectors/mixture_logistic.h"
 
+#include "core/root_search.h"
 #include "cuda/mixture_kernels.h"
 
 namespace bsl {
@@ -32,8 +33,7 @@ class LogisticMap {
       // that of 1 / g' at this x.
       T log_by_x = 0;
       for (int k = 0; k < m_.n; ++k) {
-        const T root = logistic::root_of_rate(m_.log_scale[k]);
-        log_by_x += slopes(k, mixture, shares(k)).log_by_z * root * root;
+        log_by_x += parameters(k).times_rate(slopes(k, mixture, shares(k)).log_by_z);
       }
       from_y = -(by_y - by_log * log_by_x) * math::exp(-log_slope_);
       from_log = -by_log;
@@ -41,13 +41,13 @@ class LogisticMap {
     T by_x = kInverse ? -from_y : T(0);
     for (int k = 0; k < m_.n; ++k) {
       const Shares own = shares(k);
-      const logistic::ComponentGradients<T> g = logistic::component_gradients(
-          from_y, from_log, slopes(k, mixture, own), z_[k], logistic::root_of_rate(m_.log_scale[k]),
-          own.below, own.above, own.density);
+      const logistic::ComponentGradients<T> g =
+          logistic::component_gradients(parameters(k), from_y, from_log, slopes(k, mixture, own),
+                                        m_.x, z_[k], own.below, own.above, own.density);
       if (!kInverse) by_x += g.position;
       m_.logit[k] = g.logit;
-      m_.loc[k] = -g.position;
-      m_.log_scale[k] = g.log_scale;
+      m_.loc[k] = g.parameters.first;
+      m_.log_scale[k] = g.parameters.second;
     }
     return by_x;
   }
@@ -58,12 +58,16 @@ class LogisticMap {
     T below, above, density;
   };
 
+  __device__ logistic::LocScale<T> parameters(int k) const {
+    return {m_.loc[k], m_.log_scale[k], logistic::root_of_rate(m_.log_scale[k])};
+  }
+
   __device__ T log_below(int k) const { return m_.logit[k] + logistic::log_cdf(z_[k], tail_[k]); }
   __device__ T log_above(int k) const {
     return m_.logit[k] + logistic::log_survival(z_[k], tail_[k]);
   }
   __device__ T log_density(int k) const {
-    return logistic::log_density(m_.logit[k], z_[k], tail_[k], m_.log_scale[k], y_,
+    return logistic::log_density(m_.logit[k], z_[k], tail_[k], -m_.log_scale[k], y_,
                                  logistic::LogSum<T>{below_.max, below_.log},
                                  logistic::LogSum<T>{above_.max, above_.log});
   }
@@ -82,8 +86,7 @@ class LogisticMap {
   __device__ void place() {
     below_ = above_ = Softmax<T>();
     for (int k = 0; k < m_.n; ++k) {
-      const logistic::Component<T> c =
-          logistic::component(m_.x, m_.loc[k], logistic::root_of_rate(m_.log_scale[k]));
+      const logistic::Component<T> c = logistic::component(parameters(k).z(m_.x));
       z_[k] = c.z;
       tail_[k] = c.tail;
       below_.look_at(log_below(k));
@@ -113,31 +116,31 @@ class LogisticMap {
   // largest loc + scale y hold x between them.
   __device__ void solve() {
     const T wanted = m_.x;
-    T low = m_.loc[0] + math::exp(m_.log_scale[0]) * wanted;
+    T low = parameters(0).solution(wanted);
     T high = low, total = low;
     for (int k = 1; k < m_.n; ++k) {
-      const T bound = m_.loc[k] + math::exp(m_.log_scale[k]) * wanted;
+      const T bound = parameters(k).solution(wanted);
       low = bound < low ? bound : low;
       high = bound > high ? bound : high;
       total += bound;
     }
-    logistic::Search<T> search = {low + T(0.5) * (high - low), low, high, high - low};
+    Search<T> search = {low + T(0.5) * (high - low), low, high, high - low};
     bool more = true;
-    for (int i = 0; i < logistic::kMaxSteps && more; ++i) {
+    for (int i = 0; i < kMaxSteps && more; ++i) {
       m_.x = search.x;
       place();
       T slope = 0;
       for (int k = 0; k < m_.n; ++k) {
         const logistic::Sides<T> own = logistic::sides(z_[k], math::exp_minus_abs(z_[k]));
-        const T root = logistic::root_of_rate(m_.log_scale[k]);
-        slope += (below_.share(log_below(k)) * own.above + above_.share(log_above(k)) * own.below) *
-                 root * root;
+        slope += parameters(k).times_rate(below_.share(log_below(k)) * own.above +
+                                          above_.share(log_above(k)) * own.below);
       }
-      const logistic::SearchStep<T> next = logistic::step(search, wanted, wanted - y_, slope);
+      const SearchStep<T> next =
+          search_step<false>(search, wanted - y_, slope, T(1) + math::abs(wanted), false);
       search = next.search;
       more = next.more;
     }
-    m_.x = logistic::solution(search, total);
+    m_.x = logistic::solution(search.x, search.low, search.high, total);
   }
 
   Mixture<T>& m_;

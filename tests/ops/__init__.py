@@ -5,7 +5,9 @@ from __future__ import annotations
 from ops import (
     affine_coupling,
     bernoulli,
+    bernstein,
     categorical,
+    deep_sigmoidal,
     discretized_logistic,
     discretized_logistic_mixture,
     elementwise,
@@ -29,7 +31,9 @@ from ops.record import Case, OpRecord
 RECORDS: list[OpRecord] = [
     *affine_coupling.RECORDS,
     *bernoulli.RECORDS,
+    *bernstein.RECORDS,
     *categorical.RECORDS,
+    *deep_sigmoidal.RECORDS,
     *discretized_logistic.RECORDS,
     *discretized_logistic_mixture.RECORDS,
     *elementwise.RECORDS,

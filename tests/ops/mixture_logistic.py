@@ -3,32 +3,104 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
 from ops.record import Call, Draw, Error, Extreme, OpRecord, Shape, Tolerance, Variant
 
 INF = math.inf
+_ONES = torch.ones
 
 
 def _variant(
-    reduction: str, *, components: int = 2, inverse: bool = False, layout: str = "full"
+    stds: dict[str, float],
+    reduction: str,
+    *,
+    components: int = 2,
+    inverse: bool = False,
+    layout: str = "full",
 ) -> Variant:
     def inputs(draw: Draw, shape: Shape) -> Call:
         x = draw.normal((*shape[:-1], 1) if layout == "column" and shape else shape, std=2.0)
         leading = shape[-1:] if layout == "row" else (2, *shape) if layout == "wide" else shape
         rows = (*leading, components)
         return Call(
-            {
-                "x": x,
-                "logits": draw.normal(rows),
-                "loc": draw.normal(rows),
-                "log_scale": draw.normal(rows, std=0.5),
-            },
+            {"x": x, **{name: draw.normal(rows, std=std) for name, std in stds.items()}},
             {"inverse": inverse, "reduction": reduction},
         )
 
     return Variant(inputs, min_dims=1 if reduction == "row" else 0)
+
+
+def variants(**stds: float) -> dict[str, Variant]:
+    """Of a map by rows of parameters, drawn with these standard deviations."""
+
+    def variant(reduction: str, **options: Any) -> Variant:
+        return _variant(stds, reduction, **options)
+
+    return {
+        "row": variant("row"),
+        "none-three": variant("none", components=3),
+        "none-one_component": variant("none", components=1),
+        "sum-row_parameters": variant("sum", layout="row"),
+        "row-wide_parameters": variant("row", layout="wide"),
+        "inverse-row": variant("row", inverse=True),
+        "inverse-none-three": variant("none", components=3, inverse=True),
+        "inverse-sum-column_x": variant("sum", inverse=True, layout="column"),
+    }
+
+
+def errors(first: str, second: str) -> list[Error]:
+    """Of a map by mixtures, given the names of the components' parameters."""
+    return [
+        Error(
+            f"{first}_components",
+            {first: _ONES(2, 3, 5)},
+            ValueError,
+            rf"^{first}: expected a last dimension of 2, as logits has, got 5",
+        ),
+        Error(
+            "no_components",
+            {"logits": _ONES(2, 3, 0)},
+            ValueError,
+            r"^logits: expected 1 to 64 components in the last dimension, got 0",
+        ),
+        Error(
+            "too_many_components",
+            {"logits": _ONES(2, 3, 65)},
+            ValueError,
+            r"^logits: expected 1 to 64 components in the last dimension, got 65",
+        ),
+        Error(
+            "a_number",
+            {second: torch.tensor(1.0)},
+            ValueError,
+            rf"^{second}: expected shape \[\.\.\., components\], got \[\]",
+        ),
+        Error(
+            "shapes",
+            {first: _ONES(4, 3, 2)},
+            ValueError,
+            rf"^{first}: expected leading dimensions .*\[2, 3\], got \[4, 3\]",
+        ),
+        Error("inverse_text", {"inverse": "yes"}, TypeError, r"^inverse: .*got 'yes'"),
+        Error(
+            "unknown_reduction",
+            {"reduction": "mean"},
+            ValueError,
+            r"^reduction: expected one of 'none', 'row', 'sum', got 'mean'",
+        ),
+        Error(
+            "row_of_a_number",
+            {
+                "x": torch.tensor(0.0),
+                **dict.fromkeys(("logits", first, second), torch.zeros(2)),
+            },
+            ValueError,
+            r"^reduction: 'row' sums over the last dimension",
+        ),
+    ]
 
 
 def _extremes() -> list[Extreme]:
@@ -63,70 +135,12 @@ def _extremes() -> list[Extreme]:
     return result
 
 
-_ONES = torch.ones
-
 RECORDS = [
     OpRecord(
         "mixture_logistic_transform",
-        {
-            "row": _variant("row"),
-            "none-three": _variant("none", components=3),
-            "none-one_component": _variant("none", components=1),
-            "sum-row_parameters": _variant("sum", layout="row"),
-            "row-wide_parameters": _variant("row", layout="wide"),
-            "inverse-row": _variant("row", inverse=True),
-            "inverse-none-three": _variant("none", components=3, inverse=True),
-            "inverse-sum-column_x": _variant("sum", inverse=True, layout="column"),
-        },
+        variants(logits=1.0, loc=1.0, log_scale=0.5),
         tolerance={torch.float32: Tolerance(64, 512), torch.float64: Tolerance(64, 512)},
         extremes=_extremes(),
-        errors=[
-            Error(
-                "loc_components",
-                {"loc": _ONES(2, 3, 5)},
-                ValueError,
-                r"^loc: expected a last dimension of 2, as logits has, got 5",
-            ),
-            Error(
-                "no_components",
-                {"logits": _ONES(2, 3, 0)},
-                ValueError,
-                r"^logits: expected 1 to 64 components in the last dimension, got 0",
-            ),
-            Error(
-                "too_many_components",
-                {"logits": _ONES(2, 3, 65)},
-                ValueError,
-                r"^logits: expected 1 to 64 components in the last dimension, got 65",
-            ),
-            Error(
-                "a_number",
-                {"log_scale": torch.tensor(1.0)},
-                ValueError,
-                r"^log_scale: expected shape \[\.\.\., components\], got \[\]",
-            ),
-            Error(
-                "shapes",
-                {"loc": _ONES(4, 3, 2)},
-                ValueError,
-                r"^loc: expected leading dimensions .*\[2, 3\], got \[4, 3\]",
-            ),
-            Error("inverse_text", {"inverse": "yes"}, TypeError, r"^inverse: .*got 'yes'"),
-            Error(
-                "unknown_reduction",
-                {"reduction": "mean"},
-                ValueError,
-                r"^reduction: expected one of 'none', 'row', 'sum', got 'mean'",
-            ),
-            Error(
-                "row_of_a_number",
-                {
-                    "x": torch.tensor(0.0),
-                    **dict.fromkeys(("logits", "loc", "log_scale"), torch.zeros(2)),
-                },
-                ValueError,
-                r"^reduction: 'row' sums over the last dimension",
-            ),
-        ],
+        errors=errors("loc", "log_scale"),
     )
 ]

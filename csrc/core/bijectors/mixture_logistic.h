@@ -1,8 +1,9 @@
 // One component of a mixture of logistic distributions, seen from a point.
 //
-// With z = (x - loc) exp(-log_scale) its distribution function is sigmoid(z), what is left above
-// is sigmoid(-z). Both, and their logarithms, come from exp(-|z|) and log(1 + exp(-|z|)), so that
-// neither tail is lost. Ho et al., "Flow++" (2019), section 3.2, have the map made of them.
+// With z = (x - loc) exp(-log_scale), or another multiple of x and a constant, its distribution
+// function is sigmoid(z), what is left above is sigmoid(-z). Both, and their logarithms, come from
+// exp(-|z|) and log(1 + exp(-|z|)), so that neither tail is lost. Ho et al., "Flow++" (2019),
+// section 3.2, have the map made of them.
 #pragma once
 
 #include "core/math.h"
@@ -20,6 +21,37 @@ BSL_HD T root_of_rate(T log_scale) {
   return root > most ? most : root;
 }
 
+// What the gradients of a component's z and of the logarithm of its rate dz/dx make of its two
+// parameters.
+template <typename T>
+struct ParameterGradients {
+  T first, second;
+};
+
+// A component's parameters: what makes z of x. SlopeShift (deep_sigmoidal.h) are others.
+template <typename T>
+struct LocScale {
+  // Whether solutions of z = y may lie far apart even where the mixture's is near.
+  static constexpr bool kBroad = false;
+
+  T loc, log_scale;
+  T root;  // computed once
+
+  BSL_HD static T factor_of(T, T log_scale) { return root_of_rate(log_scale); }
+
+  BSL_HD T times_rate(T value) const { return value * root * root; }
+  BSL_HD T z(T x) const { return (x - loc) * root * root; }
+  BSL_HD T log_rate() const { return -log_scale; }
+  BSL_HD T solution(T y) const { return loc + math::exp(log_scale) * y; }  // the x with z = y
+
+  // From those of z, of z times the rate, and of log(rate).
+  BSL_HD ParameterGradients<T> gradients(T by_z, T by_rated, T by_log_rate, T, T z) const {
+    // 0 times infinity: far from this component.
+    const T by_rate = by_z == T(0) ? T(0) : by_z * z;
+    return {-by_rated, -(by_rate + by_log_rate)};
+  }
+};
+
 template <typename T>
 struct Component {
   T z;
@@ -28,8 +60,7 @@ struct Component {
 };
 
 template <typename T>
-BSL_HD Component<T> component(T x, T loc, T root) {
-  const T z = (x - loc) * root * root;
+BSL_HD Component<T> component(T z) {
   const T e = math::exp_minus_abs(z);
   // As in math::softplus: 1 + e is never rounded.
   const bool large = e > T(0.5);
@@ -85,73 +116,40 @@ struct LogSum {
 // is the smaller side: then the large numbers of a tail are those of a component and of the largest
 // one, which are taken off each other first.
 template <typename T>
-BSL_HD T log_density(T logit, T z, T tail, T log_scale, T y, const LogSum<T>& below,
+BSL_HD T log_density(T logit, T z, T tail, T log_rate, T y, const LogSum<T>& below,
                      const LogSum<T>& above) {
   const T own_below = log_cdf(z, tail), own_above = log_survival(z, tail);
   const bool lower = y < T(0);
   const T share = lower ? ((logit + own_below) - below.max) - below.log
                         : ((logit + own_above) - above.max) - above.log;
-  return (share + (lower ? own_above : own_below)) - log_scale;
+  return (share + (lower ? own_above : own_below)) + log_rate;
 }
 
-// Of a loss: by x (and minus that by loc), by a component's logit and by its log_scale.
+// Of a loss: by x, by a component's logit and by its parameters.
 template <typename T>
 struct ComponentGradients {
-  T position, logit, log_scale;
+  T position, logit;
+  ParameterGradients<T> parameters;
 };
 
-template <typename T>
-BSL_HD ComponentGradients<T> component_gradients(T from_y, T from_log, const Slopes<T>& s, T z,
-                                                 T root, T below, T above, T density) {
+// Of a component with such parameters.
+template <typename T, typename Parameters>
+BSL_HD ComponentGradients<T> component_gradients(const Parameters& own, T from_y, T from_log,
+                                                 const Slopes<T>& s, T x, T z, T below, T above,
+                                                 T density) {
   const T by_z = from_y * s.y_by_z + from_log * s.log_by_z;
-  // 0 times infinity: far from this component.
-  const T by_rate = by_z == T(0) ? T(0) : by_z * z;
-  return {by_z * root * root, from_y * (below - above) + from_log * s.log_by_logit,
-          -(by_rate + from_log * density)};
+  const T by_position = own.times_rate(by_z);
+  return {by_position, from_y * (below - above) + from_log * s.log_by_logit,
+          own.gradients(by_z, by_position, from_log * density, x, z)};
 }
 
-// The search for the x that has a wanted y: Newton's method between bounds, which halves them where
-// it does not halve its own step.
+// What a search for x ends with, between bounds that are the components' solutions. `total` is
+// that of all of these: not finite if one is not.
 template <typename T>
-struct Search {
-  T x, low, high, last;
-};
-
-// No solution takes half as many steps; where the last one is a jump, a bisection does.
-constexpr int kMaxSteps = 200;
-
-template <typename T>
-struct SearchStep {
-  Search<T> search;
-  bool more;
-};
-
-// One step, given what is left of y at x and dy/dx there.
-template <typename T>
-BSL_HD SearchStep<T> step(const Search<T>& s, T wanted, T rest, T slope) {
-  constexpr T eps = sizeof(T) == 4 ? T(1.1920929e-7) : T(2.220446049250313e-16);
-  const T low = rest > T(0) ? s.x : s.low;
-  const T high = rest < T(0) ? s.x : s.high;
-  const T newton = rest / slope;
-  const T there = s.x + newton;
-  const T middle = low + T(0.5) * (high - low);
-  const bool good = (there >= low) & (there <= high) & (slope < math::Real<T>::infinity) &
-                    (math::abs(newton) < T(0.5) * s.last);
-  // What is left is what rounding leaves.
-  const bool near = (math::abs(rest) <= T(2) * eps * (T(1) + math::abs(wanted))) |
-                    (math::abs(newton) <= eps * math::abs(s.x));
-  const T found = good ? there : near ? s.x : middle;
-  const T next = rest == rest ? found : rest;
-  const bool more = !near & (next != s.x) & (next == next);
-  return {{next, low, high, math::abs(next - s.x)}, more};
-}
-
-// What the search ends with. `total` is that of all bounds: not finite if one is not.
-template <typename T>
-BSL_HD T solution(const Search<T>& s, T total) {
+BSL_HD T solution(T x, T low, T high, T total) {
   const bool finite = math::abs(total) < math::Real<T>::infinity;
-  const T other = s.low == s.high ? total : math::Real<T>::nan;
-  return finite ? s.x : other;
+  const T other = low == high ? total : math::Real<T>::nan;
+  return finite ? x : other;
 }
 
 }  // namespace mixture_logistic

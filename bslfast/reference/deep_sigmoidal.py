@@ -1,0 +1,46 @@
+"""Deep sigmoidal transformations in plain torch: csrc/core/bijectors/deep_sigmoidal.h."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bslfast.reference.mixture_logistic import Components, transform_by
+from bslfast.reference.normal import log_scale_of, scale_of
+
+
+def deep_sigmoidal_transform(
+    x: Tensor,
+    logits: Tensor,
+    raw_slope: Tensor,
+    shift: Tensor,
+    *,
+    inverse: bool = False,
+    reduction: str = "row",
+) -> tuple[Tensor, Tensor]:
+    """See :func:`bslfast.functional.deep_sigmoidal_transform`."""
+    return transform_by(_SLOPE_SHIFT, x, (logits, raw_slope, shift), inverse, reduction)
+
+
+def _lines(x: Tensor, raw_slope: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    slope = _slope(raw_slope, x)
+    z = slope * x + shift
+    # Of a jump at 0 the middle.
+    z = torch.where((x == 0) & torch.isinf(slope), shift, z)
+    return z, log_scale_of(raw_slope, "softplus")
+
+
+def _solutions(y: Tensor, raw_slope: Tensor, shift: Tensor) -> Tensor:
+    x = (y - shift) / _slope(raw_slope, y)
+    most = torch.finfo(x.dtype).max
+    # That of a flat component may be infinite, where a mixture's may not.
+    return torch.where(torch.isfinite(y), x.clamp(-most, most), x)
+
+
+def _slope(raw_slope: Tensor, x: Tensor) -> Tensor:
+    # Never 0: an infinite x has an infinite value.
+    info = torch.finfo(x.dtype)
+    return scale_of(raw_slope, "softplus").clamp(min=info.tiny * info.eps)
+
+
+_SLOPE_SHIFT = Components(_lines, _solutions, broad=True)

@@ -1,0 +1,45 @@
+// core/root_search.h for a tile of functions.
+#pragma once
+
+#include "core/root_search.h"
+#include "cpu/rows.h"
+
+namespace bsl {
+namespace {
+
+template <typename T>
+struct RootSearch {
+  // To be set: what g is to be, and how far from it it may be, in eps; bounds and a first guess
+  // between them, which becomes the solution; 1, or 0 where x is left as it is.
+  alignas(64) T wanted[kRows], size[kRows], low[kRows], high[kRows], x[kRows], moves[kRows];
+  // g and its derivative at x, which `evaluate` sets.
+  alignas(64) T value[kRows], slope[kRows];
+
+  template <bool kBroad, typename Evaluate>
+  void run(const Evaluate& evaluate) {
+    alignas(64) T last[kRows];
+    for (int t = 0; t < kRows; ++t) last[t] = high[t] - low[t];
+    T moving = T(0);
+    for (int t = 0; t < kRows; ++t) moving += moves[t];
+    for (int step = 0; step < kMaxSteps && moving > T(0); ++step) {
+      evaluate();
+      moving = T(0);
+      for (int t = 0; t < kRows; ++t) {
+        const bool active = moves[t] > T(0);
+        const SearchStep<T> next =
+            search_step<kBroad>(Search<T>{x[t], low[t], high[t], last[t]}, wanted[t] - value[t],
+                                slope[t], size[t], step % 2 == 0);
+        low[t] = active ? next.search.low : low[t];
+        high[t] = active ? next.search.high : high[t];
+        last[t] = next.search.last;
+        x[t] = active ? next.search.x : x[t];
+        const bool more = active & next.more;
+        moves[t] = more ? T(1) : T(0);
+        moving += moves[t];
+      }
+    }
+  }
+};
+
+}  // namespace
+}  // namespace bsl
