@@ -1,6 +1,6 @@
 """Kernels of ops with rows of parameters for each element.
 
-mixture_logistic, discretized_logistic_mixture and bernstein in csrc/cpu, the first two in csrc/cuda.
+mixture_logistic, discretized_logistic_mixture and bernstein in csrc/cpu; not the last in csrc/cuda.
 """
 
 from __future__ import annotations
