@@ -90,4 +90,5 @@ _deep_sigmoidal_transform = Op(
     fake=native.allocate_transform,
     reference=reference.deep_sigmoidal_transform,
     sixteen_bits=False,
+    has_cuda=True,
 )

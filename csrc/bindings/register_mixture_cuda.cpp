@@ -23,7 +23,15 @@ struct Entry {
 constexpr Entry kOps[] = {
     {"mixture_logistic_transform", &mixture_logistic_kernels},
     {"mixture_logistic_transform", &mixture_logistic_inverse_kernels},
-    {"discretized_logistic_mixture_log_prob", &discretized_logistic_mixture_kernels}};
+    {"discretized_logistic_mixture_log_prob", &discretized_logistic_mixture_kernels},
+    {"deep_sigmoidal_transform", &deep_sigmoidal_kernels},
+    {"deep_sigmoidal_transform", &deep_sigmoidal_inverse_kernels}};
+constexpr int kCount = sizeof(kOps) / sizeof(kOps[0]);
+
+const MixtureKernels& kernels(int op) {
+  if (op < 0 || op >= kCount) throw std::invalid_argument("number of an op");
+  return *kOps[op].kernels;
+}
 
 void describe(MixtureCall& a, const std::vector<int64_t>& sizes, PyOperand& x,
               std::array<PyOperand*, 3> rows, int components, const Constants& numbers,
@@ -46,7 +54,7 @@ void mixture_forward(int op, bool is_double, const std::vector<int64_t>& sizes, 
   describe(a, sizes, x, {&logits, &loc, &log_scale}, components, numbers, {});
   a.y = pointer(y);
   a.log = pointer(log);
-  const MixtureKernels& found = *kOps[op].kernels;
+  const MixtureKernels& found = kernels(op);
   py::gil_scoped_release release;
   (is_double ? found.forward_double : found.forward_float)(a, stream_of(cuda_stream));
   check_launch(kOps[op].name, sizes);
@@ -65,7 +73,7 @@ void mixture_backward(int op, bool is_double, const std::vector<int64_t>& sizes,
   a.grad_rows[0] = pointer(grad_logits);
   a.grad_rows[1] = pointer(grad_loc);
   a.grad_rows[2] = pointer(grad_log_scale);
-  const MixtureKernels& found = *kOps[op].kernels;
+  const MixtureKernels& found = kernels(op);
   py::gil_scoped_release release;
   (is_double ? found.backward_double : found.backward_float)(a, stream_of(cuda_stream));
   check_launch(kOps[op].name, sizes);

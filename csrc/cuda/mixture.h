@@ -45,6 +45,8 @@ namespace cuda {
 extern const MixtureKernels mixture_logistic_kernels;
 extern const MixtureKernels mixture_logistic_inverse_kernels;
 extern const MixtureKernels discretized_logistic_mixture_kernels;
+extern const MixtureKernels deep_sigmoidal_kernels;
+extern const MixtureKernels deep_sigmoidal_inverse_kernels;
 }  // namespace cuda
 
 }  // namespace bsl

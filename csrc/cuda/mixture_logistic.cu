@@ -1,6 +1,7 @@
-// The map of cpu/mixture_logistic.cpp, step by step the same.
+// The maps of cpu/mixture_logistic.cpp, step by step the same.
 #include "core/bijectors/mixture_logistic.h"
 
+#include "core/bijectors/deep_sigmoidal.h"
 #include "core/root_search.h"
 #include "cuda/mixture_kernels.h"
 
@@ -9,7 +10,8 @@ namespace {
 
 namespace logistic = mixture_logistic;
 
-template <typename T, bool kInverse>
+// Parameters<T>, LocScale or SlopeShift, are made of loc and log_scale, whatever these are called.
+template <typename T, template <typename> class Parameters, bool kInverse>
 class LogisticMap {
  public:
   static constexpr int scratch = 2;
@@ -58,8 +60,11 @@ class LogisticMap {
     T below, above, density;
   };
 
-  __device__ logistic::LocScale<T> parameters(int k) const {
-    return {m_.loc[k], m_.log_scale[k], logistic::root_of_rate(m_.log_scale[k])};
+  using Component = Parameters<T>;
+
+  __device__ Component parameters(int k) const {
+    const T first = m_.loc[k], second = m_.log_scale[k];
+    return {first, second, Component::factor_of(first, second)};
   }
 
   __device__ T log_below(int k) const { return m_.logit[k] + logistic::log_cdf(z_[k], tail_[k]); }
@@ -67,7 +72,7 @@ class LogisticMap {
     return m_.logit[k] + logistic::log_survival(z_[k], tail_[k]);
   }
   __device__ T log_density(int k) const {
-    return logistic::log_density(m_.logit[k], z_[k], tail_[k], -m_.log_scale[k], y_,
+    return logistic::log_density(m_.logit[k], z_[k], tail_[k], parameters(k).log_rate(), y_,
                                  logistic::LogSum<T>{below_.max, below_.log},
                                  logistic::LogSum<T>{above_.max, above_.log});
   }
@@ -113,18 +118,20 @@ class LogisticMap {
   }
 
   // Where every component takes y at or beyond a point, so does their mixture: the least and the
-  // largest loc + scale y hold x between them.
+  // largest solution of the components hold x between them.
   __device__ void solve() {
+    // As many solutions as there may be, each this large, do not overflow.
+    constexpr T share = T(1) / T(2 * kMaxComponents);
     const T wanted = m_.x;
     T low = parameters(0).solution(wanted);
-    T high = low, total = low;
+    T high = low, total = share * low;
     for (int k = 1; k < m_.n; ++k) {
       const T bound = parameters(k).solution(wanted);
       low = bound < low ? bound : low;
       high = bound > high ? bound : high;
-      total += bound;
+      total += share * bound;
     }
-    Search<T> search = {low + T(0.5) * (high - low), low, high, high - low};
+    Search<T> search = {guess(wanted, low, high), low, high, high - low};
     bool more = true;
     for (int i = 0; i < kMaxSteps && more; ++i) {
       m_.x = search.x;
@@ -135,12 +142,31 @@ class LogisticMap {
         slope += parameters(k).times_rate(below_.share(log_below(k)) * own.above +
                                           above_.share(log_above(k)) * own.below);
       }
-      const SearchStep<T> next =
-          search_step<false>(search, wanted - y_, slope, T(1) + math::abs(wanted), false);
+      const SearchStep<T> next = search_step<Component::kBroad>(
+          search, wanted - y_, slope, T(1) + math::abs(wanted), i % 2 == 0);
       search = next.search;
       more = next.more;
     }
     m_.x = logistic::solution(search.x, search.low, search.high, total);
+    if constexpr (Component::kBroad) {
+      // At the end of the numbers: beyond it.
+      if (math::abs(m_.x) > T(0.99) * Component::kMost) m_.x *= math::Real<T>::infinity;
+    }
+  }
+
+  // The middle of the bounds; or, where these may lie anywhere, the solution if all sigmoids were
+  // straight lines, which is the mean of the components' solutions weighted by their slopes.
+  __device__ T guess(T wanted, T low, T high) const {
+    if constexpr (!Component::kBroad) return low + T(0.5) * (high - low);
+    T sum = 0, rate = 0;
+    for (int k = 0; k < m_.n; ++k) {
+      const Component own = parameters(k);
+      const T weight = math::exp(m_.logit[k]);
+      sum += weight * (wanted - own.z(T(0)));
+      rate += own.times_rate(weight);
+    }
+    const T x = sum / rate;
+    return (x >= low) & (x <= high) ? x : T(0.5) * low + T(0.5) * high;
   }
 
   Mixture<T>& m_;
@@ -150,14 +176,20 @@ class LogisticMap {
 };
 
 template <typename T>
-using Forward = LogisticMap<T, false>;
+using Forward = LogisticMap<T, logistic::LocScale, false>;
 template <typename T>
-using Inverse = LogisticMap<T, true>;
+using Inverse = LogisticMap<T, logistic::LocScale, true>;
+template <typename T>
+using DeepSigmoidal = LogisticMap<T, logistic::SlopeShift, false>;
+template <typename T>
+using DeepSigmoidalInverse = LogisticMap<T, logistic::SlopeShift, true>;
 
 }  // namespace
 
 namespace BSL_ISA {
 extern const MixtureKernels mixture_logistic_kernels = kMixtureKernels<Forward>;
 extern const MixtureKernels mixture_logistic_inverse_kernels = kMixtureKernels<Inverse>;
+extern const MixtureKernels deep_sigmoidal_kernels = kMixtureKernels<DeepSigmoidal>;
+extern const MixtureKernels deep_sigmoidal_inverse_kernels = kMixtureKernels<DeepSigmoidalInverse>;
 }  // namespace BSL_ISA
 }  // namespace bsl

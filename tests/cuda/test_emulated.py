@@ -57,6 +57,7 @@ NAMES = [name for names in FAMILIES.values() for name in names]
 #: Row ops, which are emulated all.
 ROWS = (
     "categorical_log_prob",
+    "deep_sigmoidal_transform",
     "discretized_logistic_mixture_log_prob",
     "gumbel_softmax_rsample",
     "iwae_bound",
