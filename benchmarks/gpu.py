@@ -32,8 +32,11 @@ LARGE = (1 << 18, 256)
 LARGE_OF = {
     **dict.fromkeys(
         (
+            "bernstein_transform",
+            "deep_sigmoidal_transform",
             "discretized_logistic_mixture_log_prob",
             "mixture_logistic_transform",
+            "mixture_logistic_transform inverse",
             "rational_quadratic_spline",
             "rational_quadratic_spline inverse",
         ),

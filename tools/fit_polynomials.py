@@ -176,7 +176,7 @@ RATIONALS: dict[str, tuple[Function, mpf, mpf, tuple[int, int], tuple[int, int]]
         (4, 5),
         (9, 9),
     ),
-    "exp_e1_excess": (  # of t = 1 / z, from z = 1 on
+    "exp_e1_ratio": (  # of t = 1 / z, from z = 1 on
         lambda t: exp_e1_excess(1 / t),
         mpf("1e-12"),
         mpf(1),
@@ -186,7 +186,7 @@ RATIONALS: dict[str, tuple[Function, mpf, mpf, tuple[int, int], tuple[int, int]]
     "digamma_ratio": (lambda n: mp.digamma(1 + n), mpf(0), mpf(3), (5, 4), (8, 8)),
 }
 # Of intervals that the reciprocal of an unbounded one is.
-BENDS = {"exp_e1_excess": 2}
+BENDS = {"exp_e1_ratio": 2}
 
 
 def literals(dtype: type[np.floating], coefficients: list[mpf]) -> str:

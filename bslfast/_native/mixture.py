@@ -44,8 +44,7 @@ def allocate_transform(
     x: Tensor, logits: Tensor, loc: Tensor, log_scale: Tensor, inverse: bool, reduction: str
 ) -> tuple[Tensor, Tensor]:
     """Room for (y, log_det)."""
-    shape = _shape(x, logits, loc, log_scale)
-    return x.new_empty(shape), x.new_empty(reduced_shape(shape, reduction))
+    return _allocate((x, logits, loc, log_scale), reduction)
 
 
 def transform(
@@ -120,8 +119,7 @@ def allocate_bernstein(
     x: Tensor, raw_coefficients: Tensor, bound: float, inverse: bool, reduction: str
 ) -> tuple[Tensor, Tensor]:
     """Room for (y, log_det)."""
-    shape = _shape(x, raw_coefficients)
-    return x.new_empty(shape), x.new_empty(reduced_shape(shape, reduction))
+    return _allocate((x, raw_coefficients), reduction)
 
 
 def bernstein(
@@ -148,6 +146,11 @@ def bernstein_backward(
     op = "bernstein inverse" if inverse else "bernstein"
     tensors = (x, raw_coefficients)
     return _backward(op, grad_y, grad_log_det, tensors, (bound,), reduction, needs)
+
+
+def _allocate(tensors: tuple[Tensor, ...], reduction: str) -> tuple[Tensor, Tensor]:
+    shape = _shape(*tensors)
+    return tensors[0].new_empty(shape), tensors[0].new_empty(reduced_shape(shape, reduction))
 
 
 def _forward(

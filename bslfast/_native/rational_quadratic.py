@@ -21,8 +21,6 @@ from bslfast._native._operands import (
 from bslfast._native.pointwise import sums
 
 TAILS: dict[str | None, int] = {"linear": 0, "circular": 1, None: 2, "affine": 3}
-#: How many more slopes than bins.
-EXTRA_SLOPES: dict[str | None, int] = {"linear": -1, "circular": 0, None: 1, "affine": 1}
 MAX_BINS = _cpu.MAX_BINS
 
 

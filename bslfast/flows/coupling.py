@@ -16,6 +16,7 @@ from bslfast.flows.transform import Transform, check_inputs
 from bslfast.functional.affine_coupling import SCALE_FNS
 from bslfast.functional.bernstein import MAX_COEFFICIENTS
 from bslfast.functional.mixture_logistic import MAX_COMPONENTS
+from bslfast.functional.rational_quadratic import EXTRA_SLOPES
 
 
 class Conditioner(nn.Module):
@@ -322,7 +323,7 @@ class SplineCoupling(Coupling):
             "min_derivative": _checks.number("min_derivative", min_derivative, above=0, below=1),
         }
         tails = _checks.choice("tails", tails, ("linear", "affine"))
-        slopes = bins - 1 if tails == "linear" else bins + 1
+        slopes = bins + EXTRA_SLOPES[tails]
         super().__init__(
             features,
             2 * bins + slopes,

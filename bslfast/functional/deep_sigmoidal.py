@@ -34,8 +34,9 @@ def deep_sigmoidal_transform(
     :func:`mixture_logistic_transform` in other parameters, by the same kernel: S and 1 - S are sums
     of their own, taken in logarithms, and the inverse is found by Newton's method between bounds
     that always hold, with the gradients of the exact solution. Slopes may be of all sizes, also
-    such that softplus underflows; a solution beyond the largest number is infinite. Backward
-    computes from the arguments: nothing else is kept.
+    such that softplus underflows (in float32, less than 2e-60 counts as that much); a solution
+    beyond the largest number is infinite. Backward computes from the arguments: nothing else is
+    kept.
 
     Args:
         x: what is mapped, [..., D]; with ``inverse``, the y to be mapped back.

@@ -10,7 +10,9 @@ from bslfast import _checks, reference
 from bslfast._native import rational_quadratic as native
 from bslfast.functional._op import Op
 
-TAILS = ("linear", "affine", "circular", None)
+#: How many more slopes than bins.
+EXTRA_SLOPES: dict[str | None, int] = {"linear": -1, "affine": 1, "circular": 0, None: 1}
+TAILS = tuple(EXTRA_SLOPES)
 
 
 def rational_quadratic_spline(
@@ -137,7 +139,7 @@ def _check_bins(widths: Tensor, heights: Tensor, derivatives: Tensor, tails: str
         raise ValueError(
             f"heights: expected a last dimension of {bins}, as widths has, got {heights.shape[-1]}"
         )
-    wanted = bins + native.EXTRA_SLOPES[tails]
+    wanted = bins + EXTRA_SLOPES[tails]
     if derivatives.shape[-1] != wanted:
         raise ValueError(
             f"derivatives: expected a last dimension of {wanted} (for {bins} bins and "

@@ -8,6 +8,10 @@
 
 namespace bsl {
 
+// The longest rows of parameters: components of mixtures (and coefficients), bins of splines.
+constexpr int kMaxComponents = 64;
+constexpr int kMaxBins = 128;
+
 // Dimensions left after neighbours that lie in memory alike were merged.
 constexpr int kMaxDims = 8;
 

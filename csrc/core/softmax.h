@@ -24,5 +24,9 @@ BSL_HD T nan_or_zero(T sum) {
   return sum - sum;
 }
 
+// The least that is taken off logarithms of weights: nothing at all is exp(-infinity), not NaN.
+template <typename T>
+constexpr T kLowest = -T(0.5) / math::Real<T>::min_normal;
+
 }  // namespace
 }  // namespace bsl

@@ -8,7 +8,6 @@
 
 namespace bsl {
 
-constexpr int kMaxComponents = 64;
 // An element is the work of dozens.
 constexpr int64_t kMixtureChunk = 2 * kBlock;
 

@@ -57,13 +57,11 @@ class MixtureTile {
   // Logarithms become weights exp(l - max), which are summed; the logarithm of that sum.
   void weigh(Rows<T>& logs, T* max, T* sums, T* log_sums) const {
     tile_max(logs, n_, max);
-    // Nothing at all is exp(-infinity), not NaN.
-    for (int t = 0; t < kRows; ++t) max[t] = max[t] < kLowest ? kLowest : max[t];
+    for (int t = 0; t < kRows; ++t) max[t] = max[t] < kLowest<T> ? kLowest<T> : max[t];
     tile_weights(logs, n_, max, sums);
     for (int t = 0; t < kRows; ++t) log_sums[t] = math::log(sums[t]);
   }
 
-  static constexpr T kLowest = -T(0.5) / math::Real<T>::min_normal;
   const int n_;
   Numbers<T> numbers_;
   alignas(64) T x_[kRows];

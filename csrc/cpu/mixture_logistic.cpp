@@ -154,7 +154,7 @@ class LogisticTile : public MixtureTile<T> {
       search_.size[t] = T(1) + math::abs(x_[t]);
       search_.low[t] = search_.high[t] = parameters(t).solution(x_[t]);
       // Less than infinity if all are.
-      total[t] = kShare * search_.low[t];
+      total[t] = logistic::kShare<T> * search_.low[t];
       search_.moves[t] = T(1);
     }
     for (int k = 1; k < n_; ++k) {
@@ -163,7 +163,7 @@ class LogisticTile : public MixtureTile<T> {
         const T bound = parameters(row + t).solution(x_[t]);
         search_.low[t] = bound < search_.low[t] ? bound : search_.low[t];
         search_.high[t] = bound > search_.high[t] ? bound : search_.high[t];
-        total[t] += kShare * bound;
+        total[t] += logistic::kShare<T> * bound;
       }
     }
     guess();
@@ -183,14 +183,8 @@ class LogisticTile : public MixtureTile<T> {
       for (int t = 0; t < kRows; ++t) search_.value[t] = y_[t];
     });
     for (int t = 0; t < kRows; ++t) {
-      x_[t] = logistic::solution(search_.x[t], search_.low[t], search_.high[t], total[t]);
-    }
-    if constexpr (Component::kBroad) {
-      // At the end of the numbers: beyond it.
-      for (int t = 0; t < kRows; ++t) {
-        x_[t] =
-            math::abs(x_[t]) > T(0.99) * Component::kMost ? x_[t] * math::Real<T>::infinity : x_[t];
-      }
+      x_[t] = Component::settled(
+          logistic::solution(search_.x[t], search_.low[t], search_.high[t], total[t]));
     }
   }
 
@@ -218,9 +212,6 @@ class LogisticTile : public MixtureTile<T> {
       }
     }
   }
-
-  // As many components' solutions as there may be, each this large, do not overflow.
-  static constexpr T kShare = T(1) / T(2 * kMaxComponents);
 
   RootSearch<T> search_;
   alignas(64) Rows<T> factor_, z_, e_, tail_;

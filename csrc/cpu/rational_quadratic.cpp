@@ -27,11 +27,6 @@ class Tile {
         free_{2 * call.bound * (1 - call.min_width * call.bins),
               2 * call.bound * (1 - call.min_height * call.bins)} {}
 
-  int n_slopes() const {
-    const int bins = call_.bins;
-    return bins + (call_.tails == Tails::linear ? -1 : call_.tails == Tails::circular ? 0 : 1);
-  }
-
   // Finds the bins of kLanes elements and where in them they lie.
   void load(const T* x, const T* const* widths, const T* const* heights,
             const T* const* derivatives) {
@@ -82,7 +77,7 @@ class Tile {
     if (call_.tails == Tails::circular) {
       for (int t = 0; t < kLanes; ++t) raw_[0][t] += raw_[bins][t];
     }
-    store_rows(raw_ + first_slope(), n_slopes(), rows, n);
+    store_rows(raw_ + first_slope(), n_slopes(call_.bins, call_.tails), rows, n);
   }
 
   void store_size_gradients(int axis, T* rows, int n) {
@@ -165,7 +160,7 @@ class Tile {
 
   // One row per knot; those of the ends under linear tails are never looked at.
   void load_slopes(const T* const* rows) {
-    load_rows(rows, n_slopes(), raw_ + first_slope());
+    load_rows(rows, n_slopes(call_.bins, call_.tails), raw_ + first_slope());
     const int bins = call_.bins;
     for (int t = 0; t < kLanes; ++t) {
       if (call_.tails == Tails::linear) raw_[0][t] = raw_[bins][t] = T(0);
@@ -415,7 +410,7 @@ void backward_chunk(const SplineBackward& a, int64_t chunk) {
       tile.gradients(by_y + i, by_log_det + i, by_x + i);
       const int64_t first = start + i;
       if (grad_derivatives != nullptr) {
-        tile.store_slope_gradients(grad_derivatives + first * tile.n_slopes(), n);
+        tile.store_slope_gradients(grad_derivatives + first * n_slopes(a.bins, a.tails), n);
       }
       if (grad_widths != nullptr) tile.store_size_gradients(kX, grad_widths + first * a.bins, n);
       if (grad_heights != nullptr) tile.store_size_gradients(kY, grad_heights + first * a.bins, n);

@@ -7,7 +7,6 @@
 
 namespace bsl {
 
-constexpr int kMaxBins = 128;
 // A spline's element is the work of some dozen of others'.
 constexpr int64_t kSplineChunk = 2 * kBlock;
 

@@ -166,6 +166,34 @@ __device__ __forceinline__ Group<T> draw(uint64_t seed, uint64_t stream, uint64_
 
 __device__ __forceinline__ int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
+// f(part) for the groups of the elements [begin, end) that fall to one of `size` threads: the same
+// ones each time.
+template <typename T, typename F>
+__device__ __forceinline__ void for_each_part(int64_t begin, int64_t end, int rank, int size,
+                                              const F& f) {
+  constexpr int n = kGroup<T>;
+#pragma unroll 1
+  for (int64_t group = begin / n + rank; group * n < end; group += size) {
+    const int64_t start = group * n;
+    f(Part{start, start < begin ? static_cast<int>(begin - start) : 0,
+           static_cast<int>(least(end - start, n))});
+  }
+}
+
+// What neighbouring lanes of a warp have (1, 2, 4, ..., 32 of them), combined in an order that only
+// their number decides; all get it. f is commutative.
+template <typename V, typename F>
+__device__ __forceinline__ V combined_lanes(V value, int lanes, const F& f) {
+  if (lanes > 1) {
+    const unsigned first = threadIdx.x % 32 / lanes * lanes;
+    const unsigned mask = (0xffffffffu >> (32 - lanes)) << first;
+    for (int half = lanes / 2; half > 0; half /= 2) {
+      value = f(value, __shfl_xor_sync(mask, value, half));
+    }
+  }
+  return value;
+}
+
 inline unsigned blocks(int64_t threads) {
   const int64_t wanted = (threads + kThreads - 1) / kThreads;
   return static_cast<unsigned>(wanted < kMostBlocks ? wanted : kMostBlocks);

@@ -14,7 +14,7 @@ __device__ T write_scores(const GumbelSoftmaxCall& a, const TeamRow<T>& span, in
   const uint64_t seed = static_cast<uint64_t>(*a.seed);
   const T* logits = static_cast<const T*>(a.logits) + row % a.logit_rows * a.classes - span.begin;
   T most = -math::Real<T>::infinity;
-  for_each_part<T>(span.begin, span.end, span.team, [&](Part part) {
+  for_each_part<T>(span.begin, span.end, span.team.rank, span.team.size, [&](Part part) {
     const Group<T> u = draw<false, T>(seed, a.stream, static_cast<uint64_t>(part.start));
     Group<T> x = read<T, T>(logits, part);
     for_each(x, part, [&](T& value, int j) {

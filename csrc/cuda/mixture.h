@@ -2,14 +2,11 @@
 // CUDA devices. All addresses are there.
 #pragma once
 
-#include <cuda_runtime_api.h>
-
 #include "core/layout.h"
 #include "core/pointwise.h"
+#include "cuda/kernels.h"
 
 namespace bsl {
-
-constexpr int kMaxComponents = 64;
 
 struct MixtureCall {
   Shape shape;
@@ -33,13 +30,7 @@ struct MixtureBackward : MixtureCall {
   void* grad_rows[3];
 };
 
-// Launch on a stream, and leave errors to cudaGetLastError.
-struct MixtureKernels {
-  void (*forward_float)(const MixtureForward&, cudaStream_t);
-  void (*forward_double)(const MixtureForward&, cudaStream_t);
-  void (*backward_float)(const MixtureBackward&, cudaStream_t);
-  void (*backward_double)(const MixtureBackward&, cudaStream_t);
-};
+using MixtureKernels = RowKernels<MixtureForward, MixtureBackward>;
 
 namespace cuda {
 extern const MixtureKernels mixture_logistic_kernels;

@@ -10,6 +10,7 @@
 
 #include "core/math.h"
 #include "core/pointwise.h"
+#include "core/softmax.h"
 #include "cuda/mixture.h"
 #include "cuda/rows.h"
 
@@ -43,11 +44,7 @@ struct Softmax {
 
   // NaN is passed over: its weight is NaN.
   __device__ void look_at(T l) { max = l > max ? l : max; }
-  // Nothing at all is exp(-infinity), not NaN.
-  __device__ void seen_all() {
-    constexpr T lowest = -T(0.5) / math::Real<T>::min_normal;
-    max = max < lowest ? lowest : max;
-  }
+  __device__ void seen_all() { max = max < kLowest<T> ? kLowest<T> : max; }
   __device__ T weight(T l) const { return math::exp(l - max); }
   __device__ void add(T l) { sum += weight(l); }
   __device__ void added_all() { log = math::log(sum); }

@@ -120,8 +120,7 @@ class LogisticMap {
   // Where every component takes y at or beyond a point, so does their mixture: the least and the
   // largest solution of the components hold x between them.
   __device__ void solve() {
-    // As many solutions as there may be, each this large, do not overflow.
-    constexpr T share = T(1) / T(2 * kMaxComponents);
+    constexpr T share = logistic::kShare<T>;
     const T wanted = m_.x;
     T low = parameters(0).solution(wanted);
     T high = low, total = share * low;
@@ -147,11 +146,7 @@ class LogisticMap {
       search = next.search;
       more = next.more;
     }
-    m_.x = logistic::solution(search.x, search.low, search.high, total);
-    if constexpr (Component::kBroad) {
-      // At the end of the numbers: beyond it.
-      if (math::abs(m_.x) > T(0.99) * Component::kMost) m_.x *= math::Real<T>::infinity;
-    }
+    m_.x = Component::settled(logistic::solution(search.x, search.low, search.high, total));
   }
 
   // The middle of the bounds; or, where these may lie anywhere, the solution if all sigmoids were

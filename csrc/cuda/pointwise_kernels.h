@@ -78,11 +78,7 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t begin = segment_start + unit % plan.pieces * plan.piece;
     const int64_t end = least(begin + plan.piece, least(segment_start + plan.segment, plan.numel));
     double total = 0;
-#pragma unroll 1
-    for (int64_t group = begin / n + lane; group * n < end; group += plan.lanes) {
-      const int64_t start = group * n;
-      const Part part = {start, start < begin ? static_cast<int>(begin - start) : 0,
-                         static_cast<int>(least(end - start, n))};
+    for_each_part<T>(begin, end, lane, plan.lanes, [&](Part part) {
       const Group<T> log = forward_group<Op, T, Stored>(a, numbers, seed, part,
                                                         std::make_index_sequence<Op::inputs>(),
                                                         std::make_index_sequence<kArguments<Op>>());
@@ -95,15 +91,9 @@ __global__ void __launch_bounds__(kThreads)
           write(log, static_cast<Stored*>(a.log), part);
         }
       }
-    }
+    });
     if (!sums) continue;
-    if (plan.lanes > 1) {
-      const unsigned first = threadIdx.x % 32 / plan.lanes * plan.lanes;
-      const unsigned mask = (0xffffffffu >> (32 - plan.lanes)) << first;
-      for (int half = plan.lanes / 2; half > 0; half /= 2) {
-        total += __shfl_xor_sync(mask, total, half);
-      }
-    }
+    total = combined_lanes(total, plan.lanes, [](double x, double y) { return x + y; });
     if (lane != 0) continue;
     if (plan.pieces > 1) {
       a.partials[unit] = total;

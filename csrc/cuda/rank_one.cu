@@ -158,7 +158,7 @@ template <typename T, template <typename> class Map, bool kGradient, int n_rows>
 __device__ __forceinline__ Dots dots_of(const RowData<T, n_rows>& data, int64_t width,
                                         const Team& team) {
   Dots dots;
-  for_each_part<T>(0, width, team, [&](Part part) {
+  for_each_part<T>(0, width, team.rank, team.size, [&](Part part) {
     for_each_of<T, kGradient>(
         data, part, [&](const Elements<T>& e, int) { Map<T>::template add<kGradient>(dots, e); });
   });
@@ -178,7 +178,7 @@ __global__ void __launch_bounds__(kThreads)
     Coefficients<T> c;
     const T log_det = Map<T>::forward(dots, scalars, a.width, c);
     if (team.rank == 0) static_cast<T*>(a.log_det)[r] = log_det;
-    for_each_part<T>(0, a.width, team, [&](Part part) {
+    for_each_part<T>(0, a.width, team.rank, team.size, [&](Part part) {
       Group<T> y;
       for_each_of<T, false>(data, part,
                             [&](const Elements<T>& e, int j) { y.at[j] = Map<T>::y(c, e); });
@@ -202,7 +202,7 @@ __global__ void __launch_bounds__(kThreads)
       for (int i = 0; i < Map<T>::n_scalars; ++i) write_element(a.grads[3 + i], r, by_scalars[i]);
       if (a.coefficients != nullptr) static_cast<Coefficients<T>*>(a.coefficients)[r] = c;
     }
-    for_each_part<T>(0, a.width, team, [&](Part part) {
+    for_each_part<T>(0, a.width, team.rank, team.size, [&](Part part) {
       Group<T> by[Map<T>::n_rows];
       for_each_of<T, true>(data, part, [&](const Elements<T>& e, int j) {
         for (int i = 0; i < Map<T>::n_rows; ++i) by[i].at[j] = Map<T>::gradient(i, c, e);

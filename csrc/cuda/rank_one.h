@@ -1,9 +1,8 @@
 // Planar and radial maps of rows: cpu/rank_one.h on CUDA devices. All addresses are there.
 #pragma once
 
-#include <cuda_runtime_api.h>
-
 #include "core/layout.h"
+#include "cuda/kernels.h"
 
 namespace bsl {
 
@@ -33,13 +32,7 @@ constexpr int kRankOneCoefficients = 5;
 constexpr int64_t kRankOneChunk = 256;  // rows
 inline int64_t rank_one_chunks(int64_t rows) { return (rows + kRankOneChunk - 1) / kRankOneChunk; }
 
-// Launch on a stream, and leave errors to cudaGetLastError.
-struct RankOneKernels {
-  void (*forward_float)(const RankOneForward&, cudaStream_t);
-  void (*forward_double)(const RankOneForward&, cudaStream_t);
-  void (*backward_float)(const RankOneBackward&, cudaStream_t);
-  void (*backward_double)(const RankOneBackward&, cudaStream_t);
-};
+using RankOneKernels = RowKernels<RankOneForward, RankOneBackward>;
 
 namespace cuda {
 extern const RankOneKernels planar_kernels;

@@ -188,14 +188,10 @@ class Spline {
   spline::Bin<T> bin_;
 };
 
-// The lengths of rows.
-__device__ __forceinline__ int n_slopes(const SplineCall& a) {
-  return a.bins + (a.tails == Tails::linear ? -1 : a.tails == Tails::circular ? 0 : 1);
-}
-
 template <typename T>
 __device__ __forceinline__ T load(const SplineCall& a, const BlockRows<T>& rows) {
-  rows.load({&a.rows[0], &a.rows[1], &a.rows[2]}, {a.bins, a.bins, n_slopes(a)}, a.shape);
+  rows.load({&a.rows[0], &a.rows[1], &a.rows[2]}, {a.bins, a.bins, n_slopes(a.bins, a.tails)},
+            a.shape);
   return element<T>(a.x, a.shape, rows.index());
 }
 
@@ -224,7 +220,7 @@ __global__ void __launch_bounds__(kMostRowThreads)
   __syncthreads();
   rows.store(0, a.bins, a.grad_rows[0]);
   rows.store(1, a.bins, a.grad_rows[1]);
-  rows.store(2, n_slopes(a), a.grad_rows[2]);
+  rows.store(2, n_slopes(a.bins, a.tails), a.grad_rows[2]);
 }
 
 template <typename T>

@@ -1,14 +1,11 @@
 // Rational-quadratic splines: cpu/rational_quadratic.h on CUDA devices. All addresses are there.
 #pragma once
 
-#include <cuda_runtime_api.h>
-
 #include "core/bijectors/rational_quadratic.h"
 #include "core/layout.h"
+#include "cuda/kernels.h"
 
 namespace bsl {
-
-constexpr int kMaxBins = 128;
 
 struct SplineCall {
   Shape shape;
@@ -35,13 +32,7 @@ struct SplineBackward : SplineCall {
   void* grad_rows[3];
 };
 
-// Launch on a stream, and leave errors to cudaGetLastError.
-struct SplineKernels {
-  void (*forward_float)(const SplineForward&, cudaStream_t);
-  void (*forward_double)(const SplineForward&, cudaStream_t);
-  void (*backward_float)(const SplineBackward&, cudaStream_t);
-  void (*backward_double)(const SplineBackward&, cudaStream_t);
-};
+using SplineKernels = RowKernels<SplineForward, SplineBackward>;
 
 namespace cuda {
 extern const SplineKernels spline_kernels;

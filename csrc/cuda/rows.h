@@ -11,9 +11,9 @@ namespace bsl {
 namespace {
 
 constexpr int kMostRowThreads = 128;
-constexpr int kMostRowArrays = 3;
+constexpr int kMostRowOperands = 3;
 // As much as every device has without being asked for more, less what BlockRows takes itself.
-constexpr size_t kSharedBytes = 48 * 1024 - sizeof(int64_t) * kMostRowArrays * kMostRowThreads;
+constexpr size_t kSharedBytes = 48 * 1024 - sizeof(int64_t) * kMostRowOperands * kMostRowThreads;
 
 // Threads of a block, each with `arrays` rows of `width` numbers.
 template <typename T>
@@ -53,8 +53,8 @@ class BlockRows {
   template <int n>
   __device__ void load(const Operand* const (&operands)[n], const int (&widths)[n],
                        const Shape& shape) const {
-    static_assert(n <= kMostRowArrays, "");
-    __shared__ int64_t offsets[kMostRowArrays][kMostRowThreads];
+    static_assert(n <= kMostRowOperands, "");
+    __shared__ int64_t offsets[kMostRowOperands][kMostRowThreads];
     for (int i = 0; i < n; ++i) {
       offsets[i][threadIdx.x] = offset_at(index(), operands[i]->strides, shape);
     }

@@ -3,20 +3,10 @@
 // categorical family are contiguous.
 #pragma once
 
-#include <cuda_runtime_api.h>
-
 #include "core/layout.h"
+#include "cuda/kernels.h"
 
 namespace bsl {
-
-// Launch on a stream, and leave errors to cudaGetLastError.
-template <typename Forward, typename Backward>
-struct RowKernels {
-  void (*forward_float)(const Forward&, cudaStream_t);
-  void (*forward_double)(const Forward&, cudaStream_t);
-  void (*backward_float)(const Backward&, cudaStream_t);
-  void (*backward_double)(const Backward&, cudaStream_t);
-};
 
 struct CategoricalForward {
   int64_t rows, classes;

@@ -17,14 +17,7 @@ struct Team {
   // commutative.
   template <typename V, typename F>
   __device__ V combined(V value, const F& f) const {
-    const int lanes = size < 32 ? size : 32;
-    if (lanes > 1) {
-      const unsigned first = threadIdx.x % 32 / lanes * lanes;
-      const unsigned mask = (0xffffffffu >> (32 - lanes)) << first;
-      for (int half = lanes / 2; half > 0; half /= 2) {
-        value = f(value, __shfl_xor_sync(mask, value, half));
-      }
-    }
+    value = combined_lanes(value, size < 32 ? size : 32, f);
     if (size <= 32) return value;
     __shared__ V of_warps[kThreads / 32];
     __syncthreads();  // whoever still reads what was there before
@@ -80,19 +73,6 @@ __device__ __forceinline__ void for_each_row(int64_t rows, const Team& team, con
   for (int64_t row = thread / team.size; row < rows; row += step) f(row);
 }
 
-// f(part) for this thread's groups of the elements [begin, end): the same ones each time.
-template <typename T, typename F>
-__device__ __forceinline__ void for_each_part(int64_t begin, int64_t end, const Team& team,
-                                              const F& f) {
-  constexpr int n = kGroup<T>;
-#pragma unroll 1
-  for (int64_t group = begin / n + team.rank; group * n < end; group += team.size) {
-    const int64_t start = group * n;
-    f(Part{start, start < begin ? static_cast<int>(begin - start) : 0,
-           static_cast<int>(least(end - start, n))});
-  }
-}
-
 // f(value, which in its group) for the part of a group.
 template <typename T, typename F>
 __device__ __forceinline__ void for_each(Group<T>& group, Part part, const F& f) {
@@ -114,7 +94,7 @@ struct TeamRow {
   // f(number, column) for all of a thread's share.
   template <typename F>
   __device__ void visit(const T* data, const F& f) const {
-    for_each_part<T>(begin, end, team, [&](Part part) {
+    for_each_part<T>(begin, end, team.rank, team.size, [&](Part part) {
       Group<T> x = read<T, T>(data, part);
       for_each(x, part, [&](T value, int j) { f(value, part.start + j - begin); });
     });
@@ -130,7 +110,7 @@ struct TeamRow {
   // The sum of the weights exp(x - max).
   __device__ T weights(const T* data, T most) const {
     double total = 0;
-    for_each_part<T>(begin, end, team, [&](Part part) {
+    for_each_part<T>(begin, end, team.rank, team.size, [&](Part part) {
       Group<T> x = read<T, T>(data, part);
       T sum = 0;
       for_each(x, part, [&](T value, int) { sum += weight(value, most); });
@@ -142,7 +122,7 @@ struct TeamRow {
   // Replaces the numbers: out[i] = f(data[i], column).
   template <typename F>
   __device__ void map(const T* data, T* out, const F& f) const {
-    for_each_part<T>(begin, end, team, [&](Part part) {
+    for_each_part<T>(begin, end, team.rank, team.size, [&](Part part) {
       Group<T> x = read<T, T>(data, part);
       for_each(x, part, [&](T& value, int j) { value = f(value, part.start + j - begin); });
       write(x, out, part);

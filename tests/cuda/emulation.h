@@ -53,11 +53,13 @@ inline Thread threads[kMostThreads];
 inline Meeting all, groups[kMostThreads];
 inline uint64_t shuffled[kMostThreads];
 inline ucontext_t scheduler;
+inline bool waits_in_vain;  // nobody came, left or met anybody since this was set
 inline const std::function<void()>* body;
 alignas(64) inline char shared[kShared];  // what a launch asks for
 
 inline void meet(Meeting& meeting, unsigned n) {
   const unsigned times = meeting.times, self = threadIdx.x;
+  waits_in_vain = false;
   if (++meeting.arrived == n) {
     meeting.arrived = 0;
     ++meeting.times;
@@ -73,6 +75,7 @@ inline void run() {
   const unsigned self = threadIdx.x;
   (*body)();
   threads[self].done = true;
+  waits_in_vain = false;
   swapcontext(&threads[self].context, &scheduler);
 }
 
@@ -86,6 +89,7 @@ inline void launch(unsigned blocks, unsigned n, size_t bytes, const std::functio
     blockIdx.x = b;
     memset(shared, 0xff, bytes);  // NaN
     all = Meeting();
+    waits_in_vain = false;
     for (unsigned t = 0; t < n; ++t) {
       groups[t] = Meeting();
       Thread& thread = threads[t];
@@ -99,6 +103,9 @@ inline void launch(unsigned blocks, unsigned n, size_t bytes, const std::functio
     // Up and down in turns, so that it shows if something depends on the order.
     bool down = false;
     for (unsigned left = n; left > 0; down = !down) {
+      // Who returns before a barrier leaves the others there: a device might hang.
+      if (waits_in_vain) abort();
+      waits_in_vain = true;
       for (unsigned i = 0; i < n; ++i) {
         const unsigned t = down ? n - 1 - i : i;
         if (threads[t].done) continue;

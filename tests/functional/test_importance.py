@@ -99,6 +99,10 @@ def test_columns_of_any_range(dtype: torch.dtype) -> None:
     log_weights[:, 3] = -torch.inf
     log_weights[30, 4] = torch.inf
     log_weights[40, 5] = torch.nan
+    finite = log_weights[:, :3].clone().requires_grad_()
+    (grad,) = torch.autograd.grad(BF.iwae_bound(finite, dim=0).sum(), finite)
+    softmax = torch.softmax(finite.detach().double(), dim=0)
+    torch.testing.assert_close(grad.double(), softmax, rtol=1e-5, atol=1e-12)
     bound = BF.iwae_bound(log_weights, dim=0)
     expected = torch.logsumexp(log_weights.double(), dim=0) - torch.tensor(50.0).double().log()
     torch.testing.assert_close(bound.double(), expected, equal_nan=True, rtol=1e-6, atol=1e-6)

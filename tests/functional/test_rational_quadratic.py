@@ -155,6 +155,16 @@ def test_affine_tails() -> None:
             assert not grads[2].any()
             assert grads[3][:, end].all()
             assert grads[3].count_nonzero() == 2
+            # The slope has a gradient through the log-determinant however far x is.
+            leaves[2].grad = None
+            _, log_det = BF.rational_quadratic_spline(
+                edge * torch.inf, *leaves, inverse=inverse, **options
+            )
+            (grad,) = torch.autograd.grad(log_det.sum(), leaves[2])
+            (expected,) = torch.autograd.grad(
+                (1e-3 + torch.nn.functional.softplus(leaves[2][:, end])).log().sum(), leaves[2]
+            )
+            torch.testing.assert_close(grad, -expected if inverse else expected)
             for near in (edge * (1 - 1e-12), edge * (1 + 1e-12)):
                 y, log_det = BF.rational_quadratic_spline(near, *given, inverse=inverse, **options)
                 torch.testing.assert_close(y, edge, rtol=0, atol=1e-10)

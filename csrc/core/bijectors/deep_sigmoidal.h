@@ -52,6 +52,11 @@ struct SlopeShift {
     return math::abs(y) <= kMost ? inside : x;
   }
 
+  // What a search ends with: at the end of the numbers, beyond it.
+  BSL_HD static T settled(T x) {
+    return math::abs(x) > T(0.99) * kMost ? x * math::Real<T>::infinity : x;
+  }
+
   BSL_HD ParameterGradients<T> gradients(T by_z, T by_rated, T by_log_rate, T x, T) const {
     // 0 times infinity: far from this component.
     const T by_slope = by_rated == T(0) ? T(0) : by_rated * x;

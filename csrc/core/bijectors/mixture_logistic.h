@@ -6,6 +6,7 @@
 // section 3.2, have the map made of them.
 #pragma once
 
+#include "core/layout.h"
 #include "core/math.h"
 #include "core/platform.h"
 
@@ -43,6 +44,8 @@ struct LocScale {
   BSL_HD T z(T x) const { return (x - loc) * root * root; }
   BSL_HD T log_rate() const { return -log_scale; }
   BSL_HD T solution(T y) const { return loc + math::exp(log_scale) * y; }  // the x with z = y
+
+  BSL_HD static T settled(T x) { return x; }
 
   // From those of z, of z times the rate, and of log(rate).
   BSL_HD ParameterGradients<T> gradients(T by_z, T by_rated, T by_log_rate, T, T z) const {
@@ -142,6 +145,10 @@ BSL_HD ComponentGradients<T> component_gradients(const Parameters& own, T from_y
   return {by_position, from_y * (below - above) + from_log * s.log_by_logit,
           own.gradients(by_z, by_position, from_log * density, x, z)};
 }
+
+// As many components' solutions as there may be, each times this, do not overflow.
+template <typename T>
+constexpr T kShare = T(1) / T(2 * kMaxComponents);
 
 // What a search for x ends with, between bounds that are the components' solutions. `total` is
 // that of all of these: not finite if one is not.

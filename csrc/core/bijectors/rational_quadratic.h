@@ -18,6 +18,11 @@ namespace bsl {
 // the slopes that the spline ends with.
 enum class Tails { linear, circular, none, affine };
 
+// How many slopes are parameters.
+BSL_HD int n_slopes(int bins, Tails tails) {
+  return bins + (tails == Tails::linear ? -1 : tails == Tails::circular ? 0 : 1);
+}
+
 namespace {
 namespace spline {
 
@@ -173,7 +178,9 @@ BSL_HD T tail_derivative(T slope) {
 }
 template <bool kInverse, typename T>
 BSL_HD T tail_slope_gradient(T slope, T rise, T grad_result, T grad_log_det) {
-  const T by_log = rise * grad_result + grad_log_det;
+  // 0 times infinity: infinitely far along the tail.
+  const T by_rise = grad_result == T(0) ? T(0) : rise * grad_result;
+  const T by_log = by_rise + grad_log_det;
   return (kInverse ? -by_log : by_log) / slope;
 }
 

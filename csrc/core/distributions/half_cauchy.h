@@ -120,7 +120,9 @@ struct Kl : Pointwise<2, kLog> {
   BSL_HD static T share(T raw, T prior_scale) {
     if constexpr (kIsLog<P>) return math::tanh(T(0.5) * log_ratio<P>(raw, prior_scale));
     const T a = T(0.5) * scale_of<P>(raw), b = T(0.5) * prior_scale;  // or a + b may overflow
-    return a < math::Real<T>::infinity ? (a - b) / (a + b) : (a > b ? T(1) : a - b);
+    const bool finite = (a < math::Real<T>::infinity) & (b < math::Real<T>::infinity);
+    const T limit = a > b ? T(1) : a < b ? T(-1) : a - b;
+    return finite ? (a - b) / (a + b) : limit;
   }
 };
 
