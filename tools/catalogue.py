@@ -61,7 +61,7 @@ REASONS = {
     r"planar|radial": "Dot products of rows are summed in float64, as one may be much smaller than "
     "its terms; gradients of one plane for all rows likewise. `torch.compile` sums in float32.",
     r"iwae.*": "Backward finds the largest log weight and the sum again: weights made from the "
-    "bound would be off by its rounding, |bound| eps. `torch.compile` keeps both.",
+    "bound would be off by eps times the bound. `torch.compile` keeps both.",
     r"bernoulli.*|categorical.*": "torch has a kernel of its own for this likelihood.",
     r"affine.*|leaky.*|normal_kl|tanh.*|softplus.*|sigmoid.*": "Little is computed for each number "
     "read and written, by anybody.",

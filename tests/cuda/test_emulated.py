@@ -41,7 +41,7 @@ from ops.record import (
 
 import bslfast.functional as BF
 from bslfast._native import cuda, normal
-from bslfast._native.rational_quadratic import EXTRA_SLOPES
+from bslfast.functional.rational_quadratic import EXTRA_SLOPES
 
 SOURCES = Path(__file__).parents[2] / "csrc"
 #: Of each family its ops; together every kind of noise and of result.
