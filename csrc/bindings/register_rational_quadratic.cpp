@@ -3,24 +3,13 @@
 #include <memory>
 
 #include "bindings/operands.h"
+#include "bindings/spline_settings.h"
 #include "cpu/rational_quadratic.h"
 
 namespace py = pybind11;
 
 namespace bsl {
 namespace {
-
-void describe_spline(SplineCall& a, int bins, int tails, bool inverse, double bound,
-                     double min_width, double min_height, double min_derivative) {
-  if (bins < 1 || bins > kMaxBins) throw std::invalid_argument("number of bins");
-  a.bins = bins;
-  a.tails = static_cast<Tails>(tails);
-  a.inverse = inverse;
-  a.bound = bound;
-  a.min_width = min_width;
-  a.min_height = min_height;
-  a.min_derivative = min_derivative;
-}
 
 // Returns whether all of x lies inside the domain.
 bool rational_quadratic_forward(bool is_double, const std::vector<int64_t>& sizes, PyOperand x,
@@ -30,7 +19,8 @@ bool rational_quadratic_forward(bool is_double, const std::vector<int64_t>& size
                                 int reduction, uintptr_t log_det) {
   int outside = 0;
   SplineForward a{};
-  describe_spline(a, bins, tails, inverse, bound, min_width, min_height, min_derivative);
+  static_cast<SplineSettings&>(a) =
+      spline_settings(bins, tails, inverse, bound, min_width, min_height, min_derivative);
   a.shape = make_shape(sizes, {&x, &widths, &heights, &derivatives});
   a.x = x.operand;
   a.widths = widths.operand;
@@ -58,7 +48,8 @@ void rational_quadratic_backward(bool is_double, const std::vector<int64_t>& siz
                                  PyOperand grad_log_det, uintptr_t grad_x, uintptr_t grad_widths,
                                  uintptr_t grad_heights, uintptr_t grad_derivatives) {
   SplineBackward a{};
-  describe_spline(a, bins, tails, inverse, bound, min_width, min_height, min_derivative);
+  static_cast<SplineSettings&>(a) =
+      spline_settings(bins, tails, inverse, bound, min_width, min_height, min_derivative);
   a.shape = make_shape(sizes, {&x, &widths, &heights, &derivatives, &grad_y, &grad_log_det});
   a.x = x.operand;
   a.widths = widths.operand;

@@ -6,6 +6,7 @@
 
 #include "bindings/launch.h"
 #include "bindings/operands.h"
+#include "bindings/spline_settings.h"
 #include "cuda/rational_quadratic.h"
 
 namespace py = pybind11;
@@ -14,21 +15,13 @@ namespace bsl::cuda {
 namespace {
 
 void describe(SplineCall& a, const std::vector<int64_t>& sizes, PyOperand& x,
-              std::array<PyOperand*, 3> rows, int bins, int tails, bool inverse, double bound,
-              double min_width, double min_height, double min_derivative,
+              std::array<PyOperand*, 3> rows, const SplineSettings& settings,
               std::vector<PyOperand*> others) {
-  if (bins < 1 || bins > kMaxBins) throw std::invalid_argument("number of bins");
   others.insert(others.end(), {&x, rows[0], rows[1], rows[2]});
+  static_cast<SplineSettings&>(a) = settings;
   a.shape = make_shape(sizes, others);
   a.x = x.operand;
   for (size_t i = 0; i < 3; ++i) a.rows[i] = rows[i]->operand;
-  a.bins = bins;
-  a.tails = static_cast<Tails>(tails);
-  a.inverse = inverse;
-  a.bound = bound;
-  a.min_width = min_width;
-  a.min_height = min_height;
-  a.min_derivative = min_derivative;
 }
 
 void rational_quadratic_forward(bool is_double, const std::vector<int64_t>& sizes, PyOperand x,
@@ -37,8 +30,8 @@ void rational_quadratic_forward(bool is_double, const std::vector<int64_t>& size
                                 double min_height, double min_derivative, uintptr_t y,
                                 uintptr_t log_det, uintptr_t cuda_stream) {
   SplineForward a{};
-  describe(a, sizes, x, {&widths, &heights, &derivatives}, bins, tails, inverse, bound, min_width,
-           min_height, min_derivative, {});
+  describe(a, sizes, x, {&widths, &heights, &derivatives},
+           spline_settings(bins, tails, inverse, bound, min_width, min_height, min_derivative), {});
   a.y = pointer(y);
   a.log_det = pointer(log_det);
   py::gil_scoped_release release;
@@ -55,8 +48,9 @@ void rational_quadratic_backward(bool is_double, const std::vector<int64_t>& siz
                                  uintptr_t grad_heights, uintptr_t grad_derivatives,
                                  uintptr_t cuda_stream) {
   SplineBackward a{};
-  describe(a, sizes, x, {&widths, &heights, &derivatives}, bins, tails, inverse, bound, min_width,
-           min_height, min_derivative, {&grad_y, &grad_log_det});
+  describe(a, sizes, x, {&widths, &heights, &derivatives},
+           spline_settings(bins, tails, inverse, bound, min_width, min_height, min_derivative),
+           {&grad_y, &grad_log_det});
   a.grad_y = grad_y.operand;
   a.grad_log_det = grad_log_det.operand;
   a.grad_x = pointer(grad_x);

@@ -10,16 +10,12 @@ namespace bsl {
 // A spline's element is the work of some dozen of others'.
 constexpr int64_t kSplineChunk = 2 * kBlock;
 
-struct SplineCall {
+struct SplineCall : SplineSettings {
   Shape shape;
   ChunkPlan plan;
   Operand x;
   // One row of contiguous numbers per element, at the strides that the operand has over `shape`.
   Operand widths, heights, derivatives;
-  int bins;
-  Tails tails;
-  bool inverse;
-  double bound, min_width, min_height, min_derivative;
 };
 
 struct SplineForward : SplineCall {

@@ -7,16 +7,12 @@
 
 namespace bsl {
 
-struct SplineCall {
+struct SplineCall : SplineSettings {
   Shape shape;
   Operand x;
   // Widths, heights and slopes: one row of contiguous numbers per element, at the strides that the
   // operand has over `shape`.
   Operand rows[3];
-  int bins;
-  Tails tails;
-  bool inverse;
-  double bound, min_width, min_height, min_derivative;
 };
 
 struct SplineForward : SplineCall {

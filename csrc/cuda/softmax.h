@@ -3,6 +3,7 @@
 // categorical family are contiguous.
 #pragma once
 
+#include "core/distributions/importance.h"
 #include "core/layout.h"
 #include "cuda/kernels.h"
 
@@ -41,21 +42,6 @@ struct GumbelSoftmaxForward : GumbelSoftmaxCall {
 struct GumbelSoftmaxBackward : GumbelSoftmaxCall {
   const void* grad;
   void* grad_logits;  // of every row
-};
-
-// Weights are [outer, samples, inner]; bounds and their gradients [outer, inner].
-struct ImportanceForward {
-  int64_t outer, samples, inner;
-  const void* log_weights;
-  void* bound;
-};
-
-struct ImportanceBackward {
-  int64_t outer, samples, inner;
-  const void* log_weights;
-  const void* grad;
-  bool squared;
-  void* grad_log_weights;
 };
 
 namespace cuda {

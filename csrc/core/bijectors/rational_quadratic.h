@@ -23,6 +23,13 @@ BSL_HD int n_slopes(int bins, Tails tails) {
   return bins + (tails == Tails::linear ? -1 : tails == Tails::circular ? 0 : 1);
 }
 
+struct SplineSettings {
+  int bins;
+  Tails tails;
+  bool inverse;
+  double bound, min_width, min_height, min_derivative;
+};
+
 namespace {
 namespace spline {
 
