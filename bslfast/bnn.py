@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from bslfast import _checks, likelihoods
+from bslfast.functional._op import runs_eagerly
 from bslfast.nn import BayesLinear
+from bslfast.nn.bayesian import BayesianModule, drawn_together
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -89,6 +91,13 @@ class BayesianMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs for one draw of all weights."""
+        if isinstance(x, Tensor) and x.is_cuda and runs_eagerly((x,), on_cuda=True):
+            # There, launches are what small layers cost.
+            with drawn_together([m for m in self.layers if isinstance(m, BayesianModule)]):
+                return self._output(x)
+        return self._output(x)
+
+    def _output(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
             x = self.activation(layer(x))
         output: Tensor = self.layers[-1](x)
@@ -136,7 +145,7 @@ class DeterministicMLP(nn.Module):
                 plain.bias.copy_(layer.bias_loc)
             self.layers.append(plain)
 
-    forward = BayesianMLP.forward
+    forward = BayesianMLP._output
 
 
 def _widths(in_features: int, hidden: Sequence[int], outputs: int) -> list[tuple[int, int]]:

@@ -16,7 +16,7 @@ from torch.distributions import Normal, kl_divergence
 
 import bslfast
 import bslfast.functional as BF
-from bslfast.nn import BayesLinear, kl
+from bslfast.nn import BayesLinear, kl, one_draw
 from bslfast.nn.linear import raw_scale_of
 
 
@@ -254,3 +254,123 @@ def test_kl_errors() -> None:
 def test_public_names() -> None:
     for name in ("nn", "bnn", "functional", "reference", "likelihoods"):
         assert hasattr(bslfast, name)
+
+
+def _three_layers() -> nn.Sequential:
+    return nn.Sequential(
+        BayesLinear(3, 4, prior_loc=0.1, prior_scale=0.5),
+        nn.Tanh(),
+        BayesLinear(4, 4, bias=False, parametrization="log_scale"),
+        BayesLinear(4, 2),
+    )
+
+
+def test_one_draw_holds_inside_and_only_there() -> None:
+    model, x = _three_layers(), torch.randn(5, 3)
+    with one_draw(model):
+        first, again = model(x), model(x)
+        weight = model[0].drawn[0]
+        with one_draw(model[0]):  # keeps what there is
+            assert torch.equal(model(x), first)
+        assert torch.equal(model(x), first)
+        assert model[0].drawn[0] is weight
+        own = model[0](x, seed=7)
+        assert torch.equal(own, model[0](x, seed=7))
+        assert not torch.equal(own, model[0](x))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, model(x))
+    assert all(model[i].drawn is None for i in (0, 2, 3))
+
+
+def test_one_draw_ends_with_an_error_inside() -> None:
+    layer = BayesLinear(3, 2)
+    with pytest.raises(RuntimeError, match="stop"), one_draw(layer):
+        raise RuntimeError("stop")
+    assert layer.drawn is None
+
+
+def test_draws_together_are_those_of_the_posteriors() -> None:
+    model = _three_layers()
+    with one_draw(model, seed=3):
+        for index, stream in ((0, 0), (3, 2), (2, 4)):  # log_scale comes last
+            layer = model[index]
+            alone = BF.normal_rsample(
+                layer.weight_loc,
+                layer.weight_raw_scale,
+                parametrization=layer.parametrization,
+                seed=3,
+                stream=stream,
+            )
+            assert torch.equal(layer.drawn[0], alone)
+
+
+def test_kl_and_gradients_after_one_draw() -> None:
+    model, x = _three_layers(), torch.randn(5, 3)
+    parameters = list(model.parameters())
+    with one_draw(model, seed=3):
+        remembered = kl(model)
+        loss = model(x).square().sum() + remembered
+        grads = torch.autograd.grad(loss, parameters)
+        computed = kl(model)
+        again = model(x).square().sum()
+    assert computed is not remembered
+    torch.testing.assert_close(computed, remembered)
+    expected = sum(model[i].compute_kl().item() for i in (0, 2, 3))
+    assert remembered.item() == pytest.approx(expected, rel=1e-6)
+    with one_draw(model, seed=3):
+        without = model(x).square().sum()
+    assert torch.equal(without, again)
+    separate = torch.autograd.grad(
+        without + sum(model[i].compute_kl() for i in (0, 2, 3)), parameters
+    )
+    torch.testing.assert_close(grads, separate, rtol=1e-5, atol=1e-6)
+
+
+def test_kl_of_a_part_of_what_was_drawn_together() -> None:
+    model = nn.Sequential(BayesLinear(3, 4), BayesLinear(4, 2))
+    with one_draw(model):
+        part = kl(model[0])
+        assert part.item() == pytest.approx(exact_kl(model[0]), rel=1e-5)
+        assert kl(model).item() == pytest.approx(exact_kl(model[0]) + exact_kl(model[1]), rel=1e-5)
+    with one_draw(model):
+        model[1](torch.randn(2, 4), seed=1)  # remembers one of its own
+        assert kl(model).item() == pytest.approx(exact_kl(model[0]) + exact_kl(model[1]), rel=1e-5)
+
+
+@pytest.mark.parametrize("change", [_sgd, _load, _vector, _assign, _data])
+@pytest.mark.parametrize("changed", [0, 1])
+def test_kl_after_one_draw_is_never_a_stale_one(changed: int, change: Any) -> None:
+    model = nn.Sequential(BayesLinear(3, 2), BayesLinear(2, 2))
+    with one_draw(model):
+        model(torch.ones(1, 3))
+    change(model[changed])
+    expected = exact_kl(model[0]) + exact_kl(model[1])
+    assert kl(model).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_backward_of_one_layer_ends_what_both_remember() -> None:
+    model = nn.Sequential(BayesLinear(3, 2), BayesLinear(2, 2))
+    alone = model[1](torch.ones(1, 2))
+    with one_draw(model):
+        model(torch.ones(1, 3))
+    alone.sum().backward()
+    model[1].weight_loc.data.add_(1)
+    expected = exact_kl(model[0]) + exact_kl(model[1])
+    assert kl(model).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_one_draw_refuses() -> None:
+    with pytest.raises(TypeError, match=r"model: expected a torch\.nn"), one_draw(3):
+        pass
+    with pytest.raises(ValueError, match="Bayesian layers"), one_draw(nn.Linear(2, 2)):
+        pass
+    layer = BayesLinear(3, 2)
+    with one_draw(layer), pytest.raises(ValueError, match=r"x: expected shape \[..., 3\]"):
+        layer(torch.zeros(4, 2))
+
+
+def test_copies_and_pickles_have_no_draws() -> None:
+    layer = BayesLinear(3, 2)
+    with one_draw(layer):
+        assert pickle.loads(pickle.dumps(layer)).drawn is None
+        assert copy.deepcopy(layer).drawn is None

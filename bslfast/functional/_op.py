@@ -379,6 +379,31 @@ def runs_eagerly(tensors: Sequence[Tensor], *, on_cuda: bool = False) -> bool:
     )
 
 
+def differentiated(
+    function: Callable[..., Sequence[Tensor]],
+    inputs: Sequence[Tensor | None],
+    needs: Sequence[bool],
+    grads: Sequence[Tensor | None],
+) -> list[Tensor | None]:
+    """Gradients of the inputs that need one, by torch; differentiable if grad mode is on."""
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        outputs = function(*inputs)
+    given = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None]
+    needed = {i: t for i, t in enumerate(inputs) if t is not None and needs[i]}
+    found = torch.autograd.grad(
+        [o for o, _ in given],
+        list(needed.values()),
+        [g for _, g in given],
+        create_graph=create_graph,
+        allow_unused=True,
+    )
+    result: list[Tensor | None] = [None] * len(inputs)
+    for i, grad in zip(needed, found, strict=True):
+        result[i] = grad
+    return result
+
+
 def _batching_rule(operator: Any, n_tensors: int) -> Callable[..., Any]:
     """vmap by one call per example: noise must not depend on what else is in the batch."""
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from bslfast import _checks
 from bslfast._native import normal as native
 from bslfast._native import serial_after_fork
-from bslfast.functional._op import runs_eagerly
-from bslfast.functional.normal import normal_kl, normal_rsample
+from bslfast.functional._op import differentiated, runs_eagerly
+from bslfast.functional.normal_many import normal_rsample_kl_many
 
 
 def bayes_linear(
@@ -57,14 +57,13 @@ def bayes_linear(
     if (bias_loc is None) != (bias_raw_scale is None):
         given, missing = ("bias_loc", "bias_raw_scale")[:: 1 if bias_raw_scale is None else -1]
         raise ValueError(f"{missing}: expected a tensor, as {given} is one, got None")
-    x = _checks.operand("x", x)
     if _checks.operand("weight_loc", weight_loc).dim() != 2:
         raise ValueError(
             f"weight_loc: expected shape [out_features, in_features], got {list(weight_loc.shape)}"
         )
     out_features, in_features = weight_loc.shape
+    x = checked_input(x, weight_loc)
     for name, value, shape in (
-        ("x", x, None),
         ("weight_raw_scale", weight_raw_scale, (out_features, in_features)),
         ("bias_loc", bias_loc, (out_features,)),
         ("bias_raw_scale", bias_raw_scale, (out_features,)),
@@ -72,10 +71,8 @@ def bayes_linear(
         if value is None:
             continue
         _checks.alike(name, _checks.operand(name, value), "weight_loc", weight_loc)
-        if shape is not None and value.shape != shape:
+        if value.shape != shape:
             raise ValueError(f"{name}: expected shape {list(shape)}, got {list(value.shape)}")
-    if x.dim() == 0 or x.shape[-1] != in_features:
-        raise ValueError(f"x: expected shape [..., {in_features}], got {list(x.shape)}")
     _checks.choice("parametrization", parametrization, tuple(native.PARAMETRIZATIONS))
     prior_loc = _checks.number("prior_loc", prior_loc)
     prior_scale = _checks.number("prior_scale", prior_scale, above=0.0)
@@ -92,6 +89,15 @@ def bayes_linear(
     return _composed(*tensors, *constants)
 
 
+def checked_input(x: Tensor, weight: Tensor) -> Tensor:
+    """``x`` as what a weight [out_features, in_features] can be applied to."""
+    x = _checks.operand("x", x)
+    _checks.alike("x", x, "weight_loc", weight)
+    if x.dim() == 0 or x.shape[-1] != weight.shape[1]:
+        raise ValueError(f"x: expected shape [..., {weight.shape[1]}], got {list(x.shape)}")
+    return x
+
+
 def _composed(
     x: Tensor,
     weight_loc: Tensor,
@@ -104,24 +110,15 @@ def _composed(
     parametrization: str,
 ) -> tuple[Tensor, Tensor]:
     """The same from its parts: for torch.compile, torch.func, second derivatives, other devices."""
-    sample: list[Tensor | None] = []
-    kl: Tensor | float = 0.0
-    for stream, (loc, raw_scale) in enumerate(
-        ((weight_loc, weight_raw_scale), (bias_loc, bias_raw_scale))
-    ):
-        if loc is None or raw_scale is None:
-            sample.append(None)
-            continue
-        sample.append(
-            normal_rsample(
-                loc, raw_scale, parametrization=parametrization, seed=seed, stream=stream
-            )
-        )
-        kl = kl + normal_kl(loc, raw_scale, prior_loc, prior_scale, parametrization=parametrization)
-    weight, bias = sample
-    assert isinstance(weight, Tensor)
-    assert isinstance(kl, Tensor)
-    return F.linear(x, weight, bias), kl
+    sample, kl = normal_rsample_kl_many(
+        [weight_loc, *(() if bias_loc is None else (bias_loc,))],
+        [weight_raw_scale, *(() if bias_raw_scale is None else (bias_raw_scale,))],
+        prior_loc=prior_loc,
+        prior_scale=prior_scale,
+        parametrization=parametrization,
+        seed=seed,
+    )
+    return F.linear(x, *sample), kl
 
 
 class _BayesLinear(torch.autograd.Function):
@@ -165,7 +162,13 @@ class _BayesLinear(torch.autograd.Function):
         # create_graph=True, or gradients that kernels cannot read (batched ones, say).
         given = [g for g in (grad_y, grad_kl) if g is not None]
         if torch.is_grad_enabled() or not runs_eagerly(given):
-            return _differentiable_backward(inputs, ctx.constants, needs, (grad_y, grad_kl))
+            constants = ctx.constants
+
+            def composed(*tensors: Any) -> Any:
+                return _composed(*tensors, *constants)
+
+            found = differentiated(composed, inputs, needs, (grad_y, grad_kl))
+            return (*found, *(None,) * len(constants))
         x, weight_loc, weight_raw_scale, bias_loc, bias_raw_scale, seed = inputs
         grad_x = grad_weight = grad_bias = None
         if weight is not None and ctx.weight_is_overwritten:
@@ -252,27 +255,3 @@ def _backward(
         grad_loc=grad if needs[0] and grad is not None and grad.is_contiguous() else None,
         grad_raw_scale=grad_raw_scale,
     )[:2]
-
-
-def _differentiable_backward(
-    inputs: list[Any],
-    constants: tuple[Any, ...],
-    needs: tuple[bool, ...],
-    grads: tuple[Tensor | None, Tensor | None],
-) -> tuple[Tensor | None, ...]:
-    wanted = [i for i in range(len(inputs)) if needs[i]]
-    create_graph = torch.is_grad_enabled()
-    with torch.enable_grad():
-        outputs = _composed(*inputs, *constants)
-    given = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None]
-    found = torch.autograd.grad(
-        [o for o, _ in given],
-        [inputs[i] for i in wanted],
-        [g for _, g in given],
-        create_graph=create_graph,
-        allow_unused=True,
-    )
-    result: list[Tensor | None] = [None] * 9
-    for i, grad in zip(wanted, found, strict=True):
-        result[i] = grad
-    return tuple(result)

@@ -6,21 +6,24 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bslfast import _checks
 from bslfast import functional as BF
 from bslfast.functional._op import runs_eagerly
+from bslfast.functional.bayes_linear import checked_input
 from bslfast.functional.normal import PARAMETRIZATIONS
-from bslfast.nn.bayesian import BayesianModule
+from bslfast.nn.bayesian import BayesianModule, NormalWeight
 
 
 class BayesLinear(BayesianModule):
     r"""``y = x @ W.T + b`` with a normal distribution for every weight and bias.
 
     The posterior is mean-field, q(w) = N(loc, scale); each forward pass, in training and in
-    evaluation mode, draws one W and one b for the whole batch. Sample and KL divergence come from
-    one fused kernel (:func:`bslfast.functional.bayes_linear`).
+    evaluation mode, draws one W and one b for the whole batch, unless :func:`bslfast.nn.one_draw`
+    has. Sample and KL divergence come from one fused kernel
+    (:func:`bslfast.functional.bayes_linear`).
 
     Args:
         in_features, out_features: sizes, >= 1.
@@ -89,6 +92,8 @@ class BayesLinear(BayesianModule):
 
     def forward(self, x: Tensor, *, seed: int | Tensor | None = None) -> Tensor:
         """Outputs for one draw of the weights; ``seed`` as in ``BF.normal_rsample``."""
+        if self.drawn is not None and seed is None:
+            return F.linear(checked_input(x, self.weight_loc), *self.drawn)
         y, kl = BF.bayes_linear(
             x,
             self.weight_loc,
@@ -100,7 +105,7 @@ class BayesLinear(BayesianModule):
             parametrization=self.parametrization,
             seed=seed,
         )
-        if kl.requires_grad and runs_eagerly((kl,)):
+        if kl.requires_grad and runs_eagerly((kl,), on_cuda=True):
             self.remember_kl(kl)
         return y
 
@@ -130,21 +135,21 @@ class BayesLinear(BayesianModule):
             y = y + bias.unsqueeze(1)
         return y
 
+    def normal_weights(self) -> list[NormalWeight]:
+        """The weight, and the bias if there is one."""
+        constants = (self.prior_loc, self.prior_scale, self.parametrization)
+        weights = [NormalWeight(self.weight_loc, self.weight_raw_scale, *constants)]
+        if self.bias_loc is not None:
+            weights.append(NormalWeight(self.bias_loc, self.bias_raw_scale, *constants))
+        return weights
+
     def compute_kl(self) -> Tensor:
         """The KL divergence of weight and bias, from the parameters."""
-        kl = self._kl_of(self.weight_loc, self.weight_raw_scale)
-        if self.bias_loc is not None:
-            kl = kl + self._kl_of(self.bias_loc, self.bias_raw_scale)
-        return kl
-
-    def _kl_of(self, loc: Tensor, raw_scale: Tensor) -> Tensor:
-        return BF.normal_kl(
-            loc,
-            raw_scale,
-            self.prior_loc,
-            self.prior_scale,
-            parametrization=self.parametrization,
-        )
+        divergences = [
+            BF.normal_kl(w.loc, w.raw_scale, w.prior_loc, w.prior_scale, parametrization=w[-1])
+            for w in self.normal_weights()
+        ]
+        return divergences[0] if len(divergences) == 1 else divergences[0] + divergences[1]
 
     def extra_repr(self) -> str:
         return (

@@ -37,7 +37,12 @@ from bslfast.reference.logistic import (
 )
 from bslfast.reference.lognormal import lognormal_log_prob, lognormal_rsample
 from bslfast.reference.mixture_logistic import mixture_logistic_transform
-from bslfast.reference.normal import normal_kl, normal_rsample, normal_rsample_kl
+from bslfast.reference.normal import (
+    normal_kl,
+    normal_rsample,
+    normal_rsample_kl,
+    normal_rsample_kl_many,
+)
 from bslfast.reference.normal_log_prob import normal_log_prob
 from bslfast.reference.normal_mc_kl import normal_rsample_mc_kl
 from bslfast.reference.poisson import poisson_log_prob
@@ -79,6 +84,7 @@ __all__ = [
     "normal_log_prob",
     "normal_rsample",
     "normal_rsample_kl",
+    "normal_rsample_kl_many",
     "normal_rsample_mc_kl",
     "planar",
     "poisson_log_prob",

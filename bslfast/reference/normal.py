@@ -83,6 +83,38 @@ def normal_rsample_kl(
     return sample, kl
 
 
+def normal_rsample_kl_many(
+    loc: Sequence[Tensor],
+    raw_scale: Sequence[Tensor],
+    *,
+    prior_loc: float | Sequence[float] = 0.0,
+    prior_scale: float | Sequence[float] = 1.0,
+    parametrization: str = "softplus",
+    seed: int | Tensor | None = None,
+    stream: int = 0,
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """See :func:`bslfast.functional.normal_rsample_kl_many`."""
+
+    def of_each(value: float | Sequence[float]) -> Sequence[float]:
+        return value if isinstance(value, Sequence) else [value] * len(loc)
+
+    drawn = [
+        normal_rsample_kl(
+            one,
+            raw,
+            prior_loc=one_prior_loc,
+            prior_scale=one_prior_scale,
+            parametrization=parametrization,
+            seed=seed,
+            stream=stream + i,
+        )
+        for i, (one, raw, one_prior_loc, one_prior_scale) in enumerate(
+            zip(loc, raw_scale, of_each(prior_loc), of_each(prior_scale), strict=True)
+        )
+    ]
+    return tuple(sample for sample, _ in drawn), sum((kl for _, kl in drawn[1:]), drawn[0][1])
+
+
 def scale_of(raw_scale: Tensor, parametrization: str) -> Tensor:
     """The standard deviation that a raw parameter stands for."""
     if parametrization == "softplus":

@@ -44,6 +44,7 @@ void noise_normal(uintptr_t out, int64_t n, bool is_double, uintptr_t seed_tenso
 }  // namespace
 
 void register_mixture(py::module_& m);
+void register_normal(py::module_& m);
 void register_pointwise(py::module_& m);
 void register_rank_one(py::module_& m);
 void register_rational_quadratic(py::module_& m);
@@ -62,6 +63,7 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
         py::arg("seed_tensor"), py::arg("seed"), py::arg("stream"), py::arg("first"),
         py::arg("cuda_stream"));
   register_mixture(m);
+  register_normal(m);
   register_pointwise(m);
   register_rank_one(m);
   register_rational_quadratic(m);

@@ -3,7 +3,7 @@
 namespace bsl {
 
 UnitPlan::UnitPlan(int64_t numel_, int64_t row, Reduction reduction) : numel(numel_) {
-  constexpr int64_t group = 4, least_piece = 4096, most_pieces = 4096;
+  constexpr int64_t group = 4, least_piece = 1024, most_pieces = 16384;
   if (numel == 0) return;
   if (reduction == Reduction::none) {
     segment = piece = group;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "cuda/block.h"
+#include "cuda/partials.h"
 #include "cuda/pointwise.h"
 
 namespace bsl {
@@ -103,27 +104,6 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Adds up the partial sums of segments of several pieces: a block for each segment.
-template <typename T, typename Stored>
-__global__ void __launch_bounds__(kThreads)
-    combine_partials_kernel(const __grid_constant__ PointwiseForward a) {
-  __shared__ double sums[kThreads];
-  const UnitPlan& plan = a.plan;
-  for (int64_t segment = blockIdx.x; segment * plan.pieces < plan.units; segment += gridDim.x) {
-    double total = 0;
-    for (int64_t i = threadIdx.x; i < plan.pieces; i += kThreads) {
-      total += a.partials[segment * plan.pieces + i];
-    }
-    sums[threadIdx.x] = total;
-    for (unsigned half = kThreads / 2; half > 0; half /= 2) {
-      __syncthreads();
-      if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
-    }
-    if (threadIdx.x == 0) store(static_cast<T>(sums[0]), static_cast<Stored*>(a.log)[segment]);
-    __syncthreads();
-  }
-}
-
 template <typename T, typename Stored>
 __device__ __forceinline__ void write_grad(const Group<T>& group, const Grad& grad, Part part) {
   if (grad.data == nullptr) return;
@@ -177,8 +157,8 @@ void launch_forward(const PointwiseForward& a, cudaStream_t stream) {
   pointwise_forward_kernel<Op, T, Stored>
       <<<blocks(a.plan.units * a.plan.lanes), kThreads, 0, stream>>>(a);
   if ((Op::results & kLog) != 0 && a.plan.pieces > 1) {
-    combine_partials_kernel<T, Stored>
-        <<<blocks(a.plan.units / a.plan.pieces * kThreads), kThreads, 0, stream>>>(a);
+    combine_partials<T, Stored>({a.partials, a.plan.pieces, a.plan.units / a.plan.pieces, a.log},
+                                stream);
   }
 }
 

@@ -67,7 +67,7 @@ ROWS = (
     "rational_quadratic_spline",
 )
 #: Bindings of theirs.
-REGISTERED = ("mixture", "pointwise", "rank_one", "rational_quadratic", "softmax")
+REGISTERED = ("mixture", "normal", "pointwise", "rank_one", "rational_quadratic", "softmax")
 
 
 def without_launches(source: str) -> str:
@@ -275,6 +275,42 @@ def test_rows_of_a_whole_block(dtype: torch.dtype, emulated: ModuleType) -> None
             assert_same(results, expected)
         assert_close(results[0], expected[0].double(), 16, label=name)
         assert_close(grads["logits"], expected_grads["logits"].double(), 16, label=name)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("parametrization", normal.PARAMETRIZATIONS)
+def test_many_tensors(parametrization: str, dtype: torch.dtype, emulated: ModuleType) -> None:
+    """More than a table holds; of no elements, of one, of several pieces. Some need no gradient."""
+    draw = Draw(torch.float64)
+    shapes = [(0,), (5000,), (), (3, 0), (2048,), (7, 300), *[(3,)] * 50, (2049,), (0,)]
+    loc = [draw.normal(s).to(dtype) for s in shapes]
+    raw = [draw.normal(s).abs().to(dtype) for s in shapes]
+    frozen = [loc[1], raw[4], loc[20], raw[20]]
+    leaves = [t for t in (*loc, *raw) if not any(t is f for f in frozen)]
+    for t in leaves:
+        t.requires_grad_()
+    options: dict[str, Any] = {
+        "prior_loc": [0.01 * i for i in range(len(shapes))],
+        "prior_scale": 0.7,
+        "parametrization": parametrization,
+        "seed": SEED,
+        "stream": 3,
+    }
+
+    def results() -> tuple[list[torch.Tensor], Any]:
+        samples, kl = BF.normal_rsample_kl_many(loc, raw, **options)
+        used = [s.square().sum() for i, s in enumerate(samples) if i != 5]
+        return [*samples, kl], torch.autograd.grad((*used, kl), leaves, allow_unused=True)
+
+    with as_on_a_device(emulated):
+        actual, grads = results()
+    expected, expected_grads = results()
+    ulps = 8 if dtype != torch.bfloat16 else 1
+    for got, wanted in zip(actual, expected, strict=True):
+        assert_close(got, wanted.double(), ulps, elements=wanted.numel())
+    # The divergence is rounded once here, and once for each tensor there.
+    for got, wanted in zip(grads, expected_grads, strict=True):
+        assert_close(got, wanted.double(), 2 * ulps)
 
 
 @pytest.mark.parametrize("dim", [0, 1, 2])
