@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bslfast._native import _cpu, cuda
-from bslfast._native._operands import SIXTEEN_BITS, address
+from bslfast._native._operands import DTYPES, SIXTEEN_BITS
 
 _FILL = {"normal": _cpu.noise_normal, "uniform": _cpu.noise_uniform}
 
@@ -17,14 +17,16 @@ def forward(
     seed: Tensor, shape: Sequence[int], stream: int, dtype: torch.dtype, kind: str
 ) -> Tensor:
     """Standard normals or uniforms in (0, 1)."""
+    if cuda.holds(seed):
+        out = allocate(seed, shape, stream, dtype, kind)
+        if out.numel() > 0:
+            call = (kind == "normal", DTYPES[dtype], out.shape, seed.data_ptr(), stream)
+            with cuda.launching(out) as handle:
+                cuda.module().noise(*call, out.data_ptr(), handle)
+        return out
     computed = torch.float32 if dtype in SIXTEEN_BITS else dtype
-    out = torch.empty(tuple(shape), dtype=computed, device=seed.device)
-    if out.is_cuda:
-        with cuda.launching(out) as handle:
-            fill = getattr(cuda.module(), f"noise_{kind}")
-            is_double = computed == torch.float64
-            fill(out.data_ptr(), out.numel(), is_double, address(seed), 0, stream, 0, handle)
-    elif out.numel() > 0:
+    out = torch.empty(tuple(shape), dtype=computed)
+    if out.numel() > 0:
         _FILL[kind](
             out.data_ptr(),
             out.numel(),

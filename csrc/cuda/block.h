@@ -169,8 +169,8 @@ __device__ __forceinline__ int64_t least(int64_t a, int64_t b) { return a < b ? 
 // f(part) for the groups of the elements [begin, end) that fall to one of `size` threads: the same
 // ones each time.
 template <typename T, typename F>
-__device__ __forceinline__ void for_each_part(int64_t begin, int64_t end, int rank, int size,
-                                              const F& f) {
+__device__ __forceinline__ void for_each_part(int64_t begin, int64_t end, int64_t rank,
+                                              int64_t size, const F& f) {
   constexpr int n = kGroup<T>;
 #pragma unroll 1
   for (int64_t group = begin / n + rank; group * n < end; group += size) {

@@ -1,21 +1,26 @@
-// Arrays of random numbers on CUDA devices, bit for bit those of cpu/noise.h as far as bits go.
+// Arrays of random numbers on CUDA devices: those of cpu/noise.h.
 #pragma once
+
+#include <cuda_runtime_api.h>
 
 #include <cstdint>
 
-namespace bsl::cuda {
+namespace bsl {
 
-enum class NoiseKind { bits, uniform, normal };
-
-struct NoiseRange {
+struct NoiseCall {
   int64_t n;
-  uint64_t seed;
-  const int64_t* seed_tensor;  // on the device; null: `seed` counts
-  uint64_t stream, first;
+  const int64_t* seed;  // on the device
+  uint64_t stream;
+  void* out;
 };
 
-// Returns null, or what went wrong with the launch. `is_double` is ignored for bits.
-const char* fill_noise(NoiseKind kind, void* out, bool is_double, const NoiseRange& range,
-                       uintptr_t cuda_stream);
+// For each dtype, in the order of DTYPES in bslfast/_native/_operands.py. They launch on a stream
+// and leave errors to cudaGetLastError.
+using NoiseKernels = void (*const[4])(const NoiseCall&, cudaStream_t);
 
-}  // namespace bsl::cuda
+namespace cuda {
+extern NoiseKernels uniform_kernels;
+extern NoiseKernels normal_kernels;
+}  // namespace cuda
+
+}  // namespace bsl

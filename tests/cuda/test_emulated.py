@@ -67,7 +67,15 @@ ROWS = (
     "rational_quadratic_spline",
 )
 #: Bindings of theirs.
-REGISTERED = ("mixture", "normal", "pointwise", "rank_one", "rational_quadratic", "softmax")
+REGISTERED = (
+    "mixture",
+    "noise",
+    "normal",
+    "pointwise",
+    "rank_one",
+    "rational_quadratic",
+    "softmax",
+)
 
 
 def without_launches(source: str) -> str:
@@ -96,8 +104,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     (folder / "cuda").mkdir()
     (folder / "pointwise").mkdir()
     for source in (SOURCES / "cuda").iterdir():
-        if source.stem != "noise":
-            (folder / "cuda" / source.name).write_text(without_launches(source.read_text()))
+        (folder / "cuda" / source.name).write_text(without_launches(source.read_text()))
     shutil.copy(folder / "cuda" / "pointwise_kernels.h", folder)
     table = " ".join(f"X({name})" for name in NAMES)
     (folder / "pointwise" / "ops.h").write_text(f"#define BSL_POINTWISE_OPS(X) {table}\n")
@@ -275,6 +282,19 @@ def test_rows_of_a_whole_block(dtype: torch.dtype, emulated: ModuleType) -> None
             assert_same(results, expected)
         assert_close(results[0], expected[0].double(), 16, label=name)
         assert_close(grads["logits"], expected_grads["logits"].double(), 16, label=name)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (33, 129)], ids=str)
+def test_noise(shape: tuple[int, ...], dtype: torch.dtype, emulated: ModuleType) -> None:
+    """That of the CPU: uniforms to the bit."""
+    for stream in (0, 7):
+        options: dict[str, Any] = {"seed": SEED, "stream": stream, "dtype": dtype}
+        expected = BF.standard_uniform(shape, **options), BF.standard_normal(shape, **options)
+        with as_on_a_device(emulated):
+            actual = BF.standard_uniform(shape, **options), BF.standard_normal(shape, **options)
+        assert_same([actual[0]], [expected[0]])
+        assert_close(actual[1], expected[1].double(), 8)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
