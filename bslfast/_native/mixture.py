@@ -1,7 +1,6 @@
 """Kernels of ops with rows of parameters for each element.
 
-mixture_logistic, discretized_logistic_mixture and bernstein in csrc/cpu, the first two in
-csrc/cuda as well.
+mixture_logistic, discretized_logistic_mixture and bernstein in csrc/cpu and in csrc/cuda.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from bslfast._native._operands import (
 from bslfast._native.pointwise import sums
 
 MAX_COMPONENTS = _cpu.MAX_COMPONENTS
-#: As the bindings number them; csrc/cuda has all but the last two.
+#: As the bindings number them.
 OPS = {
     "mixture_logistic": 0,
     "mixture_logistic inverse": 1,

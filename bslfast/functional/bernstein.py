@@ -92,4 +92,5 @@ _bernstein_transform = Op(
     fake=native.allocate_bernstein,
     reference=reference.bernstein_transform,
     sixteen_bits=False,
+    has_cuda=True,
 )

@@ -25,7 +25,9 @@ constexpr Entry kOps[] = {
     {"mixture_logistic_transform", &mixture_logistic_inverse_kernels},
     {"discretized_logistic_mixture_log_prob", &discretized_logistic_mixture_kernels},
     {"deep_sigmoidal_transform", &deep_sigmoidal_kernels},
-    {"deep_sigmoidal_transform", &deep_sigmoidal_inverse_kernels}};
+    {"deep_sigmoidal_transform", &deep_sigmoidal_inverse_kernels},
+    {"bernstein_transform", &bernstein_kernels},
+    {"bernstein_transform", &bernstein_inverse_kernels}};
 constexpr int kCount = sizeof(kOps) / sizeof(kOps[0]);
 
 const MixtureKernels& kernels(int op) {

@@ -23,8 +23,8 @@ class BernsteinTile {
 
   explicit BernsteinTile(const MixtureCall& call)
       : n_(call.components - 1), bound_(call.numbers[0]), factor_(n_ / (2 * bound_)) {
-    binomials(n_ - 1, binomial_);
-    binomials(n_ - 2, lower_binomial_);
+    bernstein::binomials(n_ - 1, binomial_);
+    bernstein::binomials(n_ - 2, lower_binomial_);
   }
 
   void load(const T* x, const T* const* const* rows, int first) {
@@ -62,11 +62,8 @@ class BernsteinTile {
     for (int k = n_ - 1; k >= 0; --k) {
       for (int t = 0; t < kRows; ++t) {
         const double b = basis_[k * kRows + t];
-        // 0 times infinity.
-        const double outside = b == 0.0 ? 0.0 : beyond_[t] * b;
-        const double by_value = tail[t] + (t_[t] * b + outside);
-        const double through_y = from_y[t] == 0.0 ? 0.0 : from_y[t] * by_value;
-        const double by_step = through_y + from_log[t] * (b / derivative_[t]);
+        const double by_step = bernstein::by_step(t_[t], beyond_[t], b, tail[t], derivative_[t],
+                                                  from_y[t], from_log[t]);
         const int i = (k + 1) * kRows + t;
         by_raw_[i] = static_cast<T>(by_step * bernstein::step_gradient(raw_[i]));
         tail[t] += b;
@@ -79,14 +76,6 @@ class BernsteinTile {
   }
 
  private:
-  // C(degree, k) for all k.
-  static void binomials(int degree, double* out) {
-    for (int d = 0; d <= degree; ++d) {
-      out[d] = 1;
-      for (int k = d - 1; k > 0; --k) out[k] += out[k - 1];
-    }
-  }
-
   // x, and there the value less the first coefficient and the slope.
   void find_point() {
     for (int t = 0; t < kRows; ++t) sum_[t] = 0;
@@ -103,14 +92,11 @@ class BernsteinTile {
 
   void place() {
     for (int t = 0; t < kRows; ++t) {
-      const double low = x_[t] < -bound_ ? -bound_ : x_[t];
-      const double inside = low > bound_ ? bound_ : low;
-      t_[t] = (bound_ + inside) / (2 * bound_);
-      u_[t] = (bound_ - inside) / (2 * bound_);
-      beyond_[t] = factor_ * (x_[t] - inside);
-      // Exactly what rounding leaves of 1 - (t + u).
-      const double near = t_[t] < u_[t] ? t_[t] : u_[t], far = t_[t] < u_[t] ? u_[t] : t_[t];
-      missing_[t] = (1 - far) - near;
+      const bernstein::Place at = bernstein::place(x_[t], bound_, factor_);
+      t_[t] = at.t;
+      u_[t] = at.u;
+      missing_[t] = at.missing;
+      beyond_[t] = at.beyond;
     }
     find_basis(n_ - 1, binomial_);
     for (int t = 0; t < kRows; ++t) value_[t] = derivative_[t] = 0;
@@ -212,8 +198,7 @@ class BernsteinTile {
   const int n_;  // the degree
   const double bound_, factor_;
   double binomial_[kMaxComponents] = {}, lower_binomial_[kMaxComponents] = {};
-  alignas(64) double x_[kRows], t_[kRows], u_[kRows], missing_[kRows];
-  alignas(64) double beyond_[kRows];  // how far out, times the factor from derivative_ to the slope
+  alignas(64) double x_[kRows], t_[kRows], u_[kRows], missing_[kRows], beyond_[kRows];
   alignas(64) double value_[kRows], derivative_[kRows], slope_[kRows];
   RootSearch<double> search_;
   alignas(64) Rows<T> raw_, by_raw_;

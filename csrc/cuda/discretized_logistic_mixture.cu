@@ -8,9 +8,10 @@ namespace {
 template <typename T>
 class DiscretizedMap {
  public:
-  static constexpr int scratch = 1;
+  static constexpr int operands = Mixture<T>::operands, scratch = 1;
 
-  __device__ explicit DiscretizedMap(Mixture<T>& mixture) : m_(mixture), joint_(m_.scratch[0]) {
+  __device__ DiscretizedMap(const MixtureCall& a, const BlockRows<T>& rows)
+      : m_(a, rows), joint_(m_.scratch[0]) {
     for (int k = 0; k < m_.n; ++k) {
       joint_[k] =
           m_.logit[k] +
@@ -47,7 +48,7 @@ class DiscretizedMap {
   }
 
  private:
-  Mixture<T>& m_;
+  Mixture<T> m_;
   T* joint_;
   Softmax<T> prior_sum_, joint_sum_;
 };

@@ -1,5 +1,5 @@
-// Ops on elements that each have a mixture of logistic distributions of their own: cpu/mixture.h on
-// CUDA devices. All addresses are there.
+// Ops on elements that each have a mixture of logistic distributions, or a polynomial, of their
+// own: cpu/mixture.h on CUDA devices. All addresses are there.
 #pragma once
 
 #include "core/layout.h"
@@ -11,8 +11,8 @@ namespace bsl {
 struct MixtureCall {
   Shape shape;
   Operand x;
-  // Logits, locations and scales: one row of contiguous numbers per element, at the strides that
-  // the operand has over `shape`.
+  // Logits, locations and scales, or coefficients alone: one row of contiguous numbers per element,
+  // at the strides that the operand has over `shape`.
   Operand rows[3];
   int components;
   double numbers[kMaxNumbers];
@@ -38,6 +38,8 @@ extern const MixtureKernels mixture_logistic_inverse_kernels;
 extern const MixtureKernels discretized_logistic_mixture_kernels;
 extern const MixtureKernels deep_sigmoidal_kernels;
 extern const MixtureKernels deep_sigmoidal_inverse_kernels;
+extern const MixtureKernels bernstein_kernels;
+extern const MixtureKernels bernstein_inverse_kernels;
 }  // namespace cuda
 
 }  // namespace bsl

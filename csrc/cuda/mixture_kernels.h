@@ -1,11 +1,14 @@
-// The CUDA kernels of ops on mixtures. An op is a class Map<T>, made for a Mixture<T>, with
+// The CUDA kernels of ops with rows of parameters for each element. An op is a class Map<T>, made
+// of the call and its block's rows by every thread of the block, with
 //
+//   static constexpr int operands;              // how many rows
 //   static constexpr int scratch;               // rows that it wants beside the parameters
 //   Result<T> map();                            // y and its logarithm
 //   T gradients(T by_y, T by_log);              // that by x; the others replace the parameters
 //
-// As in cpu/mixture_kernels.h, softmaxes are taken twice over: for the largest logarithm, then for
-// the sum of weights. Exponentials are computed again where they are wanted again.
+// Those on mixtures have Mixture<T>. As in cpu/mixture_kernels.h, softmaxes are taken twice over:
+// for the largest logarithm, then for the sum of weights. Exponentials are computed again where
+// they are wanted again.
 #pragma once
 
 #include "core/math.h"
@@ -20,12 +23,26 @@ namespace {
 // Of one element.
 template <typename T>
 struct Mixture {
+  static constexpr int operands = 3;
+
   int n;
   Numbers<T> numbers;
   T x;
   T *logit, *loc, *log_scale;
   T* scratch[2];
 
+  __device__ Mixture(const MixtureCall& a, const BlockRows<T>& rows) : n(a.components) {
+    rows.load({&a.rows[0], &a.rows[1], &a.rows[2]}, {n, n, n}, a.shape);
+    for (int i = 0; i < kMaxNumbers; ++i) numbers.at[i] = static_cast<T>(a.numbers[i]);
+    x = element<T>(a.x, a.shape, rows.index());
+    logit = rows.own(0);
+    loc = rows.own(1);
+    log_scale = rows.own(2);
+    for (int i = 0; i < 2; ++i) scratch[i] = rows.own(operands + i);
+    centre();
+  }
+
+ private:
   // Takes the largest logit off all: a common factor of the weights means nothing, and without it
   // all logarithms are small.
   __device__ void centre() {
@@ -51,29 +68,12 @@ struct Softmax {
   __device__ T share(T l) const { return weight(l) / sum; }
 };
 
-template <typename T>
-__device__ Mixture<T> mixture_of(const MixtureCall& a, const BlockRows<T>& rows) {
-  rows.load({&a.rows[0], &a.rows[1], &a.rows[2]}, {a.components, a.components, a.components},
-            a.shape);
-  Mixture<T> mixture;
-  mixture.n = a.components;
-  for (int i = 0; i < kMaxNumbers; ++i) mixture.numbers.at[i] = static_cast<T>(a.numbers[i]);
-  mixture.x = element<T>(a.x, a.shape, rows.index());
-  mixture.logit = rows.own(0);
-  mixture.loc = rows.own(1);
-  mixture.log_scale = rows.own(2);
-  for (int i = 0; i < 2; ++i) mixture.scratch[i] = rows.own(3 + i);
-  mixture.centre();
-  return mixture;
-}
-
 template <typename T, template <typename> class Map>
 __global__ void __launch_bounds__(kMostRowThreads)
     mixture_forward_kernel(const __grid_constant__ MixtureForward a, int stride) {
   extern __shared__ double memory[];
   const BlockRows<T> rows(reinterpret_cast<T*>(memory), stride, a.shape.numel);
-  Mixture<T> mixture = mixture_of(a, rows);
-  const Result<T> result = Map<T>(mixture).map();
+  const Result<T> result = Map<T>(a, rows).map();
   if (rows.is_last_one_again()) return;
   write_element(a.y, rows.index(), result.value);
   write_element(a.log, rows.index(), result.log);
@@ -84,18 +84,17 @@ __global__ void __launch_bounds__(kMostRowThreads)
     mixture_backward_kernel(const __grid_constant__ MixtureBackward a, int stride) {
   extern __shared__ double memory[];
   const BlockRows<T> rows(reinterpret_cast<T*>(memory), stride, a.shape.numel);
-  Mixture<T> mixture = mixture_of(a, rows);
   const T by_y = element<T>(a.grad_y, a.shape, rows.index());
   const T by_log = element<T>(a.grad_log, a.shape, rows.index());
-  const T by_x = Map<T>(mixture).gradients(by_y, by_log);
+  const T by_x = Map<T>(a, rows).gradients(by_y, by_log);
   if (!rows.is_last_one_again()) write_element(a.grad_x, rows.index(), by_x);
   __syncthreads();
-  for (int i = 0; i < 3; ++i) rows.store(i, a.components, a.grad_rows[i]);
+  for (int i = 0; i < Map<T>::operands; ++i) rows.store(i, a.components, a.grad_rows[i]);
 }
 
 template <typename T, template <typename> class Map>
 RowPlan<T> mixture_plan(const MixtureCall& a) {
-  return RowPlan<T>(a.shape.numel, 3 + Map<T>::scratch, a.components);
+  return RowPlan<T>(a.shape.numel, Map<T>::operands + Map<T>::scratch, a.components);
 }
 
 template <typename T, template <typename> class Map>

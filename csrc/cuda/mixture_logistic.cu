@@ -2,8 +2,8 @@
 #include "core/bijectors/mixture_logistic.h"
 
 #include "core/bijectors/deep_sigmoidal.h"
-#include "core/root_search.h"
 #include "cuda/mixture_kernels.h"
+#include "cuda/root_search.h"
 
 namespace bsl {
 namespace {
@@ -14,10 +14,10 @@ namespace logistic = mixture_logistic;
 template <typename T, template <typename> class Parameters, bool kInverse>
 class LogisticMap {
  public:
-  static constexpr int scratch = 2;
+  static constexpr int operands = Mixture<T>::operands, scratch = 2;
 
-  __device__ explicit LogisticMap(Mixture<T>& mixture)
-      : m_(mixture), z_(mixture.scratch[0]), tail_(mixture.scratch[1]) {
+  __device__ LogisticMap(const MixtureCall& a, const BlockRows<T>& rows)
+      : m_(a, rows), z_(m_.scratch[0]), tail_(m_.scratch[1]) {
     if constexpr (kInverse) solve();
     place();
     find_density();
@@ -130,23 +130,20 @@ class LogisticMap {
       high = bound > high ? bound : high;
       total += share * bound;
     }
-    Search<T> search = {guess(wanted, low, high), low, high, high - low};
-    bool more = true;
-    for (int i = 0; i < kMaxSteps && more; ++i) {
-      m_.x = search.x;
-      place();
-      T slope = 0;
-      for (int k = 0; k < m_.n; ++k) {
-        const logistic::Sides<T> own = logistic::sides(z_[k], math::exp_minus_abs(z_[k]));
-        slope += parameters(k).times_rate(below_.share(log_below(k)) * own.above +
-                                          above_.share(log_above(k)) * own.below);
-      }
-      const SearchStep<T> next = search_step<Component::kBroad>(
-          search, wanted - y_, slope, T(1) + math::abs(wanted), i % 2 == 0);
-      search = next.search;
-      more = next.more;
-    }
-    m_.x = Component::settled(logistic::solution(search.x, search.low, search.high, total));
+    const Search<T> found = searched<Component::kBroad>(
+        {guess(wanted, low, high), low, high, high - low}, wanted, T(1) + math::abs(wanted),
+        [&](T x) {
+          m_.x = x;
+          place();
+          T slope = 0;
+          for (int k = 0; k < m_.n; ++k) {
+            const logistic::Sides<T> own = logistic::sides(z_[k], math::exp_minus_abs(z_[k]));
+            slope += parameters(k).times_rate(below_.share(log_below(k)) * own.above +
+                                              above_.share(log_above(k)) * own.below);
+          }
+          return Tangent<T>{y_, slope};
+        });
+    m_.x = Component::settled(logistic::solution(found.x, found.low, found.high, total));
   }
 
   // The middle of the bounds; or, where these may lie anywhere, the solution if all sigmoids were
@@ -164,7 +161,7 @@ class LogisticMap {
     return (x >= low) & (x <= high) ? x : T(0.5) * low + T(0.5) * high;
   }
 
-  Mixture<T>& m_;
+  Mixture<T> m_;
   T *z_, *tail_;
   Softmax<T> below_, above_, density_;
   T y_, log_slope_;

@@ -49,6 +49,13 @@ class BlockRows {
   // This thread's row.
   __device__ T* own(int array) const { return row(array, threadIdx.x); }
 
+  // As many doubles for this thread, in the place of arrays from `array` on: of one of doubles, of
+  // two of floats. Blocks have an even number of threads, which aligns them.
+  __device__ double* own_doubles(int array) const {
+    return reinterpret_cast<double*>(memory_ + array * static_cast<int>(blockDim.x) * stride_) +
+           threadIdx.x * stride_;
+  }
+
   // Fills the first arrays from `n` operands of rows `widths` long. Every thread calls this.
   template <int n>
   __device__ void load(const Operand* const (&operands)[n], const int (&widths)[n],

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#define __constant__
 #define __device__
 #define __forceinline__ inline
 #define __global__

@@ -120,6 +120,7 @@ def test_as_many_parameters_as_there_may_be(dtype: torch.dtype) -> None:
         ("mixture_logistic_transform", rows),
         ("discretized_logistic_mixture_log_prob", rows),
         ("rational_quadratic_spline", bins),
+        ("bernstein_transform", rows[:1]),
     ):
         function, tensors = getattr(BF, name), (x, *parameters)
         results, grads = [], []

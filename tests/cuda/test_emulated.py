@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import math
 import re
 import shutil
 import subprocess
@@ -56,6 +57,7 @@ NAMES = [name for names in FAMILIES.values() for name in names]
 
 #: Row ops, which are emulated all.
 ROWS = (
+    "bernstein_transform",
     "categorical_log_prob",
     "deep_sigmoidal_transform",
     "discretized_logistic_mixture_log_prob",
@@ -391,6 +393,68 @@ def test_bins(tails: str | None, bins: int, inverse: bool, emulated: ModuleType)
         torch.testing.assert_close(actual, wanted, rtol=1e-11, atol=1e-11)
     for key in names:
         torch.testing.assert_close(grads[key], expected_grads[key], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("coefficients", [2, 21, 64])
+def test_coefficients(
+    coefficients: int, inverse: bool, dtype: torch.dtype, emulated: ModuleType
+) -> None:
+    """As few and as many as there may be, about the identity; slices of one tensor."""
+    mean = math.log(math.expm1(6 / (coefficients - 1)))
+    draw = Draw(dtype)
+    # The inverse of one that is smooth enough for y to say where x is.
+    std = 0.1 if inverse else 1.0
+    raw = draw.normal((2, 70, 3 + coefficients), mean=mean, std=std)[..., 3:]
+    raw[..., 0] -= 3 + mean
+    tensors = {"x": draw.normal((2, 70), std=2.4), "raw_coefficients": raw}
+    call = Call(tensors, {"inverse": inverse, "reduction": "none"})
+    names, record = list(tensors), next(r for r in RECORDS if r.name == "bernstein_transform")
+    with as_on_a_device(emulated):
+        results, grads = run_with_gradients(record.function, call, names)
+    bound = record.tolerance[dtype]
+    # The inverse's slope, like gradients, is as uncertain as x.
+    of_slope = bound.gradient if inverse else bound.value
+    for (y, log_det), expected_grads in (
+        expected_with_gradients(record, call, names),
+        run_with_gradients(record.function, call, names),
+    ):
+        assert_close(results[0], y.double(), bound.value, elements=140)
+        assert_close(results[1], log_det.double(), of_slope, elements=140)
+        for key in names:
+            wanted = expected_grads[key].double()
+            assert_close(grads[key], wanted, bound.gradient, elements=140, label=key)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("inverse", [False, True])
+def test_ends_of_a_polynomial(inverse: bool, dtype: torch.dtype, emulated: ModuleType) -> None:
+    """At them, next to them, and far out; and what is not finite. As the CPU's kernels."""
+    end = torch.tensor(3.0, dtype=dtype)
+    some = (0 * end, end, end.nextafter(0 * end), end.nextafter(2 * end), 1.5 * end, 1e30 * end)
+    odd = torch.tensor([math.nan, math.inf, -math.inf], dtype=dtype)
+    x = torch.cat([torch.stack(some), -torch.stack(some), odd])
+    raw = torch.tensor([-3.0, 1.0, -5.0, 2.0, 0.5], dtype=dtype)
+    if inverse:
+        x = BF.bernstein_transform(x, raw, reduction="none")[0]
+    # The first coefficient, the last, or one between them.
+    odd_raw = raw.repeat(3, 3, 1, 1)
+    for i, place in enumerate((0, 2, 4)):
+        odd_raw[i, :, 0, place] = odd
+    few = torch.tensor([-4.0, -3.0, 0.5, 3.0, 4.0], dtype=dtype)
+    steepest = torch.tensor([-3.0, *63 * [math.inf]], dtype=dtype)
+    for tensors in ((x, raw), (few.expand(3, 3, -1), odd_raw), (few, steepest)):
+        call = Call(dict(zip(("x", "raw_coefficients"), tensors, strict=True)))
+        call = call.options_but(inverse=inverse, reduction="none")
+        names = list(call.tensors)
+        with as_on_a_device(emulated):
+            results, grads = run_with_gradients(BF.bernstein_transform, call, names)
+        expected, expected_grads = run_with_gradients(BF.bernstein_transform, call, names)
+        for actual, wanted in zip(results, expected, strict=True):
+            assert_close(actual, wanted.double(), 8)
+        for key in names:
+            assert_close(grads[key], expected_grads[key].double(), 8, label=key)
 
 
 def test_outside_the_domain_is_nan(emulated: ModuleType) -> None:

@@ -18,7 +18,8 @@ SPILLS = 64
 #: Each is a minute of compiling at most; those in CI have every kind of noise and of result.
 IN_CI = (
     *("normal", "affine_coupling", "gumbel", "student_t"),
-    *("categorical", "gumbel_softmax", "mixture_logistic", "rank_one", "rational_quadratic"),
+    *("bernstein", "categorical", "gumbel_softmax", "mixture_logistic"),
+    *("rank_one", "rational_quadratic"),
 )
 
 

@@ -1,7 +1,8 @@
-// Steps between the coefficients of a Bernstein polynomial, made from raw parameters.
+// What both sides share of the maps by Bernstein polynomials: see cpu/bernstein.cpp.
 //
-// In double, whatever T is: products of steps and powers go beyond the range of float, and what
-// they add up to is the map's slope, however small.
+// Steps between coefficients, made from raw parameters, and all that is made of them are double,
+// whatever T is: products of steps and powers go beyond the range of float, and what they add up to
+// is the map's slope, however small.
 #pragma once
 
 #include "core/math.h"
@@ -38,6 +39,40 @@ template <typename T>
 BSL_HD double step_gradient(T raw) {
   const bool square = is_square(raw);
   return squared_if(square, math::sigmoid(square ? T(0.5) * raw : raw));
+}
+
+// C(degree, k) for all k.
+constexpr void binomials(int degree, double* out) {
+  for (int d = 0; d <= degree; ++d) {
+    out[d] = 1;
+    for (int k = d - 1; k > 0; --k) out[k] += out[k - 1];
+  }
+}
+
+struct Place {
+  double t, u;     // distances from both ends, in units of the interval
+  double missing;  // exactly what rounding leaves of 1 - (t + u)
+  double beyond;   // how far out, times the factor from D to the slope
+};
+
+BSL_HD Place place(double x, double bound, double factor) {
+  const double low = x < -bound ? -bound : x;
+  const double inside = low > bound ? bound : low;
+  const double t = (bound + inside) / (2 * bound);
+  const double u = (bound - inside) / (2 * bound);
+  const double near = t < u ? t : u, far = t < u ? u : t;
+  return {t, u, (1 - far) - near, factor * (x - inside)};
+}
+
+// The gradient of step_(k+1), given B_k, the sum of those after it, D, and what comes in by y and
+// by log(D).
+BSL_HD double by_step(double t, double beyond, double basis, double after, double derivative,
+                      double from_y, double from_log) {
+  // 0 times infinity.
+  const double outside = basis == 0.0 ? 0.0 : beyond * basis;
+  const double by_value = after + (t * basis + outside);
+  const double through_y = from_y == 0.0 ? 0.0 : from_y * by_value;
+  return through_y + from_log * (basis / derivative);
 }
 
 }  // namespace bernstein
