@@ -37,8 +37,15 @@ def holds(tensor: Tensor) -> bool:
     return tensor.is_cuda
 
 
-@contextlib.contextmanager
-def launching(tensor: Tensor) -> Iterator[int]:
+def launching(tensor: Tensor) -> contextlib.AbstractContextManager[int]:
     """The device of ``tensor`` as the current one, and the handle of its current stream."""
-    with torch.cuda.device(tensor.device):
-        yield torch.cuda.current_stream(tensor.device).cuda_stream
+    index = tensor.get_device()
+    if index == torch.cuda.current_device():  # as nearly always; to change devices takes longer
+        return contextlib.nullcontext(torch.cuda.current_stream(index).cuda_stream)
+    return _launching_elsewhere(index)
+
+
+@contextlib.contextmanager
+def _launching_elsewhere(index: int) -> Iterator[int]:
+    with torch.cuda.device(index):
+        yield torch.cuda.current_stream(index).cuda_stream

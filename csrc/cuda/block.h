@@ -180,6 +180,21 @@ __device__ __forceinline__ void for_each_part(int64_t begin, int64_t end, int64_
   }
 }
 
+// What is shared out to groups of neighbouring threads, `size` of them (1, 2, 4, ... up to a
+// block): which of a group this thread is, and what falls to the group. Of 32 bits, as divisions
+// go.
+struct Share {
+  unsigned size, per_block;
+
+  __device__ explicit Share(int n) : size(n), per_block(kThreads / size) {}
+
+  __device__ int lane() const { return static_cast<int>(threadIdx.x % size); }
+  __device__ int64_t first() const {
+    return static_cast<int64_t>(blockIdx.x) * per_block + threadIdx.x / size;
+  }
+  __device__ int64_t step() const { return static_cast<int64_t>(gridDim.x) * per_block; }
+};
+
 // What neighbouring lanes of a warp have (1, 2, 4, ..., 32 of them), combined in an order that only
 // their number decides; all get it. f is commutative.
 template <typename V, typename F>

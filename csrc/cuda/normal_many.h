@@ -41,6 +41,8 @@ struct NormalTotal {
   void* kl;
 };
 
+static_assert(sizeof(NormalMany) <= 4096, "more than a kernel's arguments have room for");
+
 struct NormalManyKernels {
   // For each dtype, in the order of DTYPES in bslfast/_native/_operands.py.
   void (*forward[4])(const NormalMany&, cudaStream_t);

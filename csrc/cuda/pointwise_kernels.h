@@ -70,13 +70,14 @@ __global__ void __launch_bounds__(kThreads)
   const Numbers<T> numbers = rounded_numbers<T>(a.numbers);
   const uint64_t seed = Op::noise == Noise::none ? 0 : static_cast<uint64_t>(*a.seed);
   const UnitPlan& plan = a.plan;
-  const int64_t thread = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x / plan.lanes;
-  const int lane = static_cast<int>(thread % plan.lanes);
+  const Share share(plan.lanes);
+  const int lane = share.lane();
   const bool sums = (Op::results & kLog) != 0 && a.reduction != Reduction::none;
-  for (int64_t unit = thread / plan.lanes; unit < plan.units; unit += step) {
-    const int64_t segment_start = unit / plan.pieces * plan.segment;
-    const int64_t begin = segment_start + unit % plan.pieces * plan.piece;
+  for (int64_t unit = share.first(); unit < plan.units; unit += share.step()) {
+    // Divisions of 64 bits would take as long as an element.
+    const int64_t segment = plan.pieces > 1 ? unit / plan.pieces : unit;
+    const int64_t segment_start = segment * plan.segment;
+    const int64_t begin = segment_start + (unit - segment * plan.pieces) * plan.piece;
     const int64_t end = least(begin + plan.piece, least(segment_start + plan.segment, plan.numel));
     double total = 0;
     for_each_part<T>(begin, end, lane, plan.lanes, [&](Part part) {

@@ -67,10 +67,9 @@ __device__ V combined_parts(V value, const F& f) {
 // f(row) for the rows of this thread's team.
 template <typename F>
 __device__ __forceinline__ void for_each_row(int64_t rows, const Team& team, const F& f) {
-  const int64_t thread = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x / team.size;
+  const Share share(team.size);
 #pragma unroll 1
-  for (int64_t row = thread / team.size; row < rows; row += step) f(row);
+  for (int64_t row = share.first(); row < rows; row += share.step()) f(row);
 }
 
 // f(value, which in its group) for the part of a group.
