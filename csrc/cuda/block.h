@@ -10,6 +10,7 @@
 #include "core/low_precision.h"
 #include "core/noise.h"
 #include "core/philox.h"
+#include "cuda/shape.h"
 
 namespace bsl {
 namespace {
@@ -53,51 +54,28 @@ struct Part {
   }
 };
 
-// Where element `index` lies. Divisions of 32 bits where they do: they are several times as fast.
-template <typename U>
-__device__ __forceinline__ int64_t offset_of(U index, const int64_t* strides, const Shape& shape) {
+__device__ __forceinline__ uint64_t quotient(uint64_t n, const Divider& size) {
+  return __umul64hi(n, size.multiplier) >> size.shift;
+}
+
+// Where element `index` lies.
+__device__ __forceinline__ int64_t offset_at(int64_t index, const int64_t* strides,
+                                             const DeviceShape& shape) {
+  uint64_t rest = static_cast<uint64_t>(index);
   int64_t offset = 0;
 #pragma unroll 1
-  for (int d = shape.ndim - 1; d >= 0; --d) {
-    const U size = static_cast<U>(shape.sizes[d]);
-    const U above = index / size;
-    offset += static_cast<int64_t>(index - above * size) * strides[d];
-    index = above;
+  for (int d = shape.ndim - 1; d > 0; --d) {
+    const uint64_t above = quotient(rest, shape.dividers[d]);
+    offset += static_cast<int64_t>(rest - above * shape.sizes[d]) * strides[d];
+    rest = above;
   }
-  return offset;
-}
-
-// Not inlined: many operands are contiguous, and every kernel would hold this once for each.
-template <typename T, typename Stored>
-__device__ __noinline__ Group<T> gather(const Stored* data, const int64_t* strides,
-                                        const Shape& shape, Part part) {
-  Group<T> group = {};
-  const bool is_small = shape.numel <= int64_t{0xffffffff};
-#pragma unroll
-  for (int j = 0; j < kGroup<T>; ++j) {
-    if (j < part.from || j >= part.to) continue;
-    const int64_t i = part.start + j;
-    group.at[j] = loaded(data[is_small ? offset_of(static_cast<uint32_t>(i), strides, shape)
-                                       : offset_of(static_cast<uint64_t>(i), strides, shape)]);
-  }
-  return group;
-}
-
-// For single elements.
-__device__ __noinline__ inline int64_t far_offset(int64_t index, const int64_t* strides,
-                                                  const Shape& shape) {
-  return shape.numel <= int64_t{0xffffffff}
-             ? offset_of(static_cast<uint32_t>(index), strides, shape)
-             : offset_of(static_cast<uint64_t>(index), strides, shape);
-}
-__device__ __forceinline__ int64_t offset_at(int64_t index, const int64_t* strides,
-                                             const Shape& shape) {
-  return shape.ndim == 1 ? index * strides[0] : far_offset(index, strides, shape);
+  return offset + static_cast<int64_t>(rest) * strides[0];
 }
 
 // One element.
 template <typename T>
-__device__ __forceinline__ T element(const Operand& operand, const Shape& shape, int64_t index) {
+__device__ __forceinline__ T element(const Operand& operand, const DeviceShape& shape,
+                                     int64_t index) {
   const T* data = static_cast<const T*>(operand.data);
   if (operand.kind == Operand::Kind::contiguous) return data[index];
   if (operand.kind != Operand::Kind::strided) return static_cast<T>(operand.value);
@@ -120,8 +98,29 @@ __device__ __forceinline__ Group<T> read(const Stored* data, Part part) {
   return group;
 }
 
+// Of a strided operand.
 template <typename T, typename Stored>
-__device__ __forceinline__ Group<T> read(const Operand& operand, const Shape& shape, Part part) {
+__device__ __forceinline__ Group<T> gather(const Stored* data, const int64_t* strides,
+                                           const DeviceShape& shape, Part part) {
+  Group<T> group = {};
+  if (shape.has_whole_groups) {
+    const int64_t step = strides[shape.ndim - 1];
+    data += offset_at(part.start, strides, shape);
+    if (step == 1) return read<T>(data - part.start, part);
+    for (int j = 0; j < kGroup<T>; ++j) group.at[j] = loaded(data[j * step]);
+    return group;
+  }
+#pragma unroll 1
+  for (int j = part.from; j < part.to; ++j) {
+    const T x = loaded(data[offset_at(part.start + j, strides, shape)]);
+    for (int k = 0; k < kGroup<T>; ++k) group.at[k] = k == j ? x : group.at[k];
+  }
+  return group;
+}
+
+template <typename T, typename Stored>
+__device__ __forceinline__ Group<T> read(const Operand& operand, const DeviceShape& shape,
+                                         Part part) {
   const Stored* data = static_cast<const Stored*>(operand.data);
   if (operand.kind == Operand::Kind::contiguous) return read<T, Stored>(data, part);
   if (operand.kind == Operand::Kind::strided) return gather<T>(data, operand.strides, shape, part);

@@ -2,14 +2,14 @@
 // own: cpu/mixture.h on CUDA devices. All addresses are there.
 #pragma once
 
-#include "core/layout.h"
 #include "core/pointwise.h"
 #include "cuda/kernels.h"
+#include "cuda/shape.h"
 
 namespace bsl {
 
 struct MixtureCall {
-  Shape shape;
+  DeviceShape shape;
   Operand x;
   // Logits, locations and scales, or coefficients alone: one row of contiguous numbers per element,
   // at the strides that the operand has over `shape`.

@@ -3,8 +3,8 @@
 
 #include <cuda_runtime_api.h>
 
-#include "core/layout.h"
 #include "core/pointwise.h"
+#include "cuda/shape.h"
 #include "pointwise/ops.h"
 
 namespace bsl {
@@ -29,7 +29,7 @@ struct UnitPlan {
 };
 
 struct PointwiseForward {
-  Shape shape;
+  DeviceShape shape;
   UnitPlan plan;
   Operand inputs[kMaxInputs];
   double numbers[kMaxNumbers];
@@ -42,7 +42,7 @@ struct PointwiseForward {
 };
 
 struct PointwiseBackward {
-  Shape shape;
+  DeviceShape shape;
   Operand inputs[kMaxInputs];
   double numbers[kMaxNumbers];
   const int64_t* seed;

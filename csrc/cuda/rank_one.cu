@@ -135,7 +135,7 @@ struct RowData {
     grad = grad_y == nullptr ? nullptr : at(*grad_y, a.shape, r);
   }
 
-  __device__ static const T* at(const Operand& operand, const Shape& shape, int64_t r) {
+  __device__ static const T* at(const Operand& operand, const DeviceShape& shape, int64_t r) {
     return static_cast<const T*>(operand.data) + offset_at(r, operand.strides, shape);
   }
 };

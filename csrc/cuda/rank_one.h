@@ -1,13 +1,13 @@
 // Planar and radial maps of rows: cpu/rank_one.h on CUDA devices. All addresses are there.
 #pragma once
 
-#include "core/layout.h"
 #include "cuda/kernels.h"
+#include "cuda/shape.h"
 
 namespace bsl {
 
 struct RankOneCall {
-  Shape shape;  // of the rows
+  DeviceShape shape;  // of the rows
   int64_t width;
   Operand rows[3];     // z, u and w, or z, z0 and none
   Operand scalars[2];  // b and none, or raw_alpha and raw_beta

@@ -2,13 +2,13 @@
 #pragma once
 
 #include "core/bijectors/rational_quadratic.h"
-#include "core/layout.h"
 #include "cuda/kernels.h"
+#include "cuda/shape.h"
 
 namespace bsl {
 
 struct SplineCall : SplineSettings {
-  Shape shape;
+  DeviceShape shape;
   Operand x;
   // Widths, heights and slopes: one row of contiguous numbers per element, at the strides that the
   // operand has over `shape`.

@@ -59,7 +59,7 @@ class BlockRows {
   // Fills the first arrays from `n` operands of rows `widths` long. Every thread calls this.
   template <int n>
   __device__ void load(const Operand* const (&operands)[n], const int (&widths)[n],
-                       const Shape& shape) const {
+                       const DeviceShape& shape) const {
     static_assert(n <= kMostRowOperands, "");
     __shared__ int64_t offsets[kMostRowOperands][kMostRowThreads];
     for (int i = 0; i < n; ++i) {

@@ -4,8 +4,8 @@
 #pragma once
 
 #include "core/distributions/importance.h"
-#include "core/layout.h"
 #include "cuda/kernels.h"
+#include "cuda/shape.h"
 
 namespace bsl {
 
@@ -17,7 +17,7 @@ struct CategoricalForward {
 };
 
 struct CategoricalBackward {
-  Shape shape;  // of the rows, for grad's sake
+  DeviceShape shape;  // of the rows, for grad's sake
   int64_t classes;
   const void* logits;
   const int64_t* index;

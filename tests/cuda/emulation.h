@@ -120,6 +120,10 @@ inline void launch(unsigned blocks, unsigned n, size_t bytes, const std::functio
 
 }  // namespace emulation
 
+inline uint64_t __umul64hi(uint64_t a, uint64_t b) {
+  return static_cast<uint64_t>(static_cast<unsigned __int128>(a) * b >> 64);
+}
+
 template <typename T>
 T __shfl_xor_sync(unsigned mask, T value, int distance) {
   using namespace emulation;

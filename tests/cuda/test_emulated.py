@@ -146,6 +146,49 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     return found
 
 
+def test_divisions(tmp_path: Path) -> None:
+    """By multiplication, exact for every index of 63 bits: next to multiples, and anywhere."""
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("needs g++")
+    source, program = tmp_path / "divisions.cpp", tmp_path / "divisions"
+    source.write_text(
+        """
+#include <cstdio>
+#include "cuda/block.h"
+int main() {
+  uint64_t state = 1, n_checked = 0;
+  const auto random = [&] { return state = state * 6364136223846793005u + 1442695040888963407u; };
+  for (int i = 0; i < 200000; ++i) {
+    // Sizes and indices of every magnitude.
+    uint64_t size = random() >> (1 + (random() >> 40) % 62);
+    if (i < 5000) size = i;
+    if (i % 7 == 0) size = (uint64_t{1} << (1 + i % 62)) + i % 3 - 1;
+    if (size < 2) continue;
+    const bsl::Divider divider(static_cast<int64_t>(size));
+    const uint64_t largest = (uint64_t{1} << 63) - 1;
+    const uint64_t near = (random() >> 1) / size * size;
+    for (const uint64_t n : {uint64_t{0}, size - 1, size, near, near - 1, near + size - 1, largest,
+                             largest / size * size - 1, random() >> (1 + (random() >> 40) % 62)}) {
+      if (n > largest) continue;
+      if (bsl::quotient(n, divider) != n / size) {
+        std::printf("%llu / %llu", (unsigned long long)n, (unsigned long long)size);
+        return 1;
+      }
+      ++n_checked;
+    }
+  }
+  return n_checked < 1000000;
+}
+"""
+    )
+    shutil.copy(Path(__file__).with_name("emulation.h"), tmp_path / "cuda_runtime_api.h")
+    flags = ["-std=c++20", "-O1", "-w", f"-I{tmp_path}", f"-I{SOURCES}"]
+    subprocess.run([compiler, *flags, str(source), "-o", str(program)], check=True)
+    found = subprocess.run([str(program)], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout
+
+
 @contextlib.contextmanager
 def as_on_a_device(emulated: ModuleType) -> Iterator[None]:
     """Inside, tensors on the CPU are taken for those of a device, and its kernels are emulated."""

@@ -1,0 +1,35 @@
+// A call's shape as kernels need it to walk through strided operands.
+#pragma once
+
+#include "core/layout.h"
+
+namespace bsl {
+
+// Divides an index of up to 63 bits by a size as a multiplication does: n / size is the upper half
+// of n * multiplier, shifted. With size <= 2^l, multiplier = ceil(2^(63 + l) / size) exceeds the
+// quotient by less than 2^-l in n * multiplier / 2^(63 + l), which is not enough to reach the next
+// integer (Granlund and Montgomery, "Division by invariant integers using multiplication", 1994).
+struct Divider {
+  uint64_t multiplier = 0;
+  int shift = 0;  // l - 1
+
+  Divider() = default;
+  explicit Divider(int64_t size) {
+    using Wide = unsigned __int128;
+    while ((uint64_t{2} << shift) < static_cast<uint64_t>(size)) ++shift;
+    multiplier = static_cast<uint64_t>(((Wide{1} << (64 + shift)) + size - 1) / size);
+  }
+};
+
+struct DeviceShape : Shape {
+  Divider dividers[kMaxDims];     // of all sizes but the first, which are 2 or more
+  bool has_whole_groups = false;  // the elements of an aligned group differ in the last index alone
+
+  DeviceShape() = default;
+  DeviceShape(const Shape& shape) : Shape(shape) {
+    for (int d = 1; d < ndim; ++d) dividers[d] = Divider(sizes[d]);
+    has_whole_groups = ndim > 0 && sizes[ndim - 1] % 4 == 0;
+  }
+};
+
+}  // namespace bsl
