@@ -3,15 +3,18 @@
 namespace bsl {
 
 UnitPlan::UnitPlan(int64_t numel_, int64_t row, Reduction reduction) : numel(numel_) {
-  constexpr int64_t group = 4, least_piece = 1024, most_pieces = 16384;
+  constexpr int64_t group = 4;
   if (numel == 0) return;
   if (reduction == Reduction::none) {
     segment = piece = group;
     units = (numel + group - 1) / group;
     return;
   }
-  segment = reduction == Reduction::sum ? numel : row;
-  // Enough pieces to keep a device busy, and few enough to be added up at once.
+  // Enough pieces to keep a device busy, and few enough to be added up at once. Rows are many, as a
+  // rule; and what is made of one must not depend on how many there are.
+  const bool is_whole = reduction == Reduction::sum;
+  const int64_t least_piece = is_whole ? 1024 : 4096, most_pieces = is_whole ? 16384 : 4096;
+  segment = is_whole ? numel : row;
   const int64_t even = (segment + most_pieces - 1) / most_pieces;
   piece = even > least_piece ? (even + group - 1) / group * group : least_piece;
   if (piece > segment) piece = segment;
