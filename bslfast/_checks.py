@@ -136,7 +136,8 @@ def seed(value: Any, device: torch.device) -> Tensor:
         raise ValueError(f"seed: expected a 64-bit integer, got {value}")
     if wrapped >= _INT64:
         wrapped -= 2 * _INT64
-    return torch.tensor(wrapped, dtype=torch.int64, device=device)
+    # Filled on the device: torch.tensor would copy it there, and wait for that.
+    return torch.full((), wrapped, dtype=torch.int64, device=device)
 
 
 def stream(value: Any) -> int:

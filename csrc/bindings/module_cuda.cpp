@@ -2,9 +2,7 @@
 // takes the handle of the CUDA stream to run on and leaves the current device to the caller.
 #include <pybind11/pybind11.h>
 
-#include <stdexcept>
-#include <string>
-
+#include "bindings/launch.h"
 #include "cuda/noise.h"
 
 namespace py = pybind11;
@@ -18,12 +16,12 @@ void* pointer(uintptr_t address) { return reinterpret_cast<void*>(address); }
 void fill(NoiseKind kind, uintptr_t out, int64_t n, bool is_double, uintptr_t seed_tensor,
           uint64_t seed, uint64_t stream, uint64_t first, uintptr_t cuda_stream) {
   const NoiseRange range{n, seed, static_cast<const int64_t*>(pointer(seed_tensor)), stream, first};
-  const char* error = nullptr;
-  {
-    py::gil_scoped_release release;
-    error = fill_noise(kind, pointer(out), is_double, range, cuda_stream);
-  }
-  if (error != nullptr) throw std::runtime_error(std::string("CUDA launch failed: ") + error);
+  py::gil_scoped_release release;
+  fill_noise(kind, pointer(out), is_double, range, stream_of(cuda_stream));
+  const char* name = kind == NoiseKind::bits      ? "noise_bits"
+                     : kind == NoiseKind::uniform ? "standard_uniform"
+                                                  : "standard_normal";
+  check_launch(name, {n});
 }
 
 void noise_bits(uintptr_t out, int64_t n, uintptr_t seed_tensor, uint64_t seed, uint64_t stream,

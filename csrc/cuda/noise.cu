@@ -79,10 +79,9 @@ void launch(void* out, const NoiseRange& range, cudaStream_t stream) {
 
 }  // namespace
 
-const char* fill_noise(NoiseKind kind, void* out, bool is_double, const NoiseRange& range,
-                       uintptr_t cuda_stream) {
-  if (range.n <= 0) return nullptr;  // a grid of no blocks is an error
-  const cudaStream_t stream = reinterpret_cast<cudaStream_t>(cuda_stream);
+void fill_noise(NoiseKind kind, void* out, bool is_double, const NoiseRange& range,
+                cudaStream_t stream) {
+  if (range.n <= 0) return;  // a grid of no blocks is an error
   switch (kind) {
     case NoiseKind::bits:
       launch<Bits>(out, range, stream);
@@ -96,8 +95,6 @@ const char* fill_noise(NoiseKind kind, void* out, bool is_double, const NoiseRan
                 : launch<Normals<float>>(out, range, stream);
       break;
   }
-  const cudaError_t error = cudaGetLastError();
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 
 }  // namespace bsl::cuda

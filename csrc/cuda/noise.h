@@ -1,6 +1,8 @@
 // Arrays of random numbers on CUDA devices, bit for bit those of cpu/noise.h as far as bits go.
 #pragma once
 
+#include <cuda_runtime_api.h>
+
 #include <cstdint>
 
 namespace bsl::cuda {
@@ -14,8 +16,8 @@ struct NoiseRange {
   uint64_t stream, first;
 };
 
-// Returns null, or what went wrong with the launch. `is_double` is ignored for bits.
-const char* fill_noise(NoiseKind kind, void* out, bool is_double, const NoiseRange& range,
-                       uintptr_t cuda_stream);
+// Leaves errors to cudaGetLastError. `is_double` is ignored for bits.
+void fill_noise(NoiseKind kind, void* out, bool is_double, const NoiseRange& range,
+                cudaStream_t stream);
 
 }  // namespace bsl::cuda
