@@ -11,7 +11,7 @@ from torch import Tensor
 from bslfast import _checks
 from bslfast._native import normal as native
 from bslfast._native import serial_after_fork
-from bslfast.functional._op import runs_eagerly
+from bslfast.functional._op import HAS_CUDA, runs_eagerly
 from bslfast.functional.normal import normal_kl, normal_rsample
 
 
@@ -30,8 +30,8 @@ def bayes_linear(
     r"""``x @ W.T + b`` with W and b drawn from normal distributions, and their KL divergence.
 
     What ``normal_rsample_kl`` for the weight (stream 0) and for the bias (stream 1) followed by
-    ``torch.nn.functional.linear`` compute. In eager mode on the CPU it is one node of the graph,
-    whose backward writes the gradients of the means over that of the sampled weight.
+    ``torch.nn.functional.linear`` compute. In eager mode it is one node of the graph, and on the
+    CPU its backward writes the gradients of the means over that of the sampled weight.
 
     Args:
         x: inputs [..., in_features].
@@ -84,7 +84,7 @@ def bayes_linear(
     tensors = (x, weight_loc, weight_raw_scale, bias_loc, bias_raw_scale, seed)
     # Autocast wants the product in a lower precision than sample and KL: leave it to torch.
     if not torch.is_autocast_enabled(x.device.type) and runs_eagerly(
-        [t for t in tensors if t is not None]
+        [t for t in tensors if t is not None], on_cuda=HAS_CUDA
     ):
         apply: Any = _BayesLinear.apply
         result: tuple[Tensor, Tensor] = apply(*tensors, *constants)
@@ -164,7 +164,7 @@ class _BayesLinear(torch.autograd.Function):
         needs = ctx.needs_input_grad
         # create_graph=True, or gradients that kernels cannot read (batched ones, say).
         given = [g for g in (grad_y, grad_kl) if g is not None]
-        if torch.is_grad_enabled() or not runs_eagerly(given):
+        if torch.is_grad_enabled() or not runs_eagerly(given, on_cuda=HAS_CUDA):
             return _differentiable_backward(inputs, ctx.constants, needs, (grad_y, grad_kl))
         x, weight_loc, weight_raw_scale, bias_loc, bias_raw_scale, seed = inputs
         grad_x = grad_weight = grad_bias = None

@@ -404,3 +404,21 @@ def test_normal(
                 assert actual is wanted or not (wanted if actual is None else actual).any()
             else:
                 torch.testing.assert_close(actual, wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_bayes_linear(with_bias: bool, emulated: ModuleType) -> None:
+    """One node, too, with the kernels of a device."""
+    draw = Draw(torch.float64)
+    tensors = {"x": draw.normal((5, 67)), "weight_loc": draw.normal((9, 67))}
+    tensors["weight_raw_scale"] = draw.normal((9, 67))
+    if with_bias:
+        tensors |= {"bias_loc": draw.normal((9,)), "bias_raw_scale": draw.normal((9,))}
+    call = Call(tensors, {"prior_loc": 0.3, "prior_scale": 0.7, "seed": SEED})
+    expected, expected_grads = run_with_gradients(BF.bayes_linear, call, list(tensors))
+    with as_on_a_device(emulated):
+        results, grads = run_with_gradients(BF.bayes_linear, call, list(tensors))
+    for actual, wanted in zip(results, expected, strict=True):
+        torch.testing.assert_close(actual, wanted, rtol=1e-12, atol=1e-12)
+    for name, wanted_grad in expected_grads.items():
+        torch.testing.assert_close(grads[name], wanted_grad, rtol=1e-11, atol=1e-11)
