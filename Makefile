@@ -67,19 +67,12 @@ cuda-wheel: $(BIN)/python
 	  -Ccmake.define.BSLFAST_CUDA=ON "-Ccmake.define.CMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)"
 
 # On a machine with a GPU, torch, nvcc and the build's tools, without network: builds for its GPU, runs
-# the CUDA tests and measures. Results go to OUT.
+# the CUDA tests and measures, in 9 minutes. Results go to OUT. GPU_CHECK: options, such as
+# "--steps benchmarks --resume" to measure what there was no time for.
 OUT ?= $(RUNS)/gpu
+GPU_CHECK ?=
 gpu-check:
-	mkdir -p $(OUT)
-	$(PYTHON) -m pip install --quiet --no-build-isolation --no-deps . -Ccmake.define.BSLFAST_CUDA=ON
-	$(PYTHON) -m pytest -q tests/cuda/test_device.py > $(OUT)/tests.txt 2>&1 \
-	  || { tail -40 $(OUT)/tests.txt; exit 1; }
-	if command -v compute-sanitizer >/dev/null; then \
-	  compute-sanitizer --tool memcheck $(PYTHON) -m pytest -q tests/cuda/test_device.py \
-	    -k "test_noise or affine_coupling" > $(OUT)/memcheck.txt 2>&1 \
-	    || { tail -40 $(OUT)/memcheck.txt; exit 1; }; \
-	fi
-	cd benchmarks && $(PYTHON) gpu.py --out $(abspath $(OUT))
+	$(PYTHON) tools/gpu_check.py --out $(OUT) $(GPU_CHECK)
 
 # A wheel for every Linux of its glibc's age, checked by auditwheel.
 wheel: $(VENV)/.installed

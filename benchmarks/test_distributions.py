@@ -179,7 +179,7 @@ def _noise(ours: Callable[..., Tensor], eager: Callable[..., Tensor]) -> Case:
         ours.__name__,
         {"64": 64, "65k": 1 << 16, "4M": 1 << 22},
         lambda size: [torch.empty(size)],
-        lambda like: ours(like.shape),
+        lambda like: ours(like.shape, device=like.device),
         {"torch eager": eager},
         check_samples,
         ("forward",),

@@ -41,11 +41,8 @@ def eager(
 
     def knots(logits: Tensor) -> Tensor:
         sizes = 2 * BOUND * (MIN_BIN + (1 - MIN_BIN * BINS) * logits.softmax(-1))
-        return (
-            F.pad(sizes.cumsum(-1)[..., :-1], (1, 1), value=0.0)
-            .add(-BOUND)
-            .index_fill(-1, torch.tensor([BINS]), BOUND)
-        )
+        inner = F.pad(sizes.cumsum(-1)[..., :-1] - BOUND, (1, 0), value=-BOUND)
+        return F.pad(inner, (0, 1), value=BOUND)
 
     xs, ys = knots(widths), knots(heights)
     slopes = F.pad(MIN_SLOPE + F.softplus(derivatives), (1, 1), value=1.0)

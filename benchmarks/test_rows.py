@@ -150,8 +150,9 @@ def eager_bernstein(x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
 
     def mean(coefficients: Tensor) -> Tensor:
         m = coefficients.shape[-1] - 1
-        k = torch.arange(m + 1)
-        basis = torch.tensor([math.comb(m, i) for i in range(m + 1)]) * t**k * (1 - t) ** (m - k)
+        k = torch.arange(m + 1, device=x.device)
+        ways = torch.tensor([math.comb(m, i) for i in range(m + 1)], device=x.device)
+        basis = ways * t**k * (1 - t) ** (m - k)
         return (coefficients * basis).sum(-1)
 
     slope = n / 6 * mean(steps)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bslfast import _checks, likelihoods
-from bslfast.functional._op import runs_eagerly
+from bslfast.functional._op import HAS_CUDA, runs_eagerly
 from bslfast.nn import BayesLinear
 from bslfast.nn.bayesian import BayesianModule, drawn_together
 
@@ -91,7 +91,7 @@ class BayesianMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs for one draw of all weights."""
-        if isinstance(x, Tensor) and x.is_cuda and runs_eagerly((x,), on_cuda=True):
+        if isinstance(x, Tensor) and x.is_cuda and runs_eagerly((x,), on_cuda=HAS_CUDA):
             # There, launches are what small layers cost.
             with drawn_together([m for m in self.layers if isinstance(m, BayesianModule)]):
                 return self._output(x)

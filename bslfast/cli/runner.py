@@ -142,6 +142,8 @@ def run(
     prediction = predict(
         model, test.x.to(options.device), options.samples, seed=options.seed, target_scaler=targets
     )
+    if options.device.type == "cuda":
+        torch.cuda.synchronize(options.device)
     prediction_seconds = time.perf_counter() - started
     held_out = Examples(*(value.to(options.device) for value in parts.test))
     results = evaluate(prediction, held_out)

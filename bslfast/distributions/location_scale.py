@@ -188,7 +188,7 @@ def _as_tensors(parameters: dict[str, Any]) -> dict[str, Tensor]:
             if like is None:
                 value = torch.tensor(number, dtype=torch.get_default_dtype())
             else:
-                value = like.new_tensor(number)
+                value = like.new_full((), number)  # new_tensor would wait for a device
         found[name] = _checks.operand(name, value)
     first = next(iter(found))
     for name, value in found.items():

@@ -30,6 +30,8 @@ _LIBRARY = torch.library.Library("bslfast", "FRAGMENT")
 # Typed as what they are; torch's own annotations are narrower.
 _vjp: Any = torch.func.vjp
 _KERNEL_DEVICES = ("cpu", "meta")
+#: Asked once: torch.compile does not trace the question.
+HAS_CUDA = cuda.is_built()
 _SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 _use_reference = False
@@ -98,7 +100,7 @@ class Op:
 
         self.reference = by_name
         self.sixteen_bits = sixteen_bits
-        self.has_cuda = has_cuda and cuda.is_built()
+        self.has_cuda = has_cuda and HAS_CUDA
         self.n_results = len(parsed.returns)
         self.n_tensors = sum("Tensor" in str(a.type) for a in parsed.arguments)
         tensor_names = [a.name for a in parsed.arguments[: self.n_tensors]]

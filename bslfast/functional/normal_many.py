@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 from bslfast import _checks
-from bslfast._native import cuda, serial_after_fork
 from bslfast._native import normal_many as native
-from bslfast.functional._op import differentiated, runs_eagerly
+from bslfast._native import serial_after_fork
+from bslfast.functional._op import HAS_CUDA, differentiated, runs_eagerly
 from bslfast.functional.normal import PARAMETRIZATIONS, normal_kl, normal_rsample
-
-_HAS_CUDA = cuda.is_built()
 
 
 def normal_rsample_kl_many(
@@ -30,7 +28,7 @@ def normal_rsample_kl_many(
     r"""Samples of many normal tensors and the sum of their KL divergences from their priors.
 
     Tensor number i is drawn as ``normal_rsample_kl(loc[i], raw_scale[i], seed=seed, stream=stream +
-    i)`` draws it, to the bit. In eager mode all are one node of the graph, and on a CUDA device one
+    i)`` draws it, on the CPU to the bit. In eager mode all are one node of the graph, and on a CUDA device one
     launch for every 48 tensors: a model's weights cost what their number does, not that of its
     layers.
 
@@ -80,7 +78,7 @@ def normal_rsample_kl_many(
     )
     drawn_from = _checks.seed(seed, locs[0].device)
     tensors = (*locs, *raw_scales)
-    if runs_eagerly((drawn_from, *tensors), on_cuda=_HAS_CUDA):
+    if runs_eagerly((drawn_from, *tensors), on_cuda=HAS_CUDA):
         apply: Any = _NormalMany.apply
         *samples, kl = apply(drawn_from, constants, *tensors)
         return tuple(samples), kl
@@ -148,7 +146,7 @@ class _NormalMany(torch.autograd.Function):
         needs, n = ctx.needs_input_grad[2:], len(tensors) // 2
         # create_graph=True, or gradients that kernels cannot read (batched ones, say).
         given = [g for g in grads if g is not None]
-        if torch.is_grad_enabled() or not runs_eagerly(given, on_cuda=True):
+        if torch.is_grad_enabled() or not runs_eagerly(given, on_cuda=HAS_CUDA):
             constants = ctx.constants
 
             def composed(*tensors: Tensor) -> Any:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bslfast import functional as BF
-from bslfast.functional._op import runs_eagerly
+from bslfast.functional._op import HAS_CUDA, runs_eagerly
 
 
 class NormalWeight(NamedTuple):
@@ -197,7 +197,7 @@ def _draw(
     for layer, own in zip(layers, weights, strict=True):
         layer.drawn = samples[begin : begin + len(own)]
         begin += len(own)
-    if kl.requires_grad and runs_eagerly((kl,), on_cuda=True):
+    if kl.requires_grad and runs_eagerly((kl,), on_cuda=HAS_CUDA):
         _Divergence(kl, layers)
     return begin
 

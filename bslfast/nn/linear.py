@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bslfast import _checks
 from bslfast import functional as BF
-from bslfast.functional._op import runs_eagerly
+from bslfast.functional._op import HAS_CUDA, runs_eagerly
 from bslfast.functional.bayes_linear import checked_input
 from bslfast.functional.normal import PARAMETRIZATIONS
 from bslfast.nn.bayesian import BayesianModule, NormalWeight
@@ -105,7 +105,7 @@ class BayesLinear(BayesianModule):
             parametrization=self.parametrization,
             seed=seed,
         )
-        if kl.requires_grad and runs_eagerly((kl,), on_cuda=True):
+        if kl.requires_grad and runs_eagerly((kl,), on_cuda=HAS_CUDA):
             self.remember_kl(kl)
         return y
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import time
@@ -340,8 +341,13 @@ class _Run:
         except (KeyError, TypeError, RuntimeError) as error:
             raise ValueError(f"checkpoint {path}: its content does not fit: {error}") from None
 
+    @functools.cached_property
+    def _checksums(self) -> list[int]:
+        """Of the training data; each takes a pass over them, and a copy from a device."""
+        return [_checksum(value) for value in self.train]
+
     def _full_setting(self) -> dict[str, Any]:
-        """The setting with what identifies model and data; the checksum takes a pass over them."""
+        """The setting with what identifies model and data."""
         shapes = {
             name: f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
             for name, value in self.trained.state_dict().items()
@@ -351,7 +357,7 @@ class _Run:
             "the table of weights": shapes,
             **self.setting,
             "the shape of the training data": [list(value.shape) for value in self.train],
-            "the checksum of the training data": [_checksum(value) for value in self.train],
+            "the checksum of the training data": self._checksums,
         }
 
 

@@ -1,0 +1,68 @@
+"""What tools/gpu_check.py adds to pytest: nothing is lost with a process, and it can go on.
+
+Each test is noted before it begins and when it has ended, and what a failure says is written at
+once. A process that has lost its device, after which every test would fail, ends; the next one goes
+on behind the test that it was at. Environment:
+
+    GPU_CHECK_SHARD     "1/4": the second of every four tests only
+    GPU_CHECK_RECORD    file to note tests in, a line of JSON each
+    GPU_CHECK_FAILURES  file to add the texts of failures to
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gpu_check import read
+
+#: The exit status that says: go on in another process, this one has lost the device.
+LOST = 9
+_RECORD = Path(os.environ["GPU_CHECK_RECORD"])
+_FAILURES = Path(os.environ["GPU_CHECK_FAILURES"])
+_LONGEST = 6000  # characters of a failure's text
+
+
+def _add(file: Path, text: str) -> None:
+    with file.open("a") as out:
+        out.write(text)
+
+
+def _note(test: str, outcome: str, seconds: float = 0.0) -> None:
+    note = {"test": test, "outcome": outcome, "seconds": round(seconds, 3)}
+    _add(_RECORD, json.dumps(note) + "\n")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    index, count = map(int, os.environ["GPU_CHECK_SHARD"].split("/"))
+    begun = read(_RECORD)
+    items[:] = [item for item in items[index::count] if item.nodeid not in begun]
+
+
+def pytest_runtest_logstart(nodeid: str) -> None:
+    _note(nodeid, "begun")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.failed:
+        text = report.longreprtext[-_LONGEST:]
+        _add(_FAILURES, f"==== {report.nodeid} ({report.when})\n{text}\n\n")
+    if report.failed or report.skipped or report.when == "call":
+        _note(report.nodeid, report.outcome, report.duration)
+    if report.failed and (error := _device_error()):
+        pytest.exit(f"{report.nodeid} has cost the device: {error}", returncode=LOST)
+
+
+def _device_error() -> str:
+    torch: Any = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return ""
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        return str(error).splitlines()[0]
+    return ""
