@@ -28,9 +28,9 @@ def normal_rsample_kl_many(
     r"""Samples of many normal tensors and the sum of their KL divergences from their priors.
 
     Tensor number i is drawn as ``normal_rsample_kl(loc[i], raw_scale[i], seed=seed, stream=stream +
-    i)`` draws it, on the CPU to the bit. In eager mode all are one node of the graph, and on a CUDA device one
-    launch for every 48 tensors: a model's weights cost what their number does, not that of its
-    layers.
+    i)`` draws it, on the CPU to the bit. In eager mode all are one node of the graph, and on a CUDA
+    device one launch for every 48 tensors: a model's weights cost what their number does, not that
+    of its layers.
 
     Args:
         loc, raw_scale: parameters of the tensors, [i] of one shape; all of one dtype and device. At
