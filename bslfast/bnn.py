@@ -26,6 +26,9 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 # Draws of a layer's weights that are held at a time when predicting: enough for one batched product
 # over small networks, while those of large ones stay in the cache.
 _HELD_WEIGHTS = 1 << 20
+# Up to so many weights, a step on the CPU costs Python and nodes of the graph more than memory, of
+# which a layer that draws by itself takes less. On CUDA devices launches are what layers cost.
+_DRAWN_TOGETHER = 1 << 18
 
 
 class BayesianMLP(nn.Module):
@@ -88,14 +91,19 @@ class BayesianMLP(nn.Module):
             BayesLinear(n_in, n_out, **options)
             for n_in, n_out in _widths(in_features, hidden, self.likelihood.n_outputs(out_features))
         )
+        self._n_weights = sum(p.numel() for p in self.layers.parameters()) // 2
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs for one draw of all weights."""
-        if isinstance(x, Tensor) and x.is_cuda and runs_eagerly((x,), on_cuda=HAS_CUDA):
-            # There, launches are what small layers cost.
+        if self._draws_together(x):
             with drawn_together([m for m in self.layers if isinstance(m, BayesianModule)]):
                 return self._output(x)
         return self._output(x)
+
+    def _draws_together(self, x: Tensor) -> bool:
+        if not isinstance(x, Tensor) or not runs_eagerly((x,), on_cuda=HAS_CUDA):
+            return False
+        return x.is_cuda or self._n_weights <= _DRAWN_TOGETHER
 
     def _output(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:

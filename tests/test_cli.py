@@ -30,10 +30,10 @@ PICTURES = {"predictions.png", "calibration.png", "learning_curves.png", "weight
 
 @pytest.fixture
 def grades(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A made-up wine quality file of 200 rows in the folder that BSLFAST_DATA names."""
+    """A made-up wine quality file of 600 rows in the folder that BSLFAST_DATA names."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.rand(200, 11, generator=generator)
-    y = (4 + 3 * x[:, 0] + 0.5 * torch.randn(200, generator=generator)).round()
+    x = torch.rand(600, 11, generator=generator)
+    y = (4 + 3 * x[:, 0] + 0.5 * torch.randn(600, generator=generator)).round()
     folder = tmp_path / "data"
     folder.mkdir()
     rows = [[*map(str, row), str(int(grade))] for row, grade in zip(x.tolist(), y, strict=True)]

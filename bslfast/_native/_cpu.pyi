@@ -41,6 +41,36 @@ def normal_forward(
 ) -> bool:
     """Whether all scales are valid."""
 
+def normal_many_forward(
+    dtype: int,
+    parametrization: int,
+    sizes: Sequence[int],
+    loc: Sequence[int],
+    raw_scale: Sequence[int],
+    prior_loc: Sequence[float],
+    prior_scale: Sequence[float],
+    seed: int,
+    stream: int,
+    sample: Sequence[int],
+    kl: int,
+) -> int:
+    """Which tensor has a scale that is not valid, or -1."""
+
+def normal_many_backward(
+    dtype: int,
+    parametrization: int,
+    sizes: Sequence[int],
+    loc: Sequence[int],
+    raw_scale: Sequence[int],
+    prior_loc: Sequence[float],
+    prior_scale: Sequence[float],
+    seed: int,
+    stream: int,
+    grad_sample: Sequence[int],
+    grad_kl: int,
+    grad_loc: Sequence[int],
+    grad_raw_scale: Sequence[int],
+) -> None: ...
 def normal_backward(
     dtype: int,
     shape: Sequence[int],

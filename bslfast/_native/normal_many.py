@@ -1,14 +1,16 @@
-"""Many normal tensors at once: csrc/cuda/normal_many.cu, and csrc/cpu/normal.cpp for each."""
+"""Many normal tensors at once: csrc/cuda/normal_many.cu; csrc/cpu/normal.cpp for each of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from bslfast._native import cuda, normal
+from bslfast._native import _cpu, cuda
 from bslfast._native._operands import DTYPES, address
+from bslfast._native.normal import PARAMETRIZATIONS
 
 
 def forward(
@@ -22,29 +24,24 @@ def forward(
 ) -> tuple[list[Tensor], Tensor]:
     """(samples, the sum of all divergences). Raises ValueError if a scale is negative."""
     first = locs[0]
-    if not cuda.holds(first):
-        drawn = [
-            normal.forward(
-                *(loc, raw_scale, None, None, seed, stream + i),
-                *(prior_locs[i], prior_scales[i], parametrization, (), "sum"),
-            )
-            for i, (loc, raw_scale) in enumerate(zip(locs, raw_scales, strict=True))
-        ]
-        return [sample for sample, _ in drawn], total([kl for _, kl in drawn])
     locs, raw_scales = _contiguous(locs), _contiguous(raw_scales)
-    sizes = [loc.numel() for loc in locs]
     samples = [torch.empty_like(loc) for loc in locs]
-    kernels = cuda.module()
-    with cuda.launching(first) as handle:
-        kl = first.new_empty(())
-        n = kernels.normal_many_partials(sizes)
-        partials = torch.empty(n, dtype=torch.float64, device=first.device)
-        kernels.normal_many_forward(
-            *(DTYPES[first.dtype], normal.PARAMETRIZATIONS[parametrization], sizes),
-            *(_addresses(locs), _addresses(raw_scales), prior_locs, prior_scales),
-            *(seed.data_ptr(), stream, _addresses(samples)),
-            *(partials.data_ptr(), kl.data_ptr(), handle),
-        )
+    kl = first.new_empty(())
+    call: tuple[Any, ...] = (
+        *_call(locs, raw_scales, prior_locs, prior_scales, seed, stream, parametrization),
+        _addresses(samples),
+    )
+    if cuda.holds(first):
+        kernels = cuda.module()
+        with cuda.launching(first) as handle:
+            n = kernels.normal_many_partials([loc.numel() for loc in locs])
+            partials = torch.empty(n, dtype=torch.float64, device=first.device)
+            kernels.normal_many_forward(*call, partials.data_ptr(), kl.data_ptr(), handle)
+        return samples, kl
+    bad = _cpu.normal_many_forward(*call, kl.data_ptr())
+    if bad >= 0:
+        least = raw_scales[bad].min().item()
+        raise ValueError(f"raw_scale[{bad}]: expected scales >= 0, got {least:g}")
     return samples, kl
 
 
@@ -61,34 +58,40 @@ def backward(
     needs: Sequence[bool],
 ) -> list[Tensor | None]:
     """Gradients of all locs, then of all raw scales; None where ``needs`` says so."""
-    first, n = locs[0], len(locs)
-    if not cuda.holds(first):
-        grads = [
-            normal.backward(
-                *(grad_samples[i], grad_kl, locs[i], raw_scales[i], None, None, seed, stream + i),
-                *(prior_locs[i], prior_scales[i], parametrization, (), "sum"),
-                (needs[i], needs[n + i], False, False),
-            )
-            if needs[i] or needs[n + i]
-            else (None, None)
-            for i in range(n)
-        ]
-        return [g[0] for g in grads] + [g[1] for g in grads]
+    n = len(locs)
     locs, raw_scales = _contiguous(locs), _contiguous(raw_scales)
     held = [None if g is None else g.contiguous() for g in grad_samples]
     found = [
         torch.empty_like(t) if need else None
         for t, need in zip((*locs, *raw_scales), needs, strict=True)
     ]
-    with cuda.launching(first) as handle:
-        cuda.module().normal_many_backward(
-            *(DTYPES[first.dtype], normal.PARAMETRIZATIONS[parametrization]),
-            [loc.numel() for loc in locs],
-            *(_addresses(locs), _addresses(raw_scales), prior_locs, prior_scales),
-            *(seed.data_ptr(), stream, _addresses(held), address(grad_kl)),
-            *(_addresses(found[:n]), _addresses(found[n:]), handle),
-        )
+    call: tuple[Any, ...] = (
+        *_call(locs, raw_scales, prior_locs, prior_scales, seed, stream, parametrization),
+        *(_addresses(held), address(grad_kl), _addresses(found[:n]), _addresses(found[n:])),
+    )
+    if cuda.holds(locs[0]):
+        with cuda.launching(locs[0]) as handle:
+            cuda.module().normal_many_backward(*call, handle)
+    else:
+        _cpu.normal_many_backward(*call)
     return found
+
+
+def _call(
+    locs: Sequence[Tensor],
+    raw_scales: Sequence[Tensor],
+    prior_locs: Sequence[float],
+    prior_scales: Sequence[float],
+    seed: Tensor,
+    stream: int,
+    parametrization: str,
+) -> Any:
+    """What forward and backward take alike."""
+    return (
+        *(DTYPES[locs[0].dtype], PARAMETRIZATIONS[parametrization]),
+        *([loc.numel() for loc in locs], _addresses(locs), _addresses(raw_scales)),
+        *(prior_locs, prior_scales, seed.data_ptr(), stream),
+    )
 
 
 def total(divergences: Sequence[Tensor]) -> Tensor:

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "bindings/operands.h"
+#include "core/low_precision.h"
 #include "cpu/memory.h"
 #include "cpu/normal.h"
 
@@ -81,11 +82,91 @@ void normal_backward(int dtype_code, const std::vector<int64_t>& sizes, PyOperan
                    : BSL_SELECT(normal_kernels).backward_float)(a);
 }
 
+// Many tensors, each contiguous, with numbers for priors: normal_rsample_kl for one after the
+// other.
+using Addresses = std::vector<uintptr_t>;
+
+PyOperand contiguous(uintptr_t address) {
+  PyOperand operand;
+  operand.operand.kind = address == 0 ? Operand::Kind::absent : Operand::Kind::contiguous;
+  operand.operand.data = pointer(address);
+  return operand;
+}
+
+PyOperand constant(double value) {
+  PyOperand operand;
+  operand.operand.kind = Operand::Kind::constant;
+  operand.operand.value = value;
+  return operand;
+}
+
+double read_number(const void* data, const DType& dtype) {
+  if (dtype.is_double) return *static_cast<const double*>(data);
+  if (dtype.storage == Storage::bfloat16) return static_cast<const BFloat16*>(data)->to_float();
+  if (dtype.storage == Storage::half) return static_cast<const Half*>(data)->to_float();
+  return *static_cast<const float*>(data);
+}
+
+void write_number(double value, void* data, const DType& dtype) {
+  const float rounded = static_cast<float>(value);
+  if (dtype.is_double) {
+    *static_cast<double*>(data) = value;
+  } else if (dtype.storage == Storage::bfloat16) {
+    *static_cast<BFloat16*>(data) = BFloat16::from(rounded);
+  } else if (dtype.storage == Storage::half) {
+    *static_cast<Half*>(data) = Half::from(rounded);
+  } else {
+    *static_cast<float*>(data) = rounded;
+  }
+}
+
+// Returns which tensor has a scale that is not valid, or -1. `kl` is where the sum of all
+// divergences goes.
+int normal_many_forward(int dtype, int parametrization, const std::vector<int64_t>& sizes,
+                        const Addresses& loc, const Addresses& raw_scale,
+                        const std::vector<double>& prior_loc,
+                        const std::vector<double>& prior_scale, uintptr_t seed, uint64_t stream,
+                        const Addresses& sample, uintptr_t kl) {
+  double total = 0;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    if (sizes[i] == 0) continue;
+    if (!normal_forward(dtype, {sizes[i]}, contiguous(loc.at(i)), contiguous(raw_scale.at(i)),
+                        constant(prior_loc.at(i)), constant(prior_scale.at(i)), parametrization,
+                        seed, stream + i, 1, sample.at(i), static_cast<int>(Reduction::sum), kl)) {
+      return static_cast<int>(i);
+    }
+    total += read_number(pointer(kl), DType(dtype));
+  }
+  write_number(total, pointer(kl), DType(dtype));
+  return -1;
+}
+
+// Gradients are those of samples (0: none arrives there) and of the sum, or None.
+void normal_many_backward(int dtype, int parametrization, const std::vector<int64_t>& sizes,
+                          const Addresses& loc, const Addresses& raw_scale,
+                          const std::vector<double>& prior_loc,
+                          const std::vector<double>& prior_scale, uintptr_t seed, uint64_t stream,
+                          const Addresses& grad_sample, uintptr_t grad_kl,
+                          const std::vector<int64_t>& grad_loc,
+                          const std::vector<int64_t>& grad_raw_scale) {
+  PyOperand by_kl;
+  if (grad_kl != 0) by_kl = constant(read_number(pointer(grad_kl), DType(dtype)));
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    if (sizes[i] == 0 || (grad_loc.at(i) == 0 && grad_raw_scale.at(i) == 0)) continue;
+    normal_backward(dtype, {sizes[i]}, contiguous(loc.at(i)), contiguous(raw_scale.at(i)),
+                    constant(prior_loc.at(i)), constant(prior_scale.at(i)), parametrization, seed,
+                    stream + i, 1, contiguous(grad_sample.at(i)), by_kl, grad_loc.at(i),
+                    grad_raw_scale.at(i), 0, 0);
+  }
+}
+
 }  // namespace
 
 void register_normal(py::module_& m) {
   m.def("normal_forward", &normal_forward);
   m.def("normal_backward", &normal_backward);
+  m.def("normal_many_forward", &normal_many_forward);
+  m.def("normal_many_backward", &normal_many_backward);
 }
 
 }  // namespace bsl
