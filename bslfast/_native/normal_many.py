@@ -38,7 +38,7 @@ def forward(
             partials = torch.empty(n, dtype=torch.float64, device=first.device)
             kernels.normal_many_forward(*call, partials.data_ptr(), kl.data_ptr(), handle)
         return samples, kl
-    bad = _cpu.normal_many_forward(*call, kl.data_ptr())
+    bad = _cpu.normal_many_forward(*(*call, kl.data_ptr()))
     if bad >= 0:
         least = raw_scales[bad].min().item()
         raise ValueError(f"raw_scale[{bad}]: expected scales >= 0, got {least:g}")
