@@ -374,3 +374,12 @@ def test_copies_and_pickles_have_no_draws() -> None:
     with one_draw(layer):
         assert pickle.loads(pickle.dumps(layer)).drawn is None
         assert copy.deepcopy(layer).drawn is None
+
+
+def test_parametrized_by_torch() -> None:
+    layer = BayesLinear(3, 2)
+    nn.utils.parametrize.register_parametrization(layer, "weight_loc", nn.Hardtanh(-0.1, 0.1))
+    assert kl(layer).item() == pytest.approx(exact_kl(layer), rel=1e-5)
+    with one_draw(layer, seed=1):
+        together = layer(torch.eye(3))
+    torch.testing.assert_close(together, layer(torch.eye(3), seed=1))

@@ -33,8 +33,8 @@ def normal_rsample_kl_many(
     of its layers.
 
     Args:
-        loc, raw_scale: parameters of the tensors, [i] of one shape; all of one dtype and device. At
-            least one.
+        loc, raw_scale: lists of the tensors' parameters, [i] of one shape; all of one dtype and
+            device. At least one.
         prior_loc, prior_scale: numbers, of the normal prior of every element: one for all tensors,
             or one for each. Scales > 0.
         parametrization, seed: as in :func:`bslfast.functional.normal_rsample`.
@@ -61,9 +61,10 @@ def normal_rsample_kl_many(
         raise ValueError(
             f"raw_scale: expected {len(locs)} tensors, as of loc, got {len(raw_scales)}"
         )
+    first = locs[0]
     for i, (one, raw) in enumerate(zip(locs, raw_scales, strict=True)):
-        _checks.alike(f"loc[{i}]", one, "loc[0]", locs[0])
-        _checks.alike(f"raw_scale[{i}]", raw, f"loc[{i}]", one)
+        _checks.alike(f"loc[{i}]", one, "loc[0]", first)
+        _checks.alike(f"raw_scale[{i}]", raw, "loc[0]", first)
         if raw.shape != one.shape:
             raise ValueError(
                 f"raw_scale[{i}]: expected shape {list(one.shape)}, that of loc[{i}], got "
@@ -76,7 +77,7 @@ def normal_rsample_kl_many(
         _checks.stream(stream),
         parametrization,
     )
-    drawn_from = _checks.seed(seed, locs[0].device)
+    drawn_from = _checks.seed(seed, first.device)
     tensors = (*locs, *raw_scales)
     if runs_eagerly((drawn_from, *tensors), on_cuda=HAS_CUDA):
         apply: Any = _NormalMany.apply
@@ -86,15 +87,15 @@ def normal_rsample_kl_many(
 
 
 def _tensors(name: str, values: Any) -> list[Tensor]:
-    if isinstance(values, Tensor) or not isinstance(values, Sequence):
-        raise TypeError(f"{name}: expected a sequence of tensors, got {type(values).__name__}")
+    if not isinstance(values, (list, tuple)):
+        raise TypeError(f"{name}: expected a list of tensors, got {type(values).__name__}")
     if not values:
         raise ValueError(f"{name}: expected at least one tensor, got none")
     return [_checks.operand(f"{name}[{i}]", value) for i, value in enumerate(values)]
 
 
 def _numbers(name: str, value: Any, n: int, **limits: float) -> tuple[float, ...]:
-    if not isinstance(value, Sequence) or isinstance(value, str):
+    if not isinstance(value, (list, tuple)):
         return (_checks.number(name, value, **limits),) * n
     if len(value) != n:
         raise ValueError(f"{name}: expected a number or {n} of them, as of loc, got {len(value)}")

@@ -16,6 +16,8 @@ from bslfast.functional.bayes_linear import checked_input
 from bslfast.functional.normal import PARAMETRIZATIONS
 from bslfast.nn.bayesian import BayesianModule, NormalWeight
 
+_NAMES = ("weight_loc", "weight_raw_scale", "bias_loc", "bias_raw_scale")
+
 
 class BayesLinear(BayesianModule):
     r"""``y = x @ W.T + b`` with a normal distribution for every weight and bias.
@@ -138,10 +140,17 @@ class BayesLinear(BayesianModule):
     def normal_weights(self) -> list[NormalWeight]:
         """The weight, and the bias if there is one."""
         constants = (self.prior_loc, self.prior_scale, self.parametrization)
-        weights = [NormalWeight(self.weight_loc, self.weight_raw_scale, *constants)]
-        if self.bias_loc is not None:
-            weights.append(NormalWeight(self.bias_loc, self.bias_raw_scale, *constants))
+        loc, raw_scale, bias_loc, bias_raw_scale = map(self._own, _NAMES)
+        weights = [NormalWeight(loc, raw_scale, *constants)]
+        if bias_loc is not None:
+            weights.append(NormalWeight(bias_loc, bias_raw_scale, *constants))
         return weights
+
+    def _own(self, name: str) -> Any:
+        # Past __getattr__, which small models would notice at every step; but a parametrization of
+        # torch.nn.utils is no parameter.
+        value = self._parameters.get(name)
+        return getattr(self, name) if value is None else value
 
     def compute_kl(self) -> Tensor:
         """The KL divergence of weight and bias, from the parameters."""

@@ -139,7 +139,7 @@ def test_a_seed_of_its_own_each_time() -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"loc": torch.zeros(3)}, TypeError, "loc: expected a sequence of tensors, got Tensor"),
+        ({"loc": torch.zeros(3)}, TypeError, "loc: expected a list of tensors, got Tensor"),
         ({"loc": (), "raw_scale": ()}, ValueError, "loc: expected at least one tensor, got none"),
         ({"loc": (torch.zeros(2), 1.0)}, TypeError, r"loc\[1\]: expected a torch.Tensor"),
         (
