@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,6 +38,43 @@ def eager_kl(loc: Tensor, raw_scale: Tensor) -> Tensor:
     return (0.5 * (scale * scale + loc * loc - 1) - scale.log()).sum()
 
 
+def inputs_of_model(widths: Sequence[int]) -> Sequence[Tensor]:
+    """All locations of a model's weights and biases, then all raw scales."""
+    shapes = [s for a, b in itertools.pairwise(widths) for s in ((b, a), (b,))]
+    return [torch.randn(s, requires_grad=True) for s in (*shapes, *shapes)]
+
+
+def ours_many(*tensors: Tensor) -> tuple[Tensor, ...]:
+    n = len(tensors) // 2
+    samples, kl = BF.normal_rsample_kl_many(tensors[:n], tensors[n:])
+    return *samples, kl
+
+
+def eager_many(*tensors: Tensor) -> tuple[Tensor, ...]:
+    n = len(tensors) // 2
+    drawn = [eager_rsample_kl(*pair) for pair in zip(tensors[:n], tensors[n:], strict=True)]
+    return *(sample for sample, _ in drawn), sum((kl for _, kl in drawn[1:]), drawn[0][1])
+
+
+@torch.no_grad()
+def check_many(ours: Function, peer: Function, tensors: Sequence[Tensor]) -> None:
+    """As :func:`check`, for each tensor and for the sum of divergences."""
+    n = len(tensors) // 2
+    (*ours_samples, ours_kl), (*peer_samples, peer_kl) = ours(*tensors), peer(*tensors)
+    torch.testing.assert_close(ours_kl, peer_kl, rtol=2e-5, atol=1e-3)
+    for pair in zip(ours_samples, peer_samples, tensors[:n], tensors[n:], strict=True):
+        check_noise(*pair)
+
+
+def check_noise(ours: Tensor, peer: Tensor, loc: Tensor, raw_scale: Tensor) -> None:
+    for sample in (ours, peer):
+        noise = ((sample - loc) / F.softplus(raw_scale)).double()
+        bound = 6 / noise.numel() ** 0.5
+        assert abs(noise.mean().item()) < bound
+        if noise.numel() > 1:
+            assert abs(noise.var().item() - 1) < 2**0.5 * bound
+
+
 @torch.no_grad()
 def check(ours: Function, peer: Function, tensors: Sequence[Tensor]) -> None:
     """Divergences are equal; samples, whose noise is each library's own, are standard normal."""
@@ -47,11 +85,7 @@ def check(ours: Function, peer: Function, tensors: Sequence[Tensor]) -> None:
         if ours_result.dim() == 0:
             torch.testing.assert_close(ours_result, peer_result, rtol=2e-5, atol=1e-3)
             continue
-        for sample in (ours_result, peer_result):
-            noise = ((sample - loc) / F.softplus(raw_scale)).double()
-            bound = 6 / noise.numel() ** 0.5
-            assert abs(noise.mean().item()) < bound
-            assert abs(noise.var().item() - 1) < 2**0.5 * bound
+        check_noise(ours_result, peer_result, loc, raw_scale)
 
 
 CASES = [
@@ -62,6 +96,14 @@ CASES = [
         BF.normal_rsample_kl,
         {"torch eager": eager_rsample_kl},
         check,
+    ),
+    Case(
+        "normal_rsample_kl_many",
+        {"11-50-1": (11, 50, 1), "784-400-10": (784, 400, 10)},
+        inputs_of_model,
+        ours_many,
+        {"torch eager": eager_many},
+        check_many,
     ),
     Case("normal_rsample", SIZES, inputs, BF.normal_rsample, {"torch eager": eager_rsample}, check),
     Case("normal_kl", SIZES, inputs, BF.normal_kl, {"torch eager": eager_kl}, check),
