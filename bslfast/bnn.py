@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bslfast import _checks, likelihoods
-from bslfast.functional._op import HAS_CUDA, runs_eagerly
 from bslfast.nn import BayesLinear
-from bslfast.nn.bayesian import BayesianModule, drawn_together
+from bslfast.nn.bayesian import draw
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -91,25 +90,14 @@ class BayesianMLP(nn.Module):
             BayesLinear(n_in, n_out, **options)
             for n_in, n_out in _widths(in_features, hidden, self.likelihood.n_outputs(out_features))
         )
-        self._n_weights = sum(p.numel() for p in self.layers.parameters()) // 2
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs for one draw of all weights."""
-        if self._draws_together(x):
-            with drawn_together([m for m in self.layers if isinstance(m, BayesianModule)]):
-                return self._output(x)
-        return self._output(x)
-
-    def _draws_together(self, x: Tensor) -> bool:
-        if not isinstance(x, Tensor) or not runs_eagerly((x,), on_cuda=HAS_CUDA):
-            return False
-        return x.is_cuda or self._n_weights <= _DRAWN_TOGETHER
-
-    def _output(self, x: Tensor) -> Tensor:
-        for layer in self.layers[:-1]:
-            x = self.activation(layer(x))
-        output: Tensor = self.layers[-1](x)
-        return output
+        layers = [m for m in self.layers if isinstance(m, BayesLinear) and m.drawn is None]
+        n_weights = sum(layer.in_features * layer.out_features for layer in layers)
+        if n_weights <= _DRAWN_TOGETHER or (isinstance(x, Tensor) and x.is_cuda):
+            return _output(self, x, draw(layers))
+        return _output(self, x, {})
 
     def sample_outputs(self, x: Tensor, n_samples: int) -> Tensor:
         """Outputs for ``n_samples`` draws of all weights, [n_samples, batch, outputs].
@@ -153,7 +141,18 @@ class DeterministicMLP(nn.Module):
                 plain.bias.copy_(layer.bias_loc)
             self.layers.append(plain)
 
-    forward = BayesianMLP._output
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs of the plain network."""
+        return _output(self, x, {})
+
+
+def _output(
+    network: BayesianMLP | DeterministicMLP, x: Tensor, drawn: Mapping[Any, tuple[Tensor, ...]]
+) -> Tensor:
+    for index, layer in enumerate(network.layers):
+        h = network.activation(x) if index else x
+        x = layer(h, drawn=drawn[layer]) if layer in drawn else layer(h)
+    return x
 
 
 def _widths(in_features: int, hidden: Sequence[int], outputs: int) -> list[tuple[int, int]]:

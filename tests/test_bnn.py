@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import bslfast
+import bslfast.functional as BF
 from bslfast.bnn import BayesianMLP
 
 
@@ -110,3 +112,33 @@ def test_compiles_in_one_graph() -> None:
 def test_construction_errors(options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         BayesianMLP(**{"in_features": 3, "hidden": (4,), "out_features": 2, **options})
+
+
+@pytest.mark.parametrize("hidden", [(8,), (600, 600)])
+def test_reference_mode_has_the_same_noise(hidden: tuple[int, ...]) -> None:
+    """Whether all weights are drawn together or not."""
+    model, x = BayesianMLP(3, hidden, 1, init_scale=0.3), torch.ones(2, 3)
+    torch.manual_seed(3)
+    expected = model(x)
+    torch.manual_seed(3)
+    with BF.use_reference():
+        torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_passes_in_several_threads_share_no_draw() -> None:
+    model, x = BayesianMLP(3, (8,), 1, init_scale=0.3), torch.ones(1, 3)
+
+    def outputs(_: int) -> list[float]:
+        with torch.no_grad():
+            return [model(x).item() for _ in range(300)]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = [value for part in pool.map(outputs, range(4)) for value in part]
+    assert len(set(found)) > 0.99 * len(found)
+
+
+def test_hooks_see_layers_that_are_drawn_together() -> None:
+    model, seen = BayesianMLP(3, (8,), 1), []
+    model.layers[0].register_forward_hook(lambda *_: seen.append(True))
+    model(torch.ones(2, 3))
+    assert seen

@@ -383,3 +383,64 @@ def test_parametrized_by_torch() -> None:
     with one_draw(layer, seed=1):
         together = layer(torch.eye(3))
     torch.testing.assert_close(together, layer(torch.eye(3), seed=1))
+
+
+class _Mixed(bslfast.nn.BayesianModule):
+    """Of weights with a parametrization each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loc, self.raw = (nn.Parameter(torch.full((50,), v)) for v in (0.5, -2.0))
+
+    def normal_weights(self) -> list[bslfast.nn.NormalWeight]:
+        return [
+            bslfast.nn.NormalWeight(self.loc, self.raw, 0.0, 1.0, parametrization)
+            for parametrization in ("softplus", "log_scale")
+        ]
+
+    def compute_kl(self) -> Tensor:
+        return sum(
+            (
+                BF.normal_kl(w.loc, w.raw_scale, parametrization=w[-1])
+                for w in self.normal_weights()
+            ),
+            torch.zeros(()),
+        )
+
+
+def test_weights_of_several_parametrizations_in_a_layer() -> None:
+    layer = _Mixed()
+    with one_draw(layer, seed=3):
+        for stream, (sample, weight) in enumerate(
+            zip(layer.drawn, layer.normal_weights(), strict=True)
+        ):
+            alone = BF.normal_rsample(
+                layer.loc, layer.raw, parametrization=weight[-1], seed=3, stream=stream
+            )
+            assert torch.equal(sample, alone)
+        remembered = layer._remembered
+        assert remembered is not None
+        assert remembered.total().item() == pytest.approx(layer.compute_kl().item(), rel=1e-6)
+        layer.drawn[1].sum().backward()
+        assert layer._remembered is None
+
+
+def test_kl_of_a_parametrized_layer_is_never_a_stale_one() -> None:
+    layer = BayesLinear(3, 2)
+    nn.utils.parametrize.register_parametrization(layer, "weight_loc", nn.Hardtanh(-9.0, 9.0))
+    layer(torch.ones(1, 3))
+    with torch.no_grad():
+        layer.parametrizations.weight_loc.original.add_(1)
+    assert kl(layer).item() == pytest.approx(exact_kl(layer), rel=1e-5)
+
+
+def test_tied_layers_have_one_draw_each_and_right_gradients() -> None:
+    first, second = BayesLinear(3, 3), BayesLinear(3, 3)
+    second.weight_loc = first.weight_loc
+    model = nn.Sequential(first, second)
+    gradients = []
+    for create_graph in (False, True):
+        with one_draw(model, seed=1):
+            loss = model(torch.ones(2, 3)).square().sum() + kl(model)
+        gradients.append(torch.autograd.grad(loss, first.weight_loc, create_graph=create_graph)[0])
+    torch.testing.assert_close(*gradients)

@@ -77,7 +77,7 @@ class Check:
         self.begin = time.monotonic()
         self.end = self.begin + seconds
         self.running: set[subprocess.Popen[bytes]] = set()
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a signal may come while it is held
         self.summary: dict[str, Any] = {"steps": {}}
         paths = [str(SITE), str(ROOT / "tools"), os.environ.get("PYTHONPATH", "")]
         self.environment = {
@@ -100,8 +100,9 @@ class Check:
 
     def note(self, step: str, outcome: str, begin: float, **more: Any) -> None:
         seconds = round(time.monotonic() - begin, 1)
-        self.summary["steps"][step] = {"outcome": outcome, "seconds": seconds, **more}
-        self.write()
+        with self.lock:
+            self.summary["steps"][step] = {"outcome": outcome, "seconds": seconds, **more}
+            self.write()
         print(f"{step:<11} {outcome}, {seconds:.1f} s", *more.values(), flush=True)
 
     def run(
@@ -168,7 +169,12 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 def read(record: Path) -> dict[str, dict[str, Any]]:
     """The last note of each test, by tools/gpu_check_plugin.py."""
     lines = record.read_text().splitlines() if record.exists() else []
-    return {note["test"]: note for note in map(json.loads, lines)}
+    notes = {}
+    for line in lines:
+        with contextlib.suppress(ValueError):  # half a line, of a process that was ended
+            note = json.loads(line)
+            notes[note["test"]] = note
+    return notes
 
 
 def tail(log: Path, lines: int = 30) -> list[str]:
@@ -250,7 +256,8 @@ def run_tests(check: Check, tests: Sequence[str] = (TESTS,), shards: int | None 
             if time.monotonic() - begin >= limit:
                 return "timed out", notes
             if len(notes) == seen:  # no test has begun: another process would do no better
-                check.summary.setdefault("tails", {})[f"tests {index}"] = tail(log)
+                with check.lock:
+                    check.summary.setdefault("tails", {})[f"tests {index}"] = tail(log)
                 return "failed", notes
 
     with ThreadPoolExecutor(shards) as pool:
@@ -262,11 +269,10 @@ def run_tests(check: Check, tests: Sequence[str] = (TESTS,), shards: int | None 
     for end in ("failed", "timed out"):
         found = end if any(how == end for how, _ in ends) else found
     counts["never ended"] = counts.pop("begun", 0)
-    check.summary["failed tests"] = bad
-    check.summary["slowest tests"] = {
-        note["test"]: note["seconds"]
-        for note in sorted(notes, key=lambda note: -note["seconds"])[:10]
-    }
+    slowest = sorted(notes, key=lambda note: -note["seconds"])[:10]
+    with check.lock:
+        check.summary["failed tests"] = bad
+        check.summary["slowest tests"] = {note["test"]: note["seconds"] for note in slowest}
     check.note("tests", found, begin, counts=dict(counts))
 
 
@@ -278,7 +284,9 @@ def sanitize(check: Check, name: str) -> None:
         return
     options = ["--tool", name, "--error-exitcode", "86", "--print-limit", "50"]
     # Our kernels only: what torch runs beside them would take most of the time.
-    described = subprocess.run([sanitizer, "--help"], capture_output=True, text=True, check=False)
+    described = subprocess.run(
+        [sanitizer, "--help"], capture_output=True, text=True, check=False, timeout=60
+    )
     if "--kernel-name" in described.stdout:
         options += ["--kernel-name", "kernel_substring=bsl"]
     if name == "memcheck":  # torch asks for what a device may not have
@@ -340,8 +348,10 @@ def run(check: Check, steps: Sequence[str], resume: bool) -> None:
     with ThreadPoolExecutor(len(STEPS) if shares_its_gpu() else 1) as pool:
         running = [pool.submit(run_tests, check)] if "tests" in steps else []
         running += [pool.submit(sanitize, check, name) for name in SANITIZERS if name in steps]
-    for future in running:
-        future.result()
+    # Of this script itself: the benchmarks are run all the same.
+    errors = [error for future in running if (error := future.exception()) is not None]
+    for number, error in enumerate(errors):
+        check.note(f"error {number}", "failed", check.begin, why=repr(error))
     if "benchmarks" in steps:
         benchmark(check, resume)
 

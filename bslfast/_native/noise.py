@@ -25,7 +25,7 @@ def forward(
                 cuda.module().noise(*call, out.data_ptr(), handle)
         return out
     computed = torch.float32 if dtype in SIXTEEN_BITS else dtype
-    out = torch.empty(tuple(shape), dtype=computed)
+    out = allocate(seed, shape, stream, computed, kind)
     if out.numel() > 0:
         _FILL[kind](
             out.data_ptr(),

@@ -94,11 +94,6 @@ def _call(
     )
 
 
-def total(divergences: Sequence[Tensor]) -> Tensor:
-    """Their sum, rounded once."""
-    return torch.stack(list(divergences)).sum(dtype=torch.float64).to(divergences[0].dtype)
-
-
 def _contiguous(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [t.contiguous() for t in tensors]
 

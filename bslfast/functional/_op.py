@@ -390,9 +390,11 @@ def differentiated(
     """Gradients of the inputs that need one, by torch; differentiable if grad mode is on."""
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        outputs = function(*inputs)
+        # Views: an input may be made from another, or be the same, and paths between them are not
+        # this function's.
+        needed = {i: t.view_as(t) for i, t in enumerate(inputs) if t is not None and needs[i]}
+        outputs = function(*(needed.get(i, t) for i, t in enumerate(inputs)))
     given = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None]
-    needed = {i: t for i, t in enumerate(inputs) if t is not None and needs[i]}
     found = torch.autograd.grad(
         [o for o, _ in given],
         list(needed.values()),

@@ -123,7 +123,9 @@ def _composed(
                 loc, raw_scale, prior_locs[i], prior_scales[i], parametrization=parametrization
             )
         )
-    return tuple(samples), native.total(divergences)
+    # Added in float64, however they are stored.
+    kl = torch.stack(divergences).sum(dtype=torch.float64).to(divergences[0].dtype)
+    return tuple(samples), kl
 
 
 class _NormalMany(torch.autograd.Function):

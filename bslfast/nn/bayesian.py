@@ -56,7 +56,7 @@ class BayesianModule(nn.Module):
 
     def remember_kl(self, kl: Tensor) -> None:
         """Keep the divergence that a forward pass has computed, for the next call of :meth:`kl`."""
-        _Divergence(kl, (self,))
+        _Divergence((kl,), (self,))
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
@@ -73,14 +73,15 @@ class _Divergence:
     back, through ``.data``.
     """
 
-    def __init__(self, kl: Tensor, layers: Sequence[BayesianModule]) -> None:
-        self.kl = kl
+    def __init__(self, parts: Sequence[Tensor], layers: Sequence[BayesianModule]) -> None:
+        self._parts = parts
         self._layers = [weakref.ref(layer) for layer in layers]
         self._state = [(p, p._version, p.data_ptr()) for p in _parameters(layers)]
         for layer in layers:
             _set(layer, "_remembered", self)
-        assert kl.grad_fn is not None
-        kl.grad_fn.register_hook(functools.partial(_forget, self._layers))
+        for part in parts:
+            if part.grad_fn is not None:
+                part.grad_fn.register_hook(functools.partial(_forget, self._layers))
 
     def take(self) -> list[BayesianModule]:
         """The layers that this is the divergence of, which forget it; none if it is out of date."""
@@ -94,10 +95,26 @@ class _Divergence:
         )
         return layers if known and same and torch.is_grad_enabled() else []
 
+    def total(self) -> Tensor:
+        return _sum(self._parts)
+
 
 def _parameters(layers: Sequence[nn.Module]) -> list[Tensor]:
-    # A tenth of the time that parameters() takes; of every step of a small model that shows.
-    return [p for layer in layers for p in layer._parameters.values() if p is not None]
+    found: list[Tensor] = []
+    for layer in layers:
+        if layer._modules:  # parametrizations of torch.nn.utils have parameters of their own
+            found.extend(layer.parameters())
+        else:
+            # A tenth of the time that parameters() takes: small models would notice.
+            found.extend(p for p in layer._parameters.values() if p is not None)
+    return found
+
+
+def _sum(parts: Sequence[Tensor]) -> Tensor:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
 
 
 def _set(layer: BayesianModule, name: str, value: Any) -> None:
@@ -119,26 +136,30 @@ def _divergence(layers: Sequence[BayesianModule]) -> Tensor:
         remembered = layer._remembered
         together = [] if remembered is None else remembered.take()
         if remembered is not None and together and all(other in left for other in together):
-            parts.append(remembered.kl)
+            parts.append(remembered.total())
         else:
             parts.append(layer.compute_kl())
             together = [layer]
         for other in together:
             del left[other]
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    return total
+    return _sum(parts)
 
 
 @contextlib.contextmanager
 def one_draw(model: nn.Module, *, seed: int | Tensor | None = None) -> Iterator[None]:
-    """One draw of all weights of ``model``, for every forward pass inside the ``with`` block.
+    """One draw of the weights of ``model``, for every forward pass inside the ``with`` block.
 
     Such passes evaluate one function that the posterior has drawn, on as many batches as are
-    wanted. All weights are drawn together: on a CUDA device by one kernel, whatever the number of
-    layers (:func:`bslfast.functional.normal_rsample_kl_many`). Layers that have a draw already, of
-    an enclosing ``with``, keep it.
+    wanted: add up their losses before one backward pass, as they share the graph of the draw. All
+    weights are drawn together: on a CUDA device by one kernel, whatever the number of layers
+    (:func:`bslfast.functional.normal_rsample_kl_many`). Layers that have a draw already, of an
+    enclosing ``with``, keep it; those that do not name their weights in
+    :meth:`BayesianModule.normal_weights`, and calls of a layer with a seed, draw by themselves.
+
+    It holds for the module's layers in all threads. Gradients reach the parameters as they were at
+    the beginning, if gradients were enabled then: not those that ``torch.func.functional_call``
+    puts in their place inside. A pass under activation checkpointing must be run again, that is its
+    backward pass, inside, too.
 
     Args:
         model: a module that is, or holds, Bayesian layers.
@@ -155,57 +176,52 @@ def one_draw(model: nn.Module, *, seed: int | Tensor | None = None) -> Iterator[
     >>> torch.equal(first, again), torch.equal(first, model(x))
     (True, False)
     """
-    with drawn_together(_bayesian_layers(model), seed):
-        yield
-
-
-@contextlib.contextmanager
-def drawn_together(
-    layers: Sequence[BayesianModule], seed: int | Tensor | None = None
-) -> Iterator[None]:
-    """:func:`one_draw` of these layers."""
-    weights = {layer: layer.normal_weights() for layer in layers if layer.drawn is None}
-    alike: dict[Any, list[BayesianModule]] = {}
-    for layer, own in weights.items():
-        if own:
-            kind = (own[0].loc.device, own[0].loc.dtype, own[0].parametrization)
-            alike.setdefault(kind, []).append(layer)
-    stream = 0
+    drawn = draw([layer for layer in _bayesian_layers(model) if layer.drawn is None], seed)
     try:
-        for group in alike.values():
-            stream += _draw(group, [weights[layer] for layer in group], seed, stream)
+        for layer, samples in drawn.items():
+            _set(layer, "drawn", samples)
         yield
     finally:
-        for layer in weights:
+        for layer in drawn:
             _set(layer, "drawn", None)
 
 
-def _draw(
-    layers: Sequence[BayesianModule],
-    weights: Sequence[Sequence[NormalWeight]],
-    seed: int | Tensor | None,
-    stream: int,
-) -> int:
-    """Draw weights that have one parametrization, dtype and device; how many tensors there are."""
-    loc, raw_scale, prior_loc, prior_scale, parametrization = zip(
-        *(weight for own in weights for weight in own), strict=True
-    )
-    samples, kl = BF.normal_rsample_kl_many(
-        loc,
-        raw_scale,
-        prior_loc=prior_loc,
-        prior_scale=prior_scale,
-        parametrization=parametrization[0],
-        seed=seed,
-        stream=stream,
-    )
-    begin = 0
-    for layer, own in zip(layers, weights, strict=True):
-        _set(layer, "drawn", samples[begin : begin + len(own)])
-        begin += len(own)
-    if kl.requires_grad and runs_eagerly((kl,), on_cuda=HAS_CUDA):
-        _Divergence(kl, layers)
-    return begin
+def draw(
+    layers: Sequence[BayesianModule], seed: int | Tensor | None = None
+) -> dict[BayesianModule, tuple[Tensor, ...]]:
+    """Samples of the weights of all layers that name them, drawn together.
+
+    The layers remember their divergence. Weights of one parametrization, dtype and device are one
+    call; their noise streams are numbered on from call to call.
+    """
+    every = [(layer, layer.normal_weights()) for layer in layers]
+    named = [(layer, weights) for layer, weights in every if weights]
+    places: dict[Any, list[tuple[int, NormalWeight]]] = {}
+    for place, weight in enumerate(w for _, weights in named for w in weights):
+        kind = (weight.loc.device, weight.loc.dtype, weight.parametrization)
+        places.setdefault(kind, []).append((place, weight))
+    samples: dict[int, Tensor] = {}
+    divergences = []
+    for (*_, parametrization), found in places.items():
+        loc, raw_scale, prior_loc, prior_scale, _ = zip(*(w for _, w in found), strict=True)
+        drawn, kl = BF.normal_rsample_kl_many(
+            loc,
+            raw_scale,
+            prior_loc=prior_loc,
+            prior_scale=prior_scale,
+            parametrization=parametrization,
+            seed=seed,
+            stream=len(samples),
+        )
+        samples.update((place, one) for (place, _), one in zip(found, drawn, strict=True))
+        divergences.append(kl)
+    if any(kl.requires_grad for kl in divergences) and runs_eagerly(divergences, on_cuda=HAS_CUDA):
+        _Divergence(divergences, [layer for layer, _ in named])
+    result, begin = {}, 0
+    for layer, weights in named:
+        result[layer] = tuple(samples[begin + i] for i in range(len(weights)))
+        begin += len(weights)
+    return result
 
 
 def kl(model: nn.Module) -> Tensor:

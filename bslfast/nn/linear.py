@@ -92,10 +92,24 @@ class BayesLinear(BayesianModule):
             nn.init.uniform_(self.bias_loc, -bound, bound)
             nn.init.constant_(self.bias_raw_scale, raw_scale)
 
-    def forward(self, x: Tensor, *, seed: int | Tensor | None = None) -> Tensor:
-        """Outputs for one draw of the weights; ``seed`` as in ``BF.normal_rsample``."""
-        if self.drawn is not None and seed is None:
-            return F.linear(checked_input(x, self.weight_loc), *self.drawn)
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        seed: int | Tensor | None = None,
+        drawn: tuple[Tensor, ...] | None = None,
+    ) -> Tensor:
+        """Outputs for one draw of the weights.
+
+        Args:
+            x: [..., in_features].
+            seed: as in :func:`bslfast.functional.normal_rsample`.
+            drawn: samples of :meth:`normal_weights` to use, if there are any already.
+        """
+        if drawn is None and seed is None:
+            drawn = self.drawn
+        if drawn is not None:
+            return F.linear(checked_input(x, self.weight_loc), *drawn)
         y, kl = BF.bayes_linear(
             x,
             self.weight_loc,

@@ -1,7 +1,8 @@
 // Samples and divergences of many normal tensors, all parameters of a model, say, in one launch.
 #pragma once
 
-#include "core/layout.h"
+#include <cstdint>
+
 #include "cuda/kernels.h"
 
 namespace bsl {

@@ -1,6 +1,8 @@
 // A call's shape as kernels need it to walk through strided operands.
 #pragma once
 
+#include <cassert>
+
 #include "core/layout.h"
 
 namespace bsl {
@@ -15,6 +17,7 @@ struct Divider {
 
   Divider() = default;
   explicit Divider(int64_t size) {
+    assert(size > 1);
     using Wide = unsigned __int128;
     while ((uint64_t{2} << shift) < static_cast<uint64_t>(size)) ++shift;
     multiplier = static_cast<uint64_t>(((Wide{1} << (64 + shift)) + size - 1) / size);

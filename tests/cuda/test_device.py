@@ -53,6 +53,8 @@ SLOW_REFERENCES = (
 #: One or two of each file of kernels, of every kind of noise, sum and layout.
 ONE_OF_EACH = (
     "affine_coupling-tanh-row",
+    "bernstein_transform-inverse-row",
+    "bernstein_transform-row",
     "categorical_log_prob-sum",
     "deep_sigmoidal_transform-row",
     "discretized_logistic_mixture_log_prob-row-column_x",
@@ -132,7 +134,7 @@ def test_nothing_waits_for_the_device(case: Case) -> None:
 
 def test_what_waits_is_found() -> None:
     one = torch.ones((), device="cuda")
-    with debugging_waits("error"), pytest.raises(RuntimeError, match="synchronizing"):
+    with debugging_waits("error"), pytest.raises(RuntimeError, match="called a synchronizing"):
         one.item()
 
 
@@ -384,9 +386,6 @@ def test_a_captured_training_step_learns(optimizer: str) -> None:
         seen.append((loss.clone(), gradient.clone()))
     assert not torch.equal(seen[0][0], seen[1][0])
     assert not torch.equal(seen[0][1], seen[1][1])
-    # The same step outside a graph: gradients of the same size, and finite.
-    expected = loss_and_gradients()
-    assert abs(float(expected - loss)) < 0.5 * abs(float(loss)) + 0.5
 
 
 def test_bayes_linear() -> None:
@@ -559,7 +558,7 @@ def waits(function: Callable[[], Any]) -> int:
     with warnings.catch_warnings(record=True) as caught, debugging_waits("warn"):
         warnings.simplefilter("always")
         function()
-    return sum("synchronizing" in str(w.message) for w in caught)
+    return sum("called a synchronizing" in str(w.message) for w in caught)
 
 
 @of_each_job

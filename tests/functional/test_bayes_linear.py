@@ -91,6 +91,24 @@ def test_gradcheck_and_second_derivatives() -> None:
     assert torch.autograd.gradgradcheck(function, inputs)
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_a_scale_made_from_the_mean(create_graph: bool) -> None:
+    x, loc, *_ = arguments()
+    assert x is not None
+    assert loc is not None
+    raw = loc * 2
+    found = [
+        torch.autograd.grad(
+            _total(function(x, loc, raw, seed=5)),
+            [x, loc, raw],
+            create_graph=create_graph,
+            retain_graph=True,
+        )
+        for function in (BF.bayes_linear, reference.bayes_linear)
+    ]
+    torch.testing.assert_close(*found, rtol=1e-11, atol=1e-11)
+
+
 def test_the_incoming_gradient_is_not_written_to() -> None:
     # The gradient of the sampled weight is overwritten in place; what the user hands in is not.
     inputs = arguments()

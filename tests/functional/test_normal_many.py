@@ -86,6 +86,24 @@ def test_gradcheck_and_second_derivatives() -> None:
     assert torch.autograd.gradgradcheck(function, (*loc, *raw))
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_inputs_made_from_each_other_or_the_same(create_graph: bool) -> None:
+    base = torch.randn(3, dtype=torch.float64, requires_grad=True)
+    loc = base * 1
+    raw = loc * 2
+    for locs, raws, leaves in (
+        ([loc], [raw], [base, loc, raw]),
+        ([loc, loc], [raw, loc], [base, loc]),
+    ):
+        found = []
+        for function in (BF.normal_rsample_kl_many, reference.normal_rsample_kl_many):
+            total = _total(function(locs, raws, seed=5))
+            found.append(
+                torch.autograd.grad(total, leaves, create_graph=create_graph, retain_graph=True)
+            )
+        torch.testing.assert_close(*found, rtol=1e-11, atol=1e-11)
+
+
 def test_some_gradients_some_results() -> None:
     loc, raw = arguments()
     full = torch.autograd.grad(_total(BF.normal_rsample_kl_many(loc, raw, **OPTIONS)), raw[0])

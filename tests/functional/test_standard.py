@@ -88,3 +88,9 @@ def test_refuses(
     shape, options = arguments
     with pytest.raises(exception, match=match):
         function(shape, **options)
+
+
+def test_another_default_device() -> None:
+    expected = BF.standard_uniform((3,), seed=1)
+    with torch.device("meta"):
+        assert torch.equal(BF.standard_uniform((3,), seed=1, device="cpu"), expected)
