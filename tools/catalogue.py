@@ -35,7 +35,8 @@ run of `make bench`; not to be edited.
 Every op takes float64, float32, bfloat16 and float16 (computed in float32, rounded once),
 broadcasts, and has first and second derivatives, `torch.func` transforms (`vmap`, `grad`, `vjp`),
 `torch.compile(fullgraph=True)` and `torch.export`: the tests in `tests/functional/every_op` run
-for each. Forward-mode derivatives run the plain-torch twin.
+for each. Forward-mode derivatives run the plain-torch twin. Made of `normal_rsample_kl`, and not
+listed by themselves: `bayes_linear` and `normal_rsample_kl_many`.
 
 Errors are the largest found with the inputs of the tests ({shape}) against the float64 twin, in
 eps of the size of the terms (1.2e-7 in float32, 2.2e-16 in float64), values / gradients. Ratios are
