@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bslfast.flows import AffineCoupling, SplineCoupling
-from bslfast.nn import BayesLinear
+from bslfast.nn import BayesLinear, NormalWeight
 from bslfast.vae import VAE
 
 
@@ -50,7 +50,11 @@ class PlainBayesLinear(BayesLinear):
         )
         return x @ weight.transpose(1, 2) + bias
 
-    def kl(self) -> Tensor:
+    def normal_weights(self) -> list[NormalWeight]:
+        """None that a kernel could draw."""
+        return []
+
+    def compute_kl(self) -> Tensor:
         """Return the KL divergence that the last forward pass has computed."""
         return self._kl
 

@@ -9,13 +9,38 @@
 namespace bsl {
 namespace {
 
-// Of this block: the tensor, and which of its elements.
+// Of this block: the tensor, which of its elements, and what they are drawn with.
+template <typename T, typename Stored>
 struct Piece {
-  int tensor;
+  const NormalTensor& tensor;
   int64_t begin, end;
+  uint64_t seed, stream;
+  T prior_loc, prior_scale;
 
-  __device__ explicit Piece(const NormalMany& a) {
-    // The last tensor that does not begin later; those without elements begin with the next one.
+  __device__ explicit Piece(const NormalMany& a) : Piece(a, index_of_tensor(a)) {}
+
+  // f(part, locations, raw scales, noise) for this thread's share.
+  template <typename F>
+  __device__ __forceinline__ void for_each(const F& f) const {
+    for_each_part<T>(begin, end, threadIdx.x, kThreads, [&](Part part) {
+      f(part, read<T>(static_cast<const Stored*>(tensor.loc), part),
+        read<T>(static_cast<const Stored*>(tensor.raw_scale), part),
+        draw<true, T>(seed, stream, static_cast<uint64_t>(part.start)));
+    });
+  }
+
+ private:
+  __device__ Piece(const NormalMany& a, int index)
+      : tensor(a.tensors[index]),
+        begin((blockIdx.x - tensor.first_piece) * kNormalPiece),
+        end(least(begin + kNormalPiece, tensor.numel)),
+        seed(static_cast<uint64_t>(*a.seed)),
+        stream(a.stream + index),
+        prior_loc(static_cast<T>(tensor.prior_loc)),
+        prior_scale(static_cast<T>(tensor.prior_scale)) {}
+
+  // The last tensor that does not begin later; those without elements begin with the next one.
+  __device__ static int index_of_tensor(const NormalMany& a) {
     int low = 0, high = a.n - 1;
     while (low < high) {
       const int middle = (low + high + 1) / 2;
@@ -25,9 +50,7 @@ struct Piece {
         high = middle - 1;
       }
     }
-    tensor = low;
-    begin = (blockIdx.x - a.tensors[low].first_piece) * kNormalPiece;
-    end = least(begin + kNormalPiece, a.tensors[low].numel);
+    return low;
   }
 };
 
@@ -45,25 +68,18 @@ __device__ __forceinline__ void write_if(const Group<T>& group, void* data, Part
 template <typename Op, typename T, typename Stored>
 __global__ void __launch_bounds__(kThreads)
     normal_many_forward_kernel(const __grid_constant__ NormalMany a) {
-  const Piece piece(a);
-  const NormalTensor& tensor = a.tensors[piece.tensor];
-  const uint64_t seed = static_cast<uint64_t>(*a.seed), stream = a.stream + piece.tensor;
-  const T prior_loc = static_cast<T>(tensor.prior_loc);
-  const T prior_scale = static_cast<T>(tensor.prior_scale);
+  const Piece<T, Stored> piece(a);
   double total = 0;
-  for_each_part<T>(piece.begin, piece.end, threadIdx.x, kThreads, [&](Part part) {
-    const Group<T> loc = read<T>(static_cast<const Stored*>(tensor.loc), part);
-    const Group<T> raw = read<T>(static_cast<const Stored*>(tensor.raw_scale), part);
-    const Group<T> noise = draw<true, T>(seed, stream, static_cast<uint64_t>(part.start));
+  piece.for_each([&](Part part, Group<T> loc, Group<T> raw, Group<T> noise) {
     Group<T> sample;
     T sum = 0;
     for (int j = 0; j < kGroup<T>; ++j) {
-      const Result<T> r =
-          Op::forward(Numbers<T>{}, loc.at[j], raw.at[j], prior_loc, prior_scale, noise.at[j]);
+      const Result<T> r = Op::forward(Numbers<T>{}, loc.at[j], raw.at[j], piece.prior_loc,
+                                      piece.prior_scale, noise.at[j]);
       sample.at[j] = r.value;
       sum += j < part.to ? r.log : T(0);
     }
-    write(sample, static_cast<Stored*>(tensor.sample), part);
+    write(sample, static_cast<Stored*>(piece.tensor.sample), part);
     total += static_cast<double>(sum);
   });
   total = Team(kThreads).sum(total);
@@ -73,22 +89,16 @@ __global__ void __launch_bounds__(kThreads)
 template <typename Op, typename T, typename Stored>
 __global__ void __launch_bounds__(kThreads)
     normal_many_backward_kernel(const __grid_constant__ NormalMany a) {
-  const Piece piece(a);
-  const NormalTensor& tensor = a.tensors[piece.tensor];
-  const uint64_t seed = static_cast<uint64_t>(*a.seed), stream = a.stream + piece.tensor;
-  const T prior_loc = static_cast<T>(tensor.prior_loc);
-  const T prior_scale = static_cast<T>(tensor.prior_scale);
+  const Piece<T, Stored> piece(a);
+  const NormalTensor& tensor = piece.tensor;
   const T by_kl = a.grad_kl == nullptr ? T(0) : loaded(*static_cast<const Stored*>(a.grad_kl));
-  for_each_part<T>(piece.begin, piece.end, threadIdx.x, kThreads, [&](Part part) {
-    const Group<T> loc = read<T>(static_cast<const Stored*>(tensor.loc), part);
-    const Group<T> raw = read<T>(static_cast<const Stored*>(tensor.raw_scale), part);
+  piece.for_each([&](Part part, Group<T> loc, Group<T> raw, Group<T> noise) {
     const Group<T> by_sample = read_if<T, Stored>(tensor.sample, part);
-    const Group<T> noise = draw<true, T>(seed, stream, static_cast<uint64_t>(part.start));
     Group<T> by_loc, by_raw;
     for (int j = 0; j < kGroup<T>; ++j) {
       const Gradients<T, 4> g =
           Op::backward(Numbers<T>{}, Result<T>{by_sample.at[j], by_kl}, loc.at[j], raw.at[j],
-                       prior_loc, prior_scale, noise.at[j]);
+                       piece.prior_loc, piece.prior_scale, noise.at[j]);
       by_loc.at[j] = g.of[0];
       by_raw.at[j] = g.of[1];
     }
