@@ -222,9 +222,18 @@ def _shape(first: Tensor, *others: Tensor | None) -> torch.Size:
     return shape
 
 
-# --- CUDA: three pointwise ops, csrc/core/distributions/normal_pointwise.h ------------------------
+# --- CUDA: pointwise ops, csrc/core/distributions/normal_pointwise.h ------------------------------
 
 _kernels = functools.cache(Kernels)
+
+
+def _with_prior(
+    name: str, loc: Tensor, raw_scale: Tensor, prior_loc: Any, prior_scale: Any
+) -> tuple[Kernels, tuple[Any, ...], tuple[float, ...]]:
+    """The kernels for such a prior, and what they take as tensors and as numbers."""
+    if isinstance(prior_loc, Tensor) or isinstance(prior_scale, Tensor):
+        return _kernels(name), (loc, raw_scale, prior_loc, prior_scale), ()
+    return _kernels(f"{name}_fixed_prior"), (loc, raw_scale), (prior_loc, prior_scale)
 
 
 def _priors(
@@ -247,13 +256,11 @@ def _forward_on_cuda(
     sample_shape: Sequence[int],
     reduction: str | None,
 ) -> tuple[Tensor, Tensor]:
-    variant = PARAMETRIZATIONS[parametrization]
-    tensors = (loc, raw_scale, prior_loc, prior_scale)
+    variant, given = PARAMETRIZATIONS[parametrization], (loc, raw_scale, prior_loc, prior_scale)
     # One pass, where sample and divergence have the same elements.
     if seed is not None and reduction is not None and not sample_shape:
-        results, _ = _kernels("normal_rsample_kl").forward(
-            tensors, variant, (), reduction, seed, stream, ()
-        )
+        kernels, tensors, numbers = _with_prior("normal_rsample_kl", *given)
+        results, _ = kernels.forward(tensors, variant, numbers, reduction, seed, stream, ())
         return results[0], results[1]
     sample = kl = loc.new_empty(0)
     if seed is not None:
@@ -261,7 +268,8 @@ def _forward_on_cuda(
             (loc, raw_scale), variant, (), "none", seed, stream, sample_shape
         )
     if reduction is not None:
-        (kl,), _ = _kernels("normal_kl").forward(tensors, variant, (), reduction, None, 0, ())
+        kernels, tensors, numbers = _with_prior("normal_kl", *given)
+        (kl,), _ = kernels.forward(tensors, variant, numbers, reduction, None, 0, ())
     return sample, kl
 
 
@@ -279,28 +287,33 @@ def _backward_on_cuda(
     reduction: str | None,
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
-    variant, needs = PARAMETRIZATIONS[parametrization], tuple(needs)
-    tensors = (loc, raw_scale, prior_loc, prior_scale)
+    variant, given = PARAMETRIZATIONS[parametrization], (loc, raw_scale, prior_loc, prior_scale)
     if seed is None:
         grad_sample = None
     if reduction is None:
         grad_kl = None
     if grad_sample is not None and grad_kl is not None and not sample_shape:
-        return _kernels("normal_rsample_kl").backward(
+        kernels, tensors, numbers = _with_prior("normal_rsample_kl", *given)
+        by_both = kernels.backward(
             (grad_sample, grad_kl),
-            *(tensors, variant, (), reduction or "none", seed, stream, ()),
-            needs=needs,
+            *(tensors, variant, numbers, reduction or "none", seed, stream, ()),
+            needs=tuple(needs[: len(tensors)]),
         )
+        return (*by_both, None, None)[:4]
     by_sample: tuple[Tensor | None, ...] = (None, None)
     by_kl: tuple[Tensor | None, ...] = (None,) * 4
     if grad_sample is not None:
         by_sample = _kernels("normal_rsample").backward(
             (grad_sample,),
             *((loc, raw_scale), variant, (), "none", seed, stream, sample_shape),
-            needs=needs[:2],
+            needs=tuple(needs[:2]),
         )
     if grad_kl is not None:
-        by_kl = _kernels("normal_kl").backward(
-            (grad_kl,), tensors, variant, (), reduction or "none", None, 0, (), needs=needs
+        kernels, tensors, numbers = _with_prior("normal_kl", *given)
+        found = kernels.backward(
+            (grad_kl,),
+            *(tensors, variant, numbers, reduction or "none", None, 0, ()),
+            needs=tuple(needs[: len(tensors)]),
         )
+        by_kl = (*found, None, None)[:4]
     return (*map(_sum, by_sample, by_kl[:2]), *by_kl[2:])

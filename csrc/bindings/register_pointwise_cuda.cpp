@@ -2,6 +2,9 @@
 // register_pointwise.cpp, with a CUDA stream to run on, and room for partial sums from the caller.
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
+#include <iterator>
+
 #include "bindings/launch.h"
 #include "bindings/pointwise_call.h"
 #include "cuda/pointwise.h"
@@ -26,6 +29,20 @@ UnitPlan plan(const std::vector<int64_t>& sizes, Reduction reduction) {
   return UnitPlan(numel, sizes.empty() ? 1 : sizes.back(), reduction);
 }
 
+// Results may be stored as native numbers, of which a group is 16 bytes.
+bool is_aligned(const void* result) { return reinterpret_cast<uintptr_t>(result) % 16 == 0; }
+
+// Whether kernels may take whole groups of what a call reads.
+template <typename Call>
+bool reads_whole_groups(const Call& a, const DType& dtype,
+                        std::initializer_list<Operand> others = {}) {
+  // 4 numbers, or 2 of type double.
+  const size_t bytes = dtype.is_double ? 16 : 4 * static_cast<size_t>(dtype.size);
+  const auto has = [&](const Operand& x) { return has_whole_groups(x, a.shape, bytes); };
+  return std::all_of(std::begin(a.inputs), std::end(a.inputs), has) &&
+         std::all_of(others.begin(), others.end(), has);
+}
+
 // Numbers of type double that pointwise_forward needs at `partials`.
 int64_t pointwise_partials(const std::vector<int64_t>& sizes, int reduction) {
   return plan(sizes, static_cast<Reduction>(reduction)).n_partials();
@@ -35,9 +52,9 @@ void pointwise_forward(int op, int variant, int dtype_code, const std::vector<in
                        std::vector<PyOperand> inputs, const std::vector<double>& numbers,
                        uintptr_t seed, uint64_t stream, uintptr_t value, int reduction,
                        uintptr_t log, uintptr_t partials, uintptr_t cuda_stream) {
+  const DType dtype(dtype_code);
   PointwiseForward a{};
-  const PointwiseVariant& kernels =
-      start(a, kOps[op], variant, DType(dtype_code), sizes, inputs, {}, numbers);
+  const PointwiseVariant& kernels = start(a, kOps[op], variant, dtype, sizes, inputs, {}, numbers);
   a.seed = static_cast<const int64_t*>(pointer(seed));
   a.stream = stream;
   a.value = pointer(value);
@@ -45,6 +62,7 @@ void pointwise_forward(int op, int variant, int dtype_code, const std::vector<in
   a.log = pointer(log);
   a.plan = plan(sizes, a.reduction);
   a.partials = static_cast<double*>(pointer(partials));
+  a.whole_groups = reads_whole_groups(a, dtype) && is_aligned(a.value) && is_aligned(a.log);
   py::gil_scoped_release release;
   kernels.forward[dtype_code](a, stream_of(cuda_stream));
   check_launch(kOps[op].name, sizes);
@@ -62,7 +80,11 @@ void pointwise_backward(int op, int variant, int dtype_code, const std::vector<i
   a.stream = stream;
   a.grad_value = grad_value.operand;
   a.grad_log = grad_log.operand;
-  for (size_t i = 0; i < inputs.size(); ++i) a.grads[i] = make_grad(grads.at(i), dtype);
+  a.whole_groups = reads_whole_groups(a, dtype, {a.grad_value, a.grad_log});
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    a.grads[i] = make_grad(grads.at(i), dtype);
+    a.whole_groups = a.whole_groups && is_aligned(a.grads[i].data);
+  }
   py::gil_scoped_release release;
   kernels.backward[dtype_code](a, stream_of(cuda_stream));
   check_launch(kOps[op].name, sizes);

@@ -102,6 +102,36 @@ BSL_HD float sqrt(float x) { return __builtin_sqrtf(x); }
 BSL_HD double sqrt(double x) { return __builtin_sqrt(x); }
 #endif
 
+// The root of x in [1e-30, 1e30], and a / b for b in [1, 1e30]. To CUDA, roots and quotients of any
+// floats are a branch each, which keeps the elements around it apart: these are the steps that it
+// takes where nothing is special.
+template <typename T>
+BSL_HD T plain_sqrt(T x) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (sizeof(T) == 4) {
+    float inverse;
+    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(x));
+    const float root = x * inverse;
+    return ::fmaf(::fmaf(-root, root, x), 0.5f * inverse, root);
+  }
+#endif
+  return sqrt(x);
+}
+
+template <typename T>
+BSL_HD T plain_quotient(T a, T b) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (sizeof(T) == 4) {
+    float inverse;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(b));
+    inverse = ::fmaf(::fmaf(-b, inverse, 1.0f), inverse, inverse);
+    const float q = ::fmaf(::fmaf(-b, a * inverse, a), inverse, a * inverse);
+    return ::fmaf(::fmaf(-b, q, a), inverse, q);
+  }
+#endif
+  return a / b;
+}
+
 template <typename T>
 BSL_HD T abs(T x) {
   return from_bits(bits(x) & ~Real<T>::sign);
@@ -363,7 +393,7 @@ BSL_HD T sigmoid(T x) {
   const T e = exp_minus_abs(x);
   const T sum = T(1) + e;
   const T lost = e - (sum - T(1));
-  const T y = (x < T(0) ? e : T(1)) / sum;
+  const T y = plain_quotient(x < T(0) ? e : T(1), sum);
   const T inverse = x < T(0) ? T(1) - y : y;  // of the sum
   return y - y * (lost * inverse);
 }
@@ -378,7 +408,7 @@ BSL_HD T tanh(T x) {
   const ExpReduction<T> reduced = exp_reduce(a + a);
   const T power = from_bits(typename R::Bits(reduced.n + R::bias) << R::mantissa);
   const T e = exp_of_reduced(reduced.r, reduced.r_low) * power;
-  const T large = T(1) - T(2) / (T(1) + e);
+  const T large = T(1) - plain_quotient(T(2), T(1) + e);
   return with_sign(a < T(0.55) ? small : large, x);
 }
 

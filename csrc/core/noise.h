@@ -75,7 +75,7 @@ BSL_HD void sincos_turns(uint64_t word, double& sine, double& cosine) {
 
 template <typename T>
 BSL_HD void normal_pair(Word<T> radius_word, Word<T> angle_word, T& first, T& second) {
-  const T radius = math::sqrt(T(2) * negative_log_uniform(radius_word));
+  const T radius = math::plain_sqrt(T(2) * negative_log_uniform(radius_word));
   T sine, cosine;
   sincos_turns(angle_word, sine, cosine);
   first = radius * cosine;

@@ -20,6 +20,21 @@ constexpr int kRounds = 10;
 BSL_HD uint32_t low(uint64_t x) { return static_cast<uint32_t>(x); }
 BSL_HD uint32_t high(uint64_t x) { return static_cast<uint32_t>(x >> 32); }
 
+struct Product {
+  uint32_t low, high;
+};
+
+BSL_HD Product product(uint32_t a, uint32_t b) {
+#if defined(__CUDA_ARCH__)
+  // One instruction. From a product of 64 bits nvcc would make another, which adds 0 to its upper
+  // half.
+  return {a * b, __umulhi(a, b)};
+#else
+  const uint64_t p = uint64_t{a} * b;
+  return {low(p), high(p)};
+#endif
+}
+
 }  // namespace philox
 
 // Turns a counter into four random words.
@@ -30,12 +45,12 @@ BSL_HD void philox4x32(uint32_t& c0, uint32_t& c1, uint32_t& c2, uint32_t& c3, u
 #pragma unroll
 #endif
   for (int round = 0; round < kRounds; ++round) {
-    const uint64_t p0 = uint64_t{kMultiplier0} * c0;
-    const uint64_t p1 = uint64_t{kMultiplier1} * c2;
-    c0 = high(p1) ^ c1 ^ key0;
-    c1 = low(p1);
-    c2 = high(p0) ^ c3 ^ key1;
-    c3 = low(p0);
+    const Product p0 = product(kMultiplier0, c0);
+    const Product p1 = product(kMultiplier1, c2);
+    c0 = p1.high ^ c1 ^ key0;
+    c1 = p1.low;
+    c2 = p0.high ^ c3 ^ key1;
+    c3 = p0.low;
     key0 += kKeyStep0;
     key1 += kKeyStep1;
   }

@@ -82,18 +82,40 @@ __device__ __forceinline__ T element(const Operand& operand, const DeviceShape& 
   return data[offset_at(index, operand.strides, shape)];
 }
 
+template <typename T, typename Stored>
+__device__ __forceinline__ Group<T> read_whole(const Stored* data) {
+  const auto packed = *reinterpret_cast<const Packed<T, Stored>*>(data);
+  Group<T> group;
+  for (int j = 0; j < kGroup<T>; ++j) group.at[j] = loaded(packed.at[j]);
+  return group;
+}
+
+// Of an operand that has_whole_groups.
+template <typename T, typename Stored>
+__device__ __forceinline__ Group<T> read_whole(const Operand& operand, const DeviceShape& shape,
+                                               int64_t start) {
+  const Stored* data = static_cast<const Stored*>(operand.data);
+  if (operand.kind == Operand::Kind::contiguous) return read_whole<T>(data + start);
+  Group<T> group;
+  if (operand.kind == Operand::Kind::strided) {
+    const int64_t step = operand.strides[shape.ndim - 1];
+    data += offset_at(start, operand.strides, shape);
+    if (step == 1) return read_whole<T>(data);
+    for (int j = 0; j < kGroup<T>; ++j) group.at[j] = loaded(data[j * step]);
+  } else {
+    for (int j = 0; j < kGroup<T>; ++j) group.at[j] = static_cast<T>(operand.value);
+  }
+  return group;
+}
+
 // What the elements outside the part are does not matter.
 template <typename T, typename Stored>
 __device__ __forceinline__ Group<T> read(const Stored* data, Part part) {
-  Group<T> group;
   data += part.start;
-  if (part.is_whole<T>(data, sizeof(Packed<T, Stored>))) {
-    const auto packed = *reinterpret_cast<const Packed<T, Stored>*>(data);
-    for (int j = 0; j < kGroup<T>; ++j) group.at[j] = loaded(packed.at[j]);
-  } else {
-    for (int j = 0; j < kGroup<T>; ++j) {
-      group.at[j] = j >= part.from && j < part.to ? loaded(data[j]) : T(0);
-    }
+  if (part.is_whole<T>(data, sizeof(Packed<T, Stored>))) return read_whole<T>(data);
+  Group<T> group;
+  for (int j = 0; j < kGroup<T>; ++j) {
+    group.at[j] = j >= part.from && j < part.to ? loaded(data[j]) : T(0);
   }
   return group;
 }
@@ -136,12 +158,17 @@ __device__ __forceinline__ void write_element(void* out, int64_t index, T value)
 }
 
 template <typename T, typename Stored>
+__device__ __forceinline__ void write_whole(const Group<T>& group, Stored* data) {
+  Packed<T, Stored> packed;
+  for (int j = 0; j < kGroup<T>; ++j) store(group.at[j], packed.at[j]);
+  *reinterpret_cast<Packed<T, Stored>*>(data) = packed;
+}
+
+template <typename T, typename Stored>
 __device__ __forceinline__ void write(const Group<T>& group, Stored* data, Part part) {
   data += part.start;
   if (part.is_whole<T>(data, sizeof(Packed<T, Stored>))) {
-    Packed<T, Stored> packed;
-    for (int j = 0; j < kGroup<T>; ++j) store(group.at[j], packed.at[j]);
-    *reinterpret_cast<Packed<T, Stored>*>(data) = packed;
+    write_whole(group, data);
   } else {
     for (int j = 0; j < kGroup<T>; ++j) {
       if (j >= part.from && j < part.to) store(group.at[j], data[j]);

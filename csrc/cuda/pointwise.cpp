@@ -6,8 +6,10 @@ UnitPlan::UnitPlan(int64_t numel_, int64_t row, Reduction reduction) : numel(num
   constexpr int64_t group = 4;
   if (numel == 0) return;
   if (reduction == Reduction::none) {
-    segment = piece = group;
-    units = (numel + group - 1) / group;
+    // Of many elements, each thread takes several groups: to find out which costs as much as one.
+    lanes = 32;
+    segment = piece = lanes * group * (numel < int64_t{1} << 20 ? 1 : 8);
+    units = (numel + segment - 1) / segment;
     return;
   }
   // Enough pieces to keep a device busy, and few enough to be added up at once. Rows are many, as a

@@ -30,6 +30,7 @@ struct UnitPlan {
 
 struct PointwiseForward {
   DeviceShape shape;
+  bool whole_groups;  // whether all operands and results have_whole_groups (cuda/shape.h)
   UnitPlan plan;
   Operand inputs[kMaxInputs];
   double numbers[kMaxNumbers];
@@ -43,6 +44,7 @@ struct PointwiseForward {
 
 struct PointwiseBackward {
   DeviceShape shape;
+  bool whole_groups;
   Operand inputs[kMaxInputs];
   double numbers[kMaxNumbers];
   const int64_t* seed;
@@ -71,11 +73,13 @@ struct PointwiseKernels {
 
 // And ops that have kernels of another make on the CPU (cpu/normal.cpp) and are pointwise here, and
 // sums of other ops' results.
-#define BSL_CUDA_POINTWISE_OPS(X) \
-  BSL_POINTWISE_OPS(X)            \
-  X(normal_kl)                    \
-  X(normal_rsample)               \
-  X(normal_rsample_kl)            \
+#define BSL_CUDA_POINTWISE_OPS(X)  \
+  BSL_POINTWISE_OPS(X)             \
+  X(normal_kl)                     \
+  X(normal_kl_fixed_prior)         \
+  X(normal_rsample)                \
+  X(normal_rsample_kl)             \
+  X(normal_rsample_kl_fixed_prior) \
   X(row_sums)
 
 #define BSL_DECLARE(name)                       \

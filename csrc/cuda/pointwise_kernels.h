@@ -44,6 +44,22 @@ __device__ __forceinline__ Numbers<T> rounded_numbers(const double (&numbers)[kM
 template <typename Op>
 constexpr int kArguments = Op::inputs + count(Op::noise);
 
+// Whether all of a group is wanted and lies where one access reaches it: nearly always, so that it
+// is asked once for all operands.
+template <typename T, typename Call>
+__device__ __forceinline__ bool is_whole(const Call& a, Part part) {
+  return a.whole_groups && part.from == 0 && part.to == kGroup<T>;
+}
+
+template <typename T, typename Stored>
+__device__ __forceinline__ void write(const Group<T>& group, Stored* data, Part part, bool whole) {
+  if (whole) {
+    write_whole(group, data + part.start);
+  } else {
+    write(group, data, part);
+  }
+}
+
 // Computes part of a group, stores its values, and returns its logarithms. I: the inputs. J: the
 // arguments of Op's functions, which are these and the noise.
 template <typename Op, typename T, typename Stored, size_t... I, size_t... J>
@@ -51,7 +67,13 @@ __device__ __forceinline__ Group<T> forward_group(const PointwiseForward& a,
                                                   const Numbers<T>& numbers, uint64_t seed,
                                                   Part part, std::index_sequence<I...>,
                                                   std::index_sequence<J...>) {
-  Group<T> in[kArguments<Op>] = {read<T, Stored>(a.inputs[I], a.shape, part)...};
+  Group<T> in[kArguments<Op>];
+  const bool whole = is_whole<T>(a, part);
+  if (whole) {
+    ((in[I] = read_whole<T, Stored>(a.inputs[I], a.shape, part.start)), ...);
+  } else {
+    ((in[I] = read<T, Stored>(a.inputs[I], a.shape, part)), ...);
+  }
   draw_group<Op::noise>(seed, a.stream, part.start, in + Op::inputs);
   Group<T> value, log;
   for (int j = 0; j < kGroup<T>; ++j) {
@@ -59,7 +81,9 @@ __device__ __forceinline__ Group<T> forward_group(const PointwiseForward& a,
     value.at[j] = r.value;
     log.at[j] = r.log;
   }
-  if constexpr ((Op::results & kValue) != 0) write(value, static_cast<Stored*>(a.value), part);
+  if constexpr ((Op::results & kValue) != 0) {
+    write(value, static_cast<Stored*>(a.value), part, whole);
+  }
   return log;
 }
 
@@ -90,7 +114,7 @@ __global__ void __launch_bounds__(kThreads)
           for (int j = 0; j < n; ++j) sum += j >= part.from && j < part.to ? log.at[j] : T(0);
           total += static_cast<double>(sum);
         } else {
-          write(log, static_cast<Stored*>(a.log), part);
+          write(log, static_cast<Stored*>(a.log), part, is_whole<T>(a, part));
         }
       }
     });
@@ -106,12 +130,13 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <typename T, typename Stored>
-__device__ __forceinline__ void write_grad(const Group<T>& group, const Grad& grad, Part part) {
+__device__ __forceinline__ void write_grad(const Group<T>& group, const Grad& grad, Part part,
+                                           bool whole) {
   if (grad.data == nullptr) return;
-  if (grad.storage == Storage::native) {
-    write(group, static_cast<T*>(grad.data), part);
+  if (sizeof(T) == sizeof(Stored) || grad.storage == Storage::native) {
+    write(group, static_cast<T*>(grad.data), part, whole);
   } else {
-    write(group, static_cast<Stored*>(grad.data), part);
+    write(group, static_cast<Stored*>(grad.data), part, whole);
   }
 }
 
@@ -120,20 +145,26 @@ __device__ __forceinline__ void backward_group(const PointwiseBackward& a,
                                                const Numbers<T>& numbers, uint64_t seed, Part part,
                                                std::index_sequence<I...>,
                                                std::index_sequence<J...>) {
-  Group<T> in[kArguments<Op>] = {read<T, Stored>(a.inputs[I], a.shape, part)...};
-  draw_group<Op::noise>(seed, a.stream, part.start, in + Op::inputs);
-  Group<T> by_value = {}, by_log = {};
-  if constexpr ((Op::results & kValue) != 0) {
-    by_value = read<T, Stored>(a.grad_value, a.shape, part);
+  Group<T> in[kArguments<Op>], by_value = {}, by_log = {};
+  constexpr bool has_value = (Op::results & kValue) != 0, has_log = (Op::results & kLog) != 0;
+  const bool whole = is_whole<T>(a, part);
+  if (whole) {
+    ((in[I] = read_whole<T, Stored>(a.inputs[I], a.shape, part.start)), ...);
+    if (has_value) by_value = read_whole<T, Stored>(a.grad_value, a.shape, part.start);
+    if (has_log) by_log = read_whole<T, Stored>(a.grad_log, a.shape, part.start);
+  } else {
+    ((in[I] = read<T, Stored>(a.inputs[I], a.shape, part)), ...);
+    if (has_value) by_value = read<T, Stored>(a.grad_value, a.shape, part);
+    if (has_log) by_log = read<T, Stored>(a.grad_log, a.shape, part);
   }
-  if constexpr ((Op::results & kLog) != 0) by_log = read<T, Stored>(a.grad_log, a.shape, part);
+  draw_group<Op::noise>(seed, a.stream, part.start, in + Op::inputs);
   Group<T> out[Op::inputs];
   for (int j = 0; j < kGroup<T>; ++j) {
     const Gradients<T, Op::inputs> g =
         Op::backward(numbers, Result<T>{by_value.at[j], by_log.at[j]}, in[J].at[j]...);
     ((out[I].at[j] = g.of[I]), ...);
   }
-  (write_grad<T, Stored>(out[I], a.grads[I], part), ...);
+  (write_grad<T, Stored>(out[I], a.grads[I], part, whole), ...);
 }
 
 template <typename Op, typename T, typename Stored>

@@ -26,7 +26,7 @@ struct Divider {
 
 struct DeviceShape : Shape {
   Divider dividers[kMaxDims];     // of all sizes but the first, which are 2 or more
-  bool has_whole_groups = false;  // the elements of an aligned group differ in the last index alone
+  bool has_whole_groups = false;  // the elements of a group differ in the last index alone
 
   DeviceShape() = default;
   DeviceShape(const Shape& shape) : Shape(shape) {
@@ -34,5 +34,20 @@ struct DeviceShape : Shape {
     has_whole_groups = ndim > 0 && sizes[ndim - 1] % 4 == 0;
   }
 };
+
+// Whether kernels may read all whole groups of an operand by one access of `bytes` bytes each, or
+// from one offset if their elements lie apart.
+inline bool has_whole_groups(const Operand& operand, const DeviceShape& shape, size_t bytes) {
+  if (operand.kind != Operand::Kind::contiguous && operand.kind != Operand::Kind::strided) {
+    return true;
+  }
+  bool aligned = reinterpret_cast<uintptr_t>(operand.data) % bytes == 0;
+  if (operand.kind == Operand::Kind::contiguous) return aligned;
+  if (!shape.has_whole_groups || operand.strides[shape.ndim - 1] != 1) {
+    return shape.has_whole_groups;
+  }
+  for (int d = 0; d < shape.ndim - 1; ++d) aligned = aligned && operand.strides[d] % 4 == 0;
+  return aligned;
+}
 
 }  // namespace bsl

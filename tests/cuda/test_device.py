@@ -12,14 +12,17 @@ from typing import Any
 
 import pytest
 import torch
-from ops import CASES
+from ops import CASES, RECORDS
 from ops.record import (
     SEED,
     Call,
     Case,
     Draw,
+    Extreme,
+    OpRecord,
     as_tuple,
     assert_close,
+    assert_extreme,
     assert_same,
     assert_same_gradients,
     expected_with_gradients,
@@ -120,6 +123,20 @@ def test_agrees_with_the_reference(case: Case, dtype: torch.dtype) -> None:
     largest = (9, 131) if case.record.name in SLOW_REFERENCES else (64, 257)
     for shape in ((5, 67), (3, 2), largest):
         check(case, dtype, shape)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("record", "extreme"),
+    [
+        pytest.param(record, extreme, id=f"{record.name}-{extreme.name}")
+        for record in RECORDS
+        for extreme in record.extremes
+    ],
+)
+def test_extreme_values(record: OpRecord, extreme: Extreme, dtype: torch.dtype) -> None:
+    """Where the device's own exp, say, would overflow early, flush or cancel."""
+    assert_extreme(record, extreme, dtype, "cuda")
 
 
 @of_each_case

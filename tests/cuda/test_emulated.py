@@ -32,6 +32,7 @@ from ops.record import (
     OpRecord,
     as_tuple,
     assert_close,
+    assert_extreme,
     assert_same,
     assert_same_gradients,
     expected_with_gradients,
@@ -45,17 +46,7 @@ from bslfast._native import cuda, normal
 from bslfast.functional.rational_quadratic import EXTRA_SLOPES
 
 SOURCES = Path(__file__).parents[2] / "csrc"
-#: Of each family its ops; together every kind of noise and of result.
-FAMILIES = {
-    "affine_coupling": ("affine_coupling",),
-    "bernoulli": ("bernoulli_log_prob",),
-    "gumbel": ("gumbel_log_prob", "gumbel_rsample", "gumbel_rsample_log_prob"),
-    "student_t": ("student_t_log_prob", "student_t_rsample"),
-}
-NAMES = [name for names in FAMILIES.values() for name in names]
-
-
-#: Row ops, which are emulated all.
+#: Ops whose rows are more than a sum at the end.
 ROWS = (
     "bernstein_transform",
     "categorical_log_prob",
@@ -68,7 +59,7 @@ ROWS = (
     "radial",
     "rational_quadratic_spline",
 )
-#: Bindings of theirs.
+#: The bindings' files.
 REGISTERED = (
     "mixture",
     "noise",
@@ -97,19 +88,16 @@ def without_launches(source: str) -> str:
 
 @pytest.fixture(scope="session")
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    """bslfast._native._cuda with a few of its pointwise ops, compiled for the CPU."""
+    """bslfast._native._cuda, compiled for the CPU."""
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("needs g++")
     folder = tmp_path_factory.mktemp("emulated")
     shutil.copy(Path(__file__).with_name("emulation.h"), folder / "cuda_runtime_api.h")
     (folder / "cuda").mkdir()
-    (folder / "pointwise").mkdir()
     for source in (SOURCES / "cuda").iterdir():
         (folder / "cuda" / source.name).write_text(without_launches(source.read_text()))
     shutil.copy(folder / "cuda" / "pointwise_kernels.h", folder)
-    table = " ".join(f"X({name})" for name in NAMES)
-    (folder / "pointwise" / "ops.h").write_text(f"#define BSL_POINTWISE_OPS(X) {table}\n")
     module = folder / "module.cpp"
     declared = " ".join(f"void register_{n}(pybind11::module_&);" for n in REGISTERED)
     called = " ".join(f"bsl::cuda::register_{n}(m);" for n in REGISTERED)
@@ -120,7 +108,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     )
     sources = [
         *(folder / "cuda").glob("*.cu"),
-        *(SOURCES / "pointwise" / f"{family}.cpp" for family in FAMILIES),
+        *(SOURCES / "pointwise").glob("*.cpp"),
         *(SOURCES / "bindings" / f"register_{name}_cuda.cpp" for name in REGISTERED),
         SOURCES / "cuda" / "pointwise.cpp",
         module,
@@ -200,14 +188,7 @@ def as_on_a_device(emulated: ModuleType) -> Iterator[None]:
         yield
 
 
-of_each_case = pytest.mark.parametrize(
-    "case", [c for c in CASES if c.record.name in (*NAMES, *ROWS)], ids=str
-)
-
-
-of_each_row_case = pytest.mark.parametrize(
-    "case", [c for c in CASES if c.record.name in ROWS], ids=str
-)
+of_each_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -237,30 +218,17 @@ def test_values(case: Case, dtype: torch.dtype, emulated: ModuleType) -> None:
     [
         pytest.param(record, extreme, id=f"{record.name}-{extreme.name}")
         for record in RECORDS
-        if record.name in ROWS
         for extreme in record.extremes
     ],
 )
 def test_extreme_values(record: OpRecord, extreme: Extreme, emulated: ModuleType) -> None:
     """Nothing overflows early, cancels or turns into NaN that is not one."""
-    for dtype in (torch.float32, torch.float64):
-        tensors = {k: torch.tensor(v, dtype=dtype) for k, v in extreme.tensors.items()}
-        call = Call(tensors, dict(extreme.options))
-        if record.random:
-            call = call.options_but(seed=SEED)
-        names = record.differentiable(call)
-        with as_on_a_device(emulated):
-            results, grads = run_with_gradients(record.function, call, names)
-        expected, expected_grads = expected_with_gradients(record, call, names)
-        bound = record.tolerance[dtype]
-        for actual, wanted in zip(results, expected, strict=True):
-            assert_close(actual, wanted, bound.value)
-        for name in names:
-            kept = [i for i in range(len(expected_grads[name])) if i not in extreme.no_gradient]
-            assert_close(grads[name][kept], expected_grads[name][kept], bound.gradient, label=name)
+    with as_on_a_device(emulated):
+        for dtype in (torch.float32, torch.float64):
+            assert_extreme(record, extreme, dtype)
 
 
-@of_each_row_case
+@of_each_case
 def test_nothing(case: Case, emulated: ModuleType) -> None:
     """Of no rows: a launch of no blocks would be an error."""
     call = case.call(torch.float32, (0, 3))

@@ -307,6 +307,34 @@ def assert_close(
     )
 
 
+def assert_extreme(
+    record: OpRecord, extreme: Extreme, dtype: torch.dtype, device: str = "cpu"
+) -> None:
+    """What an extreme case states, and where it states nothing, what the reference gives."""
+    tensors = {k: torch.tensor(v, dtype=dtype) for k, v in extreme.tensors.items()}
+    call = Call(tensors, dict(extreme.options))
+    if record.random:
+        call = call.options_but(seed=SEED)
+    names = record.differentiable(call)
+    expected, expected_grads = expected_with_gradients(record, call, names)
+    on_device = call.map(lambda t: t.to(device))
+    results, grads = run_with_gradients(record.function, on_device, names)
+    bound = record.tolerance[dtype]
+    for i, result in enumerate(results):
+        stated = extreme.results[i] if extreme.results else None
+        wanted = expected[i] if stated is None else torch.tensor(stated, dtype=torch.float64)
+        assert_close(result.cpu(), wanted, bound.value, label=f"result {i}")
+    for name in names:
+        stated = (extreme.gradients or {}).get(name)
+        actual, wanted = grads[name], expected_grads[name]
+        if stated is not None:
+            wanted = torch.tensor(stated, dtype=torch.float64)
+        assert actual is not None
+        assert wanted is not None
+        kept = [i for i in range(len(wanted)) if i not in extreme.no_gradient]
+        assert_close(actual.cpu()[kept], wanted[kept], bound.gradient, label=f"d {name}")
+
+
 def assert_same(actual: Sequence[Tensor], expected: Sequence[Tensor], label: str = "") -> None:
     """Equal to the last bit, dtype and shape included; NaN equals NaN."""
     assert len(actual) == len(expected)

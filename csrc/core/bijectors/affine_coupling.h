@@ -27,7 +27,7 @@ BSL_HD T two_tanh_half(T raw) {
   const T part = r + (r * r * math::exp_tail(r) + reduced.r_low);  // expm1(r)
   const T power = math::from_bits(Bits(reduced.n + R::bias) << R::mantissa);
   const T m = part * power + (power - T(1));
-  return math::with_sign(T(2) * math::abs(m) / (T(2) + m), raw);
+  return math::with_sign(math::plain_quotient(T(2) * math::abs(m), T(2) + m), raw);
 }
 
 // exp(x) for |x| <= 2, which needs no care for its range.

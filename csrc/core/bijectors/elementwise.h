@@ -47,7 +47,7 @@ template <typename T>
 BSL_HD T tanh_of(T a, T e) {
   const T z = a * a;
   const T small = a + a * (z * math::tanh_tail(z));
-  const T large = (T(1) - e) / (T(1) + e);
+  const T large = math::plain_quotient(T(1) - e, T(1) + e);
   return a < kTanhSmall<T> ? small : large;
 }
 
@@ -101,7 +101,7 @@ struct Tanh : Pointwise<1, kValueAndLog> {
       return {{(half - grad.log) / (T(1) + y) + (half + grad.log) / (T(1) - y)}};
     }
     const T e = math::exp_minus_abs(T(2) * x);
-    const T root = T(2) / (T(1) + e);
+    const T root = math::plain_quotient(T(2), T(1) + e);
     const T t = math::with_sign(tanh_of(math::abs(x), e), x);
     return {{grad.value * (e * root * root) - grad.log * (T(2) * t)}};
   }
@@ -133,7 +133,7 @@ struct Sigmoid : Pointwise<1, kValueAndLog> {
       return {{(grad.value - grad.log) / y + (grad.value + grad.log) / (T(1) - y)}};
     }
     const T e = math::exp_minus_abs(x);
-    const T inverse = T(1) / (T(1) + e);
+    const T inverse = math::plain_quotient(T(1), T(1) + e);
     const T t = math::with_sign(tanh_of(T(0.5) * math::abs(x), e), x);
     return {{grad.value * (e * inverse * inverse) - grad.log * t}};
   }
@@ -163,7 +163,7 @@ struct Softplus : Pointwise<1, kValueAndLog> {
       return {{(grad.value - grad.log) / -math::expm1(-y) + grad.log}};
     }
     const T e = math::exp_minus_abs(x);
-    const T inverse = T(1) / (T(1) + e);
+    const T inverse = math::plain_quotient(T(1), T(1) + e);
     const T near = e * inverse;
     const T by_value = x < T(0) ? near : inverse, by_log = x < T(0) ? inverse : near;
     return {{grad.value * by_value + grad.log * by_log}};

@@ -89,7 +89,7 @@ struct Sides {
 
 template <typename T>
 BSL_HD Sides<T> sides(T z, T e) {
-  const T large = T(1) / (T(1) + e);
+  const T large = math::plain_quotient(T(1), T(1) + e);
   const T small = e * large;
   return {z < T(0) ? small : large, z < T(0) ? large : small};
 }

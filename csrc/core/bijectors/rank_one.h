@@ -38,7 +38,7 @@ struct Map {
 template <typename T>
 BSL_HD Map<T> map(T a, T wu, T ww) {
   const T e = math::exp_minus_abs(T(2) * a);
-  const T root = T(2) / (T(1) + e);
+  const T root = math::plain_quotient(T(2), T(1) + e);
   const T s = e * root * root;
   const T t = math::tanh(a);
   const bool none = ww == T(0);

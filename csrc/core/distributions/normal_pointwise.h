@@ -68,6 +68,29 @@ struct RsampleKl : Pointwise<4, kValueAndLog, Noise::normal> {
   }
 };
 
+// Either of these with a prior's loc and scale that are numbers, the first two of the call's: what
+// is made of them is made once.
+template <typename Op>
+struct FixedPrior : Pointwise<2, Op::results, Op::noise> {
+  template <typename T, typename... E>
+  BSL_HD static Result<T> forward(const Numbers<T>& numbers, T loc, T raw, E... noise) {
+    return Op::forward(numbers, loc, raw, numbers.at[0], numbers.at[1], noise...);
+  }
+
+  template <typename T, typename... E>
+  BSL_HD static Gradients<T, 2> backward(const Numbers<T>& numbers, Result<T> grad, T loc, T raw,
+                                         E... noise) {
+    const Gradients<T, 4> g =
+        Op::backward(numbers, grad, loc, raw, numbers.at[0], numbers.at[1], noise...);
+    return {{g.of[0], g.of[1]}};
+  }
+};
+
+template <Parametrization P>
+using KlFixedPrior = FixedPrior<Kl<P>>;
+template <Parametrization P>
+using RsampleKlFixedPrior = FixedPrior<RsampleKl<P>>;
+
 }  // namespace normal
 }  // namespace
 }  // namespace bsl

@@ -20,18 +20,15 @@ from ops.every import (
     widest_case,
 )
 from ops.record import (
-    SEED,
-    Call,
     Case,
     Error,
     Extreme,
     OpRecord,
     assert_close,
+    assert_extreme,
     expected_results,
-    expected_with_gradients,
     isa,
     run,
-    run_with_gradients,
 )
 from torch import Tensor
 
@@ -52,26 +49,8 @@ EXTREMES = [
 @pytest.mark.parametrize(("record", "extreme", "dtype"), EXTREMES)
 def test_extreme_values(record: OpRecord, extreme: Extreme, dtype: torch.dtype, level: str) -> None:
     """Nothing overflows early, cancels or turns into NaN that is not one."""
-    tensors = {k: torch.tensor(v, dtype=dtype) for k, v in extreme.tensors.items()}
-    call = Call(tensors, dict(extreme.options))
-    if record.random:
-        call = call.options_but(seed=SEED)
-    names = record.differentiable(call)
     with isa(level):
-        results, grads = run_with_gradients(record.function, call, names)
-    expected, expected_grads = expected_with_gradients(record, call, names)
-    tolerance = record.tolerance[dtype]
-    for i, result in enumerate(results):
-        stated = extreme.results[i] if extreme.results else None
-        wanted = expected[i] if stated is None else torch.tensor(stated, dtype=torch.float64)
-        assert_close(result, wanted, tolerance.value, label=f"result {i}")
-    for name in names:
-        stated = (extreme.gradients or {}).get(name)
-        wanted = (
-            expected_grads[name] if stated is None else torch.tensor(stated, dtype=torch.float64)
-        )
-        kept = [i for i in range(len(wanted)) if i not in extreme.no_gradient]
-        assert_close(grads[name][kept], wanted[kept], tolerance.gradient, label=f"d {name}")
+        assert_extreme(record, extreme, dtype)
 
 
 @pytest.mark.parametrize("special", [math.nan, math.inf, -math.inf])
