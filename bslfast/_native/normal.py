@@ -300,6 +300,15 @@ def _backward_on_cuda(
             needs=tuple(needs[: len(tensors)]),
         )
         return (*by_both, None, None)[:4]
+    if grad_sample is not None and grad_kl is not None and loc.dtype in SIXTEEN_BITS:
+        # Two gradients that were rounded would be rounded once more as they are added.
+        wide: list[Any] = [
+            t.float() if isinstance(t, Tensor) and t.dtype == loc.dtype else t
+            for t in (grad_sample, grad_kl, *given)
+        ]
+        rest: tuple[Any, ...] = (seed, stream, parametrization, sample_shape, reduction, needs)
+        found = _backward_on_cuda(*wide, *rest)
+        return tuple(None if g is None else g.to(loc.dtype) for g in found)
     by_sample: tuple[Tensor | None, ...] = (None, None)
     by_kl: tuple[Tensor | None, ...] = (None,) * 4
     if grad_sample is not None:
@@ -310,10 +319,10 @@ def _backward_on_cuda(
         )
     if grad_kl is not None:
         kernels, tensors, numbers = _with_prior("normal_kl", *given)
-        found = kernels.backward(
+        by_all = kernels.backward(
             (grad_kl,),
             *(tensors, variant, numbers, reduction or "none", None, 0, ()),
             needs=tuple(needs[: len(tensors)]),
         )
-        by_kl = (*found, None, None)[:4]
+        by_kl = (*by_all, None, None)[:4]
     return (*map(_sum, by_sample, by_kl[:2]), *by_kl[2:])

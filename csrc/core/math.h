@@ -14,6 +14,9 @@
 #include <cstring>
 
 #include "core/platform.h"
+#if defined(__CUDA_ARCH__)
+#include "core/approximate.h"
+#endif
 
 namespace bsl {
 namespace {
@@ -102,15 +105,15 @@ BSL_HD float sqrt(float x) { return __builtin_sqrtf(x); }
 BSL_HD double sqrt(double x) { return __builtin_sqrt(x); }
 #endif
 
-// The root of x in [1e-30, 1e30], and a / b for b in [1, 1e30]. To CUDA, roots and quotients of any
-// floats are a branch each, which keeps the elements around it apart: these are the steps that it
-// takes where nothing is special.
+// The root of x in [1e-30, 1e30]; and a / b for a in [0, 2] and b in [1, 1e9], which in float may
+// be an ulp off where it is less than 1e-30. To CUDA, roots and quotients of any floats are a
+// branch each, around which the elements of a group cannot overtake each other: these are the steps
+// that it takes where nothing is special.
 template <typename T>
 BSL_HD T plain_sqrt(T x) {
 #if defined(__CUDA_ARCH__)
   if constexpr (sizeof(T) == 4) {
-    float inverse;
-    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(x));
+    const float inverse = approximate_rsqrt(x);
     const float root = x * inverse;
     return ::fmaf(::fmaf(-root, root, x), 0.5f * inverse, root);
   }
@@ -122,9 +125,8 @@ template <typename T>
 BSL_HD T plain_quotient(T a, T b) {
 #if defined(__CUDA_ARCH__)
   if constexpr (sizeof(T) == 4) {
-    float inverse;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(b));
-    inverse = ::fmaf(::fmaf(-b, inverse, 1.0f), inverse, inverse);
+    const float rough = approximate_reciprocal(b);
+    const float inverse = ::fmaf(::fmaf(-b, rough, 1.0f), rough, rough);
     const float q = ::fmaf(::fmaf(-b, a * inverse, a), inverse, a * inverse);
     return ::fmaf(::fmaf(-b, q, a), inverse, q);
   }

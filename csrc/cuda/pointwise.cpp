@@ -6,9 +6,9 @@ UnitPlan::UnitPlan(int64_t numel_, int64_t row, Reduction reduction) : numel(num
   constexpr int64_t group = 4;
   if (numel == 0) return;
   if (reduction == Reduction::none) {
-    // Of many elements, each thread takes several groups: to find out which costs as much as one.
+    // Where threads abound, each takes several groups: to find its unit costs it as much as one.
     lanes = 32;
-    segment = piece = lanes * group * (numel < int64_t{1} << 20 ? 1 : 8);
+    segment = piece = lanes * group * (numel < int64_t{1} << 23 ? 1 : 8);
     units = (numel + segment - 1) / segment;
     return;
   }

@@ -14,7 +14,7 @@ namespace bsl {
 // device.
 struct UnitPlan {
   int64_t numel = 0;
-  int64_t segment = 1;  // elements that are summed into one result
+  int64_t segment = 1;  // elements that are summed into one result; if nothing is, of one unit
   int64_t piece = 1;    // elements per unit
   int64_t pieces = 1;   // units per segment
   int64_t units = 0;

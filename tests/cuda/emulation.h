@@ -1,9 +1,11 @@
 // Just enough of CUDA to run csrc/cuda on a CPU: a coroutine for each thread of a block, one block
-// after the other. Included first, by the name of CUDA's own header.
+// after the other. Included first, by the name of CUDA's own header, and with __CUDA_ARCH__
+// defined.
 #pragma once
 
 #include <ucontext.h>
 
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -119,6 +121,25 @@ inline void launch(unsigned blocks, unsigned n, size_t bytes, const std::functio
 }
 
 }  // namespace emulation
+
+inline uint32_t __umulhi(uint32_t a, uint32_t b) {
+  return static_cast<uint32_t>(static_cast<uint64_t>(a) * b >> 32);
+}
+
+// What csrc/core/approximate.h has of a GPU: an ulp off, to either side.
+namespace bsl {
+namespace {
+
+inline float off(float x) {
+  uint32_t b;
+  memcpy(&b, &x, sizeof(b));
+  return x * (b % 2 == 0 ? 1 + 0x1p-23f : 1 - 0x1p-23f);
+}
+inline float approximate_rsqrt(float x) { return off(1 / std::sqrt(x)); }
+inline float approximate_reciprocal(float x) { return off(1 / x); }
+
+}  // namespace
+}  // namespace bsl
 
 inline uint64_t __umul64hi(uint64_t a, uint64_t b) {
   return static_cast<uint64_t>(static_cast<unsigned __int128>(a) * b >> 64);

@@ -95,6 +95,8 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     folder = tmp_path_factory.mktemp("emulated")
     shutil.copy(Path(__file__).with_name("emulation.h"), folder / "cuda_runtime_api.h")
     (folder / "cuda").mkdir()
+    (folder / "core").mkdir()
+    (folder / "core" / "approximate.h").touch()  # emulation.h has it
     for source in (SOURCES / "cuda").iterdir():
         (folder / "cuda" / source.name).write_text(without_launches(source.read_text()))
     shutil.copy(folder / "cuda" / "pointwise_kernels.h", folder)
@@ -115,6 +117,9 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     ]
     includes = [folder, SOURCES, pybind11.get_include(), sysconfig.get_path("include")]
     flags = ["-std=c++20", "-O1", "-fPIC", "-w", "-DBSL_ISA=cuda", *(f"-I{i}" for i in includes)]
+    flags += ["-D__CUDA_ARCH__=900", "-include", "cuda_runtime_api.h"]
+    # A device refuses accesses that are not aligned: here the process ends, and Python says where.
+    flags += ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]
 
     def compiled(source: Path) -> str:
         result = str(folder / f"{source.stem}.o")
@@ -499,10 +504,74 @@ def test_what_is_no_class_is_nan(emulated: ModuleType) -> None:
 def test_sixteen_bits(case: Case, low: torch.dtype, emulated: ModuleType) -> None:
     """What float32 gives for the same numbers, rounded once."""
     call = case.call(low, (3, 22))
+    names = case.record.differentiable(call)
     with as_on_a_device(emulated):
         results = run(case.record.function, call)
         exact = run(case.record.function, call.map(torch.Tensor.float))
+        given = weights(results)
+        _, grads = run_with_gradients(case.record.function, call, names, given)
+        _, exact_grads = run_with_gradients(
+            case.record.function,
+            call.map(torch.Tensor.float),
+            names,
+            [g.float() for g in given],
+        )
     assert_same(results, [r.to(low) for r in exact])
+    rounded = {k: None if g is None else g.to(low) for k, g in exact_grads.items()}
+    assert_same_gradients(grads, rounded)
+
+
+def layouts(draw: Draw) -> dict[str, torch.Tensor]:
+    """Tensors of shape [6, 8]: such that one access reaches a group of them, or seems to."""
+    shape, dtype = (6, 8), draw.dtype
+    aligned = draw.normal((7, 16)).to(dtype)
+    return {
+        "contiguous": draw.normal(shape).to(dtype),
+        "offset by one": draw.normal((49,)).to(dtype)[1:].view(shape),
+        "offset by a group": draw.normal((52,)).to(dtype)[4:].view(shape),
+        "part of rows": aligned[:6, :8],
+        "part of rows, offset": aligned[1:, 3:11],
+        "rows that are no groups": draw.normal((6, 9)).to(dtype)[:, :8],
+        "every other": aligned[:6, ::2],
+        "transposed": draw.normal((8, 6)).to(dtype).t(),
+        "one row": draw.normal((8,)).to(dtype).expand(shape),
+        "one row, offset": draw.normal((9,)).to(dtype)[1:].expand(shape),
+        "one column": draw.normal((6, 1)).to(dtype).expand(shape),
+        "one number": draw.normal(()).to(dtype).expand(shape),
+    }
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str
+)
+@pytest.mark.parametrize("layout", list(layouts(Draw(torch.float32))))
+def test_layouts(layout: str, dtype: torch.dtype, emulated: ModuleType) -> None:
+    """Of arguments and of the gradients of results: as contiguous ones give, to the last bit."""
+    x, others = layouts(Draw(dtype))[layout], layouts(Draw(dtype))
+    assert x.shape == (6, 8)
+    plain = x.clone(memory_format=torch.contiguous_format)
+
+    def gradients(*tensors: torch.Tensor, given: torch.Tensor) -> list[torch.Tensor]:
+        leaves = [t.detach().requires_grad_() for t in tensors]
+        y, log_det = BF.affine_coupling(*leaves, reduction="none")
+        return [y, log_det, *torch.autograd.grad((y, log_det), leaves, (given, given))]
+
+    with as_on_a_device(emulated):
+        for other in others.values():
+            for tensors in ((x, other, other), (other, x, plain), (other, other, x)):
+                actual = gradients(*tensors, given=x)
+                copies = [t.clone(memory_format=torch.contiguous_format) for t in tensors]
+                assert_same(actual, gradients(*copies, given=plain), layout)
+
+
+@pytest.mark.parametrize("numel", [1, 127, 128, 129, (1 << 23) - 1, (1 << 23) + 5])
+def test_every_element_is_written_once(numel: int, emulated: ModuleType) -> None:
+    """However many there are, and of which nothing is summed."""
+    x = torch.arange(numel, dtype=torch.float32) - 3
+    with as_on_a_device(emulated):
+        y, log_det = BF.leaky_relu_transform(x, negative_slope=0.5, reduction="none")
+    assert torch.equal(y, torch.where(x < 0, 0.5 * x, x))
+    assert torch.equal(log_det != 0, x < 0)
 
 
 @pytest.mark.parametrize("reduction", ["none", "row", "sum", None])
@@ -514,16 +583,18 @@ def test_normal(
     reduction: str | None,
     emulated: ModuleType,
 ) -> None:
-    """The three pointwise ops that stand for csrc/cpu/normal.cpp, put together as on a device."""
+    """The pointwise ops that stand for csrc/cpu/normal.cpp, put together as on a device."""
     draw = Draw(torch.float64)
     seed = None if samples is None else torch.tensor(SEED)
-    for shape, prior_shape in (((5, 67), ()), ((4, 6), (4, 6)), ((4, 6), (6,))):
+    for shape, prior_shape in (((5, 67), ()), ((4, 6), (4, 6)), ((4, 6), (6,)), ((5, 67), None)):
         loc, raw_scale = draw.normal(shape), draw.uniform(shape, 0.5, 2.0)
-        priors = draw.normal(prior_shape), draw.uniform(prior_shape, 0.5, 2.0)
-        rest = (seed, 2, 0.0, 1.0, parametrization, samples or (), reduction)
+        priors: tuple[torch.Tensor | None, ...] = (None, None)
+        if prior_shape is not None:
+            priors = draw.normal(prior_shape), draw.uniform(prior_shape, 0.5, 2.0)
+        rest = (seed, 2, 0.3, 0.7, parametrization, samples or (), reduction)
         expected = normal.forward(loc, raw_scale, *priors, *rest)
         given = [torch.randn_like(e) if e.numel() else None for e in expected]
-        needs = (True, True, True, True)
+        needs = (True, True, prior_shape is not None, prior_shape is not None)
         expected_grads = normal.backward(*given, loc, raw_scale, *priors, *rest, needs)
         with as_on_a_device(emulated):
             found = normal.forward(loc, raw_scale, *priors, *rest)

@@ -15,7 +15,7 @@ NVCC = shutil.which("nvcc")
 REGISTERS = 96
 #: A few numbers that are put by; an array of a thread's own would be more.
 SPILLS = 40
-#: Each is a minute of compiling at most; those in CI have every kind of noise and of result.
+#: Each is about a minute of compiling at most; those in CI have every kind of noise and of result.
 IN_CI = (
     *("normal", "normal_many", "affine_coupling", "gumbel", "student_t"),
     *("bernstein", "categorical", "gumbel_softmax", "mixture_logistic"),
