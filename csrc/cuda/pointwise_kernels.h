@@ -76,6 +76,8 @@ __device__ __forceinline__ Group<T> forward_group(const PointwiseForward& a,
   }
   draw_group<Op::noise>(seed, a.stream, part.start, in + Op::inputs);
   Group<T> value, log;
+  // Always: an element's place in a group that is not known lies in memory of the thread's own.
+#pragma unroll
   for (int j = 0; j < kGroup<T>; ++j) {
     const Result<T> r = Op::forward(numbers, in[J].at[j]...);
     value.at[j] = r.value;
@@ -159,6 +161,7 @@ __device__ __forceinline__ void backward_group(const PointwiseBackward& a,
   }
   draw_group<Op::noise>(seed, a.stream, part.start, in + Op::inputs);
   Group<T> out[Op::inputs];
+#pragma unroll
   for (int j = 0; j < kGroup<T>; ++j) {
     const Gradients<T, Op::inputs> g =
         Op::backward(numbers, Result<T>{by_value.at[j], by_log.at[j]}, in[J].at[j]...);

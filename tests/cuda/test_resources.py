@@ -13,8 +13,8 @@ CSRC = Path(__file__).parents[2] / "csrc"
 NVCC = shutil.which("nvcc")
 #: Of a multiprocessor's 65536 registers, so many leave room for two blocks of 256 threads.
 REGISTERS = 96
-#: A few numbers that are put by; an array of a thread's own would be more.
-SPILLS = 40
+#: Bytes of its own memory: a few numbers that are put by. An array would be more.
+STACK = 40
 #: Each is about a minute of compiling at most; those in CI have every kind of noise and of result.
 IN_CI = (
     *("normal", "normal_many", "affine_coupling", "gumbel", "student_t"),
@@ -33,7 +33,7 @@ def _kernels() -> list[object]:
 
 @pytest.mark.skipif(NVCC is None, reason="needs nvcc")
 @pytest.mark.parametrize("source", _kernels())
-def test_registers_and_spills(source: Path, tmp_path: Path) -> None:
+def test_registers_and_stack(source: Path, tmp_path: Path) -> None:
     assert NVCC is not None
     unit = tmp_path / "unit.cu"
     unit.write_text(f'#include "{source}"\n')
@@ -47,7 +47,7 @@ def test_registers_and_spills(source: Path, tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     registers = [int(n) for n in re.findall(r"Used (\d+) registers", result.stderr)]
-    spills = [int(n) for n in re.findall(r"(\d+) bytes spill stores", result.stderr)]
+    stack = [int(n) for n in re.findall(r"(\d+) bytes stack frame", result.stderr)]
     assert registers
     assert max(registers) <= REGISTERS
-    assert max(spills) <= SPILLS
+    assert max(stack) <= STACK
