@@ -236,6 +236,23 @@ def _with_prior(
     return _kernels(f"{name}_fixed_prior"), (loc, raw_scale), (prior_loc, prior_scale)
 
 
+def _backward_with_prior(
+    name: str,
+    grads: tuple[Tensor | None, ...],
+    given: tuple[Any, ...],
+    *call: Any,
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """The four gradients. ``call``: the variant, the reduction, the seed and the stream."""
+    kernels, tensors, numbers = _with_prior(name, *given)
+    variant, reduction, seed, stream = call
+    found = kernels.backward(
+        *(grads, tensors, variant, numbers, reduction or "none", seed, stream, ()),
+        needs=tuple(needs[: len(tensors)]),
+    )
+    return (*found, None, None)[:4]
+
+
 def _priors(
     prior_loc: Tensor | None, prior_scale: Tensor | None, loc_value: float, scale_value: float
 ) -> tuple[Any, Any]:
@@ -293,13 +310,9 @@ def _backward_on_cuda(
     if reduction is None:
         grad_kl = None
     if grad_sample is not None and grad_kl is not None and not sample_shape:
-        kernels, tensors, numbers = _with_prior("normal_rsample_kl", *given)
-        by_both = kernels.backward(
-            (grad_sample, grad_kl),
-            *(tensors, variant, numbers, reduction or "none", seed, stream, ()),
-            needs=tuple(needs[: len(tensors)]),
-        )
-        return (*by_both, None, None)[:4]
+        grads = (grad_sample, grad_kl)
+        call = (variant, reduction, seed, stream)
+        return _backward_with_prior("normal_rsample_kl", grads, given, *call, needs=needs)
     if grad_sample is not None and grad_kl is not None and loc.dtype in SIXTEEN_BITS:
         # Two gradients that were rounded would be rounded once more as they are added.
         wide: list[Any] = [
@@ -318,11 +331,7 @@ def _backward_on_cuda(
             needs=tuple(needs[:2]),
         )
     if grad_kl is not None:
-        kernels, tensors, numbers = _with_prior("normal_kl", *given)
-        by_all = kernels.backward(
-            (grad_kl,),
-            *(tensors, variant, numbers, reduction or "none", None, 0, ()),
-            needs=tuple(needs[: len(tensors)]),
+        by_kl = _backward_with_prior(
+            "normal_kl", (grad_kl,), given, variant, reduction, None, 0, needs=needs
         )
-        by_kl = (*by_all, None, None)[:4]
     return (*map(_sum, by_sample, by_kl[:2]), *by_kl[2:])

@@ -523,21 +523,21 @@ def test_sixteen_bits(case: Case, low: torch.dtype, emulated: ModuleType) -> Non
 
 def layouts(draw: Draw) -> dict[str, torch.Tensor]:
     """Tensors of shape [6, 8]: such that one access reaches a group of them, or seems to."""
-    shape, dtype = (6, 8), draw.dtype
-    aligned = draw.normal((7, 16)).to(dtype)
+    shape = (6, 8)
+    aligned = draw.normal((7, 16))
     return {
-        "contiguous": draw.normal(shape).to(dtype),
-        "offset by one": draw.normal((49,)).to(dtype)[1:].view(shape),
-        "offset by a group": draw.normal((52,)).to(dtype)[4:].view(shape),
+        "contiguous": draw.normal(shape),
+        "offset by one": draw.normal((49,))[1:].view(shape),
+        "offset by a group": draw.normal((52,))[4:].view(shape),
         "part of rows": aligned[:6, :8],
         "part of rows, offset": aligned[1:, 3:11],
-        "rows that are no groups": draw.normal((6, 9)).to(dtype)[:, :8],
+        "rows that are no groups": draw.normal((6, 9))[:, :8],
         "every other": aligned[:6, ::2],
-        "transposed": draw.normal((8, 6)).to(dtype).t(),
-        "one row": draw.normal((8,)).to(dtype).expand(shape),
-        "one row, offset": draw.normal((9,)).to(dtype)[1:].expand(shape),
-        "one column": draw.normal((6, 1)).to(dtype).expand(shape),
-        "one number": draw.normal(()).to(dtype).expand(shape),
+        "transposed": draw.normal((8, 6)).t(),
+        "one row": draw.normal((8,)).expand(shape),
+        "one row, offset": draw.normal((9,))[1:].expand(shape),
+        "one column": draw.normal((6, 1)).expand(shape),
+        "one number": draw.normal(()).expand(shape),
     }
 
 
@@ -547,8 +547,8 @@ def layouts(draw: Draw) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("layout", list(layouts(Draw(torch.float32))))
 def test_layouts(layout: str, dtype: torch.dtype, emulated: ModuleType) -> None:
     """Of arguments and of the gradients of results: as contiguous ones give, to the last bit."""
-    x, others = layouts(Draw(dtype))[layout], layouts(Draw(dtype))
-    assert x.shape == (6, 8)
+    others = layouts(Draw(dtype))
+    x = others[layout]
     plain = x.clone(memory_format=torch.contiguous_format)
 
     def gradients(*tensors: torch.Tensor, given: torch.Tensor) -> list[torch.Tensor]:
