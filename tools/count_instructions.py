@@ -22,7 +22,8 @@ from pathlib import Path
 
 CSRC = Path(__file__).parents[1] / "csrc"
 #: Kinds of instructions: their opcodes, and how many threads of a multiprocessor execute one in a
-#: clock, by the CUDA programming guide for compute capability 9.0. The first kind that fits counts.
+#: clock, by the CUDA programming guide for compute capability 9.0; as many as are issued where it
+#: does not say. The first kind that fits counts.
 KINDS = {
     "fp64": (re.compile(r"D(ADD|MUL|FMA|SETP|MNMX)"), 64),
     "fp32": (re.compile(r"F(ADD|MUL|FMA)|H(FMA|ADD|MUL)2"), 128),
