@@ -140,6 +140,14 @@ def seed(value: Any, device: torch.device) -> Tensor:
     return torch.full((), wrapped, dtype=torch.int64, device=device)
 
 
+def generator_seed(value: Any) -> int:
+    """A seed that torch's generators take."""
+    result = integer("seed", value, 0)
+    if result >= 2 * _INT64:
+        raise ValueError(f"seed: expected an integer below 2^64, got {value}")
+    return result
+
+
 def stream(value: Any) -> int:
     result = _integer("stream", "an int", value)
     if not 0 <= result < _INT64:
@@ -216,7 +224,10 @@ def number(
         raise TypeError(
             f"{name}: expected {_numbers(above, minimum, below)}, got {describe(value)}"
         )
-    result = float(value)
+    try:
+        result = float(value)
+    except OverflowError:
+        result = math.inf
     # Comparisons rather than math.isfinite, which torch.compile does not trace.
     if not (above < result < below and minimum <= result and -math.inf < result):
         raise ValueError(f"{name}: expected {_numbers(above, minimum, below)}, got {value!r}")
@@ -230,6 +241,39 @@ def _numbers(above: float, minimum: float, below: float) -> str:
         if math.isfinite(bound)
     ]
     return "a finite number" + (" " + " and ".join(bounds) if bounds else "")
+
+
+def shown(value: float, *bounds: float) -> str:
+    """Return ``value`` in as few digits, from 6 on, as tell it apart from each of ``bounds``."""
+    for digits in range(6, 17):
+        text = f"{value:.{digits}g}"
+        near = float(text)
+        if all(
+            (near < bound) == (value < bound)
+            and (near > bound) == (value > bound)
+            and (value == bound or text != f"{bound:g}")
+            for bound in bounds
+        ):
+            return text
+    return repr(value)
+
+
+def finite(name: str, value: Tensor, wanted: str = "finite values") -> Tensor:
+    """Return ``value`` if it holds neither NaN nor infinity; this reads its values."""
+    value = value.detach()
+    if value.numel() == 0 or not (value.is_floating_point() or value.is_complex()):
+        return value
+    parts = torch.view_as_real(value) if value.is_complex() else value
+    # One pass without a temporary tensor: the extremes of a tensor with NaN are NaN.
+    if all(math.isfinite(extreme.item()) for extreme in parts.aminmax()):
+        return value
+    bad = ~value.isfinite()
+    kind = "NaN" if bool(value.isnan().any()) else "infinity"
+    first = tuple(bad.nonzero()[0].tolist())
+    raise ValueError(
+        f"{name}: expected {wanted}, got {kind}: {int(bad.sum())} of {value.numel()} values are "
+        f"not finite, the first at index {first}"
+    )
 
 
 def choice(name: str, value: Any, choices: Sequence[str | None]) -> str:

@@ -83,6 +83,7 @@ def test_split_depends_on_the_seed_alone() -> None:
         ((torch.zeros(9, 1), torch.zeros(9), (1.2, -0.1, -0.1)), ValueError, "fractions: .*1.2"),
         ((torch.zeros(2, 1), torch.zeros(2)), ValueError, r"x: expected enough rows .*got 2"),
         ((torch.zeros(9, 1), torch.zeros(9), (0.6, 0.2, 0.2), -1), ValueError, "seed: .*got -1"),
+        ((torch.zeros(9, 1), torch.zeros(9), (0.6, 0.2, 0.2), 2**64), ValueError, r"seed: .*2\^64"),
     ],
 )
 def test_split_refuses(arguments: tuple, error: type[Exception], text: str) -> None:
@@ -123,6 +124,42 @@ def test_standardizer_sets_a_constant_column_to_zero() -> None:
     assert torch.equal(scaler.transform(x)[:, 0], torch.zeros(3))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 12345.678, -1e-7, 1e30, 1e300])
+def test_standardizer_of_a_constant_column_whatever_its_sum_rounds_to(
+    value: float, dtype: torch.dtype
+) -> None:
+    if abs(value) > torch.finfo(dtype).max:
+        return
+    for rows in (1, 3, 7, 1000, 12345):
+        x = torch.full((rows, 1), value, dtype=dtype)
+        scaler = Standardizer.fit(x)
+        assert scaler.scale.item() == 1
+        assert not scaler.transform(x).any()
+
+
+def test_standardizer_of_a_column_that_is_nearly_constant() -> None:
+    """Two neighbouring numbers of a dtype are not one: they are one standard deviation away."""
+    for first, dtype in ((1e8, torch.float32), (12345.678, torch.float64)):
+        low = torch.tensor(first, dtype=dtype)
+        high = torch.nextafter(low, torch.tensor(torch.inf, dtype=dtype))
+        x = torch.stack([low, high] * 500).unsqueeze(1)
+        assert Standardizer.fit(x).scale.item() == ((high - low) / 2).item()
+
+
+@pytest.mark.parametrize(
+    ("column", "dtype"),
+    [([0.0, 0.0, 0.0, 1e-45], torch.float32), ([-1e308, 1e308], torch.float64)],
+)
+def test_standardizer_refuses_spreads_that_the_dtype_does_not_hold(
+    column: list[float], dtype: torch.dtype
+) -> None:
+    x = torch.tensor(column, dtype=dtype)
+    x = torch.stack([torch.arange(len(x)).to(x), x], 1)
+    with pytest.raises(ValueError, match=r"x: expected columns whose .* in columns \[1\]"):
+        Standardizer.fit(x)
+
+
 @pytest.mark.parametrize(
     ("x", "error", "text"),
     [
@@ -148,6 +185,11 @@ def test_standardizer_refuses_other_columns_and_dtypes() -> None:
         scaler.inverse(torch.randn(5, 3, dtype=torch.float64))
     with pytest.raises(ValueError, match="scale: expected positive"):
         Standardizer(torch.zeros(1), torch.zeros(1))
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="scale: expected finite values, got"):
+            Standardizer(torch.zeros(1), torch.tensor([bad]))
+        with pytest.raises(ValueError, match="mean: expected finite values, got"):
+            Standardizer(torch.tensor([bad]), torch.ones(1))
 
 
 # --- the data sets --------------------------------------------------------------------------------
@@ -210,10 +252,64 @@ def test_load_wine_quality_refuses(data_folder: Path, text: str, message: str) -
 def test_read_csv_refuses_bytes_that_are_no_text(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"a\n\xff\xfe\n")
-    with pytest.raises(ValueError, match=r"a.csv: expected UTF-8 text"):
+    with pytest.raises(ValueError, match=r"a.csv, line 2: expected UTF-8 text, got the byte 0xff"):
         read_csv(path, ["a"])
     with pytest.raises(FileNotFoundError, match=r"none.csv: expected a CSV file, found none"):
         read_csv(tmp_path / "none.csv", ["a"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a,b\n1,2\n1_000,2\n", r"line 3, column 'a': expected a finite number, got '1_000'"),
+        ("a,b\n\u0661,2\n".encode(), r"line 2, column 'a': expected a finite number, got"),
+        (b'a,b\n1,2\n"3,4\n5,6\n', r"line 3: expected fields .* each quote closed, got: unexp"),
+        (b'a,b\n"1"x,2\n', r"line 2: expected fields .*',' expected after"),
+        (b'a,b\n1,2\n"3\n",4\n5,x\n', r"line 5, column 'b': expected a finite number, got 'x'"),
+        (b"a,b\r1,2\r\r3,\xe9\r", r"line 4: expected UTF-8 text, got the byte 0xe9"),
+        (b"\xef\xbb\xbfa,b\n1,\xff\n", r"line 2: expected UTF-8 text, got the byte 0xff"),
+        ("a,b\n1,2\n".encode("utf-16"), r"line 1: expected UTF-8 text, got the byte 0xff"),
+        (b"a\n1\n\n3\n", r"line 3, column 'a': expected a finite number, got an empty line"),
+        (b"a\n\n1\n", r"line 2, column 'a': expected a finite number, got an empty line"),
+        (b"a\n1\n  \n3\n", r"line 3, column 'a': expected a finite number, got '  '"),
+    ],
+)
+def test_read_csv_refuses(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_csv(path, ["a", "b"] if b"b" in content or b"\0" in content else ["a"])
+    assert str(path) in str(caught.value)
+
+
+def test_read_csv_skips_blank_lines_where_they_are_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"a\n1\n2\n\n\n")
+    assert read_csv(path, ["a"]).tolist() == [[1.0], [2.0]]
+    path.write_bytes(b'a,b\r\n"1", 2\r\n\r\n+3e0,.4\r\n')
+    assert read_csv(path, ["b", "a"]).tolist() == [[2.0, 1.0], [0.4, 3.0]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ((["a"], ";;"), ValueError, "delimiter: expected one character.* got ';;'"),
+        ((["a"], ""), ValueError, "delimiter: expected one character.* got ''"),
+        ((["a"], '"'), ValueError, "delimiter: expected one character"),
+        ((["a"], "\n"), ValueError, "delimiter: expected one character"),
+        ((["a"], None), TypeError, "delimiter: expected a str, got None"),
+        (("ab",), TypeError, "columns: expected a sequence of names, got 'ab'"),
+        (([1],), TypeError, "columns: expected a sequence of names"),
+        (([],), ValueError, "columns: expected at least one name, got none"),
+    ],
+)
+def test_read_csv_refuses_arguments(
+    tmp_path: Path, arguments: tuple, error: type[Exception], text: str
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("a\n1\n")
+    with pytest.raises(error, match=text):
+        read_csv(path, *arguments)
 
 
 def test_load_wine_quality_refuses_an_unknown_color() -> None:

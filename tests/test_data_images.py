@@ -54,6 +54,17 @@ def test_refuses_files(tmp_path: Path, content: bytes, match: str) -> None:
     assert str(path) in str(caught.value)
 
 
+def test_refuses_sizes_beyond_what_torch_counts(tmp_path: Path) -> None:
+    """No values, but strides above 2^63."""
+    path = tmp_path / "images"
+    path.write_bytes(idx((0, 2**32 - 1, 2**32 - 1), b""))
+    with pytest.raises(ValueError, match="images: expected sizes that torch can count, got 0 x 42"):
+        data.read_idx(path, 3)
+    for ndim in (0, 256):
+        with pytest.raises(ValueError, match="ndim: expected an integer"):
+            data.read_idx(path, ndim)
+
+
 def test_refuses_a_changed_byte(tmp_path: Path) -> None:
     """gzip's own checksum."""
     packed = bytearray(gzip.compress(idx((2000,), os.urandom(2000))))

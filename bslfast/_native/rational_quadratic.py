@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bslfast._checks import shown
 from bslfast._native import _cpu, cuda
 from bslfast._native._operands import (
     REDUCTIONS,
@@ -73,7 +74,7 @@ def forward(
         worst = x.flatten()[x.abs().nan_to_num(0.0, torch.inf).argmax()].item()
         raise ValueError(
             f"x: expected values in [{-bound:g}, {bound:g}], the domain of a spline without tails, "
-            f"got {worst:g}"
+            f"got {shown(worst, -bound, bound)}"
         )
     return y, log_det
 

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from bslfast import _checks
 
 
 def read_csv(path: str | os.PathLike[str], columns: Sequence[str], delimiter: str = ",") -> Tensor:
     """Read the named columns of a CSV file with a header as a float64 tensor [rows, columns].
 
     Args:
-        path: the file, UTF-8; fields may be quoted. Blank lines are skipped.
+        path: the file, UTF-8; fields may be quoted. Blank lines are skipped, but in a file of one
+            column, where they are rows without a number, only at its end.
         columns: the names to read, in the order wanted; further columns in the file are ignored.
-        delimiter: one character.
+        delimiter: one character, neither a quote nor the end of a line.
 
     Raises:
         FileNotFoundError: if ``path`` is not a file.
-        ValueError: naming the file, the line and the column: an empty file, a missing or repeated
-            column, no rows, a row of another length than the header, text (or nothing, NaN,
-            infinity) where a number should be, bytes that are not UTF-8.
+        ValueError: naming the file, the line (the first, of a row of several) and the column: an
+            empty file, a missing or repeated column, no rows, a row of another length than the
+            header, text (or nothing, NaN, infinity, digits grouped by underscores) where a number
+            should be, a quote that is not closed, bytes that are not UTF-8.
+        TypeError, ValueError: naming ``columns`` or ``delimiter``.
 
     Example:
         >>> import tempfile, pathlib
@@ -37,22 +42,55 @@ def read_csv(path: str | os.PathLike[str], columns: Sequence[str], delimiter: st
         tensor([[3., 1.],
                 [6., 4.]], dtype=torch.float64)
     """
+    if isinstance(columns, str) or not all(isinstance(name, str) for name in columns):
+        raise TypeError(f"columns: expected a sequence of names, got {columns!r}")
+    if not columns:
+        raise ValueError("columns: expected at least one name, got none")
+    if not isinstance(delimiter, str):
+        raise TypeError(f"delimiter: expected a str, got {_checks.describe(delimiter)}")
+    if len(delimiter) != 1 or delimiter in '"\r\n':
+        raise ValueError(
+            "delimiter: expected one character, neither a quote nor the end of a line, "
+            f"got {delimiter!r}"
+        )
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a CSV file, found none")
+    content = path.read_bytes()
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, delimiter=delimiter)
-            return _parse(path, reader, columns, delimiter)
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected UTF-8 text, got {error.reason}") from None
-    except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
+        bad = error.object  # without the mark at the beginning, if there was one
+        line = len(bad[: error.start + 1].splitlines())
+        raise ValueError(
+            f"{path}, line {line}: expected UTF-8 text, got the byte 0x{bad[error.start]:02x}: "
+            f"{error.reason}"
+        ) from None
+    return _parse(path, _rows(path, text, delimiter), columns, delimiter)
 
 
-def _parse(path: Path, reader: Any, columns: Sequence[str], delimiter: str) -> Tensor:
-    header = next(reader, None)
-    if header is None or header == []:
+def _rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows, each with the number of its first line."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise ValueError(
+                f"{path}, line {line}: expected fields separated by {delimiter!r}, each quote "
+                f"closed, got: {error}"
+            ) from None
+        if row is None:
+            return
+        yield line, row
+
+
+def _parse(
+    path: Path, lines: Iterator[tuple[int, list[str]]], columns: Sequence[str], delimiter: str
+) -> Tensor:
+    _, header = next(lines, (1, []))
+    if not header:
         raise ValueError(f"{path}, line 1: expected a header, got an empty file or line")
     header = [name.strip() for name in header]
     for column in columns:
@@ -62,11 +100,18 @@ def _parse(path: Path, reader: Any, columns: Sequence[str], delimiter: str) -> T
                 f"got {header.count(column)} among {header}"
             )
     positions = [header.index(column) for column in columns]
-    rows = []
-    for row in reader:
+    rows: list[list[float]] = []
+    blank = 0
+    for line, row in lines:
         if not row:
+            blank = blank or line
             continue
-        where = f"{path}, line {reader.line_num}"
+        if blank and len(header) == 1:
+            raise ValueError(
+                f"{path}, line {blank}, column {header[0]!r}: expected a finite number, got an "
+                "empty line"
+            )
+        where = f"{path}, line {line}"
         if len(row) != len(header):
             raise ValueError(
                 f"{where}: expected {len(header)} fields as in the header, got {len(row)}"
@@ -74,7 +119,9 @@ def _parse(path: Path, reader: Any, columns: Sequence[str], delimiter: str) -> T
         values = []
         for position in positions:
             try:
-                value = float(row[position])
+                # What float() takes beyond other readers: 1_000, and digits of other scripts.
+                plain = row[position].isascii() and "_" not in row[position]
+                value = float(row[position]) if plain else math.nan
             except ValueError:
                 value = math.nan
             if not math.isfinite(value):

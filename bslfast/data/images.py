@@ -138,6 +138,7 @@ def read_idx(path: str | os.PathLike[str], ndim: int) -> Tensor:
         FileNotFoundError: if ``path`` is not a file.
         ValueError: naming the file: not gzip though it starts like it, truncated, a wrong magic
             number, more or fewer values than the sizes say.
+        TypeError, ValueError: if ``ndim`` is not an integer from 1 to 255.
 
     Source: http://yann.lecun.com/exdb/mnist/.
 
@@ -149,6 +150,8 @@ def read_idx(path: str | os.PathLike[str], ndim: int) -> Tensor:
         ...     read_idx(path, 1)
         tensor([7, 8, 9], dtype=torch.uint8)
     """
+    if _checks.integer("ndim", ndim) > 255:
+        raise ValueError(f"ndim: expected an integer from 1 to 255, got {ndim}")
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected an IDX file, found none")
@@ -179,4 +182,10 @@ def read_idx(path: str | os.PathLike[str], ndim: int) -> Tensor:
             f"{' x '.join(map(str, sizes))}, as its header says, got {len(content) - start}"
         )
     # A copy: the bytes are read-only, and torch tensors are not.
-    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).copy()).view(sizes)
+    values = torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).copy())
+    try:
+        return values.view(sizes)
+    except RuntimeError:  # no values, and other sizes whose product torch cannot count
+        raise ValueError(
+            f"{path}: expected sizes that torch can count, got {' x '.join(map(str, sizes))}"
+        ) from None

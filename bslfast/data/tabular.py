@@ -82,7 +82,7 @@ def split(
         _checks.number("fractions", fraction, above=0.0, below=1.0)
     if not math.isclose(sum(fractions), 1.0, abs_tol=1e-6):
         raise ValueError(f"fractions: expected three numbers that add up to 1, got {fractions!r}")
-    _checks.integer("seed", seed, 0)
+    _checks.generator_seed(seed)
     rows = x.shape[0]
     first = round(fractions[0] * rows)
     second = first + round(fractions[1] * rows)
@@ -120,7 +120,8 @@ class Standardizer:
         self.scale = _checks.floating("scale", scale, 1, "[columns]")
         if mean.shape != scale.shape:
             raise ValueError(f"scale: expected shape {tuple(mean.shape)}, got {tuple(scale.shape)}")
-        if not bool((scale > 0).all()):
+        _checks.finite("mean", mean)
+        if not bool((_checks.finite("scale", scale) > 0).all()):
             raise ValueError(f"scale: expected positive numbers, got {scale.tolist()}")
 
     @classmethod
@@ -129,7 +130,7 @@ class Standardizer:
 
         Raises:
             TypeError, ValueError: if ``x`` is not a floating-point matrix with at least one row
-                and finite values.
+                and finite values, or if its dtype cannot hold a column's standard deviation.
         """
         _checks.floating("x", x, 2, "[rows, columns]")
         if x.shape[0] == 0:
@@ -137,11 +138,19 @@ class Standardizer:
         if not bool(x.isfinite().all()):
             columns = (~x.isfinite()).any(0).nonzero().flatten().tolist()
             raise ValueError(f"x: expected finite values, got NaN or infinity in columns {columns}")
-        # float64: a column like density, 0.994 +- 0.003, would lose digits in float32 sums.
-        mean, scale = x.double().mean(0), x.double().std(0, correction=0)
-        constant = scale <= torch.finfo(x.dtype).eps * mean.abs()
-        scale = torch.where(constant, 1.0, scale)
-        return cls(mean.to(x.dtype), scale.to(x.dtype))
+        # float64: a column like density, 0.994 +- 0.003, would lose digits in float32 sums. Without
+        # the first row's value a constant column is exactly 0, whatever the rounding of sums.
+        first = x[0].double()
+        moved = x.double() - first
+        mean, spread = first + moved.mean(0), moved.std(0, correction=0)
+        scale = torch.where(spread == 0, 1.0, spread).to(x.dtype)
+        bad = (~(scale.isfinite() & (scale > 0))).nonzero().flatten().tolist()
+        if bad:
+            raise ValueError(
+                f"x: expected columns whose standard deviation is a positive {str(x.dtype).removeprefix('torch.')}, "
+                f"got {spread[bad].tolist()} in columns {bad}"
+            )
+        return cls(mean.to(x.dtype), scale)
 
     def transform(self, x: Tensor) -> Tensor:
         """Return ``(x - mean) / scale`` for ``x`` [rows, columns]."""

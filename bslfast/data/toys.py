@@ -32,7 +32,7 @@ def load_moons(rows: int = 10_000, noise: float = 0.05, seed: int = 0) -> Datase
     """
     _checks.integer("rows", rows, 2)
     _checks.number("noise", noise, minimum=0.0)
-    if _checks.integer("seed", seed, 0) >= 2**32:
+    if _checks.generator_seed(seed) >= 2**32:
         raise ValueError(f"seed: expected an integer below 2^32, got {seed}")
     try:
         from sklearn.datasets import make_moons

@@ -42,7 +42,7 @@ class PLU(nn.Module):
         factors = torch.zeros(size, size, dtype=torch.float64)
         order, signs = torch.arange(size), torch.ones(size, dtype=torch.float64)
         if seed is not None:
-            generator = torch.Generator().manual_seed(_checks.integer("seed", seed, 0))
+            generator = torch.Generator().manual_seed(_checks.generator_seed(seed))
             normal = torch.randn(size, size, dtype=torch.float64, generator=generator)
             p, lower, upper = torch.linalg.lu(torch.linalg.qr(normal).Q)
             order = p.argmax(dim=1)

@@ -153,7 +153,7 @@ class Permutation(Transform):
     def random(cls, features: int, seed: int = 0) -> Permutation:
         """Return the permutation that ``seed`` stands for; torch's generators are left alone."""
         _checks.integer("features", features)
-        generator = torch.Generator().manual_seed(_checks.integer("seed", seed, 0))
+        generator = torch.Generator().manual_seed(_checks.generator_seed(seed))
         return cls(torch.randperm(features, generator=generator))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -101,7 +101,7 @@ def steps(
     _points("data", data)
     x = data[:_POINTS]
     z = torch.randn(
-        len(x), 2, generator=torch.Generator().manual_seed(_checks.integer("seed", seed, 0))
+        len(x), 2, generator=torch.Generator().manual_seed(_checks.generator_seed(seed))
     ).to(x)
     transform = flow.transform
     transforms: list[Any] = (

@@ -115,7 +115,7 @@ class Decoding(nn.Module):
             if not (low >= 0 and high <= 1):
                 raise ValueError(
                     "x: expected values in [0, 1] for likelihood 'bernoulli', "
-                    f"got {low:g} to {high:g}"
+                    f"got {_checks.shown(low, 0, 1)} to {_checks.shown(high, 0, 1)}"
                 )
         return x
 
