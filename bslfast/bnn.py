@@ -44,7 +44,7 @@ class BayesianMLP(nn.Module):
         prior_scale, init_scale, parametrization, device, dtype: as in
             :class:`bslfast.nn.BayesLinear`.
 
-    Shape: x [batch, in_features] -> [batch, outputs].
+    Shape: x [..., in_features] -> [..., outputs].
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
@@ -100,11 +100,11 @@ class BayesianMLP(nn.Module):
         return _output(self, x, {})
 
     def sample_outputs(self, x: Tensor, n_samples: int) -> Tensor:
-        """Outputs for ``n_samples`` draws of all weights, [n_samples, batch, outputs].
+        """Outputs for ``n_samples`` draws of all weights, [n_samples, ..., outputs].
 
         Args:
-            x: [batch, in_features].
-            n_samples: number of draws; each serves the whole batch.
+            x: [..., in_features].
+            n_samples: number of draws; each serves all of x.
         """
         n_samples = _checks.integer("n_samples", n_samples)
         largest = max(p.numel() for p in self.layers.parameters())
@@ -115,7 +115,9 @@ class BayesianMLP(nn.Module):
             for index, layer in enumerate(self.layers):
                 assert isinstance(layer, BayesLinear)
                 h = layer.sample_outputs(
-                    self.activation(h) if index else h, min(held, n_samples - start)
+                    self.activation(h) if index else h,
+                    min(held, n_samples - start),
+                    per_draw=index > 0,
                 )
             outputs.append(h)
         return torch.cat(outputs)
@@ -152,7 +154,25 @@ def _output(
     for index, layer in enumerate(network.layers):
         h = network.activation(x) if index else x
         x = layer(h, drawn=drawn[layer]) if layer in drawn else layer(h)
+    if nn.parallel.DistributedDataParallel._get_active_ddp_module() is not None:
+        x = _Reaches.apply(x, *network.likelihood.parameters())  # type: ignore[no-untyped-call]
     return x
+
+
+class _Reaches(torch.autograd.Function):
+    """Return the first tensor as it is, whose graph then reaches the others too.
+
+    DistributedDataParallel looks for unused parameters from the outputs of the forward pass. Those
+    of the likelihood come in with the loss, and would take part though they had been given up.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return grad, *(None,) * (len(ctx.needs_input_grad) - 1)
 
 
 def _widths(in_features: int, hidden: Sequence[int], outputs: int) -> list[tuple[int, int]]:

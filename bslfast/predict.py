@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from bslfast import _checks
 from bslfast.likelihoods import Categorical, Likelihood, _NormalLikelihood
@@ -19,13 +20,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Prediction", "predict"]
 
+# Modules of torch that hold the model as ``module``.
+_WRAPPERS = (AveragedModel, nn.DataParallel, nn.parallel.DistributedDataParallel)
+
 
 @dataclass(frozen=True)
 class Prediction:
     """The predictive distribution at a batch of inputs, as :func:`predict` returns it.
 
     Regression (normal likelihoods): a mixture of normals, one for each sample of the weights.
-    Classification: the class probabilities averaged over the samples.
+    Classification: the class probabilities averaged over the samples. Where [batch, ...] is said,
+    here and below, the network's outputs may have any leading dimensions in the place of the batch.
 
     Attributes:
         mean: regression: predictive mean [batch, targets]; classification: class probabilities
@@ -60,11 +65,14 @@ class Prediction:
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
         log_scale: Tensor | float = 0.0
+        y = self._rows(y)
         if self.target_scaler is not None:
             y = self.target_scaler.transform(y)
             log_scale = self.target_scaler.scale.log().sum().to(y.device)
-        log_prob = self.likelihood.log_prob(self.samples, y)
-        return log_prob.logsumexp(0) - (math.log(len(self.samples)) + log_scale)
+        log_prob = self.likelihood.log_prob(_rows_of(self.samples), y)
+        return _shaped_like(
+            self.samples, log_prob.logsumexp(0) - (math.log(len(self.samples)) + log_scale)
+        )
 
     @torch.no_grad()
     def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
@@ -81,10 +89,10 @@ class Prediction:
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
-        lower, upper = self.likelihood.interval(self.samples, level)
+        lower, upper = self.likelihood.interval(_rows_of(self.samples), level)
         if self.target_scaler is not None:
             lower, upper = self.target_scaler.inverse(lower), self.target_scaler.inverse(upper)
-        return lower, upper
+        return _shaped_like(self.samples, lower), _shaped_like(self.samples, upper)
 
     @torch.no_grad()
     def cdf(self, y: Tensor) -> Tensor:
@@ -99,9 +107,35 @@ class Prediction:
             raise TypeError(
                 f"cdf: expected a regression, got a prediction with {self.likelihood} likelihood"
             )
+        y = self._rows(y)
         if self.target_scaler is not None:
             y = self.target_scaler.transform(y)
-        return self.likelihood.cdf(self.samples, y)
+        return _shaped_like(self.samples, self.likelihood.cdf(_rows_of(self.samples), y))
+
+    def _rows(self, y: Tensor) -> Tensor:
+        """``y`` with the leading dimensions of the outputs as one; the likelihood checks it."""
+        leading = self.samples.shape[1:-1]
+        if len(leading) == 1:
+            return y
+        _checks.tensor("y", y)
+        if y.shape[: len(leading)] != leading:
+            raise ValueError(
+                f"y: expected the leading dimensions of the predictions, {tuple(leading)}, got "
+                f"{_checks.describe(y)}"
+            )
+        return y.reshape(math.prod(leading), *y.shape[len(leading) :])
+
+
+def _rows_of(samples: Tensor) -> Tensor:
+    """Outputs [samples, ..., outputs] as [samples, rows, outputs]."""
+    if samples.ndim < 2 or samples.ndim == 3:
+        return samples
+    return samples.reshape(len(samples), math.prod(samples.shape[1:-1]), samples.shape[-1])
+
+
+def _shaped_like(samples: Tensor, result: Tensor) -> Tensor:
+    """What has been computed from :func:`_rows_of` samples, with their own dimensions."""
+    return result.reshape((*samples.shape[1:-1], *result.shape[1:]))
 
 
 @torch.no_grad()
@@ -121,9 +155,10 @@ def predict(
     epistemic part is 0, and one sample is enough.
 
     Args:
-        model: a network; if it has a method ``sample_outputs(x, n_samples)`` that returns
+        model: a network, also inside AveragedModel, DataParallel, DistributedDataParallel or
+            ``torch.compile``; if it has a method ``sample_outputs(x, n_samples)`` that returns
             [samples, batch, outputs] it is used, else the model is called ``n_samples`` times.
-        x: inputs, as the model takes them, with the batch first.
+        x: inputs, as the model takes them: predictions have all dimensions of its outputs.
         n_samples: number of draws, at least 1. The error of the mean from the finite number is
             ``epistemic / sqrt(n_samples)``.
         seed: makes the draws repeatable and leaves torch's generators as they were; ``None`` draws
@@ -148,27 +183,49 @@ def predict(
     _checks.tensor("x", x)
     _checks.integer("n_samples", n_samples)
     if seed is not None:
-        _checks.integer("seed", seed, 0)
+        _checks.generator_seed(seed)
     likelihood = likelihood_of(model, likelihood)
     if target_scaler is not None and isinstance(likelihood, Categorical):
         raise ValueError("target_scaler: expected None for class labels, got a Standardizer")
 
     with evaluating(model), seeded(seed, x.device):
-        if hasattr(model, "sample_outputs"):
-            samples: Tensor = model.sample_outputs(x, n_samples)  # type: ignore[operator]
+        sample_outputs = _inside(model, "sample_outputs")
+        if sample_outputs is not None:
+            samples = _checks.tensor("model.sample_outputs", sample_outputs(x, n_samples))
+            if samples.ndim < 2 or len(samples) != n_samples:
+                raise ValueError(
+                    f"model.sample_outputs: expected a tensor of shape [{n_samples}, ..., "
+                    f"outputs], got {_checks.describe(samples)}"
+                )
         else:
-            samples = torch.stack([model(x) for _ in range(n_samples)])
-    mean, aleatoric, epistemic = likelihood.predictive(samples)
+            outputs = (
+                _checks.tensor("model", model(x), "a module that returns a tensor")
+                for _ in range(n_samples)
+            )
+            samples = torch.stack(list(outputs))
+    mean, aleatoric, epistemic = likelihood.predictive(_rows_of(samples))
     if target_scaler is not None:
         scale = target_scaler.scale.to(mean.device)
         mean = target_scaler.inverse(mean)
         aleatoric, epistemic = aleatoric * scale, epistemic * scale
+    parts = (mean, aleatoric, epistemic)
+    mean, aleatoric, epistemic = (_shaped_like(samples, part) for part in parts)
     return Prediction(mean, aleatoric, epistemic, samples, likelihood, target_scaler)
+
+
+def _inside(model: nn.Module, name: str) -> Any:
+    """The attribute ``name`` of a model, or of what torch has wrapped; None if there is none."""
+    held: nn.Module | None = model
+    while held is not None and not hasattr(held, name):
+        wraps = isinstance(held, _WRAPPERS)
+        # What torch.compile returns has a type whose import takes seconds.
+        held = held.module if wraps else held._modules.get("_orig_mod")  # type: ignore[assignment]
+    return getattr(held, name, None)
 
 
 def likelihood_of(model: nn.Module, likelihood: Likelihood | None) -> Likelihood:
     """Return ``likelihood``, or else the model's own; raise if neither is a Likelihood."""
-    found = getattr(model, "likelihood", None) if likelihood is None else likelihood
+    found = _inside(model, "likelihood") if likelihood is None else likelihood
     if not isinstance(found, Likelihood):
         raise TypeError(
             "likelihood: expected a bslfast.likelihoods.Likelihood, as the argument or as "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from bslfast.predict import Prediction, predict
 
 
 def normal_prediction(loc: torch.Tensor, scale: float = 1.0) -> Prediction:
-    return predict(torch.nn.Identity(), loc, 1, likelihood=Normal(loc.shape[1], init_scale=scale))
+    return predict(torch.nn.Identity(), loc, 1, likelihood=Normal(loc.shape[-1], init_scale=scale))
 
 
 def test_accuracy_and_rmse() -> None:
@@ -138,6 +139,55 @@ def test_coverage_agrees_with_the_intervals() -> None:
 def test_metrics_refuse(call: object, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         call()
+
+
+P, CLASSES = torch.tensor([[0.9, 0.1], [0.3, 0.7]]), torch.tensor([0, 1])
+METRICS = {
+    "rmse": lambda prediction, y: metrics.rmse(prediction.mean, y),
+    "coverage": metrics.coverage,
+    "calibration_curve": lambda prediction, y: metrics.calibration_curve(
+        prediction, y, torch.tensor([0.5])
+    ),
+    "mean_log_likelihood": metrics.mean_log_likelihood,
+}
+
+
+@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_targets_and_predictions_that_are_not_finite_are_refused(metric: Any, bad: float) -> None:
+    good, spoiled = torch.zeros(4, 1), torch.tensor([[0.0], [0.0], [bad], [0.0]])
+    kind = "NaN" if math.isnan(bad) else "infinity"
+    text = f"expected finite values, got {kind}: 1 of 4 values are not finite, .* index \\(2, 0\\)"
+    with pytest.raises(ValueError, match=f"^y: {text}"):
+        metric(normal_prediction(good), spoiled)
+    with pytest.raises(ValueError, match=f"mean: {text}"):
+        metric(normal_prediction(spoiled), good)
+
+
+@pytest.mark.parametrize(
+    "metric", [metrics.accuracy, metrics.reliability, metrics.expected_calibration_error]
+)
+def test_probabilities_that_are_nan_are_refused(metric: Any) -> None:
+    metric(P, CLASSES)
+    with pytest.raises(ValueError, match="probabilities: expected finite values, got NaN"):
+        metric(torch.tensor([[0.9, 0.1], [math.nan, 0.7]]), CLASSES)
+
+
+def test_any_leading_dimensions() -> None:
+    mean, y = torch.randn(4, 3, 2), torch.randn(4, 3, 2)
+    assert metrics.rmse(mean, y) == pytest.approx((mean - y).square().mean().sqrt().item())
+    prediction = normal_prediction(mean)
+    flat = normal_prediction(mean.view(12, 2))
+    for metric in (metrics.coverage, metrics.mean_log_likelihood):
+        assert metric(prediction, y) == pytest.approx(metric(flat, y.view(12, 2)))
+    p, classes = torch.randn(4, 3, 5).softmax(-1), torch.randint(0, 5, (4, 3))
+    for metric in (metrics.accuracy, metrics.expected_calibration_error):
+        assert metric(p, classes) == metric(p.view(12, 5), classes.view(12))
+        assert metric(p[0, 0], classes[0, 0]) == metric(p[0, :1], classes[0, :1])
+        with pytest.raises(ValueError, match=r"y: expected shape \(4, 3\)"):
+            metric(p, classes.view(3, 4))
+    with pytest.raises(ValueError, match=r"probabilities: expected \[batch, classes\], got 1"):
+        metrics.accuracy(torch.tensor(1.0), torch.tensor(0))
 
 
 def test_coverage_is_for_regression() -> None:

@@ -52,10 +52,19 @@ def test_sample_outputs_share_the_posterior_and_accept_one_input_per_draw() -> N
     shared = layer.sample_outputs(x, 6)
     torch.manual_seed(0)
     BayesLinear(3, 2), torch.randn(4, 3)
-    again = layer.sample_outputs(x.expand(6, 4, 3), 6)
+    again = layer.sample_outputs(x.expand(6, 4, 3), 6, per_draw=True)
     assert shared.shape == (6, 4, 2)
     torch.testing.assert_close(shared, again)
     assert not torch.allclose(shared[0], shared[1])
+    torch.manual_seed(0)
+    BayesLinear(3, 2), torch.randn(4, 3)
+    folded = layer.sample_outputs(x.view(2, 1, 2, 3), 6)
+    torch.testing.assert_close(folded, shared.view(6, 2, 1, 2, 2))
+    for shape in ((4, 3), (3,), (4, 2, 3)):
+        with pytest.raises(ValueError, match="x: expected one input for each of 6 draws, got"):
+            layer.sample_outputs(torch.randn(shape), 6, per_draw=True)
+    with pytest.raises(ValueError, match=r"x: expected shape \[..., 3\], got \[4, 2\]"):
+        layer.sample_outputs(torch.randn(4, 2), 6)
 
 
 @pytest.mark.parametrize("parametrization", ["softplus", "scale", "log_scale", "log_var"])

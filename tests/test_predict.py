@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from bslfast.bnn import BayesianMLP
 from bslfast.data import Standardizer
@@ -136,6 +138,115 @@ def test_target_scaler_gives_everything_in_the_original_unit() -> None:
     )
 
 
+# --- any leading dimensions -----------------------------------------------------------------------
+
+
+class OneByOne(nn.Module):
+    """The same network without a batched route."""
+
+    def __init__(self, network: BayesianMLP) -> None:
+        super().__init__()
+        self.network, self.likelihood = network, network.likelihood
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)
+
+
+@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("shape", [(), (1,), (6, 4), (10, 4), (2, 3, 2), (0,), (3, 0)])
+@pytest.mark.parametrize("likelihood", ["normal", "heteroscedastic_normal", "categorical"])
+def test_leading_dimensions_are_those_of_the_outputs(
+    batched: bool, shape: tuple[int, ...], likelihood: str
+) -> None:
+    """Each input has the prediction that it has in a flat batch: 10 draws, also of 10 inputs."""
+    torch.manual_seed(0)
+    network = BayesianMLP(3, (5,), 2, likelihood=likelihood, init_scale=0.5)
+    model = network if batched else OneByOne(network)
+    x, rows = torch.randn(*shape, 3), math.prod(shape)
+    classes = likelihood == "categorical"
+    y = torch.randint(0, 2, shape) if classes else torch.randn(*shape, 2)
+    scaler = None if classes else Standardizer(torch.tensor([3.0, -1.0]), torch.tensor([2.0, 9.0]))
+    flat = predict(model, x.reshape(rows, 3), 10, seed=1, target_scaler=scaler)
+    shaped = predict(model, x, 10, seed=1, target_scaler=scaler)
+    assert shaped.samples.shape == (10, *model(x).shape)
+    flat_y = y.reshape(rows, *y.shape[len(shape) :])
+    pairs = [
+        (shaped.samples, flat.samples),
+        (shaped.mean, flat.mean),
+        (shaped.aleatoric, flat.aleatoric),
+        (shaped.epistemic, flat.epistemic),
+        (shaped.log_prob(y), flat.log_prob(flat_y)),
+    ]
+    if rows:  # torch has no quantiles of nothing
+        pairs.extend(zip(shaped.interval(0.5), flat.interval(0.5), strict=True))
+    if not classes:
+        pairs.append((shaped.cdf(y), flat.cdf(flat_y)))
+    for one, other in pairs:
+        torch.testing.assert_close(one.reshape(other.shape), other)
+    per_class = () if classes else (2,)
+    assert shaped.mean.shape == (*shape, 2)
+    assert shaped.aleatoric.shape == shaped.epistemic.shape == (*shape, *per_class)
+    assert shaped.log_prob(y).shape == shape
+
+
+def test_targets_have_the_leading_dimensions_of_the_predictions() -> None:
+    prediction = predict(BayesianMLP(3, (5,), 1), torch.randn(4, 7, 3), 5)
+    for shape in ((28, 1), (7, 4, 1), (4, 7), (4, 7, 2)):
+        for call in (prediction.log_prob, prediction.cdf):
+            with pytest.raises(ValueError, match=r"^y: expected"):
+                call(torch.randn(shape))
+
+
+def test_outputs_that_are_no_draws_are_refused() -> None:
+    class Wrong(Noisy):
+        def sample_outputs(self, x: Tensor, n_samples: int) -> Tensor:
+            return torch.zeros(x.shape[0], 1)
+
+    with pytest.raises(ValueError, match=r"model.sample_outputs: .*\[5, \.\.\., outputs\], got"):
+        predict(Wrong(), torch.zeros(3, 1), 5)
+    with pytest.raises(TypeError, match="model: expected a module that returns a tensor, got a tu"):
+        predict(nn.LSTM(1, 1), torch.zeros(3, 1), 5, likelihood=Normal(1))
+
+
+# --- models that torch has wrapped ----------------------------------------------------------------
+
+
+WRAPPERS = {
+    "averaged": AveragedModel,
+    "parallel": nn.DataParallel,
+    "compiled": lambda model: torch.compile(model, backend="eager"),
+    "compiled average": lambda model: torch.compile(AveragedModel(model), backend="eager"),
+    "average of compiled": lambda model: AveragedModel(torch.compile(model, backend="eager")),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+def test_the_likelihood_and_the_batched_route_are_found_inside(wrap: Any) -> None:
+    torch.manual_seed(0)
+    model, x = BayesianMLP(3, (5,), 1), torch.randn(4, 3)
+    expected, wrapped = predict(model, x, 6, seed=2), wrap(model)
+    found = predict(wrapped, x, 6, seed=2)
+    assert torch.equal(found.samples, expected.samples)
+    torch.testing.assert_close(found.aleatoric, expected.aleatoric)
+
+
+def test_a_module_of_ones_own_is_not_looked_into() -> None:
+    """What it does with the outputs of its network counts."""
+
+    class Doubled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = Noisy()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * self.module(x)
+
+    with pytest.raises(TypeError, match=r"likelihood: expected .*got None"):
+        predict(Doubled(), torch.zeros(2, 1), 3)
+    prediction = predict(AveragedModel(Doubled()), torch.zeros(2, 1), 3, likelihood=Normal(1))
+    assert prediction.samples.shape == (3, 2, 1)
+
+
 X = torch.zeros(2, 1)
 
 
@@ -151,6 +262,8 @@ X = torch.zeros(2, 1)
         (lambda: predict(Noisy(), X, 0), ValueError, "n_samples: .*at least 1, got 0"),
         (lambda: predict(Noisy(), X, 2.5), TypeError, "n_samples: expected an integer"),
         (lambda: predict(Noisy(), X, seed=-1), ValueError, "seed: .*got -1"),
+        (lambda: predict(Noisy(), X, seed=2**64), ValueError, r"seed: expected .* below 2\^64"),
+        (lambda: predict(Noisy(), X, seed=1.0), TypeError, "seed: expected an integer"),
         (lambda: predict(nn.Linear(1, 1), X), TypeError, "likelihood: expected .*got None"),
         (
             lambda: predict(

@@ -34,8 +34,8 @@ class PlainBayesLinear(BayesLinear):
         )
         return F.linear(x, weight, bias)
 
-    def sample_outputs(self, x: Tensor, n_samples: int) -> Tensor:
-        """Return outputs for ``n_samples`` draws, [n_samples, batch, out_features]."""
+    def sample_outputs(self, x: Tensor, n_samples: int, *, per_draw: bool = False) -> Tensor:
+        """Return outputs for draws of x [batch, in_features], or of one x for each draw."""
         weight_scale, bias_scale = (
             F.softplus(self.weight_raw_scale),
             F.softplus(self.bias_raw_scale),

@@ -147,8 +147,8 @@ class Standardizer:
         bad = (~(scale.isfinite() & (scale > 0))).nonzero().flatten().tolist()
         if bad:
             raise ValueError(
-                f"x: expected columns whose standard deviation is a positive {str(x.dtype).removeprefix('torch.')}, "
-                f"got {spread[bad].tolist()} in columns {bad}"
+                f"x: expected columns whose standard deviation {x.dtype} can hold, got "
+                f"{spread[bad].tolist()} in columns {bad}"
             )
         return cls(mean.to(x.dtype), scale)
 

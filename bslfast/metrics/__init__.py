@@ -1,4 +1,8 @@
-"""How good predictions and their uncertainties are, on data the model has not seen."""
+"""How good predictions and their uncertainties are, on data the model has not seen.
+
+The batch may be any number of leading dimensions. NaN and infinity are refused, in targets and in
+predictions: a comparison with NaN is false, and so would count as an ordinary miss.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +41,7 @@ def accuracy(probabilities: Tensor, y: Tensor) -> float:
         >>> accuracy(torch.tensor([[0.9, 0.1], [0.6, 0.4]]), torch.tensor([0, 1]))
         0.5
     """
-    _check_classes(probabilities, y)
+    probabilities, y = _check_classes(probabilities, y)
     return (probabilities.argmax(1) == y).double().mean().item()
 
 
@@ -55,11 +59,13 @@ def rmse(mean: Tensor, y: Tensor) -> float:
         >>> rmse(torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [4.0]]))  # sqrt(2)
         1.4142135623730951
     """
-    _checks.floating("mean", mean, 2, "[batch, targets]")
+    _checks.floating("mean", mean, None, "[batch, targets]")
     _not_empty("mean", mean)
-    _checks.floating("y", y, 2, f"{tuple(mean.shape)}")
+    _checks.floating("y", y, None, f"{tuple(mean.shape)}")
     if y.shape != mean.shape:
         raise ValueError(f"y: expected shape {tuple(mean.shape)}, got {_checks.describe(y)}")
+    _checks.finite("mean", mean)
+    _checks.finite("y", y)
     return (mean.double() - y.double()).square().mean().sqrt().item()
 
 
@@ -76,7 +82,7 @@ def mean_log_likelihood(prediction: Prediction, y: Tensor) -> float:
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
     """
-    _check_prediction(prediction)
+    _check_finite(prediction, y)
     return prediction.log_prob(y).double().mean().item()
 
 
@@ -104,7 +110,7 @@ def reliability(probabilities: Tensor, y: Tensor, bins: int = 15) -> Reliability
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
     """
-    _check_classes(probabilities, y)
+    probabilities, y = _check_classes(probabilities, y)
     _checks.integer("bins", bins)
     # 1e-3 leaves room for the rounding of 16-bit probabilities, not for logits.
     if bool((probabilities < 0).any()) or not bool(
@@ -185,7 +191,7 @@ def calibration_curve(prediction: Prediction, y: Tensor, levels: Tensor) -> Tens
     Source: Kuleshov et al., "Accurate uncertainties for deep learning using calibrated regression"
     (2018), with central instead of one-sided intervals.
     """
-    _check_prediction(prediction)
+    _check_finite(prediction, y)
     _checks.floating("levels", levels, 1, "[levels]")
     if not bool(((levels > 0) & (levels < 1)).all()):
         raise ValueError(f"levels: expected numbers above 0 and below 1, got {levels.tolist()}")
@@ -202,10 +208,26 @@ def _check_prediction(prediction: Prediction) -> None:
         )
 
 
-def _check_classes(probabilities: Tensor, y: Tensor) -> None:
-    _checks.floating("probabilities", probabilities, 2, "[batch, classes]")
+def _check_finite(prediction: Prediction, y: Tensor) -> None:
+    _check_prediction(prediction)
+    _checks.finite("prediction.mean", prediction.mean)
+    _checks.finite("prediction.aleatoric", prediction.aleatoric)
+    _checks.finite("y", _checks.tensor("y", y))
+
+
+def _check_classes(probabilities: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The two as [rows, classes] and [rows]."""
+    _checks.floating("probabilities", probabilities, None, "[batch, classes]")
+    if probabilities.ndim == 0:
+        raise ValueError(f"probabilities: expected [batch, classes], got {probabilities.item():g}")
     _not_empty("probabilities", probabilities)
-    _checks.class_indices("y", y, probabilities.shape[1], probabilities.shape[0])
+    _checks.finite("probabilities", probabilities)
+    *leading, classes = probabilities.shape
+    if len(leading) != 1:
+        if _checks.tensor("y", y).shape != probabilities.shape[:-1]:
+            raise ValueError(f"y: expected shape {tuple(leading)}, got {_checks.describe(y)}")
+        probabilities, y = probabilities.reshape(-1, classes), y.reshape(-1)
+    return probabilities, _checks.class_indices("y", y, classes, len(probabilities))
 
 
 def _not_empty(name: str, value: Tensor) -> None:

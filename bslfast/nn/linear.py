@@ -125,31 +125,43 @@ class BayesLinear(BayesianModule):
             self.remember_kl(kl)
         return y
 
-    def sample_outputs(self, x: Tensor, n_samples: int) -> Tensor:
+    def sample_outputs(self, x: Tensor, n_samples: int, *, per_draw: bool = False) -> Tensor:
         """Outputs for ``n_samples`` draws of the weights at once.
 
         Args:
-            x: [batch, in_features], or [n_samples, batch, in_features]: one input for each draw.
+            x: [..., in_features], the input of every draw.
             n_samples: number of draws.
+            per_draw: whether each draw has an input of its own: x [n_samples, ..., in_features].
 
         Returns:
-            [n_samples, batch, out_features].
+            [n_samples, ..., out_features].
+
+        Raises:
+            TypeError, ValueError: a wrong input or number.
         """
+        n_samples = _checks.integer("n_samples", n_samples)
+        x = checked_input(x, self.weight_loc)
+        if per_draw and (x.dim() < 2 or x.shape[0] != n_samples):
+            raise ValueError(
+                f"x: expected one input for each of {n_samples} draws, got {_checks.describe(x)}"
+            )
+        shape = (n_samples, *x.shape[per_draw:-1], self.out_features)
         options: dict[str, Any] = {
             "parametrization": self.parametrization,
             "sample_shape": (n_samples,),
         }
         weight = BF.normal_rsample(self.weight_loc, self.weight_raw_scale, **options)
-        if x.dim() == 2:
-            # One product for all draws, as they share the input.
-            y = (x @ weight.flatten(0, 1).t()).view(-1, n_samples, self.out_features)
-            y = y.transpose(0, 1)
+        rows = math.prod(shape[1:-1])
+        if per_draw:
+            y = x.reshape(n_samples, rows, self.in_features) @ weight.transpose(1, 2)
         else:
-            y = x @ weight.transpose(1, 2)
+            # One product for all draws, as they share the input.
+            y = x.reshape(rows, self.in_features) @ weight.flatten(0, 1).t()
+            y = y.view(rows, n_samples, self.out_features).transpose(0, 1)
         if self.bias_loc is not None:
             bias = BF.normal_rsample(self.bias_loc, self.bias_raw_scale, **options)
             y = y + bias.unsqueeze(1)
-        return y
+        return y.reshape(shape)
 
     def normal_weights(self) -> list[NormalWeight]:
         """The weight, and the bias if there is one."""

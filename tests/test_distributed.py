@@ -1,0 +1,81 @@
+"""Data-parallel training in two processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+# The likelihood's scale is used by the loss alone, not by the model's outputs.
+SCRIPT = """
+import sys, warnings
+import torch, torch.distributed as dist
+import bslfast
+
+warnings.filterwarnings("ignore")
+torch.set_num_threads(1)
+rank = int(sys.argv[1])
+dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+x = torch.randn(8, 3, generator=torch.Generator().manual_seed(rank))
+y = x[:, :1]
+
+
+def gradients(model, own):
+    torch.manual_seed(rank)  # of the draw of the weights
+    model.zero_grad()
+    log_likelihood = own.likelihood.log_prob(model(x), y)
+    bayesian = any(isinstance(m, bslfast.nn.BayesianModule) for m in model.modules())
+    kl = bslfast.nn.kl(model) if bayesian else 0.0
+    bslfast.negative_elbo(log_likelihood, kl, dataset_size=16).backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+for options in ({}, {"find_unused_parameters": True}, {"static_graph": True}):
+    for twin in (False, True):
+        torch.manual_seed(0)
+        model = bslfast.bnn.BayesianMLP(3, (5,), 1)
+        model = model.deterministic_twin() if twin else model
+        expected = gradients(model, model)
+        dist.all_reduce(expected)
+        parallel = torch.nn.parallel.DistributedDataParallel(model, **options)
+        for _ in range(3):  # torch finds out in the step after that one was not complete
+            found = gradients(parallel, parallel.module)
+            torch.testing.assert_close(found, expected / 2)
+        assert bslfast.predict(parallel, x, 5).mean.shape == (8, 1)
+
+# A loss without the likelihood: its parameter is unused, as torch has to find out.
+parallel = torch.nn.parallel.DistributedDataParallel(
+    bslfast.bnn.BayesianMLP(3, (5,), 1), find_unused_parameters=True
+)
+for _ in range(2):
+    (parallel(x) - y).square().mean().backward()
+assert parallel.module.likelihood.raw_scale.grad is None
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.skipif(
+    not (torch.distributed.is_available() and torch.distributed.is_gloo_available()),
+    reason="torch without gloo",
+)
+def test_two_processes_have_the_mean_of_their_gradients(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SCRIPT]
+    processes = [
+        subprocess.Popen(
+            [*command, str(rank), str(tmp_path / "store")],
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,  # not the clone's root, whose sources would hide the installed package
+        )
+        for rank in range(2)
+    ]
+    try:
+        errors = [process.communicate(timeout=120)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, error in zip(processes, errors, strict=True):
+        assert process.returncode == 0, error
