@@ -48,9 +48,45 @@ def test_nothing_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "expected jobs' metrics.json" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"test": {}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"test": {}}',
+        '{"test": []}',
+        "1",
+        '"text"',
+        "\xff",
+        "[" * 100_000,
+        "9" * 5000,
+    ],
+)
 def test_not_a_jobs_metrics(text: str, tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
-    (tmp_path / "x" / "metrics.json").write_text(text)
+    (tmp_path / "x" / "metrics.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(ValueError, match="expected the metrics of a job"):
+        summary.table(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"job": 3},
+        {"test": {"accuracy": "high"}},
+        {"test": {"accuracy": 10**400}},
+        {"training": {"seconds": None}},
+        {"training": [1]},
+        {"reference": [1]},
+        {"reference": {"seconds": "3"}},
+        {"reference": {"milliseconds_per_step": [1]}},
+        {"reference": {"milliseconds_per_step": {"bslfast": "1", "plain torch": 2}}},
+    ],
+)
+def test_metrics_of_wrong_types(wrong: dict[str, object], tmp_path: Path) -> None:
+    write(tmp_path, "x", None)
+    path = tmp_path / "x" / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | wrong))
+    with pytest.raises(ValueError, match=r"metrics.json: expected the metrics of a job"):
         summary.table(tmp_path)
