@@ -298,6 +298,269 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
     assert str(file) in str(caught.value)
 
 
+def generator_with_noise_of_nan(state: Tensor) -> Tensor:
+    """A state that says: the second of two normal numbers is there already, and is NaN."""
+    generator = torch.Generator()
+    before = generator.get_state().clone()
+    torch.randn((), generator=generator)
+    after = generator.get_state()
+    # The last 40 bytes: three doubles, a flag whether they are valid, and the same as a float.
+    after[-40:-16] = torch.tensor([math.nan] * 3, dtype=torch.float64).view(torch.uint8)
+    assert not torch.equal(before[-16:], after[-16:])
+    return after
+
+
+# What a file may hold that no run has written: entry, what takes its place, what is said of it.
+SPOILED: dict[str, tuple[str, Any, str]] = {
+    "short moments": (
+        "adam.exp_avg.layers.0.weight_loc",
+        lambda v: torch.zeros(2),
+        r"expected a tensor of shape \(8, 3\) .* got a tensor of shape \(2,\)",
+    ),
+    "moments of another dtype": (
+        "adam.exp_avg_sq.likelihood.raw_scale",
+        lambda v: v.double(),
+        "expected .* dtype float32, got .* dtype float64",
+    ),
+    "moments that are missing": (
+        "adam.exp_avg.layers.1.bias_loc",
+        lambda v: None,
+        "expected a tensor, got none",
+    ),
+    "negative second moments": (
+        "adam.exp_avg_sq.layers.0.bias_loc",
+        lambda v: v.neg_(),
+        "expected numbers from 0 to inf, got -",
+    ),
+    "moments of NaN": (
+        "adam.exp_avg.layers.0.bias_loc",
+        lambda v: v.fill_(math.nan),
+        "expected finite values, got NaN: 8 of 8",
+    ),
+    "a step for each weight": (
+        "adam.step.layers.0.bias_loc",
+        lambda v: v.expand(8),
+        r"expected a tensor of shape \(\)",
+    ),
+    "a negative step": (
+        "adam.step.layers.0.bias_loc",
+        lambda v: v.neg_(),
+        "expected numbers from 0 to 8, got -8 to -8",
+    ),
+    "more steps than there were": (
+        "adam.step.layers.0.bias_loc",
+        lambda v: v.add_(1),
+        "expected numbers from 0 to 8, got 9 to 9",
+    ),
+    "infinite weights": (
+        "model.layers.0.weight_loc",
+        lambda v: v.index_fill(0, torch.tensor([1]), math.inf),
+        r"expected finite values, got infinity: 3 of 24 .* first at index \(1, 0\)",
+    ),
+    "weights of another dtype": ("model.layers.0.weight_loc", Tensor.half, "got .* float16"),
+    "weights of another shape": ("model.layers.0.weight_loc", Tensor.t, r"got .*\(3, 8\)"),
+    "weights that are missing": ("model.layers.0.weight_loc", lambda v: None, "got none"),
+    "best weights of NaN": ("best.layers.1.bias_loc", lambda v: v.fill_(math.nan), "got NaN"),
+    "best weights that are missing": ("best.layers.1.bias_loc", lambda v: None, "got none"),
+    "weights of no layer": ("model.more", lambda v: torch.ones(1), "expected no such tensor, got"),
+    "a short generator": ("rng.cpu", lambda v: v[:-1], r"shape \(5056,\) .* got .*\(5055,\)"),
+    "no generator": ("rng.cpu", lambda v: None, "expected a tensor, got none"),
+    "a generator of zeros": ("rng.cpu", Tensor.zero_, "expected the state of a generator, got"),
+    "a generator of NaN": (
+        "rng.cpu",
+        generator_with_noise_of_nan,
+        "expected the state of a generator, got NaN",
+    ),
+    "a generator of ones": (
+        "rng.cpu",
+        lambda v: v.fill_(255),
+        "expected the state of a generator, got",
+    ),
+}
+SPOILED_HISTORY: dict[str, tuple[str, Any, str]] = {
+    "no losses": ("loss", [], "expected a list of numbers, got"),
+    "losses that are no list": ("loss", {"0": 1.0}, "expected a list of numbers, got"),
+    "a loss of NaN": ("loss", [0.5, math.nan], "expected 2 finite numbers for 2 epochs"),
+    "a loss that is text": ("loss", [0.5, "0.4"], "expected 2 finite numbers"),
+    "a loss that is a bool": ("loss", [0.5, True], "expected 2 finite numbers"),
+    "a loss beyond floats": ("loss", [0.5, 10**400], "expected 2 finite numbers"),
+    "one divergence less": ("kl", [0.5], "expected 2 finite numbers for 2 epochs with validation"),
+    "one score less": ("validation_log_likelihood", [0.5], "expected 2 finite numbers"),
+    "an infinite score": ("validation_log_likelihood", [0.5, math.inf], "expected 2 finite"),
+    "a best epoch to come": ("best_epoch", 9, "expected [12], got 9"),
+    "a best epoch before the first": ("best_epoch", 0, "expected [12], got 0"),
+    "a best epoch that is a float": ("best_epoch", 2.5, "expected [12], got 2.5"),
+    "fewer steps": ("steps", 7, "expected 8, got 7"),
+    "steps that are text": ("steps", "8", "expected 8, got '8'"),
+    "stopped by a number": ("stopped_early", 1, "expected true or false, got 1"),
+    "negative seconds": ("seconds", -1.0, "expected a finite number of at least 0, got -1.0"),
+    "seconds that are null": ("seconds", None, "expected a finite number of at least 0, got None"),
+    "an entry more": ("more", 1, "expected no such entry, got 1"),
+}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The checkpoint of two epochs of four steps."""
+    file = tmp_path_factory.mktemp("run") / "run.safetensors"
+    fit(network(), TRAIN, VALIDATION, epochs=2, checkpoint=file, **SETTING)
+    return file.read_bytes()
+
+
+def refuse(file: Path, entry: str, text: str) -> None:
+    """Going on from a file raises, and leaves the model and the generators as they were."""
+    model = network(seed=7)
+    start, state, content = weights(model), torch.get_rng_state(), file.read_bytes()
+    with pytest.raises(ValueError, match=text) as caught:
+        fit(model, TRAIN, VALIDATION, epochs=3, checkpoint=file, resume=True, **SETTING)
+    assert str(caught.value).startswith(f"checkpoint {file}, {entry}: ")
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in start.items())
+    assert torch.equal(state, torch.get_rng_state())
+    assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize(("entry", "change", "text"), SPOILED.values(), ids=SPOILED)
+def test_a_checkpoint_with_spoiled_tensors_is_refused(
+    tmp_path: Path, written: bytes, entry: str, change: Any, text: str
+) -> None:
+    file = tmp_path / "run.safetensors"
+    file.write_bytes(written)
+    content = checkpoint.load(file)
+    value = content.tensors.pop(entry, None)
+    changed = change(value)
+    if changed is not None:
+        content.tensors[entry] = changed
+    checkpoint.save(file, content)
+    refuse(file, entry, text)
+
+
+@pytest.mark.parametrize(("entry", "value", "text"), SPOILED_HISTORY.values(), ids=SPOILED_HISTORY)
+def test_a_checkpoint_with_a_spoiled_history_is_refused(
+    tmp_path: Path, written: bytes, entry: str, value: Any, text: str
+) -> None:
+    file = tmp_path / "run.safetensors"
+    file.write_bytes(written)
+    content = checkpoint.load(file)
+    content.state[entry] = value
+    checkpoint.save(file, content)
+    refuse(file, entry, text)
+
+
+def test_a_checkpoint_without_a_part_of_the_history_is_refused(
+    tmp_path: Path, written: bytes
+) -> None:
+    file = tmp_path / "run.safetensors"
+    file.write_bytes(written)
+    content = checkpoint.load(file)
+    for entry, value in content.state.items():
+        state = {key: other for key, other in content.state.items() if key != entry}
+        checkpoint.save(file, content._replace(state=state))
+        refuse(file, entry, "expected an entry, got nothing")
+        if isinstance(value, list):  # of three epochs, which the others do not have
+            state = {**content.state, entry: [*value, 0.5]}
+            checkpoint.save(file, content._replace(state=state))
+            refuse(file, "kl" if entry == "loss" else entry, "expected [23] finite numbers")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "1", "null", '"a"', "{", "[" * 100_000, "9" * 5000], ids=range(8)
+)
+@pytest.mark.parametrize("entry", ["setting", "state"])
+def test_a_checkpoint_with_other_json_is_refused(
+    tmp_path: Path, written: bytes, entry: str, text: str
+) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import load, save_file
+
+    file = tmp_path / "run.safetensors"
+    file.write_bytes(written)
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
+    save_file(load(written), file, {**metadata, entry: text})
+    refuse(file, entry, "expected a JSON object in the metadata, got")
+
+
+def test_a_checkpoint_of_a_run_with_or_without_validation_is_another(
+    tmp_path: Path, written: bytes
+) -> None:
+    """Its best weights would be those of an epoch that this run knows nothing of."""
+    file = tmp_path / "run.safetensors"
+    file.write_bytes(written)
+    with pytest.raises(ValueError, match="whether there is validation data is True there and Fa"):
+        fit(network(), TRAIN, epochs=3, checkpoint=file, resume=True, **SETTING)
+    fit(network(), TRAIN, epochs=2, checkpoint=file, **SETTING)
+    with pytest.raises(ValueError, match="whether there is validation data is False there and T"):
+        fit(network(), TRAIN, VALIDATION, epochs=3, checkpoint=file, resume=True, **SETTING)
+
+
+class Masked(nn.Linear):
+    """A buffer of -inf, and a parameter that never has a gradient."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 1)
+        self.register_buffer("mask", torch.tensor([0.0, -math.inf]))
+        self.unused = nn.Parameter(torch.ones(2))
+
+
+def test_masks_and_unused_parameters_go_through_a_checkpoint(tmp_path: Path) -> None:
+    file = tmp_path / "run.safetensors"
+    torch.manual_seed(0)
+    straight, halves = Masked(), Masked()
+    halves.load_state_dict(straight.state_dict())
+    heads = Normal(1), Normal(1)
+    fit(straight, TRAIN, VALIDATION, epochs=4, likelihood=heads[0], **SETTING)
+    for epochs in (2, 4):
+        fit(
+            halves, TRAIN, VALIDATION, epochs=epochs, likelihood=heads[1], checkpoint=file,
+            resume=epochs == 4, **SETTING,
+        )  # fmt: skip
+    assert_same(straight, halves)
+    assert not checkpoint.load(file).tensors["adam.exp_avg_sq.0.unused"].any()
+
+
+def test_resume_of_weights_that_are_not_contiguous(tmp_path: Path) -> None:
+    """Adam's moments are read in the order of the weights' memory."""
+    file = tmp_path / "run.safetensors"
+    torch.manual_seed(0)
+
+    def convolution() -> nn.Module:
+        layer = nn.Conv2d(3, 4, 2).to(memory_format=torch.channels_last)
+        return nn.Sequential(layer, nn.Flatten(), nn.Linear(4, 1))
+
+    straight, halves = convolution(), convolution()
+    halves.load_state_dict(straight.state_dict())
+    train = (torch.randn(64, 3, 2, 2), Y[:64])
+    heads = Normal(1), Normal(1)
+    fit(straight, train, epochs=4, likelihood=heads[0], **SETTING)
+    fit(halves, train, epochs=2, likelihood=heads[1], checkpoint=file, **SETTING)
+    fit(halves, train, epochs=4, likelihood=heads[1], checkpoint=file, resume=True, **SETTING)
+    assert not straight[0].weight.is_contiguous()
+    assert_same(straight, halves)
+
+
+@pytest.mark.parametrize("where", ["weight", "moments"])
+def test_no_checkpoint_is_written_that_cannot_be_gone_on_from(tmp_path: Path, where: str) -> None:
+    """The loss of an epoch may be finite although its last step, or a square, was not."""
+    file = tmp_path / "run.safetensors"
+
+    class Grow(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor(3e38 if where == "weight" else 1.0))
+
+    def objective(model: Grow, x: Tensor) -> Tensor:
+        return 0.0 * x + (1e-3 if where == "weight" else 1e25) * model.weight
+
+    lr = 1e38 if where == "weight" else 0.1
+    setting: dict[str, Any] = {"lr": lr, "objective": objective, "checkpoint": file}
+    name = "model.weight" if where == "weight" else "adam.exp_avg_sq.weight"
+    with pytest.raises(FloatingPointError, match=f"fit: after epoch 1, {name}: expected finite"):
+        fit(Grow(), (torch.zeros(4),), epochs=1, **setting)
+    assert not file.exists()
+    with pytest.raises(FloatingPointError, match=f"fit: after epoch 1, {name}: expected finite"):
+        fit(Grow(), (torch.zeros(4),), epochs=1, **{**setting, "checkpoint": None})
+
+
 def test_a_checkpoint_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(
         FileNotFoundError, match=r"none.safetensors: expected a file to resume from"
@@ -422,6 +685,64 @@ def test_a_diverging_run_stops_and_leaves_the_checkpoint(
     assert len(checkpoint.load(file).state["loss"]) == 2
 
 
+# --- data and scores that are not finite ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["train x", "train y", "validation x", "validation y"])
+def test_data_that_are_not_finite_are_named_before_the_first_step(name: str, bad: float) -> None:
+    parts = {"train": list(TRAIN), "validation": list(VALIDATION)}
+    argument, part = name.split()
+    spoiled = parts[argument]["xy".index(part)].clone()
+    spoiled[5] = bad
+    parts[argument]["xy".index(part)] = spoiled
+    model, kind = network(), "NaN" if math.isnan(bad) else "infinity"
+    start, n = weights(model), spoiled[5].numel()
+    text = (
+        rf"^{name}: expected finite values, got {kind}: {n} of {spoiled.numel()} values .*\(5, 0\)"
+    )
+    with pytest.raises(ValueError, match=text):
+        fit(model, **parts, epochs=2, **SETTING)
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in start.items())
+    with pytest.raises(ValueError, match=r"^train 1: expected finite values"):
+        fit(model, (spoiled.clone().zero_(), spoiled), objective=lambda *_: None, epochs=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
+def test_data_that_are_no_floating_point_numbers_train(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x = torch.arange(2).repeat(20).to(dtype)
+
+    class Table(nn.Embedding):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.long())
+
+    model = Table(2, 2)
+    fit(model, (x, x.long()), (x, x.long()), epochs=50, lr=0.1, likelihood=Categorical(2))
+    assert predict(model, x[:2], 1, likelihood=Categorical(2)).mean.argmax(1).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
+def test_a_validation_score_that_is_not_finite_is_an_error(tmp_path: Path, score: float) -> None:
+    """Comparisons with NaN are false: the first epoch would stay the best."""
+    file = tmp_path / "run.safetensors"
+
+    class Odd(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + (0.0 if self.training else score)
+
+    def objective(model: Odd, x: Tensor, y: Tensor) -> Tensor:
+        return (model(x) - y).squeeze(1) - model.weight.square().sum()
+
+    model = Odd(3, 1)
+    with pytest.raises(FloatingPointError, match=f"the validation score became {score} in epoch 1"):
+        fit(model, TRAIN, VALIDATION, epochs=3, objective=objective, checkpoint=file)
+    assert not file.exists()
+    if math.isnan(score):
+        with pytest.raises(FloatingPointError, match="the validation score became nan in epoch 1"):
+            fit(model, TRAIN, VALIDATION, epochs=3, likelihood=Normal(1))
+
+
 # --- devices and bad input ------------------------------------------------------------------------
 
 
@@ -453,6 +774,13 @@ def test_training_and_resume_on_cuda(tmp_path: Path) -> None:
         ({"lr": 0.0}, ValueError, "lr: expected a finite number above 0, got 0.0"),
         ({"beta": -1.0}, ValueError, "beta: .*at least 0, got -1.0"),
         ({"seed": -1}, ValueError, "seed: .*got -1"),
+        (
+            {"seed": 2**70},
+            ValueError,
+            r"seed: expected an integer below 2\^64, got 1180591620717411",
+        ),
+        ({"seed": True}, TypeError, "seed: expected an integer .*got True"),
+        ({"lr": 10**400}, ValueError, "lr: expected a finite number above 0, got 1000"),
         ({"patience": 3}, ValueError, "patience: expected None without validation data"),
         ({"patience": 0, "validation": VALIDATION}, ValueError, "patience: .*at least 1"),
         ({"device": "abacus"}, ValueError, "device: expected a name such as .*'abacus'"),

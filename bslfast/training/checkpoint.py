@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
+from bslfast import _checks
 from bslfast._files import atomic
 
 _FORMAT = "bslfast checkpoint 1"
@@ -74,10 +76,80 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
             f"checkpoint {path}: expected the format {_FORMAT!r} in its metadata, "
             f"got {metadata.get('format')!r}"
         )
+    return Checkpoint(tensors, _object(path, metadata, "setting"), _object(path, metadata, "state"))
+
+
+def _object(path: Path, metadata: Mapping[str, str], name: str) -> dict[str, Any]:
     try:
-        return Checkpoint(tensors, json.loads(metadata["setting"]), json.loads(metadata["state"]))
-    except (KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"checkpoint {path}: its metadata cannot be read: {error!r}") from None
+        value = json.loads(metadata[name])
+    # RecursionError: brackets in brackets; ValueError also for an integer of too many digits.
+    except (KeyError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"checkpoint {path}, {name}: expected a JSON object in the metadata, got {error!r}"
+        ) from None
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"checkpoint {path}, {name}: expected a JSON object in the metadata, got "
+            f"{_checks.describe(value)}"
+        )
+    return value
+
+
+def check_tensors(
+    path: str | os.PathLike[str], there: Mapping[str, Tensor], here: Mapping[str, Tensor]
+) -> None:
+    """Raise ValueError, naming file and entry, unless names, shapes and dtypes are those ``here``.
+
+    Values must be finite where all of those here are: a mask may hold infinity.
+    """
+    missing = [name for name in here if name not in there]
+    extra = [name for name in there if name not in here]
+    if missing or extra:
+        name = (missing or extra)[0]
+        wanted, got = ("a tensor", "none") if missing else ("no such tensor", "one")
+        raise ValueError(f"checkpoint {path}, {name}: expected {wanted}, got {got}")
+    for name, value in here.items():
+        other = there[name]
+        if other.shape != value.shape or other.dtype != value.dtype:
+            raise ValueError(
+                f"checkpoint {path}, {name}: expected {_checks.describe(value)}, "
+                f"got {_checks.describe(other)}"
+            )
+        if bool(value.isfinite().all()):
+            _checks.finite(f"checkpoint {path}, {name}", other)
+
+
+def check_range(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], name: str, most: float
+) -> None:
+    """Raise ValueError, naming file and entry, unless all numbers are from 0 to ``most``."""
+    value = tensors[name]
+    if value.numel() == 0 or value.is_complex():
+        return
+    low, high = (extreme.item() for extreme in value.aminmax())
+    if not (low >= 0 and high <= most):
+        raise ValueError(
+            f"checkpoint {path}, {name}: expected numbers from 0 to {most}, got "
+            f"{_checks.shown(low, 0)} to {_checks.shown(high, most)}"
+        )
+
+
+def check_generator(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], name: str, device: torch.device
+) -> None:
+    """Raise ValueError, naming file and entry, unless torch can draw from this generator."""
+    generator = torch.Generator(device)
+    try:
+        generator.set_state(tensors[name])
+    except (TypeError, RuntimeError) as error:
+        got = str(error).splitlines()[0]
+        raise ValueError(
+            f"checkpoint {path}, {name}: expected the state of a generator, got: {got}"
+        ) from None
+    # A state also holds the second of two normal numbers, of either dtype, if it was not taken.
+    for dtype in (torch.float32, torch.float64):
+        noise = torch.randn((), dtype=dtype, device=device, generator=generator)
+        _checks.finite(f"checkpoint {path}, {name}", noise, "the state of a generator")
 
 
 def check_same(

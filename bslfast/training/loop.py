@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import math
 import os
+import sys
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ SECONDS_BETWEEN_CHECKPOINTS = 1.0
 # Examples that an objective scores at a time.
 _SCORED = 1024
 SCHEDULES = ("constant", "cosine")
+# What Adam keeps of each parameter.
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 # Takes the model and the tensors of a mini-batch; see :func:`fit`.
 Objective = Callable[..., "Tensor | tuple[Tensor, Tensor]"]
@@ -117,10 +120,12 @@ def fit(
         progress: show a progress bar on standard error.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and what came; ValueError
-            naming the file for a checkpoint that cannot be read or is of another run.
+        TypeError, ValueError: naming the argument, what was expected and what came, also for NaN or
+            infinity in the data; ValueError naming the file for a checkpoint that cannot be read,
+            is of another run or holds what this run could not have written.
         FileNotFoundError: if there is no checkpoint to resume from.
-        FloatingPointError: if the loss becomes NaN or infinite; the last checkpoint stays.
+        FloatingPointError: if the loss, the validation score or a weight becomes NaN or infinite;
+            the last checkpoint stays.
         KeyboardInterrupt: passed on; the last checkpoint stays.
 
     Example:
@@ -156,6 +161,7 @@ def fit(
                     bar.set_postfix(run.latest(), refresh=False)
                     bar.update()
         run.history.stopped_early = run.out_of_patience(patience)
+        run.check_finite()
         if checkpoint is not None:
             run.save(checkpoint)
     run.restore_best()
@@ -182,7 +188,7 @@ class _Run:
             raise TypeError(f"model: expected a torch.nn.Module, got {_checks.describe(model)}")
         self.batch_size = _checks.integer("batch_size", batch_size)
         self.beta = _checks.number("beta", beta, minimum=0.0)
-        self.seed = _checks.integer("seed", seed, 0)
+        self.seed = _checks.generator_seed(seed)
         _checks.number("lr", lr, above=0.0)
         if device is None:
             parameter = next(model.parameters(), None)
@@ -269,7 +275,14 @@ class _Run:
             self.history.best_epoch = epoch
             return
         scores = self.history.validation_log_likelihood
-        scores.append(self.validation_score(self.validation))
+        score = self.validation_score(self.validation)
+        if not math.isfinite(score):
+            raise FloatingPointError(
+                f"fit: the validation score became {score} in epoch {epoch}, which no other can be "
+                f"compared with; a smaller lr than {self.setting['lr']} may help, or scaled inputs "
+                "and targets"
+            )
+        scores.append(score)
         if len(scores) == 1 or scores[-1] > scores[self.history.best_epoch - 1]:
             self.history.best_epoch = epoch
             self.best = {k: v.detach().clone() for k, v in self.trained.state_dict().items()}
@@ -313,33 +326,64 @@ class _Run:
             shown["validation"] = f"{history.validation_log_likelihood[-1]:.4f}"
         return shown
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        tensors = {f"model.{k}": v for k, v in self.trained.state_dict().items()}
-        tensors |= {f"best.{k}": v for k, v in self.best.items()}
+    def check_finite(self) -> None:
+        """Raise FloatingPointError for weights and moments that the last step has left broken.
+
+        No loss has seen them yet.
+        """
+        for name, value in self._tensors().items():
+            if name.startswith("adam.") or name.partition(".")[2] in self.parameters:
+                try:
+                    _checks.finite(name, value)
+                except ValueError as error:
+                    epoch = len(self.history.loss)
+                    raise FloatingPointError(f"fit: after epoch {epoch}, {error}") from None
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Everything that a checkpoint holds, by name."""
+        model = self.trained.state_dict()
+        tensors = {f"model.{k}": v for k, v in model.items()}
+        if self.validation is not None:
+            tensors |= {f"best.{k}": v for k, v in (self.best or model).items()}
         for name, parameter in self.parameters.items():
-            for key, value in self.optimizer.state[parameter].items():
-                tensors[f"adam.{key}.{name}"] = value
+            # Adam has none yet for what has had no gradient: then those that it would begin with.
+            state = self.optimizer.state.get(parameter) or _begin(self.optimizer, parameter)
+            tensors |= {f"adam.{key}.{name}": state[key] for key in _MOMENTS}
         tensors["rng.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
-        ckpt.save(path, ckpt.Checkpoint(tensors, self._full_setting(), asdict(self.history)))
+        return tensors
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        self.check_finite()  # what is not could not be gone on from, and would replace what can
+        content = ckpt.Checkpoint(self._tensors(), self._full_setting(), asdict(self.history))
+        ckpt.save(path, content)
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        tensors, setting, state = ckpt.load(path)
+        """Take everything from a checkpoint, or raise ValueError and take nothing."""
+        tensors, setting, reached = ckpt.load(path)
         ckpt.check_same(path, setting, self._full_setting())
-        try:
-            self.trained.load_state_dict(_with_prefix(tensors, "model."))
-            self.best = {k: v.to(self.device) for k, v in _with_prefix(tensors, "best.").items()}
-            for key in ("step", "exp_avg", "exp_avg_sq"):
-                for name, value in _with_prefix(tensors, f"adam.{key}.").items():
-                    parameter = self.parameters[name]
-                    self.optimizer.state[parameter][key] = value.to(self.device)
-            self.history = History(**state)
-            torch.set_rng_state(tensors["rng.cpu"])
-            if self.device.type == "cuda":
-                torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise ValueError(f"checkpoint {path}: its content does not fit: {error}") from None
+        ckpt.check_tensors(path, tensors, self._tensors())
+        steps = math.ceil(len(self.train[0]) / self.batch_size)
+        history = _history(path, reached, steps, self.validation is not None)
+        for name in self.parameters:
+            ckpt.check_range(path, tensors, f"adam.step.{name}", history.steps)
+            ckpt.check_range(path, tensors, f"adam.exp_avg_sq.{name}", math.inf)
+        ckpt.check_generator(path, tensors, "rng.cpu", torch.device("cpu"))
+        if self.device.type == "cuda":
+            ckpt.check_generator(path, tensors, "rng.cuda", self.device)
+        self.trained.load_state_dict(_with_prefix(tensors, "model."))
+        self.best = {k: v.to(self.device) for k, v in _with_prefix(tensors, "best.").items()}
+        for name, parameter in self.parameters.items():
+            step, *moments = (tensors[f"adam.{key}.{name}"].to(self.device) for key in _MOMENTS)
+            # Laid out as the parameter is: the fused kernel goes through all in one order.
+            moments = [torch.empty_like(parameter).copy_(moment) for moment in moments]
+            state = dict(zip(_MOMENTS, (step, *moments), strict=True))
+            self.optimizer.state[parameter] = state
+        self.history = history
+        torch.set_rng_state(tensors["rng.cpu"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
 
     @functools.cached_property
     def _checksums(self) -> list[int]:
@@ -356,6 +400,7 @@ class _Run:
             "the model": str(self.trained),
             "the table of weights": shapes,
             **self.setting,
+            "whether there is validation data": self.validation is not None,
             "the shape of the training data": [list(value.shape) for value in self.train],
             "the checksum of the training data": self._checksums,
         }
@@ -374,7 +419,60 @@ def _examples(
     if any(v.ndim == 0 or len(v) != len(values[0]) for v in values) or len(values[0]) == 0:
         got = " and ".join(_checks.describe(value) for value in values)
         raise ValueError(f"{name}: expected {what}, got {got}")
-    return tuple(value.to(device) for value in values)
+    moved = tuple(value.to(device) for value in values)
+    for part, value in zip("xy" if paired else range(len(values)), moved, strict=True):
+        _checks.finite(f"{name} {part}", value)
+    return moved
+
+
+def _begin(optimizer: torch.optim.Adam, parameter: Tensor) -> dict[str, Tensor]:
+    """The state with which Adam begins."""
+    fused = bool(optimizer.param_groups[0]["fused"])
+    dtype = torch.float32 if fused else torch.get_default_dtype()
+    step = torch.zeros((), dtype=dtype, device=parameter.device if fused else None)
+    zeros = parameter.new_zeros(()).expand_as(parameter)
+    return dict(zip(_MOMENTS, (step, zeros, zeros), strict=True))
+
+
+def _history(
+    path: str | os.PathLike[str], state: dict[str, Any], steps: int, validated: bool
+) -> History:
+    """The history in a checkpoint, whose every epoch had ``steps`` steps."""
+
+    def expect(good: bool, entry: str, wanted: str) -> None:
+        if not good:
+            got = repr(state[entry]) if entry in state else "nothing"
+            raise ValueError(
+                f"checkpoint {path}, {entry}: expected {wanted}, got "
+                f"{got if len(got) <= 80 else got[:80] + '...'}"
+            )
+
+    known = [f.name for f in fields(History)]
+    for entry in known:
+        expect(entry in state, entry, "an entry")
+    for entry in state:
+        expect(entry in known, entry, "no such entry")
+    epochs = len(state["loss"]) if isinstance(state["loss"], list) else 0
+    expect(epochs > 0, "loss", "a list of numbers")
+    for entry in ("loss", "kl", "validation_log_likelihood"):
+        n = epochs if validated or entry != "validation_log_likelihood" else 0
+        numbers = state[entry]
+        good = isinstance(numbers, list) and len(numbers) == n and all(map(_is_number, numbers))
+        with_what = "with" if validated else "without"
+        expect(good, entry, f"{n} finite numbers for {epochs} epochs {with_what} validation data")
+    scores = state["validation_log_likelihood"]
+    best = 1 + scores.index(max(scores)) if validated else epochs
+    for entry, right in (("steps", epochs * steps), ("best_epoch", best)):
+        expect(type(state[entry]) is int and state[entry] == right, entry, f"{right}")
+    expect(type(state["stopped_early"]) is bool, "stopped_early", "true or false")
+    seconds = state["seconds"]
+    expect(_is_number(seconds) and seconds >= 0, "seconds", "a finite number of at least 0")
+    return History(**state)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value from JSON is a number that a float can hold."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
