@@ -14,6 +14,7 @@ from torch.distributions import (
     HalfCauchy,
     Laplace,
     LogNormal,
+    Normal,
     RelaxedBernoulli,
     StudentT,
     kl_divergence,
@@ -207,6 +208,7 @@ CASES = [
     _case(BF.student_t_rsample, student_t_parameters, eager_student_t_rsample),
     _case(BF.student_t_log_prob, student_t_values, eager_student_t_log_prob),
     _case(relaxed_bernoulli, one_scale, eager_relaxed_bernoulli, "relaxed_bernoulli_rsample"),
+    _case(BF.normal_rsample_log_prob, parameters, distribution_rsample_log_prob(Normal)),
     _case(mc_kl, parameters, eager_mc_kl, "normal_rsample_mc_kl"),
 ]
 

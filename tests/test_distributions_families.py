@@ -254,6 +254,41 @@ def test_where_the_scale_underflows(name: str) -> None:
         assert bd.kl_divergence(tiny, unit).item() == pytest.approx(120 - math.log(4), rel=1e-6)
 
 
+@of_each_parametrization
+@pytest.mark.parametrize(
+    "family", [*FAMILIES.values(), bd.Normal, bd.Laplace, bd.Logistic], ids=lambda f: f.__name__
+)
+def test_entropies_of_scales_that_vanish(family: type[bd.RawScale], parametrization: str) -> None:
+    """That of the unit scale and log(scale), of which the derivative is known."""
+    given = {"StudentT": [3.0, 0.0], "HalfCauchy": []}.get(family.__name__, [0.0])
+    raw = {
+        "softplus": [-1000.0, -200.0, -110.0, -95.0, -89.0, -20.0],
+        "scale": [1e-44, 1e-40, 1e-38, 1e-30],
+        "log_scale": [-1000.0, -200.0, -95.0],
+        "log_var": [-1000.0, -180.0],
+    }[parametrization]
+    for dtype in (torch.float32, torch.float64):
+        raw_scale = torch.tensor(raw, dtype=dtype, requires_grad=True)
+        entropy = family(*given, raw_scale, parametrization=parametrization).entropy()  # type: ignore[call-arg]
+        (grad,) = torch.autograd.grad(entropy.sum(), raw_scale)
+        unit = family(*given, torch.ones((), dtype=dtype)).entropy()  # type: ignore[call-arg]
+        exact = raw_scale.detach().double()
+        log_scale = {"scale": exact.log(), "log_var": exact / 2}.get(parametrization, exact)
+        slope = {"scale": 1 / exact, "log_var": torch.full_like(exact, 0.5)}
+        torch.testing.assert_close(entropy, (unit + log_scale).to(dtype))
+        wanted = slope.get(parametrization, torch.ones_like(exact)).to(dtype)
+        torch.testing.assert_close(grad, wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_entropies_in_16_bits(dtype: torch.dtype) -> None:
+    """softplus(-12) is 6e-6, of which float16 has no digits."""
+    raw = torch.tensor([-30.0, -16.0, -12.0, -9.5, -8.5, 0.0, 5.0], dtype=dtype)
+    expected = bd.Normal.from_softplus(0.0, raw.double()).entropy()
+    found = bd.Normal.from_softplus(0.0, raw).entropy()
+    torch.testing.assert_close(found.double(), expected, rtol=0.01, atol=0.01)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_entropy_of_student_t_for_any_df(dtype: torch.dtype) -> None:
     """And its derivative; torch's differences of gamma functions have no digits left at 1e8."""

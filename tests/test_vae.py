@@ -419,6 +419,82 @@ class Given(nn.Module):
         return self.outputs
 
 
+class Narrow(nn.Module):
+    """mu = x; one variance for every x above 0, and 1 for those below."""
+
+    def __init__(self, log_var: float) -> None:
+        super().__init__()
+        self.log_var = log_var
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, torch.where(x > 0, self.log_var, 0.0)], dim=1)
+
+
+LOG_VARS = [10.0, 0.0, -20.0, -28.0, -32.0, -40.0, -100.0, -160.0]
+LOG_2_PI = math.log(2 * math.pi)
+
+
+@pytest.mark.parametrize("log_var", LOG_VARS)
+def test_log_weights_however_small_the_variance(log_var: float) -> None:
+    """From the noise: z - mu, where z was rounded, has no digits from log_var = -32 on."""
+    x = torch.rand(64, 3) * 3 + 0.1
+    vae = VAE(Narrow(log_var), nn.Identity(), likelihood="normal", scale=1.0)
+    e = bslfast.functional.standard_normal((5, 64, 3), seed=1).double()
+    z = bslfast.functional.normal_rsample(
+        x, torch.full_like(x, log_var), parametrization="log_var", sample_shape=(5,), seed=1
+    ).double()
+    log_q = -0.5 * (e.square() + log_var + LOG_2_PI).sum(-1)
+    likelihood = -0.5 * ((x.double() - z).square() + LOG_2_PI).sum(-1)
+    prior = -0.5 * (z.square() + LOG_2_PI).sum(-1)
+    expected = (likelihood + prior - log_q).logsumexp(0) - math.log(5)
+    for found in (
+        vae.log_marginal(x, 5, seed=1),
+        vae.iwae(x, 5, seed=1),
+        vae.iwae(x, 5, estimator="dreg", seed=1),
+    ):
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-4)
+
+    vae.prior = VampPrior(4, (3,), bounded=False, examples=-1 - torch.rand(4, 3))
+    _, kl = vae.terms(x, 5, seed=1)
+    u = vae.prior.raw.detach().double()
+    components = -0.5 * ((z.unsqueeze(-2) - u).square() + LOG_2_PI).sum(-1)
+    expected = (log_q - components.logsumexp(-1) + math.log(4)).mean(0)
+    torch.testing.assert_close(kl.double(), expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("log_var", [-10.0, -20.0, -40.0, -100.0])
+def test_log_marginal_of_one_sample_is_the_bound_on_average(log_var: float) -> None:
+    x = torch.rand(4096, 4) * 6 + 0.1
+    vae = VAE(Narrow(log_var), nn.Identity(), likelihood="normal", scale=1.0)
+    difference = vae.log_marginal(x, 1, seed=1).mean() - vae.elbo(x, seed=2).mean()
+    # The mean of 16,384 numbers e^2 / 2, whose variance is 1/2.
+    assert abs(difference.item()) < 6 * 4 * (0.5 / 16384) ** 0.5
+
+
+@pytest.mark.parametrize("log_var", LOG_VARS)
+def test_dreg_gradients_however_small_the_variance(log_var: float) -> None:
+    """By closed form: log p(x, z) has the derivative x - 2 z, and -log q(z) has e / scale."""
+    x = torch.randn(16, 3)
+    mu_and_log_var = torch.cat([x, torch.full_like(x, log_var)], dim=1).requires_grad_()
+    vae = VAE(Given(mu_and_log_var), nn.Identity(), likelihood="normal", scale=1.0)
+    bound = vae.iwae(x, 5, estimator="dreg", seed=1)
+    weight = torch.linspace(0.5, 2.0, 16)
+    (found,) = torch.autograd.grad((bound * weight).sum(), mu_and_log_var)
+
+    e = bslfast.functional.standard_normal((5, 16, 3), seed=1).double()
+    z = bslfast.functional.normal_rsample(
+        x, torch.full_like(x, log_var), parametrization="log_var", sample_shape=(5,), seed=1
+    ).double()
+    scale = math.exp(log_var / 2)
+    log_weights = (0.5 * (e.square() - z.square() - (x - z).square())).sum(-1)
+    weights = log_weights.softmax(0).square().unsqueeze(-1) * weight.double().unsqueeze(-1)
+    by_z = weights * (x - 2 * z + e / scale)
+    expected = torch.cat([by_z.sum(0), (by_z * (0.5 * scale * e)).sum(0)], dim=1)
+    for a, b in zip(found.double().chunk(2, 1), expected.chunk(2, 1), strict=True):
+        size = b.abs().max().item()
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-5 * size)
+
+
 def test_both_estimators_have_the_same_mean() -> None:
     """Of the encoder's gradient: 4000 draws, 5.5 standard errors for each of four numbers (false
     alarms: 2e-7); the spread of the doubly reparametrised one is smaller."""

@@ -20,6 +20,7 @@ from typing_extensions import Self
 
 from bslfast import _checks
 from bslfast.functional.normal import PARAMETRIZATIONS
+from bslfast.reference.normal import log_scale_of
 
 Number = float | int
 D = TypeVar("D", bound=Distribution)
@@ -103,12 +104,8 @@ class RawScale(Distribution):
 
     @property
     def log_scale(self) -> Tensor:
-        """Its logarithm, read off where the raw parameter is one."""
-        if self.parametrization == "log_scale":
-            return self.raw_scale.expand(self.batch_shape)
-        if self.parametrization == "log_var":
-            return (0.5 * self.raw_scale).expand(self.batch_shape)
-        return self.scale.log()
+        """Its logarithm, from the raw parameter: right also where the scale underflows."""
+        return log_scale_of(self.raw_scale, self.parametrization).expand(self.batch_shape)
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Self:
         """Return the distribution of a wider batch shape; nothing is copied."""

@@ -43,7 +43,7 @@ from bslfast.functional.logistic import (
 from bslfast.functional.lognormal import lognormal_log_prob, lognormal_rsample
 from bslfast.functional.mixture_logistic import mixture_logistic_transform
 from bslfast.functional.normal import normal_kl, normal_rsample, normal_rsample_kl
-from bslfast.functional.normal_log_prob import normal_log_prob
+from bslfast.functional.normal_log_prob import normal_log_prob, normal_rsample_log_prob
 from bslfast.functional.normal_many import normal_rsample_kl_many
 from bslfast.functional.normal_mc_kl import normal_rsample_mc_kl
 from bslfast.functional.poisson import poisson_log_prob
@@ -86,6 +86,7 @@ __all__ = [
     "normal_rsample",
     "normal_rsample_kl",
     "normal_rsample_kl_many",
+    "normal_rsample_log_prob",
     "normal_rsample_mc_kl",
     "planar",
     "poisson_log_prob",

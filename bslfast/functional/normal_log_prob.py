@@ -1,6 +1,8 @@
-"""The log density of normal distributions."""
+"""Log densities of normal distributions, also of samples as they are drawn."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -20,6 +22,8 @@ def normal_log_prob(
     .. math:: -\frac12 \left(\frac{x - m}{s}\right)^2 - \log s - \frac12 \log 2\pi
 
     The scale is never squared; in the log parametrizations its logarithm is the parameter itself.
+    Right also where the scale underflows. Of a sample that was drawn just now, prefer
+    :func:`normal_rsample_log_prob`: the difference x - m has no digits where s is far below m.
 
     Args:
         x: values, any shape.
@@ -52,4 +56,58 @@ def normal_log_prob(
     return log_prob
 
 
+def normal_rsample_log_prob(
+    loc: Tensor,
+    raw_scale: Tensor,
+    *,
+    parametrization: str = "softplus",
+    sample_shape: Sequence[int] = (),
+    reduction: str = "row",
+    seed: int | Tensor | None = None,
+    stream: int = 0,
+) -> tuple[Tensor, Tensor]:
+    r"""Samples of :func:`normal_rsample` and their own log densities, in one pass.
+
+    .. math:: \log p(m + s \varepsilon)
+              = -\tfrac12 \varepsilon^2 - \log s - \tfrac12 \log 2\pi
+
+    from the noise itself: right however small the scale, also where adding it does not change
+    ``loc``. Gradients are total derivatives: that of ``loc`` by the log density is 0, as the sample
+    moves with it, and that of ``raw_scale`` is the one of -log s.
+
+    Args:
+        loc, raw_scale, parametrization, sample_shape, seed, stream: as in :func:`normal_rsample`;
+            the samples are the same.
+        reduction: of the log density: ``"none"`` one value per element, ``"row"`` sums over the
+            last dimension, ``"sum"`` one sum. Never an average.
+
+    Returns:
+        (sample, log_prob): a sample of shape ``[*sample_shape, *broadcast(loc, raw_scale)]``; the
+        log densities in nats, of that shape less what is summed.
+
+    Raises:
+        TypeError, ValueError: as :func:`normal_rsample`; an unknown reduction, or ``"row"`` of
+            samples without dimensions.
+
+    Source: Kingma and Welling, "Auto-encoding variational Bayes" (2014).
+
+    >>> import torch, bslfast.functional as BF
+    >>> loc, log_var = torch.ones(4, 3), torch.full((3,), -100.0)
+    >>> sample, log_prob = BF.normal_rsample_log_prob(loc, log_var, parametrization="log_var")
+    >>> bool((sample == loc).all()), bool((log_prob > 100).all())
+    (True, True)
+    """
+    result: tuple[Tensor, Tensor] = _normal_rsample_log_prob(
+        loc,
+        raw_scale,
+        parametrization=parametrization,
+        sample_shape=sample_shape,
+        reduction=reduction,
+        seed=seed,
+        stream=stream,
+    )
+    return result
+
+
 _normal_log_prob = location_scale_op("normal_log_prob", "x")
+_normal_rsample_log_prob = location_scale_op("normal_rsample_log_prob")

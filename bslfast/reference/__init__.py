@@ -43,7 +43,7 @@ from bslfast.reference.normal import (
     normal_rsample_kl,
     normal_rsample_kl_many,
 )
-from bslfast.reference.normal_log_prob import normal_log_prob
+from bslfast.reference.normal_log_prob import normal_log_prob, normal_rsample_log_prob
 from bslfast.reference.normal_mc_kl import normal_rsample_mc_kl
 from bslfast.reference.poisson import poisson_log_prob
 from bslfast.reference.rank_one import planar, radial
@@ -85,6 +85,7 @@ __all__ = [
     "normal_rsample",
     "normal_rsample_kl",
     "normal_rsample_kl_many",
+    "normal_rsample_log_prob",
     "normal_rsample_mc_kl",
     "planar",
     "poisson_log_prob",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bslfast.reference.affine_coupling import reduced
-from bslfast.reference.location_scale import uniforms
+from bslfast.reference.location_scale import scaled, standardised, uniforms
 from bslfast.reference.normal import log_scale_of, scale_of
 
 
@@ -34,15 +34,12 @@ def half_cauchy_log_prob(
     x: Tensor, raw_scale: Tensor, *, parametrization: str = "softplus", reduction: str = "row"
 ) -> Tensor:
     """See :func:`bslfast.functional.half_cauchy_log_prob`."""
-    log_scale = log_scale_of(raw_scale, parametrization)
-    if parametrization in ("log_scale", "log_var"):
-        z = x * torch.exp(-log_scale)
-    else:
-        z = x / scale_of(raw_scale, parametrization)
+    z = standardised(x, raw_scale, parametrization)
     large = z > 1e10  # where 1 + z^2 is z^2
     near = torch.log1p(torch.where(large, 0.0, z) ** 2)
-    far = 2 * torch.log(torch.where(large, z, 1.0))
-    inside = math.log(2 / math.pi) - torch.where(large, far, near) - log_scale
+    log_z = torch.log(torch.where(large, x, 1.0)) - log_scale_of(raw_scale, parametrization)
+    log_density = math.log(2 / math.pi) - torch.where(large, 2 * log_z, near)
+    inside = scaled(log_density, z, raw_scale, parametrization)
     return reduced(torch.where(x < 0, -torch.inf, inside), reduction)
 
 

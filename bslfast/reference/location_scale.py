@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from bslfast.reference.affine_coupling import reduced
 from bslfast.reference.noise import uniform
-from bslfast.reference.normal import log_scale_of, scale_of
+from bslfast.reference.normal import in_softplus_tail, log_scale_of, scale_of
 
 
 def uniforms(
@@ -39,19 +40,28 @@ def located(z: Tensor, loc: Tensor, raw_scale: Tensor, parametrization: str) -> 
     return loc + scale_of(raw_scale, parametrization) * z.to(loc.dtype)
 
 
-def log_prob_at(
-    log_density: Tensor, raw_scale: Tensor, parametrization: str, reduction: str
-) -> Tensor:
-    """``log f(z) - log(scale)`` from the first term."""
-    log_prob = log_density.to(raw_scale.dtype) - log_scale_of(raw_scale, parametrization)
-    return reduced(log_prob, reduction)
+def standardised(difference: Tensor, raw_scale: Tensor, parametrization: str) -> Tensor:
+    """``difference / scale``, and 0 of 0 also where the scale underflows."""
+    if parametrization == "scale":
+        scale = scale_of(raw_scale, parametrization)
+        return difference / torch.where(scale == 0, torch.finfo(scale.dtype).tiny, scale)
+    # 1 / sqrt(scale), which is finite: 1 / scale overflows before the quotient does.
+    most = math.floor(math.log(torch.finfo(raw_scale.dtype).max))
+    log_scale = log_scale_of(raw_scale, parametrization)
+    factor = torch.exp((-0.5 * log_scale).clamp(max=most))
+    by_log = difference * factor * factor
+    if parametrization != "softplus":
+        return by_log
+    tail = in_softplus_tail(raw_scale)
+    scale = scale_of(torch.where(tail, 0.0, raw_scale), parametrization)
+    return torch.where(tail, by_log, difference / scale)
 
 
-def standardised(x: Tensor, loc: Tensor, raw_scale: Tensor, parametrization: str) -> Tensor:
-    """``(x - loc) / scale``."""
-    if parametrization in ("log_scale", "log_var"):
-        return (x - loc) * torch.exp(-log_scale_of(raw_scale, parametrization))
-    return (x - loc) / scale_of(raw_scale, parametrization)
+def scaled(log_density: Tensor, z: Tensor, raw_scale: Tensor, parametrization: str) -> Tensor:
+    """``log f(z) - log(scale)``; a scale of 0 has everything at the location, where z is 0."""
+    log_scale = log_scale_of(raw_scale, parametrization)
+    elsewhere = (log_scale == -torch.inf) & (z.abs() > 0)
+    return torch.where(elsewhere, -torch.inf, log_density - log_scale)
 
 
 class Family(NamedTuple):
@@ -94,8 +104,8 @@ def family(quantile: Callable[[Tensor], Tensor], log_density: Callable[[Tensor],
     ) -> tuple[Tensor, Tensor]:
         u = uniforms(loc, raw_scale, sample_shape=sample_shape, seed=seed, stream=stream)
         z = quantile(u)
-        log_prob = log_prob_at(log_density(z), raw_scale, parametrization, reduction)
-        return located(z, loc, raw_scale, parametrization), log_prob
+        log_prob = log_density(z).to(loc.dtype) - log_scale_of(raw_scale, parametrization)
+        return located(z, loc, raw_scale, parametrization), reduced(log_prob, reduction)
 
     def log_prob(
         x: Tensor,
@@ -105,7 +115,7 @@ def family(quantile: Callable[[Tensor], Tensor], log_density: Callable[[Tensor],
         parametrization: str = "softplus",
         reduction: str = "row",
     ) -> Tensor:
-        z = standardised(x, loc, raw_scale, parametrization)
-        return log_prob_at(log_density(z), raw_scale, parametrization, reduction)
+        z = standardised(x - loc, raw_scale, parametrization)
+        return reduced(scaled(log_density(z), z, raw_scale, parametrization), reduction)
 
     return Family(rsample, rsample_log_prob, log_prob)

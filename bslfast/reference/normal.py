@@ -125,10 +125,15 @@ def scale_of(raw_scale: Tensor, parametrization: str) -> Tensor:
     return torch.exp(raw_scale if parametrization == "log_scale" else 0.5 * raw_scale)
 
 
+def in_softplus_tail(raw_scale: Tensor) -> Tensor:
+    """Where softplus is exp to the last digit. 16 bits have few, and underflow below -9."""
+    return raw_scale < {torch.float64: -37, torch.float32: -17}.get(raw_scale.dtype, -9)
+
+
 def log_scale_of(raw_scale: Tensor, parametrization: str) -> Tensor:
     """Its logarithm, also where the scale itself underflows."""
     if parametrization == "softplus":
-        tail = raw_scale < (-17 if raw_scale.dtype == torch.float32 else -37)
+        tail = in_softplus_tail(raw_scale)
         # where() twice: the branch not taken must not send NaN into the gradient.
         inner = torch.where(tail, torch.zeros_like(raw_scale), raw_scale)
         return torch.where(tail, raw_scale, scale_of(inner, parametrization).log())

@@ -1,13 +1,19 @@
-"""The normal log density in plain torch: csrc/core/distributions/normal_log_prob.h."""
+"""Normal log densities in plain torch: csrc/core/distributions/normal_log_prob.h."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from bslfast.reference.normal import log_scale_of, scale_of
+from bslfast.reference.affine_coupling import reduced
+from bslfast.reference.location_scale import located, scaled, standardised
+from bslfast.reference.noise import normal as standard_normal
+from bslfast.reference.normal import log_scale_of
+
+_HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
 
 
 def normal_log_prob(
@@ -19,12 +25,25 @@ def normal_log_prob(
     reduction: str = "row",
 ) -> Tensor:
     """See :func:`bslfast.functional.normal_log_prob`."""
-    log_scale = log_scale_of(raw_scale, parametrization)
-    if parametrization in ("log_scale", "log_var"):
-        z = (x - loc) * torch.exp(-log_scale)
-    else:
-        z = (x - loc) / scale_of(raw_scale, parametrization)
-    log_prob = -0.5 * z * z - (log_scale + 0.5 * math.log(2 * math.pi))
-    if reduction == "none":
-        return log_prob
-    return log_prob.sum(dim=-1) if reduction == "row" else log_prob.sum()
+    z = standardised(x - loc, raw_scale, parametrization)
+    log_density = -0.5 * z * z - _HALF_LOG_2_PI
+    return reduced(scaled(log_density, z, raw_scale, parametrization), reduction)
+
+
+def normal_rsample_log_prob(
+    loc: Tensor,
+    raw_scale: Tensor,
+    *,
+    parametrization: str = "softplus",
+    sample_shape: Sequence[int] = (),
+    reduction: str = "row",
+    seed: int | Tensor | None = None,
+    stream: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """See :func:`bslfast.functional.normal_rsample_log_prob`."""
+    if seed is None:
+        seed = torch.randint(0, 2**63 - 1, (), dtype=torch.int64, device=loc.device)
+    shape = (*sample_shape, *torch.broadcast_shapes(loc.shape, raw_scale.shape))
+    e = standard_normal(shape, seed, stream=stream, dtype=loc.dtype, device=loc.device)
+    log_prob = -0.5 * e * e - (log_scale_of(raw_scale, parametrization) + _HALF_LOG_2_PI)
+    return located(e, loc, raw_scale, parametrization), reduced(log_prob, reduction)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bslfast.reference.affine_coupling import reduced
-from bslfast.reference.location_scale import located, standardised, uniforms
+from bslfast.reference.location_scale import located, scaled, standardised, uniforms
 from bslfast.reference.normal import log_scale_of
 
 # c(k) = -(1 - 4^-k) B(2 k) / (k (2 k - 1)), see csrc/core/special.h.
@@ -63,14 +63,15 @@ def student_t_log_prob(
     reduction: str = "row",
 ) -> Tensor:
     """See :func:`bslfast.functional.student_t_log_prob`."""
-    z = standardised(x, loc, raw_scale, parametrization)
+    z = standardised(x - loc, raw_scale, parametrization)
     df = torch.where(df > 0, df, torch.nan)
     large = z.abs() > 1e10 * df.sqrt()  # where 1 + z^2 / df is z^2 / df
     near = torch.log1p(torch.where(large, 0.0, z) ** 2 / df)
-    far = 2 * torch.log(torch.where(large, z, 1.0).abs()) - df.log()
+    log_z = torch.log(torch.where(large, x - loc, 1.0).abs())
+    far = 2 * (log_z - log_scale_of(raw_scale, parametrization)) - df.log()
     kernel = 0.5 * (df + 1) * torch.where(large, far, near)
     normaliser = log_gamma_half_step(0.5 * df) - 0.5 * math.log(2 * math.pi)
-    return reduced(normaliser - log_scale_of(raw_scale, parametrization) - kernel, reduction)
+    return reduced(scaled(normaliser - kernel, z, raw_scale, parametrization), reduction)
 
 
 def log_gamma_half_step(x: Tensor) -> Tensor:

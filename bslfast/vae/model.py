@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,32 @@ from bslfast.vae.prior import VampPrior
 
 # Decoded numbers that log_marginal holds at a time.
 _HELD_OUTPUTS = 1 << 22
+
+
+class _LogQByCodes(torch.autograd.Function):
+    """Log weights, unchanged; sends to the codes the derivative of -log q(z | x) by them.
+
+    With the parameters of q held constant, that is eps / scale. The noise is drawn again: z - mu
+    has no digits of it where the scale is small. It is a sample around 0 with scale 1 / scale.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, log_weights: Tensor, z: Tensor, log_var: Tensor, seed: Tensor) -> Tensor:
+        ctx.save_for_backward(log_var, seed)
+        ctx.samples = len(z)
+        return log_weights.view_as(log_weights)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        log_var, seed = ctx.saved_tensors
+        by_z = BF.normal_rsample(
+            log_var.new_zeros(()),
+            -log_var,
+            parametrization="log_var",
+            sample_shape=(ctx.samples,),
+            seed=seed,
+        )
+        return grad, by_z.mul_(grad.unsqueeze(-1)), None, None
 
 
 class VAE(Decoding):
@@ -122,11 +149,10 @@ class VAE(Decoding):
                 seed=seed,
             )
         else:
-            z = BF.normal_rsample(
+            z, log_q = BF.normal_rsample_log_prob(
                 mu, log_var, parametrization="log_var", sample_shape=sample_shape, seed=seed
             )
-            posterior = BF.normal_log_prob(z, mu, log_var, parametrization="log_var")
-            kl = posterior - self._log_prior(z)
+            kl = log_q - self._log_prior(z)
             kl = kl if n_samples == 1 else kl.mean(dim=0)
         log_likelihood = self._log_likelihood(x, z)
         return log_likelihood if n_samples == 1 else log_likelihood.mean(dim=0), kl
@@ -202,7 +228,7 @@ class VAE(Decoding):
             seed = torch.randint(0, 2**63 - 1, (), dtype=torch.int64, device=x.device)
         portions = []
         for stream, start in enumerate(range(0, n_samples, held)):
-            z = BF.normal_rsample(
+            z, log_q = BF.normal_rsample_log_prob(
                 mu,
                 log_var,
                 parametrization="log_var",
@@ -210,7 +236,7 @@ class VAE(Decoding):
                 seed=seed,
                 stream=stream,
             )
-            portions.append(self._log_weights(x, z, mu, log_var).logsumexp(dim=0))
+            portions.append(self._log_weights(x, z, log_q).logsumexp(dim=0))
         return torch.stack(portions).logsumexp(dim=0) - math.log(n_samples)
 
     def iwae(
@@ -251,26 +277,26 @@ class VAE(Decoding):
         samples = _checks.integer("samples", samples)
         _checks.choice("estimator", estimator, ESTIMATORS)
         mu, log_var = self.encode(x)
-        z = BF.normal_rsample(
+        seed = _checks.seed(seed, mu.device)
+        z, log_q = BF.normal_rsample_log_prob(
             mu, log_var, parametrization="log_var", sample_shape=(samples,), seed=seed
         )
         if estimator == "iwae" or not z.requires_grad:
-            return BF.iwae_bound(self._log_weights(x, z, mu, log_var), dim=0)
+            return BF.iwae_bound(self._log_weights(x, z, log_q), dim=0)
         # What reaches log w is its normalised weight, as the decoder's gradient needs it; on its
         # way on from z, to the encoder, it is multiplied by that weight once more.
         weights: list[Tensor] = []
         z.register_hook(lambda grad: grad * weights[0])
-        log_weights = self._log_weights(x, z, mu.detach(), log_var.detach())
+        log_weights = self._log_weights(x, z, log_q.detach())
+        log_weights = _LogQByCodes.apply(  # type: ignore[no-untyped-call]
+            log_weights, z, log_var, seed
+        )
         weights.append(log_weights.detach().softmax(dim=0).unsqueeze(-1))
         return BF.iwae_bound(log_weights, dim=0)
 
-    def _log_weights(self, x: Tensor, z: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:
+    def _log_weights(self, x: Tensor, z: Tensor, log_q: Tensor) -> Tensor:
         """log p(x, z) - log q(z | x) of codes z [samples, batch, latent], [samples, batch]."""
-        return (
-            self._log_likelihood(x, z)
-            + self._log_prior(z)
-            - BF.normal_log_prob(z, mu, log_var, parametrization="log_var")
-        )
+        return self._log_likelihood(x, z) + self._log_prior(z) - log_q
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Return the mean of p(x | z) at the mean of each example's code, shaped like x."""

@@ -8,13 +8,14 @@ namespace bsl {
 namespace {
 namespace special {
 
-// log(1 + z^2) of z >= 0, also where z^2 overflows.
+// log(1 + z^2) of z >= 0, also where z^2 overflows. Where `far`, z itself would, and what is given
+// is z times exp(log_unit).
 template <typename T>
-BSL_HD T log_one_plus_square(T z) {
-  const bool large = z > T(1);
+BSL_HD T log_one_plus_square(T z, bool far = false, T log_unit = T(0)) {
+  const bool large = far | (z > T(1));
   const T w = large ? T(1) / z : z;
-  const T log_z = math::log(large ? z : T(1));
-  return T(2) * log_z + math::log1p(w * w);
+  const T log_z = math::log(large ? z : T(1)) - (far ? log_unit : T(0));
+  return T(2) * log_z + math::log1p(far ? T(0) : w * w);
 }
 
 // (lgamma(y + 1/2) - lgamma(y) - log(y) / 2) y, and the derivative of what is multiplied by y here

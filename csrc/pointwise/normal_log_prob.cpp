@@ -1,11 +1,11 @@
 #include "core/distributions/normal_log_prob.h"
 
-#include "pointwise_kernels.h"  // of cpu/ or of cuda/
+#include "pointwise/parametrizations.h"
 
 namespace bsl {
 namespace BSL_ISA {
-extern const PointwiseKernels normal_log_prob_kernels = pointwise_kernels<
-    normal::LogProb<Parametrization::softplus>, normal::LogProb<Parametrization::scale>,
-    normal::LogProb<Parametrization::log_scale>, normal::LogProb<Parametrization::log_var>>();
+extern const PointwiseKernels normal_log_prob_kernels = kParametrizations<normal::LogProb>;
+extern const PointwiseKernels normal_rsample_log_prob_kernels =
+    kParametrizations<location_scale::RsampleLogProb, normal::Base>;
 }  // namespace BSL_ISA
 }  // namespace bsl

@@ -25,6 +25,7 @@
   X(lognormal_log_prob)            \
   X(lognormal_rsample)             \
   X(normal_log_prob)               \
+  X(normal_rsample_log_prob)       \
   X(normal_rsample_mc_kl)          \
   X(poisson_log_prob)              \
   X(relaxed_bernoulli_rsample)     \

@@ -333,3 +333,64 @@ def test_negative_scales_elsewhere_are_nan() -> None:
         loc, torch.ones(3), 0.0, raw, parametrization="scale", reduction="none"
     )
     assert kl.isnan().tolist() == [False, True, False]
+
+
+# --- samples with their log densities, and log densities ------------------------------------------
+
+
+@of_each_parametrization
+@pytest.mark.parametrize("sample_shape", [(), (3,), (2, 1)], ids=str)
+def test_rsample_log_prob_has_the_samples_of_rsample(
+    parametrization: str, sample_shape: tuple[int, ...]
+) -> None:
+    draw = Draw(torch.float32)
+    loc, raw = draw.normal((40, 7)), raw_of(draw.uniform((7,), 0.1, 3.0), parametrization)
+    options = {"parametrization": parametrization, "sample_shape": sample_shape, "seed": 4}
+    sample, log_prob = BF.normal_rsample_log_prob(loc, raw, stream=2, **options)
+    assert torch.equal(sample, BF.normal_rsample(loc, raw, stream=2, **options))
+    expected = BF.normal_log_prob(sample, loc, raw, parametrization=parametrization)
+    torch.testing.assert_close(log_prob, expected, rtol=1e-4, atol=1e-4)
+
+
+@of_each_dtype
+@of_each_parametrization
+def test_log_density_of_a_sample_however_small_the_scale(
+    dtype: torch.dtype, parametrization: str
+) -> None:
+    """Against mpmath; gradients are total derivatives, which do not depend on loc."""
+    raw = {
+        "softplus": [40.0, 1.0, -10.0, -16.9, -17.1, -40.0, -80.0, -95.0, -200.0, -1000.0],
+        "scale": [1e10, 1.0, 1e-10, 1e-20, 1e-30, 1e-38, 1e-40, 1e-44],
+        "log_scale": [5.0, 0.0, -10.0, -20.0, -40.0, -80.0, -200.0, -1000.0],
+        "log_var": [10.0, 0.0, -20.0, -28.0, -40.0, -80.0, -160.0, -180.0, -400.0, -2000.0],
+    }[parametrization]
+    loc = torch.full((len(raw),), 1.25, dtype=dtype, requires_grad=True)
+    raw_scale = torch.tensor(raw, dtype=dtype, requires_grad=True)
+    _, log_prob = BF.normal_rsample_log_prob(
+        loc, raw_scale, parametrization=parametrization, reduction="none", seed=9
+    )
+    e = BF.standard_normal((len(raw),), seed=9, dtype=dtype)
+    by_loc, by_raw = torch.autograd.grad(log_prob.sum(), (loc, raw_scale))
+    assert not by_loc.any()
+    with mpmath.workdps(50):
+        for i, r in enumerate(raw_scale.tolist()):
+            log_scale = exact_log_scale(r, parametrization)
+            exact = -(mpmath.mpf(e[i].item()) ** 2 + mpmath.log(2 * mpmath.pi)) / 2 - log_scale
+            assert log_prob[i].item() == pytest.approx(float(exact), rel=4 * EPS[dtype])
+            slope = {
+                "softplus": lambda x: 1 / ((1 + mpmath.exp(-x)) * mpmath.log1p(mpmath.exp(x))),
+                "scale": lambda x: 1 / x,
+                "log_scale": lambda x: 1,
+                "log_var": lambda x: 0.5,
+            }[parametrization](mpmath.mpf(r))
+            wanted = torch.tensor(-float(slope), dtype=dtype).item()  # also overflows as it does
+            assert by_raw[i].item() == pytest.approx(wanted, rel=8 * EPS[dtype])
+
+
+def test_log_prob_of_a_vanishing_variance() -> None:
+    """1 / scale overflows at the mean, where the log density is 90 - log(2 pi) / 2."""
+    zero, log_var = torch.zeros(1), torch.tensor([-180.0])
+    found = BF.normal_log_prob(zero, zero, log_var, parametrization="log_var")
+    assert found.item() == pytest.approx(90 - 0.5 * math.log(2 * math.pi), rel=1e-7)
+    nearby = BF.normal_log_prob(zero + 1e-3, zero, log_var, parametrization="log_var")
+    assert nearby.item() == -math.inf

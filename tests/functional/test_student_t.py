@@ -96,3 +96,18 @@ def test_huge_df_is_normal() -> None:
     )
     torch.testing.assert_close(near, far, rtol=1e-6, atol=0)
     assert abs(far.std() - 1) < 0.1
+
+
+def test_log_prob_where_scales_between_overflow() -> None:
+    """1e25 is 1e45 scales of 1e-20 away, more than float32 holds; its log density is -367.2."""
+    x, df, loc = torch.tensor([1e25]).requires_grad_(), torch.tensor([3.0]), torch.zeros(1)
+    scale = torch.tensor([1e-20], requires_grad=True)
+    found = BF.student_t_log_prob(x, df, loc, scale, parametrization="scale")
+    found.backward()
+    exact = StudentT(df.double(), loc.double(), scale.double()).log_prob(x.double()).item()
+    assert found.item() == pytest.approx(exact, rel=1e-6)
+    assert found.item() == pytest.approx(-367.2, abs=0.05)
+    assert x.grad is not None
+    assert x.grad.item() == pytest.approx(-4e-25, rel=1e-6)
+    assert scale.grad is not None
+    assert scale.grad.item() == pytest.approx(3e20, rel=1e-6)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,46 @@ POINTS = {
     "log_scale": [-1e30, -200.0, -100.0, -80.0, -1e-8, 0.0, 1e-8, 40.0, 80.0],
     "log_var": [-1e30, -200.0, -100.0, -1e-8, 0.0, 1e-8, 80.0, 100.0, 160.0],
 }
+# Scales that vanish: in float32, or next to it, or in float64 as well.
+VANISHING = {
+    "softplus": [-1e30, -1000.0, -200.0, -100.0, -88.0, -60.0],
+    "scale": [0.0, 1e-45, 1e-40, 1e-38],
+    "log_scale": [-1e30, -1000.0, -200.0, -100.0, -88.0],
+    "log_var": [-1e30, -2000.0, -400.0, -180.0, -170.0],
+}
+
+
+def vanishing_extremes(
+    at: float = 0.5, beside: Sequence[float] = (0.25, -0.25), **others: float
+) -> list[Extreme]:
+    """Log densities at the location (``others``, and x = ``at``), a little and far beside it."""
+    result = []
+    for parametrization, raw in VANISHING.items():
+        options = {"parametrization": parametrization, "reduction": "none"}
+        n = len(raw)
+        tensors = {**{k: [v] * n for k, v in others.items()}, "raw_scale": raw}
+        # That of a scale of 0 is infinite, or none.
+        zeros = [i for i, r in enumerate(raw) if r in (0.0, -1e30)]
+        x = [at] * n
+        name = f"{parametrization}-vanishing"
+        result.append(Extreme(f"{name}-at", {"x": x, **tensors}, options, no_gradient=zeros))
+        x = [at + beside[i % len(beside)] for i in range(n)]
+        result.append(Extreme(f"{name}-beside", {"x": x, **tensors}, options, no_gradient=zeros))
+    return result
+
+
+def subnormal_extremes(**others: float) -> list[Extreme]:
+    """Scales and distances from 0 of which float32 has a few digits."""
+    points = {"softplus": -95.0, "scale": 2e-41, "log_scale": -95.0, "log_var": -190.0}
+    x = [1e-41, 7e-42, 4e-41, 1e-40]
+    return [
+        Extreme(
+            f"{parametrization}-subnormal",
+            {"x": x, **{k: [v] * 4 for k, v in others.items()}, "raw_scale": [raw] * 4},
+            {"parametrization": parametrization, "reduction": "none"},
+        )
+        for parametrization, raw in points.items()
+    ]
 
 
 def specials(parametrization: str) -> list[float]:
@@ -194,7 +234,7 @@ def _density_extremes() -> list[Extreme]:
             {"parametrization": "scale", "reduction": "none"},
         )
     )
-    return result
+    return [*result, *vanishing_extremes(loc=0.5), *subnormal_extremes(loc=0.0)]
 
 
 def _records(family: str, *, tolerance: Tolerance, spread: float = 1.0) -> list[OpRecord]:
@@ -260,4 +300,6 @@ RECORDS = [
     *_records("gumbel", tolerance=Tolerance(8, 16), spread=0.25),
     *_records("laplace", tolerance=Tolerance(8, 16)),
     *_records("logistic", tolerance=Tolerance(8, 16)),
+    # The others of this family are older, and have files of their own.
+    _records("normal", tolerance=Tolerance(8, 16))[1],
 ]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 
+from ops.location_scale import subnormal_extremes, vanishing_extremes
 from ops.normal import PARAMETRIZATIONS, raw_scale
 from ops.record import Call, Draw, Error, Extreme, OpRecord, Shape, Tolerance, Variant
 
@@ -75,7 +76,7 @@ def _extremes() -> list[Extreme]:
                     no_gradient=(0, 1, 2),
                 )
             )
-    return result
+    return [*result, *vanishing_extremes(loc=0.5), *subnormal_extremes(loc=0.0)]
 
 
 RECORDS = [

@@ -14,6 +14,8 @@ from ops.location_scale import (
     sample_errors,
     shape_errors,
     specials,
+    subnormal_extremes,
+    vanishing_extremes,
 )
 from ops.normal import raw_scale
 from ops.record import Call, Draw, Error, Extreme, OpRecord, Shape, Tolerance, Variant
@@ -113,7 +115,11 @@ def _density_extremes(family: str) -> list[Extreme]:
     x = [0.0, INF, NAN, -INF, 0.5, 0.5]
     tensors = _with_loc(family, {"x": x, "raw_scale": [1.5] * 4 + [INF, NAN]}, 0.25)
     result.append(Extreme("specials", tensors, options, no_gradient=range(len(x))))
-    return result
+    if family == "lognormal":
+        return result + vanishing_extremes(1.0, loc=0.0)
+    x, scale = [1e25, 1e19, 1e10, 1e38, 0.5], [1e-20, 1e-20, 1e-36, 1e-36, 1e-45]
+    result.append(Extreme("far", {"x": x, "raw_scale": scale}, options, no_gradient=(4,)))
+    return result + vanishing_extremes(0.0, (0.25,)) + subnormal_extremes()
 
 
 def _records(family: str, *, tolerance: Tolerance) -> list[OpRecord]:

@@ -13,6 +13,8 @@ from ops.location_scale import (
     reduction_errors,
     sample_errors,
     shape_errors,
+    subnormal_extremes,
+    vanishing_extremes,
 )
 from ops.normal import raw_scale
 from ops.record import Call, Draw, Error, Extreme, OpRecord, Shape, Tolerance, Variant
@@ -91,6 +93,15 @@ def _extremes(*, density: bool) -> list[Extreme]:
     if density:
         tensors = {"x": [0.25] * 5, **tensors}
     result.append(Extreme("specials", tensors, options, no_gradient=range(5)))
+    if density:
+        # Farther from loc than numbers hold, in scales.
+        x = [1e25, -1e25, 1e19, 1e10, 1e38, 0.5]
+        scale = [1e-20, 1e-30, 1e-20, 1e-36, 1e-36, 1e-45]
+        for df in (0.5, 4.0, 1e4, 1e30):
+            tensors = {"x": x, "df": [df] * 6, "loc": [0.0] * 6, "raw_scale": scale}
+            result.append(Extreme(f"far-df-{df:g}", tensors, options, no_gradient=(5,)))
+        result += vanishing_extremes(df=4.0, loc=0.5)
+        result += subnormal_extremes(df=4.0, loc=0.0)
     return result
 
 

@@ -52,7 +52,9 @@ struct LogProb : Pointwise<2, kLog> {
     constexpr T log_half_pi = T(0.45158270528945486);
     const Scale<T> s = scale_and_log<P>(raw);
     const T z = divided<P>(x, s);
-    const T inside = -(special::log_one_plus_square(z) + (s.log + log_half_pi));
+    const bool far = z == math::Real<T>::infinity;
+    const T kernel = special::log_one_plus_square(far ? x : z, far, s.log);
+    const T inside = unless_scale_is_0(-(kernel + (s.log + log_half_pi)), z, s);
     return {T(0), x < T(0) ? -math::Real<T>::infinity : inside};
   }
 
@@ -68,7 +70,8 @@ struct LogProb : Pointwise<2, kLog> {
     const T w = a > T(1) ? T(1) / a : a;
     const T share = (T(1) - w) * (T(1) + w) / (T(1) + w * w);
     const T by_raw = times_log_scale_grad<P>(a > T(1) ? share : -share, raw, s);
-    return {{g * divided<P>(by_z, s), g * by_raw}};
+    const T beyond = -(T(1) + share) / x;  // by x, where z may overflow
+    return {{g * (a > T(1) ? beyond : divided<P>(by_z, s)), g * by_raw}};
   }
 };
 

@@ -77,7 +77,8 @@ struct LogProb : Pointwise<3, kLog> {
   template <typename T>
   BSL_HD static Result<T> forward(const Numbers<T>&, T x, T loc, T raw) {
     const Scale<T> s = scale_and_log<P>(raw);
-    return {T(0), Base::log_density(divided<P>(x - loc, s)) - s.log};
+    const T z = divided<P>(x - loc, s);
+    return {T(0), unless_scale_is_0(Base::log_density(z) - s.log, z, s)};
   }
 
   // d log p / d log(scale) = -z score(z) - 1.

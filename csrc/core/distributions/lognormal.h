@@ -45,7 +45,7 @@ struct LogProb : Pointwise<3, kLog> {
     const Scale<T> s = scale_and_log<P>(raw);
     const T y = math::log(x);
     const T z = divided<P>(y - loc, s);
-    const T inside = (T(-0.5) * z) * z - (y + (s.log + half_log_2_pi));
+    const T inside = unless_scale_is_0((T(-0.5) * z) * z - (y + (s.log + half_log_2_pi)), z, s);
     return {T(0), x <= T(0) ? -math::Real<T>::infinity : inside};
   }
 

@@ -3,12 +3,25 @@
 // With z = (x - loc) / scale, log p(x) = -z^2 / 2 - log(scale) - log(2 pi) / 2.
 #pragma once
 
+#include "core/distributions/location_scale.h"
 #include "core/distributions/scale.h"
 #include "core/pointwise.h"
 
 namespace bsl {
 namespace {
 namespace normal {
+
+constexpr double kHalfLog2Pi = 0.91893853320467274178;
+
+// Of samples and their log densities (core/distributions/location_scale.h).
+struct Base {
+  static constexpr Noise noise = Noise::normal;
+
+  template <typename T>
+  BSL_HD static location_scale::Draw<T> draw(T e) {
+    return {e, (T(-0.5) * e) * e - T(kHalfLog2Pi)};
+  }
+};
 
 template <Parametrization P>
 struct LogProb : Pointwise<3, kLog> {
@@ -20,10 +33,9 @@ struct LogProb : Pointwise<3, kLog> {
 
   template <typename T>
   BSL_HD static Result<T> forward(const Numbers<T>&, T x, T loc, T raw) {
-    constexpr T half_log_2_pi = T(0.91893853320467274178);
     const Scale<T> s = scale_and_log<P>(raw);
     const T z = divided<P>(x - loc, s);
-    return {T(0), (T(-0.5) * z) * z - (s.log + half_log_2_pi)};
+    return {T(0), unless_scale_is_0((T(-0.5) * z) * z - (s.log + T(kHalfLog2Pi)), z, s)};
   }
 
   // d log p / d raw = (z^2 - 1) d log(scale) / d raw.

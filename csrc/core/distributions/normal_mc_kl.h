@@ -6,6 +6,7 @@
 #pragma once
 
 #include "core/distributions/laplace.h"
+#include "core/distributions/normal_log_prob.h"
 #include "core/distributions/scale.h"
 #include "core/math.h"
 #include "core/pointwise.h"
@@ -17,8 +18,6 @@ namespace normal {
 
 // The priors: log p(z) + log(2 pi) / 2, and the derivative of log p. The call's numbers are pi,
 // sigma1, sigma2, prior_scale, prior_df.
-
-constexpr double kHalfLog2Pi = 0.91893853320467274178;
 
 // pi N(0, sigma1) + (1 - pi) N(0, sigma2).
 struct ScaleMixture {

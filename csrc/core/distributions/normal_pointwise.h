@@ -4,20 +4,12 @@
 
 #include "core/distributions/location_scale.h"
 #include "core/distributions/normal.h"
+#include "core/distributions/normal_log_prob.h"
 #include "core/pointwise.h"
 
 namespace bsl {
 namespace {
 namespace normal {
-
-struct Base {
-  static constexpr Noise noise = Noise::normal;
-
-  template <typename T>
-  BSL_HD static location_scale::Draw<T> draw(T noise) {
-    return {noise, T(0)};
-  }
-};
 
 template <Parametrization P>
 using Rsample = location_scale::Rsample<P, Base>;
