@@ -53,9 +53,8 @@ class Bernoulli(torch.distributions.Bernoulli):
 
     def entropy(self) -> Tensor:
         """Return the entropies, in nats: log(1 + exp(-|l|)) + |l| sigmoid(-|l|), both positive."""
-        l = self.logits.abs()
-        rare = torch.sigmoid(-l)
-        return F.softplus(-l) + torch.where(rare == 0, 0.0, l) * rare
+        logits = (-self.logits.abs()).clamp(min=-1000.0)  # not infinite: infinity times 0
+        return F.softplus(logits) - F.silu(logits)
 
 
 class Categorical(torch.distributions.Categorical):
@@ -112,12 +111,12 @@ class Categorical(torch.distributions.Categorical):
 
         The logarithm is that of 1 and the other classes: it has its digits where they are rare.
         """
-        top = self._raw.detach().max(-1, keepdim=True)
+        top = self._raw.max(-1, keepdim=True)
         # exp() of the smallest number is 0, and 0 times it is not NaN.
         below = (self._raw - top.values).clamp(min=torch.finfo(self._raw.dtype).min)
-        weights = below.exp()
-        others = weights.scatter(-1, top.indices, 0.0).sum(-1)
-        return torch.log1p(others) - (weights * below).sum(-1) / (1 + others)
+        others = below.exp().scatter(-1, top.indices, 0.0)
+        rest = others.sum(-1)
+        return torch.log1p(rest) - (others * below).sum(-1) / (1 + rest)
 
 
 class Poisson(torch.distributions.Poisson):

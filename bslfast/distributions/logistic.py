@@ -76,7 +76,7 @@ class Logistic(LocationScale, Distribution):
 
 
 #: Distance and number, on either side of 0, of the nodes of the divergence's quadrature.
-_STEP, _NODES = 0.5, 80
+_STEP, _NODES = 0.4, 100
 
 
 @register_kl(Logistic, Logistic)  # type: ignore[untyped-decorator]
@@ -86,7 +86,7 @@ def _kl_logistic_logistic(p: Logistic, q: Logistic) -> Tensor:
     z is logistic, d the distance of the locations in units of the larger scale, c = min(r, 1 / r)
     and B(a, b) the divergence between Bernoulli distributions with logits a and b: all of it is
     positive. As the singularities next to the real line are pi away, the trapezoidal rule is off
-    by exp(-2 pi^2 / step) of the result, 1e-17. In float64, so that logits next to each other
+    by a multiple of exp(-2 pi^2 / step) = 4e-22. In float64, so that logits next to each other
     differ by what they should.
     """
     log_scale = log_scale_of(p.raw_scale.double(), p.parametrization)

@@ -39,11 +39,12 @@ struct Kl : Pointwise<2, kLog> {
     using R = math::Real<T>;
     const KlTerms<T> k(logit, prior_logit);
     const T close = math::log_tail(k.u) + k.p * k.near.excess;
-    // Where d is infinity, softplus(b) alone counts; where it is -infinity, p is not 0 but has
-    // vanished.
-    const T p = k.d == -R::infinity && k.p < R::min_normal ? R::min_normal : k.p;
-    const T product = p * (k.d == R::infinity ? T(0) : k.d);
-    const T far = (math::softplus(k.b) - math::softplus(k.a)) - product;
+    // Where d is infinity, softplus(b) alone counts: any number will do. Where it is -infinity, p is
+    // not 0 but has vanished.
+    constexpr T least = R::min_normal / R::ulp_is_one;  // the smallest subnormal number
+    const T p = k.p < least ? least : k.p;
+    const T d = k.d < R::infinity ? k.d : T(0);
+    const T far = (math::softplus(k.b) - math::softplus(k.a)) - p * d;
     return {T(0), k.near.holds ? close : far};
   }
 
