@@ -31,6 +31,7 @@ from bslfast.distributions.relaxed import (
 )
 from bslfast.distributions.student_t import StudentT
 from bslfast.distributions.transformed import Gumbel, HalfCauchy, LogNormal
+from bslfast.distributions.von_mises import VonMises
 
 __all__ = [
     "Bernoulli",
@@ -50,6 +51,7 @@ __all__ = [
     "RelaxedBernoulli",
     "RelaxedOneHotCategorical",
     "StudentT",
+    "VonMises",
     "kl_divergence",
     "register_kl",
 ]

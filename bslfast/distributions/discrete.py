@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
+from torch.distributions.kl import register_kl
 from torch.distributions.utils import lazy_property
+from torch.nn import functional as F
 from typing_extensions import Self
 
 import bslfast.functional as BF
@@ -45,6 +50,11 @@ class Bernoulli(torch.distributions.Bernoulli):
         if self._validate_args:
             self._validate_sample(value)
         return BF.bernoulli_log_prob(self.logits, value.to(self.logits), reduction="none")
+
+    def entropy(self) -> Tensor:
+        """Return the entropies, in nats: log(1 + exp(-|l|)) + |l| sigmoid(-|l|), both positive."""
+        logits = (-self.logits.abs()).clamp(min=-1000.0)  # not infinite: infinity times 0
+        return F.softplus(logits) - F.silu(logits)
 
 
 class Categorical(torch.distributions.Categorical):
@@ -96,6 +106,18 @@ class Categorical(torch.distributions.Categorical):
             self._validate_sample(value)
         return BF.categorical_log_prob(self._raw, value.long())
 
+    def entropy(self) -> Tensor:
+        """Return the entropies, in nats: log(sum) + sum of p |l - max|, of exp(l - max).
+
+        The logarithm is that of 1 and the other classes: it has its digits where they are rare.
+        """
+        top = self._raw.max(-1, keepdim=True)
+        # exp() of the smallest number is 0, and 0 times it is not NaN.
+        below = (self._raw - top.values).clamp(min=torch.finfo(self._raw.dtype).min)
+        others = below.exp().scatter(-1, top.indices, 0.0)
+        rest = others.sum(-1)
+        return torch.log1p(rest) - (others * below).sum(-1) / (1 + rest)
+
 
 class Poisson(torch.distributions.Poisson):
     """A Poisson distribution given by the logarithm of its rate; log probabilities by the fused op.
@@ -138,3 +160,62 @@ class Poisson(torch.distributions.Poisson):
         if self._validate_args:
             self._validate_sample(value)
         return BF.poisson_log_prob(self.log_rate, value.to(self.log_rate), reduction="none")
+
+    def entropy(self) -> Tensor:
+        """Return the entropies, in nats, computed in float64.
+
+        A sum over the counts up to rate 40; beyond, log(2 pi e r) / 2 and a series in 1 / r, of
+        which less than 1e-16 is left out. Source: Evans, Boersma, Blachman and Jagers, "The entropy
+        of a Poisson distribution" (1988).
+        """
+        log_rate = self.log_rate.double()
+        few = log_rate < math.log(_MANY)
+        counts = torch.arange(_COUNTS, dtype=torch.float64, device=log_rate.device)
+        given = torch.where(few, log_rate, 0.0).unsqueeze(-1)
+        # exp(-800) is 0, and 0 times it is not NaN.
+        log_prob = BF.poisson_log_prob(given, counts, reduction="none").clamp(min=-800.0)
+        small = (log_prob.exp() * -log_prob).sum(-1)
+        # where() twice: the branch not taken must not send NaN into the gradient.
+        log_rate = torch.where(few, 4.0, log_rate)
+        inverse = (-log_rate).exp()
+        series = torch.zeros_like(log_rate)
+        for c in _gregory():
+            series = (series + c) * inverse
+        large = 0.5 * (math.log(2 * math.pi) + 1 + log_rate) - series
+        return torch.where(few, small, large).to(self.log_rate.dtype)
+
+
+#: The rate from which on the entropy is a series in its inverse.
+_MANY = 40.0
+#: How many counts matter up to there: the chance of more is less than 1e-22.
+_COUNTS = 121
+
+
+@functools.cache
+def _gregory() -> list[float]:
+    """(j - 1)! |G(j + 1)| for j = 20, ..., 1, with Gregory's coefficients: 1/12, 1/24, 19/360."""
+    g = [Fraction(1)]
+    for n in range(1, 22):
+        g.append(-sum((g[k] / (n + 1 - k) for k in range(n)), Fraction(0)))
+    return [float(math.factorial(j - 1) * abs(g[j + 1])) for j in range(20, 0, -1)]
+
+
+@register_kl(Bernoulli, Bernoulli)  # type: ignore[untyped-decorator]
+def _kl_bernoulli_bernoulli(p: Bernoulli, q: Bernoulli) -> Tensor:
+    return BF.bernoulli_kl(p.logits, q.logits, reduction="none")
+
+
+@register_kl(Categorical, Categorical)  # type: ignore[untyped-decorator]
+def _kl_categorical_categorical(p: Categorical, q: Categorical) -> Tensor:
+    if p._num_events != q._num_events:
+        raise ValueError(
+            "kl_divergence: expected distributions over the same classes, got "
+            f"{p._num_events} and {q._num_events}"
+        )
+    totals = (logits.logsumexp(-1, keepdim=True) for logits in (p._raw, q._raw))
+    return BF.generalized_kl(p._raw, q._raw, *totals, reduction="row")
+
+
+@register_kl(Poisson, Poisson)  # type: ignore[untyped-decorator]
+def _kl_poisson_poisson(p: Poisson, q: Poisson) -> Tensor:
+    return BF.generalized_kl(p.log_rate, q.log_rate, reduction="none")

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions.kl import register_kl
 
 import bslfast.functional as BF
-from bslfast.distributions.location_scale import LocationScale
+from bslfast.distributions.location_scale import LocationScale, nearer_tail
 
 
 class Laplace(LocationScale, torch.distributions.Laplace):
@@ -25,6 +25,22 @@ class Laplace(LocationScale, torch.distributions.Laplace):
 
     _rsample = staticmethod(BF.laplace_rsample)
     _log_prob = staticmethod(BF.laplace_log_prob)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """Return the probabilities of numbers up to ``value``, with their digits below ``loc``."""
+        if self._validate_args:
+            self._validate_sample(value)
+        z = (value - self.loc) / self.scale
+        below = z < 0
+        tail = 0.5 * torch.exp(torch.where(below, z, -z))  # not -|z|, which has no slope at 0
+        return torch.where(below, tail, 1 - tail)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """Return the quantiles for probabilities ``value``; NaN outside [0, 1]."""
+        below, tail = nearer_tail(value)
+        log = torch.log(2 * tail)
+        quantile: Tensor = self.loc + self.scale * torch.where(below, log, -log)
+        return quantile
 
     def entropy(self) -> Tensor:
         """Return the entropies, in nats."""

@@ -175,6 +175,15 @@ def instance(distribution: D, family: type, given: Any) -> D:
     return checked(family, given)
 
 
+def nearer_tail(p: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether a quantile is one of the lower half, and the chance beyond it, which is exact.
+
+    The chance of a ``p`` outside [0, 1] is negative.
+    """
+    below = p < 0.5
+    return below, torch.where(below, p, 1 - p)
+
+
 def _as_tensors(parameters: dict[str, Any]) -> dict[str, Tensor]:
     """Numbers become tensors like the first that is one, as in torch's own classes."""
     like = next((v for v in parameters.values() if isinstance(v, Tensor)), None)

@@ -38,9 +38,25 @@ class Normal(LocationScale, torch.distributions.Normal):
     _rsample = staticmethod(BF.normal_rsample)
     _log_prob = staticmethod(BF.normal_log_prob)
 
+    def cdf(self, value: Tensor) -> Tensor:
+        """Return the probabilities of numbers up to ``value``, with their digits below ``loc``."""
+        if self._validate_args:
+            self._validate_sample(value)
+        return normal_cdf((value - self.loc) / self.scale)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """Return the quantiles for probabilities ``value``; NaN outside [0, 1]."""
+        quantile: Tensor = self.loc + self.scale * torch.special.ndtri(value)
+        return quantile
+
     def entropy(self) -> Tensor:
         """Return the entropies, in nats."""
         return 0.5 + 0.5 * math.log(2 * math.pi) + self.log_scale
+
+
+def normal_cdf(z: Tensor) -> Tensor:
+    """That of the standard normal distribution. ``torch.special.ndtr`` is 0 where it is small."""
+    return 0.5 * torch.erfc(z * -math.sqrt(0.5))
 
 
 @register_kl(Normal, Normal)  # type: ignore[untyped-decorator]

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution, TransformedDistribution, constraints
 from torch.distributions import relaxed_bernoulli as torch_bernoulli
 from torch.distributions import relaxed_categorical as torch_categorical
+from torch.distributions.kl import kl_divergence, register_kl
 from torch.distributions.transforms import ExpTransform, SigmoidTransform
 from typing_extensions import Self
 
@@ -250,6 +251,16 @@ class OneHotCategoricalStraightThrough(torch.distributions.OneHotCategoricalStra
         """Return samples without a gradient."""
         with torch.no_grad():
             return self.rsample(sample_shape)
+
+
+@register_kl(  # type: ignore[untyped-decorator]
+    OneHotCategoricalStraightThrough, OneHotCategoricalStraightThrough
+)
+def _kl_one_hot_one_hot(
+    p: OneHotCategoricalStraightThrough, q: OneHotCategoricalStraightThrough
+) -> Tensor:
+    kl: Tensor = kl_divergence(p._categorical, q._categorical)
+    return kl
 
 
 def _gumbel_softmax(base: Any, sample_shape: Sequence[int], *, hard: bool) -> Tensor:

@@ -6,8 +6,10 @@ import math
 
 import torch
 from torch import Tensor
+from torch.distributions.kl import register_kl
 
 import bslfast.functional as BF
+from bslfast.distributions import student_t_cdf
 from bslfast.distributions.location_scale import Number, RawScale
 from bslfast.reference.student_t import log_gamma_half_step
 
@@ -50,6 +52,23 @@ class StudentT(RawScale, torch.distributions.StudentT):
     ) -> None:
         self._set(parametrization, validate_args, df=df, loc=loc, scale=scale)
 
+    def cdf(self, value: Tensor) -> Tensor:
+        """Return the probabilities of numbers up to ``value``, differentiable as in torch.
+
+        By the incomplete beta function in float64, see :mod:`bslfast.distributions.student_t_cdf`:
+        the tail is within 3e-15 of itself, and the gradient by ``value`` is the density.
+        """
+        if self._validate_args:
+            self._validate_sample(value)
+        z = (value.double() - self.loc.double()) / self.scale.double()
+        return student_t_cdf.cdf(z, self.df.double()).to(self.raw_scale.dtype)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """Return the quantiles for probabilities ``value``; NaN outside [0, 1]."""
+        z = student_t_cdf.quantile(value.double(), self.df.double())
+        quantile = self.loc.double() + self.scale.double() * z
+        return quantile.to(self.raw_scale.dtype)
+
     def entropy(self) -> Tensor:
         """Return the entropies, in nats, with their digits for any df.
 
@@ -62,3 +81,11 @@ class StudentT(RawScale, torch.distributions.StudentT):
         slope = torch.func.grad(lambda x: log_gamma_half_step(x).sum())(half)
         tail: Tensor = (half + 0.5) * (slope + 0.5 / half)
         return self.log_scale + 0.5 * math.log(2 * math.pi) - step + tail
+
+
+@register_kl(StudentT, StudentT)  # type: ignore[untyped-decorator]
+def _kl_student_t_student_t(p: StudentT, q: StudentT) -> Tensor:
+    raise NotImplementedError(
+        "kl_divergence: expected a pair of which the divergence is known, got StudentT and StudentT; "
+        "(p.log_prob(x) - q.log_prob(x)).mean(0) with x = p.rsample((n,)) estimates it"
+    )

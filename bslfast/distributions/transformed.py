@@ -16,8 +16,8 @@ from torch.distributions.transforms import ExpTransform, Transform
 from torch.distributions.utils import euler_constant, lazy_property
 
 import bslfast.functional as BF
-from bslfast.distributions.location_scale import LocationScale, Number, RawScale
-from bslfast.distributions.normal import Normal
+from bslfast.distributions.location_scale import LocationScale, Number, RawScale, nearer_tail
+from bslfast.distributions.normal import Normal, normal_cdf
 
 
 class LogNormal(LocationScale, torch.distributions.LogNormal):
@@ -49,6 +49,18 @@ class LogNormal(LocationScale, torch.distributions.LogNormal):
     def transforms(self) -> list[Transform]:
         """What makes this one of it."""
         return [ExpTransform()]
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """Return the probabilities of numbers up to ``value``, with their digits."""
+        if self._validate_args:  # of 0 too there is a probability
+            self._validate_sample(torch.where(value == 0, 1.0, value))
+        outside = value <= 0
+        log = torch.where(outside, 1.0, value).log()
+        return torch.where(outside, 0.0, normal_cdf((log - self.loc) / self.scale))
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """Return the quantiles for probabilities ``value``; NaN outside [0, 1]."""
+        return torch.exp(self.loc + self.scale * torch.special.ndtri(value))
 
 
 class Gumbel(LocationScale, torch.distributions.Gumbel):
@@ -88,7 +100,7 @@ class Gumbel(LocationScale, torch.distributions.Gumbel):
         return torch.exp(-torch.exp((self.loc - value) / self.scale))
 
     def icdf(self, value: Tensor) -> Tensor:
-        """Return the quantiles for probabilities ``value``."""
+        """Return the quantiles for probabilities ``value``; NaN outside [0, 1]."""
         quantile: Tensor = self.loc - self.scale * torch.log(-torch.log(value))
         return quantile
 
@@ -148,8 +160,12 @@ class HalfCauchy(RawScale, torch.distributions.HalfCauchy):
         return 2 / math.pi * torch.atan(value.clamp(min=0) / self.scale)
 
     def icdf(self, value: Tensor) -> Tensor:
-        """Return the quantiles for probabilities ``value``."""
-        return self.scale * torch.tan(0.5 * math.pi * value)
+        """Return the quantiles for probabilities ``value``; NaN outside [0, 1]."""
+        below, tail = nearer_tail(value)
+        tangent = torch.tan(0.5 * math.pi * torch.where(tail < 0, math.nan, tail))
+        # where() twice: 1 / 0 must not send NaN into the gradient of p = 0.
+        ratio = torch.where(below, tangent, 1 / torch.where(below, 1.0, tangent))
+        return self.scale * ratio
 
     def entropy(self) -> Tensor:
         """Return the entropies, in nats."""

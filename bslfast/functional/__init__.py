@@ -11,7 +11,7 @@ tensor([1., 1., 1.])
 from bslfast.functional._op import use_reference
 from bslfast.functional.affine_coupling import affine_coupling
 from bslfast.functional.bayes_linear import bayes_linear
-from bslfast.functional.bernoulli import bernoulli_log_prob
+from bslfast.functional.bernoulli import bernoulli_kl, bernoulli_log_prob
 from bslfast.functional.bernstein import bernstein_transform
 from bslfast.functional.categorical import categorical_log_prob
 from bslfast.functional.deep_sigmoidal import deep_sigmoidal_transform
@@ -25,6 +25,7 @@ from bslfast.functional.elementwise import (
     softplus_transform,
     tanh_transform,
 )
+from bslfast.functional.generalized_kl import generalized_kl
 from bslfast.functional.gumbel import gumbel_log_prob, gumbel_rsample, gumbel_rsample_log_prob
 from bslfast.functional.gumbel_softmax import gumbel_softmax_rsample
 from bslfast.functional.half_cauchy import half_cauchy_kl, half_cauchy_log_prob, half_cauchy_rsample
@@ -56,12 +57,14 @@ from bslfast.functional.student_t import student_t_log_prob, student_t_rsample
 __all__ = [
     "affine_coupling",
     "bayes_linear",
+    "bernoulli_kl",
     "bernoulli_log_prob",
     "bernstein_transform",
     "categorical_log_prob",
     "deep_sigmoidal_transform",
     "discretized_logistic_log_prob",
     "discretized_logistic_mixture_log_prob",
+    "generalized_kl",
     "gumbel_log_prob",
     "gumbel_rsample",
     "gumbel_rsample_log_prob",

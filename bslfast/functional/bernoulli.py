@@ -1,4 +1,4 @@
-"""The log likelihood of binary (or grey) values, from logits."""
+"""The log likelihood of binary (or grey) values, and the KL divergence, from logits."""
 
 from __future__ import annotations
 
@@ -41,4 +41,38 @@ def bernoulli_log_prob(logits: Tensor, x: Tensor, *, reduction: str = "row") -> 
     return log_prob
 
 
+def bernoulli_kl(logits: Tensor, prior_logits: Tensor, *, reduction: str = "row") -> Tensor:
+    r"""KL divergence from Bernoulli(prior_logits) to Bernoulli(logits), in nats.
+
+    .. math:: p \log \frac{p}{q} + (1 - p) \log \frac{1 - p}{1 - q}, \quad
+              p = \sigma(a), \; q = \sigma(b)
+
+    From the logits' difference d: log(1 + p (exp(d) - 1)) - p d, in a form of which no part cancels
+    where d is small. So the divergence has its digits also for probabilities that are 0 or 1 in
+    the dtype, and for logits that are almost the same.
+
+    Args:
+        logits: log odds of 1, any shape. Infinite ones are certain.
+        prior_logits: those of the prior; broadcasts with ``logits``.
+        reduction: ``"none"`` one value per element, ``"row"`` sums over the last dimension,
+            ``"sum"`` one sum. Never an average.
+
+    Returns:
+        The divergences: the shape that the arguments broadcast to, less what is summed. Gradients
+        reach both arguments.
+
+    Raises:
+        TypeError, ValueError: as :func:`bernoulli_log_prob`.
+
+    Source: Banerjee et al., "Clustering with Bregman divergences" (2005), section 4.
+
+    >>> import torch, bslfast.functional as BF
+    >>> BF.bernoulli_kl(torch.tensor([0.0, 20.0]), torch.tensor([-100.0, 25.0]), reduction="none")
+    tensor([4.9307e+01, 8.2585e-09])
+    """
+    kl: Tensor = _bernoulli_kl(logits, prior_logits, reduction=reduction)
+    return kl
+
+
 _bernoulli_log_prob = PointwiseOp("bernoulli_log_prob", ("logits", "x"))
+_bernoulli_kl = PointwiseOp("bernoulli_kl", ("logits", "prior_logits"))

@@ -6,7 +6,7 @@ that have no kernels. Arguments are not checked here.
 
 from bslfast.reference.affine_coupling import affine_coupling
 from bslfast.reference.bayes_linear import bayes_linear
-from bslfast.reference.bernoulli import bernoulli_log_prob
+from bslfast.reference.bernoulli import bernoulli_kl, bernoulli_log_prob
 from bslfast.reference.bernstein import bernstein_transform
 from bslfast.reference.categorical import categorical_log_prob
 from bslfast.reference.deep_sigmoidal import deep_sigmoidal_transform
@@ -20,6 +20,7 @@ from bslfast.reference.elementwise import (
     softplus_transform,
     tanh_transform,
 )
+from bslfast.reference.generalized_kl import generalized_kl
 from bslfast.reference.gumbel import gumbel_log_prob, gumbel_rsample, gumbel_rsample_log_prob
 from bslfast.reference.gumbel_softmax import gumbel_softmax_rsample
 from bslfast.reference.half_cauchy import half_cauchy_kl, half_cauchy_log_prob, half_cauchy_rsample
@@ -55,12 +56,14 @@ from bslfast.reference.student_t import student_t_log_prob, student_t_rsample
 __all__ = [
     "affine_coupling",
     "bayes_linear",
+    "bernoulli_kl",
     "bernoulli_log_prob",
     "bernstein_transform",
     "categorical_log_prob",
     "deep_sigmoidal_transform",
     "discretized_logistic_log_prob",
     "discretized_logistic_mixture_log_prob",
+    "generalized_kl",
     "gumbel_log_prob",
     "gumbel_rsample",
     "gumbel_rsample_log_prob",

@@ -6,8 +6,10 @@
 // X(name) for each; kernels are called name_kernels.
 #define BSL_POINTWISE_OPS(X)       \
   X(affine_coupling)               \
+  X(bernoulli_kl)                  \
   X(bernoulli_log_prob)            \
   X(discretized_logistic_log_prob) \
+  X(generalized_kl)                \
   X(gumbel_log_prob)               \
   X(gumbel_rsample)                \
   X(gumbel_rsample_log_prob)       \
