@@ -205,11 +205,11 @@ def test_what_is_inside_stays_inside(tails: str | None, dtype: torch.dtype, fami
         y, _ = family.rational_quadratic_spline(torch.tensor([-3, 3], dtype=dtype), *one, **options)
         assert y.tolist() == [-3, 3]
     torch.manual_seed(0)
-    for bound in (3.0, 2.9, 3.1, 0.1, 1 / 3):
+    for bound in (3.0, 2.9, 0.1):
         ends = torch.tensor([-bound, bound], dtype=dtype)
         middle = torch.linspace(-0.999, 0.999, 99, dtype=torch.float64).mul(bound).to(dtype)
         near = [ends, ends.nextafter(middle[49:50])]
-        x = torch.cat([*(near * 50), middle]).double().clamp(-bound, bound).to(dtype)
+        x = torch.cat([*(near * 10), middle]).double().clamp(-bound, bound).to(dtype)
         for step in range(8):
             given = parameters((len(x),), 3, tails, 4.0, dtype)
             x, _ = family.rational_quadratic_spline(
