@@ -9,6 +9,7 @@ from torch import Tensor
 from bslfast import _checks, reference
 from bslfast._native import rational_quadratic as native
 from bslfast.functional._op import Op
+from bslfast.reference.rational_quadratic import bound_of
 
 #: How many more slopes than bins.
 EXTRA_SLOPES: dict[str | None, int] = {"linear": -1, "affine": 1, "circular": 0, None: 1}
@@ -55,7 +56,8 @@ def rational_quadratic_spline(
             ends; ``"affine"``: lines that go on with the slopes at the ends, which are learned like
             the others; ``"circular"``: ``x`` is wrapped into the interval, whose ends share a
             slope; None: nothing, the interval is the domain.
-        bound: half the length of the interval that the spline maps onto itself, > 0.
+        bound: half the length of the interval that the spline maps onto itself, > 0; a ``y`` of an
+            ``x`` inside is never outside. Tensors of 16 bits round it to a number of theirs.
         min_bin_width, min_bin_height: least sizes, as fractions of the interval; > 0, < 1 / K.
         min_derivative: least slope, > 0.
         reduction: of the log-determinant: ``"row"`` sums over the last dimension, ``"none"`` keeps
@@ -90,7 +92,7 @@ def rational_quadratic_spline(
     if tails is not None:
         _checks.choice("tails", tails, TAILS)
     _checks.flag("inverse", inverse)
-    bound = _checks.number("bound", bound, above=0.0)
+    bound = bound_of(x.dtype, _checks.number("bound", bound, above=0.0))
     bins = _check_bins(widths, heights, derivatives, tails)
     min_bin_width = _minimum("min_bin_width", min_bin_width, bins)
     min_bin_height = _minimum("min_bin_height", min_bin_height, bins)

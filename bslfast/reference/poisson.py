@@ -26,8 +26,9 @@ def poisson_log_prob(log_rate: Tensor, x: Tensor, *, reduction: str = "row") -> 
     """See :func:`bslfast.functional.poisson_log_prob`."""
     x = torch.where(x < 0, torch.nan, x)
     rate = torch.exp(log_rate)
-    # Where the rate is infinite, what is less than infinity does not count.
-    bounded = torch.where(log_rate > 1000, 1000.0, log_rate)
+    # Where the rate is infinite, what is less than infinity does not count, and must be less.
+    most = torch.finfo(rate.dtype).max / 1024 / (1 + x.detach())
+    bounded = torch.where(rate.isinf() & (log_rate > most), most, log_rate)
     few = x < _MANY
     # where() twice: the branch not taken must not send NaN into the gradient.
     n = torch.where(few, x, 1.0)

@@ -30,6 +30,7 @@ def rational_quadratic_spline(
         x.shape, widths.shape[:-1], heights.shape[:-1], derivatives.shape[:-1]
     )
     position = x.double().expand(shape)
+    bound = bound_of(x.dtype, bound)
     # The dtype's own idea of the bound, so that x = bound lies inside in every dtype.
     edge = torch.tensor(bound, dtype=x.dtype, device=x.device).double()
     if tails == "circular":
@@ -75,6 +76,7 @@ def rational_quadratic_spline(
         y = at(height_knots) + h * (xi * (s * xi + d0 * om) / denominator)
         numerator = d1 * xi * xi + 2 * s * xi * om + d0 * om * om
         log_det = 2 * s.log() + numerator.log() - 2 * denominator.log()
+    y = y + (y.clamp(-bound, bound) - y).detach()  # which takes off rounding errors alone as well
 
     if tails == "affine":
         ends = torch.where(inside.unsqueeze(-1), 0.0, derivatives.double()[..., [0, -1]])
@@ -117,6 +119,19 @@ def _along_tails(
     if inverse:
         return end + excess / slope, -slope.log()
     return end + excess * slope, slope.log()
+
+
+def bound_of(dtype: torch.dtype, bound: float) -> float:
+    """``bound`` as a number of 16 bits if ``dtype`` has so few, else as it is.
+
+    Rounded to such a dtype, what lies below a bound that is none of its numbers may lie above.
+    """
+    info = torch.finfo(dtype)
+    if info.bits > 16:
+        return bound
+    # Dekker's splitting: arithmetic, which torch.compile traces whatever is known of the number.
+    scaled = bound * (info.eps * 2.0**52 + 1)
+    return min(scaled - (scaled - bound), info.max)
 
 
 def knots_of(logits: Tensor, bound: float, minimum: float) -> tuple[Tensor, Tensor]:

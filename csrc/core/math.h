@@ -37,6 +37,7 @@ struct Real<float> {
   static constexpr float round = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
   static constexpr Bits round_bits = 0x4b400000u;
   static constexpr float min_normal = 1.17549435e-38f;
+  static constexpr float max = 3.40282347e+38f;
   static constexpr float infinity = __builtin_inff();
   static constexpr float nan = __builtin_nanf("");
   static constexpr float ulp_is_one = 8388608.0f;  // 2^23
@@ -63,6 +64,7 @@ struct Real<double> {
   static constexpr double round = 6755399441055744.0;
   static constexpr Bits round_bits = 0x4338000000000000u;
   static constexpr double min_normal = 2.2250738585072014e-308;
+  static constexpr double max = 1.7976931348623157e+308;
   static constexpr double infinity = __builtin_inf();
   static constexpr double nan = __builtin_nan("");
   static constexpr double ulp_is_one = 4503599627370496.0;

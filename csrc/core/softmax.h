@@ -26,7 +26,14 @@ BSL_HD T nan_or_zero(T sum) {
 
 // The least that is taken off logarithms of weights: nothing at all is exp(-infinity), not NaN.
 template <typename T>
-constexpr T kLowest = -T(0.5) / math::Real<T>::min_normal;
+constexpr T kLowest = -math::Real<T>::max;
+
+// The distance by which components are compared where none has a weight left: the least is that of
+// the nearest. What is left out is nowhere.
+template <typename T>
+BSL_HD T compared(T logit, T distance) {
+  return logit >= kLowest<T> ? distance : math::Real<T>::infinity;
+}
 
 }  // namespace
 }  // namespace bsl

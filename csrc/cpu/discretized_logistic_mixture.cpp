@@ -61,6 +61,9 @@ class DiscretizedTile : public MixtureTile<T> {
     }
     this->weigh(prior_, prior_max_, prior_sum_, log_prior_);
     this->weigh(joint_, joint_max_, joint_sum_, log_joint_);
+    this->weigh_nearest(joint_, joint_sum_, [&](int i) {
+      return discretized_logistic::log_distance(numbers_, x_[i % kRows], loc_[i], log_scale_[i]);
+    });
   }
 
   // exp(logit) and exp(logit) P_k(x), but for a factor of each row.

@@ -62,6 +62,37 @@ class MixtureTile {
     for (int t = 0; t < kRows; ++t) log_sums[t] = math::log(sums[t]);
   }
 
+  // The least distance(i) of the components of row t that are not left out.
+  template <typename F>
+  T least_distance(int t, const F& distance) const {
+    T least = math::Real<T>::infinity;
+    for (int i = t; i < n_ * kRows; i += kRows) {
+      const T own = compared(logit_[i], distance(i));
+      least = own < least ? own : least;
+    }
+    return least;
+  }
+
+  // Where no component has a weight, the nearest get theirs among themselves.
+  template <typename F>
+  void weigh_nearest(Rows<T>& weights, T* sums, const F& distance) const {
+    T none = 0;
+    for (int t = 0; t < kRows; ++t) none += sums[t] == T(0) ? T(1) : T(0);
+    if (!(none > T(0))) return;
+    for (int t = 0; t < kRows; ++t) {
+      if (sums[t] != T(0)) continue;
+      const T least = least_distance(t, distance);
+      T most = kLowest<T>;
+      for (int i = t; i < n_ * kRows; i += kRows) {
+        most = distance(i) <= least ? larger(logit_[i], most) : most;
+      }
+      for (int i = t; i < n_ * kRows; i += kRows) {
+        weights[i] = distance(i) <= least ? weight(logit_[i], most) : T(0);
+        sums[t] += weights[i];
+      }
+    }
+  }
+
   const int n_;
   Numbers<T> numbers_;
   alignas(64) T x_[kRows];

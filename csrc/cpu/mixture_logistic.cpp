@@ -24,7 +24,6 @@ class LogisticTile : public MixtureTile<T> {
 
   void map(T* y, T* log_det) {
     find_point();
-    place();
     find_density();
     for (int t = 0; t < kRows; ++t) {
       y[t] = kInverse ? x_[t] : y_[t];
@@ -34,9 +33,8 @@ class LogisticTile : public MixtureTile<T> {
 
   void gradients(const T* grad_y, const T* grad_log_det, T* by_x) {
     find_point();
-    place();
     find_density();
-    alignas(64) T from_y[kRows], from_log[kRows];
+    alignas(64) T from_x[kRows] = {}, from_y[kRows], from_log[kRows];
     alignas(64) logistic::Sides<T> mixture[kRows];
     for (int t = 0; t < kRows; ++t) {
       from_y[t] = grad_y[t];
@@ -56,8 +54,8 @@ class LogisticTile : public MixtureTile<T> {
         }
       }
       for (int t = 0; t < kRows; ++t) {
-        const T at_x = grad_y[t] - grad_log_det[t] * log_by_x[t];
-        from_y[t] = -at_x * math::exp(-log_slope_[t]);
+        from_x[t] = grad_y[t] - grad_log_det[t] * log_by_x[t];
+        from_y[t] = -product(from_x[t], math::exp(-log_slope_[t]));
         from_log[t] = -grad_log_det[t];
       }
     }
@@ -67,9 +65,9 @@ class LogisticTile : public MixtureTile<T> {
       for (int t = 0; t < kRows; ++t) {
         const int i = row + t;
         const logistic::Slopes<T> s = slopes(i, t, mixture[t]);
-        const logistic::ComponentGradients<T> g = logistic::component_gradients(
-            parameters(i), from_y[t], from_log[t], s, x_[t], z_[i], below_[i] / below_sum_[t],
-            above_[i] / above_sum_[t], density_[i] / density_sum_[t]);
+        const logistic::ComponentGradients<T> g = logistic::component_gradients<kInverse>(
+            parameters(i), from_x[t], from_y[t], from_log[t], s, x_[t], rest_[t],
+            below_[i] / below_sum_[t], above_[i] / above_sum_[t], density_[i] / density_sum_[t]);
         if (!kInverse) by_x[t] += g.position;
         by_logit_[i] = g.logit;
         by_loc_[i] = g.parameters.first;
@@ -97,16 +95,32 @@ class LogisticTile : public MixtureTile<T> {
     for (int i = 0; i < n_ * kRows; ++i) {
       factor_[i] = Component::factor_of(loc_[i], log_scale_[i]);
     }
+    for (int t = 0; t < kRows; ++t) rest_[t] = T(0);
     if (kInverse) solve();
+    if constexpr (kInverse && Component::kKeepsRest) {
+      if (find_rest()) return;
+    }
+    place();
   }
 
   // What the components and their sums come to at x.
   void place() {
+    place_by([&](int i, int t) {
+      return kInverse ? parameters(i).z(x_[t], rest_[t]) : parameters(i).z(x_[t]);
+    });
+    T far = 0;
+    for (int t = 0; t < kRows; ++t) far += logistic::is_far(y_[t], x_[t]) ? T(1) : T(0);
+    if (far > T(0)) find_nearest();
+  }
+
+  // z(i, t) is that of number i, in row t.
+  template <typename F>
+  void place_by(const F& z) {
     for (int k = 0; k < n_; ++k) {
       const int row = k * kRows;
       for (int t = 0; t < kRows; ++t) {
         const int i = row + t;
-        const logistic::Component<T> c = logistic::component(parameters(i).z(x_[t]));
+        const logistic::Component<T> c = logistic::component(z(i, t));
         z_[i] = c.z;
         e_[i] = c.e;
         tail_[i] = c.tail;
@@ -120,6 +134,21 @@ class LogisticTile : public MixtureTile<T> {
       y_[t] = (below_max_[t] - above_max_[t]) + (log_below_[t] - log_above_[t]);
     }
   }
+
+  // Where y is infinite, weights become those of the nearest components.
+  void find_nearest() {
+    alignas(64) T y[kRows], least[kRows];
+    for (int t = 0; t < kRows; ++t) {
+      y[t] = y_[t];
+      least[t] = this->least_distance(t, [&](int i) { return distance(i); });
+    }
+    place_by([&](int i, int t) {
+      return logistic::is_far(y[t], x_[t]) ? logistic::far_z(y[t], distance(i) <= least[t]) : z_[i];
+    });
+    for (int t = 0; t < kRows; ++t) y_[t] = logistic::is_far(y[t], x_[t]) ? y[t] : y_[t];
+  }
+
+  T distance(int i) const { return parameters(i).log_distance(x_[i % kRows]); }
 
   // log dy/dx = log sum f_k / F - log(1 - F).
   void find_density() {
@@ -135,6 +164,7 @@ class LogisticTile : public MixtureTile<T> {
     }
     alignas(64) T max[kRows];
     this->weigh(density_, max, density_sum_, log_slope_);
+    this->weigh_nearest(density_, density_sum_, [&](int i) { return distance(i); });
     for (int t = 0; t < kRows; ++t) {
       log_slope_[t] = (max[t] + log_slope_[t]) + math::softplus(-math::abs(y_[t]));
     }
@@ -167,25 +197,53 @@ class LogisticTile : public MixtureTile<T> {
       }
     }
     guess();
-    search_.template run<Component::kBroad>([&] {
-      for (int t = 0; t < kRows; ++t) x_[t] = search_.x[t];
-      place();
-      for (int t = 0; t < kRows; ++t) search_.slope[t] = T(0);
-      for (int k = 0; k < n_; ++k) {
-        const int row = k * kRows;
-        for (int t = 0; t < kRows; ++t) {
-          const int i = row + t;
-          const logistic::Sides<T> own = logistic::sides(z_[i], e_[i]);
-          search_.slope[t] += parameters(i).times_rate(below_[i] / below_sum_[t] * own.above +
-                                                       above_[i] / above_sum_[t] * own.below);
-        }
-      }
-      for (int t = 0; t < kRows; ++t) search_.value[t] = y_[t];
-    });
+    search_.template run<Component::kBroad>([&] { evaluate(x_); });
     for (int t = 0; t < kRows; ++t) {
-      x_[t] = Component::settled(
+      x_[t] = logistic::settled(
           logistic::solution(search_.x[t], search_.low[t], search_.high[t], total[t]));
     }
+  }
+
+  // y and its slope where the search is, `moving` being x or what is lost beside it.
+  void evaluate(T* moving) {
+    for (int t = 0; t < kRows; ++t) moving[t] = search_.x[t];
+    place();
+    for (int t = 0; t < kRows; ++t) search_.slope[t] = T(0);
+    for (int k = 0; k < n_; ++k) {
+      const int row = k * kRows;
+      for (int t = 0; t < kRows; ++t) {
+        const int i = row + t;
+        const logistic::Sides<T> own = logistic::sides(z_[i], e_[i]);
+        search_.slope[t] += parameters(i).times_rate(below_[i] / below_sum_[t] * own.above +
+                                                     above_[i] / above_sum_[t] * own.below);
+      }
+    }
+    for (int t = 0; t < kRows; ++t) search_.value[t] = y_[t];
+  }
+
+  // Looks for what is lost beside x, if there is a component to which that matters. Then place()
+  // has been called where it ends.
+  bool find_rest() {
+    alignas(64) T rate[kRows];
+    for (int t = 0; t < kRows; ++t) rate[t] = parameters(t).rate();
+    for (int i = kRows; i < n_ * kRows; i += kRows) {
+      for (int t = 0; t < kRows; ++t) rate[t] = larger(parameters(i + t).rate(), rate[t]);
+    }
+    T moving = 0;
+    for (int t = 0; t < kRows; ++t) {
+      search_.moves[t] = logistic::rest_matters(rate[t], x_[t], search_.wanted[t]) ? T(1) : T(0);
+      moving += search_.moves[t];
+    }
+    if (!(moving > T(0))) return false;
+    for (int t = 0; t < kRows; ++t) {
+      const T most = logistic::most_rest(x_[t]);
+      search_.low[t] = -most;
+      search_.high[t] = most;
+      search_.x[t] = T(0);
+      search_.size[t] = logistic::rest_size(search_.wanted[t]);
+    }
+    search_.template run<false, true>([&] { evaluate(rest_); });
+    return true;
   }
 
   // The middle of the bounds; or, where these may lie anywhere, the solution if all sigmoids were
@@ -214,6 +272,7 @@ class LogisticTile : public MixtureTile<T> {
   }
 
   RootSearch<T> search_;
+  alignas(64) T rest_[kRows];  // what is lost beside x_
   alignas(64) Rows<T> factor_, z_, e_, tail_;
   // Weights of the components in F, 1 - F and f, and their sums.
   alignas(64) Rows<T> below_, above_, density_;

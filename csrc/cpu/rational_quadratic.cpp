@@ -126,8 +126,7 @@ class Tile {
       for (int t = 0; t < kLanes; ++t) position_[t] = static_cast<double>(x[t]);
     }
     for (int t = 0; t < kLanes; ++t) {
-      const double low = position_[t] < -bound ? -bound : position_[t];
-      const double inside = low > bound ? bound : low;
+      const double inside = spline::within(position_[t], bound);
       excess_[t] = position_[t] - inside;
       position_[t] = inside;
     }
@@ -258,7 +257,8 @@ class Tile {
       const T fraction = kInverse ? p.xi : spline::fraction(bin(t), p);
       const T log = math::log(spline::slope(bin(t), p));
       const T part = static_cast<T>(size_[axis][t]) * fraction;
-      y[t] = static_cast<T>(start_[axis][t] + static_cast<double>(part));
+      y[t] = static_cast<T>(
+          spline::within(start_[axis][t] + static_cast<double>(part), call_.bound));
       log_det[t] = kInverse ? -log : log;
     }
     if (call_.tails != Tails::affine) return;

@@ -15,7 +15,8 @@ struct RootSearch {
   // g and its derivative at x, which `evaluate` sets.
   alignas(64) T value[kRows], slope[kRows];
 
-  template <bool kBroad, typename Evaluate>
+  // With kStays, x is where `evaluate` was called last, not a last step further.
+  template <bool kBroad, bool kStays = false, typename Evaluate>
   void run(const Evaluate& evaluate) {
     alignas(64) T last[kRows];
     for (int t = 0; t < kRows; ++t) last[t] = high[t] - low[t];
@@ -29,11 +30,11 @@ struct RootSearch {
         const SearchStep<T> next =
             search_step<kBroad>(Search<T>{x[t], low[t], high[t], last[t]}, wanted[t] - value[t],
                                 slope[t], size[t], step % 2 == 0);
+        const bool more = active & next.more;
         low[t] = active ? next.search.low : low[t];
         high[t] = active ? next.search.high : high[t];
         last[t] = next.search.last;
-        x[t] = active ? next.search.x : x[t];
-        const bool more = active & next.more;
+        x[t] = (kStays ? more : active) ? next.search.x : x[t];
         moves[t] = more ? T(1) : T(0);
         moving += moves[t];
       }

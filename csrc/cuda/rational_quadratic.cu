@@ -98,7 +98,8 @@ class Spline {
     const T fraction = kInverse ? point_.xi : spline::fraction(bin_, point_);
     const T log = math::log(spline::slope(bin_, point_));
     const T part = static_cast<T>(axis.size) * fraction;
-    return {static_cast<T>(axis.start + static_cast<double>(part)), kInverse ? -log : log};
+    const double y = spline::within(axis.start + static_cast<double>(part), bound_);
+    return {static_cast<T>(y), kInverse ? -log : log};
   }
 
   // By x; the parameters are replaced by their gradients.
@@ -135,8 +136,7 @@ class Spline {
     x_ = x;
     position_ = static_cast<double>(x);
     if (tails_ == Tails::circular) position_ = spline::wrapped(position_, bound_);
-    const double low = position_ < -bound_ ? -bound_ : position_;
-    const double inside = low > bound_ ? bound_ : low;
+    const double inside = spline::within(position_, bound_);
     excess_ = position_ - inside;
     position_ = inside;
     const T bound = static_cast<T>(bound_);

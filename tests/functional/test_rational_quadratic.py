@@ -192,6 +192,32 @@ def test_circular_tails() -> None:
     torch.testing.assert_close(low_log, high_log, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("family", [BF, R], ids=["kernel", "reference"])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str
+)
+@pytest.mark.parametrize("tails", ["linear", "circular", None])
+def test_what_is_inside_stays_inside(tails: str | None, dtype: torch.dtype, family: Any) -> None:
+    """Whatever is rounded on the way, also a bound that is no number of the dtype; so chains hold."""
+    options: dict[str, Any] = {"tails": tails, "reduction": "none"}
+    one = [torch.tensor(v, dtype=dtype) for v in ([0.0, -3.0], [-3.0, 3.0], [3.0, -1.0, 1.0])]
+    if tails is None:
+        y, _ = family.rational_quadratic_spline(torch.tensor([-3, 3], dtype=dtype), *one, **options)
+        assert y.tolist() == [-3, 3]
+    torch.manual_seed(0)
+    for bound in (3.0, 2.9, 0.1):
+        ends = torch.tensor([-bound, bound], dtype=dtype)
+        middle = torch.linspace(-0.999, 0.999, 99, dtype=torch.float64).mul(bound).to(dtype)
+        near = [ends, ends.nextafter(middle[49:50])]
+        x = torch.cat([*(near * 10), middle]).double().clamp(-bound, bound).to(dtype)
+        for step in range(8):
+            given = parameters((len(x),), 3, tails, 4.0, dtype)
+            x, _ = family.rational_quadratic_spline(
+                x, *given, bound=bound, inverse=step % 2 == 1, **options
+            )
+            assert x.abs().max() <= ends[1], f"{bound} {step}"
+
+
 def test_no_tails_outside_the_domain() -> None:
     """An error in eager mode on the CPU, NaN where none can be raised; NaN is not outside."""
     given = parameters((3,), 4, None)

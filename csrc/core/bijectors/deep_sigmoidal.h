@@ -14,13 +14,12 @@ namespace mixture_logistic {
 template <typename T>
 struct SlopeShift {
   static constexpr bool kBroad = true;
+  static constexpr bool kKeepsRest = false;  // x is rounded less than a x + b is
   // Below kDeep, where softplus would soon underflow, the factor is that of a slope so much higher,
   // and kUnit what is left: both are exponentials there.
   static constexpr T kDeep = T(sizeof(T) == 4 ? -70 : -640);
   static constexpr T kLift = T(sizeof(T) == 4 ? 50 : 600);
   static constexpr T kUnit = T(sizeof(T) == 4 ? 1.9287498479639178e-22 : 2.6503965530043108e-261);
-
-  static constexpr T kMost = T(sizeof(T) == 4 ? 3.4028234663852886e38 : 1.7976931348623157e308);
 
   T raw_slope, shift;
   T factor;  // of the slope, and never 0: an infinite x has an infinite z
@@ -33,10 +32,17 @@ struct SlopeShift {
 
   BSL_HD T unit() const { return raw_slope < kDeep ? kUnit : T(1); }
   BSL_HD T times_rate(T value) const { return value * factor * unit(); }
-  // Of a jump at 0 the middle.
-  BSL_HD T z(T x) const {
-    const T rise = times_rate(x);
-    return (x == T(0) ? x : rise) + shift;
+  // Of a jump at 0 the middle. All of either term may overflow.
+  BSL_HD T half_z(T x) const {
+    const T rise = times_rate(T(0.5) * x);
+    return (x == T(0) ? x : rise) + T(0.5) * shift;
+  }
+  BSL_HD T z(T x) const { return T(2) * half_z(x); }
+  BSL_HD T z(T x, T) const { return z(x); }
+  BSL_HD T log_distance(T x) const {
+    const T half = math::abs(half_z(x));
+    const T beyond = math::log(math::abs(T(0.5) * x)) + log_rate();
+    return half < math::Real<T>::infinity ? math::log(half) : beyond;
   }
 
   BSL_HD T log_rate() const {
@@ -46,24 +52,15 @@ struct SlopeShift {
 
   // That of a flat component may be infinite, where a mixture's may not.
   BSL_HD T solution(T y) const {
-    const T x = (y - shift) / factor / unit();
-    const T below = x > kMost ? kMost : x;
-    const T inside = below < -kMost ? -kMost : below;
-    return math::abs(y) <= kMost ? inside : x;
+    return finite_where(y, T(2) * ((T(0.5) * y - T(0.5) * shift) / factor / unit()));
   }
 
-  // What a search ends with: at the end of the numbers, beyond it.
-  BSL_HD static T settled(T x) {
-    return math::abs(x) > T(0.99) * kMost ? x * math::Real<T>::infinity : x;
-  }
-
-  BSL_HD ParameterGradients<T> gradients(T by_z, T by_rated, T by_log_rate, T x, T) const {
-    // 0 times infinity: far from this component.
-    const T by_slope = by_rated == T(0) ? T(0) : by_rated * x;
+  BSL_HD ParameterGradients<T> gradients(const Arriving<T>& by, T x, T) const {
+    const T by_slope = product(by.rated - by.solution, x);
     const Scale<T> scale{T(0), factor};
-    return {
-        times_log_scale_grad<Parametrization::softplus>(by_slope + by_log_rate, raw_slope, scale),
-        by_z};
+    return {times_log_scale_grad<Parametrization::softplus>(by_slope + by.log_rate, raw_slope,
+                                                            scale),
+            by.z - by.solution / factor / unit()};
   }
 };
 

@@ -9,6 +9,7 @@
 #include "core/layout.h"
 #include "core/math.h"
 #include "core/platform.h"
+#include "core/product.h"
 
 namespace bsl {
 namespace {
@@ -22,8 +23,29 @@ BSL_HD T root_of_rate(T log_scale) {
   return root > most ? most : root;
 }
 
-// What the gradients of a component's z and of the logarithm of its rate dz/dx make of its two
-// parameters.
+// x, but the nearest finite number if `of` is one: a solution that a search may start from.
+template <typename T>
+BSL_HD T finite_where(T of, T x) {
+  constexpr T most = math::Real<T>::max;
+  const T below = x > most ? most : x;
+  const T inside = below < -most ? -most : below;
+  return math::abs(of) <= most ? inside : x;
+}
+
+// What a search between such bounds ends with: at the end of the numbers, beyond it.
+template <typename T>
+BSL_HD T settled(T x) {
+  return math::abs(x) > T(0.99) * math::Real<T>::max ? x * math::Real<T>::infinity : x;
+}
+
+// What arrives at a component: by its z and z times the rate dz/dx, by the logarithm of this rate,
+// and by the solution x of the inverse map, of which a component has the share of its density.
+template <typename T>
+struct Arriving {
+  T z, rated, log_rate, solution;
+};
+
+// What it makes of that for its two parameters.
 template <typename T>
 struct ParameterGradients {
   T first, second;
@@ -34,24 +56,40 @@ template <typename T>
 struct LocScale {
   // Whether solutions of z = y may lie far apart even where the mixture's is near.
   static constexpr bool kBroad = false;
+  // Whether z keeps what is lost beside x: a component may be narrower than x is exact.
+  static constexpr bool kKeepsRest = true;
 
   T loc, log_scale;
   T root;  // computed once
 
   BSL_HD static T factor_of(T, T log_scale) { return root_of_rate(log_scale); }
 
+  // How large the rate is, or a number that is not smaller.
+  BSL_HD T rate() const { return root * root; }
+
+  // Half of how far x is from loc: all of it may overflow.
+  BSL_HD T half_way(T x) const { return T(0.5) * x - T(0.5) * loc; }
+  // Likewise x + rest, of which `rest` is lost beside x.
+  BSL_HD T half_way(T x, T rest) const { return half_way(x) + T(0.5) * rest; }
+
   BSL_HD T times_rate(T value) const { return value * root * root; }
-  BSL_HD T z(T x) const { return (x - loc) * root * root; }
+  BSL_HD T z(T x) const { return half_way(x) * root * (root + root); }
+  BSL_HD T z(T x, T rest) const { return half_way(x, rest) * root * (root + root); }
   BSL_HD T log_rate() const { return -log_scale; }
-  BSL_HD T solution(T y) const { return loc + math::exp(log_scale) * y; }  // the x with z = y
+  // log|z|, also where z overflows; but for a number that all components share.
+  BSL_HD T log_distance(T x) const { return math::log(math::abs(half_way(x))) - log_scale; }
 
-  BSL_HD static T settled(T x) { return x; }
+  // The x with z = y.
+  BSL_HD T solution(T y) const {
+    constexpr T least = math::Real<T>::min_normal;  // not 0, by which an infinite y would be NaN
+    const T inverse = root_of_rate(-log_scale);
+    const T half = T(0.5) * (inverse < least ? least : inverse);
+    return finite_where(y, T(2) * (T(0.5) * loc + y * half * (half + half)));
+  }
 
-  // From those of z, of z times the rate, and of log(rate).
-  BSL_HD ParameterGradients<T> gradients(T by_z, T by_rated, T by_log_rate, T, T z) const {
-    // 0 times infinity: far from this component.
-    const T by_rate = by_z == T(0) ? T(0) : by_z * z;
-    return {-by_rated, -(by_rate + by_log_rate)};
+  BSL_HD ParameterGradients<T> gradients(const Arriving<T>& by, T x, T rest) const {
+    const T by_scale = product(by.solution, T(2) * half_way(x, rest));
+    return {by.solution - by.rated, by_scale - (product(by.z, z(x, rest)) + by.log_rate)};
   }
 };
 
@@ -135,15 +173,51 @@ struct ComponentGradients {
   ParameterGradients<T> parameters;
 };
 
-// Of a component with such parameters.
-template <typename T, typename Parameters>
-BSL_HD ComponentGradients<T> component_gradients(const Parameters& own, T from_y, T from_log,
-                                                 const Slopes<T>& s, T x, T z, T below, T above,
-                                                 T density) {
-  const T by_z = from_y * s.y_by_z + from_log * s.log_by_z;
+// Of a component with such parameters, from those by y, by the logarithm and, for the inverse map
+// alone, by its result x: where y depends on the component only through it.
+template <bool kInverse, typename T, typename Parameters>
+BSL_HD ComponentGradients<T> component_gradients(const Parameters& own, T from_x, T from_y,
+                                                 T from_log, const Slopes<T>& s, T x, T rest,
+                                                 T below, T above, T density) {
+  const T by_log = from_log * s.log_by_z;
+  const T by_z = kInverse ? by_log : from_y * s.y_by_z + by_log;
   const T by_position = own.times_rate(by_z);
-  return {by_position, from_y * (below - above) + from_log * s.log_by_logit,
-          own.gradients(by_z, by_position, from_log * density, x, z)};
+  const Arriving<T> by{by_z, by_position, from_log * density,
+                       kInverse ? from_x * density : T(0)};
+  return {by_position, product(below - above, from_y) + from_log * s.log_by_logit,
+          own.gradients(by, x, rest)};
+}
+
+// Where y is infinite though x is not, every component is so far away that it has no weight left.
+template <typename T>
+BSL_HD bool is_far(T y, T x) {
+  constexpr T infinity = math::Real<T>::infinity;
+  return (math::abs(y) == infinity) & (math::abs(x) < infinity);
+}
+
+// There the nearest component, if it is one at all, is put where it still has one, and the others
+// beyond: their z.
+template <typename T>
+BSL_HD T far_z(T y, bool nearest) {
+  return math::with_sign(nearest ? T(1000) : math::Real<T>::infinity, y);
+}
+
+// Whether what is lost beside a solution x changes the z of a component of this rate by more than z
+// is rounded; no more than `most_rest` is lost. A search for it may end so many eps away.
+template <typename T>
+BSL_HD bool rest_matters(T rate, T x, T y) {
+  return (math::abs(x) < math::Real<T>::infinity) &
+         (rate * math::abs(x) > T(16) * (T(1) + math::abs(y)));
+}
+
+template <typename T>
+BSL_HD T most_rest(T x) {
+  return T(sizeof(T) == 4 ? 4.8e-7 : 8.9e-16) * math::abs(x);
+}
+
+template <typename T>
+BSL_HD T rest_size(T y) {
+  return T(4) * (T(1) + math::abs(y));
 }
 
 // As many components' solutions as there may be, each times this, do not overflow.

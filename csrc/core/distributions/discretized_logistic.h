@@ -10,6 +10,7 @@
 
 #include "core/math.h"
 #include "core/pointwise.h"
+#include "core/product.h"
 
 namespace bsl {
 namespace {
@@ -99,15 +100,22 @@ struct LogProb : Pointwise<3, kLog> {
     const T above = unless(r.last, math::sigmoid(-r.a));
     const T below = unless(r.first, math::sigmoid(r.b));
     const T by_x = grad.log * (above - below) * r.half * r.half;
-    // 0 times infinity: far from that edge.
-    const T by_a = above == T(0) ? T(0) : r.a * above;
-    const T by_b = below == T(0) ? T(0) : r.b * below;
+    // 0 where far from that edge.
+    const T by_a = product(above, r.a), by_b = product(below, r.b);
     const T wide = r.kept == T(0) ? T(0) : r.width * (r.kept / r.lost);
     const T by_width = r.narrow ? T(1) - T(0.5) * r.width : wide;
     const T by_raw = (by_b - by_a) - unless(r.first, unless(r.last, by_width));
-    return {{by_x, -by_x, grad.log * by_raw}};
+    return {{by_x, -by_x, product(grad.log, by_raw)}};
   }
 };
+
+// Of a component so far away that its log probability is -infinity: log|a| or log|b|, by which the
+// nearest one is found.
+template <typename T>
+BSL_HD T log_distance(const Numbers<T>& numbers, T x, T loc, T raw) {
+  const T h = T(0.5) * numbers.at[0];
+  return math::log(math::abs(T(0.5) * x - T(0.5) * loc) - h) - raw;
+}
 
 }  // namespace discretized_logistic
 }  // namespace

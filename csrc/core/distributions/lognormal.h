@@ -4,6 +4,7 @@
 #include "core/distributions/scale.h"
 #include "core/math.h"
 #include "core/pointwise.h"
+#include "core/product.h"
 
 namespace bsl {
 namespace {
@@ -24,8 +25,8 @@ struct Rsample : Pointwise<2, kValue, Noise::normal> {
 
   template <typename T>
   BSL_HD static Gradients<T, 2> backward(const Numbers<T>&, Result<T> grad, T loc, T raw, T e) {
-    const T by_loc = grad.value * math::exp(loc + scale_of<P>(raw) * e);
-    return {{by_loc, by_loc * (e * scale_grad<P>(raw))}};
+    const T by_loc = product(grad.value, math::exp(loc + scale_of<P>(raw) * e));
+    return {{by_loc, product(by_loc, e * scale_grad<P>(raw))}};
   }
 };
 

@@ -4,6 +4,7 @@
 #include "core/distributions/scale.h"
 #include "core/math.h"
 #include "core/pointwise.h"
+#include "core/product.h"
 #include "core/special.h"
 
 namespace bsl {
@@ -26,12 +27,14 @@ BSL_HD Draw<T> draw(T df, T u1, T u2) {
   const T decay = math::expm1(-a);
   const T quotient = -decay / a;
   const T phi = a > T(0) ? quotient : a + T(1);  // of 0 it is 1
+  const T square = a > T(1) ? -decay * df : w * phi;  // w phi, also where a is infinite
   T sine, cosine;
   math::sincospi(T(2) * u2, sine, cosine);
   // 1 - phi; exp_tail holds within log(2) / 2.
   const T near = a * math::exp_tail(-a);
   const T rest = a < T(0.34) ? near : T(1) - phi;
-  return {math::sqrt(w * phi) * math::exp(T(0.5) * a) * cosine, T(-0.5) * rest / (phi * df)};
+  return {product(cosine, math::sqrt(square) * math::exp(T(0.5) * a)),
+          T(-0.5) * rest / (phi * df)};
 }
 
 template <Parametrization P>
@@ -45,15 +48,16 @@ struct Rsample : Pointwise<3, kValue, Noise::uniform_pair> {
 
   template <typename T>
   BSL_HD static Result<T> forward(const Numbers<T>&, T df, T loc, T raw, T u1, T u2) {
-    return {loc + scale_of<P>(raw) * draw(df, u1, u2).t, T(0)};
+    return {loc + product(scale_of<P>(raw), draw(df, u1, u2).t), T(0)};
   }
 
   template <typename T>
   BSL_HD static Gradients<T, 3> backward(const Numbers<T>&, Result<T> grad, T df, T, T raw, T u1,
                                          T u2) {
     const Draw<T> d = draw(df, u1, u2);
-    const T through = grad.value * d.t;
-    return {{through * scale_of<P>(raw) * d.log_by_df, grad.value, through * scale_grad<P>(raw)}};
+    const T by_df = product(product(scale_of<P>(raw), d.t), d.log_by_df);
+    return {{product(grad.value, by_df), grad.value,
+             product(grad.value, product(scale_grad<P>(raw), d.t))}};
   }
 };
 
