@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bslfast._native import _cpu, cuda
-from bslfast._native._operands import DTYPES, address
+from bslfast._native._operands import DTYPES, address, empty_log
 from bslfast._native.normal import PARAMETRIZATIONS
 
 
@@ -26,7 +26,7 @@ def forward(
     first = locs[0]
     locs, raw_scales = _contiguous(locs), _contiguous(raw_scales)
     samples = [torch.empty_like(loc) for loc in locs]
-    kl = first.new_empty(())
+    kl = empty_log((), first)
     call: tuple[Any, ...] = (
         *_call(locs, raw_scales, prior_locs, prior_scales, seed, stream, parametrization),
         _addresses(samples),

@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bslfast._precision import in_float32
 
+
+@in_float32(values=0)
 def bernoulli_log_prob(logits: Tensor, x: Tensor, *, reduction: str = "row") -> Tensor:
     """See :func:`bslfast.functional.bernoulli_log_prob`."""
     z = torch.where(logits > 0, x - 1, x)

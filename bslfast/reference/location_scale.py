@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bslfast._precision import in_float32
 from bslfast.reference.affine_coupling import reduced
 from bslfast.reference.noise import uniform
 from bslfast.reference.normal import log_scale_of, scale_of
@@ -70,6 +71,7 @@ def family(quantile: Callable[[Tensor], Tensor], log_density: Callable[[Tensor],
         log_density: of z.
     """
 
+    @in_float32(values=1)
     def rsample(
         loc: Tensor,
         raw_scale: Tensor,
@@ -82,6 +84,7 @@ def family(quantile: Callable[[Tensor], Tensor], log_density: Callable[[Tensor],
         u = uniforms(loc, raw_scale, sample_shape=sample_shape, seed=seed, stream=stream)
         return located(quantile(u), loc, raw_scale, parametrization)
 
+    @in_float32(values=1)
     def rsample_log_prob(
         loc: Tensor,
         raw_scale: Tensor,
@@ -97,6 +100,7 @@ def family(quantile: Callable[[Tensor], Tensor], log_density: Callable[[Tensor],
         log_prob = log_prob_at(log_density(z), raw_scale, parametrization, reduction)
         return located(z, loc, raw_scale, parametrization), log_prob
 
+    @in_float32(values=0)
     def log_prob(
         x: Tensor,
         loc: Tensor,

@@ -7,9 +7,11 @@ import math
 import torch
 from torch import Tensor
 
+from bslfast._precision import in_float32
 from bslfast.reference.normal import log_scale_of, scale_of
 
 
+@in_float32(values=0)
 def normal_log_prob(
     x: Tensor,
     loc: Tensor,

@@ -259,7 +259,7 @@ class VAE(Decoding):
         # What reaches log w is its normalised weight, as the decoder's gradient needs it; on its
         # way on from z, to the encoder, it is multiplied by that weight once more.
         weights: list[Tensor] = []
-        z.register_hook(lambda grad: grad * weights[0])
+        z.register_hook(lambda grad: (grad * weights[0]).to(grad.dtype))
         log_weights = self._log_weights(x, z, mu.detach(), log_var.detach())
         weights.append(log_weights.detach().softmax(dim=0).unsqueeze(-1))
         return BF.iwae_bound(log_weights, dim=0)
