@@ -4,6 +4,9 @@ A likelihood turns network outputs ``[..., batch, outputs]`` into log probabilit
 targets, and a set of outputs (one for each sample of the weights) into a prediction with its
 uncertainty. Each is a small ``nn.Module``; :class:`Normal` has a parameter of its own, which trains
 with the network when the likelihood is a submodule of the model.
+
+Log probabilities of 16-bit outputs are computed in float32, and are float32. Under autocast, as
+with torch's losses, targets may be float32 where outputs have 16 bits.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bslfast import _checks
+from bslfast._precision import log_dtype, wide
 
 __all__ = ["Categorical", "HeteroscedasticNormal", "Likelihood", "Normal", "Predictive", "get"]
 
@@ -65,15 +69,15 @@ class _NormalLikelihood(Likelihood):
 
         Args:
             output: network outputs, [..., batch, n_outputs(targets)], of a floating dtype.
-            y: targets, [batch, targets], of the same dtype. A [batch] tensor is refused: against
-                [batch, 1] outputs it would broadcast to [batch, batch].
+            y: targets, [batch, targets], of the same dtype, or under autocast of float32. A [batch]
+                tensor is refused: against [batch, 1] outputs it would broadcast to [batch, batch].
 
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
-        loc, scale = self.loc_scale(output)
-        _check_targets(y, loc)
-        z = (y - loc) / scale
+        loc, scale = self.loc_scale(wide(output))
+        _check_targets(y, loc, output.dtype)
+        z = (wide(y) - loc) / scale
         terms = z * z + 2 * scale.log() + _LOG_2PI
         log_prob: Tensor = -0.5 * terms.expand(loc.shape).sum(-1)
         return log_prob
@@ -93,7 +97,7 @@ class _NormalLikelihood(Likelihood):
     def cdf(self, samples: Tensor, y: Tensor) -> Tensor:
         """Return P(target <= y) under the mixture, [batch, targets], in float64."""
         loc, scale = self._components(samples)
-        _check_targets(y, loc, same_dtype=False)
+        _check_targets(y, loc)
         probability: Tensor = torch.special.ndtr((y.double() - loc) / scale).mean(0)
         return probability
 
@@ -231,7 +235,7 @@ class Categorical(Likelihood):
         """
         _check_outputs(output, self.classes)
         _checks.class_indices("y", y, self.classes, output.shape[-2])
-        log_p = output.log_softmax(-1)
+        log_p: Tensor = wide(output).log_softmax(-1)
         if y.device.type == "cpu":
             index = y.expand(output.shape[:-1]).unsqueeze(-1)
             return log_p.gather(-1, index).squeeze(-1)
@@ -318,13 +322,17 @@ def _check_samples(samples: Tensor) -> Tensor:
     return samples
 
 
-def _check_targets(y: Tensor, loc: Tensor, same_dtype: bool = True) -> None:
+def _check_targets(y: Tensor, loc: Tensor, dtype: torch.dtype | None = None) -> None:
     what = f"[batch, targets] = {tuple(loc.shape[-2:])}"
     _checks.floating("y", y, 2, what)
     if y.shape != loc.shape[-2:]:
         raise ValueError(f"y: expected a tensor of shape {what}, got {_checks.describe(y)}")
-    if same_dtype and y.dtype != loc.dtype:
-        raise TypeError(f"y: expected the dtype of output, {loc.dtype}, got {_checks.describe(y)}")
+    if dtype is None or y.dtype == dtype:
+        return
+    # Under autocast networks return 16 bits for float32 inputs.
+    if torch.is_autocast_enabled(y.device.type) and log_dtype(y.dtype) == log_dtype(dtype):
+        return
+    raise TypeError(f"y: expected the dtype of output, {dtype}, got {_checks.describe(y)}")
 
 
 def _mixture_quantile(loc: Tensor, scale: Tensor, p: float) -> Tensor:

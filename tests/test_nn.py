@@ -92,11 +92,21 @@ def test_kl_of_a_forward_pass_is_used_once_and_equals_the_kl_of_the_parameters()
     )
 
 
-def _sgd(layer: BayesLinear) -> None:
-    optimizer = torch.optim.SGD(layer.parameters(), lr=0.5)
-    for parameter in layer.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    optimizer.step()
+def _step(optimizer: type[torch.optim.Optimizer], **options: bool) -> Any:
+    def change(layer: BayesLinear) -> None:
+        for parameter in layer.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer(layer.parameters(), lr=0.5, **options).step()  # type: ignore[call-arg]
+
+    change.__name__ = "_".join([optimizer.__name__, *options])
+    return change
+
+
+_OPTIMIZERS = [
+    _step(optimizer, **options)
+    for optimizer in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+    for options in ({}, {"foreach": True}, {"fused": True})
+]
 
 
 def _load(layer: BayesLinear) -> None:
@@ -116,6 +126,34 @@ def _data(layer: BayesLinear) -> None:
     layer.weight_loc.data = layer.weight_loc.data + 1
 
 
+def _data_in_place(layer: BayesLinear) -> None:
+    layer.weight_loc.data.add_(1)
+
+
+def _memory(layer: BayesLinear) -> None:
+    # As a kernel that torch knows nothing of.
+    layer.weight_raw_scale.detach().numpy()[0, 0] = 9.0
+
+
+def _averaged(layer: BayesLinear) -> None:
+    average = torch.optim.swa_utils.AveragedModel(copy.deepcopy(layer))
+    for parameter in average.parameters():
+        parameter.data.add_(1)
+    for parameter, other in zip(layer.parameters(), average.parameters(), strict=True):
+        parameter.data, other.data = other.data, parameter.data
+
+
+def _prior(name: str, value: float | str) -> Any:
+    def change(layer: BayesLinear) -> None:
+        setattr(layer, name, value)
+
+    change.__name__ = name
+    return change
+
+
+_SETTINGS = [_prior("prior_scale", 0.1), _prior("prior_loc", 1.0)]
+
+
 def _old_style_optimizer(layer: BayesLinear) -> None:
     # Writing through .data is invisible to torch; the backward pass before it is not.
     (layer(torch.randn(3, 5)).square().sum() + layer.kl()).backward()
@@ -124,15 +162,103 @@ def _old_style_optimizer(layer: BayesLinear) -> None:
         parameter.data.add_(parameter.grad, alpha=-0.1)
 
 
-@pytest.mark.parametrize("change", [_sgd, _load, _vector, _assign, _data, _old_style_optimizer])
+CHANGES = [
+    *(*_OPTIMIZERS, *_SETTINGS),
+    *(_load, _vector, _assign, _data, _data_in_place, _memory, _averaged, _old_style_optimizer),
+]
+of_each_change = pytest.mark.parametrize("change", CHANGES, ids=lambda f: f.__name__.strip("_"))
+
+
+def _check_kl(model: nn.Module, layers: list[BayesLinear]) -> None:
+    """Value and gradients are those of the parameters as they are now."""
+    now = kl(model)
+    assert now.item() == pytest.approx(sum(map(exact_kl, layers)), rel=1e-5)
+    parameters = [p for layer in layers for p in layer.parameters()]
+    computed = sum(layer.compute_kl() for layer in layers)
+    assert isinstance(computed, Tensor)
+    torch.testing.assert_close(
+        torch.autograd.grad(now, parameters), torch.autograd.grad(computed, parameters)
+    )
+
+
+@of_each_change
 def test_kl_is_never_stale(change: Any) -> None:
     layer = BayesLinear(5, 4)
     layer(torch.randn(2, 5))
     before = exact_kl(layer)
     change(layer)
-    now = exact_kl(layer)
-    assert abs(now - before) > 1
-    assert kl(layer).item() == pytest.approx(now, rel=1e-5)
+    assert abs(exact_kl(layer) - before) > 1
+    _check_kl(layer, [layer])
+
+
+def test_kl_after_the_parametrization_changed() -> None:
+    layer = BayesLinear(5, 4)
+    layer(torch.randn(2, 5))
+    layer.parametrization = "log_scale"
+    assert kl(layer).item() == pytest.approx(layer.compute_kl().item(), rel=1e-6)
+
+
+def test_kl_reaches_what_was_frozen_in_the_forward_pass() -> None:
+    layer = BayesLinear(5, 4)
+    layer.bias_loc.requires_grad_(False)
+    layer(torch.randn(2, 5))
+    layer.bias_loc.requires_grad_(True)
+    _check_kl(layer, [layer])
+
+
+def test_kl_is_that_of_the_parameters_in_use() -> None:
+    layer = BayesLinear(5, 4)
+    other = {k: (v.detach() + 1).requires_grad_() for k, v in layer.named_parameters()}
+
+    class Loss(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.layer(x)
+            return kl(self)
+
+    model = Loss()
+    inside = torch.func.functional_call(
+        model, {f"layer.{k}": v for k, v in other.items()}, (torch.randn(2, 5),)
+    )
+    assert torch.autograd.grad(inside, other["weight_loc"])[0].any()
+    before = exact_kl(layer)
+    layer.load_state_dict(other)
+    assert inside.item() == pytest.approx(exact_kl(layer), rel=1e-5)
+    assert abs(inside.item() - before) > 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_divergences_of_sixteen_bit_layers_are_float32(dtype: torch.dtype) -> None:
+    """Computed now, by a layer's pass, and by one draw of all."""
+    layer = BayesLinear(150, 150).to(dtype)
+    x = torch.randn(2, 150, dtype=dtype)
+    computed = kl(layer)
+    assert layer(x).dtype == dtype
+    of_pass = kl(layer)
+    with one_draw(layer):
+        of_draw = kl(layer)
+    (of_pass + of_draw).backward()
+    assert layer.weight_loc.grad is not None
+    assert layer.weight_loc.grad.dtype == dtype
+    wanted = kl(layer.float()).item()
+    assert wanted > 66_000  # which is no float16
+    for value in (computed, of_pass, of_draw):
+        assert value.dtype == torch.float32
+        assert value.item() == pytest.approx(wanted, rel=1e-6)
+
+
+def test_a_step_with_fused_ops_is_that_of_separate_ones() -> None:
+    layer = BayesLinear(5, 4)
+    x = torch.randn(3, 5)
+    gradients = []
+    for divergence in (kl, lambda model: model.compute_kl()):
+        y = layer(x, seed=1)
+        loss = y.square().sum() + divergence(layer)
+        gradients.append(torch.autograd.grad(loss, list(layer.parameters())))
+    torch.testing.assert_close(*gradients)
 
 
 def test_backward_of_an_earlier_pass_forgets_the_kl_of_a_later_one() -> None:
@@ -346,15 +472,17 @@ def test_kl_of_a_part_of_what_was_drawn_together() -> None:
         assert kl(model).item() == pytest.approx(exact_kl(model[0]) + exact_kl(model[1]), rel=1e-5)
 
 
-@pytest.mark.parametrize("change", [_sgd, _load, _vector, _assign, _data])
 @pytest.mark.parametrize("changed", [0, 1])
+@pytest.mark.parametrize(
+    "change", [f for f in CHANGES if f is not _old_style_optimizer], ids=lambda f: f.__name__
+)
 def test_kl_after_one_draw_is_never_a_stale_one(changed: int, change: Any) -> None:
-    model = nn.Sequential(BayesLinear(3, 2), BayesLinear(2, 2))
+    layers = [BayesLinear(5, 5), BayesLinear(5, 5)]
+    model = nn.Sequential(*layers)
     with one_draw(model):
-        model(torch.ones(1, 3))
-    change(model[changed])
-    expected = exact_kl(model[0]) + exact_kl(model[1])
-    assert kl(model).item() == pytest.approx(expected, rel=1e-5)
+        model(torch.ones(1, 5))
+    change(layers[changed])
+    _check_kl(model, layers)
 
 
 def test_backward_of_one_layer_ends_what_both_remember() -> None:

@@ -32,8 +32,9 @@ HEADER = """# Catalogue of ops
 Made by `tools/catalogue.py` from the functions' docstrings, the table of ops in `tests/ops` and a
 run of `make bench`; not to be edited.
 
-Every op takes float64, float32, bfloat16 and float16 (computed in float32, rounded once),
-broadcasts, and has first and second derivatives, `torch.func` transforms (`vmap`, `grad`, `vjp`),
+Every op takes float64, float32, bfloat16 and float16 (computed in float32; values are
+rounded once, logarithms not at all), broadcasts, and has first and second derivatives,
+`torch.func` transforms (`vmap`, `grad`, `vjp`),
 `torch.compile(fullgraph=True)` and `torch.export`: the tests in `tests/functional/every_op` run
 for each. Forward-mode derivatives run the plain-torch twin. Made of `normal_rsample_kl`, and not
 listed by themselves: `bayes_linear` and `normal_rsample_kl_many`.

@@ -8,12 +8,13 @@ from typing import Union
 import torch
 from torch import Tensor
 
+from bslfast._precision import log_dtype
+
 #: None, a number, the address of a contiguous tensor of the call's shape, or (address, strides).
 Operand = Union[None, float, int, tuple[int, tuple[int, ...]]]  # noqa: UP007 (Python 3.10)
 
 REDUCTIONS = {"none": 0, "row": 1, "sum": 2}
 _MAX_DIMS = 8  # kMaxDims of csrc/cpu/layout.h
-SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 
 
@@ -79,10 +80,18 @@ def empty(shape: Sequence[int], like: Tensor) -> Tensor:
     return like.new_empty(shape)
 
 
+def empty_log(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Room for the logarithms of a call on tensors such as ``like``."""
+    dtype = log_dtype(like.dtype)
+    if dtype != like.dtype:
+        return torch.empty(shape, dtype=dtype, device=like.device)
+    return empty(shape, like)
+
+
 def empty_grad(shape: Sequence[int], like: Tensor) -> Tensor:
     """Room for the gradient of ``like``, which a call broadcasts to ``shape``."""
-    if like.shape != shape and like.dtype in SIXTEEN_BITS:  # to be summed before it is rounded
-        return torch.empty(shape, dtype=torch.float32, device=like.device)
+    if like.shape != shape:  # to be summed before it is rounded
+        return empty_log(shape, like)
     return empty(shape, like)
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from bslfast._native import _cpu, cuda
-from bslfast._native._operands import DTYPES, SIXTEEN_BITS
+from bslfast._native._operands import DTYPES
+from bslfast._precision import log_dtype
 
 _FILL = {"normal": _cpu.noise_normal, "uniform": _cpu.noise_uniform}
 
@@ -24,7 +25,7 @@ def forward(
             with cuda.launching(out) as handle:
                 cuda.module().noise(*call, out.data_ptr(), handle)
         return out
-    computed = torch.float32 if dtype in SIXTEEN_BITS else dtype
+    computed = log_dtype(dtype)
     out = allocate(seed, shape, stream, computed, kind)
     if out.numel() > 0:
         _FILL[kind](

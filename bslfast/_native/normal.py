@@ -14,9 +14,9 @@ from bslfast._native import _cpu, cuda
 from bslfast._native._operands import (
     DTYPES,
     REDUCTIONS,
-    SIXTEEN_BITS,
     address,
     empty_grad,
+    empty_log,
     grad_address,
     grad_operand,
     operand,
@@ -24,6 +24,7 @@ from bslfast._native._operands import (
     unbroadcast,
 )
 from bslfast._native.pointwise import Kernels
+from bslfast._precision import SIXTEEN_BITS
 
 # Samples of fewer parameters than this are drawn as one tensor: the kernel makes noise in blocks,
 # of which the samples of a single number would use one element each.
@@ -45,10 +46,7 @@ def allocate(
     kl: Sequence[int] = (0,)
     if reduction is not None:
         kl = reduced_shape(_shape(loc, raw_scale, prior_loc, prior_scale), reduction)
-    return (
-        torch.empty(sample, dtype=loc.dtype, device=loc.device),
-        torch.empty(kl, dtype=loc.dtype, device=loc.device),
-    )
+    return torch.empty(sample, dtype=loc.dtype, device=loc.device), empty_log(kl, loc)
 
 
 def forward(
@@ -279,7 +277,7 @@ def _forward_on_cuda(
         kernels, tensors, numbers = _with_prior("normal_rsample_kl", *given)
         results, _ = kernels.forward(tensors, variant, numbers, reduction, seed, stream, ())
         return results[0], results[1]
-    sample = kl = loc.new_empty(0)
+    sample, kl = loc.new_empty(0), empty_log((0,), loc)
     if seed is not None:
         (sample,), _ = _kernels("normal_rsample").forward(
             (loc, raw_scale), variant, (), "none", seed, stream, sample_shape

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bslfast._native import _cpu, cuda
-from bslfast._native._operands import DTYPES, address
+from bslfast._native._operands import DTYPES, address, empty_log
 from bslfast._native.normal import PARAMETRIZATIONS
 
 
@@ -21,28 +21,53 @@ def forward(
     seed: Tensor,
     stream: int,
     parametrization: str,
+    has_value: bool,
 ) -> tuple[list[Tensor], Tensor]:
-    """(samples, the sum of all divergences). Raises ValueError if a scale is negative."""
-    first = locs[0]
+    """(samples, the sum of all divergences). Raises ValueError if a scale is negative.
+
+    If not ``has_value``, the second is room for the sum: :func:`write_kl` fills it.
+    """
     locs, raw_scales = _contiguous(locs), _contiguous(raw_scales)
     samples = [torch.empty_like(loc) for loc in locs]
-    kl = first.new_empty(())
-    call: tuple[Any, ...] = (
-        *_call(locs, raw_scales, prior_locs, prior_scales, seed, stream, parametrization),
-        _addresses(samples),
-    )
-    if cuda.holds(first):
+    kl = empty_log((), locs[0])
+    call = _call(locs, raw_scales, prior_locs, prior_scales, seed, stream, parametrization)
+    _forward(call, locs, raw_scales, _addresses(samples), kl.data_ptr() if has_value else 0)
+    return samples, kl
+
+
+def write_kl(
+    kl: Tensor,
+    locs: Sequence[Tensor],
+    raw_scales: Sequence[Tensor],
+    prior_locs: Sequence[float],
+    prior_scales: Sequence[float],
+    parametrization: str,
+) -> None:
+    """Write the sum of all divergences into ``kl``. Raises ValueError if a scale is negative."""
+    locs, raw_scales = _contiguous(locs), _contiguous(raw_scales)
+    call = _call(locs, raw_scales, prior_locs, prior_scales, None, 0, parametrization)
+    _forward(call, locs, raw_scales, [0] * len(locs), kl.data_ptr())
+
+
+def _forward(
+    call: tuple[Any, ...],
+    locs: Sequence[Tensor],
+    raw_scales: Sequence[Tensor],
+    samples: Sequence[int],
+    kl: int,
+) -> None:
+    """``samples`` and ``kl`` are addresses, 0 where not wanted."""
+    if cuda.holds(locs[0]):
         kernels = cuda.module()
-        with cuda.launching(first) as handle:
+        with cuda.launching(locs[0]) as handle:
             n = kernels.normal_many_partials([loc.numel() for loc in locs])
-            partials = torch.empty(n, dtype=torch.float64, device=first.device)
-            kernels.normal_many_forward(*call, partials.data_ptr(), kl.data_ptr(), handle)
-        return samples, kl
-    bad = _cpu.normal_many_forward(*(*call, kl.data_ptr()))
+            partials = torch.empty(n, dtype=torch.float64, device=locs[0].device)
+            kernels.normal_many_forward(*call, samples, partials.data_ptr(), kl, handle)
+        return
+    bad = _cpu.normal_many_forward(*(*call, samples, kl))
     if bad >= 0:
         least = raw_scales[bad].min().item()
         raise ValueError(f"raw_scale[{bad}]: expected scales >= 0, got {least:g}")
-    return samples, kl
 
 
 def backward(
@@ -82,7 +107,7 @@ def _call(
     raw_scales: Sequence[Tensor],
     prior_locs: Sequence[float],
     prior_scales: Sequence[float],
-    seed: Tensor,
+    seed: Tensor | None,
     stream: int,
     parametrization: str,
 ) -> Any:
@@ -90,7 +115,7 @@ def _call(
     return (
         *(DTYPES[locs[0].dtype], PARAMETRIZATIONS[parametrization]),
         *([loc.numel() for loc in locs], _addresses(locs), _addresses(raw_scales)),
-        *(prior_locs, prior_scales, seed.data_ptr(), stream),
+        *(prior_locs, prior_scales, address(seed), stream),
     )
 
 

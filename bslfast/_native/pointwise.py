@@ -16,6 +16,7 @@ from bslfast._native._operands import (
     address,
     empty,
     empty_grad,
+    empty_log,
     grad_address,
     grad_operand,
     operand,
@@ -56,7 +57,7 @@ class Kernels:
     def _allocate(self, shape: torch.Size, first: Tensor, reduction: str) -> tuple[Tensor, ...]:
         if not self.has_log:
             return (empty(shape, first),)
-        log = empty(reduced_shape(shape, reduction), first)
+        log = empty_log(reduced_shape(shape, reduction), first)
         return (empty(shape, first), log) if self.has_value else (log,)
 
     def forward(

@@ -17,6 +17,7 @@ from typing_extensions import Self
 
 import bslfast.functional as BF
 from bslfast import _checks
+from bslfast._precision import wide
 from bslfast.distributions.discrete import Categorical
 from bslfast.distributions.location_scale import Number, instance
 from bslfast.functional._pointwise import parameter
@@ -60,10 +61,11 @@ class _LogitRelaxedBernoulli(torch_bernoulli.LogitRelaxedBernoulli):
         """Return log densities by the fused op."""
         if self._validate_args:
             self._validate_sample(value)
+        value, logits, temperature = map(wide, (value, self.logits, self.temperature))
         return BF.logistic_log_prob(
             value,
-            self.logits / self.temperature,
-            1 / self.temperature,
+            logits / temperature,
+            1 / temperature,
             parametrization="scale",
             reduction="none",
         )
@@ -107,6 +109,11 @@ class RelaxedBernoulli(torch.distributions.RelaxedBernoulli):
         return BF.relaxed_bernoulli_rsample(
             self.logits, self.temperature, sample_shape=tuple(sample_shape)
         )
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log densities."""
+        log_prob: Callable[..., Tensor] = super().log_prob
+        return log_prob(wide(value))
 
     def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
         """Return samples without a gradient."""
@@ -188,8 +195,9 @@ class RelaxedOneHotCategorical(torch.distributions.RelaxedOneHotCategorical):
         if self._validate_args:
             self._validate_sample(value)
         classes = self.event_shape[-1]
+        value, logits = wide(value), wide(self.logits)
         log = value.clamp(min=torch.finfo(value.dtype).tiny).log()
-        scores = (self.logits - self.temperature * log).log_softmax(-1)
+        scores = (logits - self.base_dist.number * log).log_softmax(-1)
         scale = math.lgamma(classes) + (classes - 1) * math.log(self.base_dist.number)
         log_prob: Tensor = (scores - log).sum(-1) + scale
         return log_prob

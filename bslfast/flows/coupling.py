@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bslfast import _checks
 from bslfast import functional as BF
-from bslfast.flows.transform import Transform, check_inputs
+from bslfast.flows.transform import Transform, check_inputs, no_log_det
 from bslfast.functional.affine_coupling import SCALE_FNS
 from bslfast.functional.bernstein import MAX_COEFFICIENTS
 from bslfast.functional.mixture_logistic import MAX_COMPONENTS
@@ -211,7 +211,7 @@ class AdditiveCoupling(Coupling):
 
     def _move(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         moved = x - parameters if inverse else x + parameters
-        return moved, moved.new_zeros(moved.shape[:-1])
+        return moved, no_log_det(moved)
 
 
 class AffineCoupling(Coupling):

@@ -12,6 +12,7 @@ from torch.distributions import Distribution, constraints
 
 from bslfast import _checks
 from bslfast import functional as BF
+from bslfast._precision import wide
 from bslfast.flows.transform import Transform, check_inputs
 
 
@@ -141,7 +142,7 @@ class Flow(nn.Module):
     def _log_prob(self, z: Tensor, log_det: Tensor) -> Tensor:
         """The log density where the noise is ``z`` and log |det dz/dx| is ``log_det``."""
         log_det = log_det - 0.5 * math.log(2 * math.pi) * self.features
-        return torch.add(log_det, z.square().sum(dim=-1), alpha=-0.5)
+        return torch.add(log_det, wide(z).square().sum(dim=-1), alpha=-0.5)
 
     def _base_noise(self, shape: Sequence[int], seed: int | Tensor | None) -> Tensor:
         """Standard normal noise [*shape, features], by the kernel: seeded and on all threads."""

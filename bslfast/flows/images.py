@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bslfast import _checks
 from bslfast.flows.linear import PLU
-from bslfast.flows.transform import Transform, check_inputs
+from bslfast.flows.transform import Transform, check_inputs, no_log_det
 
 Shape = tuple[int, int, int]
 
@@ -94,12 +94,12 @@ class Squeeze(ImageTransform):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`ImageTransform.forward`."""
         self._check("x", x, self.channels, self.factor)
-        return F.pixel_unshuffle(x, self.factor), x.new_zeros(x.shape[:-3])
+        return F.pixel_unshuffle(x, self.factor), no_log_det(x, 3)
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`ImageTransform.inverse`."""
         self._check("z", z, self.channels * self.factor**2)
-        return F.pixel_shuffle(z, self.factor), z.new_zeros(z.shape[:-3])
+        return F.pixel_shuffle(z, self.factor), no_log_det(z, 3)
 
     def mapped_shape(self, shape: Shape) -> Shape:
         """See :meth:`ImageTransform.mapped_shape`."""
@@ -263,7 +263,7 @@ class Images(Transform):
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.forward`."""
         check_inputs(self, "x", x, context)
-        z, total = x.unflatten(-1, self.shape), x.new_zeros(x.shape[:-1])
+        z, total = x.unflatten(-1, self.shape), no_log_det(x)
         for transform in self.transforms:
             z, log_det = transform(z)
             total = total + log_det
@@ -272,7 +272,7 @@ class Images(Transform):
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.inverse`."""
         check_inputs(self, "z", z, context)
-        x, total = z.unflatten(-1, self.mapped_shape), z.new_zeros(z.shape[:-1])
+        x, total = z.unflatten(-1, self.mapped_shape), no_log_det(z)
         for transform in reversed(self.transforms):
             assert isinstance(transform, ImageTransform)
             x, log_det = transform.inverse(x)

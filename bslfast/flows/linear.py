@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from bslfast import _checks
-from bslfast.flows.transform import Transform, check_inputs
+from bslfast._precision import wide
+from bslfast.flows.transform import Transform, check_inputs, no_log_det
 
 
 class PLU(nn.Module):
@@ -68,7 +69,7 @@ class PLU(nn.Module):
 
     def log_det(self) -> Tensor:
         """Return log |det W|, a number."""
-        return self.factors.diagonal().sum()
+        return wide(self.factors.diagonal()).sum()  # type: ignore[no-any-return]
 
     def solve(self, columns: Tensor) -> Tensor:
         """Return W^-1 ``columns`` [..., size, n], by substitution."""
@@ -205,7 +206,7 @@ class Householder(Transform):
         solve: Any = torch.linalg.solve_triangular
         # Rows: x (I - V S^-1 V^T)^T = x - (x V) S^-T V^T.
         right = solve(s, v, upper=True) if transposed else solve(s.mT, v, upper=False)
-        return x - (x @ v.mT) @ right, x.new_zeros(x.shape[:-1])
+        return x - (x @ v.mT) @ right, no_log_det(x)
 
     def extra_repr(self) -> str:
         return f"features={self.features}, reflections={self.reflections}"

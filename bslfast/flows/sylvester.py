@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bslfast import _checks
+from bslfast._precision import log_dtype, wide
 from bslfast.flows.linear import Householder
 from bslfast.flows.rank_one import solve_tanh
 from bslfast.flows.transform import Transform, check_inputs
@@ -90,7 +91,7 @@ class Sylvester(Transform):
             tanhs.insert(0, torch.tanh(solve_tanh(c, soft[m] - 1, soft[m])))
         t = torch.stack(tanhs, dim=-1)
         x = z - t @ r.mT @ q.mT
-        return x.to(z.dtype), -_log_det(t, soft).to(z.dtype)
+        return x.to(z.dtype), -_log_det(t, soft).to(log_dtype(z.dtype))
 
     def _matrices(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Q, R and S, and 1 + r s of their diagonals."""
@@ -106,5 +107,6 @@ class Sylvester(Transform):
 
 
 def _log_det(t: Tensor, soft: Tensor) -> Tensor:
+    t, soft = wide(t), wide(soft)
     slope = 1 - t * t
     return log_near_one((soft - 1) * slope, t * t + soft * slope).sum(dim=-1)

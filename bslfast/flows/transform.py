@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bslfast import _checks
+from bslfast._precision import log_dtype
 
 
 class Transform(nn.Module):
@@ -159,12 +160,12 @@ class Permutation(Transform):
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.forward`."""
         check_inputs(self, "x", x, context)
-        return x.index_select(-1, self.order), x.new_zeros(x.shape[:-1])
+        return x.index_select(-1, self.order), no_log_det(x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.inverse`."""
         check_inputs(self, "z", z, context)
-        return z.index_select(-1, self.inverse_order), z.new_zeros(z.shape[:-1])
+        return z.index_select(-1, self.inverse_order), no_log_det(z)
 
 
 class Reverse(Permutation):
@@ -178,6 +179,11 @@ class Reverse(Permutation):
 
     def __init__(self, features: int) -> None:
         super().__init__(torch.arange(_checks.integer("features", features) - 1, -1, -1))
+
+
+def no_log_det(x: Tensor, dims: int = 1) -> Tensor:
+    """The log-determinants of a map of ``x`` that keeps volumes; its last ``dims`` are mapped."""
+    return x.new_zeros(x.shape[:-dims], dtype=log_dtype(x.dtype))
 
 
 def check_inputs(transform: Transform, name: str, x: Tensor, context: Tensor | None) -> None:

@@ -1,5 +1,10 @@
 """Fused differentiable ops, the ground that layers, flows and VAEs stand on.
 
+bfloat16 and float16 arguments are computed with in float32. Values (samples, transformed x) are
+rounded to the dtype of the arguments; logarithms (log densities, divergences, log-determinants,
+bounds) are float32. Under autocast 16-bit arguments count as float32 ones, and may be mixed with
+them.
+
 >>> import torch, bslfast.functional as BF
 >>> loc, raw_scale = torch.zeros(3, requires_grad=True), torch.zeros(3, requires_grad=True)
 >>> sample, kl = BF.normal_rsample_kl(loc, raw_scale, seed=0)

@@ -25,6 +25,7 @@ from torch._library.autograd import Info, make_autograd_impl
 from torch.autograd import forward_ad
 
 from bslfast._native import cuda, serial_after_fork
+from bslfast._precision import SIXTEEN_BITS, in_float32
 
 _LIBRARY = torch.library.Library("bslfast", "FRAGMENT")
 # Typed as what they are; torch's own annotations are narrower.
@@ -32,7 +33,6 @@ _vjp: Any = torch.func.vjp
 _KERNEL_DEVICES = ("cpu", "meta")
 #: Asked once: torch.compile does not trace the question.
 HAS_CUDA = cuda.is_built()
-_SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 _use_reference = False
 
@@ -71,8 +71,8 @@ class Op:
             ``needs``, a bool per differentiable argument; returns their gradients or None.
         fake: like ``forward``, but the results are only allocated.
         reference: the same in plain differentiable torch; gets the arguments by their names.
-        sixteen_bits: whether the kernels take bfloat16 and float16. If not, such arguments are
-            computed with as float32, and results are rounded.
+        rounded: None if the kernels take bfloat16 and float16. If they do not, how many results
+            are values to be rounded to it, see :mod:`bslfast._precision`.
         has_cuda: whether there are kernels for CUDA devices, if that module is built.
     """
 
@@ -84,7 +84,7 @@ class Op:
         backward: Callable[..., Sequence[Tensor | None]],
         fake: Callable[..., Any],
         reference: Callable[..., Any],
-        sixteen_bits: bool = True,
+        rounded: int | None = None,
         has_cuda: bool = False,
     ) -> None:
         parsed = torch._C.parse_schema(f"bslfast::{schema}")
@@ -99,7 +99,7 @@ class Op:
             return reference(**dict(zip(names, args, strict=True)))
 
         self.reference = by_name
-        self.sixteen_bits = sixteen_bits
+        self.in_float32 = None if rounded is None else in_float32(values=rounded)(self.__call__)
         self.has_cuda = has_cuda and HAS_CUDA
         self.n_results = len(parsed.returns)
         self.n_tensors = sum("Tensor" in str(a.type) for a in parsed.arguments)
@@ -113,8 +113,8 @@ class Op:
 
     def __call__(self, *args: Any) -> Any:
         tensors = [a for a in args[: self.n_tensors] if a is not None]
-        if not self.sixteen_bits and tensors[0].dtype in _SIXTEEN_BITS:
-            return self._in_float32(tensors[0].dtype, args)
+        if self.in_float32 is not None and tensors[0].dtype in SIXTEEN_BITS:
+            return self.in_float32(*args)
         if runs_eagerly(tensors, on_cuda=self.has_cuda):
             if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
                 return self._eager.apply(*args)
@@ -130,14 +130,6 @@ class Op:
 
     def _has_kernels(self, device: torch.device) -> bool:
         return device.type in _KERNEL_DEVICES or (self.has_cuda and device.type == "cuda")
-
-    def _in_float32(self, dtype: torch.dtype, args: tuple[Any, ...]) -> Any:
-        results = self(
-            *(a.float() if isinstance(a, Tensor) and a.dtype == dtype else a for a in args)
-        )
-        if isinstance(results, Tensor):
-            return results.to(dtype)
-        return tuple(r.to(dtype) for r in results)
 
     # --- the operator in torch.ops.bslfast --------------------------------------------------------
 

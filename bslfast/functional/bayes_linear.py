@@ -11,8 +11,9 @@ from torch import Tensor
 from bslfast import _checks
 from bslfast._native import normal as native
 from bslfast._native import serial_after_fork
+from bslfast._native._operands import empty_log
 from bslfast.functional._op import differentiated, runs_eagerly
-from bslfast.functional.normal_many import normal_rsample_kl_many
+from bslfast.functional.normal_many import draw_many, normal_rsample_kl_many
 
 
 def bayes_linear(
@@ -54,6 +55,39 @@ def bayes_linear(
     >>> y.shape, kl.shape
     (torch.Size([5, 2]), torch.Size([]))
     """
+    y, kl = drawn_linear(
+        x,
+        weight_loc,
+        weight_raw_scale,
+        bias_loc,
+        bias_raw_scale,
+        prior_loc=prior_loc,
+        prior_scale=prior_scale,
+        parametrization=parametrization,
+        seed=seed,
+        has_value=True,
+    )
+    assert kl is not None
+    return y, kl
+
+
+def drawn_linear(
+    x: Tensor,
+    weight_loc: Tensor,
+    weight_raw_scale: Tensor,
+    bias_loc: Tensor | None,
+    bias_raw_scale: Tensor | None,
+    *,
+    prior_loc: float,
+    prior_scale: float,
+    parametrization: str,
+    seed: int | Tensor | None,
+    has_value: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """As :func:`bayes_linear`, but the divergence has a value only if ``has_value``.
+
+    Without one it is as in :func:`bslfast.functional.normal_many.draw_many`.
+    """
     if (bias_loc is None) != (bias_raw_scale is None):
         given, missing = ("bias_loc", "bias_raw_scale")[:: 1 if bias_raw_scale is None else -1]
         raise ValueError(f"{missing}: expected a tensor, as {given} is one, got None")
@@ -77,7 +111,7 @@ def bayes_linear(
     prior_loc = _checks.number("prior_loc", prior_loc)
     prior_scale = _checks.number("prior_scale", prior_scale, above=0.0)
     seed = _checks.seed(seed, weight_loc.device)
-    constants = (prior_loc, prior_scale, parametrization)
+    constants = (prior_loc, prior_scale, parametrization, has_value)
     tensors = (x, weight_loc, weight_raw_scale, bias_loc, bias_raw_scale, seed)
     # Autocast wants the product in a lower precision than sample and KL: leave it to torch.
     if not torch.is_autocast_enabled(x.device.type) and runs_eagerly(
@@ -108,9 +142,11 @@ def _composed(
     prior_loc: float,
     prior_scale: float,
     parametrization: str,
-) -> tuple[Tensor, Tensor]:
+    has_value: bool,
+) -> tuple[Tensor, Tensor | None]:
     """The same from its parts: for torch.compile, torch.func, second derivatives, other devices."""
-    sample, kl = normal_rsample_kl_many(
+    drawn: Any = normal_rsample_kl_many if has_value else draw_many
+    sample, kl = drawn(
         [weight_loc, *(() if bias_loc is None else (bias_loc,))],
         [weight_raw_scale, *(() if bias_raw_scale is None else (bias_raw_scale,))],
         prior_loc=prior_loc,
@@ -134,11 +170,15 @@ class _BayesLinear(torch.autograd.Function):
         seed: Tensor,
         *constants: Any,
     ) -> tuple[Tensor, Tensor]:
+        *_, has_value = constants
         weight, kl = _forward(weight_loc, weight_raw_scale, seed, 0, constants)
         bias = None
         if bias_loc is not None and bias_raw_scale is not None:
             bias, bias_kl = _forward(bias_loc, bias_raw_scale, seed, 1, constants)
-            kl += bias_kl
+            if has_value:
+                kl += bias_kl
+        if not has_value:
+            kl = empty_log((), weight_loc)
         needs_weight = ctx.needs_input_grad[0]
         ctx.save_for_backward(
             x,
@@ -162,7 +202,7 @@ class _BayesLinear(torch.autograd.Function):
         # create_graph=True, or gradients that kernels cannot read (batched ones, say).
         given = [g for g in (grad_y, grad_kl) if g is not None]
         if torch.is_grad_enabled() or not runs_eagerly(given):
-            constants = ctx.constants
+            constants = (*ctx.constants[:-1], True)
 
             def composed(*tensors: Any) -> Any:
                 return _composed(*tensors, *constants)
@@ -172,7 +212,9 @@ class _BayesLinear(torch.autograd.Function):
         x, weight_loc, weight_raw_scale, bias_loc, bias_raw_scale, seed = inputs
         grad_x = grad_weight = grad_bias = None
         if weight is not None and ctx.weight_is_overwritten:
-            weight, _ = _forward(weight_loc, weight_raw_scale, seed, 0, ctx.constants)
+            weight, _ = _forward(
+                weight_loc, weight_raw_scale, seed, 0, (*ctx.constants[:-1], False)
+            )
         if grad_y is not None:
             rows = grad_y.reshape(-1, grad_y.shape[-1])
             if needs[0]:
@@ -181,7 +223,7 @@ class _BayesLinear(torch.autograd.Function):
                 grad_weight = rows.t() @ x.reshape(-1, x.shape[-1])
             if needs[3] or needs[4]:
                 grad_bias = rows.sum(dim=0)
-        grads: list[Tensor | None] = [None] * 9
+        grads: list[Tensor | None] = [None] * 10
         grads[0] = grad_x
         # Once grad_x is known nobody reads the sampled weight: its memory is as good as fresh one,
         # without the page faults. A second backward draws the weight again.
@@ -207,7 +249,7 @@ class _BayesLinear(torch.autograd.Function):
 def _forward(
     loc: Tensor, raw_scale: Tensor, seed: Tensor, stream: int, constants: tuple[Any, ...]
 ) -> tuple[Tensor, Tensor]:
-    prior_loc, prior_scale, parametrization = constants
+    prior_loc, prior_scale, parametrization, has_value = constants
     return native.forward(
         loc,
         raw_scale,
@@ -219,7 +261,7 @@ def _forward(
         prior_scale,
         parametrization,
         (),
-        "sum",
+        "sum" if has_value else None,
     )
 
 
@@ -236,7 +278,7 @@ def _backward(
 ) -> tuple[Tensor | None, ...]:
     if not any(needs) or (grad is None and grad_kl is None):
         return None, None
-    prior_loc, prior_scale, parametrization = constants
+    prior_loc, prior_scale, parametrization, _ = constants
     return native.backward(
         grad,
         grad_kl,

@@ -91,6 +91,6 @@ _bernstein_transform = Op(
     backward=native.bernstein_backward,
     fake=native.allocate_bernstein,
     reference=reference.bernstein_transform,
-    sixteen_bits=False,
+    rounded=1,
     has_cuda=True,
 )

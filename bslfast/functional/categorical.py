@@ -77,6 +77,6 @@ _categorical_log_prob = Op(
     backward=native.backward,
     fake=native.allocate,
     reference=reference.categorical_log_prob,
-    sixteen_bits=False,
+    rounded=0,
     has_cuda=True,
 )

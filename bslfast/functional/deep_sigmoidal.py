@@ -90,6 +90,6 @@ _deep_sigmoidal_transform = Op(
     backward=functools.partial(native.transform_backward, family="deep_sigmoidal"),
     fake=native.allocate_transform,
     reference=reference.deep_sigmoidal_transform,
-    sixteen_bits=False,
+    rounded=1,
     has_cuda=True,
 )

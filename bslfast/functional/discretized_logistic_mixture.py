@@ -126,6 +126,6 @@ _discretized_logistic_mixture_log_prob = Op(
     backward=_backward,
     fake=_fake,
     reference=reference.discretized_logistic_mixture_log_prob,
-    sixteen_bits=False,
+    rounded=0,
     has_cuda=True,
 )

@@ -79,6 +79,6 @@ _gumbel_softmax_rsample = Op(
     backward=native.backward,
     fake=native.allocate,
     reference=reference.gumbel_softmax_rsample,
-    sixteen_bits=False,
+    rounded=1,
     has_cuda=True,
 )

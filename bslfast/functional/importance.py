@@ -76,6 +76,6 @@ _iwae_bound = Op(
     backward=native.backward,
     fake=native.allocate,
     reference=reference.iwae_bound,
-    sixteen_bits=False,
+    rounded=0,
     has_cuda=True,
 )

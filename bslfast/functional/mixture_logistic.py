@@ -121,6 +121,6 @@ _mixture_logistic_transform = Op(
     backward=native.transform_backward,
     fake=native.allocate_transform,
     reference=reference.mixture_logistic_transform,
-    sixteen_bits=False,
+    rounded=1,
     has_cuda=True,
 )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bslfast import _checks, reference
 from bslfast._native import normal as native
+from bslfast._precision import log_dtype
 from bslfast.functional._op import Op
 
 PARAMETRIZATIONS = tuple(native.PARAMETRIZATIONS)
@@ -245,7 +246,7 @@ def _reference(
     sample_shape: Sequence[int],
     reduction: str | None,
 ) -> tuple[Tensor, Tensor]:
-    sample = kl = loc.new_empty(0)
+    sample, kl = loc.new_empty(0), loc.new_empty(0, dtype=log_dtype(loc.dtype))
     if seed is not None:
         sample = reference.normal_rsample(
             loc,

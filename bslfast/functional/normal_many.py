@@ -56,6 +56,44 @@ def normal_rsample_kl_many(
     >>> weight.shape, bias.shape, kl.shape
     (torch.Size([4, 3]), torch.Size([4]), torch.Size([]))
     """
+    samples, kl = _many(
+        loc, raw_scale, prior_loc, prior_scale, parametrization, seed, stream, has_value=True
+    )
+    assert kl is not None
+    return samples, kl
+
+
+def draw_many(
+    loc: Sequence[Tensor],
+    raw_scale: Sequence[Tensor],
+    *,
+    prior_loc: float | Sequence[float] = 0.0,
+    prior_scale: float | Sequence[float] = 1.0,
+    parametrization: str = "softplus",
+    seed: int | Tensor | None = None,
+    stream: int = 0,
+) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    """As :func:`normal_rsample_kl_many`, but the divergence has its gradient alone.
+
+    Its value is what :func:`bslfast._native.normal_many.write_kl` writes there. None where there is
+    nothing to write to, as in a compiled graph.
+    """
+    return _many(
+        loc, raw_scale, prior_loc, prior_scale, parametrization, seed, stream, has_value=False
+    )
+
+
+def _many(
+    loc: Sequence[Tensor],
+    raw_scale: Sequence[Tensor],
+    prior_loc: float | Sequence[float],
+    prior_scale: float | Sequence[float],
+    parametrization: str,
+    seed: int | Tensor | None,
+    stream: int,
+    *,
+    has_value: bool,
+) -> tuple[tuple[Tensor, ...], Tensor | None]:
     locs, raw_scales = _tensors("loc", loc), _tensors("raw_scale", raw_scale)
     if len(raw_scales) != len(locs):
         raise ValueError(
@@ -81,9 +119,10 @@ def normal_rsample_kl_many(
     tensors = (*locs, *raw_scales)
     if runs_eagerly((drawn_from, *tensors), on_cuda=HAS_CUDA):
         apply: Any = _NormalMany.apply
-        *samples, kl = apply(drawn_from, constants, *tensors)
+        *samples, kl = apply(drawn_from, has_value, constants, *tensors)
         return tuple(samples), kl
-    return _composed(drawn_from, constants, tensors)
+    composed, kl = _composed(drawn_from, constants, tensors)
+    return composed, kl if has_value else None
 
 
 def _tensors(name: str, values: Any) -> list[Tensor]:
@@ -131,14 +170,17 @@ def _composed(
 class _NormalMany(torch.autograd.Function):
     @staticmethod
     @serial_after_fork
-    def forward(ctx: Any, seed: Tensor, constants: tuple[Any, ...], *tensors: Tensor) -> Any:
+    def forward(
+        ctx: Any, seed: Tensor, has_value: bool, constants: tuple[Any, ...], *tensors: Tensor
+    ) -> Any:
         n = len(tensors) // 2
         ctx.save_for_backward(seed, *tensors)
         ctx.constants = constants
         ctx.set_materialize_grads(False)
         prior_locs, prior_scales, stream, parametrization = constants
         samples, kl = native.forward(
-            *(tensors[:n], tensors[n:], prior_locs, prior_scales, seed, stream, parametrization)
+            *(tensors[:n], tensors[n:], prior_locs, prior_scales, seed, stream, parametrization),
+            has_value,
         )
         return *samples, kl
 
@@ -146,7 +188,7 @@ class _NormalMany(torch.autograd.Function):
     @serial_after_fork
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         seed, *tensors = ctx.saved_tensors
-        needs, n = ctx.needs_input_grad[2:], len(tensors) // 2
+        needs, n = ctx.needs_input_grad[3:], len(tensors) // 2
         # create_graph=True, or gradients that kernels cannot read (batched ones, say).
         given = [g for g in grads if g is not None]
         if torch.is_grad_enabled() or not runs_eagerly(given, on_cuda=HAS_CUDA):
@@ -156,14 +198,13 @@ class _NormalMany(torch.autograd.Function):
                 samples, kl = _composed(seed, constants, tensors)
                 return *samples, kl
 
-            return None, None, *differentiated(composed, tensors, needs, grads)
+            return None, None, None, *differentiated(composed, tensors, needs, grads)
         if not given:
-            return (None,) * (2 + len(tensors))
+            return (None,) * (3 + len(tensors))
         prior_locs, prior_scales, stream, parametrization = ctx.constants
         *grad_samples, grad_kl = grads
         return (
-            None,
-            None,
+            *(None, None, None),
             *native.backward(
                 *(grad_samples, grad_kl, tensors[:n], tensors[n:], prior_locs, prior_scales),
                 *(seed, stream, parametrization, needs),

@@ -128,7 +128,7 @@ def _op(schema: str, kernels: native.Kernels, twin: Callable[..., Any]) -> Op:
         backward=kernels.backward,
         fake=kernels.allocate,
         reference=twin,
-        sixteen_bits=False,
+        rounded=1,
         has_cuda=True,
     )
 

@@ -171,6 +171,6 @@ _rational_quadratic_spline = Op(
     backward=native.backward,
     fake=_fake,
     reference=reference.rational_quadratic_spline,
-    sixteen_bits=False,
+    rounded=1,
     has_cuda=True,
 )

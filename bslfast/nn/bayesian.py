@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from bslfast import functional as BF
-from bslfast.functional._op import HAS_CUDA, runs_eagerly
+from bslfast._native.normal_many import write_kl
+from bslfast.functional._op import runs_eagerly
+from bslfast.functional.normal_many import draw_many
 
 
 class NormalWeight(NamedTuple):
@@ -28,15 +29,14 @@ class NormalWeight(NamedTuple):
 class BayesianModule(nn.Module):
     """A layer whose parameters are distributions.
 
-    A subclass implements :meth:`compute_kl`, and calls :meth:`remember_kl` if its forward has
-    worked out the divergence along with the sample. If it names its weights in
-    :meth:`normal_weights`, its forward uses :attr:`drawn` where that is not None.
+    A subclass implements :meth:`compute_kl`. If it names its weights in :meth:`normal_weights`, its
+    forward uses :attr:`drawn` where that is not None.
     """
 
     #: Samples of :meth:`normal_weights` inside :func:`one_draw`.
     drawn: tuple[Tensor, ...] | None = None
     # Neither is ever copied, pickled or saved.
-    _remembered: _Divergence | None = None
+    _remembered: Remembered | None = None
 
     def compute_kl(self) -> Tensor:
         """The KL divergence from the posterior to the prior, of all weights, by itself."""
@@ -49,14 +49,10 @@ class BayesianModule(nn.Module):
     def kl(self) -> Tensor:
         """The sum of the KL divergences of all weights from the prior, in nats.
 
-        Taken from the last forward pass if that has computed it and the parameters are as they
-        were, else computed now.
+        That of the parameters as they are now. Its gradient is worked out along with that of the
+        last forward pass, if that is possible.
         """
         return _divergence((self,))
-
-    def remember_kl(self, kl: Tensor) -> None:
-        """Keep the divergence that a forward pass has computed, for the next call of :meth:`kl`."""
-        _Divergence((kl,), (self,))
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
@@ -65,21 +61,34 @@ class BayesianModule(nn.Module):
         return state
 
 
-class _Divergence:
-    """The divergence of some layers together, as a forward pass has computed it.
+class Remembered:
+    """The place of some layers' divergence in the graph of a forward pass.
 
-    Each of them keeps it until it is asked for or until a backward pass through the layer: then the
-    graph is spent, and what follows may be an optimiser that changes parameters behind torch's
-    back, through ``.data``.
+    There one kernel works out the gradients of samples and divergence. Not its value: parameters
+    may change in ways that nothing tells of (fused optimisers, kernels of others, ``.data``), so
+    that it is computed from them when it is asked for. What the gradient is made of is looked at
+    then: the tensors, whether they need one, their versions and addresses, and the numbers of the
+    prior.
+
+    Each layer keeps it until it is asked for, or until a backward pass through the layer, as the
+    graph is spent then.
+
+    Args:
+        parts: of the graph, each with the weights whose divergence it is; without values.
+        layers: whose weights these are, all of them.
     """
 
-    def __init__(self, parts: Sequence[Tensor], layers: Sequence[BayesianModule]) -> None:
+    def __init__(
+        self,
+        parts: Sequence[tuple[Tensor, Sequence[NormalWeight]]],
+        layers: Sequence[BayesianModule],
+    ) -> None:
         self._parts = parts
         self._layers = [weakref.ref(layer) for layer in layers]
-        self._state = [(p, p._version, p.data_ptr()) for p in _parameters(layers)]
+        self._state = _state(w for _, weights in parts for w in weights)
         for layer in layers:
             _set(layer, "_remembered", self)
-        for part in parts:
+        for part, _ in parts:
             if part.grad_fn is not None:
                 part.grad_fn.register_hook(functools.partial(_forget, self._layers))
 
@@ -88,25 +97,29 @@ class _Divergence:
         layers = [layer for layer in (r() for r in self._layers) if layer is not None]
         known = all(layer._remembered is self for layer in layers)
         _forget(self._layers)
-        now = _parameters(layers)
-        same = len(now) == len(self._state) and all(
-            p is q and p._version == version and p.data_ptr() == address
-            for p, (q, version, address) in zip(now, self._state, strict=True)
-        )
-        return layers if known and same and torch.is_grad_enabled() else []
+        if not (known and torch.is_grad_enabled()):
+            return []
+        now = _state(w for layer in layers for w in layer.normal_weights())
+        return layers if now == self._state else []
 
     def total(self) -> Tensor:
-        return _sum(self._parts)
+        """The divergence of the weights as they are now, in its place in the graph."""
+        for part, weights in self._parts:
+            loc, raw_scale, prior_loc, prior_scale, parametrization = zip(*weights, strict=True)
+            write_kl(part, loc, raw_scale, prior_loc, prior_scale, parametrization[0])
+        return _sum([part for part, _ in self._parts])
 
 
-def _parameters(layers: Sequence[nn.Module]) -> list[Tensor]:
-    found: list[Tensor] = []
-    for layer in layers:
-        if layer._modules:  # parametrizations of torch.nn.utils have parameters of their own
-            found.extend(layer.parameters())
-        else:
-            # A tenth of the time that parameters() takes: small models would notice.
-            found.extend(p for p in layer._parameters.values() if p is not None)
+def _state(weights: Iterable[NormalWeight]) -> dict[Any, int]:
+    """What must not change between a forward pass and the use of its graph, in any order."""
+    found: dict[Any, int] = {}
+    for loc, raw_scale, *numbers in weights:
+        key = (
+            *(id(loc), loc.requires_grad, loc._version, loc.data_ptr()),
+            *(id(raw_scale), raw_scale.requires_grad, raw_scale._version, raw_scale.data_ptr()),
+            *numbers,
+        )
+        found[key] = found.get(key, 0) + 1
     return found
 
 
@@ -133,7 +146,8 @@ def _divergence(layers: Sequence[BayesianModule]) -> Tensor:
     left, parts = dict.fromkeys(layers), []
     while left:
         layer = next(iter(left))
-        remembered = layer._remembered
+        # What watches the computation must see all of it.
+        remembered = layer._remembered if runs_eagerly(()) else None
         together = [] if remembered is None else remembered.take()
         if remembered is not None and together and all(other in left for other in together):
             parts.append(remembered.total())
@@ -191,8 +205,8 @@ def draw(
 ) -> dict[BayesianModule, tuple[Tensor, ...]]:
     """Samples of the weights of all layers that name them, drawn together.
 
-    The layers remember their divergence. Weights of one parametrization, dtype and device are one
-    call; their noise streams are numbered on from call to call.
+    The layers remember the place of their divergence in the graph. Weights of one parametrization,
+    dtype and device are one call; their noise streams are numbered on from call to call.
     """
     every = [(layer, layer.normal_weights()) for layer in layers]
     named = [(layer, weights) for layer, weights in every if weights]
@@ -201,10 +215,10 @@ def draw(
         kind = (weight.loc.device, weight.loc.dtype, weight.parametrization)
         places.setdefault(kind, []).append((place, weight))
     samples: dict[int, Tensor] = {}
-    divergences = []
+    parts: list[tuple[Tensor, Sequence[NormalWeight]]] = []
     for (*_, parametrization), found in places.items():
         loc, raw_scale, prior_loc, prior_scale, _ = zip(*(w for _, w in found), strict=True)
-        drawn, kl = BF.normal_rsample_kl_many(
+        drawn, kl = draw_many(
             loc,
             raw_scale,
             prior_loc=prior_loc,
@@ -214,9 +228,10 @@ def draw(
             stream=len(samples),
         )
         samples.update((place, one) for (place, _), one in zip(found, drawn, strict=True))
-        divergences.append(kl)
-    if any(kl.requires_grad for kl in divergences) and runs_eagerly(divergences, on_cuda=HAS_CUDA):
-        _Divergence(divergences, [layer for layer, _ in named])
+        if kl is not None:
+            parts.append((kl, [w for _, w in found]))
+    if len(parts) == len(places) and any(kl.requires_grad for kl, _ in parts):
+        Remembered(parts, [layer for layer, _ in named])
     result, begin = {}, 0
     for layer, weights in named:
         result[layer] = tuple(samples[begin + i] for i in range(len(weights)))

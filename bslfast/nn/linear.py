@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from bslfast import _checks
 from bslfast import functional as BF
-from bslfast.functional._op import HAS_CUDA, runs_eagerly
-from bslfast.functional.bayes_linear import checked_input
+from bslfast.functional.bayes_linear import checked_input, drawn_linear
 from bslfast.functional.normal import PARAMETRIZATIONS
-from bslfast.nn.bayesian import BayesianModule, NormalWeight
+from bslfast.nn.bayesian import BayesianModule, NormalWeight, Remembered
 
 _NAMES = ("weight_loc", "weight_raw_scale", "bias_loc", "bias_raw_scale")
 
@@ -110,7 +109,7 @@ class BayesLinear(BayesianModule):
             drawn = self.drawn
         if drawn is not None:
             return F.linear(checked_input(x, self.weight_loc), *drawn)
-        y, kl = BF.bayes_linear(
+        y, kl = drawn_linear(
             x,
             self.weight_loc,
             self.weight_raw_scale,
@@ -121,8 +120,8 @@ class BayesLinear(BayesianModule):
             parametrization=self.parametrization,
             seed=seed,
         )
-        if kl.requires_grad and runs_eagerly((kl,), on_cuda=HAS_CUDA):
-            self.remember_kl(kl)
+        if kl is not None and kl.requires_grad:
+            Remembered([(kl, self.normal_weights())], (self,))
         return y
 
     def sample_outputs(self, x: Tensor, n_samples: int, *, per_draw: bool = False) -> Tensor:

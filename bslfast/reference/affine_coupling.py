@@ -7,7 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from bslfast._precision import in_float32
 
+
+@in_float32(values=1)
 def affine_coupling(
     x: Tensor,
     shift: Tensor,

@@ -7,10 +7,12 @@ import math
 import torch
 from torch import Tensor
 
+from bslfast._precision import in_float32
 from bslfast.reference.affine_coupling import reduced
 from bslfast.reference.generalized_kl import NEAR, excess
 
 
+@in_float32(values=0)
 def bernoulli_log_prob(logits: Tensor, x: Tensor, *, reduction: str = "row") -> Tensor:
     """See :func:`bslfast.functional.bernoulli_log_prob`."""
     z = torch.where(logits > 0, x - 1, x)
@@ -25,6 +27,7 @@ def bernoulli_log_prob(logits: Tensor, x: Tensor, *, reduction: str = "row") -> 
     return log_prob.sum(dim=-1) if reduction == "row" else log_prob.sum()
 
 
+@in_float32(values=0)
 def bernoulli_kl(logits: Tensor, prior_logits: Tensor, *, reduction: str = "row") -> Tensor:
     """See :func:`bslfast.functional.bernoulli_kl`."""
     a = torch.where(logits > 0, -logits, logits)

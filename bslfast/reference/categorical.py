@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bslfast._precision import in_float32
 
+
+@in_float32(values=0)
 def categorical_log_prob(logits: Tensor, index: Tensor, *, reduction: str = "none") -> Tensor:
     """See :func:`bslfast.functional.categorical_log_prob`."""
     classes = logits.shape[-1]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bslfast._precision import in_float32
 from bslfast.reference.mixture_logistic import Components, transform_by
 from bslfast.reference.normal import log_scale_of, scale_of
 
 
+@in_float32(values=1)
 def deep_sigmoidal_transform(
     x: Tensor,
     logits: Tensor,

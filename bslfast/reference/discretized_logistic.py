@@ -7,7 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from bslfast._precision import in_float32
 
+
+@in_float32(values=0)
 def discretized_logistic_log_prob(
     x: Tensor,
     loc: Tensor,

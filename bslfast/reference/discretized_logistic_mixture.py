@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bslfast._precision import in_float32
 from bslfast.reference.affine_coupling import reduced
 from bslfast.reference.discretized_logistic import discretized_logistic_log_prob
 
 
+@in_float32(values=0)
 def discretized_logistic_mixture_log_prob(
     x: Tensor,
     logits: Tensor,

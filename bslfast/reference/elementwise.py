@@ -7,9 +7,11 @@ import math
 import torch
 from torch import Tensor
 
+from bslfast._precision import in_float32
 from bslfast.reference.affine_coupling import reduced
 
 
+@in_float32(values=1)
 def leaky_relu_transform(
     x: Tensor, *, negative_slope: float = 0.01, inverse: bool = False, reduction: str = "row"
 ) -> tuple[Tensor, Tensor]:
@@ -19,6 +21,7 @@ def leaky_relu_transform(
     return y, reduced(torch.where(x < 0, log, torch.where(x.isnan(), x, 0.0)), reduction)
 
 
+@in_float32(values=1)
 def tanh_transform(
     x: Tensor, *, inverse: bool = False, reduction: str = "row"
 ) -> tuple[Tensor, Tensor]:
@@ -31,6 +34,7 @@ def tanh_transform(
     return torch.tanh(x), reduced(2 * (math.log(2) - torch.logaddexp(x, -x)), reduction)
 
 
+@in_float32(values=1)
 def sigmoid_transform(
     x: Tensor, *, inverse: bool = False, reduction: str = "row"
 ) -> tuple[Tensor, Tensor]:
@@ -43,6 +47,7 @@ def sigmoid_transform(
     return torch.sigmoid(x), reduced(-2 * torch.logaddexp(0.5 * x, -0.5 * x), reduction)
 
 
+@in_float32(values=1)
 def softplus_transform(
     x: Tensor, *, inverse: bool = False, reduction: str = "row"
 ) -> tuple[Tensor, Tensor]:

@@ -7,12 +7,14 @@ import math
 import torch
 from torch import Tensor
 
+from bslfast._precision import in_float32
 from bslfast.reference.affine_coupling import reduced
 
 #: Where |d| is less, exp(d) - 1 - d is summed up.
 NEAR = 0.7
 
 
+@in_float32(values=0)
 def generalized_kl(
     log_p: Tensor,
     log_q: Tensor,

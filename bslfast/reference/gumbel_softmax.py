@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bslfast._precision import in_float32
 from bslfast.reference.noise import uniform
 
 
+@in_float32(values=1)
 def gumbel_softmax_rsample(
     logits: Tensor,
     temperature: float,

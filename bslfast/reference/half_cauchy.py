@@ -8,11 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bslfast._precision import in_float32
 from bslfast.reference.affine_coupling import reduced
 from bslfast.reference.location_scale import scaled, standardised, uniforms
 from bslfast.reference.normal import log_scale_of, scale_of
 
 
+@in_float32(values=1)
 def half_cauchy_rsample(
     raw_scale: Tensor,
     *,
@@ -30,6 +32,7 @@ def half_cauchy_rsample(
     return scale_of(raw_scale, parametrization) * z
 
 
+@in_float32(values=0)
 def half_cauchy_log_prob(
     x: Tensor, raw_scale: Tensor, *, parametrization: str = "softplus", reduction: str = "row"
 ) -> Tensor:
@@ -43,6 +46,7 @@ def half_cauchy_log_prob(
     return reduced(torch.where(x < 0, -torch.inf, inside), reduction)
 
 
+@in_float32(values=0)
 def half_cauchy_kl(
     raw_scale: Tensor,
     prior_scale: Tensor | float = 1.0,

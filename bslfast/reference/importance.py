@@ -8,7 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bslfast._precision import in_float32
 
+
+@in_float32(values=0)
 def iwae_bound(log_weights: Tensor, *, dim: int = -1, estimator: str = "iwae") -> Tensor:
     """See :func:`bslfast.functional.iwae_bound`."""
     if estimator == "dreg":

@@ -7,11 +7,13 @@ import math
 import torch
 from torch import Tensor
 
+from bslfast._precision import in_float32
 from bslfast.reference.affine_coupling import reduced
 from bslfast.reference.location_scale import family
 from bslfast.reference.normal import log_scale_of, scale_of
 
 
+@in_float32(values=0)
 def laplace_kl(
     loc: Tensor,
     raw_scale: Tensor,

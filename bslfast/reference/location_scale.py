@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bslfast._precision import in_float32
 from bslfast.reference.affine_coupling import reduced
 from bslfast.reference.noise import uniform
 from bslfast.reference.normal import in_softplus_tail, log_scale_of, scale_of
@@ -80,6 +81,7 @@ def family(quantile: Callable[[Tensor], Tensor], log_density: Callable[[Tensor],
         log_density: of z.
     """
 
+    @in_float32(values=1)
     def rsample(
         loc: Tensor,
         raw_scale: Tensor,
@@ -92,6 +94,7 @@ def family(quantile: Callable[[Tensor], Tensor], log_density: Callable[[Tensor],
         u = uniforms(loc, raw_scale, sample_shape=sample_shape, seed=seed, stream=stream)
         return located(quantile(u), loc, raw_scale, parametrization)
 
+    @in_float32(values=1)
     def rsample_log_prob(
         loc: Tensor,
         raw_scale: Tensor,
@@ -107,6 +110,7 @@ def family(quantile: Callable[[Tensor], Tensor], log_density: Callable[[Tensor],
         log_prob = log_density(z).to(loc.dtype) - log_scale_of(raw_scale, parametrization)
         return located(z, loc, raw_scale, parametrization), reduced(log_prob, reduction)
 
+    @in_float32(values=0)
     def log_prob(
         x: Tensor,
         loc: Tensor,

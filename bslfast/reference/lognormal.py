@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bslfast._precision import in_float32
 from bslfast.reference.affine_coupling import reduced
 from bslfast.reference.normal import normal_rsample
 from bslfast.reference.normal_log_prob import normal_log_prob
 
 
+@in_float32(values=1)
 def lognormal_rsample(
     loc: Tensor,
     raw_scale: Tensor,
@@ -33,6 +35,7 @@ def lognormal_rsample(
     return sample.exp()
 
 
+@in_float32(values=0)
 def lognormal_log_prob(
     x: Tensor,
     loc: Tensor,

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bslfast._precision import in_float32
 from bslfast.reference.affine_coupling import reduced
 
 _STEPS = 100
@@ -24,6 +25,7 @@ class Components(NamedTuple):
     broad: bool
 
 
+@in_float32(values=1)
 def mixture_logistic_transform(
     x: Tensor,
     logits: Tensor,

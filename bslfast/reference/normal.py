@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bslfast._precision import in_float32
 from bslfast.reference.noise import normal as standard_normal
 
 
+@in_float32(values=1)
 def normal_rsample(
     loc: Tensor,
     raw_scale: Tensor,
@@ -27,6 +29,7 @@ def normal_rsample(
     return loc + scale_of(raw_scale, parametrization) * eps
 
 
+@in_float32(values=0)
 def normal_kl(
     loc: Tensor,
     raw_scale: Tensor,
@@ -51,6 +54,7 @@ def normal_kl(
     return kl.sum(dim=-1) if reduction == "row" else kl.sum()
 
 
+@in_float32(values=1)
 def normal_rsample_kl(
     loc: Tensor,
     raw_scale: Tensor,

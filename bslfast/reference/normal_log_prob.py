@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bslfast._precision import in_float32
 from bslfast.reference.affine_coupling import reduced
 from bslfast.reference.location_scale import located, scaled, standardised
 from bslfast.reference.noise import normal as standard_normal
@@ -16,6 +17,7 @@ from bslfast.reference.normal import log_scale_of
 _HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
 
 
+@in_float32(values=0)
 def normal_log_prob(
     x: Tensor,
     loc: Tensor,
@@ -30,6 +32,7 @@ def normal_log_prob(
     return reduced(scaled(log_density, z, raw_scale, parametrization), reduction)
 
 
+@in_float32(values=1)
 def normal_rsample_log_prob(
     loc: Tensor,
     raw_scale: Tensor,

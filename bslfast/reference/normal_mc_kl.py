@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bslfast._precision import in_float32
 from bslfast.reference.affine_coupling import reduced
 from bslfast.reference.noise import normal as standard_normal
 from bslfast.reference.normal import log_scale_of, scale_of
@@ -16,6 +17,7 @@ _HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
 _EULER_GAMMA = 0.5772156649015329
 
 
+@in_float32(values=1)
 def normal_rsample_mc_kl(
     loc: Tensor,
     raw_scale: Tensor,

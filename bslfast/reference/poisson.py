@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from bslfast._precision import in_float32
+
 # Of Stirling's series for log Gamma: B_2k / (2k (2k - 1)).
 _STIRLING = (
     1 / 12,
@@ -22,6 +24,7 @@ _STIRLING = (
 _MANY = 10.0
 
 
+@in_float32(values=0)
 def poisson_log_prob(log_rate: Tensor, x: Tensor, *, reduction: str = "row") -> Tensor:
     """See :func:`bslfast.functional.poisson_log_prob`."""
     x = torch.where(x < 0, torch.nan, x)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bslfast._precision import in_float32
 
+
+@in_float32(values=1)
 def planar(z: Tensor, u: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """See :func:`bslfast.functional.planar`."""
     shape = torch.broadcast_shapes(z.shape[:-1], u.shape[:-1], w.shape[:-1], b.shape)
@@ -27,6 +30,7 @@ def planar_direction(u: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return u + k.unsqueeze(-1) * w, m, det
 
 
+@in_float32(values=1)
 def radial(z: Tensor, z0: Tensor, raw_alpha: Tensor, raw_beta: Tensor) -> tuple[Tensor, Tensor]:
     """See :func:`bslfast.functional.radial`."""
     shape = torch.broadcast_shapes(z.shape[:-1], z0.shape[:-1], raw_alpha.shape, raw_beta.shape)

@@ -8,9 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bslfast._precision import in_float32
 from bslfast.reference.affine_coupling import reduced
 
 
+@in_float32(values=1)
 def rational_quadratic_spline(
     x: Tensor,
     widths: Tensor,

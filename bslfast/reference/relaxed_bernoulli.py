@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bslfast._precision import in_float32
 from bslfast.reference.location_scale import uniforms
 from bslfast.reference.logistic import logistic_of_uniform
 
 
+@in_float32(values=1)
 def relaxed_bernoulli_rsample(
     logits: Tensor,
     temperature: Tensor | float,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bslfast._precision import in_float32
 from bslfast.reference.affine_coupling import reduced
 from bslfast.reference.location_scale import located, scaled, standardised, uniforms
 from bslfast.reference.normal import log_scale_of
@@ -26,6 +27,7 @@ _SERIES = (
 _SHIFT = 10
 
 
+@in_float32(values=1)
 def student_t_rsample(
     df: Tensor,
     loc: Tensor,
@@ -53,6 +55,7 @@ def student_t_rsample(
     return located(t, loc, raw_scale, parametrization)
 
 
+@in_float32(values=0)
 def student_t_log_prob(
     x: Tensor,
     df: Tensor,

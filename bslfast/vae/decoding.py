@@ -86,6 +86,7 @@ class Decoding(nn.Module):
         outputs = self.decoder(z.flatten(0, -2) if z.dim() > 2 else z)
         if not isinstance(outputs, Tensor):
             raise TypeError(f"decoder: expected a tensor, got {_checks.describe(outputs)}")
+        outputs = _checks.operand("decoder", outputs)
         loc, raw_scale = outputs, None
         if self.likelihood == "normal":
             loc, raw_scale = self._loc_raw_scale(outputs)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bslfast import _checks
 from bslfast import functional as BF
+from bslfast._precision import wide
 from bslfast.elbo import example_weights, free_bits
 from bslfast.functional.importance import ESTIMATORS
 from bslfast.vae.decoding import Decoding
@@ -36,13 +37,13 @@ class _LogQByCodes(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         log_var, seed = ctx.saved_tensors
         by_z = BF.normal_rsample(
-            log_var.new_zeros(()),
-            -log_var,
+            wide(log_var.new_zeros(())),
+            -wide(log_var),
             parametrization="log_var",
             sample_shape=(ctx.samples,),
             seed=seed,
         )
-        return grad, by_z.mul_(grad.unsqueeze(-1)), None, None
+        return grad, by_z.mul_(grad.unsqueeze(-1)).to(log_var.dtype), None, None
 
 
 class VAE(Decoding):
@@ -286,7 +287,7 @@ class VAE(Decoding):
         # What reaches log w is its normalised weight, as the decoder's gradient needs it; on its
         # way on from z, to the encoder, it is multiplied by that weight once more.
         weights: list[Tensor] = []
-        z.register_hook(lambda grad: grad * weights[0])
+        z.register_hook(lambda grad: (grad * weights[0]).to(grad.dtype))
         log_weights = self._log_weights(x, z, log_q.detach())
         log_weights = _LogQByCodes.apply(  # type: ignore[no-untyped-call]
             log_weights, z, log_var, seed

@@ -3,7 +3,6 @@
 #include <memory>
 
 #include "bindings/operands.h"
-#include "core/low_precision.h"
 #include "cpu/memory.h"
 #include "cpu/normal.h"
 
@@ -69,6 +68,7 @@ void normal_backward(int dtype_code, const std::vector<int64_t>& sizes, PyOperan
   a.n_samples = n_samples;
   a.grad_sample = grad_sample.operand;
   a.grad_kl = grad_kl.operand;
+  a.grad_kl.storage = Storage::native;
   a.grad_loc = make_grad(grad_loc, dtype);
   a.grad_raw_scale = make_grad(grad_raw_scale, dtype);
   a.grad_prior_loc = make_grad(grad_prior_loc, dtype);
@@ -100,28 +100,21 @@ PyOperand constant(double value) {
   return operand;
 }
 
+// A divergence, or its gradient: stored as float in a call on 16-bit tensors.
 double read_number(const void* data, const DType& dtype) {
-  if (dtype.is_double) return *static_cast<const double*>(data);
-  if (dtype.storage == Storage::bfloat16) return static_cast<const BFloat16*>(data)->to_float();
-  if (dtype.storage == Storage::half) return static_cast<const Half*>(data)->to_float();
-  return *static_cast<const float*>(data);
+  return dtype.is_double ? *static_cast<const double*>(data) : *static_cast<const float*>(data);
 }
 
 void write_number(double value, void* data, const DType& dtype) {
-  const float rounded = static_cast<float>(value);
   if (dtype.is_double) {
     *static_cast<double*>(data) = value;
-  } else if (dtype.storage == Storage::bfloat16) {
-    *static_cast<BFloat16*>(data) = BFloat16::from(rounded);
-  } else if (dtype.storage == Storage::half) {
-    *static_cast<Half*>(data) = Half::from(rounded);
   } else {
-    *static_cast<float*>(data) = rounded;
+    *static_cast<float*>(data) = static_cast<float>(value);
   }
 }
 
 // Returns which tensor has a scale that is not valid, or -1. `kl` is where the sum of all
-// divergences goes.
+// divergences goes. 0, for it or for a sample: not wanted.
 int normal_many_forward(int dtype, int parametrization, const std::vector<int64_t>& sizes,
                         const Addresses& loc, const Addresses& raw_scale,
                         const std::vector<double>& prior_loc,
@@ -135,9 +128,9 @@ int normal_many_forward(int dtype, int parametrization, const std::vector<int64_
                         seed, stream + i, 1, sample.at(i), static_cast<int>(Reduction::sum), kl)) {
       return static_cast<int>(i);
     }
-    total += read_number(pointer(kl), DType(dtype));
+    if (kl != 0) total += read_number(pointer(kl), DType(dtype));
   }
-  write_number(total, pointer(kl), DType(dtype));
+  if (kl != 0) write_number(total, pointer(kl), DType(dtype));
   return -1;
 }
 

@@ -48,6 +48,7 @@ void for_each_table(const std::vector<int64_t>& sizes, const Addresses& loc,
   }
 }
 
+// 0, for `kl` or for a sample: not wanted.
 void normal_many_forward(int dtype, int parametrization, const std::vector<int64_t>& sizes,
                          const Addresses& loc, const Addresses& raw_scale,
                          const std::vector<double>& prior_loc,
@@ -64,6 +65,7 @@ void normal_many_forward(int dtype, int parametrization, const std::vector<int64
                    forward(a, stream_of(cuda_stream));
                    check_launch(kName, sizes);
                  });
+  if (total.kl == nullptr) return;
   normal_many_total[dtype](total, stream_of(cuda_stream));
   check_launch(kName, sizes);
 }

@@ -62,6 +62,7 @@ void pointwise_backward(int op, int variant, int dtype_code, const std::vector<i
   a.stream = stream;
   a.grad_value = grad_value.operand;
   a.grad_log = grad_log.operand;
+  a.grad_log.storage = Storage::native;
   for (size_t i = 0; i < inputs.size(); ++i) a.grads[i] = make_grad(grads.at(i), dtype);
   a.plan = ChunkPlan(a.shape.numel, 1, Reduction::none);
   py::gil_scoped_release release;

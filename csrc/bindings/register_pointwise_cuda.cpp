@@ -32,15 +32,19 @@ UnitPlan plan(const std::vector<int64_t>& sizes, Reduction reduction) {
 // Results may be stored as native numbers, of which a group is 16 bytes.
 bool is_aligned(const void* result) { return reinterpret_cast<uintptr_t>(result) % 16 == 0; }
 
-// Whether kernels may take whole groups of what a call reads.
+// Whether kernels may take whole groups of an operand that is stored as the call's tensors are.
 template <typename Call>
-bool reads_whole_groups(const Call& a, const DType& dtype,
-                        std::initializer_list<Operand> others = {}) {
+bool reads_whole_groups(const Call& a, const DType& dtype, const Operand& x) {
   // 4 numbers, or 2 of type double.
   const size_t bytes = dtype.is_double ? 16 : 4 * static_cast<size_t>(dtype.size);
-  const auto has = [&](const Operand& x) { return has_whole_groups(x, a.shape, bytes); };
-  return std::all_of(std::begin(a.inputs), std::end(a.inputs), has) &&
-         std::all_of(others.begin(), others.end(), has);
+  return has_whole_groups(x, a.shape, bytes);
+}
+
+// Likewise of all tensors.
+template <typename Call>
+bool reads_whole_groups(const Call& a, const DType& dtype) {
+  return std::all_of(std::begin(a.inputs), std::end(a.inputs),
+                     [&](const Operand& x) { return reads_whole_groups(a, dtype, x); });
 }
 
 // Numbers of type double that pointwise_forward needs at `partials`.
@@ -80,7 +84,9 @@ void pointwise_backward(int op, int variant, int dtype_code, const std::vector<i
   a.stream = stream;
   a.grad_value = grad_value.operand;
   a.grad_log = grad_log.operand;
-  a.whole_groups = reads_whole_groups(a, dtype, {a.grad_value, a.grad_log});
+  // A logarithm's gradient is stored as native numbers.
+  a.whole_groups = reads_whole_groups(a, dtype) && reads_whole_groups(a, dtype, a.grad_value) &&
+                   has_whole_groups(a.grad_log, a.shape, 16);
   for (size_t i = 0; i < inputs.size(); ++i) {
     a.grads[i] = make_grad(grads.at(i), dtype);
     a.whole_groups = a.whole_groups && is_aligned(a.grads[i].data);

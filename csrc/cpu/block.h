@@ -245,23 +245,16 @@ inline double sum(const T* values, int n) {
   return static_cast<double>(total);
 }
 
-template <typename T>
-inline void store_at(void* data, Storage storage, int64_t index, T value) {
-  with_stored_type<T>(
-      storage, [&](auto stored) { store(value, static_cast<decltype(stored)*>(data)[index]); });
-}
-
-// Takes one value per element, block by block within one chunk, and stores them (Reduction::none)
-// or their sums over segments.
+// Takes one logarithm per element, block by block within one chunk, and stores them
+// (Reduction::none) or their sums over segments: as T, also in a call on 16-bit tensors, as a sum
+// soon exceeds what 16 bits can hold.
 template <typename T>
 class Reducer {
  public:
-  Reducer(const ChunkPlan& plan, Reduction reduction, int64_t chunk, void* out, Storage storage,
-          double* partials)
+  Reducer(const ChunkPlan& plan, Reduction reduction, int64_t chunk, void* out, double* partials)
       : plan_(plan),
         none_(reduction == Reduction::none),
-        out_(out),
-        storage_(storage),
+        out_(static_cast<T*>(out)),
         partial_(partials == nullptr ? nullptr : partials + chunk),
         segment_(plan.begin(chunk) / plan.segment) {}
 
@@ -270,10 +263,7 @@ class Reducer {
   // `values` may be scribbled over by the caller afterwards.
   void add(const T* values, int64_t start, int length) {
     if (none_) {
-      with_stored_type<T>(storage_, [&](auto stored) {
-        auto* out = static_cast<decltype(stored)*>(out_);
-        for (int i = 0; i < length; ++i) store(values[i], out[start + i]);
-      });
+      for (int i = 0; i < length; ++i) out_[start + i] = values[i];
       return;
     }
     if (partial_ != nullptr) {
@@ -288,7 +278,7 @@ class Reducer {
       taken_ += take;
       i += take;
       if (taken_ == plan_.segment) {
-        store_at<T>(out_, storage_, segment_++, static_cast<T>(total_));
+        out_[segment_++] = static_cast<T>(total_);
         total_ = 0;
         taken_ = 0;
       }
@@ -298,8 +288,7 @@ class Reducer {
  private:
   const ChunkPlan& plan_;
   const bool none_;
-  void* out_;
-  const Storage storage_;
+  T* out_;
   double* partial_;
   int64_t segment_;
   int64_t taken_ = 0;
@@ -308,15 +297,14 @@ class Reducer {
 
 // Adds up the partial sums of segments that span several chunks.
 template <typename T>
-inline void combine_partials(const ChunkPlan& plan, const double* partials, void* out,
-                             Storage storage) {
+inline void combine_partials(const ChunkPlan& plan, const double* partials, void* out) {
   if (plan.chunks_per_segment == 1) return;
   for (int64_t segment = 0; segment * plan.segment < plan.numel; ++segment) {
     double total = 0;
     for (int64_t i = 0; i < plan.chunks_per_segment; ++i) {
       total += partials[segment * plan.chunks_per_segment + i];
     }
-    store_at<T>(out, storage, segment, static_cast<T>(total));
+    static_cast<T*>(out)[segment] = static_cast<T>(total);
   }
 }
 

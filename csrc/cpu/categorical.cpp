@@ -14,7 +14,7 @@ template <typename T>
 void forward_chunk(const CategoricalForward& a, int64_t chunk) {
   const T* logits = static_cast<const T*>(a.logits);
   const int classes = static_cast<int>(a.classes);
-  Reducer<T> reducer(a.plan, a.reduction, chunk, a.log_prob, Storage::native, a.partials);
+  Reducer<T> reducer(a.plan, a.reduction, chunk, a.log_prob, a.partials);
   alignas(64) T tile[kNarrow * kRows], max[kBlock], sums[kBlock], log_prob[kBlock];
   bool bad = false;
   for_each_block(a.plan.begin(chunk), a.plan.end(chunk), [&](int64_t start, int length) {
@@ -93,7 +93,7 @@ void backward_chunk(const CategoricalBackward& a, int64_t chunk) {
 template <typename T>
 void forward(const CategoricalForward& a) {
   parallel_chunks(a.plan.n_chunks, [&](int64_t chunk) { forward_chunk<T>(a, chunk); });
-  combine_partials<T>(a.plan, a.partials, a.log_prob, Storage::native);
+  combine_partials<T>(a.plan, a.partials, a.log_prob);
 }
 
 template <typename T>

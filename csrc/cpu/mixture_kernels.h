@@ -126,7 +126,7 @@ void mixture_forward(const MixtureForward& a) {
   parallel_chunks(a.plan.n_chunks, [&](int64_t chunk) {
     MixtureReaders<T> readers(a);
     Writer<T> y(a.y);
-    Reducer<T> log(a.plan, a.reduction, chunk, a.log, Storage::native, a.partials);
+    Reducer<T> log(a.plan, a.reduction, chunk, a.log, a.partials);
     Tile<T> tile(a);
     alignas(64) T values[kBlock] = {}, logs[kBlock];
     for_each_block(a.plan.begin(chunk), a.plan.end(chunk), [&](int64_t start, int length) {
@@ -135,7 +135,7 @@ void mixture_forward(const MixtureForward& a) {
       log.add(logs, start, length);
     });
   });
-  combine_partials<T>(a.plan, a.partials, a.log, Storage::native);
+  combine_partials<T>(a.plan, a.partials, a.log);
 }
 
 template <typename T, template <typename> class Tile>

@@ -49,7 +49,7 @@ template <typename T, Parametrization P>
 void forward_chunk(const NormalForward& a, int64_t chunk) {
   Reader<T> loc_reader(a.loc, a.shape), raw_reader(a.raw_scale, a.shape);
   PriorReader<T> prior(a.prior_loc, a.prior_scale, a.shape);
-  Reducer<T> kl(a.plan, a.reduction, chunk, a.kl, a.storage, a.partials);
+  Reducer<T> kl(a.plan, a.reduction, chunk, a.kl, a.partials);
   Writer<T> sample(a.sample, a.storage);
   alignas(64) T scale[kBlock], divergence[kBlock], noise_buffer[kNoiseBuffer];
   bool bad = false;
@@ -172,7 +172,7 @@ void forward(const NormalForward& a) {
     parallel_chunks(a.plan.n_chunks,
                     [&](int64_t chunk) { forward_chunk<T, decltype(p)::value>(a, chunk); });
   });
-  if (a.kl != nullptr) combine_partials<T>(a.plan, a.partials, a.kl, a.storage);
+  if (a.kl != nullptr) combine_partials<T>(a.plan, a.partials, a.kl);
 }
 
 template <typename T>

@@ -12,7 +12,7 @@ namespace bsl {
 struct NormalForward {
   Shape shape;  // of the parameters
   ChunkPlan plan;
-  Storage storage;
+  Storage storage;  // of the tensors and the sample; the divergence's is native
   Operand loc, raw_scale, prior_loc, prior_scale;
   Parametrization parametrization;
   uint64_t seed, stream;

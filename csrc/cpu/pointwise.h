@@ -11,7 +11,7 @@ namespace bsl {
 struct PointwiseForward {
   Shape shape;
   ChunkPlan plan;
-  Storage storage;
+  Storage storage;  // of the tensors and the value; the logarithm's is native
   Operand inputs[kMaxInputs];
   double numbers[kMaxNumbers];
   uint64_t seed, stream;

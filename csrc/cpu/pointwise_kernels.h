@@ -101,7 +101,7 @@ void pointwise_forward_chunk(const PointwiseForward& a, int64_t chunk, std::inde
   Reader<T> readers[] = {Reader<T>(a.inputs[I], a.shape)...};
   NoiseReader<Op::noise, T> noise(a.seed, a.stream);
   Writer<T> value(a.value, a.storage);
-  Reducer<T> log(a.plan, a.reduction, chunk, a.log, a.storage, a.partials);
+  Reducer<T> log(a.plan, a.reduction, chunk, a.log, a.partials);
   const Numbers<T> numbers = rounded_numbers<T>(a.numbers);
   alignas(64) T log_block[kBlock];
   int invalid = 0;
@@ -151,7 +151,7 @@ void pointwise_forward(const PointwiseForward& a) {
                                    std::make_index_sequence<kArguments<Op>>());
   });
   if constexpr ((Op::results & kLog) != 0) {
-    combine_partials<T>(a.plan, a.partials, a.log, a.storage);
+    combine_partials<T>(a.plan, a.partials, a.log);
   }
 }
 

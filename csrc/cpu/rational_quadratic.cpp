@@ -364,7 +364,7 @@ template <typename T>
 void forward_chunk(const SplineForward& a, int64_t chunk) {
   Readers<T> readers(a);
   Writer<T> y_writer(a.y);
-  Reducer<T> log_det(a.plan, a.reduction, chunk, a.log_det, Storage::native, a.partials);
+  Reducer<T> log_det(a.plan, a.reduction, chunk, a.log_det, a.partials);
   Tile<T> tile(a);
   alignas(64) T values[kBlock], logs[kBlock];
   int any_outside = 0;
@@ -426,7 +426,7 @@ void backward_chunk(const SplineBackward& a, int64_t chunk) {
 template <typename T>
 void forward(const SplineForward& a) {
   parallel_chunks(a.plan.n_chunks, [&](int64_t chunk) { forward_chunk<T>(a, chunk); });
-  combine_partials<T>(a.plan, a.partials, a.log_det, Storage::native);
+  combine_partials<T>(a.plan, a.partials, a.log_det);
 }
 
 template <typename T>

@@ -34,7 +34,7 @@ struct Piece {
       : tensor(a.tensors[index]),
         begin((blockIdx.x - tensor.first_piece) * kNormalPiece),
         end(least(begin + kNormalPiece, tensor.numel)),
-        seed(static_cast<uint64_t>(*a.seed)),
+        seed(a.seed == nullptr ? 0 : static_cast<uint64_t>(*a.seed)),
         stream(a.stream + index),
         prior_loc(static_cast<T>(tensor.prior_loc)),
         prior_scale(static_cast<T>(tensor.prior_scale)) {}
@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(kThreads)
       sample.at[j] = r.value;
       sum += j < part.to ? r.log : T(0);
     }
-    write(sample, static_cast<Stored*>(piece.tensor.sample), part);
+    write_if<T, Stored>(sample, piece.tensor.sample, part);
     total += static_cast<double>(sum);
   });
   total = Team(kThreads).sum(total);
@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(kThreads)
     normal_many_backward_kernel(const __grid_constant__ NormalMany a) {
   const Piece<T, Stored> piece(a);
   const NormalTensor& tensor = piece.tensor;
-  const T by_kl = a.grad_kl == nullptr ? T(0) : loaded(*static_cast<const Stored*>(a.grad_kl));
+  const T by_kl = a.grad_kl == nullptr ? T(0) : *static_cast<const T*>(a.grad_kl);
   piece.for_each([&](Part part, Group<T> loc, Group<T> raw, Group<T> noise) {
     const Group<T> by_sample = read_if<T, Stored>(tensor.sample, part);
     Group<T> by_loc, by_raw;
@@ -129,9 +129,9 @@ constexpr NormalManyKernels kKernels = {{launch_forward<normal::RsampleKl<P>, fl
                                          launch_backward<normal::RsampleKl<P>, float, BFloat16>,
                                          launch_backward<normal::RsampleKl<P>, float, Half>}};
 
-template <typename T, typename Stored>
+template <typename T>
 void total(const NormalTotal& a, cudaStream_t stream) {
-  combine_partials<T, Stored>({a.partials, a.pieces, 1, a.kl}, stream);
+  combine_partials<T>({a.partials, a.pieces, 1, a.kl}, stream);
 }
 
 }  // namespace
@@ -141,6 +141,6 @@ extern const NormalManyKernels normal_many_kernels[4] = {
     kKernels<Parametrization::softplus>, kKernels<Parametrization::scale>,
     kKernels<Parametrization::log_scale>, kKernels<Parametrization::log_var>};
 extern void (*const normal_many_total[4])(const NormalTotal&, cudaStream_t) = {
-    total<float, float>, total<double, double>, total<float, BFloat16>, total<float, Half>};
+    total<float>, total<double>, total<float>, total<float>};
 }  // namespace BSL_ISA
 }  // namespace bsl

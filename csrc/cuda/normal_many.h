@@ -11,7 +11,7 @@ namespace bsl {
 struct NormalTensor {
   const void* loc;
   const void* raw_scale;
-  void* sample;  // backward: its gradient, or null
+  void* sample;  // or null: not wanted; backward: its gradient, or null
   // Backward alone; null: not wanted.
   void* grad_loc;
   void* grad_raw_scale;
@@ -28,8 +28,8 @@ constexpr int64_t kNormalPiece = 2048;
 struct NormalMany {
   NormalTensor tensors[kMostTensors];
   int n;
-  int64_t pieces;  // of all tensors
-  const int64_t* seed;
+  int64_t pieces;       // of all tensors
+  const int64_t* seed;  // or null, where no sample is wanted
   uint64_t stream;      // of the first tensor; the next one has the next
   double* partials;     // forward: the divergence of each piece
   const void* grad_kl;  // backward: one number, or null

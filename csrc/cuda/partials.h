@@ -15,7 +15,7 @@ struct Partials {
 };
 
 // A block for each segment.
-template <typename T, typename Stored>
+template <typename T>
 __global__ void __launch_bounds__(kThreads)
     combine_partials_kernel(const __grid_constant__ Partials a) {
   __shared__ double sums[kThreads];
@@ -29,14 +29,14 @@ __global__ void __launch_bounds__(kThreads)
       __syncthreads();
       if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
     }
-    if (threadIdx.x == 0) store(static_cast<T>(sums[0]), static_cast<Stored*>(a.out)[segment]);
+    if (threadIdx.x == 0) static_cast<T*>(a.out)[segment] = static_cast<T>(sums[0]);
     __syncthreads();
   }
 }
 
-template <typename T, typename Stored>
+template <typename T>
 void combine_partials(const Partials& a, cudaStream_t stream) {
-  combine_partials_kernel<T, Stored><<<blocks(a.segments * kThreads), kThreads, 0, stream>>>(a);
+  combine_partials_kernel<T><<<blocks(a.segments * kThreads), kThreads, 0, stream>>>(a);
 }
 
 }  // namespace

@@ -38,7 +38,7 @@ struct PointwiseForward {
   uint64_t stream;
   Reduction reduction;
   void* value;       // for ops that have one
-  void* log;         // likewise
+  void* log;         // likewise; numbers that are computed with, also where tensors have 16 bits
   double* partials;  // plan.n_partials()
 };
 
@@ -49,7 +49,7 @@ struct PointwiseBackward {
   double numbers[kMaxNumbers];
   const int64_t* seed;
   uint64_t stream;
-  Operand grad_value, grad_log;  // broadcast to the call's shape
+  Operand grad_value, grad_log;  // broadcast to the call's shape, stored as value and log are
   Grad grads[kMaxInputs];
 };
 

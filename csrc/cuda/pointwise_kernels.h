@@ -116,7 +116,7 @@ __global__ void __launch_bounds__(kThreads)
           for (int j = 0; j < n; ++j) sum += j >= part.from && j < part.to ? log.at[j] : T(0);
           total += static_cast<double>(sum);
         } else {
-          write(log, static_cast<Stored*>(a.log), part, is_whole<T>(a, part));
+          write(log, static_cast<T*>(a.log), part, is_whole<T>(a, part));
         }
       }
     });
@@ -126,7 +126,7 @@ __global__ void __launch_bounds__(kThreads)
     if (plan.pieces > 1) {
       a.partials[unit] = total;
     } else {
-      store(static_cast<T>(total), static_cast<Stored*>(a.log)[unit]);
+      static_cast<T*>(a.log)[unit] = static_cast<T>(total);
     }
   }
 }
@@ -153,11 +153,11 @@ __device__ __forceinline__ void backward_group(const PointwiseBackward& a,
   if (whole) {
     ((in[I] = read_whole<T, Stored>(a.inputs[I], a.shape, part.start)), ...);
     if (has_value) by_value = read_whole<T, Stored>(a.grad_value, a.shape, part.start);
-    if (has_log) by_log = read_whole<T, Stored>(a.grad_log, a.shape, part.start);
+    if (has_log) by_log = read_whole<T, T>(a.grad_log, a.shape, part.start);
   } else {
     ((in[I] = read<T, Stored>(a.inputs[I], a.shape, part)), ...);
     if (has_value) by_value = read<T, Stored>(a.grad_value, a.shape, part);
-    if (has_log) by_log = read<T, Stored>(a.grad_log, a.shape, part);
+    if (has_log) by_log = read<T, T>(a.grad_log, a.shape, part);
   }
   draw_group<Op::noise>(seed, a.stream, part.start, in + Op::inputs);
   Group<T> out[Op::inputs];
@@ -192,8 +192,7 @@ void launch_forward(const PointwiseForward& a, cudaStream_t stream) {
   pointwise_forward_kernel<Op, T, Stored>
       <<<blocks(a.plan.units * a.plan.lanes), kThreads, 0, stream>>>(a);
   if ((Op::results & kLog) != 0 && a.plan.pieces > 1) {
-    combine_partials<T, Stored>({a.partials, a.plan.pieces, a.plan.units / a.plan.pieces, a.log},
-                                stream);
+    combine_partials<T>({a.partials, a.plan.pieces, a.plan.units / a.plan.pieces, a.log}, stream);
   }
 }
 

@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -42,7 +42,9 @@ from ops.record import (
 )
 
 import bslfast.functional as BF
-from bslfast._native import cuda, normal
+from bslfast._native import cuda, normal, normal_many
+from bslfast._precision import log_dtype
+from bslfast.functional.normal_many import draw_many
 from bslfast.functional.rational_quadratic import EXTRA_SLOPES
 
 SOURCES = Path(__file__).parents[2] / "csrc"
@@ -343,9 +345,17 @@ def test_many_tensors(parametrization: str, dtype: torch.dtype, emulated: Module
     with as_on_a_device(emulated):
         actual, grads = results()
     expected, expected_grads = results()
-    ulps = 8 if dtype != torch.bfloat16 else 1
     for got, wanted in zip(actual, expected, strict=True):
+        ulps = 8 if got.dtype != torch.bfloat16 else 1
         assert_close(got, wanted.double(), ulps, elements=wanted.numel())
+    with as_on_a_device(emulated):
+        alone = torch.full_like(actual[-1], torch.nan)
+        priors = options["prior_loc"], [options["prior_scale"]] * len(loc)
+        normal_many.write_kl(alone, loc, raw, *priors, parametrization)
+        samples, room = draw_many(loc, raw, **options)
+    assert_same([*samples, alone], actual)
+    assert room is not None
+    assert room.requires_grad
     # The divergence is rounded once here, and once for each tensor there.
     for got, wanted in zip(grads, expected_grads, strict=True):
         assert_close(got, wanted.double(), 2 * ulps)
@@ -516,7 +526,7 @@ def test_sixteen_bits(case: Case, low: torch.dtype, emulated: ModuleType) -> Non
             names,
             [g.float() for g in given],
         )
-    assert_same(results, [r.to(low) for r in exact])
+    assert_same(results, case.record.rounded(exact, low))
     rounded = {k: None if g is None else g.to(low) for k, g in exact_grads.items()}
     assert_same_gradients(grads, rounded)
 
@@ -550,18 +560,20 @@ def test_layouts(layout: str, dtype: torch.dtype, emulated: ModuleType) -> None:
     others = layouts(Draw(dtype))
     x = others[layout]
     plain = x.clone(memory_format=torch.contiguous_format)
+    by_log = layouts(Draw(log_dtype(dtype), 1))[layout]
+    plain_by_log = by_log.clone(memory_format=torch.contiguous_format)
 
-    def gradients(*tensors: torch.Tensor, given: torch.Tensor) -> list[torch.Tensor]:
+    def gradients(*tensors: torch.Tensor, given: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         leaves = [t.detach().requires_grad_() for t in tensors]
         y, log_det = BF.affine_coupling(*leaves, reduction="none")
-        return [y, log_det, *torch.autograd.grad((y, log_det), leaves, (given, given))]
+        return [y, log_det, *torch.autograd.grad((y, log_det), leaves, given)]
 
     with as_on_a_device(emulated):
         for other in others.values():
             for tensors in ((x, other, other), (other, x, plain), (other, other, x)):
-                actual = gradients(*tensors, given=x)
+                actual = gradients(*tensors, given=(x, by_log))
                 copies = [t.clone(memory_format=torch.contiguous_format) for t in tensors]
-                assert_same(actual, gradients(*copies, given=plain), layout)
+                assert_same(actual, gradients(*copies, given=(plain, plain_by_log)), layout)
 
 
 @pytest.mark.parametrize("numel", [1, 127, 128, 129, (1 << 23) - 1, (1 << 23) + 5])

@@ -124,6 +124,16 @@ class OpRecord:
     def reference(self) -> Callable[..., Any]:
         return getattr(bslfast.reference, self.name)
 
+    @property
+    def values(self) -> int:
+        """How many of the results are values, which keep 16 bits; the others are logarithms."""
+        logarithms = ("_log_prob", "_kl", "_bound")
+        return 0 if self.name.endswith(logarithms) and "_rsample_" not in self.name else 1
+
+    def rounded(self, results: Sequence[Tensor], low: torch.dtype) -> list[Tensor]:
+        """What a call on tensors of ``low`` returns where one on float32 has these results."""
+        return [r.to(low) if i < self.values else r for i, r in enumerate(results)]
+
     def prepared(self, call: Call) -> Call:
         """With what ``function`` would otherwise compute by torch before it calls the op."""
         return call

@@ -88,6 +88,52 @@ def test_routes_agree(case: Case, route: str) -> None:
         assert_same_gradients(actual[1], expected[1], str(names))
 
 
+@of_each_op
+def test_routes_agree_in_sixteen_bits(record: OpRecord) -> None:
+    """Dtypes too: of values, logarithms and gradients, also where they are only planned."""
+    case, low = widest_case(record), torch.bfloat16
+    call = case.call(torch.float32, SHAPE).map(lambda t: t.to(low) if t.is_floating_point() else t)
+    names = record.differentiable(call)
+    expected = run_with_gradients(record.function, call, names)
+    for route, by in ROUTES.items():
+        actual = by(record.function, call, names, None)
+        assert_same(actual[0], expected[0], route)
+        assert_same_gradients(actual[1], expected[1], route)
+    _assert_compiled_agrees(
+        case, call, compile_case(case, call, backend="aot_eager", dynamic=False)
+    )
+    with FakeTensorMode() as mode:
+        fake = run_with_gradients(record.function, call.map(mode.from_tensor), names)
+    with bslfast.functional.use_reference():
+        reference = run_with_gradients(record.function, call, names)
+    for results, grads in (fake, reference):
+        for actual, wanted in [
+            *zip(results, expected[0], strict=True),
+            *((grads[k], expected[1][k]) for k in names),
+        ]:
+            assert actual.dtype == wanted.dtype
+
+
+@of_each_op
+def test_second_derivatives_in_sixteen_bits(record: OpRecord) -> None:
+    """Those of float32, rounded once."""
+    low = torch.bfloat16
+    call = first_case(record).call(torch.float32, SMALL).map(lambda t: t.to(low))
+    names = record.differentiable(call)
+
+    def second(call: Call) -> Sequence[Tensor]:
+        call = leaves(call, names)
+        inputs = [call.tensors[k] for k in names]
+        results = run(record.function, call)
+        given = [w.to(low).to(w.dtype) for w in weights(results)]
+        first = torch.autograd.grad(results, inputs, given, create_graph=True)
+        total = sum(g.float().sum() for g in first) + sum(0 * t.float().sum() for t in inputs)
+        return [*first, *torch.autograd.grad(total, inputs)]
+
+    for actual, wanted in zip(second(call), second(call.map(Tensor.float)), strict=True):
+        torch.testing.assert_close(actual, wanted.to(low), rtol=2e-2, atol=2e-2)
+
+
 @pytest.mark.parametrize("route", ["eager", *ROUTES])
 @of_each_case
 def test_incoming_gradients_of_any_layout(case: Case, route: str) -> None:

@@ -263,18 +263,39 @@ def test_sixteen_bits(case: Case, low: torch.dtype) -> None:
     """float32 arithmetic, rounded once: the float32 op on the same numbers, to the last bit.
 
     (An incoming gradient of 16 bits is a number of 32 as well.) So the error is that of one
-    rounding, also in gradients that are sums.
+    rounding, also in gradients that are sums. Logarithms are not rounded at all. Likewise the
+    reference.
     """
     record = case.record
     call = case.call(torch.float32, SHAPE).map(lambda t: t.to(low) if t.is_floating_point() else t)
     full = call.map(lambda t: t.float() if t.is_floating_point() else t)
     names = record.differentiable(call)
+    given = record.rounded(weights(run(record.function, full)), low)
+    for function in (record.function, record.reference):
+        expected, expected_grads = run_with_gradients(
+            function, full, names, [g.float() for g in given]
+        )
+        results, grads = run_with_gradients(function, call, names, given)
+        assert_same(results, record.rounded(expected, low))
+        assert_same_gradients(grads, {k: g.to(low) for k, g in expected_grads.items()})
+
+
+@of_each_low_dtype
+@of_each_op
+def test_sixteen_bits_overflow_in_no_logarithm(record: OpRecord, low: torch.dtype) -> None:
+    """Sums beyond 65504, the largest float16, and their gradients."""
+    case = widest_case(record)
+    call = case.call(low, (600, 700))
+    if "reduction" in inspect.signature(record.function).parameters:
+        call = call.options_but(reduction="sum")
+    names = record.differentiable(call)
+    results, grads = run_with_gradients(record.function, call, names)
+    full = call.map(lambda t: t.float() if t.is_floating_point() else t)
     expected = run(record.function, full)
-    given = [w.to(low) for w in weights(expected)]
-    _, expected_grads = run_with_gradients(record.function, full, names, [g.float() for g in given])
-    results, grads = run_with_gradients(record.function, call, names, given)
-    assert_same(results, [e.to(low) for e in expected])
-    assert_same_gradients(grads, {k: g.to(low) for k, g in expected_grads.items()})
+    for i, (r, e) in enumerate(zip(results, expected, strict=True)):
+        assert r.dtype == (low if i < record.values else torch.float32)
+        assert i < record.values or torch.equal(r, e)
+    assert all(g is not None and g.dtype == low for g in grads.values())
 
 
 @of_each_low_dtype
@@ -288,6 +309,21 @@ def test_autocast(record: OpRecord, low: torch.dtype) -> None:
         actual, grads = run_with_gradients(record.function, call, names)
     assert_same(actual, expected)
     assert_same_gradients(grads, {k: g.to(low) for k, g in expected_grads.items()})
+
+
+@of_each_low_dtype
+@of_each_op
+def test_autocast_of_several_dtypes(record: OpRecord, low: torch.dtype) -> None:
+    """Data are float32 where a network's outputs have 16 bits, or the other way round."""
+    call = widest_case(record).call(torch.float32, SHAPE).map(lambda t: t.to(low).float())
+    expected = run(record.function, call)
+    for name in call.tensors:
+        mixed = call.but(**{name: call.tensors[name].to(low)})
+        with torch.autocast("cpu", dtype=low):
+            assert_same(run(record.function, mixed), expected, name)
+        if len(call.tensors) > 1:
+            with pytest.raises(TypeError, match="expected the dtype of"):
+                run(record.function, mixed)
 
 
 # --- the tests themselves ------------------------------------------------------------------------
