@@ -12,7 +12,7 @@ import torch
 import bslfast
 import bslfast.functional as BF
 from bslfast import _checks, bnn, data, flows, vae
-from bslfast.plots import densities
+from bslfast.training import fit
 
 INSIDE = torch.linspace(-0.9, 0.9, 6).view(3, 2)
 
@@ -54,17 +54,29 @@ def test_values_just_outside_a_range_are_shown_as_such() -> None:
         BF.rational_quadratic_spline(edge, bins, bins, torch.zeros(1, 5), bound=3.0, tails=None)
 
 
+def moons(seed: Any) -> Any:
+    pytest.importorskip("sklearn")
+    return data.load_moons(4, seed=seed)
+
+
+def steps(seed: Any) -> Any:
+    pytest.importorskip("matplotlib")
+    from bslfast.plots import densities
+
+    return densities.steps(flows.RealNVP(2), INSIDE, seed=seed)
+
+
 # Each takes a seed; the first group passes it to torch's generators, the second to ours.
 TORCH_SEEDS: dict[str, Callable[[Any], Any]] = {
-    "fit": lambda seed: bslfast.training.fit(
+    "fit": lambda seed: fit(
         bnn.BayesianMLP(2, (), 1), (INSIDE, INSIDE[:, :1]), epochs=1, seed=seed
     ),
     "predict": lambda seed: bslfast.predict(bnn.BayesianMLP(2, (), 1), INSIDE, 2, seed=seed),
     "split": lambda seed: data.split(INSIDE, INSIDE, (0.3, 0.4, 0.3), seed=seed),
-    "moons": lambda seed: data.load_moons(4, seed=seed),
+    "moons": moons,
     "Permutation": lambda seed: flows.Permutation.random(2, seed=seed),
     "PLULinear": lambda seed: flows.PLULinear(2, seed=seed),
-    "plots": lambda seed: densities.steps(flows.RealNVP(2), INSIDE, seed=seed),
+    "plots": steps,
 }
 SEEDS: dict[str, Callable[[Any], Any]] = {
     "op": lambda seed: BF.standard_normal((3,), seed=seed),

@@ -6,6 +6,7 @@ predictions: a comparison with NaN is false, and so would count as an ordinary m
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -66,7 +67,8 @@ def rmse(mean: Tensor, y: Tensor) -> float:
         raise ValueError(f"y: expected shape {tuple(mean.shape)}, got {_checks.describe(y)}")
     _checks.finite("mean", mean)
     _checks.finite("y", y)
-    return (mean.double() - y.double()).square().mean().sqrt().item()
+    # Python's root is correctly rounded, torch's on some machines is not.
+    return math.sqrt((mean.double() - y.double()).square().mean().item())
 
 
 def mean_log_likelihood(prediction: Prediction, y: Tensor) -> float:
