@@ -122,7 +122,7 @@ def _kl_von_mises_von_mises(p: VonMises, q: VonMises) -> Tensor:
     close = ((1 - nodes) * weights * curve * small.square()).sum(-1)
     far = (_log_i0e(other) - _log_i0e(k)) + _spread(k) * d
     away = torch.sin(0.5 * (p.loc.double() - q.loc.double())).square()
-    kl = torch.where(near, close, far) + 2 * other * _ratio(k) * away
+    kl: Tensor = torch.where(near, close, far) + 2 * other * _ratio(k) * away
     return kl.to(p.concentration.dtype)
 
 
@@ -140,7 +140,7 @@ class _Angle(torch.autograd.Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
         return None, grad * _implicit(*ctx.saved_tensors)
 
 
