@@ -182,7 +182,7 @@ def test_gradients_of_student_t() -> None:
     torch.autograd.gradgradcheck(lambda v: bd.StudentT(df, loc, scale).cdf(v), (x,))
     p = torch.tensor([0.1, 0.49, 0.9], dtype=torch.float64, requires_grad=True)
     torch.autograd.gradcheck(
-        lambda *v: bd.StudentT(*v[:3]).icdf(v[3]), (df, loc, scale, p), rtol=1e-4
+        lambda *v: bd.StudentT(*v[:3]).icdf(v[3]), (df, loc, scale, p), rtol=1e-4, fast_mode=True
     )
     single = torch.vmap(lambda n, v: bd.StudentT(n, validate_args=False).cdf(v))(df, x)
     assert torch.equal(single, bd.StudentT(df).cdf(x))
@@ -194,7 +194,7 @@ def test_gradients_of_student_t() -> None:
 @pytest.mark.parametrize("shift", [0.0, 2.0, 300.0])
 def test_kl_of_logistic(shift: float) -> None:
     """Over a wide range of ratios, and for pairs next to each other; float32 has the same."""
-    log_ratio = torch.tensor([-40.0, -5.0, -1.0, -1e-3, 0.0, 1e-3, 1.0, 5.0, 40.0])
+    log_ratio = torch.tensor([-40.0, -3.0, -1e-3, 0.0, 1e-3, 3.0, 40.0])
 
     def divergence(dtype: torch.dtype) -> Tensor:
         loc = torch.tensor(shift, dtype=dtype)
@@ -217,7 +217,7 @@ def test_kl_of_logistic(shift: float) -> None:
         ends = sorted({mpmath.mpf(0), kink / 1000, kink, mpmath.mpf(1) / 2})
         return mpmath.quad(cross, ends, maxdegree=8) - 2 - log
 
-    with mpmath.workdps(40):
+    with mpmath.workdps(30):
         for i, v in enumerate(log_ratio.tolist()):
             wanted = exact(mpmath.mpf(v))
             near = 1e-13 if wanted < 1e-5 else 2e-15  # of pairs 1e-3 apart, z is rounded
