@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from harness import Case, Function, as_tuple, parametrize, run
 from torch import Tensor
 from torch.distributions import (
+    Bernoulli,
     Gumbel,
     HalfCauchy,
     Laplace,
     LogNormal,
     Normal,
+    Poisson,
     RelaxedBernoulli,
     StudentT,
     kl_divergence,
@@ -77,6 +79,14 @@ def eager_logistic_log_prob(x: Tensor, loc: Tensor, raw_scale: Tensor) -> Tensor
 def eager_laplace_kl(loc: Tensor, raw_scale: Tensor) -> Tensor:
     prior = Laplace(torch.zeros(()), torch.ones(()))
     return kl_divergence(Laplace(loc, F.softplus(raw_scale)), prior).sum()
+
+
+def eager_bernoulli_kl(logits: Tensor, prior_logits: Tensor) -> Tensor:
+    return kl_divergence(Bernoulli(logits=logits), Bernoulli(logits=prior_logits)).sum(-1)
+
+
+def eager_generalized_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    return kl_divergence(Poisson(log_p.exp()), Poisson(log_q.exp())).sum(-1)
 
 
 def one_scale(shape: tuple[int, int]) -> Sequence[Tensor]:
@@ -201,6 +211,8 @@ CASES = [
     _case(BF.gumbel_log_prob, values_and_parameters, distribution_log_prob(Gumbel)),
     _case(BF.laplace_kl, parameters, eager_laplace_kl),
     _case(BF.half_cauchy_kl, one_scale, eager_half_cauchy_kl),
+    _case(BF.bernoulli_kl, parameters, eager_bernoulli_kl),
+    _case(BF.generalized_kl, parameters, eager_generalized_kl),
     _case(BF.half_cauchy_rsample, one_scale, eager_half_cauchy_rsample),
     _case(BF.half_cauchy_log_prob, positive_and_scale, eager_half_cauchy_log_prob),
     _case(BF.lognormal_rsample, parameters, eager_lognormal_rsample),

@@ -84,13 +84,13 @@ def test_divergences_are_relatively_accurate(name: str, dtype: torch.dtype) -> N
             d = max(abs(v - w) for v, w in zip(x, y, strict=True))
             for which, grad in enumerate(grads):
                 for i, found in enumerate(grad.tolist()):
+                    moved = [[*x], [*y]]
 
-                    def along(v: Any, which: int = which, i: int = i) -> Any:
-                        moved = [[*x], [*y]]
-                        moved[which][i] = v
+                    def along(v: Any, moved: Any = moved, at: Any = (which, i)) -> Any:
+                        moved[at[0]][at[1]] = v
                         return exact(*moved)
 
-                    slope = mpmath.diff(along, (x, y)[which][i])
+                    slope = mpmath.diff(along, moved[which][i])
                     share = min(1, d) if name == "categorical" else 0
                     bound = 16 * eps * (abs(slope) + share) + torch.finfo(dtype).tiny
                     assert abs(found - slope) <= bound, (given, which, i)
@@ -113,7 +113,9 @@ def test_classes_that_are_excluded() -> None:
     q = torch.tensor([0.0, 0.0, -INF])
     kl = bd.kl_divergence(bd.Categorical(p), bd.Categorical(q))
     torch.testing.assert_close(kl.detach(), torch.tensor([0.0, math.log(2), INF]))
-    (grad,) = torch.autograd.grad(bd.kl_divergence(bd.Categorical(p[:2]), bd.Categorical(q)).sum(), p)
+    (grad,) = torch.autograd.grad(
+        bd.kl_divergence(bd.Categorical(p[:2]), bd.Categorical(q)).sum(), p
+    )
     assert bool(grad.isfinite().all())
     hot = [bd.OneHotCategoricalStraightThrough(0.5, logits=v) for v in (p.detach(), q)]
     assert torch.equal(bd.kl_divergence(*hot), kl.detach())
@@ -140,7 +142,9 @@ def test_entropies(dtype: torch.dtype) -> None:
             assert abs(entropy[i].item() - exact) <= 8 * eps * exact + least
             assert abs(both[i].item() - exact) <= 8 * eps * exact + least
             for found in (slope[i].item(), other[i].item()):
-                assert abs(found + mpmath.mpf(v) * p * q) <= 8 * eps * min(p, q) * (1 + abs(v)) + least
+                assert (
+                    abs(found + mpmath.mpf(v) * p * q) <= 8 * eps * min(p, q) * (1 + abs(v)) + least
+                )
     certain = torch.tensor([INF, -INF], dtype=dtype)
     assert torch.equal(bd.Bernoulli(certain).entropy(), torch.zeros(2, dtype=dtype))
     excluded = torch.tensor([0.0, 0.0, -INF, -110.0], dtype=dtype, requires_grad=True)

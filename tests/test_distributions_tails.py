@@ -88,7 +88,7 @@ def test_icdf_in_the_tails(name: str, dtype: torch.dtype) -> None:
             off = (exact(x) - mpmath.mpf(share)) / density
             size = abs(x) * (1 + abs(mpmath.log(x)) if name == "lognormal" else 1)
             if name == "student_t":  # of df 2: what one digit of the logarithm of p changes
-                size *= 1 + abs(mpmath.log(share)) / 2
+                size *= 1 + abs(mpmath.log(min(share, 1 - share))) / 2
             assert abs(off) <= 4 * eps * size, share
             relative = 64 * eps * (1 + abs(mpmath.log(share)))
             assert abs(slope[i].item() * density - 1) <= relative, share
@@ -121,7 +121,7 @@ def test_the_stated_values() -> None:
     assert bd.HalfCauchy(2.0).icdf(torch.tensor(p)).item() == pytest.approx(wanted, rel=2e-7)
     assert bd.LogNormal(0.0, 1.0).cdf(torch.tensor(0.0)) == 0
     with pytest.raises(ValueError, match="support"):
-        bd.LogNormal(0.0, 1.0).cdf(torch.tensor(-1.0))
+        bd.LogNormal(0.0, 1.0, validate_args=True).cdf(torch.tensor(-1.0))
 
 
 # --- Student's t ----------------------------------------------------------------------------------
@@ -131,12 +131,14 @@ def tail(t: Any, df: Any) -> Any:
     """Of Student's t above t > 0, by the integral over u = asinh(t / sqrt(df))."""
     u = mpmath.asinh(t / mpmath.sqrt(df))
     width = 1 / mpmath.sqrt(df) if df > 1 else 1 / df
-    ends = [u + width * v for v in (0, 0.25, 0.5, 1, 2, 4, 8, 16, 48)]
-    ratio = mpmath.quad(lambda v: mpmath.exp(-df * mpmath.log(mpmath.cosh(v) / mpmath.cosh(u))), ends)
+    ends = [u + width * v for v in (0, 1, 4, 12, 48)]
+    ratio = mpmath.quad(
+        lambda v: mpmath.exp(-df * mpmath.log(mpmath.cosh(v) / mpmath.cosh(u))), ends
+    )
     return ratio * mpmath.cosh(u) ** -df / mpmath.beta(df / 2, mpmath.mpf(1) / 2)
 
 
-DFS = [0.5, 1.0, 2.5, 7.0, 33.0, 500.0, 1e6]
+DFS = [0.5, 2.5, 33.0, 1e6]
 POINTS = [1e-3, 0.4, 1.5, 6.0, 30.0]
 
 
@@ -170,7 +172,7 @@ def test_gradients_of_student_t() -> None:
     """By the value the density, twice; by df, loc and scale as finite differences say."""
     given = [
         torch.tensor(v, dtype=torch.float64, requires_grad=True)
-        for v in ([0.5, 3.0, 40.0, 3.0, 7.0], [0.1] * 5, [0.7] * 5, [-20.0, -2.0, -1.0, 0.3, 4.0])
+        for v in ([0.5, 3.0, 40.0], [0.1] * 3, [0.7] * 3, [-20.0, 0.3, 2.0])
     ]
     df, loc, scale, x = given
     q = bd.StudentT(df, loc, scale)
@@ -178,9 +180,9 @@ def test_gradients_of_student_t() -> None:
     torch.testing.assert_close(slope, q.log_prob(x).exp(), rtol=1e-14, atol=0)
     torch.autograd.gradcheck(lambda *p: bd.StudentT(*p[:3]).cdf(p[3]), given)
     torch.autograd.gradgradcheck(lambda v: bd.StudentT(df, loc, scale).cdf(v), (x,))
-    p = torch.tensor([0.1, 0.2, 0.49, 0.6, 0.9], dtype=torch.float64, requires_grad=True)
+    p = torch.tensor([0.1, 0.49, 0.9], dtype=torch.float64, requires_grad=True)
     torch.autograd.gradcheck(
-        lambda *v: bd.StudentT(*v[:3]).icdf(v[3]), (df, loc, scale, p), rtol=1e-4
+        lambda *v: bd.StudentT(*v[:3]).icdf(v[3]), (df, loc, scale, p), rtol=1e-4, fast_mode=True
     )
     single = torch.vmap(lambda n, v: bd.StudentT(n, validate_args=False).cdf(v))(df, x)
     assert torch.equal(single, bd.StudentT(df).cdf(x))
@@ -192,7 +194,7 @@ def test_gradients_of_student_t() -> None:
 @pytest.mark.parametrize("shift", [0.0, 2.0, 300.0])
 def test_kl_of_logistic(shift: float) -> None:
     """Over a wide range of ratios, and for pairs next to each other; float32 has the same."""
-    log_ratio = torch.tensor([-40.0, -5.0, -1.0, -1e-3, 0.0, 1e-3, 1.0, 5.0, 40.0])
+    log_ratio = torch.tensor([-40.0, -3.0, -1e-3, 0.0, 1e-3, 3.0, 40.0])
 
     def divergence(dtype: torch.dtype) -> Tensor:
         loc = torch.tensor(shift, dtype=dtype)
@@ -215,7 +217,7 @@ def test_kl_of_logistic(shift: float) -> None:
         ends = sorted({mpmath.mpf(0), kink / 1000, kink, mpmath.mpf(1) / 2})
         return mpmath.quad(cross, ends, maxdegree=8) - 2 - log
 
-    with mpmath.workdps(40):
+    with mpmath.workdps(30):
         for i, v in enumerate(log_ratio.tolist()):
             wanted = exact(mpmath.mpf(v))
             near = 1e-13 if wanted < 1e-5 else 2e-15  # of pairs 1e-3 apart, z is rounded

@@ -86,6 +86,6 @@ class StudentT(RawScale, torch.distributions.StudentT):
 @register_kl(StudentT, StudentT)  # type: ignore[untyped-decorator]
 def _kl_student_t_student_t(p: StudentT, q: StudentT) -> Tensor:
     raise NotImplementedError(
-        "kl_divergence: expected a pair of which the divergence is known, got StudentT and StudentT; "
+        "kl_divergence: expected a pair whose divergence is known, got StudentT and StudentT; "
         "(p.log_prob(x) - q.log_prob(x)).mean(0) with x = p.rsample((n,)) estimates it"
     )

@@ -74,7 +74,7 @@ class _Cdf(torch.autograd.Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         z, df = ctx.saved_tensors
         by_z = grad * _density(z, df) if ctx.needs_input_grad[0] else None
         return by_z, grad * _by_df(z, df) if ctx.needs_input_grad[1] else None
@@ -94,7 +94,7 @@ class _Quantile(torch.autograd.Function):
         ctx.save_for_backward(inputs[1], output)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         df, z = ctx.saved_tensors
         by_p = grad / _density(z, df)
         return by_p, -by_p * _by_df(z, df) if ctx.needs_input_grad[1] else None
@@ -109,9 +109,8 @@ def _density(z: Tensor, df: Tensor) -> Tensor:
 def _by_df(z: Tensor, df: Tensor) -> Tensor:
     """The derivative of the cdf."""
     bounded = z.clamp(-1e150, 1e150)
-    _, pullback = torch.func.vjp(lambda v: _cdf(bounded, v), df)
-    (slope,) = pullback(torch.ones_like(df))
-    return torch.as_tensor(slope)
+    slope: Tensor = torch.func.grad(lambda v: _cdf(bounded, v).sum())(df)
+    return slope
 
 
 def _cdf(z: Tensor, df: Tensor) -> Tensor:
@@ -165,7 +164,8 @@ def _quantile(p: Tensor, df: Tensor) -> Tensor:
 
 def _log_density(w: Tensor, a: Tensor) -> Tensor:
     """Of u: log(x^a / B(a, 1/2))."""
-    return log_gamma_half_step(a) + 0.5 * torch.log(a / math.pi) - a * w
+    log_density: Tensor = log_gamma_half_step(a) + 0.5 * torch.log(a / math.pi) - a * w
+    return log_density
 
 
 def _mills(w: Tensor, root_y: Tensor, a: Tensor) -> Tensor:
@@ -190,7 +190,8 @@ def _mills(w: Tensor, root_y: Tensor, a: Tensor) -> Tensor:
             power = power * w
         integral = integral + c * gamma
     rest = term * (a + _STEPS) * torch.exp(0.25 * w) * inverse.sqrt() * integral
-    return 0.5 * (root_y * steps + rest)
+    mills: Tensor = 0.5 * (root_y * steps + rest)
+    return mills
 
 
 def _is_central(root_y: Tensor, a: Tensor) -> Tensor:

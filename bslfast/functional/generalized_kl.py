@@ -62,6 +62,4 @@ def generalized_kl(
     return kl
 
 
-_generalized_kl = PointwiseOp(
-    "generalized_kl", ("log_p", "log_q", "log_p_total", "log_q_total")
-)
+_generalized_kl = PointwiseOp("generalized_kl", ("log_p", "log_q", "log_p_total", "log_q_total"))

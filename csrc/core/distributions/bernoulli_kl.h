@@ -39,8 +39,8 @@ struct Kl : Pointwise<2, kLog> {
     using R = math::Real<T>;
     const KlTerms<T> k(logit, prior_logit);
     const T close = math::log_tail(k.u) + k.p * k.near.excess;
-    // Where d is infinity, softplus(b) alone counts: any number will do. Where it is -infinity, p is
-    // not 0 but has vanished.
+    // Where d is infinity, softplus(b) alone counts: any number will do. Where it is -infinity, p
+    // is not 0 but has vanished.
     constexpr T least = R::min_normal / R::ulp_is_one;  // the smallest subnormal number
     const T p = k.p < least ? least : k.p;
     const T d = k.d < R::infinity ? k.d : T(0);
