@@ -114,7 +114,7 @@ def sample_shape(value: Any) -> tuple[int, ...]:
     if not isinstance(value, (tuple, list)):
         shape = f", such as ({value},)" if isinstance(value, int) else ""
         raise TypeError(f"sample_shape: expected a shape{shape}, got {describe(value)}")
-    return sizes("sample_shape", value)
+    return sizes("sample_shape", tuple(value))
 
 
 def widths(name: str, value: Any, *, at_least: int = 0) -> tuple[int, ...]:

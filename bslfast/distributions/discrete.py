@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,16 @@ from bslfast import _checks
 from bslfast.distributions.location_scale import instance
 
 
-class Bernoulli(torch.distributions.Bernoulli):
+class _Sampled(Distribution):
+    """Mixin in front of a distribution of torch that draws by itself."""
+
+    def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+        """Return samples, ``[*sample_shape, *batch_shape]``."""
+        sample: Callable[..., Tensor] = super().sample
+        return sample(torch.Size(_checks.sample_shape(sample_shape)))
+
+
+class Bernoulli(_Sampled, torch.distributions.Bernoulli):
     """A Bernoulli distribution given by its logits; log probabilities by the fused op.
 
     Args:
@@ -47,7 +56,7 @@ class Bernoulli(torch.distributions.Bernoulli):
         return BF.bernoulli_log_prob(self.logits, value.to(self.logits), reduction="none")
 
 
-class Categorical(torch.distributions.Categorical):
+class Categorical(_Sampled, torch.distributions.Categorical):
     """A categorical distribution given by its logits; log probabilities by the fused op.
 
     Args:
@@ -97,7 +106,7 @@ class Categorical(torch.distributions.Categorical):
         return BF.categorical_log_prob(self._raw, value.long())
 
 
-class Poisson(torch.distributions.Poisson):
+class Poisson(_Sampled, torch.distributions.Poisson):
     """A Poisson distribution given by the logarithm of its rate; log probabilities by the fused op.
 
     Args:

@@ -52,7 +52,7 @@ class _LogitRelaxedBernoulli(torch_bernoulli.LogitRelaxedBernoulli):
             self.logits / self.temperature,
             1 / self.temperature,
             parametrization="scale",
-            sample_shape=tuple(sample_shape),
+            sample_shape=_checks.sample_shape(sample_shape),
         )
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class RelaxedBernoulli(torch.distributions.RelaxedBernoulli):
     def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
         """Return reparametrised samples, ``[*sample_shape, *batch_shape]``, by the fused op."""
         return BF.relaxed_bernoulli_rsample(
-            self.logits, self.temperature, sample_shape=tuple(sample_shape)
+            self.logits, self.temperature, sample_shape=_checks.sample_shape(sample_shape)
         )
 
     def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
@@ -253,6 +253,7 @@ class OneHotCategoricalStraightThrough(torch.distributions.OneHotCategoricalStra
 
 
 def _gumbel_softmax(base: Any, sample_shape: Sequence[int], *, hard: bool) -> Tensor:
+    shape = _checks.sample_shape(sample_shape)
     return BF.gumbel_softmax_rsample(
-        base._categorical._raw, base.number, hard=hard, sample_shape=tuple(sample_shape)
+        base._categorical._raw, base.number, hard=hard, sample_shape=shape
     )

@@ -71,7 +71,8 @@ def mapped_inside(
         return function(x)
     nearest = x.clamp(*_innermost(*ends, _is_closed(domain), x.dtype))
     z, log_det = function(nearest)
-    outside = (nearest != x).any(dim=-1)
+    # Several times as fast as (nearest != x).any(dim=-1).
+    outside = (nearest.detach() - x.detach()).abs_().sum(dim=-1) != 0
     return z, torch.where(outside, log_det - math.inf, log_det)
 
 

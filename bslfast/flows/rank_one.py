@@ -164,9 +164,10 @@ def solve_tanh(c: Tensor, det: Tensor) -> Tensor:
     """
     with torch.no_grad():
         # On either side of 0 the function is concave or convex, so that steps do not swing. From
-        # this start they are as near as rounding allows after 6, for det from 1e-30 to 1e7.
+        # this start they are as near as rounding allows after 7, for det from 1e-30 to 1e7: 5 here
+        # and 2 below.
         a = torch.copysign(_first_guess(c.abs(), det), c)
-        for _ in range(7):
+        for _ in range(5):
             a = _newton(a, c, det)
         a = torch.where(c == 0, c, a)
     # From the solution, a step of Newton's moves as the solution does, to first order in what it
@@ -186,7 +187,8 @@ def _less_tanh(a: Tensor, t: Tensor) -> Tensor:
     near = a.abs() < 0.7
     # where() twice: the branch not taken must not send NaN into the gradient.
     square = torch.where(near, a * a, 0.0)
-    rest = 3 + square / (5 + square / (7 + square / (9 + square / (11 + square / 13))))
+    rest = 11 + square / (13 + square / 15)
+    rest = 3 + square / (5 + square / (7 + square / (9 + square / rest)))
     return torch.where(near, a * square / (rest + square), a - t)
 
 
@@ -200,9 +202,10 @@ def _first_guess(c: Tensor, det: Tensor) -> Tensor:
     low = torch.maximum(c - m, c / det)
     high = torch.atanh(((c - low) / above).clamp(0, last))
     low = torch.maximum(low, torch.atanh(((c - high) / above).clamp(0, last)))
-    # m < 0: the solution of det a - m a^3 / 3 = c, as tanh(a) >= a - a^3 / 3. Cardano's formula.
+    # m < 0: the solution of det a - m a^3 / 3 = c, as tanh(a) >= a - a^3 / 3. Cardano's formula,
+    # which is NaN where m is next to 0, and a next to c.
     k = (-m / 3).clamp(min=torch.finfo(c.dtype).tiny)
     p, q = det / (3 * k), c / (2 * k)
     u = torch.pow(q + torch.sqrt(q * q + p * p * p), 1 / 3)
     cubic = 2 * q / (u * u + p + (p / u).square())
-    return torch.where(m > 0, low, torch.minimum(torch.maximum(cubic, c), c - m))
+    return torch.where(m > 0, low, torch.minimum(torch.fmax(cubic, c), c - m))
