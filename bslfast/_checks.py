@@ -109,6 +109,14 @@ def sizes(name: str, value: Any) -> tuple[int, ...]:
     return tuple(value)
 
 
+def sample_shape(value: Any) -> tuple[int, ...]:
+    """The shape of samples that a distribution is asked for, as torch has it: not a number."""
+    if not isinstance(value, (tuple, list)):
+        shape = f", such as ({value},)" if isinstance(value, int) else ""
+        raise TypeError(f"sample_shape: expected a shape{shape}, got {describe(value)}")
+    return sizes("sample_shape", tuple(value))
+
+
 def widths(name: str, value: Any, *, at_least: int = 0) -> tuple[int, ...]:
     """The widths of layers, or the shape of an example: ``at_least`` so many integers from 1 on."""
     if not isinstance(value, (tuple, list)):

@@ -143,10 +143,16 @@ class Normal(_NormalLikelihood):
     def __init__(self, targets: int = 1, *, init_scale: float = 1.0) -> None:
         super().__init__()
         self.targets = _checks.integer("targets", targets)
-        softplus = _checks.number("init_scale", init_scale, above=MIN_SCALE) - MIN_SCALE
+        self.init_scale = _checks.number("init_scale", init_scale, above=MIN_SCALE)
+        self.raw_scale = nn.Parameter(torch.empty(targets))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Set the scale to ``init_scale``."""
+        softplus = self.init_scale - MIN_SCALE
         # Inverse softplus: log(exp(s) - 1), written so that neither end overflows or cancels.
-        raw = softplus + math.log(-math.expm1(-softplus))
-        self.raw_scale = nn.Parameter(torch.full((targets,), raw))
+        self.raw_scale.fill_(softplus + math.log(-math.expm1(-softplus)))
 
     @property
     def scale(self) -> Tensor:

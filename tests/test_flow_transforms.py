@@ -17,6 +17,7 @@ from bslfast.flows import (
     ActNorm,
     AdditiveCoupling,
     AffineCoupling,
+    Atanh,
     BatchNorm,
     Composite,
     Flow,
@@ -70,9 +71,9 @@ def test_a_flow_on_the_unit_interval_integrates_to_one() -> None:
 
 def test_tanh_flow_has_the_density_of_a_squashed_normal() -> None:
     """As torch.distributions has it."""
-    flow = Flow(Tanh(1))
+    flow = Flow(Atanh(1))
     z = torch.randn(50, 1)
-    x, log_det = flow.transform(z)
+    x, log_det = flow.transform.inverse(z)
     base = torch.distributions.Normal(torch.zeros(1), torch.ones(1))
     squashed = torch.distributions.TransformedDistribution(
         base, [torch.distributions.TanhTransform(cache_size=1)]
@@ -81,6 +82,7 @@ def test_tanh_flow_has_the_density_of_a_squashed_normal() -> None:
     expected = squashed.log_prob(value).squeeze(-1)
     torch.testing.assert_close(value, x)
     torch.testing.assert_close(base.log_prob(z).sum(-1) - log_det, expected)
+    torch.testing.assert_close(flow.log_prob(x), expected, rtol=1e-4, atol=1e-4)
 
 
 # --- couplings ------------------------------------------------------------------------------------

@@ -20,15 +20,19 @@ from bslfast.flows import (
     ActNorm,
     AdditiveCoupling,
     AffineCoupling,
+    Atanh,
     BatchNorm,
     BernsteinCoupling,
     Composite,
     DeepSigmoidalCoupling,
+    Exp,
     Flow,
     Householder,
     Images,
+    Inverse,
     InvertibleConv1x1,
     LeakyReLU,
+    Log,
     Logit,
     MixtureLogisticCoupling,
     Permutation,
@@ -42,6 +46,7 @@ from bslfast.flows import (
     Softplus,
     SplineCoupling,
     Squeeze,
+    Standardize,
     Sylvester,
     Tanh,
     Transform,
@@ -83,6 +88,12 @@ TRANSFORMS: dict[str, tuple[Callable[[int, int], Transform], bool]] = {
     "sigmoid": (lambda d, c: Sigmoid(d), False),
     "logit": (lambda d, c: Logit(d), False),
     "softplus": (lambda d, c: Softplus(d), False),
+    "atanh": (lambda d, c: Atanh(d), False),
+    "exp": (lambda d, c: Exp(d), False),
+    "log": (lambda d, c: Log(d), False),
+    "inverse of softplus": (lambda d, c: Inverse(Softplus(d)), False),
+    "inverse of affine": (lambda d, c: Inverse(AffineCoupling(d, context=c, **DOUBLE)), True),
+    "standardize": (lambda d, c: Standardize(d, **DOUBLE), False),
     "act norm": (lambda d, c: ActNorm(d, **DOUBLE), False),
     "batch norm": (lambda d, c: batch_norm(d), False),
     "plu": (lambda d, c: PLULinear(d, **DOUBLE), False),
@@ -113,6 +124,10 @@ TRANSFORMS: dict[str, tuple[Callable[[int, int], Transform], bool]] = {
         lambda d, c: SplineCoupling(d, context=c, flip=True, bins=4, bound=2.0, **DOUBLE),
         True,
     ),
+    "spline without tails": (
+        lambda d, c: SplineCoupling(d, context=c, tails=None, bound=2.0, **DOUBLE),
+        True,
+    ),
     "mixture": (
         lambda d, c: MixtureLogisticCoupling(d, context=c, hidden=(16,), **DOUBLE),
         True,
@@ -137,6 +152,17 @@ TRANSFORMS: dict[str, tuple[Callable[[int, int], Transform], bool]] = {
         lambda d, c: BernsteinCoupling(d, context=c, flip=True, degree=5, bound=2.0, **DOUBLE),
         True,
     ),
+    "composite of bounded ones": (
+        lambda d, c: Composite(
+            [
+                Reverse(d),
+                SplineCoupling(d, context=c, tails=None, bound=1.0, hidden=(16,), **DOUBLE),
+                Atanh(d),
+                AffineCoupling(d, flip=True, hidden=(16,), **DOUBLE),
+            ]
+        ),
+        True,
+    ),
     "composite": (
         lambda d, c: Composite(
             [
@@ -152,12 +178,37 @@ TRANSFORMS: dict[str, tuple[Callable[[int, int], Transform], bool]] = {
 }
 FEATURES = (1, 2, 3, 43)
 # What is not the identity at the start.
-ELEMENTWISE = {"leaky relu", "tanh", "sigmoid", "logit", "softplus"}
+ELEMENTWISE = {"leaky relu", "tanh", "sigmoid", "logit", "softplus", "atanh", "exp", "log"}
+ELEMENTWISE |= {"inverse of softplus", "composite of bounded ones"}
 MIXTURES = {"mixture", "mixture flipped", "deep sigmoidal", "deep sigmoidal flipped"}
 ORTHOGONAL = {"plu rotation", "householder odd", "images"}
 REFLECTIONS = {"householder", "householder odd", "sylvester", "sylvester of low rank"}
-# Where what is not defined everywhere is looked at.
-DOMAINS: dict[str, Callable[[Tensor], Tensor]] = {"logit": torch.sigmoid}
+# Where what is not defined everywhere is looked at, and numbers that are outside.
+DOMAINS: dict[str, Callable[[Tensor], Tensor]] = {
+    "logit": torch.sigmoid,
+    "atanh": torch.tanh,
+    "log": torch.exp,
+    "inverse of softplus": torch.exp,
+    "spline without tails": lambda x: 2 * torch.tanh(x),
+    "composite of bounded ones": torch.tanh,
+}
+INF = math.inf
+OUTSIDE: dict[str, tuple[float, ...]] = {
+    "logit": (0.0, 1.0, 1.5, -1e-30, -INF, INF),
+    "atanh": (-1.0, 1.0, 1.5, -INF, INF),
+    "log": (0.0, -1e-30, -3.0, -INF, INF),
+    "inverse of softplus": (0.0, -1e-30, -3.0, -INF),
+    "spline without tails": (2.1, -3.0, -INF, INF),
+    "composite of bounded ones": (1.1, -1.5, -INF, INF),
+}
+# The same of inverses.
+OUTSIDE_OF_CODOMAIN: dict[str, tuple[float, ...]] = {
+    "tanh": OUTSIDE["atanh"],
+    "sigmoid": OUTSIDE["logit"],
+    "softplus": OUTSIDE["inverse of softplus"],
+    "exp": OUTSIDE["log"],
+    "spline without tails": OUTSIDE["spline without tails"],
+}
 
 
 def cases(features: tuple[int, ...] = FEATURES) -> Any:
@@ -313,6 +364,41 @@ def test_gradcheck(name: str, d: int, c: int) -> None:
     for function, where in ((transform, x), (transform.inverse, z)):
         tensors = [t.requires_grad_() for t in (where, context) if t is not None]
         assert torch.autograd.gradcheck(function, tensors)
+
+
+@cases((1, 2))
+def test_outside_the_density_is_zero(name: str, d: int, c: int) -> None:
+    """With finite gradients, alone and in front of what would spread a NaN; and NaN stays NaN."""
+    transform = make(name, d, c)
+    x, context = points(name, transform)
+    z = transform(x, context)[0].detach()
+    for one, inside, outside in (
+        (transform, x, OUTSIDE.get(name, ())),
+        (Inverse(transform), z, OUTSIDE_OF_CODOMAIN.get(name, ())),
+    ):
+        assert one.domain.check(inside).all()
+        assert one.codomain.check(one(inside, context)[0]).all()
+        whole = Composite([one, stir(AffineCoupling(one.features, hidden=(8,), **DOUBLE))])
+        for value in outside:
+            wrong = inside.clone()
+            wrong[:3, 0] = value
+            wrong.requires_grad_()
+            if math.isfinite(value):  # torch takes infinity for a positive number
+                assert (one.domain.check(wrong) == (torch.arange(7) >= 3)).all(), value
+            for function in (one, whole):
+                y, log_det = function(wrong, context)
+                assert (log_det[:3] == -INF).all(), value
+                assert log_det[3:].isfinite().all()
+                assert y.isfinite().all()
+                tensors = [wrong, *function.parameters()]
+                loss = (log_det - y.square().sum(-1)).sum()
+                for grad in torch.autograd.grad(loss, tensors, allow_unused=True):
+                    assert grad is None or grad.isfinite().all(), value
+        inside = inside.clone()
+        inside[0, 0] = math.nan
+        y, log_det = one(inside, context)
+        assert not y[0].isfinite().all()
+        assert log_det[0] != -INF
 
 
 @cases((1, 2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -21,7 +21,16 @@ from bslfast import _checks
 from bslfast.distributions.location_scale import instance
 
 
-class Bernoulli(torch.distributions.Bernoulli):
+class _Sampled(Distribution):
+    """Mixin in front of a distribution of torch that draws by itself."""
+
+    def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+        """Return samples, ``[*sample_shape, *batch_shape]``."""
+        sample: Callable[..., Tensor] = super().sample
+        return sample(torch.Size(_checks.sample_shape(sample_shape)))
+
+
+class Bernoulli(_Sampled, torch.distributions.Bernoulli):
     """A Bernoulli distribution given by its logits; log probabilities by the fused op.
 
     Args:
@@ -57,7 +66,7 @@ class Bernoulli(torch.distributions.Bernoulli):
         return F.softplus(logits) - F.silu(logits)
 
 
-class Categorical(torch.distributions.Categorical):
+class Categorical(_Sampled, torch.distributions.Categorical):
     """A categorical distribution given by its logits; log probabilities by the fused op.
 
     Args:
@@ -119,7 +128,7 @@ class Categorical(torch.distributions.Categorical):
         return torch.log1p(rest) - (others * below).sum(-1) / (1 + rest)
 
 
-class Poisson(torch.distributions.Poisson):
+class Poisson(_Sampled, torch.distributions.Poisson):
     """A Poisson distribution given by the logarithm of its rate; log probabilities by the fused op.
 
     Args:

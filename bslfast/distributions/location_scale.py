@@ -128,7 +128,7 @@ class RawScale(Distribution):
             *(self.__dict__[name] for name in self._others),
             self.raw_scale,
             parametrization=self.parametrization,
-            sample_shape=tuple(sample_shape),
+            sample_shape=_checks.sample_shape(sample_shape),
         )
 
     def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import bslfast.functional as BF
+from bslfast import _checks
 
 
 class MultivariateNormal(torch.distributions.MultivariateNormal):
@@ -25,7 +26,7 @@ class MultivariateNormal(torch.distributions.MultivariateNormal):
 
     def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
         """Return reparametrised samples loc + L z, ``[*sample_shape, *batch_shape, d]``."""
-        z = _noise(self.loc, self._extended_shape(torch.Size(sample_shape)))
+        z = _noise(self.loc, self._extended_shape(torch.Size(_checks.sample_shape(sample_shape))))
         sample: Tensor = self.loc + _times(self._unbroadcasted_scale_tril, z)
         return sample
 
@@ -43,7 +44,7 @@ class LowRankMultivariateNormal(torch.distributions.LowRankMultivariateNormal):
 
     def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
         """Return reparametrised samples loc + W z1 + sqrt(D) z2, ``[*sample_shape, ..., d]``."""
-        shape = self._extended_shape(torch.Size(sample_shape))
+        shape = self._extended_shape(torch.Size(_checks.sample_shape(sample_shape)))
         factor = self._unbroadcasted_cov_factor
         low = _noise(self.loc, torch.Size((*shape[:-1], factor.shape[-1])))
         root = self._unbroadcasted_cov_diag.sqrt()

@@ -54,7 +54,7 @@ class _LogitRelaxedBernoulli(torch_bernoulli.LogitRelaxedBernoulli):
             self.logits / self.temperature,
             1 / self.temperature,
             parametrization="scale",
-            sample_shape=tuple(sample_shape),
+            sample_shape=_checks.sample_shape(sample_shape),
         )
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ class RelaxedBernoulli(torch.distributions.RelaxedBernoulli):
     def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
         """Return reparametrised samples, ``[*sample_shape, *batch_shape]``, by the fused op."""
         return BF.relaxed_bernoulli_rsample(
-            self.logits, self.temperature, sample_shape=tuple(sample_shape)
+            self.logits, self.temperature, sample_shape=_checks.sample_shape(sample_shape)
         )
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -272,6 +272,7 @@ def _kl_one_hot_one_hot(
 
 
 def _gumbel_softmax(base: Any, sample_shape: Sequence[int], *, hard: bool) -> Tensor:
+    shape = _checks.sample_shape(sample_shape)
     return BF.gumbel_softmax_rsample(
-        base._categorical._raw, base.number, hard=hard, sample_shape=tuple(sample_shape)
+        base._categorical._raw, base.number, hard=hard, sample_shape=shape
     )

@@ -17,15 +17,25 @@ from bslfast.flows.coupling import (
     MixtureLogisticCoupling,
     SplineCoupling,
 )
-from bslfast.flows.elementwise import Elementwise, LeakyReLU, Logit, Sigmoid, Softplus, Tanh
+from bslfast.flows.elementwise import (
+    Atanh,
+    Elementwise,
+    Exp,
+    LeakyReLU,
+    Log,
+    Logit,
+    Sigmoid,
+    Softplus,
+    Tanh,
+)
 from bslfast.flows.flow import Flow, FlowDistribution
 from bslfast.flows.images import Images, ImageTransform, InvertibleConv1x1, PerPixel, Squeeze
 from bslfast.flows.linear import PLU, Householder, PLULinear
 from bslfast.flows.models import NSF, RealNVP
-from bslfast.flows.normalization import ActNorm, BatchNorm
+from bslfast.flows.normalization import ActNorm, BatchNorm, Standardize
 from bslfast.flows.rank_one import Planar, Radial
 from bslfast.flows.sylvester import Sylvester
-from bslfast.flows.transform import Composite, Permutation, Reverse, Transform
+from bslfast.flows.transform import Composite, Inverse, Permutation, Reverse, Transform
 
 __all__ = [
     "NSF",
@@ -33,19 +43,23 @@ __all__ = [
     "ActNorm",
     "AdditiveCoupling",
     "AffineCoupling",
+    "Atanh",
     "BatchNorm",
     "BernsteinCoupling",
     "Composite",
     "Coupling",
     "DeepSigmoidalCoupling",
     "Elementwise",
+    "Exp",
     "Flow",
     "FlowDistribution",
     "Householder",
     "ImageTransform",
     "Images",
+    "Inverse",
     "InvertibleConv1x1",
     "LeakyReLU",
+    "Log",
     "Logit",
     "MixtureLogisticCoupling",
     "PLULinear",
@@ -59,6 +73,7 @@ __all__ = [
     "Softplus",
     "SplineCoupling",
     "Squeeze",
+    "Standardize",
     "Sylvester",
     "Tanh",
     "Transform",

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import constraints
 
 from bslfast import _checks
 from bslfast import functional as BF
+from bslfast.flows.domains import between, mapped_inside
 from bslfast.flows.transform import Transform, check_inputs, no_log_det
 from bslfast.functional.affine_coupling import SCALE_FNS
 from bslfast.functional.bernstein import MAX_COEFFICIENTS
@@ -19,8 +21,55 @@ from bslfast.functional.mixture_logistic import MAX_COMPONENTS
 from bslfast.functional.rational_quadratic import EXTRA_SLOPES
 
 
+class _Part(nn.Linear):
+    """A layer over some of the inputs, whose outputs are added to those of a layer over the rest.
+
+    Args:
+        inputs, outputs: sizes.
+        every: number of all inputs, which the size of the first weights follows.
+        bias: whether there is a bias.
+        device, dtype: of the parameters.
+    """
+
+    def __init__(self, inputs: int, outputs: int, every: int, **options: Any) -> None:
+        self.every = every
+        super().__init__(inputs, outputs, **options)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        for parameter in self.parameters():
+            parameter.mul_(math.sqrt(self.in_features / self.every))
+
+
+class _Output(nn.Linear):
+    """The last layer, whose outputs are ``start`` at the start, whatever comes in.
+
+    Args:
+        inputs, outputs: sizes.
+        start: the first outputs; the rest repeat them.
+        bias: whether there is a bias, without which the outputs are 0 at the start.
+        device, dtype: of the parameters.
+    """
+
+    def __init__(self, inputs: int, outputs: int, start: Sequence[float], **options: Any) -> None:
+        self.start = tuple(start)
+        super().__init__(inputs, outputs, **options)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        super().reset_parameters()  # so that a seed gives other layers what it always has
+        self.weight.zero_()
+        if self.bias is not None:
+            _repeat(self.start, self.bias)
+
+
+def _repeat(values: Sequence[float], to: Tensor) -> None:
+    to.view(-1, len(values)).copy_(torch.tensor(values, device="cpu", dtype=to.dtype))
+
+
 class Conditioner(nn.Module):
-    """A dense network with relu, zero at the start but for the biases of its last layer.
+    """A dense network with relu, constant at the start.
 
     The context enters the first layer by weights of its own, so that one context may serve many
     rows and is multiplied once. Without inputs at all, the outputs are learned constants.
@@ -30,6 +79,7 @@ class Conditioner(nn.Module):
         context: size of the context vectors; may be 0.
         hidden: widths of the hidden layers; may be empty.
         outputs: number of outputs.
+        start: the first outputs at the start, which the rest repeat.
         device, dtype: of the parameters.
 
     Shape: x [..., inputs], context [..., context] -> [..., outputs]; [outputs] without inputs.
@@ -42,6 +92,7 @@ class Conditioner(nn.Module):
         hidden: Sequence[int],
         outputs: int,
         *,
+        start: Sequence[float] = (0.0,),
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -49,26 +100,34 @@ class Conditioner(nn.Module):
         options: dict[str, Any] = {"device": device, "dtype": dtype}
         hidden = _checks.widths("hidden", hidden)
         self.inputs = inputs
+        self.start = tuple(start)
         self.layers = nn.ModuleList()
         self.context_layer: nn.Linear | None = None
         self.constant: nn.Parameter | None = None
         if inputs + context == 0:
-            self.constant = nn.Parameter(torch.zeros(outputs, **options))
+            self.constant = nn.Parameter(torch.empty(outputs, **options))
+            self.reset_parameters()
             return
-        widths = [inputs + context, *hidden, outputs]
-        for n_in, n_out in itertools.pairwise(widths):
-            self.layers.append(nn.Linear(n_in, n_out, **options))
-        first, last = self.layers[0], self.layers[-1]
-        assert isinstance(first, nn.Linear)
-        assert isinstance(last, nn.Linear)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        widths = (*hidden, outputs)
+
+        def first(n_in: int, **more: Any) -> nn.Linear:
+            if not hidden:
+                return _Output(n_in, outputs, start, **options, **more)
+            return _Part(n_in, widths[0], inputs + context, **options, **more)
+
+        self.layers.append(first(inputs or context))
         if context and inputs:
-            # Split after they were drawn together, as one layer over both.
-            self.context_layer = nn.Linear(context, widths[1], bias=False, **options)
-            self.context_layer.weight = nn.Parameter(first.weight[:, inputs:].detach().clone())
-            first.weight = nn.Parameter(first.weight[:, :inputs].detach().clone())
-            first.in_features = inputs
+            self.context_layer = first(context, bias=False)
+        for n_in, n_out in itertools.pairwise(hidden):
+            self.layers.append(nn.Linear(n_in, n_out, **options))
+        if hidden:
+            self.layers.append(_Output(hidden[-1], outputs, start, **options))
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Set what is no layer's to its start."""
+        if self.constant is not None:
+            _repeat(self.start, self.constant)
 
     @property
     def output_bias(self) -> nn.Parameter:
@@ -108,6 +167,7 @@ class Coupling(Transform):
         context: size of the context vectors; 0 for none.
         hidden: widths of the conditioner's hidden layers.
         flip: move the first half, not the second.
+        start: those parameters at the start; None for zeros.
         device, dtype: of the parameters.
     """
 
@@ -119,6 +179,7 @@ class Coupling(Transform):
         context: int,
         hidden: Sequence[int],
         flip: bool,
+        start: Sequence[float] | None = None,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
     ) -> None:
@@ -134,18 +195,19 @@ class Coupling(Transform):
             context,
             hidden,
             self.moved * outputs_per_feature,
+            start=[0.0] * outputs_per_feature if start is None else start,
             device=device,
             dtype=dtype,
         )
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.forward`."""
-        check_inputs(self, "x", x, context)
+        x = check_inputs(self, "x", x, context)
         return self._couple(x, context, inverse=False)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.inverse`."""
-        check_inputs(self, "z", z, context)
+        z = check_inputs(self, "z", z, context)
         return self._couple(z, context, inverse=True)
 
     def _couple(self, x: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
@@ -265,7 +327,9 @@ class SplineCoupling(Coupling):
     r"""Moves half of the features by rational-quadratic splines; the identity at the start.
 
     Outside [-bound, bound] the map is the identity, or with ``tails="affine"`` a line with the
-    spline's slope at its end. Scale the data so that most of it lies inside.
+    spline's slope at its end. Scale the data so that most of it lies inside. With ``tails=None``
+    all features have to lie inside, where they stay: in front of a map from there onto all numbers,
+    such as :class:`Atanh` for a bound of 1.
 
     Args:
         features: size of the vectors, >= 1.
@@ -273,7 +337,7 @@ class SplineCoupling(Coupling):
         hidden: widths of the hidden layers of the network that computes the splines.
         bins: number of bins of each spline.
         bound: half the length of the interval that the splines act on.
-        tails: ``"linear"`` or ``"affine"``, as in
+        tails: ``"linear"``, ``"affine"`` or None, as in
             :func:`bslfast.functional.rational_quadratic_spline`.
         min_bin_width, min_bin_height, min_derivative: as in
             :func:`bslfast.functional.rational_quadratic_spline`.
@@ -303,7 +367,7 @@ class SplineCoupling(Coupling):
         hidden: Sequence[int] = (64, 64),
         bins: int = 8,
         bound: float = 3.0,
-        tails: str = "linear",
+        tails: str | None = "linear",
         min_bin_width: float = 1e-3,
         min_bin_height: float = 1e-3,
         min_derivative: float = 1e-3,
@@ -322,7 +386,8 @@ class SplineCoupling(Coupling):
             ),
             "min_derivative": _checks.number("min_derivative", min_derivative, above=0, below=1),
         }
-        tails = _checks.choice("tails", tails, ("linear", "affine"))
+        if tails is not None:
+            tails = _checks.choice("tails", tails, ("linear", "affine"))
         slopes = bins + EXTRA_SLOPES[tails]
         super().__init__(
             features,
@@ -330,15 +395,27 @@ class SplineCoupling(Coupling):
             context=context,
             hidden=hidden,
             flip=flip,
+            # Equal bins, and slopes of 1: min_derivative + softplus(this) = 1.
+            start=[0.0] * 2 * bins + [_softplus_inverse(1 - settings["min_derivative"])] * slopes,
             device=device,
             dtype=dtype,
         )
         self.bins, self.tails, self.settings = bins, tails, settings
         self.parts = (bins, bins, slopes)
-        # Equal bins, and slopes of 1: min_derivative + softplus(this) = 1.
-        slope_one = _softplus_inverse(1 - settings["min_derivative"])
-        with torch.no_grad():
-            self.conditioner.output_bias.view(self.moved, -1)[:, 2 * bins :] = slope_one
+
+    @property
+    def domain(self) -> constraints.Constraint:
+        if self.tails is not None:
+            return constraints.real_vector
+        return between(-self.settings["bound"], self.settings["bound"], closed=True)
+
+    @property
+    def codomain(self) -> constraints.Constraint:
+        return self.domain
+
+    def _couple(self, x: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
+        couple = super()._couple
+        return mapped_inside(lambda x: couple(x, context, inverse), x, self.domain)
 
     def _move(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         # Three views into the network's output; the kernel reads them where they are.
@@ -358,7 +435,7 @@ class SplineCoupling(Coupling):
 class MixtureCoupling(Coupling):
     """A coupling whose maps are made of components, with a logit and two parameters each.
 
-    A subclass implements :meth:`_start`, which sets these to begin with, and :meth:`_map`.
+    A subclass implements :meth:`_start`, which says what these are to begin with, and :meth:`_map`.
     """
 
     def __init__(
@@ -383,22 +460,22 @@ class MixtureCoupling(Coupling):
             context=context,
             hidden=hidden,
             flip=flip,
+            start=[0.0] * components + self._start(components),
             device=device,
             dtype=dtype,
         )
         self.components = components
-        with torch.no_grad():
-            bias = self.conditioner.output_bias.view(self.moved, 3, components)
-            self._start(bias[:, 1], bias[:, 2])
 
     @staticmethod
-    def _spread(row: Tensor) -> None:
-        """Different numbers for components, which would otherwise stay equal: [..., components]."""
-        if row.shape[-1] > 1:
-            row.copy_(torch.linspace(-0.5, 0.5, row.shape[-1]))
+    def _spread(components: int) -> list[float]:
+        """Different numbers for components, which would otherwise stay equal."""
+        if components == 1:
+            return [0.0]
+        return [i / (components - 1) - 0.5 for i in range(components)]
 
-    def _start(self, first: Tensor, second: Tensor) -> None:
-        """Set the components' parameters [moved, components], which are 0, in place."""
+    @classmethod
+    def _start(cls, components: int) -> list[float]:
+        """The components' first parameters, and then their second ones."""
         raise NotImplementedError
 
     def _map(self, *tensors: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
@@ -444,8 +521,9 @@ class MixtureLogisticCoupling(MixtureCoupling):
     (True, torch.Size([4]))
     """
 
-    def _start(self, first: Tensor, second: Tensor) -> None:
-        self._spread(first)
+    @classmethod
+    def _start(cls, components: int) -> list[float]:
+        return cls._spread(components) + [0.0] * components
 
     def _map(self, *tensors: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         return BF.mixture_logistic_transform(*tensors, inverse=inverse)
@@ -482,9 +560,9 @@ class DeepSigmoidalCoupling(MixtureCoupling):
     (True, torch.Size([4]))
     """
 
-    def _start(self, first: Tensor, second: Tensor) -> None:
-        first.fill_(_softplus_inverse(1.0))
-        self._spread(second)
+    @classmethod
+    def _start(cls, components: int) -> list[float]:
+        return [_softplus_inverse(1.0)] * components + cls._spread(components)
 
     def _map(self, *tensors: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         return BF.deep_sigmoidal_transform(*tensors, inverse=inverse)
@@ -542,14 +620,11 @@ class BernsteinCoupling(Coupling):
             context=context,
             hidden=hidden,
             flip=flip,
+            start=[-bound] + [_softplus_inverse(2 * bound / degree)] * degree,
             device=device,
             dtype=dtype,
         )
         self.degree, self.bound = degree, bound
-        with torch.no_grad():
-            raw = self.conditioner.output_bias.view(self.moved, degree + 1)
-            raw[:, 0] = -bound
-            raw[:, 1:] = _softplus_inverse(2 * bound / degree)
 
     def _move(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         raw = parameters.view(*parameters.shape[:-1], self.moved, self.degree + 1)

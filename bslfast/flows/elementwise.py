@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.distributions import constraints
 
 from bslfast import _checks
 from bslfast import functional as BF
+from bslfast.flows.domains import POSITIVE, between, mapped_inside
 from bslfast.flows.transform import Transform, check_inputs
 
 
 class Elementwise(Transform):
-    """A transform of each feature by the same map. A subclass implements :meth:`_map`.
+    """A transform of each feature by the same map.
+
+    A subclass implements :meth:`_map`, and says what interval it leads from or to, if not from all
+    numbers to all, in its attributes ``domain`` and ``codomain``. ``_map`` is called with numbers
+    inside.
 
     Args:
         features: size of the vectors, >= 1.
@@ -22,12 +28,12 @@ class Elementwise(Transform):
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.forward`."""
         check_inputs(self, "x", x, context)
-        return self._map(x, inverse=False)
+        return mapped_inside(lambda x: self._map(x, inverse=False), x, self.domain)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.inverse`."""
         check_inputs(self, "z", z, context)
-        return self._map(z, inverse=True)
+        return mapped_inside(lambda z: self._map(z, inverse=True), z, self.codomain)
 
     def _map(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
@@ -84,8 +90,34 @@ class Tanh(Elementwise):
     (tensor([0., 1.]), tensor(-198.6137))
     """
 
+    codomain: constraints.Constraint = between(-1, 1)
+
     def _map(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         return BF.tanh_transform(x, inverse=inverse)
+
+
+class Atanh(Elementwise):
+    """``z = artanh(x)`` of numbers in (-1, 1); the inverse of :class:`Tanh`.
+
+    As the first step of a flow, for data between -1 and 1, such as actions or waveforms.
+
+    Args:
+        features: size of the vectors, >= 1.
+
+    Shape: x [..., features] -> (z [..., features], log_det [...]), log_det being -inf outside.
+
+    Source: Haarnoja et al., "Soft actor-critic" (2018), appendix C.
+
+    >>> import torch
+    >>> from bslfast.flows import Atanh
+    >>> Atanh(2)(torch.tensor([0.0, 0.5]))
+    (tensor([0.0000, 0.5493]), tensor(0.2877))
+    """
+
+    domain: constraints.Constraint = between(-1, 1)
+
+    def _map(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        return BF.tanh_transform(x, inverse=not inverse)
 
 
 class Sigmoid(Elementwise):
@@ -105,6 +137,8 @@ class Sigmoid(Elementwise):
     (tensor([0.5000, 0.5000]), tensor(-2.7726))
     """
 
+    codomain: constraints.Constraint = between(0, 1)
+
     def _map(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         return BF.sigmoid_transform(x, inverse=inverse)
 
@@ -117,7 +151,7 @@ class Logit(Elementwise):
     Args:
         features: size of the vectors, >= 1.
 
-    Shape: x [..., features] -> (z [..., features], log_det [...]).
+    Shape: x [..., features] -> (z [..., features], log_det [...]), log_det being -inf outside.
 
     Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017),
     section 4.1.
@@ -127,6 +161,8 @@ class Logit(Elementwise):
     >>> Logit(2)(torch.tensor([0.5, 0.75]))
     (tensor([0.0000, 1.0986]), tensor(3.0603))
     """
+
+    domain: constraints.Constraint = between(0, 1)
 
     def _map(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         return BF.sigmoid_transform(x, inverse=not inverse)
@@ -149,5 +185,66 @@ class Softplus(Elementwise):
     (tensor([6.9315e-01, 1.0000e+03]), tensor(-0.6931))
     """
 
+    codomain: constraints.Constraint = POSITIVE
+
     def _map(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         return BF.softplus_transform(x, inverse=inverse)
+
+
+class Exp(Elementwise):
+    """``z = exp(x)``, into the numbers above 0; the inverse of :class:`Log`.
+
+    Args:
+        features: size of the vectors, >= 1.
+
+    Shape: x [..., features] -> (z [..., features], log_det [...]).
+
+    Source: Papamakarios et al., "Normalizing flows for probabilistic modeling and inference"
+    (2021).
+
+    >>> import torch
+    >>> from bslfast.flows import Exp
+    >>> Exp(2)(torch.tensor([0.0, 1.0]))
+    (tensor([1.0000, 2.7183]), tensor(1.))
+    """
+
+    codomain: constraints.Constraint = POSITIVE
+
+    def _map(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        return _log(x) if inverse else _exp(x)
+
+
+class Log(Elementwise):
+    """``z = log(x)`` of numbers above 0; the inverse of :class:`Exp`.
+
+    As the first step of a flow, for data such as prices or concentrations. A flow of no other step
+    is a log-normal distribution.
+
+    Args:
+        features: size of the vectors, >= 1.
+
+    Shape: x [..., features] -> (z [..., features], log_det [...]), log_det being -inf outside.
+
+    Source: Papamakarios et al., "Normalizing flows for probabilistic modeling and inference"
+    (2021).
+
+    >>> import torch
+    >>> from bslfast.flows import Flow, Log
+    >>> Flow(Log(1)).log_prob(torch.tensor([[1.0], [-1.0]]))
+    tensor([-0.9189,    -inf])
+    """
+
+    domain: constraints.Constraint = POSITIVE
+
+    def _map(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        return _exp(x) if inverse else _log(x)
+
+
+def _exp(x: Tensor) -> tuple[Tensor, Tensor]:
+    x = _checks.operand("x", x)
+    return x.exp(), x.sum(dim=-1)
+
+
+def _log(x: Tensor) -> tuple[Tensor, Tensor]:
+    z = _checks.operand("x", x).log()
+    return z, -z.sum(dim=-1)

@@ -13,7 +13,8 @@ from torch.distributions import Distribution, constraints
 from bslfast import _checks
 from bslfast import functional as BF
 from bslfast._precision import wide
-from bslfast.flows.transform import Transform, check_inputs
+from bslfast.flows.domains import Constraint, Defined, Step, inverse_gap
+from bslfast.flows.transform import Transform, check_inputs, check_transform
 
 
 class Flow(nn.Module):
@@ -21,11 +22,14 @@ class Flow(nn.Module):
 
     .. math:: \log p(x) = \log N(f(x); 0, I) + \log\left|\det \frac{df}{dx}\right|
 
+    Outside of f's domain the density is 0, its logarithm -inf.
+
     Args:
         transform: f, from data to noise.
 
     Raises:
         TypeError: if ``transform`` is no :class:`Transform`.
+        ValueError: if its inverse is not defined everywhere, and some noise would make no sample.
 
     Source: Papamakarios et al., "Normalizing flows for probabilistic modeling and inference"
     (2021).
@@ -37,20 +41,33 @@ class Flow(nn.Module):
     tensor([-1.8379], grad_fn=<AddBackward0>)
     """
 
-    _zero: Tensor
+    _empty: Tensor
 
     def __init__(self, transform: Transform) -> None:
         super().__init__()
-        if not isinstance(transform, Transform):
-            raise TypeError(
-                "transform: expected an instance of bslfast.flows.Transform, got "
-                f"{_checks.describe(transform)}"
-            )
-        self.transform = transform
+        self.transform = check_transform("transform", transform)
         self.features, self.context = transform.features, transform.context
-        # Mean and log scale of the noise; it also knows the flow's device and dtype.
-        like = next(transform.parameters(), torch.empty(0))
-        self.register_buffer("_zero", like.new_zeros(()), persistent=False)
+        noise = Step("", "the noise", constraints.real_vector, constraints.real_vector)
+        gap = inverse_gap([*transform.steps(), noise])
+        if gap is not None:
+            raise ValueError(
+                "transform: expected one that leads from data to noise and has an inverse for all "
+                f"noise, got one in which {gap}; bslfast.flows.Inverse turns a transform around"
+            )
+        # The dtype and device of a flow without parameters, which go where the module goes. There
+        # is nothing in it that could be lost.
+        self.register_buffer("_empty", torch.empty(0), persistent=False)
+
+    def _like(self) -> Tensor:
+        """A tensor of the flow's dtype and device."""
+        device = self._empty.device
+        # Not by parameters(), which takes several times as long.
+        for module in self.transform.modules():
+            for tensor in (*module._parameters.values(), *module._buffers.values()):
+                if tensor is not None and tensor.is_floating_point():
+                    return tensor
+                device = device if tensor is None else tensor.device
+        return self._empty.new_empty(0, device=device)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the log density at ``x``, in nats.
@@ -66,8 +83,6 @@ class Flow(nn.Module):
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
-        if context is not None and isinstance(x, Tensor) and x.dim() < context.dim():
-            x = x.expand(*context.shape[: context.dim() - x.dim()], *x.shape)
         check_inputs(self.transform, "x", x, context)
         self._check_dtypes("x", x, context)
         z, log_det = self.transform(x, context)
@@ -146,8 +161,9 @@ class Flow(nn.Module):
 
     def _base_noise(self, shape: Sequence[int], seed: int | Tensor | None) -> Tensor:
         """Standard normal noise [*shape, features], by the kernel: seeded and on all threads."""
-        loc = self._zero.expand(*shape, self.features)
-        return BF.normal_rsample(loc, self._zero, parametrization="log_scale", seed=seed)
+        zero = self._like().new_zeros(())
+        loc = zero.expand(*shape, self.features)
+        return BF.normal_rsample(loc, zero, parametrization="log_scale", seed=seed)
 
     def _noise(
         self, n: int, context: Tensor | None, seed: int | Tensor | None
@@ -165,12 +181,12 @@ class Flow(nn.Module):
     def check_context(self, context: Tensor | None) -> None:
         """Raise unless ``context`` is what the flow takes."""
         shape = () if context is None or not isinstance(context, Tensor) else context.shape[:-1]
-        z = self._zero.expand(*shape, self.features)
+        z = self._like().new_empty(()).expand(*shape, self.features)
         check_inputs(self.transform, "z", z, context)
         self._check_dtypes("z", z, context)
 
     def _check_dtypes(self, name: str, x: Tensor, context: Tensor | None) -> None:
-        wanted = self._zero.dtype
+        wanted = self._like().dtype
         if x.dtype == wanted and (context is None or context.dtype == wanted):
             return
         if torch.is_autocast_enabled(x.device.type):
@@ -193,7 +209,6 @@ class FlowDistribution(Distribution):
     """
 
     arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012
-    support = constraints.real_vector
     has_rsample = True
 
     def __init__(
@@ -205,6 +220,20 @@ class FlowDistribution(Distribution):
         self.flow, self.context = flow, context
         batch_shape = torch.Size() if context is None else context.shape[:-1]
         super().__init__(batch_shape, torch.Size((flow.features,)), validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=False, event_dim=1)
+    def support(self) -> Constraint:
+        """The domain of the flow's transform, outside of which the density is 0."""
+        domain = self.flow.transform.domain
+        if isinstance(domain, Defined):
+            return Defined(domain.transform, self.context)
+        return domain
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({type(self.flow).__name__}, "
+            f"batch_shape: {tuple(self.batch_shape)}, event_shape: {tuple(self.event_shape)})"
+        )
 
     def expand(
         self, batch_shape: Sequence[int], _instance: FlowDistribution | None = None
@@ -251,6 +280,7 @@ class FlowDistribution(Distribution):
     def _draw(
         self, sample_shape: Sequence[int], seed: int | Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
+        sample_shape = _checks.sample_shape(sample_shape)
         z = self.flow._base_noise((*sample_shape, *self.batch_shape), seed)
         x, log_det = self.flow.transform.inverse(z, self.context)
         return x, z, log_det

@@ -8,10 +8,19 @@ from collections.abc import Iterable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributions import constraints
 
 from bslfast import _checks
+from bslfast.flows.domains import Step
 from bslfast.flows.linear import PLU
-from bslfast.flows.transform import Transform, check_inputs, no_log_det
+from bslfast.flows.transform import (
+    Row,
+    Transform,
+    check_inputs,
+    check_transform,
+    no_log_det,
+    steps_of,
+)
 
 Shape = tuple[int, int, int]
 
@@ -30,6 +39,10 @@ class ImageTransform(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.channels = _checks.integer("channels", channels)
+
+    def steps(self) -> list[Step]:
+        """See :meth:`bslfast.flows.Transform.steps`."""
+        return [Step("", type(self).__name__, constraints.real_vector, constraints.real_vector)]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map ``x`` [..., C, H, W]; return z and log |det dz/dx| [...]."""
@@ -90,6 +103,10 @@ class Squeeze(ImageTransform):
     def __init__(self, channels: int, *, factor: int = 2) -> None:
         super().__init__(channels)
         self.factor = _checks.integer("factor", factor, 2)
+
+    def steps(self) -> list[Step]:
+        """None: what is asked of every number alike does not depend on their order."""
+        return []
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`ImageTransform.forward`."""
@@ -192,17 +209,17 @@ class PerPixel(ImageTransform):
     """
 
     def __init__(self, transform: Transform) -> None:
-        if not isinstance(transform, Transform):
-            raise TypeError(
-                "transform: expected an instance of bslfast.flows.Transform, got "
-                f"{_checks.describe(transform)}"
-            )
+        check_transform("transform", transform)
         if transform.context:
             raise ValueError(
                 f"transform: expected one without context, got context={transform.context}"
             )
         super().__init__(transform.features)
         self.transform = transform
+
+    def steps(self) -> list[Step]:
+        """See :meth:`bslfast.flows.Transform.steps`."""
+        return [step.inside("transform") for step in self.transform.steps()]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`ImageTransform.forward`."""
@@ -217,7 +234,7 @@ class PerPixel(ImageTransform):
         return x.movedim(-1, -3), log_det.sum(dim=(-2, -1))
 
 
-class Images(Transform):
+class Images(Row):
     """A transform of vectors that are images laid out in a row: maps of images, in sequence.
 
     Args:
@@ -259,6 +276,11 @@ class Images(Transform):
             last = transform.mapped_shape(last)
         self.mapped_shape = last
         assert math.prod(last) == self.features
+        self._check_steps()
+
+    def steps(self) -> list[Step]:
+        """See :meth:`Transform.steps`."""
+        return steps_of(self.transforms)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.forward`."""

@@ -40,21 +40,32 @@ class PLU(nn.Module):
     ) -> None:
         super().__init__()
         self.size = _checks.integer("features", size)
-        factors = torch.zeros(size, size, dtype=torch.float64)
-        order, signs = torch.arange(size), torch.ones(size, dtype=torch.float64)
-        if seed is not None:
-            generator = torch.Generator().manual_seed(_checks.generator_seed(seed))
-            normal = torch.randn(size, size, dtype=torch.float64, generator=generator)
+        self.seed = None if seed is None else _checks.generator_seed(seed)
+        self.factors = nn.Parameter(torch.empty(size, size, device=device, dtype=dtype))
+        self.register_buffer("signs", torch.empty(size, device=device, dtype=dtype))
+        self.register_buffer("order", torch.empty(size, device=device, dtype=torch.int64))
+        self.register_buffer("inverse_order", torch.empty(size, device=device, dtype=torch.int64))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Start again from the identity, or from the rotation that the seed stands for."""
+        # Whatever torch's default device is: there may be no numbers on it.
+        on_cpu: dict[str, Any] = {"device": "cpu", "dtype": torch.float64}
+        factors = torch.zeros(self.size, self.size, **on_cpu)
+        order, signs = torch.arange(self.size, device="cpu"), torch.ones(self.size, **on_cpu)
+        if self.seed is not None:
+            generator = torch.Generator().manual_seed(self.seed)
+            normal = torch.randn(self.size, self.size, generator=generator, **on_cpu)
             p, lower, upper = torch.linalg.lu(torch.linalg.qr(normal).Q)
             order = p.argmax(dim=1)
             signs = upper.diagonal().sign()
             scale = upper.diagonal().abs()
             factors = lower.tril(-1) + upper.triu(1) + torch.diag(scale.log())
-        dtype = torch.get_default_dtype() if dtype is None else dtype
-        self.factors = nn.Parameter(factors.to(device=device, dtype=dtype))
-        self.register_buffer("signs", signs.to(self.factors))
-        self.register_buffer("order", order.to(device))
-        self.register_buffer("inverse_order", order.argsort().to(device))
+        self.factors.copy_(factors)
+        self.signs.copy_(signs)
+        self.order.copy_(order)
+        self.inverse_order.copy_(order.argsort())
 
     def triangles(self) -> tuple[Tensor, Tensor]:
         """Return L and U."""
@@ -146,11 +157,11 @@ class Householder(Transform):
         features: size of the vectors, >= 1.
         reflections: K, >= 1; None for ``features``, or one more where that is odd. Features many
             are enough for every orthogonal matrix of one sign of the determinant, which is that of
-            (-1)^K.
+            (-1)^K. A vector of length 0 reflects nothing.
         device, dtype: of the parameters.
 
     At the start each two neighbouring reflections are the same, so that an even number of them is
-    the identity.
+    the identity. Of the vectors v the lengths do not matter; one of length 0 reflects nothing.
 
     Shape: x [..., features] -> (z [..., features], log_det [...]), log_det being 0.
 
@@ -179,8 +190,14 @@ class Householder(Transform):
         if reflections is None:
             reflections = features + features % 2
         self.reflections = _checks.integer("reflections", reflections)
-        axes = torch.arange(reflections, device=device) // 2 % features
-        self.vectors = nn.Parameter(torch.eye(features, device=device, dtype=dtype)[axes])
+        self.vectors = nn.Parameter(torch.empty(reflections, features, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Set every two neighbouring vectors to the same axis."""
+        axes = torch.arange(self.reflections, device="cpu") // 2 % self.features
+        self.vectors.copy_(torch.eye(self.features, device="cpu")[axes])
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.forward`."""
@@ -199,8 +216,7 @@ class Householder(Transform):
         return self._reflect(identity, transposed=True)[0]
 
     def _reflect(self, x: Tensor, transposed: bool) -> tuple[Tensor, Tensor]:
-        vectors = self.vectors.to(x.dtype)
-        v = vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+        v = _directions(self.vectors.to(x.dtype))
         half = torch.eye(self.reflections, dtype=v.dtype, device=v.device) / 2
         s = torch.triu(v @ v.mT, 1) + half
         solve: Any = torch.linalg.solve_triangular
@@ -210,3 +226,13 @@ class Householder(Transform):
 
     def extra_repr(self) -> str:
         return f"features={self.features}, reflections={self.reflections}"
+
+
+def _directions(vectors: Tensor) -> Tensor:
+    """Rows of length 1 along those of ``vectors``; 0 along 0."""
+    # Divided by the largest number first, as squares may overflow or vanish. No gradient goes
+    # through it: the direction does not depend on it.
+    largest = vectors.detach().abs().amax(dim=1, keepdim=True)
+    scaled = vectors / torch.where(largest > 0, largest, 1.0)
+    length = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
+    return scaled / torch.where(largest > 0, length, 1.0)

@@ -12,13 +12,110 @@ from bslfast import functional as BF
 from bslfast.flows.transform import Transform, check_inputs
 
 
-class ActNorm(Transform):
+class _PerFeature(Transform):
+    """``z = (x - loc) / scale`` with tensors ``loc`` and ``log_scale`` [features]."""
+
+    loc: Tensor
+    log_scale: Tensor
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Start again from the identity."""
+        self.loc.zero_()
+        self.log_scale.zero_()
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See :meth:`Transform.forward`."""
+        check_inputs(self, "x", x, context)
+        return BF.affine_coupling(x, self.loc, self.log_scale, scale_fn="exp", inverse=True)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See :meth:`Transform.inverse`."""
+        check_inputs(self, "z", z, context)
+        return BF.affine_coupling(z, self.loc, self.log_scale, scale_fn="exp")
+
+    def extra_repr(self) -> str:
+        return f"features={self.features}"
+
+
+class Standardize(_PerFeature):
+    r"""``z = (x - loc) / scale`` with the location and scale of each feature of the training data.
+
+    The first step of most flows: :meth:`from_data` takes mean and standard deviation from the data,
+    and they stay as they are. So densities and samples are those of the data as they came. A new
+    one is the identity, to load a state into.
+
+    Args:
+        features: size of the vectors, >= 1.
+        device, dtype: of the buffers ``loc`` and ``log_scale``.
+
+    Shape: x [..., features] -> (z [..., features], log_det [...]).
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Papamakarios, Pavlakou and Murray, "Masked autoregressive flow for density estimation"
+    (2017), section 4, standardises all its data so.
+
+    >>> import torch
+    >>> from bslfast.flows import Standardize
+    >>> x = torch.tensor([[1.0, 800.0], [3.0, 400.0]])
+    >>> Standardize.from_data(x)(x)
+    (tensor([[-1.,  1.],
+            [ 1., -1.]]), tensor([-5.2983, -5.2983]))
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(features)
+        self.register_buffer("loc", torch.empty(features, device=device, dtype=dtype))
+        self.register_buffer("log_scale", torch.empty(features, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    @classmethod
+    def from_data(cls, x: Tensor) -> Standardize:
+        """Return the one that brings every column of ``x`` to mean 0 and standard deviation 1.
+
+        Args:
+            x: [n, features], of the dtype and on the device that the flow will have; without
+                correction of the standard deviation for n.
+
+        Raises:
+            TypeError, ValueError: if ``x`` is no floating-point matrix with rows, or has a column
+                that is constant or not finite.
+        """
+        _checks.floating("x", x, 2, "[n, features]")
+        if x.shape[0] == 0:
+            raise ValueError(f"x: expected at least one row, got {_checks.describe(x)}")
+        wrong = (~x.isfinite()).any(dim=0).nonzero().flatten().tolist()
+        if wrong:
+            raise ValueError(f"x: expected finite numbers, got NaN or infinity in columns {wrong}")
+        loc, log_scale, constant = _statistics(x)
+        same = constant.nonzero().flatten().tolist()
+        if same:
+            raise ValueError(
+                f"x: expected columns that vary, got constant columns {same} (at "
+                f"{', '.join(f'{value:g}' for value in x[0, same].tolist())})"
+            )
+        result = cls(x.shape[1], device=x.device, dtype=x.dtype)
+        result.loc.copy_(loc)
+        result.log_scale.copy_(log_scale)
+        return result
+
+
+class ActNorm(_PerFeature):
     r"""``z = (x - loc) / scale`` with a learned location and scale of each feature.
 
     The first batch that it sees in training mode sets them to the mean and standard deviation of
     its features; from then on they are parameters like any other. The buffer ``initialized`` says
     whether this has happened, and is saved with the rest. Before, the map is the identity. A
-    feature that is constant in the first batch is shifted, not scaled.
+    feature that is constant in the first batch is shifted, not scaled. Under ``torch.func.vmap``
+    the first batch is all that is mapped over.
 
     Args:
         features: size of the vectors, >= 1.
@@ -50,42 +147,80 @@ class ActNorm(Transform):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(features)
-        self.loc = nn.Parameter(torch.zeros(features, device=device, dtype=dtype))
-        self.log_scale = nn.Parameter(torch.zeros(features, device=device, dtype=dtype))
-        self.register_buffer("initialized", torch.tensor(False, device=device))
-        # What the buffer says, once it has been read: reading it waits for an accelerator, and
-        # cuts a compiled graph in two.
+        self.loc = nn.Parameter(torch.empty(features, device=device, dtype=dtype))
+        self.log_scale = nn.Parameter(torch.empty(features, device=device, dtype=dtype))
+        self.register_buffer("initialized", torch.empty((), device=device, dtype=torch.bool))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Start again from the identity, and wait for a first batch."""
+        super().reset_parameters()
+        self.initialized.fill_(False)
+        # Whether the buffer is known to be True: no step then waits for an accelerator to see.
         self._is_initialized = False
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.forward`."""
         check_inputs(self, "x", x, context)
         if self.training and not self._is_initialized and x.numel() > 0:
-            self._initialize(x)
+            if torch._C._are_functorch_transforms_active():
+                _Initialize.apply(x, self)  # type: ignore[no-untyped-call]
+            else:
+                self._initialize(x)
         return BF.affine_coupling(x, self.loc, self.log_scale, scale_fn="exp", inverse=True)
-
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """See :meth:`Transform.inverse`."""
-        check_inputs(self, "z", z, context)
-        return BF.affine_coupling(z, self.loc, self.log_scale, scale_fn="exp")
 
     @torch.no_grad()
     def _initialize(self, x: Tensor) -> None:
-        if not bool(self.initialized):
-            variance, mean = torch.var_mean(x.reshape(-1, self.features), dim=0, correction=0)
-            # What rounding makes of a constant is no scale.
-            constant = variance <= (torch.finfo(x.dtype).eps * mean).square()
-            self.loc.copy_(mean)
-            self.log_scale.copy_(torch.where(constant, 0.0, 0.5 * variance.log()))
-            self.initialized.fill_(True)
+        loc, log_scale, constant = _statistics(x.reshape(-1, self.features))
+        log_scale = torch.where(constant, 0.0, log_scale)
+        # where() and no if, which would wait for an accelerator and cut a compiled graph in two.
+        self.loc.copy_(torch.where(self.initialized, self.loc, loc))
+        self.log_scale.copy_(torch.where(self.initialized, self.log_scale, log_scale))
+        self.initialized.fill_(True)
         self._is_initialized = True
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._is_initialized = False
 
-    def extra_repr(self) -> str:
-        return f"features={self.features}"
+
+class _Initialize(torch.autograd.Function):
+    """Initialises an ActNorm with the tensor that transforms of torch.func have wrapped.
+
+    ``forward`` gets it without what ``grad`` has put around it, and ``vmap`` with all examples.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, norm: ActNorm) -> Tensor:
+        norm._initialize(x)
+        return x.new_zeros(())
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        return None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, norm: ActNorm) -> Any:
+        return _Initialize.apply(x.movedim(in_dims[0], 0), norm), None  # type: ignore[no-untyped-call]
+
+
+def _statistics(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and log standard deviation of each column of [n, features], and whether it is constant.
+
+    The logarithm is of no use where it is.
+    """
+    # Divided by the largest number first: the square of 1e20 is no float32.
+    largest = rows.abs().amax(dim=0)
+    largest = torch.where(largest > 0, largest, 1.0)
+    variance, mean = torch.var_mean(rows / largest, dim=0, correction=0)
+    # What rounding makes of a constant is no scale.
+    constant = variance <= (torch.finfo(rows.dtype).eps * mean).square()
+    return largest * mean, largest.log() + 0.5 * variance.log(), constant
 
 
 class BatchNorm(Transform):
@@ -98,7 +233,8 @@ class BatchNorm(Transform):
     start. The log-determinant takes m and v for constants.
 
     The inverse is there in evaluation mode alone: in training mode z does not say what batch it
-    came from.
+    came from. The variances have to be numbers of the dtype: in float32 standard deviations up to
+    1e19, where :class:`ActNorm` and :class:`Standardize` take greater ones.
 
     Args:
         features: size of the vectors, >= 1.
@@ -142,10 +278,19 @@ class BatchNorm(Transform):
         if self.momentum > 1:
             raise ValueError(f"momentum: expected a number in (0, 1], got {momentum!r}")
         self.eps = _checks.number("eps", eps, above=0.0)
-        self.log_gain = nn.Parameter(torch.zeros(features, **options))
-        self.bias = nn.Parameter(torch.zeros(features, **options))
-        self.register_buffer("running_mean", torch.zeros(features, **options))
-        self.register_buffer("running_var", torch.ones(features, **options))
+        self.log_gain = nn.Parameter(torch.empty(features, **options))
+        self.bias = nn.Parameter(torch.empty(features, **options))
+        self.register_buffer("running_mean", torch.empty(features, **options))
+        self.register_buffer("running_var", torch.empty(features, **options))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Start again from the identity, and from averages of no batch."""
+        self.log_gain.zero_()
+        self.bias.zero_()
+        self.running_mean.zero_()
+        self.running_var.fill_(1.0)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.forward`."""

@@ -64,10 +64,17 @@ class Sylvester(Transform):
         options: dict[str, Any] = {"device": device, "dtype": dtype}
         self.rotation = Householder(self.features, **options)
         # Above the diagonal: R and S themselves. On it: of r s its softplus, of s its logarithm.
-        still = math.log(math.e - 1)  # softplus(it) = 1
-        self.r = nn.Parameter(still * torch.eye(self.rank, **options))
-        self.s = nn.Parameter(torch.zeros(self.rank, self.rank, **options))
-        self.b = nn.Parameter(torch.zeros(self.rank, **options))
+        self.r = nn.Parameter(torch.empty(self.rank, self.rank, **options))
+        self.s = nn.Parameter(torch.empty(self.rank, self.rank, **options))
+        self.b = nn.Parameter(torch.empty(self.rank, **options))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Start again from the identity."""
+        self.r.zero_().diagonal().fill_(math.log(math.e - 1))  # softplus(it) = 1
+        self.s.zero_()
+        self.b.zero_()
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.forward`."""
@@ -88,7 +95,7 @@ class Sylvester(Transform):
             c = known[..., m]
             if tanhs:
                 c = c - torch.stack(tanhs, dim=-1) @ coupled[m, m + 1 :]
-            tanhs.insert(0, torch.tanh(solve_tanh(c, soft[m] - 1, soft[m])))
+            tanhs.insert(0, torch.tanh(solve_tanh(c, soft[m])))
         t = torch.stack(tanhs, dim=-1)
         x = z - t @ r.mT @ q.mT
         return x.to(z.dtype), -_log_det(t, soft).to(log_dtype(z.dtype))

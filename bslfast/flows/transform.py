@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import constraints
 
 from bslfast import _checks
 from bslfast._precision import log_dtype
+from bslfast.flows.domains import Defined, Step, forward_gap, inverse_gap
 
 
 class Transform(nn.Module):
     """An invertible map of vectors whose log-determinant is known.
 
     A subclass implements :meth:`forward` and :meth:`inverse`. By convention ``forward`` leads from
-    data to latent variables, the direction that training uses.
+    data to latent variables, the direction that training uses. A subclass that is not defined
+    everywhere, or does not reach everything, says so in :attr:`domain` and :attr:`codomain`.
+
+    Outside of its domain a transform of this package returns a log-determinant of -inf, which is a
+    density of 0, beside the image of the nearest vector inside; its inverse does so outside of the
+    codomain.
 
     Args:
         features: size of the vectors, >= 1.
         context: size of the context vectors that the map depends on; 0 if it depends on none.
+
+    Attributes:
+        domain: what ``forward`` is defined on, a constraint of ``torch.distributions``.
+        codomain: what it maps onto, which the inverse is defined on.
     """
 
     def __init__(self, features: int, context: int = 0) -> None:
@@ -27,16 +40,28 @@ class Transform(nn.Module):
         self.features = _checks.integer("features", features)
         self.context = _checks.integer("context", context, 0)
 
+    @property
+    def domain(self) -> constraints.Constraint:
+        return constraints.real_vector
+
+    @property
+    def codomain(self) -> constraints.Constraint:
+        return constraints.real_vector
+
+    def steps(self) -> list[Step]:
+        """The maps in a row that it is made of, but for those that only reorder features."""
+        return [Step("", type(self).__name__, self.domain, self.codomain)]
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map ``x``.
 
         Args:
             x: [..., features].
-            context: [..., context], whose leading dimensions broadcast to those of ``x``; None if
-                the transform takes none.
+            context: [..., context], whose leading dimensions broadcast with those of ``x``; None
+                if the transform takes none.
 
         Returns:
-            (z [..., features], log |det dz/dx| [...]).
+            (z [..., features], log |det dz/dx| [...]), with the leading dimensions broadcast.
 
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came.
@@ -52,12 +77,42 @@ class Transform(nn.Module):
         raise NotImplementedError
 
 
-class Composite(Transform):
+class Row(Transform):
+    """What is made of maps in a row, which :meth:`Transform.steps` names."""
+
+    def _check_steps(self) -> None:
+        steps = self.steps()
+        there, back = forward_gap(steps), inverse_gap(steps)
+        if there is not None and back is not None:
+            what = there if there == back else f"{there}, while {back}"
+            raise ValueError(
+                "transforms: expected maps of which each is defined on all that comes from the one "
+                f"before, or reaches all that the next is defined on, got a row in which {what}"
+            )
+
+    @property
+    def domain(self) -> constraints.Constraint:
+        steps = self.steps()
+        if forward_gap(steps) is not None:
+            return Defined(self)
+        return steps[0].domain if steps else constraints.real_vector
+
+    @property
+    def codomain(self) -> constraints.Constraint:
+        steps = self.steps()
+        if inverse_gap(steps) is not None:
+            return Defined(Inverse(self))
+        return steps[-1].codomain if steps else constraints.real_vector
+
+
+class Composite(Row):
     """Transforms one after the other; the inverse runs through them backwards.
 
     Args:
         transforms: at least one, all of the same number of features; those that take a context must
-            agree on its size.
+            agree on its size. The map or its inverse must be defined on all that the first or last
+            step is: a step that is bounded, say, by another that is not on either side of it
+            leaves no such direction.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
@@ -94,10 +149,15 @@ class Composite(Transform):
             )
         super().__init__(features, contexts.pop())
         self.transforms = nn.ModuleList(transforms)
+        self._check_steps()
+
+    def steps(self) -> list[Step]:
+        """See :meth:`Transform.steps`."""
+        return steps_of(self.transforms)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.forward`."""
-        check_inputs(self, "x", x, context)
+        x = check_inputs(self, "x", x, context)
         total: Tensor | None = None
         for transform in self.transforms:
             x, log_det = transform(x, context if transform.context else None)
@@ -107,7 +167,7 @@ class Composite(Transform):
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.inverse`."""
-        check_inputs(self, "z", z, context)
+        z = check_inputs(self, "z", z, context)
         total: Tensor | None = None
         for transform in reversed(self.transforms):
             assert isinstance(transform, Transform)
@@ -117,11 +177,56 @@ class Composite(Transform):
         return z, total
 
 
+class Inverse(Transform):
+    """A transform turned around: forward is its inverse, and the other way round.
+
+    Args:
+        transform: what is turned around, with its parameters.
+
+    Shape: x [..., features] -> (z [..., features], log_det [...]).
+
+    Raises:
+        TypeError: if ``transform`` is no :class:`Transform`.
+
+    >>> import torch
+    >>> from bslfast.flows import Inverse, Tanh
+    >>> Inverse(Tanh(2))(torch.tensor([0.0, 0.5]))
+    (tensor([0.0000, 0.5493]), tensor(0.2877))
+    """
+
+    def __init__(self, transform: Transform) -> None:
+        transform = check_transform("transform", transform)
+        super().__init__(transform.features, transform.context)
+        self.transform = transform
+
+    @property
+    def domain(self) -> constraints.Constraint:
+        return self.transform.codomain
+
+    @property
+    def codomain(self) -> constraints.Constraint:
+        return self.transform.domain
+
+    def steps(self) -> list[Step]:
+        """See :meth:`Transform.steps`."""
+        return [step.inverse().inside("transform") for step in reversed(self.transform.steps())]
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See :meth:`Transform.forward`."""
+        return self.transform.inverse(x, context)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See :meth:`Transform.inverse`."""
+        mapped: tuple[Tensor, Tensor] = self.transform(z, context)
+        return mapped
+
+
 class Permutation(Transform):
     """A fixed reordering: ``z[..., i] = x[..., order[i]]``.
 
     Args:
         order: each of 0 ... features - 1 once.
+        device: of the indices; None for torch's default.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
@@ -135,27 +240,47 @@ class Permutation(Transform):
     order: Tensor
     inverse_order: Tensor
 
-    def __init__(self, order: Sequence[int] | Tensor) -> None:
-        indices = torch.as_tensor(order)
-        features = indices.numel()
+    def __init__(
+        self, order: Sequence[int] | Tensor, *, device: torch.device | str | None = None
+    ) -> None:
+        on_meta = isinstance(order, Tensor) and order.is_meta
+        given: Any = order.tolist() if hasattr(order, "tolist") and not on_meta else order
+        count = len(given) if isinstance(given, Sequence) else 0
         if (
-            indices.dim() != 1
-            or indices.is_floating_point()
-            or not torch.equal(indices.sort().values.cpu(), torch.arange(features))
+            not isinstance(given, Sequence)
+            or any(isinstance(i, bool) or not isinstance(i, numbers.Integral) for i in given)
+            or sorted(given) != list(range(count))
         ):
             raise ValueError(
-                f"order: expected each of 0 to {max(features - 1, 0)} once, got {order!r}"
+                f"order: expected each of 0 to {max(count - 1, 0)} once, got {order!r}"
             )
-        super().__init__(features)
-        self.register_buffer("order", indices.long())
-        self.register_buffer("inverse_order", indices.argsort())
+        super().__init__(count)
+        # Numbers of Python, which no device, dtype or uninitialised memory changes.
+        self._start = tuple(int(i) for i in given)
+        self.register_buffer("order", torch.empty(count, dtype=torch.int64, device=device))
+        self.register_buffer("inverse_order", torch.empty(count, dtype=torch.int64, device=device))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Set the indices to those that the permutation was made with."""
+        order = torch.tensor(self._start, device="cpu")
+        self.order.copy_(order)
+        self.inverse_order.copy_(order.argsort())
 
     @classmethod
-    def random(cls, features: int, seed: int = 0) -> Permutation:
+    def random(
+        cls, features: int, seed: int = 0, *, device: torch.device | str | None = None
+    ) -> Permutation:
         """Return the permutation that ``seed`` stands for; torch's generators are left alone."""
         _checks.integer("features", features)
         generator = torch.Generator().manual_seed(_checks.generator_seed(seed))
-        return cls(torch.randperm(features, generator=generator))
+        order = torch.randperm(features, generator=generator, device="cpu")
+        return Permutation(order, device=device)
+
+    def steps(self) -> list[Step]:
+        """None: what is asked of every feature alike does not depend on their order."""
+        return []
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.forward`."""
@@ -167,9 +292,16 @@ class Permutation(Transform):
         check_inputs(self, "z", z, context)
         return z.index_select(-1, self.inverse_order), no_log_det(z)
 
+    def extra_repr(self) -> str:
+        return f"features={self.features}"
+
 
 class Reverse(Permutation):
     """The last feature first.
+
+    Args:
+        features: size of the vectors, >= 1.
+        device: of the indices; None for torch's default.
 
     >>> import torch
     >>> from bslfast.flows import Reverse
@@ -177,8 +309,9 @@ class Reverse(Permutation):
     (tensor([12., 11., 10.]), tensor(0.))
     """
 
-    def __init__(self, features: int) -> None:
-        super().__init__(torch.arange(_checks.integer("features", features) - 1, -1, -1))
+    def __init__(self, features: int, *, device: torch.device | str | None = None) -> None:
+        features = _checks.integer("features", features)
+        super().__init__(range(features - 1, -1, -1), device=device)
 
 
 def no_log_det(x: Tensor, dims: int = 1) -> Tensor:
@@ -186,8 +319,27 @@ def no_log_det(x: Tensor, dims: int = 1) -> Tensor:
     return x.new_zeros(x.shape[:-dims], dtype=log_dtype(x.dtype))
 
 
-def check_inputs(transform: Transform, name: str, x: Tensor, context: Tensor | None) -> None:
-    """Raise unless ``x`` and ``context`` are what ``transform`` takes."""
+def check_transform(name: str, value: Any) -> Transform:
+    """Return ``value`` if it is a transform, else raise TypeError."""
+    if not isinstance(value, Transform):
+        raise TypeError(
+            f"{name}: expected an instance of bslfast.flows.Transform, got "
+            f"{_checks.describe(value)}"
+        )
+    return value
+
+
+def steps_of(transforms: Iterable[Any]) -> list[Step]:
+    """The steps of all, of which each says what place it has among them."""
+    return [
+        step.inside(f"transforms[{index}]")
+        for index, transform in enumerate(transforms)
+        for step in transform.steps()
+    ]
+
+
+def check_inputs(transform: Transform, name: str, x: Tensor, context: Tensor | None) -> Tensor:
+    """Raise unless ``x`` and ``context`` are what ``transform`` takes; return x, as broadcast."""
     _check_vectors(name, x, transform.features, "features")
     if not transform.context:
         if context is not None:
@@ -195,7 +347,7 @@ def check_inputs(transform: Transform, name: str, x: Tensor, context: Tensor | N
                 f"context: expected None, as this {type(transform).__name__} was made without "
                 f"context, got {_checks.describe(context)}"
             )
-        return
+        return x
     if context is None:
         raise ValueError(
             f"context: expected a tensor of shape [..., {transform.context}], as this "
@@ -203,14 +355,17 @@ def check_inputs(transform: Transform, name: str, x: Tensor, context: Tensor | N
         )
     _check_vectors("context", context, transform.context, "context features")
     given, wanted = context.shape[:-1], x.shape[:-1]
-    if given != wanted and (
-        len(given) > len(wanted)
-        or any(g not in (1, w) for g, w in zip(reversed(given), reversed(wanted), strict=False))
+    if given == wanted:
+        return x
+    if any(
+        g != w and g != 1 and w != 1
+        for g, w in zip(reversed(given), reversed(wanted), strict=False)
     ):
         raise ValueError(
-            f"context: expected leading dimensions that broadcast to those of {name}, "
+            f"context: expected leading dimensions that broadcast with those of {name}, "
             f"{list(wanted)}, got {list(given)}"
         )
+    return x.expand(*torch.broadcast_shapes(given, wanted), transform.features)
 
 
 def _check_vectors(name: str, value: Tensor, size: int, what: str) -> None:

@@ -49,6 +49,12 @@ class Decoding(nn.Module):
             like = torch.empty(()) if parameter is None else parameter
             self.log_scale = nn.Parameter(like.new_zeros(()))
 
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Set the learned scale, if there is one, to 1; encoder and decoder are left alone."""
+        if self.scale == "learned":
+            self.log_scale.zero_()
+
     def decode(self, z: Tensor) -> Tensor:
         """Return the mean of p(x | z) for codes z [batch, latent]: probabilities, or locs."""
         outputs = self.decoder(_checks.floating("z", z, 2, "[batch, latent]"))

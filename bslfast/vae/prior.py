@@ -53,8 +53,9 @@ class VampPrior(nn.Module):
         self.n = _checks.integer("n", n)
         self.bounded = _checks.flag("bounded", bounded)
         full = (self.n, *_checks.widths("shape", shape, at_least=1))
+        self.raw = nn.Parameter(torch.empty(full))
         if examples is None:
-            start = 0.01 * torch.randn(full)
+            self.reset_parameters()
         else:
             _checks.floating("examples", examples)
             if examples.shape != full:
@@ -64,7 +65,12 @@ class VampPrior(nn.Module):
             start = examples.detach().clone()
             if bounded:
                 start = torch.logit(start, eps=0.01)
-        self.raw = nn.Parameter(start)
+            self.raw = nn.Parameter(start)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the parameters from a normal distribution, as without ``examples``."""
+        self.raw.normal_().mul_(0.01)
 
     @property
     def pseudo_inputs(self) -> Tensor:
