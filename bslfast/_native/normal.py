@@ -165,8 +165,8 @@ def backward(
     samples = math.prod(sample_shape)
     if seed is None or grad_sample is None or samples == 0:
         grad_sample, samples = None, 0
-    elif samples > 1:
-        grad_sample = grad_sample.reshape(samples, *shape)
+    elif sample_shape:  # one sample has no dimension in the operand below
+        grad_sample = grad_sample.reshape((samples, *shape) if samples > 1 else shape)
     if reduction is None or grad_kl is None:
         grad_kl = None
         for grad in (grad_prior_loc, grad_prior_scale):
