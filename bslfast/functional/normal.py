@@ -37,7 +37,10 @@ def normal_rsample(
         sample_shape: shape of independent samples to draw, in front of the parameters' shape.
         seed: an int, an int64 tensor of one element on the device of ``loc``, or None to draw one
             from torch's generator. The noise is a function of (seed, stream, element index) alone.
-        stream: number of an independent noise sequence under the same seed, >= 0.
+        stream: number of an independent noise sequence under the same seed, >= 0. Two calls that
+            are given the same seed and stream share their noise, also calls of two ops: a Laplace
+            and a logistic sample are then functions of the same uniforms, and rise together. Give
+            each a stream of its own, or None as the seed.
 
     Returns:
         Samples of shape ``[*sample_shape, *broadcast(loc, raw_scale)]``.

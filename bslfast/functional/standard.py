@@ -30,7 +30,8 @@ def standard_normal(
         shape: of the result.
         seed: an int, an int64 tensor of one element on ``device``, or None to draw one from torch's
             generator.
-        stream: number of an independent noise sequence under the same seed, >= 0.
+        stream: number of an independent noise sequence under the same seed, >= 0; see
+            :func:`normal_rsample` about calls that share seed and stream.
         dtype: floating point; torch's default if None. 16-bit numbers are rounded float32 ones.
         device: of the result; that of a seed that is a tensor, else the CPU if None.
 
