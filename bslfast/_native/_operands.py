@@ -21,8 +21,11 @@ def operand(tensor: Tensor | float | None, shape: Sequence[int]) -> Operand:
     """``tensor`` as an operand of a call over ``shape``; broadcast to it without a copy."""
     if tensor is None or isinstance(tensor, float):
         return tensor
-    if tensor.shape == shape and tensor.is_contiguous():
-        return tensor.data_ptr()
+    if tensor.shape == shape:
+        if tensor.is_contiguous():
+            return tensor.data_ptr()
+        if len(shape) <= _MAX_DIMS:
+            return tensor.data_ptr(), tensor.stride()
     if tensor.numel() == 1:
         return tensor.data_ptr(), (0,) * len(shape)
     expanded = tensor.expand(shape)
@@ -30,6 +33,16 @@ def operand(tensor: Tensor | float | None, shape: Sequence[int]) -> Operand:
         copy = expanded.contiguous()
         return _held(copy, copy.stride())
     return expanded.data_ptr(), expanded.stride()
+
+
+def operands(tensors: Sequence[Tensor | float | None], shape: Sequence[int]) -> list[Operand]:
+    """All of them, those of the call's shape without a call each."""
+    return [
+        t.data_ptr()
+        if isinstance(t, Tensor) and t.shape == shape and t.is_contiguous()
+        else operand(t, shape)
+        for t in tensors
+    ]
 
 
 def row_operand(tensor: Tensor, shape: Sequence[int]) -> Operand:
@@ -81,9 +94,11 @@ def empty(shape: Sequence[int], like: Tensor) -> Tensor:
 
 def empty_grad(shape: Sequence[int], like: Tensor) -> Tensor:
     """Room for the gradient of ``like``, which a call broadcasts to ``shape``."""
-    if like.shape != shape and like.dtype in SIXTEEN_BITS:  # to be summed before it is rounded
+    if like.shape == shape:
+        return torch.empty_like(like, memory_format=torch.contiguous_format)
+    if like.dtype in SIXTEEN_BITS:  # to be summed before it is rounded
         return torch.empty(shape, dtype=torch.float32, device=like.device)
-    return empty(shape, like)
+    return like.new_empty(shape)
 
 
 def grad_address(grad: Tensor | None, dtype: torch.dtype) -> int:

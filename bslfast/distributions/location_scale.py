@@ -14,11 +14,12 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, constraints
 from torch.distributions.utils import lazy_property
 from typing_extensions import Self
 
 from bslfast import _checks
+from bslfast.functional._op import plain
 from bslfast.functional.normal import PARAMETRIZATIONS
 
 Number = float | int
@@ -55,12 +56,38 @@ class RawScale(Distribution):
         self.raw_scale = raw
         self.parametrization = parametrization
         shape = _checks.broadcast(**others, raw_scale=raw)
-        for name, value in others.items():
-            self.__dict__[name] = value.expand(shape)
         # torch checks what is in its dictionary alone: a scale that is given, not one that is made.
         if parametrization == "scale":
-            self.__dict__["scale"] = raw.expand(shape)
-        Distribution.__init__(self, shape, validate_args=validate_args)
+            others["scale"] = raw
+        for name, value in others.items():
+            self.__dict__[name] = value if value.shape == shape else value.expand(shape)
+        checks = self._validate_args if validate_args is None else validate_args
+        unchecked = checks and self._surely_valid()
+        Distribution.__init__(self, shape, validate_args=False if unchecked else validate_args)
+        if unchecked and validate_args:
+            self._validate_args = True
+        elif unchecked:
+            del self._validate_args  # the class's again, whatever it will be
+
+    def _surely_valid(self) -> bool:
+        """Whether the parameters are plain and valid: in a third of the time of torch's checks.
+
+        Those decide where this is not sure, and word the errors.
+        """
+        parameters = [(k, self.__dict__[k]) for k in self.arg_constraints if k in self.__dict__]
+        if not plain([value for _, value in parameters]):
+            return False
+        for name, value in parameters:
+            constraint = self.arg_constraints[name]
+            if constraint is constraints.real:
+                valid = torch.equal(value, value)  # NaN is not
+            elif constraint is constraints.positive and value.numel() > 0:
+                valid = value.detach().min().item() > 0  # nor is NaN, which is the least
+            else:
+                valid = False
+            if not valid:
+                return False
+        return True
 
     @classmethod
     def _made(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bslfast import _checks, reference
 from bslfast._native import normal as native
-from bslfast.functional._op import Op
+from bslfast.functional._op import Op, plain
 
 PARAMETRIZATIONS = tuple(native.PARAMETRIZATIONS)
 
@@ -59,9 +60,10 @@ def normal_rsample(
     >>> x.shape, bool((x.std(dim=0) - math.log(2)).abs().max() < 0.05)
     (torch.Size([1000, 2]), True)
     """
-    loc, raw_scale, _ = _parameters(loc, raw_scale, parametrization)
+    loc, raw_scale, shape = _parameters(loc, raw_scale, parametrization)
     sample: Tensor
-    sample, _ = _normal(
+    sample, _ = _call(
+        shape,
         loc,
         raw_scale,
         None,
@@ -117,7 +119,8 @@ def normal_kl(
             loc=loc, raw_scale=raw_scale, prior_loc=prior_loc_tensor, prior_scale=prior_scale_tensor
         )
     kl: Tensor
-    _, kl = _normal(
+    _, kl = _call(
+        shape,
         loc,
         raw_scale,
         prior_loc_tensor,
@@ -174,7 +177,8 @@ def normal_rsample_kl(
                 f"{name}: expected a shape that broadcasts to {list(shape)}, that of loc and "
                 f"raw_scale, got {list(prior.shape)}"
             )
-    result: tuple[Tensor, Tensor] = _normal(
+    result: tuple[Tensor, Tensor] = _call(
+        shape,
         loc,
         raw_scale,
         prior_loc_tensor,
@@ -280,3 +284,47 @@ _normal = Op(
     reference=_reference,
     has_cuda=True,
 )
+
+
+def _call(
+    shape: torch.Size,
+    loc: Tensor,
+    raw_scale: Tensor,
+    prior_loc: Tensor | None,
+    prior_scale: Tensor | None,
+    seed: Tensor | None,
+    *others: Any,
+) -> tuple[Any, Any]:
+    """(sample, kl), of which one may be anything; ``shape`` is what they all broadcast to."""
+    tensors = (loc, raw_scale, prior_loc, prior_scale, seed)
+    if not plain(tensors):
+        result: tuple[Tensor, Tensor] = _normal(*tensors, *others)
+        return result
+    if seed is None:
+        return None, _directly(tensors, (shape, 1, others))
+    if others[-1] is None:
+        return _directly(tensors, (shape, 0, others)), None
+    both: tuple[Tensor, Tensor] = _directly(tensors, (shape, 0, others))
+    return both
+
+
+_wanted: Any = native.wanted
+_backward: Any = native.backward
+
+
+def _direct_forward(call: Any, tensors: Any) -> Any:
+    shape, _, others = call
+    sample, kl = _wanted(*tensors, *others, shape)
+    if kl is None:
+        return sample
+    return kl if sample is None else (sample, kl)
+
+
+def _direct_backward(call: Any, grads: Any, tensors: Any, needs: Any) -> Any:
+    shape, skipped, others = call
+    grad_sample = None if skipped else grads[0]
+    grad_kl = grads[-1] if others[-1] is not None else None
+    return (*_backward(grad_sample, grad_kl, *tensors, *others, needs, shape), None, None)
+
+
+_directly = _normal.directly(_direct_forward, _direct_backward)

@@ -12,6 +12,8 @@ from bslfast._native import noise as native
 from bslfast.functional._op import Op
 from bslfast.reference import noise as reference
 
+_CPU = torch.device("cpu")
+
 
 def standard_normal(
     shape: Sequence[int],
@@ -92,7 +94,7 @@ def _draw(
         raise TypeError(f"dtype: expected a floating-point torch.dtype, got {dtype!r}")
     if device is None and isinstance(seed, Tensor):
         device = seed.device
-    place = torch.device("cpu" if device is None else device)
+    place = _CPU if device is None else torch.device(device)
     noise: Tensor = _noise(_checks.seed(seed, place), shape, _checks.stream(stream), dtype, kind)
     return noise
 
