@@ -61,33 +61,7 @@ class RawScale(Distribution):
             others["scale"] = raw
         for name, value in others.items():
             self.__dict__[name] = value if value.shape == shape else value.expand(shape)
-        checks = self._validate_args if validate_args is None else validate_args
-        unchecked = checks and self._surely_valid()
-        Distribution.__init__(self, shape, validate_args=False if unchecked else validate_args)
-        if unchecked and validate_args:
-            self._validate_args = True
-        elif unchecked:
-            del self._validate_args  # the class's again, whatever it will be
-
-    def _surely_valid(self) -> bool:
-        """Whether the parameters are plain and valid: in a third of the time of torch's checks.
-
-        Those decide where this is not sure, and word the errors.
-        """
-        parameters = [(k, self.__dict__[k]) for k in self.arg_constraints if k in self.__dict__]
-        if not plain([value for _, value in parameters]):
-            return False
-        for name, value in parameters:
-            constraint = self.arg_constraints[name]
-            if constraint is constraints.real:
-                valid = torch.equal(value, value)  # NaN is not
-            elif constraint is constraints.positive and value.numel() > 0:
-                valid = value.detach().min().item() > 0  # nor is NaN, which is the least
-            else:
-                valid = False
-            if not valid:
-                return False
-        return True
+        initialize(self, shape, validate_args)
 
     @classmethod
     def _made(
@@ -197,6 +171,42 @@ class LocationScale(RawScale):
         parametrization: str = "scale",
     ) -> None:
         self._set(parametrization, validate_args, loc=loc, scale=scale)
+
+
+def initialize(
+    distribution: Distribution, batch_shape: torch.Size, validate_args: bool | None
+) -> None:
+    """``Distribution.__init__``, whose checks of parameters are left out where those are valid.
+
+    That they are is found in a third of the time; else torch's checks decide, and word the errors.
+    """
+    checks = distribution._validate_args if validate_args is None else validate_args
+    if not checks or not _surely_valid(distribution):
+        Distribution.__init__(distribution, batch_shape, validate_args=validate_args)
+        return
+    Distribution.__init__(distribution, batch_shape, validate_args=False)
+    if validate_args:
+        distribution._validate_args = True
+    else:
+        del distribution._validate_args  # the class's again, whatever it will be
+
+
+def _surely_valid(distribution: Distribution) -> bool:
+    """Whether all parameters, but those that are made when asked for, are plain and valid."""
+    given = distribution.__dict__
+    found = [(given[k], c) for k, c in distribution.arg_constraints.items() if k in given]
+    if not plain([value for value, _ in found]):
+        return False
+    for value, constraint in found:
+        if constraint is constraints.real:
+            valid = torch.equal(value, value)  # NaN is not
+        elif constraint is constraints.positive and value.numel() > 0:
+            valid = value.detach().min().item() > 0  # nor is NaN, which is the least
+        else:
+            valid = False
+        if not valid:
+            return False
+    return True
 
 
 def instance(distribution: D, family: type, given: Any) -> D:

@@ -33,6 +33,8 @@ _KERNEL_DEVICES = ("cpu", "meta")
 #: Asked once: torch.compile does not trace the question.
 HAS_CUDA = cuda.is_built()
 _SIXTEEN_BITS = (torch.bfloat16, torch.float16)
+#: What kernels compute in, and autocast leaves as it is.
+NATIVE = (torch.float32, torch.float64)
 _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 _use_reference = False
 # Bound once: a call of the smallest op asks each of them, and takes a few microseconds in all.

@@ -12,9 +12,7 @@ from torch import Tensor
 from bslfast import _checks, reference
 from bslfast._native.normal import PARAMETRIZATIONS
 from bslfast._native.pointwise import Kernels
-from bslfast.functional._op import Op, plain
-
-_NATIVE = (torch.float32, torch.float64)
+from bslfast.functional._op import NATIVE, Op, plain
 
 
 class PointwiseOp:
@@ -91,7 +89,7 @@ class PointwiseOp:
         first = tensors[0]
         given_seed = (seed,) if isinstance(seed, Tensor) else ()
         same, directly = True, first is not None and plain((*tensors, *given_seed))
-        directly = directly and first.dtype in _NATIVE
+        directly = directly and first.dtype in NATIVE
         if directly:
             dtype, shape = first.dtype, first.shape
             for t in tensors:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bslfast import _checks, reference
 from bslfast._native import normal as native
-from bslfast.functional._op import Op, plain
+from bslfast.functional._op import NATIVE, Op, plain
 
 PARAMETRIZATIONS = tuple(native.PARAMETRIZATIONS)
 
@@ -60,9 +60,10 @@ def normal_rsample(
     >>> x.shape, bool((x.std(dim=0) - math.log(2)).abs().max() < 0.05)
     (torch.Size([1000, 2]), True)
     """
-    loc, raw_scale, shape = _parameters(loc, raw_scale, parametrization)
+    loc, raw_scale, shape, directly = _parameters(loc, raw_scale, parametrization, seed)
     sample: Tensor
     sample, _ = _call(
+        directly,
         shape,
         loc,
         raw_scale,
@@ -111,7 +112,9 @@ def normal_kl(
     >>> BF.normal_kl(torch.ones(3), torch.zeros(3), parametrization="log_scale")
     tensor(1.5000)
     """
-    loc, raw_scale, shape = _parameters(loc, raw_scale, parametrization)
+    loc, raw_scale, shape, directly = _parameters(
+        loc, raw_scale, parametrization, prior_loc, prior_scale
+    )
     prior_loc_tensor, prior_loc_value = _prior("prior_loc", prior_loc, loc)
     prior_scale_tensor, prior_scale_value = _prior("prior_scale", prior_scale, loc)
     if prior_loc_tensor is not None or prior_scale_tensor is not None:
@@ -120,6 +123,7 @@ def normal_kl(
         )
     kl: Tensor
     _, kl = _call(
+        directly,
         shape,
         loc,
         raw_scale,
@@ -168,7 +172,9 @@ def normal_rsample_kl(
     >>> weight.shape, kl
     (torch.Size([4, 3]), tensor(30.3069))
     """
-    loc, raw_scale, shape = _parameters(loc, raw_scale, parametrization)
+    loc, raw_scale, shape, directly = _parameters(
+        loc, raw_scale, parametrization, prior_loc, prior_scale, seed
+    )
     prior_loc_tensor, prior_loc_value = _prior("prior_loc", prior_loc, loc)
     prior_scale_tensor, prior_scale_value = _prior("prior_scale", prior_scale, loc)
     for name, prior in (("prior_loc", prior_loc_tensor), ("prior_scale", prior_scale_tensor)):
@@ -178,6 +184,7 @@ def normal_rsample_kl(
                 f"raw_scale, got {list(prior.shape)}"
             )
     result: tuple[Tensor, Tensor] = _call(
+        directly,
         shape,
         loc,
         raw_scale,
@@ -195,16 +202,26 @@ def normal_rsample_kl(
 
 
 def _parameters(
-    loc: Tensor, raw_scale: Tensor, parametrization: str
-) -> tuple[Tensor, Tensor, torch.Size]:
-    loc = _checks.operand("loc", loc)
-    raw_scale = _checks.operand("raw_scale", raw_scale)
-    _checks.alike("raw_scale", raw_scale, "loc", loc)
+    loc: Tensor, raw_scale: Tensor, parametrization: str, *others: Any
+) -> tuple[Tensor, Tensor, torch.Size, bool]:
+    """The two, the shape that they broadcast to, and whether all that is given is plain.
+
+    ``others``: what else may be a tensor.
+    """
+    given: tuple[Tensor, ...] = (loc, raw_scale)
+    for t in others:
+        if isinstance(t, Tensor):
+            given += (t,)
+    directly = loc is not None and raw_scale is not None and plain(given)
+    if not directly or loc.dtype is not raw_scale.dtype or loc.dtype not in NATIVE:
+        loc = _checks.operand("loc", loc)
+        raw_scale = _checks.operand("raw_scale", raw_scale)
+        _checks.alike("raw_scale", raw_scale, "loc", loc)
     _checks.choice("parametrization", parametrization, PARAMETRIZATIONS)
     shape = loc.shape
     if raw_scale.shape != shape:
         shape = _checks.broadcast(loc=loc, raw_scale=raw_scale)
-    return loc, raw_scale, shape
+    return loc, raw_scale, shape, directly
 
 
 def _prior(name: str, value: Tensor | float, loc: Tensor) -> tuple[Tensor | None, float]:
@@ -287,6 +304,7 @@ _normal = Op(
 
 
 def _call(
+    directly: bool,
     shape: torch.Size,
     loc: Tensor,
     raw_scale: Tensor,
@@ -297,7 +315,7 @@ def _call(
 ) -> tuple[Any, Any]:
     """(sample, kl), of which one may be anything; ``shape`` is what they all broadcast to."""
     tensors = (loc, raw_scale, prior_loc, prior_scale, seed)
-    if not plain(tensors):
+    if not directly:
         result: tuple[Tensor, Tensor] = _normal(*tensors, *others)
         return result
     if seed is None:

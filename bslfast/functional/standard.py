@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bslfast import _checks
 from bslfast._native import noise as native
-from bslfast.functional._op import Op
+from bslfast.functional._op import Op, plain
 from bslfast.reference import noise as reference
 
 _CPU = torch.device("cpu")
@@ -95,7 +95,10 @@ def _draw(
     if device is None and isinstance(seed, Tensor):
         device = seed.device
     place = _CPU if device is None else torch.device(device)
-    noise: Tensor = _noise(_checks.seed(seed, place), shape, _checks.stream(stream), dtype, kind)
+    drawn_from, stream = _checks.seed(seed, place), _checks.stream(stream)
+    if plain((drawn_from,)):  # nothing is differentiable
+        return native.forward(drawn_from, shape, stream, dtype, kind)
+    noise: Tensor = _noise(drawn_from, shape, stream, dtype, kind)
     return noise
 
 
