@@ -22,6 +22,7 @@ from torch.distributions import (
     kl_divergence,
 )
 
+import bslfast.distributions
 import bslfast.functional as BF
 
 #: Rows and columns: latent variables of a mini-batch, and what no cache holds.
@@ -197,7 +198,37 @@ def _noise(ours: Callable[..., Tensor], eager: Callable[..., Tensor]) -> Case:
     )
 
 
+def numbers(n: int) -> Sequence[Tensor]:
+    """Means and standard deviations of two distributions."""
+    given = [torch.randn(n), 0.5 + torch.rand(n), torch.randn(n), 0.5 + torch.rand(n)]
+    return [t.requires_grad_() for t in given]
+
+
+def distribution_calls(normal: Any) -> tuple[Function, Function]:
+    """What a call of few elements takes, constructor and checks of arguments with it."""
+    return (
+        lambda *p: normal(*p[:2]).rsample(),
+        lambda *p: kl_divergence(normal(*p[:2]), normal(*p[2:])),
+    )
+
+
+def _small(name: str, ours: Function, eager: Function, inputs: Callable[..., Any]) -> Case:
+    sizes = {"1": 1, "64": 64, "1000": 1000, "65k": 1 << 16}
+    checked = check_samples if "sample" in name else check
+    return Case(name, sizes, inputs, ours, {"torch eager": eager}, checked, ("forward", "both"))
+
+
+_OURS, _TORCHS = distribution_calls(bslfast.distributions.Normal), distribution_calls(Normal)
+
 CASES = [
+    _small("Normal(loc, scale).rsample()", _OURS[0], _TORCHS[0], lambda n: numbers(n)[:2]),
+    _small("kl_divergence(Normal, Normal)", _OURS[1], _TORCHS[1], numbers),
+    _small(
+        "bernoulli_log_prob of few",
+        lambda logits, x: BF.bernoulli_log_prob(logits, x, reduction="none"),
+        lambda logits, x: -F.binary_cross_entropy_with_logits(logits, x, reduction="none"),
+        lambda n: (torch.randn(n, requires_grad=True), torch.rand(n)),
+    ),
     _noise(BF.standard_normal, torch.randn_like),
     _noise(BF.standard_uniform, torch.rand_like),
     _case(BF.laplace_rsample_log_prob, parameters, distribution_rsample_log_prob(Laplace)),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc as _gc
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+from bslfast._lazy import submodules as _submodules
 
 _collecting = _gc.isenabled()
 # Nothing made here is garbage, yet making it would have Python search through all that torch has
@@ -17,18 +20,32 @@ finally:
     if _collecting:
         _gc.enable()
 
+# Imported when they are used: training and what goes with it would double the time.
+if _TYPE_CHECKING:
+    from bslfast import cli, data, info, metrics, plots, training
+else:
+    __getattr__, __dir__ = _submodules(
+        __name__, ("cli", "data", "info", "metrics", "plots", "training")
+    )
+
 __version__ = _version("bslfast")
 __all__ = [
     "Prediction",
     "bnn",
+    "cli",
+    "data",
     "distributions",
     "flows",
     "free_bits",
     "functional",
+    "info",
     "likelihoods",
+    "metrics",
     "negative_elbo",
     "nn",
+    "plots",
     "predict",
     "reference",
+    "training",
     "vae",
 ]

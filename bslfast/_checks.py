@@ -71,8 +71,10 @@ def broadcast_shapes(shapes: dict[str, torch.Size], what: str = "a shape") -> to
     for name, value in shapes.items():
         if value == shape:
             continue
-        if shape is None:
+        if shape is None or shape == value[len(value) - len(shape) :]:
             shape = value
+            continue
+        if value == shape[len(shape) - len(value) :]:  # numbers, and rows; torch's takes long
             continue
         try:
             shape = torch.broadcast_shapes(shape, value)
@@ -99,6 +101,12 @@ def sizes(name: str, value: Any) -> tuple[int, ...]:
         return ()
     if type(value) is int:
         value = (value,)
+    if isinstance(value, tuple):  # what every call has, without a generator's steps
+        for n in value:
+            if type(n) is not int or n < 0:
+                break
+        else:
+            return tuple(value)
     if not isinstance(value, (tuple, list)) or not all(
         isinstance(n, (int, torch.SymInt)) and not isinstance(n, bool) for n in value
     ):

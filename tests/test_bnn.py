@@ -19,7 +19,11 @@ def test_shapes_and_likelihoods() -> None:
     for likelihood, outputs in (("normal", 3), ("heteroscedastic_normal", 6), ("categorical", 3)):
         model = BayesianMLP(4, (8, 7), 3, likelihood=likelihood)
         assert model(x).shape == (5, outputs)
-        assert model.sample_outputs(x, 6).shape == (6, 5, outputs)
+        for n_samples in (6, 1):
+            sampled = model.sample_outputs(x, n_samples)
+            assert sampled.shape == (n_samples, 5, outputs)
+            sampled.sum().backward()
+            assert all(p.grad is not None for p in model.layers.parameters())
     assert BayesianMLP(4, (), 3)(x).shape == (5, 3)
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import inspect
 import os
+import pkgutil
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +18,8 @@ import torch
 import bslfast
 from bslfast import info
 from bslfast._native import _cpu
+
+ONE_IMAGE = torch.zeros(1, 4, 4)
 
 
 def run(code: str, tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -59,6 +64,57 @@ def test_import_leaves_heavy_modules_alone(tmp_path: Path) -> None:
     )
     done = run(code, tmp_path)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_import_gives_every_module(tmp_path: Path) -> None:
+    """`import bslfast` is enough for what README names, and for every module of the package."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    named = re.findall(r"\bbslfast(?:\.[A-Za-z]\w*)+", readme)
+    own = [m.name for m in pkgutil.iter_modules(bslfast.__path__) if not m.name.startswith("_")]
+    names = {*named, *(f"bslfast.{name}" for name in own)}
+    assert {"bslfast.training", "bslfast.data", "bslfast.metrics", "bslfast.plots"} <= names
+    names |= {"bslfast.plots.densities", "bslfast.plots.images"}
+    code = f"""
+import sys, bslfast
+late = sorted(m for m in sys.modules if m.startswith(("bslfast.training", "bslfast.plots")))
+assert not late, late
+for name in {sorted(names)!r}:
+    parent, last = name.rsplit(".", 1)
+    assert last in dir(eval(parent)), name
+    eval(name)
+from bslfast import training
+from bslfast import *
+assert training is bslfast.training is sys.modules["bslfast.training"]
+try:
+    bslfast.trainings
+except AttributeError as error:
+    print(error)
+"""
+    done = run(code, tmp_path)
+    assert done.stdout.strip() == "module 'bslfast' has no attribute 'trainings'", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("modules", "install", "call"),
+    [
+        (["matplotlib.figure"], "matplotlib", lambda: bslfast.plots.images.grid(ONE_IMAGE, "")),
+        (["sklearn", "sklearn.datasets"], "scikit-learn", lambda: bslfast.data.load_wine()),
+        (["sklearn", "sklearn.datasets"], "scikit-learn", lambda: bslfast.data.load_digits()),
+        (["sklearn", "sklearn.datasets"], "scikit-learn", lambda: bslfast.data.load_moons()),
+        (["tqdm"], "tqdm", lambda: bslfast.training.loop._bar(1, 0, show=True)),
+    ],
+)
+def test_missing_packages_are_named(
+    modules: list[str],
+    install: str,
+    call: Callable[[], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What works without optional packages is there; the rest says what to install."""
+    for module in modules:
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ModuleNotFoundError, match=f"to be installed.*: pip install {install}$"):
+        call()
 
 
 def test_stub_names_what_the_extension_has() -> None:

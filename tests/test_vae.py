@@ -381,17 +381,18 @@ def plain_log_weights(vae: VAE, x: Tensor, eps: Tensor, score: bool) -> tuple[Te
     return likelihood + prior - posterior.log_prob(z).sum(-1), z
 
 
-def test_iwae_gradients_are_those_of_plain_torch() -> None:
+@pytest.mark.parametrize("samples", [5, 1])
+def test_iwae_gradients_are_those_of_plain_torch(samples: int) -> None:
     vae, x = mlp().double(), binary().double()
     zeros = torch.zeros(6, 2, dtype=torch.float64)
     eps = bslfast.functional.normal_rsample(
-        zeros, zeros, parametrization="log_var", sample_shape=(5,), seed=3
+        zeros, zeros, parametrization="log_var", sample_shape=(samples,), seed=3
     )
     parameters = list(vae.parameters())
     expected = torch.autograd.grad(
         plain_log_weights(vae, x, eps, True)[0].logsumexp(0).sum(), parameters
     )
-    found = torch.autograd.grad(vae.iwae(x, 5, seed=3).sum(), parameters)
+    found = torch.autograd.grad(vae.iwae(x, samples, seed=3).sum(), parameters)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
@@ -402,7 +403,7 @@ def test_iwae_gradients_are_those_of_plain_torch() -> None:
     encoder, decoder = list(vae.encoder.parameters()), list(vae.decoder.parameters())
     expected = torch.autograd.grad(z, encoder, by_z, retain_graph=True)
     expected += torch.autograd.grad(log_weights, decoder, weights)
-    bound = vae.iwae(x, 5, estimator="dreg", seed=3)
+    bound = vae.iwae(x, samples, estimator="dreg", seed=3)
     found = torch.autograd.grad(bound.sum(), encoder + decoder)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)

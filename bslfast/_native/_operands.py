@@ -22,8 +22,11 @@ def operand(tensor: Tensor | float | None, shape: Sequence[int]) -> Operand:
     """``tensor`` as an operand of a call over ``shape``; broadcast to it without a copy."""
     if tensor is None or isinstance(tensor, float):
         return tensor
-    if tensor.shape == shape and tensor.is_contiguous():
-        return tensor.data_ptr()
+    if tensor.shape == shape:
+        if tensor.is_contiguous():
+            return tensor.data_ptr()
+        if len(shape) <= _MAX_DIMS:
+            return tensor.data_ptr(), tensor.stride()
     if tensor.numel() == 1:
         return tensor.data_ptr(), (0,) * len(shape)
     expanded = tensor.expand(shape)
@@ -31,6 +34,16 @@ def operand(tensor: Tensor | float | None, shape: Sequence[int]) -> Operand:
         copy = expanded.contiguous()
         return _held(copy, copy.stride())
     return expanded.data_ptr(), expanded.stride()
+
+
+def operands(tensors: Sequence[Tensor | float | None], shape: Sequence[int]) -> list[Operand]:
+    """All of them, those of the call's shape without a call each."""
+    return [
+        t.data_ptr()
+        if isinstance(t, Tensor) and t.shape == shape and t.is_contiguous()
+        else operand(t, shape)
+        for t in tensors
+    ]
 
 
 def row_operand(tensor: Tensor, shape: Sequence[int]) -> Operand:
@@ -90,9 +103,9 @@ def empty_log(shape: Sequence[int], like: Tensor) -> Tensor:
 
 def empty_grad(shape: Sequence[int], like: Tensor) -> Tensor:
     """Room for the gradient of ``like``, which a call broadcasts to ``shape``."""
-    if like.shape != shape:  # to be summed before it is rounded
-        return empty_log(shape, like)
-    return empty(shape, like)
+    if like.shape == shape:
+        return torch.empty_like(like, memory_format=torch.contiguous_format)
+    return empty_log(shape, like)  # to be summed before it is rounded
 
 
 def grad_address(grad: Tensor | None, dtype: torch.dtype) -> int:

@@ -14,12 +14,13 @@ from bslfast._native import _cpu, cuda
 from bslfast._native._operands import (
     DTYPES,
     REDUCTIONS,
-    address,
+    empty,
     empty_grad,
     empty_log,
     grad_address,
     grad_operand,
     operand,
+    operands,
     reduced_shape,
     unbroadcast,
 )
@@ -42,11 +43,24 @@ def allocate(
     reduction: str | None,
 ) -> tuple[Tensor, Tensor]:
     """Room for (sample, kl); of size 0 if there is no seed, or no reduction."""
-    sample = (0,) if seed is None else (*sample_shape, *_shape(loc, raw_scale))
-    kl: Sequence[int] = (0,)
+    sample = kl = None
+    if seed is not None:
+        sample = empty((*sample_shape, *_shape(loc, raw_scale)), loc)
     if reduction is not None:
-        kl = reduced_shape(_shape(loc, raw_scale, prior_loc, prior_scale), reduction)
-    return torch.empty(sample, dtype=loc.dtype, device=loc.device), empty_log(kl, loc)
+        kl = _room_for_kl(loc, _shape(loc, raw_scale, prior_loc, prior_scale), reduction)
+    return _complete(loc, sample, kl)
+
+
+def _room_for_kl(loc: Tensor, shape: Sequence[int], reduction: str) -> Tensor:
+    return empty_log(reduced_shape(shape, reduction), loc)
+
+
+def _complete(loc: Tensor, sample: Tensor | None, kl: Tensor | None) -> tuple[Tensor, Tensor]:
+    """What the op returns: a tensor of size 0 for what is not wanted."""
+    return (
+        loc.new_empty(0) if sample is None else sample,
+        empty_log((0,), loc) if kl is None else kl,
+    )
 
 
 def forward(
@@ -63,38 +77,75 @@ def forward(
     reduction: str | None,
 ) -> tuple[Tensor, Tensor]:
     """(sample, kl), as :func:`allocate` says. Raises ValueError if a scale is negative."""
-    shape = _shape(loc, raw_scale, prior_loc, prior_scale)
+    found = wanted(
+        loc,
+        raw_scale,
+        prior_loc,
+        prior_scale,
+        seed,
+        stream,
+        prior_loc_value,
+        prior_scale_value,
+        parametrization,
+        sample_shape,
+        reduction,
+    )
+    return _complete(loc, *found)
+
+
+def wanted(
+    loc: Tensor,
+    raw_scale: Tensor,
+    prior_loc: Tensor | None,
+    prior_scale: Tensor | None,
+    seed: Tensor | None,
+    stream: int,
+    prior_loc_value: float,
+    prior_scale_value: float,
+    parametrization: str,
+    sample_shape: Sequence[int],
+    reduction: str | None,
+    shape: torch.Size | None = None,
+) -> tuple[Tensor | None, Tensor | None]:
+    """The same, but None for what is not wanted. ``shape``: of all, without samples, if known."""
+    if shape is None:
+        shape = _shape(loc, raw_scale, prior_loc, prior_scale)
     if cuda.holds(loc):
         priors = _priors(prior_loc, prior_scale, prior_loc_value, prior_scale_value)
         return _forward_on_cuda(
             loc, raw_scale, *priors, seed, stream, parametrization, sample_shape, reduction
         )
     prior = (prior_loc_value, prior_scale_value, parametrization)
-    if _drawn_as_one(loc, shape, seed, sample_shape):
+    if sample_shape and _drawn_as_one(loc, shape, seed, sample_shape):
         whole = (*sample_shape, *_shape(loc, raw_scale))
         drawn = (loc.expand(whole), raw_scale.expand(whole), None, None, seed, stream)
         kl_alone = (loc, raw_scale, prior_loc, prior_scale, None, stream)
         return (
-            forward(*drawn, *prior, (), None)[0],
-            forward(*kl_alone, *prior, sample_shape, reduction)[1],
+            wanted(*drawn, *prior, (), None)[0],
+            wanted(*kl_alone, *prior, sample_shape, reduction)[1],
         )
-    sample, kl = allocate(loc, raw_scale, prior_loc, prior_scale, seed, sample_shape, reduction)
+    sample = kl = None
+    if seed is not None:  # no prior is wider than the parameters then
+        sample = empty((*sample_shape, *shape) if sample_shape else shape, loc)
+    if reduction is not None:
+        kl = _room_for_kl(loc, shape, reduction)
     if 0 in shape:
-        return sample, kl.zero_()
+        return sample, None if kl is None else kl.zero_()
+    at_loc, at_raw_scale = operands((loc, raw_scale), shape)
     valid = _cpu.normal_forward(
         DTYPES[loc.dtype],
         shape,
-        operand(loc, shape),
-        operand(raw_scale, shape),
+        at_loc,
+        at_raw_scale,
         prior_loc_value if prior_loc is None else operand(prior_loc, shape),
         prior_scale_value if prior_scale is None else operand(prior_scale, shape),
         PARAMETRIZATIONS[parametrization],
-        address(seed),
+        0 if seed is None else seed.data_ptr(),
         stream,
-        math.prod(sample_shape),
-        0 if seed is None else sample.data_ptr(),
+        math.prod(sample_shape) if sample_shape else 1,
+        0 if sample is None else sample.data_ptr(),
         REDUCTIONS[reduction or "none"],
-        0 if reduction is None else kl.data_ptr(),
+        0 if kl is None else kl.data_ptr(),
     )
     if not valid:
         name, scale = "raw_scale", raw_scale
@@ -119,6 +170,7 @@ def backward(
     sample_shape: Sequence[int],
     reduction: str | None,
     needs: Sequence[bool],
+    shape: torch.Size | None = None,
     *,
     grad_loc: Tensor | None = None,
     grad_raw_scale: Tensor | None = None,
@@ -128,7 +180,8 @@ def backward(
     ``grad_loc`` and ``grad_raw_scale`` are memory to be used for them, contiguous and of the
     parameters' shape; the first may be that of ``grad_sample``.
     """
-    shape = _shape(loc, raw_scale, prior_loc, prior_scale)
+    if shape is None:
+        shape = _shape(loc, raw_scale, prior_loc, prior_scale)
     if cuda.holds(loc):
         priors = _priors(prior_loc, prior_scale, prior_loc_value, prior_scale_value)
         return _backward_on_cuda(
@@ -136,7 +189,7 @@ def backward(
             *(parametrization, sample_shape, reduction, needs),
         )
     prior = (prior_loc_value, prior_scale_value, parametrization)
-    if grad_sample is not None and _drawn_as_one(loc, shape, seed, sample_shape):
+    if sample_shape and grad_sample is not None and _drawn_as_one(loc, shape, seed, sample_shape):
         whole = (*sample_shape, *_shape(loc, raw_scale))
         drawn = (loc.expand(whole), raw_scale.expand(whole), None, None, seed, stream)
         kl_alone = (loc, raw_scale, prior_loc, prior_scale, None, stream)
@@ -149,46 +202,56 @@ def backward(
             )
         )
 
-    def grad_of(parameter: Tensor | None, needed: bool) -> Tensor | None:
-        if parameter is None or not needed:
-            return None
-        return empty_grad(shape, parameter)
-
-    if grad_loc is None:
-        grad_loc = grad_of(loc, needs[0])
-    if grad_raw_scale is None or not needs[1]:
-        grad_raw_scale = grad_of(raw_scale, needs[1])
-    grad_prior_loc = grad_of(prior_loc, needs[2])
-    grad_prior_scale = grad_of(prior_scale, needs[3])
-    samples = math.prod(sample_shape)
+    passed = None
+    if grad_loc is None and needs[0]:
+        if grad_kl is None and seed is not None and not sample_shape and loc.shape == shape:
+            passed = grad_sample  # the gradient of loc is that of the sample
+        if passed is None:
+            grad_loc = empty_grad(shape, loc)
+    if not needs[1]:
+        grad_raw_scale = None
+    elif grad_raw_scale is None:
+        grad_raw_scale = empty_grad(shape, raw_scale)
+    grad_prior_loc = grad_prior_scale = None
+    if prior_loc is not None and needs[2]:
+        grad_prior_loc = empty_grad(shape, prior_loc)
+    if prior_scale is not None and needs[3]:
+        grad_prior_scale = empty_grad(shape, prior_scale)
+    samples = math.prod(sample_shape) if sample_shape else 1
     if seed is None or grad_sample is None or samples == 0:
         grad_sample, samples = None, 0
-    elif samples > 1:
-        grad_sample = grad_sample.reshape(samples, *shape)
+    elif sample_shape:  # one sample has no dimension in the operand below
+        grad_sample = grad_sample.reshape((samples, *shape) if samples > 1 else shape)
     if reduction is None or grad_kl is None:
         grad_kl = None
         for grad in (grad_prior_loc, grad_prior_scale):
             if grad is not None:
                 grad.zero_()
     if 0 not in shape:
+        dtype = loc.dtype
+        at_loc, at_raw_scale = operands((loc, raw_scale), shape)
         _cpu.normal_backward(
-            DTYPES[loc.dtype],
+            DTYPES[dtype],
             shape,
-            operand(loc, shape),
-            operand(raw_scale, shape),
+            at_loc,
+            at_raw_scale,
             prior_loc_value if prior_loc is None else operand(prior_loc, shape),
             prior_scale_value if prior_scale is None else operand(prior_scale, shape),
             PARAMETRIZATIONS[parametrization],
-            address(seed),
+            0 if seed is None else seed.data_ptr(),
             stream,
             samples,
             operand(grad_sample, shape if samples <= 1 else (samples, *shape)),
             None if grad_kl is None else grad_operand(grad_kl, shape, reduction or "none"),
-            grad_address(grad_loc, loc.dtype),
-            grad_address(grad_raw_scale, loc.dtype),
-            grad_address(grad_prior_loc, loc.dtype),
-            grad_address(grad_prior_scale, loc.dtype),
+            0 if grad_loc is None else grad_address(grad_loc, dtype),
+            0 if grad_raw_scale is None else grad_address(grad_raw_scale, dtype),
+            0 if grad_prior_loc is None else grad_address(grad_prior_loc, dtype),
+            0 if grad_prior_scale is None else grad_address(grad_prior_scale, dtype),
         )
+    if passed is not None:
+        grad_loc = passed
+    if prior_loc is None and prior_scale is None and loc.shape == shape == raw_scale.shape:
+        return grad_loc, grad_raw_scale, None, None
     return (
         unbroadcast(grad_loc, loc),
         unbroadcast(grad_raw_scale, raw_scale),
@@ -200,7 +263,7 @@ def backward(
 def _drawn_as_one(
     loc: Tensor, shape: Sequence[int], seed: Tensor | None, sample_shape: Sequence[int]
 ) -> bool:
-    if not sample_shape or seed is None or loc.dtype in SIXTEEN_BITS:  # sums would be rounded twice
+    if seed is None or loc.dtype in SIXTEEN_BITS:  # sums would be rounded twice
         return False
     return 0 < math.prod(shape) < _FEW
 

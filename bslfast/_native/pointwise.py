@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ from bslfast._native._operands import (
     empty_log,
     grad_address,
     grad_operand,
-    operand,
+    operands,
     reduced_shape,
     unbroadcast,
 )
@@ -49,7 +48,7 @@ class Kernels:
         )
 
     def allocate(
-        self, tensors: tuple[Tensor, ...], reduction: str, sample_shape: Sequence[int]
+        self, tensors: Sequence[Tensor], reduction: str, sample_shape: Sequence[int]
     ) -> tuple[Tensor, ...]:
         """Room for what the op returns: the value, the logarithm, or both."""
         return self._allocate(_shape(tensors, sample_shape), tensors[0], reduction)
@@ -62,26 +61,40 @@ class Kernels:
 
     def forward(
         self,
-        tensors: tuple[Tensor, ...],
+        tensors: Sequence[Tensor],
         variant: int,
         numbers: tuple[float, ...],
         reduction: str,
         seed: Tensor | None,
         stream: int,
         sample_shape: Sequence[int],
+        shape: torch.Size | None = None,
     ) -> tuple[tuple[Tensor, ...], int]:
-        """The results, and a bit for each tensor with elements outside its domain."""
-        shape, first = _shape(tensors, sample_shape), tensors[0]
+        """The results, and a bit for each tensor with elements outside its domain.
+
+        ``shape``: what the tensors broadcast to, with samples in front, if that is known.
+        """
+        first = tensors[0]
+        if shape is None:
+            shape = _shape(tensors, sample_shape)
         results = self._allocate(shape, first, reduction)
         if 0 in shape:
             return tuple(r.zero_() for r in results), 0
+        on_cuda = cuda.holds(first)
         call = (
-            *self._call(tensors, shape, variant, numbers, seed, stream),
+            cuda.pointwise_ops()[self._name][0] if on_cuda else self._index,
+            variant,
+            DTYPES[first.dtype],
+            shape,
+            operands(tensors, shape),
+            numbers,
+            0 if seed is None else seed.data_ptr(),
+            stream,
             results[0].data_ptr() if self.has_value else 0,
             REDUCTIONS[reduction],
             results[-1].data_ptr() if self.has_log else 0,
         )
-        if not cuda.holds(first):
+        if not on_cuda:
             return results, _cpu.pointwise_forward(*call)
         kernels = cuda.module()
         with cuda.launching(first) as handle:
@@ -93,13 +106,14 @@ class Kernels:
     def backward(
         self,
         grads: tuple[Tensor | None, ...],
-        tensors: tuple[Tensor, ...],
+        tensors: Sequence[Tensor],
         variant: int,
         numbers: tuple[float, ...],
         reduction: str,
         seed: Tensor | None,
         stream: int,
         sample_shape: Sequence[int],
+        shape: torch.Size | None = None,
         *,
         needs: tuple[bool, ...],
     ) -> tuple[Tensor | None, ...]:
@@ -107,56 +121,45 @@ class Kernels:
 
         One may be that of the value itself.
         """
-        if all(g is None for g in grads):
+        if grads[0] is None and grads[-1] is None:
             return (None,) * len(tensors)
-        shape, first = _shape(tensors, sample_shape), tensors[0]
+        first = tensors[0]
+        if shape is None:
+            shape = _shape(tensors, sample_shape)
         passed = self.passes_on[variant] if grads[0] is not None else -1
         if passed >= 0 and tensors[passed].shape != shape:
             passed = -1
-        found = [
-            empty_grad(shape, t) if need and i != passed else None
-            for i, (t, need) in enumerate(zip(tensors, needs, strict=True))
-        ]
+        found: list[Tensor | None] = []
+        broadcast = False
+        for t, need in zip(tensors, needs, strict=True):
+            found.append(empty_grad(shape, t) if need and len(found) != passed else None)
+            broadcast = broadcast or t.shape != shape
         if 0 not in shape:
+            on_cuda, dtype = cuda.holds(first), first.dtype
             call = (
-                *self._call(tensors, shape, variant, numbers, seed, stream),
+                cuda.pointwise_ops()[self._name][0] if on_cuda else self._index,
+                variant,
+                DTYPES[dtype],
+                shape,
+                operands(tensors, shape),
+                numbers,
+                0 if seed is None else seed.data_ptr(),
+                stream,
                 grad_operand(grads[0], shape) if self.has_value else None,
                 grad_operand(grads[-1], shape, reduction) if self.has_log else None,
-                [grad_address(g, first.dtype) for g in found],
+                [0 if g is None else grad_address(g, dtype) for g in found],
             )
-            if cuda.holds(first):
+            if on_cuda:
                 with cuda.launching(first) as handle:
                     cuda.module().pointwise_backward(*call, handle)
             else:
                 _cpu.pointwise_backward(*call)
         if passed >= 0 and needs[passed]:
             found[passed] = grads[0]
-        return tuple(map(unbroadcast, found, tensors))
-
-    def _call(
-        self,
-        tensors: tuple[Tensor, ...],
-        shape: torch.Size,
-        variant: int,
-        numbers: tuple[float, ...],
-        seed: Tensor | None,
-        stream: int,
-    ) -> Any:
-        """What forward and backward take alike."""
-        first = tensors[0]
-        return (
-            cuda.pointwise_ops()[self._name][0] if cuda.holds(first) else self._index,
-            variant,
-            DTYPES[first.dtype],
-            shape,
-            [operand(t, shape) for t in tensors],
-            numbers,
-            address(seed),
-            stream,
-        )
+        return tuple(map(unbroadcast, found, tensors)) if broadcast else tuple(found)
 
 
-def _shape(tensors: tuple[Tensor, ...], sample_shape: Sequence[int]) -> torch.Size:
+def _shape(tensors: Sequence[Tensor], sample_shape: Sequence[int]) -> torch.Size:
     """What the tensors broadcast to, with samples in front."""
     shape = tensors[0].shape
     for t in tensors:

@@ -18,7 +18,7 @@ from typing_extensions import Self
 
 import bslfast.functional as BF
 from bslfast import _checks
-from bslfast.distributions.location_scale import instance
+from bslfast.distributions.location_scale import initialize, instance
 
 
 class _Sampled(Distribution):
@@ -43,7 +43,8 @@ class Bernoulli(_Sampled, torch.distributions.Bernoulli):
     """
 
     def __init__(self, logits: Tensor, validate_args: bool | None = None) -> None:
-        super().__init__(logits=_checks.operand("logits", logits), validate_args=validate_args)
+        self.logits = self._param = _checks.operand("logits", logits)
+        initialize(self, logits.shape, validate_args)
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Self:
         """Return the distribution of a wider batch shape; nothing is copied."""
@@ -144,7 +145,7 @@ class Poisson(_Sampled, torch.distributions.Poisson):
 
     def __init__(self, log_rate: Tensor, validate_args: bool | None = None) -> None:
         self.log_rate = _checks.operand("log_rate", log_rate)
-        Distribution.__init__(self, log_rate.shape, validate_args=validate_args)
+        initialize(self, log_rate.shape, validate_args)
 
     @lazy_property
     def rate(self) -> Tensor:

@@ -14,11 +14,12 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, constraints
 from torch.distributions.utils import lazy_property
 from typing_extensions import Self
 
 from bslfast import _checks
+from bslfast.functional._op import plain
 from bslfast.functional.normal import PARAMETRIZATIONS
 from bslfast.reference.normal import log_scale_of
 
@@ -56,12 +57,12 @@ class RawScale(Distribution):
         self.raw_scale = raw
         self.parametrization = parametrization
         shape = _checks.broadcast(**others, raw_scale=raw)
-        for name, value in others.items():
-            self.__dict__[name] = value.expand(shape)
         # torch checks what is in its dictionary alone: a scale that is given, not one that is made.
         if parametrization == "scale":
-            self.__dict__["scale"] = raw.expand(shape)
-        Distribution.__init__(self, shape, validate_args=validate_args)
+            others["scale"] = raw
+        for name, value in others.items():
+            self.__dict__[name] = value if value.shape == shape else value.expand(shape)
+        initialize(self, shape, validate_args)
 
     @classmethod
     def _made(
@@ -167,6 +168,42 @@ class LocationScale(RawScale):
         parametrization: str = "scale",
     ) -> None:
         self._set(parametrization, validate_args, loc=loc, scale=scale)
+
+
+def initialize(
+    distribution: Distribution, batch_shape: torch.Size, validate_args: bool | None
+) -> None:
+    """``Distribution.__init__``, whose checks of parameters are left out where those are valid.
+
+    That they are is found in a third of the time; else torch's checks decide, and word the errors.
+    """
+    checks = distribution._validate_args if validate_args is None else validate_args
+    if not checks or not _surely_valid(distribution):
+        Distribution.__init__(distribution, batch_shape, validate_args=validate_args)
+        return
+    Distribution.__init__(distribution, batch_shape, validate_args=False)
+    if validate_args:
+        distribution._validate_args = True
+    else:
+        del distribution._validate_args  # the class's again, whatever it will be
+
+
+def _surely_valid(distribution: Distribution) -> bool:
+    """Whether all parameters, but those that are made when asked for, are plain and valid."""
+    given = distribution.__dict__
+    found = [(given[k], c) for k, c in distribution.arg_constraints.items() if k in given]
+    if not plain([value for value, _ in found]):
+        return False
+    for value, constraint in found:
+        if constraint is constraints.real:
+            valid = torch.equal(value, value)  # NaN is not
+        elif constraint is constraints.positive and value.numel() > 0:
+            valid = value.detach().min().item() > 0  # nor is NaN, which is the least
+        else:
+            valid = False
+        if not valid:
+            return False
+    return True
 
 
 def instance(distribution: D, family: type, given: Any) -> D:

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch._library.autograd import Info, make_autograd_impl
 from torch.autograd import forward_ad
 
-from bslfast._native import cuda, serial_after_fork
+from bslfast._native import _cpu, cuda, serial_after_fork
 from bslfast._precision import SIXTEEN_BITS, in_float32
 
 _LIBRARY = torch.library.Library("bslfast", "FRAGMENT")
@@ -33,8 +33,33 @@ _vjp: Any = torch.func.vjp
 _KERNEL_DEVICES = ("cpu", "meta")
 #: Asked once: torch.compile does not trace the question.
 HAS_CUDA = cuda.is_built()
+#: What kernels compute in, and autocast leaves as it is.
+NATIVE = (torch.float32, torch.float64)
 _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 _use_reference = False
+# Bound once: a call of the smallest op asks each of them, and takes a few microseconds in all.
+_is_compiling = torch.compiler.is_compiling
+_transforming: Callable[[], bool] = torch._C._are_functorch_transforms_active
+_dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
+_tracing_state: Callable[[], Any] = torch._C._get_tracing_state
+_dispatch_keys: Callable[[Tensor], Any] = torch._C._dispatch_keys
+_has_torch_threads = _cpu.has_torch_threads
+
+
+def _keys_of_plain_tensors() -> frozenset[int]:
+    """The dispatch keys of tensors that are memory of the CPU and nothing else.
+
+    Lazy negation (z.conj().imag), lazy zeros, the batches of is_grads_batched and of vmap and
+    layouts other than strided have keys of their own.
+    """
+    found = set()
+    for inference in (False, True):
+        with torch.inference_mode(inference):
+            found.add(_dispatch_keys(torch.empty(0, device="cpu")).raw_repr())
+    return frozenset(found)
+
+
+_PLAIN_KEYS = _keys_of_plain_tensors()
 
 
 @contextlib.contextmanager
@@ -108,7 +133,7 @@ class Op:
             i for i, name in enumerate(tensor_names) if name not in ("seed", "index")
         ]
         self._define()
-        self._eager = self._make_eager_function()
+        self._eager = _apply_of(self._make_eager_function())
         self._transformable = self._make_transformable_function()
 
     def __call__(self, *args: Any) -> Any:
@@ -116,8 +141,10 @@ class Op:
         if self.in_float32 is not None and tensors[0].dtype in SIXTEEN_BITS:
             return self.in_float32(*args)
         if runs_eagerly(tensors, on_cuda=self.has_cuda):
-            if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-                return self._eager.apply(*args)
+            if torch.is_grad_enabled():
+                for t in tensors:
+                    if t.requires_grad:
+                        return self._eager(*args)
             return self.forward(*args)
         if _use_reference or not self._has_kernels(tensors[0].device):
             return self.reference(*args)
@@ -127,6 +154,55 @@ class Op:
             if self.differentiable and torch._C._are_functorch_transforms_active():
                 return self._transformable.apply(*args)
         return self.operator(*args)
+
+    def directly(
+        self,
+        forward: Callable[[Any, Sequence[Tensor | None]], Any],
+        backward: Callable[..., tuple[Tensor | None, ...]],
+    ) -> Callable[[Sequence[Tensor | None], Any], Any]:
+        """The op as a function of (its tensors, call), for tensors that are plain, where unwatched.
+
+        The eager route once more, in which what was found out about the arguments serves forward
+        and backward, and nothing is asked twice: half of what a call of few elements takes.
+
+        Args:
+            forward: (call, tensors) -> what is wanted of the results.
+            backward: (call, their gradients, tensors, which tensors need one) -> gradients of all
+                tensors, and a None.
+
+        ``call`` is a tuple of whatever they like. Last in it are the op's arguments after the
+        tensors, and before these how many results there are in front of those that are wanted.
+        """
+        op, n = self, self.n_tensors + 1
+
+        class Direct(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, *args: Any) -> Any:
+                *tensors, ctx.call = args
+                ctx.save_for_backward(*tensors)
+                ctx.set_materialize_grads(False)
+                return forward(ctx.call, tensors)
+
+            @staticmethod
+            def backward(ctx: Any, *grads: Tensor | None) -> Any:
+                if torch.is_grad_enabled() or not plain(grads):
+                    *_, skipped, ctx.constants = ctx.call
+                    missing = op.n_results - skipped - len(grads)
+                    every = (*[None] * skipped, *grads, *[None] * missing)
+                    return (*op._operator_backward(ctx, *every), None)[:n]
+                return backward(ctx.call, grads, ctx.saved_tensors, ctx.needs_input_grad)
+
+        Direct.__name__ = Direct.__qualname__ = self.name
+        apply = _apply_of(Direct)
+
+        def call_directly(tensors: Sequence[Tensor | None], call: Any) -> Any:
+            if torch.is_grad_enabled():
+                for t in tensors:
+                    if t is not None and t.requires_grad:
+                        return apply(*tensors, call)
+            return forward(call, tensors)
+
+        return call_directly
 
     def _has_kernels(self, device: torch.device) -> bool:
         return device.type in _KERNEL_DEVICES or (self.has_cuda and device.type == "cuda")
@@ -346,31 +422,64 @@ class Op:
         return Forward
 
 
+def _apply_of(function: type[torch.autograd.Function]) -> Callable[..., Any]:
+    """``apply`` for where :func:`runs_eagerly` is true, of what is C++.
+
+    Around it, Python looks for transforms and for tensors that are left over from them.
+    """
+    apply: Callable[..., Any] = super(torch.autograd.Function, function).apply  # type: ignore[misc]
+    return apply
+
+
 def _results(results: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
     """What an operator returns: a tuple only if its schema has several results."""
     return results if len(results) > 1 else results[0]
 
 
-def runs_eagerly(tensors: Sequence[Tensor], *, on_cuda: bool = False) -> bool:
-    """Whether kernels may be called on these tensors here and now, with nothing watching."""
+def unwatched() -> bool:
+    """Whether torch runs op by op here and now: nothing traces, transforms, or looks on."""
     return (
         not _use_reference
-        and not torch.compiler.is_compiling()
-        and not torch._C._are_functorch_transforms_active()
-        and not torch._C._len_torch_dispatch_stack()
-        and torch._C._get_tracing_state() is None
+        and not _is_compiling()
+        and not _transforming()
+        and not _dispatch_modes()
+        and _tracing_state() is None
         and forward_ad._current_level < 0
-        and all(
-            # Lazy negation (z.conj().imag), lazy zeros and the batches of is_grads_batched are not
-            # what lies in memory.
-            type(t) in _PLAIN_TYPES
-            and (t.is_cpu or (on_cuda and t.is_cuda))
+    )
+
+
+def plain(tensors: Sequence[Tensor | None]) -> bool:
+    """Whether the tensors (but for None) are the CPU's memory and nothing else, and unwatched.
+
+    Not in a forked process either, whose torch ops :func:`serial_after_fork` must guard.
+    """
+    if not unwatched() or not _has_torch_threads():
+        return False
+    for t in tensors:
+        if t is not None and (
+            type(t) not in _PLAIN_TYPES or _dispatch_keys(t).raw_repr() not in _PLAIN_KEYS
+        ):
+            return False
+    return True
+
+
+def runs_eagerly(tensors: Sequence[Tensor], *, on_cuda: bool = False) -> bool:
+    """Whether kernels may be called on these tensors here and now, with nothing watching."""
+    if not unwatched():
+        return False
+    for t in tensors:
+        if type(t) not in _PLAIN_TYPES:
+            return False
+        if _dispatch_keys(t).raw_repr() not in _PLAIN_KEYS and not (
+            on_cuda
+            and t.is_cuda
             and not t.is_neg()
             and not t._is_zerotensor()
             and not torch._C._functorch.is_legacy_batchedtensor(t)
-            for t in tensors
-        )
-    )
+            and not torch._C._functorch.is_functorch_wrapped_tensor(t)
+        ):
+            return False
+    return True
 
 
 def differentiated(

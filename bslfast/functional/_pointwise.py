@@ -12,7 +12,7 @@ from torch import Tensor
 from bslfast import _checks, reference
 from bslfast._native.normal import PARAMETRIZATIONS
 from bslfast._native.pointwise import Kernels
-from bslfast.functional._op import Op
+from bslfast.functional._op import NATIVE, Op, plain
 
 
 class PointwiseOp:
@@ -41,6 +41,7 @@ class PointwiseOp:
         self.name = name
         self.tensors = tuple(tensors)
         self.options = {k: tuple(v) for k, v in (options or {}).items()}
+        self._flags = {k for k, v in self.options.items() if type(v[0]) is bool}
         self.numbers = tuple(numbers)
         self._constants = constants
         self.domains = dict(domains or {})
@@ -53,6 +54,7 @@ class PointwiseOp:
         first = len(self.tensors) + 3 * kernels.is_random
         self._options = slice(first, first + len(self.options))
         self._numbers = slice(self._options.stop, self._options.stop + len(self.numbers))
+        self._random = kernels.is_random
         self._results = kernels.has_value + kernels.has_log
         kinds = {str: "str", bool: "bool"}
         arguments = [f"Tensor {t}" for t in self.tensors]
@@ -69,6 +71,7 @@ class PointwiseOp:
             reference=getattr(reference, name),
             has_cuda=True,
         )
+        self._directly = self.op.directly(self._direct_forward, self._direct_backward)
 
     def __call__(
         self,
@@ -83,31 +86,58 @@ class PointwiseOp:
 
         ``others`` are the options and the numbers, in any order.
         """
-        first, *rest = map(_checks.operand, self.tensors, tensors)
-        shape = first.shape
-        same = True
-        for name, value in zip(self.tensors[1:], rest, strict=True):
-            _checks.alike(name, value, self.tensors[0], first)
-            same = same and value.shape == shape
+        first = tensors[0]
+        given_seed = (seed,) if isinstance(seed, Tensor) else ()
+        same, directly = True, first is not None and plain((*tensors, *given_seed))
+        directly = directly and first.dtype in NATIVE
+        if directly:
+            dtype, shape = first.dtype, first.shape
+            for t in tensors:
+                if t is None or t.dtype is not dtype:
+                    directly = False
+                    break
+                same = same and t.shape == shape
+        if not directly:
+            tensors = self._checked(tensors)
+            first, same = tensors[0], False
         if not same:
-            shape = _checks.broadcast(**dict(zip(self.tensors, (first, *rest), strict=True)))
-        given: list[Any] = [first, *rest]
-        if self._kernels.is_random:
+            shape = _checks.broadcast(**dict(zip(self.tensors, tensors, strict=True)))
+        given: tuple[Any, ...] = ()
+        if self._random:
             sample_shape = _checks.sizes("sample_shape", sample_shape)
-            given += [_checks.seed(seed, first.device), _checks.stream(stream), sample_shape]
+            tensors = (*tensors, _checks.seed(seed, first.device))
+            stream = _checks.stream(stream)
+            given = (stream, sample_shape)
             if sample_shape:
                 shape = torch.Size((*sample_shape, *shape))
+        chosen: tuple[Any, ...] = ()
         for name, values in self.options.items():
             value = others[name]
-            if type(values[0]) is bool:
+            if name in self._flags:
                 _checks.flag(name, value)
             else:
                 _checks.choice(name, value, values)  # type: ignore[arg-type]
-            given.append(value)
-        given += [others[name] for name in self.numbers]
+            chosen += (value,)
+        numbers: tuple[float, ...] = ()
+        if self.numbers:
+            numbers = tuple(others[name] for name in self.numbers)
+        given += chosen + numbers
         if self._kernels.has_log:
-            given.append(_checks.reduction(reduction, shape))
-        return self.op(*given)
+            reduction = _checks.reduction(reduction, shape)
+            given += (reduction,)
+        if not directly:
+            return self.op(*tensors, *given)
+        if self._constants is not None:
+            numbers = self._constants(*numbers)
+        variant = self._variants[chosen]
+        call = (shape, variant, numbers, reduction or "none", stream, sample_shape, 0, given)
+        return self._directly(tensors, call)
+
+    def _checked(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        first, *rest = map(_checks.operand, self.tensors, tensors)
+        for name, value in zip(self.tensors[1:], rest, strict=True):
+            _checks.alike(name, value, self.tensors[0], first)
+        return (first, *rest)
 
     def _split(self, args: Sequence[Any]) -> tuple[Any, ...]:
         """(tensors, variant, numbers, reduction, seed, stream, sample_shape)."""
@@ -124,7 +154,44 @@ class PointwiseOp:
 
     def _forward(self, *args: Any) -> Any:
         tensors, *others = self._split(args)
-        results, invalid = self._kernels.forward(tensors, *others)
+        return self._results_of(tensors, *self._kernels.forward(tensors, *others))
+
+    def _direct_forward(self, call: Any, tensors: Sequence[Any]) -> Any:
+        seed = None
+        if self._random:
+            *tensors, seed = tensors
+        shape, variant, numbers, reduction, stream, sample_shape, *_ = call
+        results, invalid = self._kernels.forward(
+            tensors, variant, numbers, reduction, seed, stream, sample_shape, shape
+        )
+        if invalid or self._results == 2:
+            return self._results_of(tensors, results, invalid)
+        return results[0]
+
+    def _direct_backward(self, call: Any, grads: Any, tensors: Sequence[Any], needs: Any) -> Any:
+        shape, variant, numbers, reduction, stream, sample_shape, *_ = call
+        if self._random:
+            *tensors, seed = tensors
+            drawn: tuple[None, ...] = (None, None)
+        else:
+            seed, drawn = None, (None,)
+        found = self._kernels.backward(
+            grads,
+            tensors,
+            variant,
+            numbers,
+            reduction,
+            seed,
+            stream,
+            sample_shape,
+            shape,
+            needs=needs[: len(tensors)],
+        )
+        return found + drawn
+
+    def _results_of(
+        self, tensors: Sequence[Tensor], results: tuple[Tensor, ...], invalid: int
+    ) -> Any:
         if invalid:
             index = (invalid & -invalid).bit_length() - 1
             name = self.tensors[index]

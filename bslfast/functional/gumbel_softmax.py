@@ -35,10 +35,7 @@ def gumbel_softmax_rsample(
         hard: return the class itself, exactly 0 and 1, with the gradient of y (straight-through; a
             biased estimate).
         sample_shape: shape of independent samples to draw, in front of the logits' shape.
-        seed: an int, an int64 tensor of one element on the device of ``logits``, or None to draw
-            one from torch's generator. The noise is a function of (seed, stream, element index)
-            alone.
-        stream: number of an independent noise sequence under the same seed, >= 0.
+        seed, stream: as in :func:`bslfast.functional.normal_rsample`.
 
     Returns:
         Samples of shape ``[*sample_shape, ..., classes]``. The gradient reaches ``logits``.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from bslfast import _checks, reference
 from bslfast._native import normal as native
 from bslfast._precision import log_dtype
-from bslfast.functional._op import Op
+from bslfast.functional._op import NATIVE, Op, plain
 
 PARAMETRIZATIONS = tuple(native.PARAMETRIZATIONS)
 
@@ -38,7 +39,10 @@ def normal_rsample(
         sample_shape: shape of independent samples to draw, in front of the parameters' shape.
         seed: an int, an int64 tensor of one element on the device of ``loc``, or None to draw one
             from torch's generator. The noise is a function of (seed, stream, element index) alone.
-        stream: number of an independent noise sequence under the same seed, >= 0.
+        stream: number of an independent noise sequence under the same seed, >= 0. Two calls that
+            are given the same seed and stream share their noise, also calls of two ops: a Laplace
+            and a logistic sample are then functions of the same uniforms, and rise together. Give
+            each a stream of its own, or None as the seed.
 
     Returns:
         Samples of shape ``[*sample_shape, *broadcast(loc, raw_scale)]``.
@@ -57,9 +61,11 @@ def normal_rsample(
     >>> x.shape, bool((x.std(dim=0) - math.log(2)).abs().max() < 0.05)
     (torch.Size([1000, 2]), True)
     """
-    loc, raw_scale, _ = _parameters(loc, raw_scale, parametrization)
+    loc, raw_scale, shape, directly = _parameters(loc, raw_scale, parametrization, seed)
     sample: Tensor
-    sample, _ = _normal(
+    sample, _ = _call(
+        directly,
+        shape,
         loc,
         raw_scale,
         None,
@@ -107,7 +113,9 @@ def normal_kl(
     >>> BF.normal_kl(torch.ones(3), torch.zeros(3), parametrization="log_scale")
     tensor(1.5000)
     """
-    loc, raw_scale, shape = _parameters(loc, raw_scale, parametrization)
+    loc, raw_scale, shape, directly = _parameters(
+        loc, raw_scale, parametrization, prior_loc, prior_scale
+    )
     prior_loc_tensor, prior_loc_value = _prior("prior_loc", prior_loc, loc)
     prior_scale_tensor, prior_scale_value = _prior("prior_scale", prior_scale, loc)
     if prior_loc_tensor is not None or prior_scale_tensor is not None:
@@ -115,7 +123,9 @@ def normal_kl(
             loc=loc, raw_scale=raw_scale, prior_loc=prior_loc_tensor, prior_scale=prior_scale_tensor
         )
     kl: Tensor
-    _, kl = _normal(
+    _, kl = _call(
+        directly,
+        shape,
         loc,
         raw_scale,
         prior_loc_tensor,
@@ -163,7 +173,9 @@ def normal_rsample_kl(
     >>> weight.shape, kl
     (torch.Size([4, 3]), tensor(30.3069))
     """
-    loc, raw_scale, shape = _parameters(loc, raw_scale, parametrization)
+    loc, raw_scale, shape, directly = _parameters(
+        loc, raw_scale, parametrization, prior_loc, prior_scale, seed
+    )
     prior_loc_tensor, prior_loc_value = _prior("prior_loc", prior_loc, loc)
     prior_scale_tensor, prior_scale_value = _prior("prior_scale", prior_scale, loc)
     for name, prior in (("prior_loc", prior_loc_tensor), ("prior_scale", prior_scale_tensor)):
@@ -172,7 +184,9 @@ def normal_rsample_kl(
                 f"{name}: expected a shape that broadcasts to {list(shape)}, that of loc and "
                 f"raw_scale, got {list(prior.shape)}"
             )
-    result: tuple[Tensor, Tensor] = _normal(
+    result: tuple[Tensor, Tensor] = _call(
+        directly,
+        shape,
         loc,
         raw_scale,
         prior_loc_tensor,
@@ -189,16 +203,26 @@ def normal_rsample_kl(
 
 
 def _parameters(
-    loc: Tensor, raw_scale: Tensor, parametrization: str
-) -> tuple[Tensor, Tensor, torch.Size]:
-    loc = _checks.operand("loc", loc)
-    raw_scale = _checks.operand("raw_scale", raw_scale)
-    _checks.alike("raw_scale", raw_scale, "loc", loc)
+    loc: Tensor, raw_scale: Tensor, parametrization: str, *others: Any
+) -> tuple[Tensor, Tensor, torch.Size, bool]:
+    """The two, the shape that they broadcast to, and whether all that is given is plain.
+
+    ``others``: what else may be a tensor.
+    """
+    given: tuple[Tensor, ...] = (loc, raw_scale)
+    for t in others:
+        if isinstance(t, Tensor):
+            given += (t,)
+    directly = loc is not None and raw_scale is not None and plain(given)
+    if not directly or loc.dtype is not raw_scale.dtype or loc.dtype not in NATIVE:
+        loc = _checks.operand("loc", loc)
+        raw_scale = _checks.operand("raw_scale", raw_scale)
+        _checks.alike("raw_scale", raw_scale, "loc", loc)
     _checks.choice("parametrization", parametrization, PARAMETRIZATIONS)
     shape = loc.shape
     if raw_scale.shape != shape:
         shape = _checks.broadcast(loc=loc, raw_scale=raw_scale)
-    return loc, raw_scale, shape
+    return loc, raw_scale, shape, directly
 
 
 def _prior(name: str, value: Tensor | float, loc: Tensor) -> tuple[Tensor | None, float]:
@@ -278,3 +302,48 @@ _normal = Op(
     reference=_reference,
     has_cuda=True,
 )
+
+
+def _call(
+    directly: bool,
+    shape: torch.Size,
+    loc: Tensor,
+    raw_scale: Tensor,
+    prior_loc: Tensor | None,
+    prior_scale: Tensor | None,
+    seed: Tensor | None,
+    *others: Any,
+) -> tuple[Any, Any]:
+    """(sample, kl), of which one may be anything; ``shape`` is what they all broadcast to."""
+    tensors = (loc, raw_scale, prior_loc, prior_scale, seed)
+    if not directly:
+        result: tuple[Tensor, Tensor] = _normal(*tensors, *others)
+        return result
+    if seed is None:
+        return None, _directly(tensors, (shape, 1, others))
+    if others[-1] is None:
+        return _directly(tensors, (shape, 0, others)), None
+    both: tuple[Tensor, Tensor] = _directly(tensors, (shape, 0, others))
+    return both
+
+
+_wanted: Any = native.wanted
+_backward: Any = native.backward
+
+
+def _direct_forward(call: Any, tensors: Any) -> Any:
+    shape, _, others = call
+    sample, kl = _wanted(*tensors, *others, shape)
+    if kl is None:
+        return sample
+    return kl if sample is None else (sample, kl)
+
+
+def _direct_backward(call: Any, grads: Any, tensors: Any, needs: Any) -> Any:
+    shape, skipped, others = call
+    grad_sample = None if skipped else grads[0]
+    grad_kl = grads[-1] if others[-1] is not None else None
+    return (*_backward(grad_sample, grad_kl, *tensors, *others, needs, shape), None, None)
+
+
+_directly = _normal.directly(_direct_forward, _direct_backward)

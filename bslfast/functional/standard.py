@@ -9,8 +9,10 @@ from torch import Tensor
 
 from bslfast import _checks
 from bslfast._native import noise as native
-from bslfast.functional._op import Op
+from bslfast.functional._op import Op, plain
 from bslfast.reference import noise as reference
+
+_CPU = torch.device("cpu")
 
 
 def standard_normal(
@@ -30,7 +32,8 @@ def standard_normal(
         shape: of the result.
         seed: an int, an int64 tensor of one element on ``device``, or None to draw one from torch's
             generator.
-        stream: number of an independent noise sequence under the same seed, >= 0.
+        stream: number of an independent noise sequence under the same seed, >= 0; see
+            :func:`normal_rsample` about calls that share seed and stream.
         dtype: floating point; torch's default if None. 16-bit numbers are rounded float32 ones.
         device: of the result; that of a seed that is a tensor, else the CPU if None.
 
@@ -91,8 +94,11 @@ def _draw(
         raise TypeError(f"dtype: expected a floating-point torch.dtype, got {dtype!r}")
     if device is None and isinstance(seed, Tensor):
         device = seed.device
-    place = torch.device("cpu" if device is None else device)
-    noise: Tensor = _noise(_checks.seed(seed, place), shape, _checks.stream(stream), dtype, kind)
+    place = _CPU if device is None else torch.device(device)
+    drawn_from, stream = _checks.seed(seed, place), _checks.stream(stream)
+    if plain((drawn_from,)):  # nothing is differentiable
+        return native.forward(drawn_from, shape, stream, dtype, kind)
+    noise: Tensor = _noise(drawn_from, shape, stream, dtype, kind)
     return noise
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bslfast import _checks, metrics
 from bslfast._files import atomic
+from bslfast._lazy import submodules
 from bslfast.predict import Prediction
 from bslfast.training import History
 
@@ -23,9 +24,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from bslfast.plots import densities, images
+else:  # they import this module, and the models they draw
+    __getattr__, __dir__ = submodules(__name__, ("densities", "images"))
+
 __all__ = [
     "calibration",
     "class_probabilities",
+    "densities",
+    "images",
     "learning_curves",
     "predictions",
     "save",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ops import (
     affine_coupling,
     bernoulli,
@@ -27,33 +29,52 @@ from ops import (
     scale_kl,
     student_t,
 )
-from ops.record import Case, OpRecord
+from ops.record import Call, Case, Draw, OpRecord, Shape
 
-RECORDS: list[OpRecord] = [
-    *affine_coupling.RECORDS,
-    *bernoulli.RECORDS,
-    *bernstein.RECORDS,
-    *categorical.RECORDS,
-    *deep_sigmoidal.RECORDS,
-    *discrete_kl.RECORDS,
-    *discretized_logistic.RECORDS,
-    *discretized_logistic_mixture.RECORDS,
-    *elementwise.RECORDS,
-    *gumbel_softmax.RECORDS,
-    *importance.RECORDS,
-    *location_scale.RECORDS,
-    *mixture_logistic.RECORDS,
-    *normal.RECORDS,
-    *normal_log_prob.RECORDS,
-    *normal_mc_kl.RECORDS,
-    *poisson.RECORDS,
-    *positive.RECORDS,
-    *rank_one.RECORDS,
-    *rational_quadratic.RECORDS,
-    *relaxed_bernoulli.RECORDS,
-    *scale_kl.RECORDS,
-    *student_t.RECORDS,
-]
+
+def _with_one_sample(record: OpRecord) -> OpRecord:
+    """Adds a sample shape of one to a random op: a dimension that its arguments do not have."""
+    if not record.random:
+        return record
+    name, first = next(iter(record.variants.items()))
+
+    def inputs(draw: Draw, shape: Shape) -> Call:
+        return first.inputs(draw, shape).options_but(sample_shape=(1,))
+
+    drawn = {f"{name}-one_sample": replace(first, inputs=inputs)}
+    return replace(record, variants={**record.variants, **drawn})
+
+
+RECORDS: list[OpRecord] = list(
+    map(
+        _with_one_sample,
+        [
+            *affine_coupling.RECORDS,
+            *bernoulli.RECORDS,
+            *bernstein.RECORDS,
+            *categorical.RECORDS,
+            *deep_sigmoidal.RECORDS,
+            *discrete_kl.RECORDS,
+            *discretized_logistic.RECORDS,
+            *discretized_logistic_mixture.RECORDS,
+            *elementwise.RECORDS,
+            *gumbel_softmax.RECORDS,
+            *importance.RECORDS,
+            *location_scale.RECORDS,
+            *mixture_logistic.RECORDS,
+            *normal.RECORDS,
+            *normal_log_prob.RECORDS,
+            *normal_mc_kl.RECORDS,
+            *poisson.RECORDS,
+            *positive.RECORDS,
+            *rank_one.RECORDS,
+            *rational_quadratic.RECORDS,
+            *relaxed_bernoulli.RECORDS,
+            *scale_kl.RECORDS,
+            *student_t.RECORDS,
+        ],
+    )
+)
 CASES = [Case(record, name) for record in RECORDS for name in record.variants]
 
 __all__ = ["CASES", "RECORDS", "Case", "OpRecord"]

@@ -113,6 +113,24 @@ def test_any_shape(case: Case, shape: tuple[int, ...]) -> None:
         check(case.record, case.call(dtype, shape), str(dtype))
 
 
+@pytest.mark.parametrize("sample_shape", [(1,), (1, 1), (1, 2, 1)], ids=str)
+@of_each_random_op
+def test_sample_shapes_of_ones(record: OpRecord, sample_shape: tuple[int, ...]) -> None:
+    """Dimensions of size 1 change shapes and nothing else, to the last bit of every gradient."""
+    without = tuple(n for n in sample_shape if n > 1)
+    for name in record.variants:
+        for dtype in (*DTYPES, torch.bfloat16):
+            call = Case(record, name).call(dtype, SHAPE).options_but(sample_shape=without)
+            names = record.differentiable(call)
+            expected, expected_grads = run_with_gradients(record.function, call, names)
+            call = call.options_but(sample_shape=sample_shape)
+            actual, grads = run_with_gradients(record.function, call, names)
+            assert actual[0].shape[: len(sample_shape)] == sample_shape
+            flat = [r.reshape(e.shape) for r, e in zip(actual, expected, strict=True)]
+            assert_same(flat, expected, name)
+            assert_same_gradients(grads, expected_grads, name)
+
+
 @of_each_case
 def test_no_gradient_mode(case: Case) -> None:
     """The same values where nothing is recorded, and nothing that asks for a gradient."""
