@@ -133,8 +133,6 @@ class Op:
             i for i, name in enumerate(tensor_names) if name not in ("seed", "index")
         ]
         self._define()
-        self._eager = _apply_of(self._make_eager_function())
-        self._transformable = self._make_transformable_function()
 
     def __call__(self, *args: Any) -> Any:
         tensors = [a for a in args[: self.n_tensors] if a is not None]
@@ -173,33 +171,13 @@ class Op:
         ``call`` is a tuple of whatever they like. Last in it are the op's arguments after the
         tensors, and before these how many results there are in front of those that are wanted.
         """
-        op, n = self, self.n_tensors + 1
-
-        class Direct(torch.autograd.Function):
-            @staticmethod
-            def forward(ctx: Any, *args: Any) -> Any:
-                *tensors, ctx.call = args
-                ctx.save_for_backward(*tensors)
-                ctx.set_materialize_grads(False)
-                return forward(ctx.call, tensors)
-
-            @staticmethod
-            def backward(ctx: Any, *grads: Tensor | None) -> Any:
-                if torch.is_grad_enabled() or not plain(grads):
-                    *_, skipped, ctx.constants = ctx.call
-                    missing = op.n_results - skipped - len(grads)
-                    every = (*[None] * skipped, *grads, *[None] * missing)
-                    return (*op._operator_backward(ctx, *every), None)[:n]
-                return backward(ctx.call, grads, ctx.saved_tensors, ctx.needs_input_grad)
-
-        Direct.__name__ = Direct.__qualname__ = self.name
-        apply = _apply_of(Direct)
+        apply = functools.cache(lambda: self._make_direct_function(forward, backward))
 
         def call_directly(tensors: Sequence[Tensor | None], call: Any) -> Any:
             if torch.is_grad_enabled():
                 for t in tensors:
                     if t is not None and t.requires_grad:
-                        return apply(*tensors, call)
+                        return apply()(*tensors, call)
             return forward(call, tensors)
 
         return call_directly
@@ -372,7 +350,10 @@ class Op:
 
     # --- autograd Functions -----------------------------------------------------------------------
 
-    def _make_eager_function(op) -> Any:
+    # Classes take long to make: at their first use.
+
+    @functools.cached_property
+    def _eager(op) -> Callable[..., Any]:
         class Eager(torch.autograd.Function):
             @staticmethod
             def forward(ctx: Any, *args: Any) -> Any:
@@ -391,9 +372,35 @@ class Op:
                 return op._scatter(results, ctx)
 
         Eager.__name__ = Eager.__qualname__ = op.name
-        return Eager
+        return _apply_of(Eager)
 
-    def _make_transformable_function(op) -> Any:
+    def _make_direct_function(
+        op, forward: Callable[..., Any], backward: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        n = op.n_tensors + 1
+
+        class Direct(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, *args: Any) -> Any:
+                *tensors, ctx.call = args
+                ctx.save_for_backward(*tensors)
+                ctx.set_materialize_grads(False)
+                return forward(ctx.call, tensors)
+
+            @staticmethod
+            def backward(ctx: Any, *grads: Tensor | None) -> Any:
+                if torch.is_grad_enabled() or not plain(grads):
+                    *_, skipped, ctx.constants = ctx.call
+                    missing = op.n_results - skipped - len(grads)
+                    every = (*[None] * skipped, *grads, *[None] * missing)
+                    return (*op._operator_backward(ctx, *every), None)[:n]
+                return backward(ctx.call, grads, ctx.saved_tensors, ctx.needs_input_grad)
+
+        Direct.__name__ = Direct.__qualname__ = op.name
+        return _apply_of(Direct)
+
+    @functools.cached_property
+    def _transformable(op) -> Any:
         class Backward(torch.autograd.Function):
             generate_vmap_rule = True
 
