@@ -102,7 +102,7 @@ def test_none_is_missing() -> None:
         ):
             continue
         for key, value in vars(importlib.import_module(info.name)).items():
-            ours = getattr(value, "__module__", "").startswith("bslfast.") and key[0] != "_"
+            ours = str(getattr(value, "__module__", "")).startswith("bslfast.") and key[0] != "_"
             if ours and inspect.isclass(value) and issubclass(value, nn.Module):
                 found.add(value.__name__)
     assert found - BASES == set(MODULES)
