@@ -31,8 +31,10 @@ quickstart: $(VENV)/.installed
 	$(BIN)/bslfast train moons --out $(RUNS)
 	$(BIN)/bslfast summary $(RUNS)
 
+# Tests in so many processes at a time.
+JOBS ?= 2
 test: $(VENV)/.tools
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(JOBS) --dist loadgroup
 
 slow-test: $(VENV)/.tools
 	$(BIN)/pytest -m slow

@@ -35,7 +35,7 @@ def describe() -> dict[str, Any]:
 
 def _cuda() -> str:
     if util.find_spec("bslfast._native._cuda") is None:
-        return "not built (BSLFAST_CUDA=OFF, or no nvcc when this wheel was built)"
+        return "not built (for that, build with BSLFAST_CUDA=ON, or where there is a GPU, and nvcc)"
     if not torch.cuda.is_available():
         return "built; torch sees no CUDA device"
     return f"built; {torch.cuda.get_device_name()}"

@@ -1,0 +1,111 @@
+"""The CUDA module, built as a wheel builds it, and the compiler's report of its kernels.
+
+That needs nvcc and no GPU. One build serves all tests here: it takes minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pybind11
+import pytest
+
+import bslfast
+from bslfast._native import _cpu
+
+ROOT = Path(__file__).parents[2]
+#: Of a multiprocessor's 65536 registers, so many leave room for two blocks of 256 threads.
+REGISTERS = 96
+#: Bytes of its own memory: a few numbers that are put by. An array would be more.
+STACK = 40
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc"),
+    pytest.mark.xdist_group("cuda_build"),
+]
+
+
+class Build(NamedTuple):
+    """Where the module lies, and what the compiler said."""
+
+    module: Path
+    report: str
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """The module for sm_90, with warnings as errors."""
+    folder = tmp_path_factory.mktemp("cuda_build")
+    options = {
+        "BSLFAST_CUDA": "ON",
+        "BSLFAST_WERROR": "ON",
+        "CMAKE_CUDA_ARCHITECTURES": "90",
+        "CMAKE_CUDA_FLAGS": "-Xptxas=-v",
+        "Python_EXECUTABLE": sys.executable,
+        "pybind11_DIR": pybind11.get_cmake_dir(),
+    }
+    defined = [f"-D{name}={value}" for name, value in options.items()]
+    _run("cmake", "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", *defined)
+    report = _run("cmake", "--build", str(folder), "--target", "_cuda", "--parallel", "2")
+    (module,) = folder.glob("_cuda*.so")
+    return Build(module, report)
+
+
+def _run(*command: str) -> str:
+    tools = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    result = subprocess.run(
+        command,
+        env={**os.environ, "PATH": tools},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+    return result.stdout
+
+
+def test_registers_and_stack(build: Build) -> None:
+    found = re.findall(
+        r"Compiling entry function '(\w+)'.*?(\d+) bytes stack frame.*?Used (\d+) registers",
+        build.report,
+        re.DOTALL,
+    )
+    assert len(found) > 500  # in float32 and float64, of every variant, in both directions
+    assert [f for f in found if int(f[2]) > REGISTERS] == []
+    assert [f for f in found if int(f[1]) > STACK] == []
+
+
+def test_module_has_kernels_for_every_op(build: Build, tmp_path: Path) -> None:
+    """It loads without a GPU; all that it needs of CUDA is in it."""
+    package = tmp_path / "bslfast"
+    shutil.copytree(Path(bslfast.__file__).parent, package)
+    native = Path(_cpu.__file__)
+    for module in (native, build.module):
+        shutil.copy(module, package / "_native")
+    code = (
+        "import bslfast\n"
+        "from bslfast._native import cuda\n"
+        "from bslfast.functional import _op\n"
+        "assert cuda.is_built() and _op.HAS_CUDA\n"
+        "print(bslfast.__file__, *sorted(cuda.pointwise_ops()), sep='\\n')\n"
+    )
+    # Without site, whose hooks find an editable installation before anything else.
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    found = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    location, *names = found.stdout.split()
+    assert Path(location).parent == package
+    assert set(names) >= set(_cpu.pointwise_ops())
