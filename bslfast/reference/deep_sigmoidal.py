@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bslfast._precision import in_float32
-from bslfast.reference.mixture_logistic import Components, transform_by
+from bslfast.reference.mixture_logistic import Components, finite_where, transform_by, twice
 from bslfast.reference.normal import log_scale_of, scale_of
 
 
@@ -24,19 +24,21 @@ def deep_sigmoidal_transform(
     return transform_by(_SLOPE_SHIFT, x, (logits, raw_slope, shift), inverse, reduction)
 
 
-def _lines(x: Tensor, raw_slope: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+def _lines(
+    x: Tensor, rest: Tensor, raw_slope: Tensor, shift: Tensor
+) -> tuple[Tensor, Tensor]:
     slope = _slope(raw_slope, x)
-    z = slope * x + shift
+    x = x + rest
+    half = slope * (0.5 * x) + 0.5 * shift
     # Of a jump at 0 the middle.
-    z = torch.where((x == 0) & torch.isinf(slope), shift, z)
-    return z, log_scale_of(raw_slope, "softplus")
+    half = torch.where((x == 0) & torch.isinf(slope), 0.5 * shift, half)
+    return twice(half), log_scale_of(raw_slope, "softplus")
 
 
 def _solutions(y: Tensor, raw_slope: Tensor, shift: Tensor) -> Tensor:
-    x = (y - shift) / _slope(raw_slope, y)
-    most = torch.finfo(x.dtype).max
+    x = 2 * ((0.5 * y - 0.5 * shift) / _slope(raw_slope, y))
     # That of a flat component may be infinite, where a mixture's may not.
-    return torch.where(torch.isfinite(y), x.clamp(-most, most), x)
+    return finite_where(y, x)
 
 
 def _slope(raw_slope: Tensor, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,8 +18,8 @@ _STEPS = 100
 class Components(NamedTuple):
     """How the components' parameters make z of x; all of them [..., K], x and y [..., 1]."""
 
-    #: (z, log dz/dx) from x and the two parameters.
-    place: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+    #: (z, log dz/dx) from x, what is lost beside x, and the two parameters.
+    place: Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
     #: The x with z = y, from y and the two parameters.
     solutions: Callable[[Tensor, Tensor, Tensor], Tensor]
     #: Whether these may lie far apart even where the mixture's is near.
@@ -48,12 +49,20 @@ def transform_by(
 ) -> tuple[Tensor, Tensor]:
     """The logit of a mixture's distribution function or its inverse; given: logits, parameters."""
     shape = torch.broadcast_shapes(x.shape, *(p.shape[:-1] for p in given))
+    none = torch.zeros_like(x)
     if not inverse:
-        y, log_slope = _logit_of_cdf(components, x, *given)
+        y, log_slope = _logit_of_cdf(components, x, none, *given)
         return y.expand(shape).clone(), reduced(log_slope.expand(shape), reduction)
 
-    solution = _solve(components, x.detach(), *(p.detach() for p in given))
-    return implicit(lambda at: _logit_of_cdf(components, at, *given), x, solution, shape, reduction)
+    constants = [p.detach() for p in given]
+    solution = _solve(components, x.detach(), *constants)
+    rest = _rest(components, x.detach(), solution, *constants)
+    moved, log_det = implicit(
+        lambda at: _logit_of_cdf(components, solution, at, *given), x, rest, shape, reduction
+    )
+    # At the end of the numbers: beyond it.
+    end = solution.abs() > 0.99999 * torch.finfo(x.dtype).max
+    return torch.where(end, solution * torch.inf, solution) + moved, log_det
 
 
 def implicit(
@@ -79,25 +88,48 @@ def implicit(
     return solution.expand(shape).clone(), reduced(-log_slope.expand(shape), reduction)
 
 
-def _located(x: Tensor, loc: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+def twice(half: Tensor) -> Tensor:
+    """Where all of z may overflow: no gradient comes from there, not even NaN."""
+    most = torch.finfo(half.dtype).max
+    finite = half.isfinite() | half.isnan()
+    return torch.where(finite, 2 * half, half.detach()).clamp(-most, most)
+
+
+def _located(
+    x: Tensor, rest: Tensor, loc: Tensor, log_scale: Tensor
+) -> tuple[Tensor, Tensor]:
     # Finite: z is 0 at loc also where the component is a jump.
-    rate = torch.exp(-log_scale).clamp(max=torch.finfo(x.dtype).max)
-    return (x - loc) * rate, -log_scale
+    rate = torch.exp((-log_scale).clamp(max=math.log(torch.finfo(x.dtype).max)))
+    half = (0.5 * x - 0.5 * loc) + 0.5 * rest
+    return twice(half * rate), -log_scale
 
 
 def _quantiles(y: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
-    return loc + torch.exp(log_scale) * y
+    root = torch.exp((0.5 * log_scale).clamp(max=0.9 * math.log(torch.finfo(y.dtype).max)))
+    x = 2 * (0.5 * loc + (0.5 * y * root) * root)
+    return finite_where(y, torch.where(y == 0, loc, x))
+
+
+def finite_where(of: Tensor, x: Tensor) -> Tensor:
+    """``x``, but the nearest finite number if ``of`` is one."""
+    most = torch.finfo(x.dtype).max
+    return torch.where(torch.isfinite(of), x.clamp(-most, most), x)
 
 
 _LOC_SCALE = Components(_located, _quantiles, broad=False)
 
 
 def _logit_of_cdf(
-    components: Components, x: Tensor, logits: Tensor, first: Tensor, second: Tensor
+    components: Components,
+    x: Tensor,
+    rest: Tensor,
+    logits: Tensor,
+    first: Tensor,
+    second: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """logit F(x), and the logarithm of its derivative."""
+    """logit F(x + rest), of which ``rest`` is lost beside x, and the logarithm of its derivative."""
     weights = logits - logits.amax(dim=-1, keepdim=True).detach()
-    z, log_rate = components.place(x.unsqueeze(-1), first, second)
+    z, log_rate = components.place(x.unsqueeze(-1), rest.unsqueeze(-1), first, second)
     zero = z.new_zeros(())
     below, above = -torch.logaddexp(-z, zero), -torch.logaddexp(z, zero)
     log_below, share_below = _log_sum(weights + below)
@@ -110,6 +142,8 @@ def _logit_of_cdf(
     # -log F or -log(1 - F), of the larger one.
     larger = torch.where(lower, torch.logaddexp(y, zero), torch.logaddexp(-y, zero))
     log_slope = _log_sum(log_density)[0] + larger
+    beyond = y.abs() >= torch.finfo(y.dtype).max
+    y = torch.where(beyond, torch.copysign(y.new_full((), torch.inf), y), y)
     return y.squeeze(-1), log_slope.squeeze(-1)
 
 
@@ -131,17 +165,18 @@ def _solve(
     bounds = bounds.expand(torch.broadcast_shapes(bounds.shape, logits.shape))
     low, high = bounds.amin(dim=-1), bounds.amax(dim=-1)
     total = (bounds / 128).sum(dim=-1)  # less than infinity if all are
-    x = low + 0.5 * (high - low)
+    x = 0.5 * low + 0.5 * high
     if components.broad:
         # The solution if all sigmoids were straight lines.
-        offset, log_rate = components.place(torch.zeros_like(y).unsqueeze(-1), first, second)
+        none = torch.zeros_like(y).unsqueeze(-1)
+        offset, log_rate = components.place(none, none, first, second)
         weights = torch.softmax(logits, dim=-1)
         rate = (weights * torch.exp(log_rate)).sum(dim=-1)
         straight = (weights * (y.unsqueeze(-1) - offset)).sum(dim=-1) / rate
         inside = (straight >= low) & (straight <= high)
         x = torch.where(inside, straight, 0.5 * low + 0.5 * high)
     x = find_root(
-        lambda at: _logit_of_cdf(components, at, logits, first, second),
+        lambda at: _logit_of_cdf(components, at, torch.zeros_like(at), logits, first, second),
         y,
         1 + y.abs(),
         x,
@@ -149,12 +184,23 @@ def _solve(
         high,
         broad=components.broad,
     )
-    most = torch.finfo(y.dtype).max
-    # At the end of the numbers: beyond it.
-    x = torch.where(x.abs() > 0.99 * most, x * torch.inf, x) if components.broad else x
     # An infinite y is that of an infinite x; there is no solution to look for between such bounds.
     outer = torch.where(low == high, total, torch.nan)
     return torch.where(torch.isfinite(total), x, outer)
+
+
+def _rest(components: Components, y: Tensor, x: Tensor, *given: Tensor) -> Tensor:
+    """What is lost beside a solution x: a component may be narrower than x is exact."""
+    rest = torch.zeros_like(x)
+    found, log_slope = _logit_of_cdf(components, x, rest, *given)
+    for _ in range(20):
+        following = rest + (y - found) * torch.exp(-log_slope)
+        there, slope_there = _logit_of_cdf(components, x, following, *given)
+        better = (y - there).abs() < (y - found).abs()
+        rest = torch.where(better, following, rest)
+        found = torch.where(better, there, found)
+        log_slope = torch.where(better, slope_there, log_slope)
+    return rest
 
 
 def find_root(
@@ -182,7 +228,9 @@ def find_root(
         there = x + newton
         good = (there >= low) & (there <= high) & (newton.abs() < 0.5 * last)
         near = (rest.abs() <= 2 * eps * size) | (newton.abs() <= eps * x.abs())
-        middle = _middle(low, high, step) if broad else low + 0.5 * (high - low)
+        middle = 0.5 * low + 0.5 * high
+        wide = broad | (high - low > 1e8)
+        middle = torch.where(wide, _middle(low, high, step), middle)
         following = torch.where(near, x, torch.where(good, there, middle))
         last = (following - x).abs()
         x = torch.where(rest.isnan(), rest, following)

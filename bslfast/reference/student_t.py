@@ -51,8 +51,12 @@ def student_t_rsample(
         near = 1 - near_a / k * near
     far_a = torch.where(close, 1.0, a)
     phi = torch.where(close, near, -torch.expm1(-far_a) / far_a)
-    t = torch.sqrt(w * phi) * torch.exp(0.5 * a) * torch.cos(2 * math.pi * u[..., 1])
-    return located(t, loc, raw_scale, parametrization)
+    # Beyond the largest number too, a gradient of 0 stays 0.
+    largest = 0.9 * math.log(torch.finfo(a.dtype).max)
+    grown = torch.exp(0.5 * a - (0.5 * a - largest).clamp(min=0).detach())
+    t = torch.sqrt(w * phi) * grown * torch.cos(2 * math.pi * u[..., 1])
+    beyond = torch.copysign(torch.where(0.5 * a > largest, torch.inf, 0.0), t)
+    return located(t + beyond.detach(), loc, raw_scale, parametrization)
 
 
 @in_float32(values=0)

@@ -26,7 +26,7 @@ class LogisticTile : public MixtureTile<T> {
     find_point();
     find_density();
     for (int t = 0; t < kRows; ++t) {
-      y[t] = kInverse ? x_[t] : y_[t];
+      y[t] = kInverse ? logistic::settled(x_[t]) : y_[t];
       log_det[t] = kInverse ? -log_slope_[t] : log_slope_[t];
     }
   }
@@ -54,8 +54,8 @@ class LogisticTile : public MixtureTile<T> {
         }
       }
       for (int t = 0; t < kRows; ++t) {
-        from_x[t] = grad_y[t] - grad_log_det[t] * log_by_x[t];
-        from_y[t] = -product(from_x[t], math::exp(-log_slope_[t]));
+        from_x[t] = grad_y[t] - product(grad_log_det[t], log_by_x[t]);
+        from_y[t] = -logistic::over_slope(from_x[t], log_slope_[t]);
         from_log[t] = -grad_log_det[t];
       }
     }
@@ -104,9 +104,10 @@ class LogisticTile : public MixtureTile<T> {
   }
 
   // What the components and their sums come to at x.
+  template <bool kRest = false>
   void place() {
     place_by([&](int i, int t) {
-      return kInverse ? parameters(i).z(x_[t], rest_[t]) : parameters(i).z(x_[t]);
+      return kRest ? parameters(i).z(x_[t], rest_[t]) : parameters(i).z(x_[t]);
     });
     T far = 0;
     for (int t = 0; t < kRows; ++t) far += logistic::is_far(y_[t], x_[t]) ? T(1) : T(0);
@@ -197,17 +198,17 @@ class LogisticTile : public MixtureTile<T> {
       }
     }
     guess();
-    search_.template run<Component::kBroad>([&] { evaluate(x_); });
+    search_.template run<Component::kBroad>([&] { evaluate<false>(x_); });
     for (int t = 0; t < kRows; ++t) {
-      x_[t] = logistic::settled(
-          logistic::solution(search_.x[t], search_.low[t], search_.high[t], total[t]));
+      x_[t] = logistic::solution(search_.x[t], search_.low[t], search_.high[t], total[t]);
     }
   }
 
   // y and its slope where the search is, `moving` being x or what is lost beside it.
+  template <bool kRest>
   void evaluate(T* moving) {
     for (int t = 0; t < kRows; ++t) moving[t] = search_.x[t];
-    place();
+    place<kRest>();
     for (int t = 0; t < kRows; ++t) search_.slope[t] = T(0);
     for (int k = 0; k < n_; ++k) {
       const int row = k * kRows;
@@ -242,7 +243,7 @@ class LogisticTile : public MixtureTile<T> {
       search_.x[t] = T(0);
       search_.size[t] = logistic::rest_size(search_.wanted[t]);
     }
-    search_.template run<false, true>([&] { evaluate(rest_); });
+    search_.template run<false, true>([&] { evaluate<true>(rest_); });
     return true;
   }
 
@@ -251,7 +252,7 @@ class LogisticTile : public MixtureTile<T> {
   void guess() {
     for (int t = 0; t < kRows; ++t) {
       const T low = search_.low[t], high = search_.high[t];
-      search_.x[t] = Component::kBroad ? T(0.5) * low + T(0.5) * high : low + T(0.5) * (high - low);
+      search_.x[t] = T(0.5) * low + T(0.5) * high;
     }
     if constexpr (Component::kBroad) {
       alignas(64) T sums[kRows] = {}, rates[kRows] = {};

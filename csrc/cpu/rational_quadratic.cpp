@@ -257,8 +257,8 @@ class Tile {
       const T fraction = kInverse ? p.xi : spline::fraction(bin(t), p);
       const T log = math::log(spline::slope(bin(t), p));
       const T part = static_cast<T>(size_[axis][t]) * fraction;
-      y[t] = static_cast<T>(
-          spline::within(start_[axis][t] + static_cast<double>(part), call_.bound));
+      y[t] =
+          static_cast<T>(spline::within(start_[axis][t] + static_cast<double>(part), call_.bound));
       log_det[t] = kInverse ? -log : log;
     }
     if (call_.tails != Tails::affine) return;

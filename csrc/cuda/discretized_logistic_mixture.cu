@@ -27,11 +27,11 @@ class DiscretizedMap {
     }
     prior_sum_.added_all();
     joint_sum_.added_all();
+    log_prob_ = (joint_sum_.max - prior_sum_.max) + (joint_sum_.log - prior_sum_.log);
+    if (joint_sum_.sum == T(0)) find_nearest();
   }
 
-  __device__ Result<T> map() const {
-    return {T(0), (joint_sum_.max - prior_sum_.max) + (joint_sum_.log - prior_sum_.log)};
-  }
+  __device__ Result<T> map() const { return {T(0), log_prob_}; }
 
   __device__ T gradients(T, T grad) {
     T by_x = 0;
@@ -48,9 +48,19 @@ class DiscretizedMap {
   }
 
  private:
+  __device__ void find_nearest() {
+    const auto distance = [&](int k) {
+      return discretized_logistic::log_distance(m_.numbers, m_.x, m_.loc[k], m_.log_scale[k]);
+    };
+    const T least = m_.least_distance(distance);
+    for (int k = 0; k < m_.n; ++k) joint_[k] = m_.log_weight(k, distance(k), least);
+    joint_sum_ = softmax_of<T>(m_.n, [&](int k) { return joint_[k]; });
+  }
+
   Mixture<T> m_;
   T* joint_;
   Softmax<T> prior_sum_, joint_sum_;
+  T log_prob_;
 };
 
 }  // namespace

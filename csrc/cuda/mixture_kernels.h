@@ -42,6 +42,22 @@ struct Mixture {
     centre();
   }
 
+  // The least distance(k) of the components that are not left out.
+  template <typename F>
+  __device__ T least_distance(const F& distance) const {
+    T least = math::Real<T>::infinity;
+    for (int k = 0; k < n; ++k) {
+      const T own = compared(logit[k], distance(k));
+      least = own < least ? own : least;
+    }
+    return least;
+  }
+
+  // Its weight where no component has one: among the nearest.
+  __device__ T log_weight(int k, T distance, T least) const {
+    return distance <= least ? logit[k] : -math::Real<T>::infinity;
+  }
+
  private:
   // Takes the largest logit off all: a common factor of the weights means nothing, and without it
   // all logarithms are small.
@@ -67,6 +83,17 @@ struct Softmax {
   __device__ void added_all() { log = math::log(sum); }
   __device__ T share(T l) const { return weight(l) / sum; }
 };
+
+// That of log(k) for each of n components.
+template <typename T, typename F>
+__device__ Softmax<T> softmax_of(int n, const F& log) {
+  Softmax<T> result;
+  for (int k = 0; k < n; ++k) result.look_at(log(k));
+  result.seen_all();
+  for (int k = 0; k < n; ++k) result.add(log(k));
+  result.added_all();
+  return result;
+}
 
 template <typename T, template <typename> class Map>
 __global__ void __launch_bounds__(kMostRowThreads)

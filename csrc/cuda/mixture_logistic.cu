@@ -19,17 +19,18 @@ class LogisticMap {
   __device__ LogisticMap(const MixtureCall& a, const BlockRows<T>& rows)
       : m_(a, rows), z_(m_.scratch[0]), tail_(m_.scratch[1]) {
     if constexpr (kInverse) solve();
+    if constexpr (kInverse && Component::kKeepsRest) find_rest();
     place();
     find_density();
   }
 
   __device__ Result<T> map() const {
-    return {kInverse ? m_.x : y_, kInverse ? -log_slope_ : log_slope_};
+    return {kInverse ? logistic::settled(m_.x) : y_, kInverse ? -log_slope_ : log_slope_};
   }
 
   __device__ T gradients(T by_y, T by_log) {
     const logistic::Sides<T> mixture = logistic::sides(y_, math::exp_minus_abs(y_));
-    T from_y = by_y, from_log = by_log;
+    T from_x = 0, from_y = by_y, from_log = by_log;
     if (kInverse) {
       // The result solves y = g(x; parameters), so dx = (dy - dg) / g'(x); and the logarithm is
       // that of 1 / g' at this x.
@@ -37,15 +38,16 @@ class LogisticMap {
       for (int k = 0; k < m_.n; ++k) {
         log_by_x += parameters(k).times_rate(slopes(k, mixture, shares(k)).log_by_z);
       }
-      from_y = -(by_y - by_log * log_by_x) * math::exp(-log_slope_);
+      from_x = by_y - product(by_log, log_by_x);
+      from_y = -logistic::over_slope(from_x, log_slope_);
       from_log = -by_log;
     }
     T by_x = kInverse ? -from_y : T(0);
     for (int k = 0; k < m_.n; ++k) {
       const Shares own = shares(k);
-      const logistic::ComponentGradients<T> g =
-          logistic::component_gradients(parameters(k), from_y, from_log, slopes(k, mixture, own),
-                                        m_.x, z_[k], own.below, own.above, own.density);
+      const logistic::ComponentGradients<T> g = logistic::component_gradients<kInverse>(
+          parameters(k), from_x, from_y, from_log, slopes(k, mixture, own), m_.x, rest_, own.below,
+          own.above, own.density);
       if (!kInverse) by_x += g.position;
       m_.logit[k] = g.logit;
       m_.loc[k] = g.parameters.first;
@@ -67,11 +69,14 @@ class LogisticMap {
     return {first, second, Component::factor_of(first, second)};
   }
 
+  __device__ T distance(int k) const { return parameters(k).log_distance(m_.x); }
+
   __device__ T log_below(int k) const { return m_.logit[k] + logistic::log_cdf(z_[k], tail_[k]); }
   __device__ T log_above(int k) const {
     return m_.logit[k] + logistic::log_survival(z_[k], tail_[k]);
   }
   __device__ T log_density(int k) const {
+    if (nothing_) return m_.log_weight(k, distance(k), least_);
     return logistic::log_density(m_.logit[k], z_[k], tail_[k], parameters(k).log_rate(), y_,
                                  logistic::LogSum<T>{below_.max, below_.log},
                                  logistic::LogSum<T>{above_.max, above_.log});
@@ -89,9 +94,19 @@ class LogisticMap {
 
   // What the components and their sums come to at x.
   __device__ void place() {
+    place_by(
+        [&](int k) { return kInverse ? parameters(k).z(m_.x, rest_) : parameters(k).z(m_.x); });
+    if (!logistic::is_far(y_, m_.x)) return;
+    const T y = y_, least = m_.least_distance([&](int k) { return distance(k); });
+    place_by([&](int k) { return logistic::far_z(y, distance(k) <= least); });
+    y_ = y;
+  }
+
+  template <typename F>
+  __device__ void place_by(const F& z) {
     below_ = above_ = Softmax<T>();
     for (int k = 0; k < m_.n; ++k) {
-      const logistic::Component<T> c = logistic::component(parameters(k).z(m_.x));
+      const logistic::Component<T> c = logistic::component(z(k));
       z_[k] = c.z;
       tail_[k] = c.tail;
       below_.look_at(log_below(k));
@@ -109,19 +124,20 @@ class LogisticMap {
   }
 
   __device__ void find_density() {
-    density_ = Softmax<T>();
-    for (int k = 0; k < m_.n; ++k) density_.look_at(log_density(k));
-    density_.seen_all();
-    for (int k = 0; k < m_.n; ++k) density_.add(log_density(k));
-    density_.added_all();
+    const auto log = [&](int k) { return log_density(k); };
+    density_ = softmax_of<T>(m_.n, log);
     log_slope_ = (density_.max + density_.log) + math::softplus(-math::abs(y_));
+    if (density_.sum != T(0)) return;
+    least_ = m_.least_distance([&](int k) { return distance(k); });
+    nothing_ = true;
+    density_ = softmax_of<T>(m_.n, log);
   }
 
   // Where every component takes y at or beyond a point, so does their mixture: the least and the
   // largest solution of the components hold x between them.
   __device__ void solve() {
     constexpr T share = logistic::kShare<T>;
-    const T wanted = m_.x;
+    const T wanted = wanted_ = m_.x;
     T low = parameters(0).solution(wanted);
     T high = low, total = share * low;
     for (int k = 1; k < m_.n; ++k) {
@@ -130,26 +146,49 @@ class LogisticMap {
       high = bound > high ? bound : high;
       total += share * bound;
     }
-    const Search<T> found = searched<Component::kBroad>(
-        {guess(wanted, low, high), low, high, high - low}, wanted, T(1) + math::abs(wanted),
-        [&](T x) {
-          m_.x = x;
-          place();
-          T slope = 0;
-          for (int k = 0; k < m_.n; ++k) {
-            const logistic::Sides<T> own = logistic::sides(z_[k], math::exp_minus_abs(z_[k]));
-            slope += parameters(k).times_rate(below_.share(log_below(k)) * own.above +
-                                              above_.share(log_above(k)) * own.below);
-          }
-          return Tangent<T>{y_, slope};
-        });
-    m_.x = Component::settled(logistic::solution(found.x, found.low, found.high, total));
+    const Search<T> found =
+        searched<Component::kBroad>({guess(wanted, low, high), low, high, high - low}, wanted,
+                                    T(1) + math::abs(wanted), [&](T x) {
+                                      m_.x = x;
+                                      return tangent();
+                                    });
+    m_.x = logistic::solution(found.x, found.low, found.high, total);
+  }
+
+  // y and its slope.
+  __device__ Tangent<T> tangent() {
+    place();
+    T slope = 0;
+    for (int k = 0; k < m_.n; ++k) {
+      const logistic::Sides<T> own = logistic::sides(z_[k], math::exp_minus_abs(z_[k]));
+      slope += parameters(k).times_rate(below_.share(log_below(k)) * own.above +
+                                        above_.share(log_above(k)) * own.below);
+    }
+    return {y_, slope};
+  }
+
+  // Looks for what is lost beside x, if there is a component to which that matters.
+  __device__ void find_rest() {
+    T rate = 0;
+    for (int k = 0; k < m_.n; ++k) {
+      const T own = parameters(k).rate();
+      rate = own > rate ? own : rate;
+    }
+    if (!logistic::rest_matters(rate, m_.x, wanted_)) return;
+    const T most = logistic::most_rest(m_.x);
+    rest_ = searched<false, true>(Search<T>{T(0), -most, most, most + most}, wanted_,
+                                  logistic::rest_size(wanted_),
+                                  [&](T rest) {
+                                    rest_ = rest;
+                                    return tangent();
+                                  })
+                .x;
   }
 
   // The middle of the bounds; or, where these may lie anywhere, the solution if all sigmoids were
   // straight lines, which is the mean of the components' solutions weighted by their slopes.
   __device__ T guess(T wanted, T low, T high) const {
-    if constexpr (!Component::kBroad) return low + T(0.5) * (high - low);
+    if constexpr (!Component::kBroad) return T(0.5) * low + T(0.5) * high;
     T sum = 0, rate = 0;
     for (int k = 0; k < m_.n; ++k) {
       const Component own = parameters(k);
@@ -164,7 +203,10 @@ class LogisticMap {
   Mixture<T> m_;
   T *z_, *tail_;
   Softmax<T> below_, above_, density_;
+  T wanted_ = 0, rest_ = 0;  // of the inverse: its argument, and what is lost beside x
   T y_, log_slope_;
+  T least_;  // distance of the nearest component, where no density is left
+  bool nothing_ = false;
 };
 
 template <typename T>

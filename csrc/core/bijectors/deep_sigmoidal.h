@@ -56,11 +56,11 @@ struct SlopeShift {
   }
 
   BSL_HD ParameterGradients<T> gradients(const Arriving<T>& by, T x, T) const {
-    const T by_slope = product(by.rated - by.solution, x);
+    const T by_slope = product(by.rated, x) - product(by.solution, settled(x));
     const Scale<T> scale{T(0), factor};
-    return {times_log_scale_grad<Parametrization::softplus>(by_slope + by.log_rate, raw_slope,
-                                                            scale),
-            by.z - by.solution / factor / unit()};
+    return {
+        times_log_scale_grad<Parametrization::softplus>(by_slope + by.log_rate, raw_slope, scale),
+        by.z};
   }
 };
 

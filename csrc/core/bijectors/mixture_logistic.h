@@ -35,14 +35,16 @@ BSL_HD T finite_where(T of, T x) {
 // What a search between such bounds ends with: at the end of the numbers, beyond it.
 template <typename T>
 BSL_HD T settled(T x) {
-  return math::abs(x) > T(0.99) * math::Real<T>::max ? x * math::Real<T>::infinity : x;
+  return math::abs(x) > T(0.99999) * math::Real<T>::max ? x * math::Real<T>::infinity : x;
 }
 
-// What arrives at a component: by its z and z times the rate dz/dx, by the logarithm of this rate,
-// and by the solution x of the inverse map, of which a component has the share of its density.
+// What arrives at a component: by its z, also times the rate dz/dx, by the logarithm of this rate,
+// and by the solution x of the inverse map, of which a component has the share of its density. That
+// is another way to say what comes through y: `z` has it, `plain_z` and `rated` have it forward
+// only.
 template <typename T>
 struct Arriving {
-  T z, rated, log_rate, solution;
+  T z, plain_z, rated, log_rate, solution;
 };
 
 // What it makes of that for its two parameters.
@@ -88,8 +90,8 @@ struct LocScale {
   }
 
   BSL_HD ParameterGradients<T> gradients(const Arriving<T>& by, T x, T rest) const {
-    const T by_scale = product(by.solution, T(2) * half_way(x, rest));
-    return {by.solution - by.rated, by_scale - (product(by.z, z(x, rest)) + by.log_rate)};
+    const T by_scale = product(by.solution, settled(T(2) * half_way(x, rest)));
+    return {by.solution - by.rated, by_scale - (product(by.plain_z, z(x, rest)) + by.log_rate)};
   }
 };
 
@@ -166,6 +168,13 @@ BSL_HD T log_density(T logit, T z, T tail, T log_rate, T y, const LogSum<T>& bel
   return (share + (lower ? own_above : own_below)) + log_rate;
 }
 
+// gradient / slope, where 1 / slope may overflow though this does not.
+template <typename T>
+BSL_HD T over_slope(T gradient, T log_slope) {
+  const T root = root_of_rate(log_slope);
+  return gradient * root * root;
+}
+
 // Of a loss: by x, by a component's logit and by its parameters.
 template <typename T>
 struct ComponentGradients {
@@ -180,9 +189,10 @@ BSL_HD ComponentGradients<T> component_gradients(const Parameters& own, T from_x
                                                  T from_log, const Slopes<T>& s, T x, T rest,
                                                  T below, T above, T density) {
   const T by_log = from_log * s.log_by_z;
-  const T by_z = kInverse ? by_log : from_y * s.y_by_z + by_log;
-  const T by_position = own.times_rate(by_z);
-  const Arriving<T> by{by_z, by_position, from_log * density,
+  const T by_z = product(s.y_by_z, from_y) + by_log;
+  const T plain = kInverse ? by_log : by_z;
+  const T by_position = own.times_rate(plain);
+  const Arriving<T> by{by_z, plain, by_position, from_log * density,
                        kInverse ? from_x * density : T(0)};
   return {by_position, product(below - above, from_y) + from_log * s.log_by_logit,
           own.gradients(by, x, rest)};
@@ -203,10 +213,11 @@ BSL_HD T far_z(T y, bool nearest) {
 }
 
 // Whether what is lost beside a solution x changes the z of a component of this rate by more than z
-// is rounded; no more than `most_rest` is lost. A search for it may end so many eps away.
+// is rounded, and is itself a number; no more than `most_rest` is lost. A search for it may end so
+// many eps away.
 template <typename T>
 BSL_HD bool rest_matters(T rate, T x, T y) {
-  return (math::abs(x) < math::Real<T>::infinity) &
+  return (math::abs(x) < math::Real<T>::infinity) & (rate < T(0.01) / math::Real<T>::min_normal) &
          (rate * math::abs(x) > T(16) * (T(1) + math::abs(y)));
 }
 

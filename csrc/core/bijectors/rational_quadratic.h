@@ -140,8 +140,8 @@ BSL_HD Gradients<T> gradients(const Bin<T>& b, const Point<T>& p, T w, T h, T gr
           by_log * log_d1 - by_f * cross_den * left};
 }
 
-// The nearest number in [-bound, bound]; NaN stays. Results are put there before they are rounded to
-// what they are stored as: of two numbers in order, no rounding puts the first above the second.
+// The nearest number in [-bound, bound]; NaN stays. Results are put there before they are rounded
+// to what they are stored as: of two numbers in order, no rounding puts the first above the second.
 BSL_HD double within(double x, double bound) {
   const double low = x < -bound ? -bound : x;
   return low > bound ? bound : low;

@@ -26,15 +26,14 @@ BSL_HD Draw<T> draw(T df, T u1, T u2) {
   const T a = w / df;
   const T decay = math::expm1(-a);
   const T quotient = -decay / a;
-  const T phi = a > T(0) ? quotient : a + T(1);  // of 0 it is 1
+  const T phi = a > T(0) ? quotient : a + T(1);       // of 0 it is 1
   const T square = a > T(1) ? -decay * df : w * phi;  // w phi, also where a is infinite
   T sine, cosine;
   math::sincospi(T(2) * u2, sine, cosine);
   // 1 - phi; exp_tail holds within log(2) / 2.
   const T near = a * math::exp_tail(-a);
   const T rest = a < T(0.34) ? near : T(1) - phi;
-  return {product(cosine, math::sqrt(square) * math::exp(T(0.5) * a)),
-          T(-0.5) * rest / (phi * df)};
+  return {product(cosine, math::sqrt(square) * math::exp(T(0.5) * a)), T(-0.5) * rest / (phi * df)};
 }
 
 template <Parametrization P>
