@@ -127,7 +127,7 @@ def _logit_of_cdf(
     first: Tensor,
     second: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """logit F(x + rest), of which ``rest`` is lost beside x, and the logarithm of its derivative."""
+    """logit F(x + rest), where ``rest`` is lost beside x, and the logarithm of its derivative."""
     weights = logits - logits.amax(dim=-1, keepdim=True).detach()
     z, log_rate = components.place(x.unsqueeze(-1), rest.unsqueeze(-1), first, second)
     zero = z.new_zeros(())
