@@ -87,11 +87,16 @@ def _draw(
 ) -> Tensor:
     shape = _checks.sizes("shape", shape)
     dtype = torch.get_default_dtype() if dtype is None else dtype
-    if dtype not in _checks.DTYPES:
+    if not isinstance(dtype, torch.dtype) or dtype not in _checks.DTYPES:
         raise TypeError(f"dtype: expected a floating-point torch.dtype, got {dtype!r}")
     if device is None and isinstance(seed, Tensor):
         device = seed.device
-    place = torch.device("cpu" if device is None else device)
+    try:
+        place = torch.device("cpu" if device is None else device)
+    except (RuntimeError, TypeError, ValueError):
+        raise TypeError(
+            f"device: expected a torch.device or its name, got {_checks.describe(device)}"
+        ) from None
     noise: Tensor = _noise(_checks.seed(seed, place), shape, _checks.stream(stream), dtype, kind)
     return noise
 
