@@ -40,7 +40,7 @@ slow-test: $(VENV)/.tools
 # Random cases for so long (docs/testing.md); the seed is by default the time.
 FUZZ_SECONDS ?= 600
 FUZZ_SEED ?=
-FUZZ := -m fuzz --seconds $(FUZZ_SECONDS) $(if $(FUZZ_SEED),--seed $(FUZZ_SEED))
+FUZZ = -m fuzz --seconds $(FUZZ_SECONDS) $(if $(FUZZ_SEED),--seed $(FUZZ_SEED))
 fuzz: $(VENV)/.tools
 	cd tests && ../$(BIN)/python $(FUZZ)
 

@@ -531,6 +531,7 @@ def draw(op: str, rng: Random, *, large: bool = True) -> Plan:
         dtype = "float32"
     # There are no complex numbers of 16 bits, of which to take the negated part.
     layouts = [k for k in LAYOUTS if k != "negative_bit" or dtype not in _SIXTEEN_BITS]
+    levels = _cpu.isa_levels()
     return Plan(
         op,
         variant,
@@ -544,7 +545,7 @@ def draw(op: str, rng: Random, *, large: bool = True) -> Plan:
         None if rng.random() < 0.7 else tuple(k for k in differentiable if rng.random() < 0.5),
         # No zeros where derivatives may overflow: their product is NaN.
         tuple(rng.choice([g for g in GRADS if g != "zero" or not values]) for _ in range(2)),
-        rng.choice(_cpu.isa_levels()),
+        levels[int(rng.random() * len(levels))],  # one draw, however many there are
         rng.random() < 0.1,
         rng.random() < 0.1,
     )

@@ -116,6 +116,48 @@ KNOWN: list[Known] = [
         lambda case: _extreme(case, "planar"),
     ),
     Known(
+        "radial: a huge alpha loses digits of the small map that is left",
+        Plan(
+            *("radial", "column", (1,)),
+            values=(("raw_alpha", 0.0, 1e18), ("z", 0.0, 1e6)),
+        ),
+        lambda case: _extreme(case, "radial"),
+    ),
+    Known(
+        "gradient of normal divergences where the scale's square overflows",
+        Plan(
+            *("normal_rsample_kl_many", "two", ()),
+            values=(("second_raw_scale", 0.0, 1e30),),
+            grads=("ones",),
+        ),
+        lambda case: _extreme(case, "normal_kl", "normal_rsample_kl"),
+    ),
+    Known(
+        "ratios of scales by logarithms, whose rounding is multiplied by their size",
+        Plan(
+            *("laplace_kl", "log_var-row-wide_prior", (1,), 1),
+            values=(("prior_scale", 0.0, 1e-30),),
+        ),
+        lambda case: _extreme(case, "laplace_kl", "half_cauchy_kl"),
+    ),
+    Known(
+        "Student's t samples of a tiny df overflow before they have to",
+        Plan(
+            *("student_t_rsample", "log_var-scalar_df", (23,), 69779),
+            values=(("df", 0.0, 1e-4),),
+        ),
+        lambda case: _extreme(case, "student_t_rsample"),
+    ),
+    Known(
+        "Bernstein polynomials with a step of which float32 holds a few bits only",
+        Plan(
+            *("bernstein_transform", "inverse-none-degree_2", (15,)),
+            layouts={"x": "expanded"},
+            values=(("raw_coefficients", 0.16472331056068723, -200.0), ("x", 0.0, -1e6)),
+        ),
+        lambda case: _extreme(case, "bernstein"),
+    ),
+    Known(
         "Monte-Carlo divergences of scales that overflow; the horseshoe's in float64",
         Plan(
             *("normal_rsample_mc_kl", "laplace-log_scale-none", ()),

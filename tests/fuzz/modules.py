@@ -19,8 +19,8 @@ import bslfast
 from bslfast import bnn, distributions, flows, vae
 from fuzz.arguments import WRONG
 
-# Sizes that torch cannot count.
-_TOO_LARGE = (str(2**63), str(2**70))
+# Sizes that torch cannot count, and parameters that it cannot look at, which it tries.
+_UNCHECKED = (str(2**63), str(2**70), "meta")
 # Arguments that go to torch as they come, and classes of whose vectors it takes at least one.
 _TAKEN_BY_TORCH = ("device", "dtype", "validate_args")
 _AT_LEAST_ONE = (
@@ -294,5 +294,5 @@ def draw(kind: str, rng: Random) -> Module:
     """One in three with a wrong argument, where the constructor is ours."""
     wrong = ""
     if rng.random() < 0.33 and not kind.endswith("MultivariateNormal"):
-        wrong = rng.choice([w for w in WRONG if w not in _TOO_LARGE])
+        wrong = rng.choice([w for w in WRONG if w not in _UNCHECKED])
     return Module(kind, rng.randrange(10**6), wrong)
