@@ -7,7 +7,7 @@ RUNS ?= runs
 BENCH ?= --benchmark-max-time=0.2 --benchmark-min-rounds=7
 SOURCES := $(shell find csrc bslfast cmake -type f -not -name '*.pyc') CMakeLists.txt pyproject.toml
 
-.PHONY: quickstart test slow-test bench lint format develop wheel cuda-wheel gpu-check clean
+.PHONY: quickstart test slow-test fuzz sanitize bench lint format develop wheel cuda-wheel gpu-check clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +38,33 @@ test: $(VENV)/.tools
 
 slow-test: $(VENV)/.tools
 	$(BIN)/pytest -m slow
+
+# Random cases for so long (docs/testing.md); the seed is by default the time.
+FUZZ_SECONDS ?= 600
+FUZZ_SEED ?=
+FUZZ = -m fuzz --seconds $(FUZZ_SECONDS) $(if $(FUZZ_SEED),--seed $(FUZZ_SEED))
+fuzz: $(VENV)/.tools
+	cd tests && ../$(BIN)/python $(FUZZ)
+
+# The same and its tests with a module that checks every address and every undefined operation. It
+# has a folder and a virtual environment of its own, which finds torch in the other. A report ends
+# the process: build/sanitize/last then names the case.
+SANITIZE := build/sanitize
+SANITIZED_BIN := $(SANITIZE)/venv/bin
+# What a run of a minute draws, so that all takes a few minutes. Python and torch leak by design.
+sanitize: FUZZ_SECONDS := 60
+sanitize: export ASAN_OPTIONS := detect_leaks=0:quarantine_size_mb=64
+sanitize: export UBSAN_OPTIONS := print_stacktrace=1
+sanitize: $(VENV)/.tools
+	rm -rf $(SANITIZE)/venv
+	$(BIN)/python -m venv --without-pip $(SANITIZE)/venv
+	packages=$$(ls -d $(SANITIZE)/venv/lib/python*/site-packages) && \
+	$(BIN)/python -c 'import site; print(*site.getsitepackages(), sep="\n")' > $$packages/other.pth && \
+	$(BIN)/python -m pip install --quiet --no-deps --target $$packages . -Cbuild-dir=$(SANITIZE)/cmake \
+	  -Ccmake.define.BSLFAST_SANITIZE=ON -Ccmake.define.BSLFAST_CUDA=OFF
+	export LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)"; \
+	  cd tests && ../$(SANITIZED_BIN)/python -m pytest -q -p no:cacheprovider test_fuzz.py && \
+	  ../$(SANITIZED_BIN)/python $(FUZZ) --last ../$(SANITIZE)/last
 
 bench: $(VENV)/.tools
 	mkdir -p $(RUNS)/bench

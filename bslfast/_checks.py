@@ -112,7 +112,7 @@ def sizes(name: str, value: Any) -> tuple[int, ...]:
     ):
         raise TypeError(f"{name}: expected a tuple of ints, got {value!r}")
     for n in value:
-        if n < 0:
+        if not 0 <= n < _INT64:
             raise ValueError(f"{name}: expected sizes >= 0, got {tuple(value)}")
     return tuple(value)
 
@@ -138,7 +138,7 @@ def seed(value: Any, device: torch.device) -> Tensor:
     """The seed as a 0-dimensional int64 tensor; None draws one from torch's generator."""
     if value is None:
         return torch.randint(0, _INT64 - 1, (), dtype=torch.int64, device=device)
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor) and not value.is_nested:
         if value.dtype != torch.int64 or value.numel() != 1:
             raise TypeError(
                 "seed: expected None, an int, or an int64 tensor of one element, got a tensor of "
@@ -186,7 +186,9 @@ def _dtype(value: Tensor) -> str:
 def describe(value: Any) -> str:
     """Return what came, in words: the type, and for a tensor its dtype and shape."""
     if isinstance(value, Tensor):
-        dtype = str(value.dtype).removeprefix("torch.")
+        dtype = _dtype(value)
+        if value.is_nested:  # has no shape
+            return f"a nested tensor of dtype {dtype}"
         return f"a tensor of shape {tuple(value.shape)} and dtype {dtype}"
     if isinstance(value, bool | int | float | str | None):
         return f"{value!r} ({type(value).__name__})"
@@ -294,10 +296,11 @@ def finite(name: str, value: Tensor, wanted: str = "finite values") -> Tensor:
 
 def choice(name: str, value: Any, choices: Sequence[str | None]) -> str:
     """Return ``value`` if it is one of ``choices``."""
-    if value in choices and (value is None or isinstance(value, str)):
-        return value  # type: ignore[return-value]
+    # The type first: an array has no truth value, nor what it is compared with.
     if value is not None and not isinstance(value, str):
         raise TypeError(f"{name}: expected one of {_quoted(choices)}, got {describe(value)}")
+    if value in choices:
+        return value  # type: ignore[return-value]
     raise ValueError(f"{name}: expected one of {_quoted(choices)}, got {value!r}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -216,11 +217,11 @@ class _BayesLinear(torch.autograd.Function):
                 weight_loc, weight_raw_scale, seed, 0, (*ctx.constants[:-1], False)
             )
         if grad_y is not None:
-            rows = grad_y.reshape(-1, grad_y.shape[-1])
+            rows = _rows(grad_y)
             if needs[0]:
                 grad_x = grad_y @ weight
             if needs[1] or needs[2]:
-                grad_weight = rows.t() @ x.reshape(-1, x.shape[-1])
+                grad_weight = rows.t() @ _rows(x)
             if needs[3] or needs[4]:
                 grad_bias = rows.sum(dim=0)
         grads: list[Tensor | None] = [None] * 10
@@ -244,6 +245,11 @@ class _BayesLinear(torch.autograd.Function):
                 grad_bias, grad_kl, bias_loc, bias_raw_scale, seed, 1, ctx.constants, needs[3:5]
             )
         return tuple(grads)
+
+
+def _rows(t: Tensor) -> Tensor:
+    """[..., n] as a matrix, also of no columns, where -1 says nothing."""
+    return t.reshape(math.prod(t.shape[:-1]), t.shape[-1])
 
 
 def _forward(

@@ -90,11 +90,16 @@ def _draw(
 ) -> Tensor:
     shape = _checks.sizes("shape", shape)
     dtype = torch.get_default_dtype() if dtype is None else dtype
-    if dtype not in _checks.DTYPES:
+    if not isinstance(dtype, torch.dtype) or dtype not in _checks.DTYPES:
         raise TypeError(f"dtype: expected a floating-point torch.dtype, got {dtype!r}")
     if device is None and isinstance(seed, Tensor):
         device = seed.device
-    place = _CPU if device is None else torch.device(device)
+    try:
+        place = _CPU if device is None else torch.device(device)
+    except (RuntimeError, TypeError, ValueError):
+        raise TypeError(
+            f"device: expected a torch.device or its name, got {_checks.describe(device)}"
+        ) from None
     drawn_from, stream = _checks.seed(seed, place), _checks.stream(stream)
     if plain((drawn_from,)):  # nothing is differentiable
         return native.forward(drawn_from, shape, stream, dtype, kind)
