@@ -103,7 +103,7 @@ def sizes(name: str, value: Any) -> tuple[int, ...]:
         value = (value,)
     if isinstance(value, tuple):  # what every call has, without a generator's steps
         for n in value:
-            if type(n) is not int or n < 0:
+            if type(n) is not int or not 0 <= n < _INT64:
                 break
         else:
             return tuple(value)
@@ -250,6 +250,13 @@ def number(
     if not (above < result < below and minimum <= result and -math.inf < result):
         raise ValueError(f"{name}: expected {_numbers(above, minimum, below)}, got {value!r}")
     return result
+
+
+def scalar(name: str, value: float, dtype: torch.dtype, device: torch.device | None) -> Tensor:
+    """A number as a tensor without dimensions."""
+    if dtype.is_floating_point and abs(value) > torch.finfo(dtype).max:
+        raise ValueError(f"{name}: expected a number that {dtype} holds, got {value!r}")
+    return torch.full((), value, dtype=dtype, device=device)
 
 
 def _numbers(above: float, minimum: float, below: float) -> str:

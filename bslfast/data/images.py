@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import os
 import zlib
@@ -31,6 +32,7 @@ _MNIST_SHA256 = {
         "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
     ),
 }
+_PIECE = 1 << 20  # bytes read at a time
 _DIGITS = tuple(str(digit) for digit in range(10))
 
 
@@ -155,37 +157,51 @@ def read_idx(path: str | os.PathLike[str], ndim: int) -> Tensor:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected an IDX file, found none")
-    content = path.read_bytes()
-    if content[:2] == b"\x1f\x8b":
-        try:
-            content = gzip.decompress(content)
-        except (EOFError, OSError, zlib.error) as error:
-            raise ValueError(
-                f"{path}: expected a whole gzip file, got one that is damaged or truncated: {error}"
-            ) from None
-    magic = bytes([0, 0, 8, ndim])
-    if content[:4] != magic:
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    try:
+        with gzip.open(path) if zipped else path.open("rb") as file:
+            sizes, content = _idx_content(path, file, ndim)
+    except (EOFError, OSError, zlib.error) as error:
+        if not zipped:
+            raise
         raise ValueError(
-            f"{path}: expected the magic number {magic.hex()} (unsigned bytes, {ndim} "
-            f"dimension{'s' * (ndim > 1)}), got {content[:4].hex() or 'an empty file'}"
-        )
-    start = 4 + 4 * ndim
-    if len(content) < start:
-        raise ValueError(
-            f"{path}: expected {ndim} sizes of 4 bytes after the magic number, got "
-            f"{len(content) - 4} bytes"
-        )
-    sizes = [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]
-    if len(content) - start != math.prod(sizes):
-        raise ValueError(
-            f"{path}: expected {math.prod(sizes)} values of sizes "
-            f"{' x '.join(map(str, sizes))}, as its header says, got {len(content) - start}"
-        )
+            f"{path}: expected a whole gzip file, got one that is damaged or truncated: {error}"
+        ) from None
     # A copy: the bytes are read-only, and torch tensors are not.
-    values = torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).copy())
+    values = torch.from_numpy(np.frombuffer(content, np.uint8).copy())
     try:
         return values.view(sizes)
     except RuntimeError:  # no values, and other sizes whose product torch cannot count
         raise ValueError(
             f"{path}: expected sizes that torch can count, got {' x '.join(map(str, sizes))}"
         ) from None
+
+
+def _idx_content(path: Path, file: io.BufferedIOBase, ndim: int) -> tuple[list[int], bytes]:
+    """Sizes and values; no more is read than the sizes say, as a small file may unpack to a lot."""
+    magic = bytes([0, 0, 8, ndim])
+    found = file.read(4)
+    if found != magic:
+        raise ValueError(
+            f"{path}: expected the magic number {magic.hex()} (unsigned bytes, {ndim} "
+            f"dimension{'s' * (ndim > 1)}), got {found.hex() or 'an empty file'}"
+        )
+    header = file.read(4 * ndim)
+    if len(header) < 4 * ndim:
+        raise ValueError(
+            f"{path}: expected {ndim} sizes of 4 bytes after the magic number, got "
+            f"{len(header)} bytes"
+        )
+    sizes = [int.from_bytes(header[i : i + 4], "big") for i in range(0, 4 * ndim, 4)]
+    expected, got = math.prod(sizes), 0
+    pieces = []
+    while got <= expected and (piece := file.read(_PIECE)):
+        pieces.append(piece)
+        got += len(piece)
+    if got != expected:
+        raise ValueError(
+            f"{path}: expected {expected} values of sizes {' x '.join(map(str, sizes))}, as its "
+            f"header says, got {'more' if got > expected else got}"
+        )
+    return sizes, b"".join(pieces)

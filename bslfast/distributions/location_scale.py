@@ -227,11 +227,10 @@ def _as_tensors(parameters: dict[str, Any]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for name, value in parameters.items():
         if not isinstance(value, Tensor):
-            number = _checks.number(name, value)
-            if like is None:
-                value = torch.tensor(number, dtype=torch.get_default_dtype())
-            else:
-                value = like.new_full((), number)  # new_tensor would wait for a device
+            dtype, device = torch.get_default_dtype(), None
+            if like is not None:
+                dtype, device = like.dtype, like.device
+            value = _checks.scalar(name, _checks.number(name, value), dtype, device)
         found[name] = _checks.operand(name, value)
     first = next(iter(found))
     for name, value in found.items():

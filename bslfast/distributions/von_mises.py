@@ -72,6 +72,7 @@ class VonMises(torch.distributions.VonMises):
 
     def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
         """Return reparametrised samples, ``[*sample_shape, *batch_shape]``."""
+        sample_shape = _checks.sample_shape(sample_shape)
         k = self.concentration.double()
         with torch.no_grad():
             centred = torch.distributions.VonMises(torch.zeros_like(k), k, validate_args=False)

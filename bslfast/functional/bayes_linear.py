@@ -172,10 +172,10 @@ class _BayesLinear(torch.autograd.Function):
         *constants: Any,
     ) -> tuple[Tensor, Tensor]:
         *_, has_value = constants
-        weight, kl = _forward(weight_loc, weight_raw_scale, seed, 0, constants)
+        weight, kl = _forward("weight", weight_loc, weight_raw_scale, seed, 0, constants)
         bias = None
         if bias_loc is not None and bias_raw_scale is not None:
-            bias, bias_kl = _forward(bias_loc, bias_raw_scale, seed, 1, constants)
+            bias, bias_kl = _forward("bias", bias_loc, bias_raw_scale, seed, 1, constants)
             if has_value:
                 kl += bias_kl
         if not has_value:
@@ -214,7 +214,7 @@ class _BayesLinear(torch.autograd.Function):
         grad_x = grad_weight = grad_bias = None
         if weight is not None and ctx.weight_is_overwritten:
             weight, _ = _forward(
-                weight_loc, weight_raw_scale, seed, 0, (*ctx.constants[:-1], False)
+                "weight", weight_loc, weight_raw_scale, seed, 0, (*ctx.constants[:-1], False)
             )
         if grad_y is not None:
             rows = _rows(grad_y)
@@ -253,22 +253,30 @@ def _rows(t: Tensor) -> Tensor:
 
 
 def _forward(
-    loc: Tensor, raw_scale: Tensor, seed: Tensor, stream: int, constants: tuple[Any, ...]
+    name: str,
+    loc: Tensor,
+    raw_scale: Tensor,
+    seed: Tensor,
+    stream: int,
+    constants: tuple[Any, ...],
 ) -> tuple[Tensor, Tensor]:
     prior_loc, prior_scale, parametrization, has_value = constants
-    return native.forward(
-        loc,
-        raw_scale,
-        None,
-        None,
-        seed,
-        stream,
-        prior_loc,
-        prior_scale,
-        parametrization,
-        (),
-        "sum" if has_value else None,
-    )
+    try:
+        return native.forward(
+            loc,
+            raw_scale,
+            None,
+            None,
+            seed,
+            stream,
+            prior_loc,
+            prior_scale,
+            parametrization,
+            (),
+            "sum" if has_value else None,
+        )
+    except ValueError as error:  # of raw_scale, which has a longer name here
+        raise ValueError(f"{name}_{error}") from None
 
 
 def _backward(

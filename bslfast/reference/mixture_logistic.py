@@ -95,9 +95,7 @@ def twice(half: Tensor) -> Tensor:
     return torch.where(finite, 2 * half, half.detach()).clamp(-most, most)
 
 
-def _located(
-    x: Tensor, rest: Tensor, loc: Tensor, log_scale: Tensor
-) -> tuple[Tensor, Tensor]:
+def _located(x: Tensor, rest: Tensor, loc: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
     # Finite: z is 0 at loc also where the component is a jump.
     rate = torch.exp((-log_scale).clamp(max=math.log(torch.finfo(x.dtype).max)))
     half = (0.5 * x - 0.5 * loc) + 0.5 * rest

@@ -174,7 +174,7 @@ def _tensors(content: bytes, rng: Random) -> bytes:
         elif kind == 4:
             value = value.reshape(-1)[: max(1, value.numel() // 2)]
         elif kind == 5:
-            value = torch.full_like(value, -1 if value.dtype == torch.uint8 else rng.choice(_BAD))
+            value = torch.full_like(value, rng.choice(_BAD) if value.is_floating_point() else -1)
         elif kind == 6:
             value = value.to(rng.choice([torch.uint8, torch.bfloat16, torch.bool, torch.int64]))
         elif kind == 7 and value.dim():

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fuzz.arguments import Wrong
 from fuzz.calls import Plan
-from fuzz.files import File
-from fuzz.modules import Module
 
 
 @dataclass(frozen=True)
@@ -29,34 +25,6 @@ def _extreme(case: Any, *parts: str) -> bool:
 
 KNOWN: list[Known] = [
     Known(
-        "backward of normal samples with a sample_shape of ones",
-        Plan("normal_rsample", "softplus-samples", (16,), options={"sample_shape": (1,)}),
-        lambda case: (
-            isinstance(case, Plan)
-            and case.op in ("normal_rsample", "normal_rsample_kl")
-            and math.prod(case.options.get("sample_shape", ())) == 1
-        ),
-    ),
-    Known(
-        "models and distributions that draw one normal sample",
-        Module("BayesLinear", 252035),
-        lambda case: (
-            isinstance(case, Module)
-            and case.kind in ("BayesLinear", "BayesianMLP", "VAE", "Normal", "LogNormal")
-        ),
-    ),
-    Known(
-        "log densities at tiny and huge scales",
-        Plan(
-            *("laplace_log_prob", "softplus-none-scalar_scale", (67, 31), 938718, "float16"),
-            values=(("raw_scale", 0.0, -200.0),),
-        ),
-        lambda case: (
-            _extreme(case, "log_prob")
-            and not _extreme(case, "rsample", "poisson", "discretized", "bernoulli", "categorical")
-        ),
-    ),
-    Known(
         "gradients of samples' log densities where the scale overflows",
         Plan(
             "logistic_rsample_log_prob",
@@ -66,39 +34,6 @@ KNOWN: list[Known] = [
             grads=("none", "ones"),
         ),
         lambda case: _extreme(case, "rsample_log_prob"),
-    ),
-    Known(
-        "gradient of log-normal samples where the scale overflows",
-        Plan(
-            *("lognormal_rsample", "log_var-scalar_raw", (), 49118, "bfloat16"),
-            values=(("raw_scale", 0.0, 1000.0),),
-            grads=("ones", "none"),
-        ),
-        lambda case: _extreme(case, "lognormal_rsample"),
-    ),
-    Known(
-        "mixtures of logistics and of sigmoids at extremes",
-        Plan(
-            *("mixture_logistic_transform", "none-one_component", (2, 2), 378925),
-            values=(("log_scale", 0.384880936939051, -88.0),),
-        ),
-        lambda case: _extreme(case, "mixture_logistic", "deep_sigmoidal"),
-    ),
-    Known(
-        "discretised logistics and their mixtures at extremes",
-        Plan(
-            *("discretized_logistic_mixture_log_prob", "none-one_component", ()),
-            values=(("raw_log_scale", 0.0, -88.0),),
-        ),
-        lambda case: _extreme(case, "discretized"),
-    ),
-    Known(
-        "the reference's gradient of the Poisson log probability by x stops at a log rate of 1000",
-        Plan(
-            *("poisson_log_prob", "none-column_x", (), 0, "float64"),
-            values=(("log_rate", 0.0, 1e7),),
-        ),
-        lambda case: _extreme(case, "poisson"),
     ),
     Known(
         "affine coupling: gradient of the shift where the inverse's exponential overflows",
@@ -165,37 +100,5 @@ KNOWN: list[Known] = [
             values=(("raw_scale", 0.0, 200.0),),
         ),
         lambda case: isinstance(case, Plan) and case.op == "normal_rsample_mc_kl",
-    ),
-    Known(
-        "divergence of many normal tensors in 16 bits: a sum of rounded ones",
-        Plan(*("normal_rsample_kl_many", "two", (5, 4), 170380, "bfloat16")),
-        lambda case: (
-            isinstance(case, Plan)
-            and case.op == "normal_rsample_kl_many"
-            and case.dtype in ("bfloat16", "float16")
-        ),
-    ),
-    Known(
-        "bayes_linear calls its own raw_scale wrong, not the argument it came from",
-        Wrong("bayes_linear", (("parametrization", "'scale'"),), "bias"),
-        lambda case: getattr(case, "op", "") == "bayes_linear",
-    ),
-    Known(
-        "numbers that float32 does not hold are a RuntimeError without a name",
-        Wrong("laplace_kl", (("prior_loc", "1e+300"),), "softplus-sum"),
-        lambda case: (
-            (isinstance(case, Wrong) and "1e+300" in dict(case.replaced).values())
-            or (isinstance(case, Module) and case.wrong == "1e+300")
-        ),
-    ),
-    Known(
-        "a checkpoint's tensors and state are not checked",
-        File("checkpoint", 919719605),
-        lambda case: isinstance(case, File) and case.kind == "checkpoint",
-    ),
-    Known(
-        "a gzip file is unpacked whole, however much it holds",
-        File("idx.gz", 616984707),
-        lambda case: isinstance(case, File) and case.damage == "bomb",
     ),
 ]

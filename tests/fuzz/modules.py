@@ -50,6 +50,7 @@ def _distribution(name: str, rng: Random) -> dict[str, Any]:
         "Categorical": {"logits": logits},
         "Poisson": {"log_rate": loc},
         "HalfCauchy": by_scale,
+        "VonMises": {"loc": loc, "concentration": scale},
         "StudentT": {"df": _positive(batch) + 2, "loc": loc, **by_scale},
         "RelaxedBernoulli": {"temperature": 0.7, "logits": loc},
         "RelaxedOneHotCategorical": {"temperature": 0.7, "logits": logits},
