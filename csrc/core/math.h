@@ -242,16 +242,27 @@ BSL_HD ExpReduction<T> exp_reduce(T x) {
   return {r, (high - r) - low, bits(shifted) - R::round_bits};
 }
 
-// x 2^n, with one rounding only if the result is subnormal: by two factors, neither of which is.
+// 2^n = a b, of which neither is subnormal or infinite where 2^n is.
 template <typename T>
-BSL_HD T scale_by_power(T x, typename Real<T>::Bits n) {
+struct PowerHalves {
+  T a, b;
+};
+
+template <typename T>
+BSL_HD PowerHalves<T> power_halves(typename Real<T>::Bits n) {
   using R = Real<T>;
   using Bits = typename R::Bits;
   const Bits biased = n + 2048;  // even and positive
   const Bits half = biased >> 1;
-  const T a = from_bits(Bits(half + (R::bias - 1024)) << R::mantissa);
-  const T b = from_bits(Bits(biased - half + (R::bias - 1024)) << R::mantissa);
-  return x * a * b;
+  return {from_bits(Bits(half + (R::bias - 1024)) << R::mantissa),
+          from_bits(Bits(biased - half + (R::bias - 1024)) << R::mantissa)};
+}
+
+// x 2^n, with one rounding only if the result is subnormal.
+template <typename T>
+BSL_HD T scale_by_power(T x, typename Real<T>::Bits n) {
+  const PowerHalves<T> power = power_halves<T>(n);
+  return x * power.a * power.b;
 }
 
 // exp(r + r_low), correctly rounded but for about 0.02 ulp.

@@ -8,14 +8,25 @@ namespace bsl {
 namespace {
 namespace special {
 
-// log(1 + z^2) of z >= 0, also where z^2 overflows. Where `far`, z itself would, and what is given
-// is z times exp(log_unit).
+// log(1 + z^2) of z >= 0, also where z^2 overflows: as log1p_of_finite has it, or 2 log(z) where 1
+// is nothing beside z^2. Where `far`, z itself overflows: given is z exp(log_unit).
 template <typename T>
 BSL_HD T log_one_plus_square(T z, bool far = false, T log_unit = T(0)) {
-  const bool large = far | (z > T(1));
-  const T w = large ? T(1) / z : z;
-  const T log_z = math::log(large ? z : T(1)) - (far ? log_unit : T(0));
-  return T(2) * log_z + math::log1p(far ? T(0) : w * w);
+  using R = math::Real<T>;
+  // Not by `or`, of which compilers make branches.
+  const bool large = z > (far ? T(-1) : T(sizeof(T) == 4 ? 4096 : 67108864));
+  const T square = z * z;
+  const T u = large ? z : T(1) + square;
+  const T back = u - T(1);
+  const T c = (T(1) - (u - back)) + (square - back);
+  const math::LogReduction<T> reduced = math::log_reduce(u, T(0));
+  const T scaled = c * math::from_bits(2 * R::one - reduced.exponent);
+  const T f_high = reduced.m - T(1);
+  const T f_rest = large ? T(0) : scaled;
+  const T f = f_high + f_rest;
+  const T log = math::log_of_reduced(reduced.e, f, f_rest - (f - f_high));
+  const T finite = u < R::infinity ? log : u;
+  return large ? T(2) * (finite - (far ? log_unit : T(0))) : finite;
 }
 
 // (lgamma(y + 1/2) - lgamma(y) - log(y) / 2) y, and the derivative of what is multiplied by y here

@@ -50,11 +50,11 @@ struct LogProb : Pointwise<2, kLog> {
   template <typename T>
   BSL_HD static Result<T> forward(const Numbers<T>&, T x, T raw) {
     constexpr T log_half_pi = T(0.45158270528945486);
-    const Scale<T> s = scale_and_log<P>(raw);
-    const T z = divided<P>(x, s);
+    const Scale<T> s = divisor<P>(raw);
+    const T z = standardised<P>(x, s);
     const bool far = z == math::Real<T>::infinity;
-    const T kernel = special::log_one_plus_square(far ? x : z, far, s.log);
-    const T inside = unless_scale_is_0(-(kernel + (s.log + log_half_pi)), z, s);
+    const T kernel = -special::log_one_plus_square(far ? x : z, far, s.log);
+    const T inside = kernel - (log_unless_beside<P>(kernel, s) + log_half_pi);
     return {T(0), x < T(0) ? -math::Real<T>::infinity : inside};
   }
 
@@ -62,16 +62,18 @@ struct LogProb : Pointwise<2, kLog> {
   // nothing comes from x < 0.
   template <typename T>
   BSL_HD static Gradients<T, 2> backward(const Numbers<T>&, Result<T> grad, T x, T raw) {
-    const Scale<T> s = scale_and_log<P>(raw);
+    const Scale<T> s = divisor<P>(raw);
     const T z = divided<P>(x, s);
     const T g = x < T(0) ? T(0) : grad.log;
-    const T by_z = T(-2) / (z + T(1) / z);
     const T a = math::abs(z);
-    const T w = a > T(1) ? T(1) / a : a;
-    const T share = (T(1) - w) * (T(1) + w) / (T(1) + w * w);
-    const T by_raw = times_log_scale_grad<P>(a > T(1) ? share : -share, raw, s);
-    const T beyond = -(T(1) + share) / x;  // by x, where z may overflow
-    return {{g * (a > T(1) ? beyond : divided<P>(by_z, s)), g * by_raw}};
+    const bool large = a > T(1);
+    const T w = large ? T(1) / a : a;
+    const T over = T(1) / (T(1) + w * w);
+    const T share = (T(1) - w) * (T(1) + w) * over;
+    const T by_raw = times_log_scale_grad<P>(large ? share : -share, lifted<P>(raw), s);
+    // Not by z where z may overflow: 2 z^2 / (1 + z^2) / x.
+    const T beside = divided<P>(T(-2) * (w * over), s), beyond = -(T(1) + share) / x;
+    return {{g * (large ? beyond : beside), g * by_raw}};
   }
 };
 

@@ -76,19 +76,19 @@ struct LogProb : Pointwise<3, kLog> {
 
   template <typename T>
   BSL_HD static Result<T> forward(const Numbers<T>&, T x, T loc, T raw) {
-    const Scale<T> s = scale_and_log<P>(raw);
-    const T z = divided<P>(x - loc, s);
-    return {T(0), unless_scale_is_0(Base::log_density(z) - s.log, z, s)};
+    const Scale<T> s = divisor<P>(raw);
+    const T log_density = Base::log_density(standardised<P>(x - loc, s));
+    return {T(0), log_density - log_unless_beside<P>(log_density, s)};
   }
 
   // d log p / d log(scale) = -z score(z) - 1.
   template <typename T>
   BSL_HD static Gradients<T, 3> backward(const Numbers<T>&, Result<T> grad, T x, T loc, T raw) {
-    const Scale<T> s = scale_and_log<P>(raw);
+    const Scale<T> s = divisor<P>(raw);
     const T z = divided<P>(x - loc, s);
     const T score = Base::score(z);
     const T by_x = grad.log * divided<P>(score, s);
-    const T by_raw = times_log_scale_grad<P>(-(z * score) - T(1), raw, s);
+    const T by_raw = times_log_scale_grad<P>(-(z * score) - T(1), lifted<P>(raw), s);
     return {{by_x, -by_x, grad.log * by_raw}};
   }
 };

@@ -43,20 +43,21 @@ struct LogProb : Pointwise<3, kLog> {
   template <typename T>
   BSL_HD static Result<T> forward(const Numbers<T>&, T x, T loc, T raw) {
     constexpr T half_log_2_pi = T(0.91893853320467274178);
-    const Scale<T> s = scale_and_log<P>(raw);
+    const Scale<T> s = divisor<P>(raw);
     const T y = math::log(x);
-    const T z = divided<P>(y - loc, s);
-    const T inside = unless_scale_is_0((T(-0.5) * z) * z - (y + (s.log + half_log_2_pi)), z, s);
+    const T z = standardised<P>(y - loc, s);
+    const T kernel = (T(-0.5) * z) * z;
+    const T inside = kernel - (y + (log_unless_beside<P>(kernel, s) + half_log_2_pi));
     return {T(0), x <= T(0) ? -math::Real<T>::infinity : inside};
   }
 
   // Nothing comes from x <= 0.
   template <typename T>
   BSL_HD static Gradients<T, 3> backward(const Numbers<T>&, Result<T> grad, T x, T loc, T raw) {
-    const Scale<T> s = scale_and_log<P>(raw);
+    const Scale<T> s = divisor<P>(raw);
     const T z = divided<P>(math::log(x) - loc, s);
     const T by_loc = divided<P>(z, s);
-    const T by_raw = times_log_scale_grad<P>((z - T(1)) * (z + T(1)), raw, s);
+    const T by_raw = times_log_scale_grad<P>((z - T(1)) * (z + T(1)), lifted<P>(raw), s);
     const bool outside = x <= T(0);
     return {{outside ? T(0) : -(grad.log * ((T(1) + by_loc) / x)),
              outside ? T(0) : grad.log * by_loc, outside ? T(0) : grad.log * by_raw}};

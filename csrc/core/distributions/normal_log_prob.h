@@ -33,18 +33,19 @@ struct LogProb : Pointwise<3, kLog> {
 
   template <typename T>
   BSL_HD static Result<T> forward(const Numbers<T>&, T x, T loc, T raw) {
-    const Scale<T> s = scale_and_log<P>(raw);
-    const T z = divided<P>(x - loc, s);
-    return {T(0), unless_scale_is_0((T(-0.5) * z) * z - (s.log + T(kHalfLog2Pi)), z, s)};
+    const Scale<T> s = divisor<P>(raw);
+    const T z = standardised<P>(x - loc, s);
+    const T kernel = (T(-0.5) * z) * z;
+    return {T(0), kernel - (log_unless_beside<P>(kernel, s) + T(kHalfLog2Pi))};
   }
 
   // d log p / d raw = (z^2 - 1) d log(scale) / d raw.
   template <typename T>
   BSL_HD static Gradients<T, 3> backward(const Numbers<T>&, Result<T> grad, T x, T loc, T raw) {
-    const Scale<T> s = scale_and_log<P>(raw);
+    const Scale<T> s = divisor<P>(raw);
     const T z = divided<P>(x - loc, s);
     const T by_loc = grad.log * divided<P>(z, s);
-    const T by_raw = times_log_scale_grad<P>((z - T(1)) * (z + T(1)), raw, s);
+    const T by_raw = times_log_scale_grad<P>((z - T(1)) * (z + T(1)), lifted<P>(raw), s);
     return {{-by_loc, by_loc, grad.log * by_raw}};
   }
 };

@@ -43,54 +43,92 @@ BSL_HD T scale_grad(T raw) {
   return T(0.5) * math::exp(T(0.5) * raw);
 }
 
-// A softplus below this nears numbers that lose digits: what is used is exp(kLift) times it, and
-// kLifted is that power. Lifted it is still in its tail.
+// A scale as log densities need it: its logarithm, and what divides by it (see divided).
+template <typename T>
+struct Scale {
+  T log;
+  T factor;
+  T second = T(1);
+};
+
+// Of a sample, or a divergence: nothing will be divided by it.
+template <Parametrization P, typename T>
+BSL_HD Scale<T> scale_and_log(T raw) {
+  if constexpr (kIsLog<P>) return {P == Parametrization::log_var ? T(0.5) * raw : raw, T(1)};
+  // The logarithm of a negative scale is NaN: no need for scale_of to see to it.
+  if constexpr (P == Parametrization::scale) return {math::log(raw), raw};
+  const T s = scale_of<P>(raw);
+  // Outside its tail a softplus is not subnormal: infinities and NaN are all that is special.
+  const T log_s = s < math::Real<T>::infinity ? math::log_of_normal(s) : s;
+  return {raw < kSoftplusTail<T> ? raw : log_s, s};
+}
+
+// A softplus below the first of these nears numbers that lose digits: what is divided by is its
+// product with exp(kLift), kLifted, which is still in its tail.
+template <typename T>
+constexpr T kDeepSoftplus = T(sizeof(T) == 4 ? -81 : -549);
 template <typename T>
 constexpr T kLift = T(sizeof(T) == 4 ? 64 : 512);
 template <typename T>
 constexpr T kLifted = T(sizeof(T) == 4 ? 6.2351490808115959e27 : 2.2844135865396945e222);
-template <typename T>
-constexpr T kDeepSoftplus = kSoftplusTail<T> - kLift<T>;
 
-// A scale as log densities need it: its logarithm, and what divides by it (see divided). The factor
-// is finite and not 0, or the quotient of 0, at the location, would be NaN.
-template <typename T>
-struct Scale {
-  T log;
-  T factor;       // of a logarithm, 1 / sqrt(scale): 1 / scale overflows before quotients do
-  T lift = T(1);  // of a softplus
-};
-
+// The raw parameter of that product: raw itself where it is not in its tail.
 template <Parametrization P, typename T>
-BSL_HD Scale<T> scale_and_log(T raw) {
-  if constexpr (kIsLog<P>) {
-    const T log = P == Parametrization::log_var ? T(0.5) * raw : raw;
-    constexpr T most = math::Real<T>::exp_max - T(1);
-    const T half = T(-0.5) * log;
-    return {log, math::exp(half > most ? most : half), T(1)};
+BSL_HD T lifted(T raw) {
+  if constexpr (P != Parametrization::softplus) return raw;
+  constexpr T least = T(2) - math::Real<T>::exp_max;  // where the exponential is a normal number
+  const T r = raw < kDeepSoftplus<T> ? raw + kLift<T> : raw;
+  return r < least ? least : r;
+}
+
+// The scale to divide by, also where it underflows. Its derivatives are made from lifted(raw).
+template <Parametrization P, typename T>
+BSL_HD Scale<T> divisor(T raw) {
+  Scale<T> s = scale_and_log<P>(lifted<P>(raw));
+  if constexpr (P == Parametrization::softplus) {
+    const bool deep = raw < kDeepSoftplus<T>;
+    s.log = deep ? raw : s.log;
+    s.second = deep ? kLifted<T> : T(1);
   }
-  const bool deep = P == Parametrization::softplus && raw < kDeepSoftplus<T>;
-  // The logarithm of a negative scale is NaN: no need for scale_of to see to it.
-  const T s = P == Parametrization::scale ? raw : scale_of<P>(deep ? raw + kLift<T> : raw);
-  const T log_s = math::log(s);
-  const bool tail = P == Parametrization::softplus && raw < kSoftplusTail<T>;
-  return {tail ? raw : log_s, s == T(0) ? math::Real<T>::min_normal : s, deep ? kLifted<T> : T(1)};
+  if constexpr (kIsLog<P>) {
+    // exp(-log) as a product of two numbers, both finite where it overflows.
+    constexpr T most = T(2) * math::Real<T>::exp_max - T(6);
+    T x = -s.log;
+    x = x > most ? most : x;
+    x = x < -most ? -most : x;
+    const math::ExpReduction<T> reduced = math::exp_reduce(x);
+    const math::PowerHalves<T> power = math::power_halves<T>(reduced.n);
+    s.factor = math::exp_of_reduced(reduced.r, reduced.r_low) * power.a;
+    s.second = power.b;
+  }
+  return s;
 }
 
 // value / scale.
 template <Parametrization P, typename T>
 BSL_HD T divided(T value, const Scale<T>& scale) {
-  if constexpr (kIsLog<P>) return value * scale.factor * scale.factor;
-  if constexpr (P == Parametrization::softplus) return value * scale.lift / scale.factor;
-  return value / scale.factor;  // 1 / scale overflows where the quotient does not
+  if constexpr (kIsLog<P>) return value * scale.factor * scale.second;
+  if constexpr (P == Parametrization::softplus) return value * scale.second / scale.factor;
+  return value / scale.factor;  // 1 / scale overflows where this does not
 }
 
-// `log_prob` at z scales from the location. All of a scale of 0 is there: elsewhere log_prob, a
-// difference of infinities, is NaN and should be -infinity.
-template <typename T>
-BSL_HD T unless_scale_is_0(T log_prob, T z, const Scale<T>& scale) {
-  const bool elsewhere = (scale.log == -math::Real<T>::infinity) & (math::abs(z) > T(0));
-  return elsewhere ? -math::Real<T>::infinity : log_prob;
+// How many scales d is: 0 of 0.
+template <Parametrization P, typename T>
+BSL_HD T standardised(T d, const Scale<T>& scale) {
+  const T z = divided<P>(d, scale);
+  return P == Parametrization::scale && d == T(0) ? d : z;
+}
+
+// log(scale), to be subtracted from a log density. That beside a scale of 0 is -infinity, from
+// which nothing infinite can be subtracted. Where the logarithm is given, finite is cheaper than
+// nothing.
+template <Parametrization P, typename T>
+BSL_HD T log_unless_beside(T log_density, const Scale<T>& scale) {
+  if constexpr (P == Parametrization::scale) {
+    return log_density == -math::Real<T>::infinity ? T(0) : scale.log;
+  }
+  constexpr T least = T(-1) / math::Real<T>::min_normal;
+  return scale.log < least ? least : scale.log;
 }
 
 // value times d log(scale) / d raw.
@@ -98,8 +136,7 @@ template <Parametrization P, typename T>
 BSL_HD T times_log_scale_grad(T value, T raw, const Scale<T>& scale) {
   if constexpr (P == Parametrization::log_scale) return value;
   if constexpr (P == Parametrization::log_var) return T(0.5) * value;
-  // What is not in the tail is not lifted; a scale of 0 has an infinite derivative.
-  const T d_log = scale_grad<P>(raw) / (P == Parametrization::scale ? raw : scale.factor);
+  const T d_log = scale_grad<P>(raw) / scale.factor;
   const bool tail = P == Parametrization::softplus && raw < kSoftplusTail<T>;
   return value * (tail ? T(1) : d_log);
 }

@@ -74,14 +74,15 @@ struct LogProb : Pointwise<4, kLog> {
   template <typename T>
   BSL_HD static Result<T> forward(const Numbers<T>&, T x, T df, T loc, T raw) {
     constexpr T half_log_2_pi = T(0.91893853320467274178);
-    const Scale<T> s = scale_and_log<P>(raw);
+    const Scale<T> s = divisor<P>(raw);
     const T d = math::abs(x - loc);
-    const T z = divided<P>(d, s);
+    const T z = standardised<P>(d, s);
     const bool far = z == math::Real<T>::infinity;
     const T root = (far ? d : z) / math::sqrt(df);
     const T normaliser = special::log_gamma_half_step(T(0.5) * df).value - half_log_2_pi;
-    const T kernel = T(0.5) * (df + T(1)) * special::log_one_plus_square(root, far, s.log);
-    return {T(0), unless_scale_is_0((normaliser - s.log) - kernel, z, s)};
+    const T log = special::log_one_plus_square(root, far, s.log);
+    const T kernel = T(-0.5) * (df + T(1)) * log;
+    return {T(0), (normaliser - log_unless_beside<P>(kernel, s)) + kernel};
   }
 
   // With share = y / (1 + y):
@@ -91,23 +92,25 @@ struct LogProb : Pointwise<4, kLog> {
   template <typename T>
   BSL_HD static Gradients<T, 4> backward(const Numbers<T>&, Result<T> grad, T x, T df, T loc,
                                          T raw) {
-    const Scale<T> s = scale_and_log<P>(raw);
+    const Scale<T> s = divisor<P>(raw);
     const T d = x - loc;
     const T z = divided<P>(d, s);
     const T a = math::abs(z);
     const bool is_far = a == math::Real<T>::infinity;
     const T root = (is_far ? math::abs(d) : a) / math::sqrt(df);
-    const T y = is_far ? a : root * root;
-    const T share = T(1) / (T(1) + T(1) / y);
+    const T square = is_far ? a : root * root;
+    const T y = square > T(1e30) ? T(1e30) : square;  // from 1e16 on the share is 1
+    const T share = y / (T(1) + y);
     const T near = math::log_tail(y) + y * share;
     const T far = special::log_one_plus_square(root, is_far, s.log) - share;
     const T rest = y < T(0.5) ? near : far;
     const T slope = special::log_gamma_half_step(T(0.5) * df).slope;
     const T by_df = T(0.5) * ((slope - rest) + share / df);
-    const T by_z = -(df + T(1)) / (df / z + z);
-    const T beyond = -(df + T(1)) * share / d;  // the same, where z may overflow
-    const T by_x = grad.log * (a > math::Real<T>::ulp_is_one ? beyond : divided<P>(by_z, s));
-    const T by_raw = times_log_scale_grad<P>((df + T(1)) * share - T(1), raw, s);
+    // Not by z where z^2 or z may overflow.
+    const T beside = divided<P>(z / (df + z * z), s), beyond = share / d;
+    const bool large = a > math::Real<T>::ulp_is_one;
+    const T by_x = -(grad.log * ((df + T(1)) * (large ? beyond : beside)));
+    const T by_raw = times_log_scale_grad<P>((df + T(1)) * share - T(1), lifted<P>(raw), s);
     return {{by_x, grad.log * by_df, -by_x, grad.log * by_raw}};
   }
 };
