@@ -22,9 +22,7 @@ def deep_sigmoidal_transform(
     return transform_by(_SLOPE_SHIFT, x, (logits, raw_slope, shift), inverse, reduction)
 
 
-def _lines(
-    x: Tensor, rest: Tensor, raw_slope: Tensor, shift: Tensor
-) -> tuple[Tensor, Tensor]:
+def _lines(x: Tensor, rest: Tensor, raw_slope: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
     slope = _slope(raw_slope, x)
     x = x + rest
     half = slope * (0.5 * x) + 0.5 * shift
