@@ -125,7 +125,7 @@ def _logit_of_cdf(
     first: Tensor,
     second: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """logit F(x + rest), where ``rest`` is lost beside x, and the logarithm of its derivative."""
+    """logit F(x + rest), ``rest`` being lost beside x, and the logarithm of its derivative."""
     weights = logits - logits.amax(dim=-1, keepdim=True).detach()
     z, log_rate = components.place(x.unsqueeze(-1), rest.unsqueeze(-1), first, second)
     zero = z.new_zeros(())
@@ -140,9 +140,13 @@ def _logit_of_cdf(
     # -log F or -log(1 - F), of the larger one.
     larger = torch.where(lower, torch.logaddexp(y, zero), torch.logaddexp(-y, zero))
     log_slope = _log_sum(log_density)[0] + larger
-    beyond = y.abs() >= torch.finfo(y.dtype).max
-    y = torch.where(beyond, torch.copysign(y.new_full((), torch.inf), y), y)
-    return y.squeeze(-1), log_slope.squeeze(-1)
+    return _settled(y).squeeze(-1), _settled(log_slope).squeeze(-1)
+
+
+def _settled(x: Tensor) -> Tensor:
+    """Infinite at the end of the numbers, to which z is bounded."""
+    beyond = x.abs() >= torch.finfo(x.dtype).max
+    return torch.where(beyond, torch.copysign(x.new_full((), torch.inf), x), x)
 
 
 def _log_sum(logs: Tensor) -> tuple[Tensor, Tensor]:

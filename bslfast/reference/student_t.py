@@ -51,12 +51,14 @@ def student_t_rsample(
         near = 1 - near_a / k * near
     far_a = torch.where(close, 1.0, a)
     phi = torch.where(close, near, -torch.expm1(-far_a) / far_a)
-    # Beyond the largest number too, a gradient of 0 stays 0.
-    largest = 0.9 * math.log(torch.finfo(a.dtype).max)
-    grown = torch.exp(0.5 * a - (0.5 * a - largest).clamp(min=0).detach())
-    t = torch.sqrt(w * phi) * grown * torch.cos(2 * math.pi * u[..., 1])
-    beyond = torch.copysign(torch.where(0.5 * a > largest, torch.inf, 0.0), t)
-    return located(t + beyond.detach(), loc, raw_scale, parametrization)
+    t = torch.sqrt(w * phi) * torch.cos(2 * math.pi * u[..., 1])
+    sample = located(t * torch.exp(0.5 * a), loc, raw_scale, parametrization).detach()
+    # Beyond the largest number a gradient of 0 stays 0: it is that of a smaller sample.
+    half = 0.5 * a.detach()
+    most = torch.where(sample.isinf(), 0.5 * math.log(torch.finfo(loc.dtype).max), torch.inf)
+    grown = torch.exp(torch.minimum(half, most) + (0.5 * a - half))
+    near = located(t * grown, loc, raw_scale, parametrization)
+    return near + torch.where(near == sample, 0.0, sample - near).detach()
 
 
 @in_float32(values=0)

@@ -35,17 +35,17 @@ struct SearchStep {
 };
 
 // One step, given what is left of g at x, g's derivative there, and how far from it g may end, in
-// eps. With kBroad, or where bounds are far apart, solutions may be anywhere: where `by_number`,
-// half of the numbers between them are left out.
+// eps. With kBroad, solutions may be anywhere between bounds that are further apart than `apart`:
+// half of the numbers there are left out.
 template <bool kBroad, typename T>
-BSL_HD SearchStep<T> search_step(const Search<T>& s, T rest, T slope, T size, bool by_number) {
+BSL_HD SearchStep<T> search_step(const Search<T>& s, T rest, T slope, T size, T apart) {
   constexpr T eps = sizeof(T) == 4 ? T(1.1920929e-7) : T(2.220446049250313e-16);
   const T low = rest > T(0) ? s.x : s.low;
   const T high = rest < T(0) ? s.x : s.high;
   const T newton = rest / slope;
   const T there = s.x + newton;
-  const bool broad = kBroad || high - low > T(1e8);
-  const T middle = by_number & broad ? middle_number(low, high) : T(0.5) * low + T(0.5) * high;
+  T middle = T(0.5) * low + T(0.5) * high;
+  if constexpr (kBroad) middle = high - low > apart ? middle_number(low, high) : middle;
   // Not in the middle of a jump, from where any step is 0.
   const bool smooth = slope < math::Real<T>::infinity;
   const bool good =

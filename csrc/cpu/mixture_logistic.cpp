@@ -106,9 +106,15 @@ class LogisticTile : public MixtureTile<T> {
   // What the components and their sums come to at x.
   template <bool kRest = false>
   void place() {
-    place_by([&](int i, int t) {
-      return kRest ? parameters(i).z(x_[t], rest_[t]) : parameters(i).z(x_[t]);
-    });
+    T wide = 0;
+    for (int t = 0; t < kRows; ++t) wide += logistic::is_wide(x_[t]) ? T(1) : T(0);
+    if constexpr (kRest) {
+      place_by([&](int i, int t) { return parameters(i).z(x_[t], rest_[t]); });
+    } else if (wide > T(0)) {
+      place_by([&](int i, int t) { return parameters(i).wide_z(x_[t]); });
+    } else {
+      place_by([&](int i, int t) { return parameters(i).z(x_[t]); });
+    }
     T far = 0;
     for (int t = 0; t < kRows; ++t) far += logistic::is_far(y_[t], x_[t]) ? T(1) : T(0);
     if (far > T(0)) find_nearest();
@@ -198,7 +204,15 @@ class LogisticTile : public MixtureTile<T> {
       }
     }
     guess();
-    search_.template run<Component::kBroad>([&] { evaluate<false>(x_); });
+    T broad = Component::kBroad ? T(1) : T(0);
+    for (int t = 0; t < kRows; ++t) {
+      broad += search_.high[t] - search_.low[t] > Component::kApart ? T(1) : T(0);
+    }
+    if (broad > T(0)) {
+      search_.template run<true>([&] { evaluate<false>(x_); }, Component::kApart);
+    } else {
+      search_.template run<false>([&] { evaluate<false>(x_); });
+    }
     for (int t = 0; t < kRows; ++t) {
       x_[t] = logistic::solution(search_.x[t], search_.low[t], search_.high[t], total[t]);
     }

@@ -15,9 +15,10 @@ struct RootSearch {
   // g and its derivative at x, which `evaluate` sets.
   alignas(64) T value[kRows], slope[kRows];
 
-  // With kStays, x is where `evaluate` was called last, not a last step further.
+  // `apart`: see search_step, for every other one. With kStays, x is where `evaluate` was called
+  // last, not a last step further.
   template <bool kBroad, bool kStays = false, typename Evaluate>
-  void run(const Evaluate& evaluate) {
+  void run(const Evaluate& evaluate, T apart = T(0)) {
     alignas(64) T last[kRows];
     for (int t = 0; t < kRows; ++t) last[t] = high[t] - low[t];
     T moving = T(0);
@@ -29,7 +30,7 @@ struct RootSearch {
         const bool active = moves[t] > T(0);
         const SearchStep<T> next =
             search_step<kBroad>(Search<T>{x[t], low[t], high[t], last[t]}, wanted[t] - value[t],
-                                slope[t], size[t], step % 2 == 0);
+                                slope[t], size[t], step % 2 == 0 ? apart : math::Real<T>::infinity);
         const bool more = active & next.more;
         low[t] = active ? next.search.low : low[t];
         high[t] = active ? next.search.high : high[t];

@@ -94,8 +94,14 @@ class LogisticMap {
 
   // What the components and their sums come to at x.
   __device__ void place() {
-    place_by(
-        [&](int k) { return kInverse ? parameters(k).z(m_.x, rest_) : parameters(k).z(m_.x); });
+    const bool wide = logistic::is_wide(m_.x);
+    place_by([&](int k) {
+      const Component own = parameters(k);
+      if constexpr (kInverse && Component::kKeepsRest) {
+        if (rest_ != T(0)) return own.z(m_.x, rest_);
+      }
+      return wide ? own.wide_z(m_.x) : own.z(m_.x);
+    });
     if (!logistic::is_far(y_, m_.x)) return;
     const T y = y_, least = m_.least_distance([&](int k) { return distance(k); });
     place_by([&](int k) { return logistic::far_z(y, distance(k) <= least); });
@@ -146,12 +152,13 @@ class LogisticMap {
       high = bound > high ? bound : high;
       total += share * bound;
     }
-    const Search<T> found =
-        searched<Component::kBroad>({guess(wanted, low, high), low, high, high - low}, wanted,
-                                    T(1) + math::abs(wanted), [&](T x) {
-                                      m_.x = x;
-                                      return tangent();
-                                    });
+    const Search<T> found = searched<true>(
+        {guess(wanted, low, high), low, high, high - low}, wanted, T(1) + math::abs(wanted),
+        [&](T x) {
+          m_.x = x;
+          return tangent();
+        },
+        Component::kApart);
     m_.x = logistic::solution(found.x, found.low, found.high, total);
   }
 

@@ -20,7 +20,7 @@ def parameters(rows: int, components: int, spread: float = 2.0) -> list[Tensor]:
 
 
 def _by_mpmath(
-    x: float, logits: list[float], loc: list[float], log_scale: list[float]
+    x: Any, logits: list[float], loc: list[float], log_scale: list[float]
 ) -> list[float]:
     """(y, log dy/dx) by the definition."""
     with mpmath.workdps(400):
@@ -44,6 +44,32 @@ def test_is_as_defined_far_into_the_tails(family: Any) -> None:
     y, log_det = family.mixture_logistic_transform(x, *given, reduction="none")
     actual = torch.stack([y, log_det], dim=-1)
     torch.testing.assert_close(actual, expected, rtol=1e-14, atol=1e-12)
+
+
+@pytest.mark.parametrize("family", [BF, R], ids=["kernel", "reference"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("log_scale", [-13.0, -20.0, -75.0])
+def test_log_det_of_the_inverse_beside_x(family: Any, dtype: torch.dtype, log_scale: float) -> None:
+    """Of components so narrow that a last digit of x steps over them: 8 eps, against mpmath."""
+    torch.manual_seed(0)
+    y = (2 * torch.randn(3, dtype=torch.float64)).to(dtype)
+    logits, offset, spread = (t.to(dtype) for t in torch.randn(3, 3, 3, dtype=torch.float64))
+    scales = log_scale + spread
+    loc = 1 + torch.exp(scales) * offset
+    _, log_det = family.mixture_logistic_transform(
+        y, logits, loc, scales, inverse=True, reduction="none"
+    )
+    for i, row in enumerate(zip(logits.tolist(), loc.tolist(), scales.tolist(), strict=True)):
+        with mpmath.workdps(120):
+            ends = [m + mpmath.exp(s) * v for v in (-99, 99) for m, s in zip(*row[1:], strict=True)]
+            low, high = (mpmath.mpf(f(ends)) for f in (min, max))
+            for _ in range(100):
+                middle = (low + high) / 2
+                above = _by_mpmath(middle, *row)[0] > y[i].item()
+                low, high = (low, middle) if above else (middle, high)
+            expected = -_by_mpmath(low, *row)[1]
+        bound = 8 * torch.finfo(dtype).eps * (1 + abs(expected))
+        assert abs(log_det[i].item() - expected) <= bound
 
 
 def test_inverse_is_the_inverse() -> None:

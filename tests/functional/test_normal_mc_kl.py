@@ -10,6 +10,7 @@ import torch
 from torch.distributions import Categorical, Laplace, MixtureSameFamily, Normal, StudentT
 
 import bslfast.functional as BF
+from bslfast.reference.normal_mc_kl import _log_exp_e1
 
 PRIORS = ("scale_mixture", "laplace", "student_t", "log_uniform", "horseshoe")
 
@@ -94,6 +95,28 @@ def test_mixture_far_out() -> None:
             log_q = -(mpmath.mpf(noise[i].item()) ** 2) / 2 + 30
             expected = float(log_q - mpmath.log(sum(parts)))
             assert kl[i].item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("prior", ["log_uniform", "horseshoe"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradient_beside_the_pole(dtype: torch.dtype, prior: str) -> None:
+    """It is that at the sample returned, to 16 eps, next to 0 as well.
+
+    The sample itself is rounded, which next to the pole changes it by any number of its own last
+    digits: the gradient of another one, of the reference say, is another one there.
+    """
+    torch.manual_seed(0)
+    loc, raw = torch.randn(2, 3, 8192, dtype=torch.float64).to(dtype)
+    loc.requires_grad_()
+    z, kl = BF.normal_rsample_mc_kl(loc, raw, prior=prior, reduction="none", seed=5)
+    (actual,) = torch.autograd.grad(kl.sum(), loc)
+    at = z.detach().double().requires_grad_()
+    log_p = -at.abs().log() if prior == "log_uniform" else _log_exp_e1(at.abs())
+    (expected,) = torch.autograd.grad(-log_p.sum(), at)
+    beside = z.abs() < 0.5
+    assert z.abs().min() < 1e-3
+    error = ((actual - expected) / expected)[beside]
+    assert error.abs().max() <= 16 * torch.finfo(dtype).eps
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

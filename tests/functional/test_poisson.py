@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import bslfast.functional as BF
+import bslfast.reference as R
 
 
 def test_closed_form() -> None:
@@ -65,6 +66,18 @@ def test_certain_outcomes() -> None:
     x = torch.tensor([0.0, 1.0, 10.0])
     found = BF.poisson_log_prob(log_rate, x, reduction="none")
     assert found.tolist() == [0.0, -torch.inf, -torch.inf]
+
+
+def test_large_rates_in_float16() -> None:
+    """The derivative by x is log_rate - digamma(x + 1), however large the logarithm is."""
+    log_rate = torch.tensor([-65504.0, 2000.0, 65504.0], dtype=torch.float16)
+    x = torch.tensor([1.0, 5.0, 0.0], dtype=torch.float16, requires_grad=True)
+    wanted = log_rate.double() - torch.digamma(x.detach().double() + 1)
+    (by_x,) = torch.autograd.grad(BF.poisson_log_prob(log_rate, x), x)
+    assert torch.equal(by_x, wanted.half())
+    double = x.detach().double().requires_grad_()
+    (by_x,) = torch.autograd.grad(R.poisson_log_prob(log_rate.double(), double), double)
+    torch.testing.assert_close(by_x, wanted)
 
 
 def test_negative_counts_are_nan_where_nobody_looks() -> None:

@@ -198,7 +198,7 @@ def test_circular_tails() -> None:
 )
 @pytest.mark.parametrize("tails", ["linear", "circular", None])
 def test_what_is_inside_stays_inside(tails: str | None, dtype: torch.dtype, family: Any) -> None:
-    """Whatever is rounded, also a bound that is no number of the dtype: so chains hold."""
+    """Whatever is rounded on the way, also a bound that the dtype has not; so chains hold."""
     options: dict[str, Any] = {"tails": tails, "reduction": "none"}
     one = [torch.tensor(v, dtype=dtype) for v in ([0.0, -3.0], [-3.0, 3.0], [3.0, -1.0, 1.0])]
     if tails is None:

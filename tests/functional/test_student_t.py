@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import mpmath
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch.distributions import StudentT
 
 import bslfast.functional as BF
+import bslfast.reference as R
 
 
 def test_log_prob_closed_form() -> None:
@@ -85,6 +87,25 @@ def test_path_by_df(df: float) -> None:
     (grad,) = torch.autograd.grad(torch.log1p(t * t / dfs).sum(), dfs)
     expected = float(mpmath.psi(1, (df + 1) / 2) - mpmath.psi(1, df / 2)) / 2
     assert abs(grad.mean() - expected) < 6 * grad.std() / n**0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
+@pytest.mark.parametrize("functions", [BF, R], ids=["kernel", "reference"])
+def test_samples_beyond_the_largest_number_can_be_left_out(
+    functions: Any, dtype: torch.dtype
+) -> None:
+    """Where no gradient comes in, none goes out; else it is that of a growing sample, not NaN."""
+    df = torch.full((4, 64), 1e-3, dtype=dtype)
+    df[1], df[2], df[3] = 1e-5, 6e-8, 4.0
+    call = [t.requires_grad_() for t in (df, torch.zeros_like(df), torch.zeros_like(df))]
+    x = functions.student_t_rsample(*call, seed=3)
+    assert not x.isnan().any()
+    assert x[2].isinf().all()
+    grads = torch.autograd.grad(torch.where(x.isfinite(), x, 0.0).sum(), call, retain_graph=True)
+    assert all((g[x.isinf()] == 0).all() for g in grads)
+    (by_df,) = torch.autograd.grad(x.sum(), call[:1])
+    assert functions is R or not by_df.isnan().any()
+    assert (by_df[x.isinf()] * x[x.isinf()] < 0).all()  # fewer degrees: further out
 
 
 def test_huge_df_is_normal() -> None:

@@ -55,6 +55,13 @@ def _extremes() -> list[Extreme]:
             "shift": [[0.0, 0.0], [0.0, 0.0], [0.0, 0.25], [0.0, 0.0], [0.0, 0.0]],
         }
         result.append(Extreme(f"{name}-mixed_slopes", mixed, options))
+    far = {
+        "x": [1e30, -1e30, 3e38, 2.0, -1e20],
+        "logits": [[0.0, -1.0], [89.0, 0.0], [0.0, 0.0], [0.5, 0.5], [0.0, 0.0]],
+        "raw_slope": [[1e10, 1e20], [1e9, 1e12], [1.0, 1.0], [3e38, 3e38], [1e20, 1e30]],
+        "shift": [[0.0, 0.5], [-10.0, 5.0], [-3e38, 0.0], [0.0, 0.0], [1e20, 3e38]],
+    }
+    result.append(Extreme("forward-far", far, {"reduction": "none"}))
     # What does not fit: beyond the largest number, from a slope or from weights.
     lost = {
         "x": [3.0, -3.0, 0.0, 1e30],

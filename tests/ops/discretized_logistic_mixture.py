@@ -77,6 +77,8 @@ RECORDS = [
             _extreme("wide", [0.0, 0.5], [30.0, 80.0]),
             _extreme("certain", [1e30, -1e30], [-2.0, -2.0]),
             _extreme("left_out", [0.5, -INF], [-2.0, -2.0]),
+            _extreme("far", [0.0, 0.5], [-100.0, -90.0]),
+            _extreme("far_and_wide", [1e4, -1e4], [-200.0, -1.0]),
         ],
         errors=[
             Error(

@@ -132,6 +132,51 @@ def _extremes() -> list[Extreme]:
         }
         if not inverse:
             result.append(Extreme(f"{name}-scales", wide, options))
+    return [*result, *_far()]
+
+
+def _far() -> list[Extreme]:
+    result = []
+    # So far away that z, or x - loc, is more than float32 holds: one component counts, two that are
+    # as near, those on both sides.
+    far = {
+        "x": [1.0, 200.0, -3e38, 1e30, 0.5, 3e38],
+        "logits": [[0.0, -1.0], [89.0, 0.0], [0.0, 0.0], [0.5, 0.5], [0.25, 0.0], [0.0, 0.0]],
+        "loc": [[0.0, 0.5], [-10.0, 5.0], [0.0, 3e38], [0.0, 0.0], [0.0, 1.0], [-3e38, 0.0]],
+        "log_scale": [
+            [-100.0, -200.0],
+            [-89.0, -120.0],
+            [1.0, 0.0],
+            [-30.0, -30.0],
+            [-150.0, -120.0],
+            [88.0, 88.0],
+        ],
+    }
+    one = {
+        "x": [1.0, 200.0, -1e20, 0.25, 2e38],
+        "logits": [[1e4]] * 5,
+        "loc": [[0.0], [-10.0], [3e38], [0.25], [-2e38]],
+        "log_scale": [[-200.0], [-89.0], [-10.0], [-200.0], [60.0]],
+    }
+    options = {"reduction": "none"}
+    result.append(Extreme("forward-far", far, options))
+    result.append(Extreme("forward-far_one", one, options))
+    # Solutions beyond the largest number, and narrow components beside x, which holds none of it.
+    inverse = {**options, "inverse": True}
+    beyond = {
+        "x": [1.0, -2.0, 1e-3, 0.0, 3.0],
+        "logits": [[0.0]] * 5,
+        "loc": [[0.0], [1.0], [-104.0], [2.5], [0.0]],
+        "log_scale": [[100.0], [200.0], [200.0], [-200.0], [-13.0]],
+    }
+    result.append(Extreme("inverse-beyond", beyond, inverse))
+    narrow = {
+        "x": [0.5, -2.0, 1.0, 3.0, -0.25],
+        "logits": [[0.0, 1.0], [0.5, 0.0], [0.0, -1.0], [0.0, 0.0], [0.0, 2.0]],
+        "loc": [[1.0, 1.0], [1.5, 1.5], [-2.0, -2.0], [1000.0, 1000.0], [1.0, 1.0]],
+        "log_scale": [[-13.0, -12.0], [-20.0, -19.5], [-60.0, -58.0], [-9.0, -8.0], [-30.0, 0.0]],
+    }
+    result.append(Extreme("inverse-narrow", narrow, inverse))
     return result
 
 

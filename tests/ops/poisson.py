@@ -55,6 +55,15 @@ RECORDS = [
                 _extreme(f"x-{x}", _LOG_RATES, x, no_gradient=(10, 11, 12))
                 for x in (0.0, 1e-30, 0.5, 1.0, 2.0, 3.0, 9.5, 40.0)
             ),
+            # An infinite rate, of which the logarithm still counts; all that float32 holds.
+            Extreme(
+                "large",
+                {
+                    "log_rate": [2e3, 65504.0, 65504.0, 1e20, 3e38, 200.0, -3e38],
+                    "x": [1.0, 0.0, 50.0, 1e20, 2.0, 3e38, 1e-30],
+                },
+                {"reduction": "none"},
+            ),
             Extreme(
                 "infinite-x",
                 {"log_rate": [0.5, 0.5, -INF], "x": [INF, NAN, INF]},

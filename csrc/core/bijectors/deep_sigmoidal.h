@@ -14,6 +14,7 @@ namespace mixture_logistic {
 template <typename T>
 struct SlopeShift {
   static constexpr bool kBroad = true;
+  static constexpr T kApart = T(0);
   static constexpr bool kKeepsRest = false;  // x is rounded less than a x + b is
   // Below kDeep, where softplus would soon underflow, the factor is that of a slope so much higher,
   // and kUnit what is left: both are exponentials there.
@@ -32,13 +33,13 @@ struct SlopeShift {
 
   BSL_HD T unit() const { return raw_slope < kDeep ? kUnit : T(1); }
   BSL_HD T times_rate(T value) const { return value * factor * unit(); }
-  // Of a jump at 0 the middle. All of either term may overflow.
-  BSL_HD T half_z(T x) const {
-    const T rise = times_rate(T(0.5) * x);
-    return (x == T(0) ? x : rise) + T(0.5) * shift;
+  // Of a jump at 0 the middle.
+  BSL_HD T z(T x) const {
+    const T rise = times_rate(x);
+    return (x == T(0) ? x : rise) + shift;
   }
-  BSL_HD T z(T x) const { return T(2) * half_z(x); }
-  BSL_HD T z(T x, T) const { return z(x); }
+  BSL_HD T half_z(T x) const { return times_rate(T(0.5) * x) + T(0.5) * shift; }
+  BSL_HD T wide_z(T x) const { return T(2) * half_z(x); }
   BSL_HD T log_distance(T x) const {
     const T half = math::abs(half_z(x));
     const T beyond = math::log(math::abs(T(0.5) * x)) + log_rate();
@@ -56,11 +57,13 @@ struct SlopeShift {
   }
 
   BSL_HD ParameterGradients<T> gradients(const Arriving<T>& by, T x, T) const {
-    const T by_slope = product(by.rated, x) - product(by.solution, settled(x));
     const Scale<T> scale{T(0), factor};
-    return {
-        times_log_scale_grad<Parametrization::softplus>(by_slope + by.log_rate, raw_slope, scale),
-        by.z};
+    const auto by_raw = [&](T by_log) {
+      return times_log_scale_grad<Parametrization::softplus>(by_log, raw_slope, scale);
+    };
+    // times x last: a x may overflow where this does not.
+    const T by_rise = product(by_raw(by.rated), x);
+    return {by_rise + by_raw(by.log_rate - product(by.solution, settled(x))), by.z};
   }
 };
 

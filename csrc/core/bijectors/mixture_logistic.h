@@ -56,8 +56,10 @@ struct ParameterGradients {
 // A component's parameters: what makes z of x. SlopeShift (deep_sigmoidal.h) are others.
 template <typename T>
 struct LocScale {
-  // Whether solutions of z = y may lie far apart even where the mixture's is near.
+  // Whether solutions of z = y may lie far apart even where the mixture's is near; if not, they are
+  // so where they are further apart than this.
   static constexpr bool kBroad = false;
+  static constexpr T kApart = T(1e8);
   // Whether z keeps what is lost beside x: a component may be narrower than x is exact.
   static constexpr bool kKeepsRest = true;
 
@@ -69,14 +71,14 @@ struct LocScale {
   // How large the rate is, or a number that is not smaller.
   BSL_HD T rate() const { return root * root; }
 
-  // Half of how far x is from loc: all of it may overflow.
+  // Half of how far x is from loc: all of it may overflow, where x is wide (see is_wide).
   BSL_HD T half_way(T x) const { return T(0.5) * x - T(0.5) * loc; }
-  // Likewise x + rest, of which `rest` is lost beside x.
-  BSL_HD T half_way(T x, T rest) const { return half_way(x) + T(0.5) * rest; }
 
   BSL_HD T times_rate(T value) const { return value * root * root; }
-  BSL_HD T z(T x) const { return half_way(x) * root * (root + root); }
-  BSL_HD T z(T x, T rest) const { return half_way(x, rest) * root * (root + root); }
+  BSL_HD T z(T x) const { return (x - loc) * root * root; }
+  BSL_HD T wide_z(T x) const { return half_way(x) * root * (root + root); }
+  // Of x + rest, of which `rest` is lost beside x.
+  BSL_HD T z(T x, T rest) const { return ((x - loc) + rest) * root * root; }
   BSL_HD T log_rate() const { return -log_scale; }
   // log|z|, also where z overflows; but for a number that all components share.
   BSL_HD T log_distance(T x) const { return math::log(math::abs(half_way(x))) - log_scale; }
@@ -90,7 +92,7 @@ struct LocScale {
   }
 
   BSL_HD ParameterGradients<T> gradients(const Arriving<T>& by, T x, T rest) const {
-    const T by_scale = product(by.solution, settled(T(2) * half_way(x, rest)));
+    const T by_scale = product(by.solution, settled((x - loc) + rest));
     return {by.solution - by.rated, by_scale - (product(by.plain_z, z(x, rest)) + by.log_rate)};
   }
 };
@@ -196,6 +198,12 @@ BSL_HD ComponentGradients<T> component_gradients(const Parameters& own, T from_x
                        kInverse ? from_x * density : T(0)};
   return {by_position, product(below - above, from_y) + from_log * s.log_by_logit,
           own.gradients(by, x, rest)};
+}
+
+// Where what z is made of may overflow though it does not: elsewhere x changes nothing as large.
+template <typename T>
+BSL_HD bool is_wide(T x) {
+  return math::abs(x) > T(sizeof(T) == 4 ? 1e30 : 1e290);
 }
 
 // Where y is infinite though x is not, every component is so far away that it has no weight left.
