@@ -105,7 +105,9 @@ def test_samples_beyond_the_largest_number_can_be_left_out(
     assert all((g[x.isinf()] == 0).all() for g in grads)
     (by_df,) = torch.autograd.grad(x.sum(), call[:1])
     assert functions is R or not by_df.isnan().any()
-    assert (by_df[x.isinf()] * x[x.isinf()] < 0).all()  # fewer degrees: further out
+    known = x.isinf() & ~by_df.isnan()
+    assert known.sum() > 60
+    assert (by_df[known] * x[known] < 0).all()  # fewer degrees: further out
 
 
 def test_huge_df_is_normal() -> None:
