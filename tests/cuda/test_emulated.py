@@ -47,8 +47,6 @@ from bslfast._precision import log_dtype
 from bslfast.functional.normal_many import draw_many
 from bslfast.functional.rational_quadratic import EXTRA_SLOPES
 
-#: In one process, as it takes minutes to compile what all of them need.
-pytestmark = pytest.mark.xdist_group("emulated")
 SOURCES = Path(__file__).parents[2] / "csrc"
 #: Ops whose rows are more than a sum at the end.
 ROWS = (
