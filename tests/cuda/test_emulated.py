@@ -44,6 +44,7 @@ from ops.record import (
 import bslfast.functional as BF
 from bslfast._native import cuda, normal, normal_many
 from bslfast._precision import log_dtype
+from bslfast.functional import _op
 from bslfast.functional.normal_many import draw_many
 from bslfast.functional.rational_quadratic import EXTRA_SLOPES
 
@@ -192,6 +193,8 @@ def as_on_a_device(emulated: ModuleType) -> Iterator[None]:
         patch.setattr(cuda, "module", lambda: emulated)
         patch.setattr(cuda, "pointwise_ops", emulated.pointwise_ops)
         patch.setattr(cuda, "launching", lambda tensor: contextlib.nullcontext(0))
+        # The direct route is the CPU's own.
+        patch.setattr(_op, "_has_torch_threads", lambda: False)
         yield
 
 
