@@ -97,6 +97,7 @@ def test_module_has_kernels_for_every_op(build: Build, tmp_path: Path) -> None:
     path = os.pathsep.join([str(tmp_path), *sys.path])
     found = subprocess.run(
         [sys.executable, "-S", "-c", code],
+        cwd=tmp_path,  # not where the sources are
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
