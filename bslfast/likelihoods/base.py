@@ -80,9 +80,7 @@ class Likelihood(nn.Module):
         mean: Tensor = self.distribution(output, dim=dim).mean
         return mean
 
-    def sample(
-        self, output: Tensor, *, dim: int = -1, seed: int | Tensor | None = None
-    ) -> Tensor:
+    def sample(self, output: Tensor, *, dim: int = -1, seed: int | Tensor | None = None) -> Tensor:
         """Return targets drawn from the distribution, with their size along ``dim``.
 
         Args:

@@ -56,9 +56,7 @@ class Bernoulli(Likelihood):
         """Return the probabilities of 1."""
         return torch.sigmoid(output)
 
-    def sample(
-        self, output: Tensor, *, dim: int = -1, seed: int | Tensor | None = None
-    ) -> Tensor:
+    def sample(self, output: Tensor, *, dim: int = -1, seed: int | Tensor | None = None) -> Tensor:
         """Return zeros and ones, see :meth:`Likelihood.sample`."""
         uniform = BF.standard_uniform(
             output.shape, dtype=log_dtype(output.dtype), device=output.device, seed=seed
@@ -131,9 +129,7 @@ class Poisson(Likelihood):
         """Return the rates."""
         return output.exp()
 
-    def sample(
-        self, output: Tensor, *, dim: int = -1, seed: int | Tensor | None = None
-    ) -> Tensor:
+    def sample(self, output: Tensor, *, dim: int = -1, seed: int | Tensor | None = None) -> Tensor:
         """Return counts, see :meth:`Likelihood.sample`."""
         seed = int(_checks.seed(seed, output.device).item())
         generator = torch.Generator(output.device).manual_seed(seed)
@@ -217,9 +213,7 @@ class Categorical(Likelihood):
         """Return the class probabilities."""
         return output.softmax(dim)
 
-    def sample(
-        self, output: Tensor, *, dim: int = -1, seed: int | Tensor | None = None
-    ) -> Tensor:
+    def sample(self, output: Tensor, *, dim: int = -1, seed: int | Tensor | None = None) -> Tensor:
         """Return class indices, int64, without the dimension of the classes."""
         output = output.detach()
         zero = output.new_zeros(())

@@ -96,9 +96,7 @@ class _LocationScale(Continuous):
         """Return the locs."""
         return self.split(output, dim)[0]
 
-    def sample(
-        self, output: Tensor, *, dim: int = -1, seed: int | Tensor | None = None
-    ) -> Tensor:
+    def sample(self, output: Tensor, *, dim: int = -1, seed: int | Tensor | None = None) -> Tensor:
         """Return targets drawn from the distribution, with a gradient by the outputs."""
         loc, scale = self.loc_scale(output, dim=dim)
         return type(self)._rsample(
@@ -127,15 +125,19 @@ class _LocationScale(Continuous):
             return F.softplus(raw) + MIN_SCALE
         return torch.exp(0.5 * raw if self.parametrization == "log_var" else raw)
 
+    def _log_prob(self, output: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
+        if self.parametrization == "softplus":
+            # What is added to the softplus is lost in 16 bits.
+            output, y = wide(output), wide(y)
+        return super()._log_prob(output, y, mask)
+
     def _density(self, parameters: tuple[Tensor, ...], y: Tensor, reduction: str) -> Tensor:
         loc, *rest = parameters
         how = self.parametrization
         if self.scale_from == "learned" or rest:
             raw = rest[0] if rest else self.raw_scale
             if how == "softplus":
-                # What is added to the softplus is lost in 16 bits.
-                loc, y, how = wide(loc), wide(y), "scale"
-                raw = self._scale_of(wide(raw) if rest else raw)
+                raw, how = self._scale_of(raw), "scale"
             raw = raw.to(loc.dtype)
         else:
             raw, how = loc.new_full((), math.log(float(self.scale_from))), "log_scale"

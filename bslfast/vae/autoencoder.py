@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from bslfast.likelihoods import Likelihood
 from bslfast.vae.decoding import Decoding
 
 
@@ -34,7 +35,7 @@ class Autoencoder(Decoding):
         encoder: nn.Module,
         decoder: nn.Module,
         *,
-        likelihood: str = "bernoulli",
+        likelihood: str | Likelihood = "bernoulli",
         scale: float | str = "learned",
         latent: int | None = None,
     ) -> None:
