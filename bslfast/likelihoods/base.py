@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from bslfast import _checks
-from bslfast._precision import log_dtype
+from bslfast._precision import SIXTEEN_BITS, log_dtype
 from bslfast.functional._op import runs_eagerly
 
 
@@ -73,7 +73,9 @@ class Likelihood(nn.Module):
         if mask is not None:
             y = observed("y", y, mask)
         self.check(y)
-        return self._log_prob(_checks.operand("output", output), y, mask)
+        if output.dtype is not y.dtype or output.dtype in SIXTEEN_BITS:  # autocast, perhaps
+            output = _checks.operand("output", output)
+        return self._log_prob(output, y, mask)
 
     def mean(self, output: Tensor, *, dim: int = -1) -> Tensor:
         """Return the means of the targets, with their size along ``dim``."""
@@ -143,10 +145,21 @@ class Likelihood(nn.Module):
         return torch.where(mask, each, 0.0).sum(-1)
 
     def _check_shapes(self, output: Tensor, y: Tensor) -> None:
-        n = len(self.parts)
-        if self.targets is not None:
-            check_outputs(output, n * self.targets)
-            _check_targets(y, (output.shape[-2], self.targets), output.dtype)
+        n, targets = len(self.parts), self.targets
+        if targets is not None:
+            shape = output.shape[-2:] if isinstance(output, Tensor) else ()
+            # What is right, as usual, is found out in a third of the time.
+            if (
+                len(shape) == 2
+                and shape[1] == n * targets
+                and isinstance(y, Tensor)
+                and y.shape == (shape[0], targets)
+                and y.dtype is output.dtype
+                and y.is_floating_point()
+            ):
+                return
+            check_outputs(output, n * targets)
+            _check_targets(y, (output.shape[-2], targets), output.dtype)
             return
         _checks.floating("output", output, None, "[..., batch, outputs, ...]")
         _checks.floating("y", y, None, "[batch, targets, ...]")

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import bslfast.distributions as bd
 import bslfast.functional as BF
 from bslfast import _checks
-from bslfast._precision import wide
+from bslfast._precision import SIXTEEN_BITS, wide
 from bslfast.likelihoods.base import Continuous, check_outputs
 
 # Added to softplus(raw): keeps 1 / scale finite in float32 for targets of order one, and is far
@@ -126,24 +126,24 @@ class _LocationScale(Continuous):
         return torch.exp(0.5 * raw if self.parametrization == "log_var" else raw)
 
     def _log_prob(self, output: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
-        if self.parametrization == "softplus":
+        if self.parametrization == "softplus" and output.dtype in SIXTEEN_BITS:
             # What is added to the softplus is lost in 16 bits.
             output, y = wide(output), wide(y)
         return super()._log_prob(output, y, mask)
 
     def _density(self, parameters: tuple[Tensor, ...], y: Tensor, reduction: str) -> Tensor:
-        loc, *rest = parameters
-        how = self.parametrization
-        if self.scale_from == "learned" or rest:
-            raw = rest[0] if rest else self.raw_scale
-            if how == "softplus":
-                raw, how = self._scale_of(raw), "scale"
-            raw = raw.to(loc.dtype)
+        loc, how = parameters[0], self.parametrization
+        if self.scale_from == "outputs":
+            raw = parameters[1]
+        elif self.scale_from == "learned":
+            raw = self.raw_scale
         else:
             raw, how = loc.new_full((), math.log(float(self.scale_from))), "log_scale"
-        return type(self)._op(
-            y, *self._others(loc), loc, raw, parametrization=how, reduction=reduction
-        )
+        if how == "softplus":
+            raw, how = F.softplus(raw) + MIN_SCALE, "scale"
+        if raw.dtype is not loc.dtype:
+            raw = raw.to(loc.dtype)
+        return self._op(y, *self._others(loc), loc, raw, parametrization=how, reduction=reduction)
 
     def _mirrored(self, each: Distribution) -> tuple[Distribution, Callable[[Tensor], Tensor]]:
         law: Any = each
