@@ -45,6 +45,7 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "Categorical": lambda: likelihoods.Categorical(3),
     "Composite": lambda: flows.Composite([flows.Permutation([2, 0, 1]), flows.ActNorm(3)]),
     "Conditioner": lambda **o: flows.AffineCoupling(3, hidden=(4,), **o).conditioner,
+    "ContinuousBernoulli": lambda: likelihoods.ContinuousBernoulli(2),
     "DeepSigmoidalCoupling": lambda **o: flows.DeepSigmoidalCoupling(3, hidden=(4,), **o),
     "DeterministicMLP": lambda: network().deterministic_twin(),
     "Exp": lambda: flows.Exp(3),

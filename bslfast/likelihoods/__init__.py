@@ -13,6 +13,7 @@ name                       class
 "laplace"                  :class:`Laplace`
 "student_t"                :class:`StudentT`: degrees of freedom fixed or learned
 "bernoulli"                :class:`Bernoulli`: 0 and 1, or grey values between
+"continuous_bernoulli"     :class:`ContinuousBernoulli`: numbers in [0, 1], with a density
 "poisson"                  :class:`Poisson`: counts
 "categorical"              :class:`Categorical`: class labels
 ========================== =====================================================================
@@ -26,6 +27,7 @@ with torch's losses, targets may be float32 where outputs have 16 bits.
 """
 
 from bslfast.likelihoods.base import Likelihood, Predictive
+from bslfast.likelihoods.continuous_bernoulli import ContinuousBernoulli
 from bslfast.likelihoods.discrete import Bernoulli, Categorical, Poisson
 from bslfast.likelihoods.location_scale import (
     MIN_SCALE,
@@ -41,6 +43,7 @@ __all__ = [
     "NAMES",
     "Bernoulli",
     "Categorical",
+    "ContinuousBernoulli",
     "HeteroscedasticNormal",
     "Laplace",
     "Likelihood",

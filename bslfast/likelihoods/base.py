@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
 
 from bslfast import _checks
 from bslfast._precision import SIXTEEN_BITS, log_dtype
@@ -92,7 +91,7 @@ class Likelihood(nn.Module):
         """
         raise NotImplementedError
 
-    def distribution(self, output: Tensor, *, dim: int = -1) -> Distribution:
+    def distribution(self, output: Tensor, *, dim: int = -1) -> Any:
         """Return the distribution of each target, with the targets' size along ``dim``."""
         raise NotImplementedError
 
@@ -199,7 +198,7 @@ def check_range(name: str, y: Tensor, law: str, high: float = math.inf) -> bool:
     if not y.numel() or not runs_eagerly([y]):
         return False
     least, most = (v.item() for v in torch.aminmax(y.detach()))
-    if not (least >= 0 and most <= high):
+    if not (least >= 0 and most <= high and most < math.inf):
         wanted = "values >= 0" if high == math.inf else f"values in [0, {high:g}]"
         raise ValueError(
             f"{name}: expected {wanted} for likelihood {law!r}, "
@@ -257,7 +256,7 @@ class Continuous(Likelihood):
     def cdf(self, samples: Tensor, y: Tensor) -> Tensor:
         """Return P(target <= y) under the mixture, [batch, targets], in float64."""
         each = self.distribution(self._check_samples(samples).double())
-        _check_targets(y, each.batch_shape[-2:])  # type: ignore[arg-type]
+        _check_targets(y, each.batch_shape[-2:])
         probability: Tensor = each.cdf(y.double()).mean(0)
         return probability
 
@@ -277,15 +276,16 @@ class Continuous(Likelihood):
         mirrored, place = self._mirrored(each)
         return lower.to(samples.dtype), place(mixture_quantile(mirrored, tail)).to(samples.dtype)
 
-    def _mirrored(self, each: Distribution) -> tuple[Distribution, Callable[[Tensor], Tensor]]:
+    def _mirrored(self, each: Any) -> tuple[Any, Callable[[Tensor], Tensor]]:
         """The distribution of mirrored targets, and what takes those back."""
         raise NotImplementedError
 
 
-def mixture_quantile(each: Distribution, p: float) -> Tensor:
+def mixture_quantile(each: Any, p: float) -> Tensor:
     """Return the ``p`` quantile of equal-weight mixtures along the first dimension."""
     shape = torch.Size(each.batch_shape)
-    scale = each.scale if hasattr(each, "scale") else each.stddev  # finite, unlike that of a t
+    # A scale is finite where a standard deviation is not.
+    scale = each.scale if hasattr(each, "scale") else each.stddev
     quantiles = each.icdf(scale.new_full(shape, p))
     # The mixture's quantile lies between the smallest and the largest of its components'.
     low, high = quantiles.amin(0), quantiles.amax(0)

@@ -30,7 +30,7 @@ class Bernoulli(Likelihood):
     .. math:: \log p(y) = y\,l - \log(1 + e^l)
 
     Targets between 0 and 1 (grey pixels) are taken too: this is the expected log probability of
-    binary ones drawn with these chances.
+    binary ones drawn with these chances. :class:`ContinuousBernoulli` has a density for them.
 
     Args:
         targets: number of targets; None for targets of any shape.

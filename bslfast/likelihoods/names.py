@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from bslfast import _checks
 from bslfast.likelihoods.base import Likelihood
+from bslfast.likelihoods.continuous_bernoulli import ContinuousBernoulli
 from bslfast.likelihoods.discrete import Bernoulli, Categorical, Poisson
 from bslfast.likelihoods.location_scale import HeteroscedasticNormal, Laplace, Normal, StudentT
 
@@ -16,6 +17,7 @@ _MAKERS: dict[str, Callable[[int], Likelihood]] = {
     "laplace": Laplace,
     "student_t": StudentT,
     "bernoulli": Bernoulli,
+    "continuous_bernoulli": ContinuousBernoulli,
     "poisson": Poisson,
 }
 NAMES = tuple(_MAKERS)

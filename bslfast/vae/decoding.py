@@ -13,6 +13,7 @@ from bslfast import functional as BF
 from bslfast.likelihoods import (
     Bernoulli,
     Categorical,
+    ContinuousBernoulli,
     Laplace,
     Likelihood,
     Normal,
@@ -20,14 +21,18 @@ from bslfast.likelihoods import (
     StudentT,
 )
 
-_PLAIN = {"bernoulli": Bernoulli, "poisson": Poisson}
+_PLAIN = {
+    "bernoulli": Bernoulli,
+    "continuous_bernoulli": ContinuousBernoulli,
+    "poisson": Poisson,
+}
 # The scale that the decoder gives is a variance's logarithm for a law that has variances.
 _WITH_SCALE = {
     "normal": (Normal, "log_var"),
     "laplace": (Laplace, "log_scale"),
     "student_t": (StudentT, "log_scale"),
 }
-LIKELIHOODS = ("bernoulli", "normal", "laplace", "student_t", "poisson")
+LIKELIHOODS = ("bernoulli", "normal", "laplace", "student_t", "continuous_bernoulli", "poisson")
 
 
 class Decoding(nn.Module):

@@ -59,10 +59,11 @@ class VAE(Decoding):
     Args:
         encoder: any module, x [batch, ...] -> [batch, 2 * latent]: mu and log_var side by side.
         decoder: any module, z [n, latent] -> what the likelihood takes, shaped like x.
-        likelihood: "bernoulli": the decoder gives logits, x lies in [0, 1]; "normal", "laplace" or
-            "student_t" (4 degrees of freedom): the decoder gives locs; "poisson": the decoder gives
-            log rates, x are counts; or any of :mod:`bslfast.likelihoods` but the categorical one,
-            made with ``targets=None`` for x of any shape.
+        likelihood: "bernoulli" or "continuous_bernoulli": the decoder gives logits, x lies in
+            [0, 1]; "normal", "laplace" or "student_t" (4 degrees of freedom): the decoder gives
+            locs; "poisson": the decoder gives log rates, x are counts; or any Likelihood of
+            :mod:`bslfast.likelihoods` but the categorical one, made with ``targets=None`` for x of
+            any shape.
         scale: of "normal", "laplace" and "student_t": "learned" (one scale for all values, a
             parameter that starts at 1), a number (fixed), or "decoder" (the decoder gives locs and
             log variances, for the normal one, or else log scales side by side on dimension 1, twice
