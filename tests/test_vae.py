@@ -12,6 +12,16 @@ import torch
 from torch import Tensor, nn
 
 import bslfast
+from bslfast.likelihoods import (
+    Bernoulli,
+    Categorical,
+    ContinuousBernoulli,
+    Laplace,
+    Likelihood,
+    Normal,
+    Poisson,
+    StudentT,
+)
 from bslfast.vae import (
     VAE,
     Autoencoder,
@@ -355,6 +365,109 @@ def test_refuses(call: Callable[[VAE], object], exception: type[Exception], matc
 
 def test_values_of_x_are_free_for_the_normal_likelihood() -> None:
     assert mlp(likelihood="normal")(5 * torch.randn(6, *SHAPE)).isfinite().all()
+
+
+# --- the likelihoods of bslfast.likelihoods -------------------------------------------------------
+
+SCALED = {"normal": Normal, "laplace": Laplace, "student_t": StudentT}
+
+
+@pytest.mark.parametrize("scale", ["learned", "decoder", 0.3])
+@pytest.mark.parametrize(
+    "name", ["bernoulli", "continuous_bernoulli", "poisson", "normal", "laplace", "student_t"]
+)
+def test_names_stand_for_likelihoods(name: str, scale: float | str) -> None:
+    """The same numbers as with the module that the name stands for; means and gradients."""
+    torch.manual_seed(0)
+    if name in SCALED:
+        how = "log_var" if name == "normal" else "log_scale"
+        given = {"scale": "outputs"} if scale == "decoder" else {"scale": scale}
+        how = how if scale == "decoder" else "log_scale"
+        head: Likelihood = SCALED[name](None, parametrization=how, **given)
+        vae = mlp(likelihood=name, scale=scale)
+    else:
+        if scale != "learned":
+            with pytest.raises(ValueError, match=rf"^scale: expected none for likelihood '{name}'"):
+                mlp(likelihood=name, scale=scale)
+            return
+        head = {"bernoulli": Bernoulli, "continuous_bernoulli": ContinuousBernoulli,
+                "poisson": Poisson}[name](None)  # fmt: skip
+        vae = mlp(likelihood=name)
+    assert type(vae.likelihood) is type(head)
+    other = VAE(vae.encoder, vae.decoder, likelihood=head)
+    assert other.likelihood is head
+    x = binary()
+    assert torch.equal(vae.elbo(x, 3, seed=1), other.elbo(x, 3, seed=1))
+    assert torch.equal(vae.iwae(x, 3, seed=1), other.iwae(x, 3, seed=1))
+    (-vae(x).mean()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in vae.parameters())
+    assert vae.reconstruct(x).shape == vae.sample(6).shape == x.shape
+    assert Autoencoder(mlp_encoder(SHAPE, 2, deterministic=True), vae.decoder, likelihood=head)(
+        x
+    ).shape == (6,)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "normal", "poisson"])
+@pytest.mark.parametrize("options", [{}, {"free_bits": 0.1}, {"prior": VampPrior(3, SHAPE)}])
+def test_missing_values(likelihood: str, options: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    vae, x = mlp(likelihood=likelihood, **options).double(), binary().double()
+    mask = torch.rand(6, *SHAPE) > 0.3
+    whole = vae.elbo(x, 2, mask=torch.ones_like(mask), seed=1)
+    torch.testing.assert_close(whole, vae.elbo(x, 2, seed=1))
+    # Nothing observed: what is left is the divergence from the code of an empty image.
+    log_likelihood, _ = vae.terms(x, mask=torch.zeros_like(mask))
+    assert log_likelihood.count_nonzero() == 0
+    hidden = x.masked_fill(~mask, math.nan)
+    found = vae.terms(hidden, 2, mask=mask, seed=1)[0]
+    z = bslfast.functional.normal_rsample(
+        *vae.encode(x * mask), parametrization="log_var", sample_shape=(2,), seed=1
+    )
+    outputs = vae.decoder(z.flatten(0, 1)).unflatten(0, (2, 6))
+    each = {
+        "bernoulli": lambda: torch.distributions.Bernoulli(logits=outputs),
+        "normal": lambda: torch.distributions.Normal(outputs, 1.0),
+        "poisson": lambda: torch.distributions.Poisson(outputs.exp()),
+    }[likelihood]().log_prob(x)
+    torch.testing.assert_close(found, (each * mask).flatten(2).sum(-1).mean(0))
+    vae.elbo(hidden, 2, mask=mask).sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in vae.parameters())
+    with pytest.raises(ValueError, match=r"^mask: expected the shape of x, \(6, 1, 8, 8\), got"):
+        vae.elbo(x, mask=mask[:3])
+
+
+def test_states_of_before_the_likelihood_was_a_module() -> None:
+    vae = mlp(likelihood="normal")
+    state = vae.state_dict()
+    del state["likelihood.raw_scale"]
+    state["log_scale"] = torch.tensor(0.7)
+    vae.load_state_dict(state)
+    assert vae.log_scale.item() == pytest.approx(0.7)
+    holder = nn.ModuleDict({"a": mlp(likelihood="normal")})
+    holder.load_state_dict({f"a.{key}": value for key, value in state.items()})
+    assert holder["a"].log_scale.item() == pytest.approx(0.7)
+    vae.reset_parameters()
+    assert vae.log_scale.item() == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "exception", "match"),
+    [
+        (lambda: mlp(likelihood=Categorical(2)), ValueError, r"^likelihood: .*Categorical"),
+        (lambda: mlp(likelihood=Normal(None), scale=0.3), ValueError, r"^scale: .* got 0\.3"),
+        (lambda: mlp(likelihood=Normal(1))(binary()), ValueError,
+         r"^x: expected shape \[batch, 1\] for Normal\(targets=1.*\(6, 1, 8, 8\)"),
+        (lambda: mlp(likelihood="poisson")(0.5 * binary()), ValueError,
+         r"^x: expected whole numbers for likelihood 'poisson', got 0\.5"),
+        (lambda: mlp(likelihood="continuous_bernoulli")(2 + binary()), ValueError,
+         r"^x: expected values in \[0, 1\] for likelihood 'continuous_bernoulli', got 2 to 3"),
+    ],
+)  # fmt: skip
+def test_likelihoods_are_refused(
+    call: Callable[[], object], exception: type[Exception], match: str
+) -> None:
+    with pytest.raises(exception, match=match):
+        call()
 
 
 # --- importance-weighted bounds -------------------------------------------------------------------

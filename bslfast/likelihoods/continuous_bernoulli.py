@@ -126,16 +126,17 @@ class _Law:
         return torch.where(falls, share, share * torch.exp(slope * (y - 1)))
 
     def icdf(self, p: Tensor) -> Tensor:
+        """From the end where the density is larger, with the chances on either side."""
         slope, falls = self._slope()
-        drop = torch.expm1(-slope)
-        # Twice where(): the branch not taken must not send NaN into the gradient.
-        below = -torch.log1p(torch.where(falls, p, 0.0) * drop) / slope
-        rising = torch.where(falls, 1.0, p)
-        # Of a small chance 1 - p has no digits, next to a flat density the other has none.
-        steep = torch.log(rising + (1 - rising) * torch.exp(-slope))
-        flat = torch.log1p((1 - rising) * drop.clamp_min(-0.7))
-        above = 1 + torch.where(slope > 1, steep, flat) / slope
-        return torch.where(falls, below, above).clamp(0, 1)
+        near, far = torch.where(falls, p, 1 - p), torch.where(falls, 1 - p, p)
+        # The logarithm of 1 - u, u = near (1 - exp(-slope)), from u where it is small. The branch
+        # not taken must not send NaN into the gradient.
+        u = near * -torch.expm1(-slope)
+        small = u < 0.5
+        large = torch.logaddexp(far.log(), near.log() - slope)
+        log_rest = torch.where(small, torch.log1p(-torch.where(small, u, 0.0)), large)
+        distance = (-log_rest / slope).clamp(0, 1)
+        return torch.where(falls, distance, 1 - distance)
 
     def _slope(self) -> tuple[Tensor, Tensor]:
         """Its size, not 0, so that quotients have a limit; whether the density falls."""

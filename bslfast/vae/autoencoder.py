@@ -43,7 +43,7 @@ class Autoencoder(Decoding):
 
     def encode(self, x: Tensor) -> Tensor:
         """Return the codes of x, [batch, latent]."""
-        return self._encoded(x, 1)
+        return self._encoded(self._check_x(x), 1)
 
     def log_likelihood(self, x: Tensor) -> Tensor:
         """Return log p(x | z) at the code of each example, [batch], in nats."""

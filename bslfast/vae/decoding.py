@@ -132,7 +132,7 @@ class Decoding(nn.Module):
 
     def _encoded(self, x: Tensor, width: int) -> Tensor:
         """The encoder's output for a checked x, ``width`` numbers for each latent dimension."""
-        outputs = self.encoder(self._check_x(x))
+        outputs = self.encoder(x)
         if not isinstance(outputs, Tensor):
             raise TypeError(f"encoder: expected a tensor, got {_checks.describe(outputs)}")
         if outputs.dim() != 2 or outputs.shape[0] != x.shape[0]:

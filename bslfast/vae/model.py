@@ -122,6 +122,10 @@ class VAE(Decoding):
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mu and log_var of the codes of x, each [batch, latent]."""
+        return self._posterior(self._check_x(x))
+
+    def _posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`encode` of what need not be data, such as pseudo-inputs between two counts."""
         mu, log_var = self._encoded(x, 2).chunk(2, dim=1)
         return mu, log_var
 
@@ -182,7 +186,7 @@ class VAE(Decoding):
     def _log_prior(self, z: Tensor) -> Tensor:
         """log p(z) of codes [..., latent]."""
         if self.prior is not None:
-            return self.prior.log_prob(z, *self.encode(self.prior.pseudo_inputs))
+            return self.prior.log_prob(z, *self._posterior(self.prior.pseudo_inputs))
         zero = z.new_zeros(())
         return BF.normal_log_prob(z, zero, zero, parametrization="log_scale")
 
@@ -336,7 +340,7 @@ class VAE(Decoding):
         if self.prior is None:
             return self._sample(n, seed)
         n = _checks.integer("n", n)
-        mu, log_var = self.encode(self.prior.pseudo_inputs)
+        mu, log_var = self._posterior(self.prior.pseudo_inputs)
         # Which of the posteriors, by noise of another stream than the codes'.
         seed = _checks.seed(seed, mu.device)
         equal = mu.new_zeros(self.prior.n)
