@@ -20,6 +20,7 @@ from bslfast.likelihoods import (
     Bernoulli,
     Categorical,
     ContinuousBernoulli,
+    DiscretizedLogisticMixture,
     HeteroscedasticNormal,
     Laplace,
     Likelihood,
@@ -186,6 +187,26 @@ def counts(shape: tuple[int, ...]) -> Tensor:
     return torch.randint(9, shape).to(F64)
 
 
+class Quantised:
+    """Seven values, by the differences of distribution functions."""
+
+    def __init__(self, output: Tensor, dim: int) -> None:
+        logits, loc, log_scale = torch.stack(output.chunk(6, dim), -1).chunk(3, -1)
+        edges = torch.linspace(-1, 1, 7, dtype=F64)[:-1, None] + 1 / 6
+        below = torch.sigmoid((edges - loc.unsqueeze(-2)) / log_scale.exp().unsqueeze(-2))
+        below = (logits.softmax(-1).unsqueeze(-2) * below).sum(-1)
+        self.below = F.pad(below, (0, 1), value=1.0)
+        self.chances = self.below.diff(dim=-1, prepend=torch.zeros_like(below[..., :1]))
+        self.values = torch.linspace(-1, 1, 7, dtype=F64)
+        self.mean = self.chances @ self.values
+        self.variance = self.chances @ self.values**2 - self.mean**2
+        self.stddev = self.variance.sqrt()
+
+    def log_prob(self, y: Tensor) -> Tensor:
+        index = ((y + 1) * 3).round().long().expand(self.mean.shape).unsqueeze(-1)
+        return self.chances.gather(-1, index).squeeze(-1).log()
+
+
 Law = tuple[
     Callable[[int | None], Likelihood],
     Callable[[Tensor, int], Any],
@@ -237,6 +258,11 @@ LAWS: dict[str, Law] = {
         uniform,
     ),
     "poisson": (Poisson, lambda o, d: td.Poisson(o.exp()), counts),
+    "discretized": (
+        lambda n: DiscretizedLogisticMixture(n, components=2, bins=7),
+        Quantised,
+        lambda shape: torch.randint(7, shape).to(F64) / 3 - 1,
+    ),
 }
 every_law = pytest.mark.parametrize("name", LAWS)
 
@@ -342,7 +368,7 @@ def test_samples_are_of_the_distribution(name: str) -> None:
     torch.testing.assert_close(draws.std(0), deviation, rtol=0.03, atol=0)
 
 
-CONTINUOUS = [name for name in LAWS if name not in ("bernoulli", "poisson")]
+CONTINUOUS = [name for name in LAWS if name not in ("bernoulli", "poisson", "discretized")]
 
 
 @pytest.mark.parametrize("name", CONTINUOUS)
@@ -393,6 +419,32 @@ def test_count_predictions() -> None:
     torch.testing.assert_close(head.cdf(samples, y), expected, rtol=1e-9, atol=1e-12)
     assert head.cdf(samples, y - 100).count_nonzero() == 0
     assert head.interval(torch.full((2, 1, 3), math.nan), 0.9)[1].isnan().all()
+
+
+def test_quantised_predictions() -> None:
+    torch.manual_seed(6)
+    head = DiscretizedLogisticMixture(3, components=2, bins=7)
+    samples = outputs(5, 4, head.n_outputs(3))
+    each = Quantised(samples, -1)
+    mean, aleatoric, epistemic = head.predictive(samples)
+    torch.testing.assert_close(mean, each.mean.mean(0))
+    torch.testing.assert_close(aleatoric, each.variance.mean(0).sqrt())
+    torch.testing.assert_close(epistemic, each.mean.std(0, correction=0))
+    below = each.below.mean(0)
+    for level in (0.1, 0.5, 0.9):
+        tail = (1 - level) / 2
+        lower, upper = head.interval(samples, level)
+        torch.testing.assert_close(lower, each.values[(below < tail).sum(-1)])
+        torch.testing.assert_close(upper, each.values[(below < 1 - tail).sum(-1)])
+    draws = head.sample(samples, seed=1)
+    assert ((draws * 3 - (draws * 3).round()).abs() < 1e-12).all()
+    # Where 0 is none of the values, the nearest of them stands for what is missing.
+    head = DiscretizedLogisticMixture(1, low=1.0, high=2.0)
+    gone = torch.zeros(4, 1, dtype=torch.bool)
+    assert head.log_prob(torch.zeros(4, 15), Y / 0, gone).count_nonzero() == 0
+    # A mean that rests on one value, and no NaN where a scale vanishes.
+    sharp = torch.tensor([[0.0] * 5 + [1.5] * 5 + [-200.0] * 5])
+    assert head.mean(sharp).item() == pytest.approx(1.5, abs=0.002)
 
 
 def test_binary_predictions() -> None:
@@ -458,7 +510,15 @@ def test_student_t_learns_its_tails() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["laplace", "student_t", "bernoulli", "continuous_bernoulli", "poisson"]
+    "name",
+    [
+        "laplace",
+        "student_t",
+        "bernoulli",
+        "continuous_bernoulli",
+        "poisson",
+        "discretized_logistic_mixture",
+    ],
 )
 def test_networks_take_names_and_likelihoods(name: str) -> None:
     torch.manual_seed(8)
@@ -534,6 +594,13 @@ LABELS = torch.zeros(4, dtype=torch.int64)
         (lambda: Poisson(1).log_prob(X, Y + math.inf), ValueError, "y: .*got inf to inf"),
         (lambda: Poisson(2).interval(X[None], 0.9), ValueError, r"output: .*batch, 2\]"),
         (lambda: Bernoulli(1).cdf(X[None], Y), TypeError, "cdf: expected a regression"),
+        (lambda: DiscretizedLogisticMixture(1, bins=1), ValueError, "bins: .*at least 2, got 1"),
+        (lambda: DiscretizedLogisticMixture(1, low=1.0), ValueError, "high: .*above 1, got 1.0"),
+        (
+            lambda: DiscretizedLogisticMixture(1).log_prob(torch.zeros(4, 15), Y - 2),
+            ValueError,
+            r"y: expected values in \[-1, 1\] .*got -2 to -2",
+        ),
         (lambda: likelihoods.get(Normal(2), 1), ValueError, "likelihood: expected one for 1 tar"),
         (lambda: likelihoods.get(3, 1), TypeError, "likelihood: expected one of 'normal', "),
         (lambda: Categorical(1), ValueError, "classes: expected an integer of at least 2, got 1"),

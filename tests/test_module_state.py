@@ -48,6 +48,7 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "ContinuousBernoulli": lambda: likelihoods.ContinuousBernoulli(2),
     "DeepSigmoidalCoupling": lambda **o: flows.DeepSigmoidalCoupling(3, hidden=(4,), **o),
     "DeterministicMLP": lambda: network().deterministic_twin(),
+    "DiscretizedLogisticMixture": lambda: likelihoods.DiscretizedLogisticMixture(2),
     "Exp": lambda: flows.Exp(3),
     "Flow": lambda: flows.Flow(flows.Composite([flows.Reverse(3), flows.Log(3)])),
     "HeteroscedasticNormal": lambda: likelihoods.HeteroscedasticNormal(1),
@@ -167,7 +168,8 @@ def outputs(module: Any, *, train: bool = False) -> list[Tensor]:
         if isinstance(module, likelihoods.Likelihood):
             y = inside(2, module.targets)
             counts = isinstance(module, likelihoods.Poisson)
-            return [module.log_prob(inside(2, 2), (9 * y).round() if counts else y)]
+            output = inside(2, module.n_outputs(module.targets))
+            return [module.log_prob(output, (9 * y).round() if counts else y)]
         if isinstance(module, bnn.DeterministicMLP):
             return [module(inside(2, 3)), module.likelihood.scale]
         if isinstance(module, bnn.BayesianMLP):

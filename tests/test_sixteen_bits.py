@@ -54,6 +54,10 @@ HEADS = {
         lambda: likelihoods.Poisson(2),
         lambda: (torch.randn(50, 2), torch.randint(5, (50, 2)).float()),
     ),
+    "discretized_logistic_mixture": (
+        lambda: likelihoods.DiscretizedLogisticMixture(2),
+        lambda: (torch.randn(50, 30), torch.rand(50, 2)),
+    ),
     "categorical": (
         lambda: likelihoods.Categorical(3),
         lambda: (torch.randn(50, 3), torch.randint(3, (50,))),

@@ -155,7 +155,7 @@ def test_terms_are_those_of_torch_distributions(likelihood: str, scale: float | 
             loc, log_variance = outputs.chunk(2, dim=1)
             found = torch.distributions.Normal(loc, (0.5 * log_variance).exp()).log_prob(x)
         else:
-            width = vae.log_scale.exp() if scale == "learned" else scale
+            width = vae.likelihood.scale if scale == "learned" else scale
             found = torch.distributions.Normal(outputs, width).log_prob(x)
         each.append(found.flatten(1).sum(1))
     torch.testing.assert_close(log_likelihood, torch.stack(each).mean(0), rtol=1e-5, atol=1e-3)
@@ -407,6 +407,27 @@ def test_names_stand_for_likelihoods(name: str, scale: float | str) -> None:
     ).shape == (6,)
 
 
+def test_mixtures_of_discretized_logistics() -> None:
+    torch.manual_seed(0)
+    networks = mlp_encoder(SHAPE, 2, (16,)), mlp_decoder(2, (15, 8, 8), (16,))
+    vae = VAE(*networks, likelihood="discretized_logistic_mixture")
+    x = torch.randint(256, (6, *SHAPE)) / 127.5 - 1
+    z = bslfast.functional.normal_rsample(*vae.encode(x), parametrization="log_var", seed=1)
+    parts = vae.decoder(z).unflatten(1, (3, 5)).flatten(3)  # one channel: kind, component, pixel
+    expected = bslfast.functional.discretized_logistic_mixture_log_prob(
+        x.flatten(1), *(part.movedim(1, -1) for part in parts.unbind(1))
+    )
+    torch.testing.assert_close(vae.terms(x, seed=1)[0], expected)
+    assert vae.reconstruct(x).shape == x.shape
+    assert vae.reconstruct(x).abs().max() <= 1
+    (-vae(x).mean()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in vae.parameters())
+    few = VAE(networks[0], mlp_decoder(2, SHAPE, (16,)), likelihood="discretized_logistic_mixture")
+    match = r"^decoder: .* logits and locs and log scales .* a multiple of 15 in all, got .*\(6, 1,"
+    with pytest.raises(ValueError, match=match):
+        few(x)
+
+
 @pytest.mark.parametrize("likelihood", ["bernoulli", "normal", "poisson"])
 @pytest.mark.parametrize("options", [{}, {"free_bits": 0.1}, {"prior": VampPrior(3, SHAPE)}])
 def test_missing_values(likelihood: str, options: dict[str, object]) -> None:
@@ -442,12 +463,12 @@ def test_states_of_before_the_likelihood_was_a_module() -> None:
     del state["likelihood.raw_scale"]
     state["log_scale"] = torch.tensor(0.7)
     vae.load_state_dict(state)
-    assert vae.log_scale.item() == pytest.approx(0.7)
+    assert vae.likelihood.raw_scale.item() == pytest.approx(0.7)
     holder = nn.ModuleDict({"a": mlp(likelihood="normal")})
     holder.load_state_dict({f"a.{key}": value for key, value in state.items()})
-    assert holder["a"].log_scale.item() == pytest.approx(0.7)
+    assert holder["a"].likelihood.raw_scale.item() == pytest.approx(0.7)
     vae.reset_parameters()
-    assert vae.log_scale.item() == 0
+    assert vae.likelihood.raw_scale.item() == 0
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,8 @@ class Likelihood(nn.Module):
     parts: tuple[str, ...] = ()
     #: Whether targets have a density, and may be shifted and scaled.
     continuous: ClassVar[bool] = False
+    #: What stands for a missing target: a value that the distribution has.
+    filler: float = 0.0
 
     def __init__(self, targets: int | None = 1) -> None:
         super().__init__()
@@ -61,8 +63,8 @@ class Likelihood(nn.Module):
                 targets of any shape (``targets=None``) see :mod:`bslfast.likelihoods`.
             y: targets, [batch, targets], of the same dtype, or under autocast of float32. A [batch]
                 tensor is refused: against [batch, 1] outputs it would broadcast to [batch, batch].
-            mask: bool, shaped like ``y``: False where a target is missing. It counts as 0, and
-                neither it nor its outputs, whatever their values, reach the result or a gradient.
+            mask: bool, shaped like ``y``: False where a target is missing. Its log probability
+                is 0; neither it nor its outputs, whatever their values, reach a gradient.
 
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came; targets
@@ -70,7 +72,7 @@ class Likelihood(nn.Module):
         """
         self._check_shapes(output, y)
         if mask is not None:
-            y = observed("y", y, mask)
+            y = observed("y", y, mask, self.filler)
         self.check(y)
         if output.dtype is not y.dtype or output.dtype in SIXTEEN_BITS:  # autocast, perhaps
             output = _checks.operand("output", output)
@@ -130,7 +132,7 @@ class Likelihood(nn.Module):
         raise NotImplementedError
 
     def _log_prob(self, output: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
-        """:meth:`log_prob` of arguments that have been checked; ``y`` is 0 where it is missing."""
+        """:meth:`log_prob` of arguments that have been checked, and of a ``y`` without gaps."""
         event = y.dim() - 1
         parameters = self.split(output, -event)
         if event > 1:
@@ -179,8 +181,8 @@ class Likelihood(nn.Module):
         return samples
 
 
-def observed(name: str, y: Tensor, mask: Tensor) -> Tensor:
-    """``y`` with 0, which every likelihood takes, where the mask is False."""
+def observed(name: str, y: Tensor, mask: Tensor, filler: float) -> Tensor:
+    """``y`` with ``filler`` where the mask is False."""
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         raise TypeError(
             f"mask: expected a bool tensor of shape {tuple(y.shape)}, got {_checks.describe(mask)}"
@@ -189,20 +191,20 @@ def observed(name: str, y: Tensor, mask: Tensor) -> Tensor:
         raise ValueError(
             f"mask: expected the shape of {name}, {tuple(y.shape)}, got {tuple(mask.shape)}"
         )
-    return torch.where(mask, y, 0)
+    return torch.where(mask, y, filler)
 
 
-def check_range(name: str, y: Tensor, law: str, high: float = math.inf) -> bool:
-    """Check numbers from 0 to ``high``; return whether values could be read."""
+def check_range(name: str, y: Tensor, law: str, high: float = math.inf, low: float = 0.0) -> bool:
+    """Check that numbers lie in [low, high] and are finite; return whether they could be read."""
     # Cheap where they are in this machine's memory; elsewhere it would wait for the device.
     if not y.numel() or not runs_eagerly([y]):
         return False
     least, most = (v.item() for v in torch.aminmax(y.detach()))
-    if not (least >= 0 and most <= high and most < math.inf):
-        wanted = "values >= 0" if high == math.inf else f"values in [0, {high:g}]"
+    if not (least >= low and most <= high and most < math.inf):
+        wanted = f"values >= {low:g}" if high == math.inf else f"values in [{low:g}, {high:g}]"
         raise ValueError(
             f"{name}: expected {wanted} for likelihood {law!r}, "
-            f"got {_checks.shown(least, 0, high)} to {_checks.shown(most, 0, high)}"
+            f"got {_checks.shown(least, low, high)} to {_checks.shown(most, low, high)}"
         )
     return True
 

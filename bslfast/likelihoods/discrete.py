@@ -204,7 +204,7 @@ class Categorical(Likelihood):
         if mask is None:
             _checks.class_indices("y", y, self.classes, output.shape[-2])
             return BF.categorical_log_prob(output, y)
-        y = observed("y", _checks.tensor("y", y), mask)
+        y = observed("y", _checks.tensor("y", y), mask, 0)
         _checks.class_indices("y", y, self.classes, output.shape[-2])
         output = torch.where(mask.unsqueeze(-1), output, 0.0)
         return torch.where(mask, BF.categorical_log_prob(output, y), 0.0)

@@ -8,6 +8,7 @@ from bslfast import _checks
 from bslfast.likelihoods.base import Likelihood
 from bslfast.likelihoods.continuous_bernoulli import ContinuousBernoulli
 from bslfast.likelihoods.discrete import Bernoulli, Categorical, Poisson
+from bslfast.likelihoods.discretized_logistic_mixture import DiscretizedLogisticMixture
 from bslfast.likelihoods.location_scale import HeteroscedasticNormal, Laplace, Normal, StudentT
 
 _MAKERS: dict[str, Callable[[int], Likelihood]] = {
@@ -19,6 +20,7 @@ _MAKERS: dict[str, Callable[[int], Likelihood]] = {
     "bernoulli": Bernoulli,
     "continuous_bernoulli": ContinuousBernoulli,
     "poisson": Poisson,
+    "discretized_logistic_mixture": DiscretizedLogisticMixture,
 }
 NAMES = tuple(_MAKERS)
 

@@ -14,6 +14,7 @@ from bslfast.likelihoods import (
     Bernoulli,
     Categorical,
     ContinuousBernoulli,
+    DiscretizedLogisticMixture,
     Laplace,
     Likelihood,
     Normal,
@@ -25,6 +26,7 @@ _PLAIN = {
     "bernoulli": Bernoulli,
     "continuous_bernoulli": ContinuousBernoulli,
     "poisson": Poisson,
+    "discretized_logistic_mixture": DiscretizedLogisticMixture,
 }
 # The scale that the decoder gives is a variance's logarithm for a law that has variances.
 _WITH_SCALE = {
@@ -32,7 +34,7 @@ _WITH_SCALE = {
     "laplace": (Laplace, "log_scale"),
     "student_t": (StudentT, "log_scale"),
 }
-LIKELIHOODS = ("bernoulli", "normal", "laplace", "student_t", "continuous_bernoulli", "poisson")
+LIKELIHOODS = tuple(dict.fromkeys(("bernoulli", *_WITH_SCALE, *_PLAIN)))
 
 
 class Decoding(nn.Module):
@@ -60,12 +62,6 @@ class Decoding(nn.Module):
         self.encoder = encoder
         self.decoder = decoder
         self.latent = None if latent is None else _checks.integer("latent", latent)
-
-    @property
-    def log_scale(self) -> Tensor:
-        """The logarithm of the scale that the likelihood learns, a parameter."""
-        scale: Tensor = self.likelihood.raw_scale  # type: ignore[assignment]
-        return scale
 
     def reset_parameters(self) -> None:
         """Set the learned scale, if there is one, to 1; encoder and decoder are left alone."""
@@ -96,10 +92,11 @@ class Decoding(nn.Module):
             raise TypeError(f"decoder: expected a tensor, got {_checks.describe(outputs)}")
         n = len(self.likelihood.parts)
         if n > 1 and (outputs.dim() < 2 or outputs.shape[1] % n):
+            parts = " and ".join(dict.fromkeys(self.likelihood.parts))
             number = "an even number" if n == 2 else f"a multiple of {n}"
             raise ValueError(
-                f"decoder: expected outputs with {' and '.join(self.likelihood.parts)} side by "
-                f"side on dimension 1, {number} in all, got shape {tuple(outputs.shape)}"
+                f"decoder: expected outputs with {parts} side by side on dimension 1, {number} in "
+                f"all, got shape {tuple(outputs.shape)}"
             )
         return outputs
 

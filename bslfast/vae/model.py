@@ -61,9 +61,10 @@ class VAE(Decoding):
         decoder: any module, z [n, latent] -> what the likelihood takes, shaped like x.
         likelihood: "bernoulli" or "continuous_bernoulli": the decoder gives logits, x lies in
             [0, 1]; "normal", "laplace" or "student_t" (4 degrees of freedom): the decoder gives
-            locs; "poisson": the decoder gives log rates, x are counts; or any Likelihood of
-            :mod:`bslfast.likelihoods` but the categorical one, made with ``targets=None`` for x of
-            any shape.
+            locs; "poisson": the decoder gives log rates, x are counts;
+            "discretized_logistic_mixture": x are 256 values from -1 to 1, for which the decoder
+            gives 15 times as many outputs; or any Likelihood of :mod:`bslfast.likelihoods` but the
+            categorical one, made with ``targets=None`` for x of any shape.
         scale: of "normal", "laplace" and "student_t": "learned" (one scale for all values, a
             parameter that starts at 1), a number (fixed), or "decoder" (the decoder gives locs and
             log variances, for the normal one, or else log scales side by side on dimension 1, twice
@@ -142,8 +143,9 @@ class VAE(Decoding):
         Args:
             x: [batch, ...].
             n_samples: codes drawn for each example, over which the first part is averaged.
-            mask: bool, shaped like ``x``: False where a value is missing. The encoder sees 0 there,
-                and the likelihood is that of the others: a bound of log p(observed values).
+            mask: bool, shaped like ``x``: False where a value is missing. The encoder sees 0 (or
+                the nearest value that the likelihood has) there, and the likelihood is that of the
+                others: a bound of log p(observed values).
             seed: of the noise, as in :func:`bslfast.functional.normal_rsample`.
 
         Returns:
@@ -162,7 +164,7 @@ class VAE(Decoding):
         """The terms; the divergence of a normal prior also in each dimension."""
         n_samples = _checks.integer("n_samples", n_samples)
         if mask is not None:
-            x = observed("x", _checks.floating("x", x), mask)
+            x = observed("x", _checks.floating("x", x), mask, self.likelihood.filler)
         mu, log_var = self.encode(x)
         sample_shape = () if n_samples == 1 else (n_samples,)
         if self.prior is None:
