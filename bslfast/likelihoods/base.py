@@ -74,7 +74,7 @@ class Likelihood(nn.Module):
         if mask is not None:
             y = observed("y", y, mask, self.filler)
         self.check(y)
-        if output.dtype is not y.dtype or output.dtype in SIXTEEN_BITS:  # autocast, perhaps
+        if output.dtype is not y.dtype:  # under autocast
             output = _checks.operand("output", output)
         return self._log_prob(output, y, mask)
 
@@ -133,8 +133,10 @@ class Likelihood(nn.Module):
 
     def _log_prob(self, output: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
         """:meth:`log_prob` of arguments that have been checked, and of a ``y`` without gaps."""
+        if output.dtype in SIXTEEN_BITS:
+            output, y = self._widened(output, y)
         event = y.dim() - 1
-        parameters = self.split(output, -event)
+        parameters = (output,) if len(self.parts) == 1 else self.split(output, -event)
         if event > 1:
             parameters = tuple(p.flatten(-event) for p in parameters)
             y, mask = y.flatten(1), None if mask is None else mask.flatten(1)
@@ -145,18 +147,22 @@ class Likelihood(nn.Module):
         each = self._density(parameters, y, "none")
         return torch.where(mask, each, 0.0).sum(-1)
 
+    def _widened(self, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """What of 16 bits the ops do not compute in float32 by themselves, in float32."""
+        return output, y
+
     def _check_shapes(self, output: Tensor, y: Tensor) -> None:
         n, targets = len(self.parts), self.targets
         if targets is not None:
-            shape = output.shape[-2:] if isinstance(output, Tensor) else ()
             # What is right, as usual, is found out in a third of the time.
             if (
-                len(shape) == 2
-                and shape[1] == n * targets
+                isinstance(output, Tensor)
                 and isinstance(y, Tensor)
-                and y.shape == (shape[0], targets)
-                and y.dtype is output.dtype
-                and y.is_floating_point()
+                and (dtype := y.dtype) is output.dtype
+                and dtype.is_floating_point
+                and len(shape := output.shape) > 1
+                and shape[-1] == n * targets
+                and y.shape == (shape[-2], targets)
             ):
                 return
             check_outputs(output, n * targets)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import bslfast.distributions as bd
 import bslfast.functional as BF
 from bslfast import _checks
-from bslfast._precision import SIXTEEN_BITS, wide
+from bslfast._precision import wide
 from bslfast.likelihoods.base import Continuous, check_outputs
 
 # Added to softplus(raw): keeps 1 / scale finite in float32 for targets of order one, and is far
@@ -125,11 +125,9 @@ class _LocationScale(Continuous):
             return F.softplus(raw) + MIN_SCALE
         return torch.exp(0.5 * raw if self.parametrization == "log_var" else raw)
 
-    def _log_prob(self, output: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
-        if self.parametrization == "softplus" and output.dtype in SIXTEEN_BITS:
-            # What is added to the softplus is lost in 16 bits.
-            output, y = wide(output), wide(y)
-        return super()._log_prob(output, y, mask)
+    def _widened(self, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        # What is added to the softplus is lost in 16 bits.
+        return (wide(output), wide(y)) if self.parametrization == "softplus" else (output, y)
 
     def _density(self, parameters: tuple[Tensor, ...], y: Tensor, reduction: str) -> Tensor:
         loc, how = parameters[0], self.parametrization
