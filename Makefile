@@ -31,10 +31,11 @@ quickstart: $(VENV)/.installed
 	$(BIN)/bslfast train moons --out $(RUNS)
 	$(BIN)/bslfast summary $(RUNS)
 
-# Tests in so many processes at a time.
+# Tests in so many processes at a time. A file's are run by one, as what they share may take minutes
+# to compile.
 JOBS ?= 2
 test: $(VENV)/.tools
-	$(BIN)/pytest --numprocesses $(JOBS) --dist loadgroup
+	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile
 
 slow-test: $(VENV)/.tools
 	$(BIN)/pytest -m slow

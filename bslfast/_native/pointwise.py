@@ -133,7 +133,7 @@ class Kernels:
         broadcast = False
         for t, need in zip(tensors, needs, strict=True):
             found.append(empty_grad(shape, t) if need and len(found) != passed else None)
-            broadcast = broadcast or t.shape != shape
+            broadcast = broadcast or (need and t.shape != shape)
         if 0 not in shape:
             on_cuda, dtype = cuda.holds(first), first.dtype
             call = (

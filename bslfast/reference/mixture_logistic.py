@@ -105,7 +105,9 @@ def _located(x: Tensor, rest: Tensor, loc: Tensor, log_scale: Tensor) -> tuple[T
 def _quantiles(y: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
     root = torch.exp((0.5 * log_scale).clamp(max=0.9 * math.log(torch.finfo(y.dtype).max)))
     x = 2 * (0.5 * loc + (0.5 * y * root) * root)
-    return finite_where(y, torch.where(y == 0, loc, x))
+    # A parameter that is infinite is no overflow.
+    given = y + (loc - loc) + (log_scale - log_scale)
+    return finite_where(given, torch.where(y == 0, loc, x))
 
 
 def finite_where(of: Tensor, x: Tensor) -> Tensor:
@@ -127,7 +129,9 @@ def _logit_of_cdf(
 ) -> tuple[Tensor, Tensor]:
     """logit F(x + rest), ``rest`` being lost beside x, and the logarithm of its derivative."""
     weights = logits - logits.amax(dim=-1, keepdim=True).detach()
-    z, log_rate = components.place(x.unsqueeze(-1), rest.unsqueeze(-1), first, second)
+    at = x.unsqueeze(-1)
+    z, log_rate = components.place(at, rest.unsqueeze(-1), first, second)
+    z = torch.where(at.isinf(), at.detach(), z)
     zero = z.new_zeros(())
     below, above = -torch.logaddexp(-z, zero), -torch.logaddexp(z, zero)
     log_below, share_below = _log_sum(weights + below)

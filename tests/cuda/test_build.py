@@ -25,10 +25,7 @@ REGISTERS = 96
 #: Bytes of its own memory: a few numbers that are put by. An array would be more.
 STACK = 40
 
-pytestmark = [
-    pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc"),
-    pytest.mark.xdist_group("cuda_build"),
-]
+pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 
 
 class Build(NamedTuple):

@@ -44,11 +44,10 @@ from ops.record import (
 import bslfast.functional as BF
 from bslfast._native import cuda, normal, normal_many
 from bslfast._precision import log_dtype
+from bslfast.functional import _op
 from bslfast.functional.normal_many import draw_many
 from bslfast.functional.rational_quadratic import EXTRA_SLOPES
 
-#: In one process, as it takes minutes to compile what all of them need.
-pytestmark = pytest.mark.xdist_group("emulated")
 SOURCES = Path(__file__).parents[2] / "csrc"
 #: Ops whose rows are more than a sum at the end.
 ROWS = (
@@ -194,6 +193,8 @@ def as_on_a_device(emulated: ModuleType) -> Iterator[None]:
         patch.setattr(cuda, "module", lambda: emulated)
         patch.setattr(cuda, "pointwise_ops", emulated.pointwise_ops)
         patch.setattr(cuda, "launching", lambda tensor: contextlib.nullcontext(0))
+        # The direct route is the CPU's own.
+        patch.setattr(_op, "_has_torch_threads", lambda: False)
         yield
 
 

@@ -23,6 +23,12 @@ BSL_HD T root_of_rate(T log_scale) {
   return root > most ? most : root;
 }
 
+// Where what z is made of may overflow though it does not: elsewhere x changes nothing as large.
+template <typename T>
+BSL_HD bool is_wide(T x) {
+  return math::abs(x) > T(sizeof(T) == 4 ? 1e30 : 1e290);
+}
+
 // x, but the nearest finite number if `of` is one: a solution that a search may start from.
 template <typename T>
 BSL_HD T finite_where(T of, T x) {
@@ -88,12 +94,15 @@ struct LocScale {
     constexpr T least = math::Real<T>::min_normal;  // not 0, by which an infinite y would be NaN
     const T inverse = root_of_rate(-log_scale);
     const T half = T(0.5) * (inverse < least ? least : inverse);
-    return finite_where(y, T(2) * (T(0.5) * loc + y * half * (half + half)));
+    // A parameter that is infinite is no overflow.
+    const T given = y + (loc - loc) + (log_scale - log_scale);
+    return finite_where(given, T(2) * (T(0.5) * loc + y * half * (half + half)));
   }
 
   BSL_HD ParameterGradients<T> gradients(const Arriving<T>& by, T x, T rest) const {
     const T by_scale = product(by.solution, settled((x - loc) + rest));
-    return {by.solution - by.rated, by_scale - (product(by.plain_z, z(x, rest)) + by.log_rate)};
+    const T own_z = is_wide(x) ? wide_z(x) : z(x, rest);
+    return {by.solution - by.rated, by_scale - (product(by.plain_z, own_z) + by.log_rate)};
   }
 };
 
@@ -198,12 +207,6 @@ BSL_HD ComponentGradients<T> component_gradients(const Parameters& own, T from_x
                        kInverse ? from_x * density : T(0)};
   return {by_position, product(below - above, from_y) + from_log * s.log_by_logit,
           own.gradients(by, x, rest)};
-}
-
-// Where what z is made of may overflow though it does not: elsewhere x changes nothing as large.
-template <typename T>
-BSL_HD bool is_wide(T x) {
-  return math::abs(x) > T(sizeof(T) == 4 ? 1e30 : 1e290);
 }
 
 // Where y is infinite though x is not, every component is so far away that it has no weight left.
