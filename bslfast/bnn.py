@@ -40,7 +40,8 @@ class BayesianMLP(nn.Module):
             has as many outputs as the likelihood needs for them.
         activation: "relu", "tanh", "sigmoid", "silu" or "gelu".
         likelihood: "normal" (learned noise, the same for all inputs), "heteroscedastic_normal"
-            (noise that depends on the input) or "categorical"; see :mod:`bslfast.likelihoods`.
+            (noise that depends on the input), "categorical", another name or a Likelihood: see
+            :mod:`bslfast.likelihoods`.
         prior_scale, init_scale, parametrization, device, dtype: as in
             :class:`bslfast.nn.BayesLinear`.
 
@@ -67,7 +68,7 @@ class BayesianMLP(nn.Module):
         out_features: int,
         *,
         activation: str = "relu",
-        likelihood: str = "normal",
+        likelihood: str | likelihoods.Likelihood = "normal",
         prior_scale: float = 1.0,
         init_scale: float = 0.02,
         parametrization: str = "softplus",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from bslfast import _checks
-from bslfast.likelihoods import Categorical, Likelihood, _NormalLikelihood
+from bslfast.likelihoods import Likelihood
 
 if TYPE_CHECKING:
     from bslfast.data import Standardizer
@@ -103,10 +103,6 @@ class Prediction:
         Raises:
             TypeError, ValueError: for a classification, or naming what is wrong with ``y``.
         """
-        if not isinstance(self.likelihood, _NormalLikelihood):
-            raise TypeError(
-                f"cdf: expected a regression, got a prediction with {self.likelihood} likelihood"
-            )
         y = self._rows(y)
         if self.target_scaler is not None:
             y = self.target_scaler.transform(y)
@@ -185,8 +181,11 @@ def predict(
     if seed is not None:
         _checks.generator_seed(seed)
     likelihood = likelihood_of(model, likelihood)
-    if target_scaler is not None and isinstance(likelihood, Categorical):
-        raise ValueError("target_scaler: expected None for class labels, got a Standardizer")
+    if target_scaler is not None and not likelihood.continuous:
+        raise ValueError(
+            "target_scaler: expected None for class labels, counts and numbers in [0, 1], "
+            "got a Standardizer"
+        )
 
     with evaluating(model), seeded(seed, x.device):
         sample_outputs = _inside(model, "sample_outputs")

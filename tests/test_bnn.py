@@ -109,7 +109,7 @@ def test_compiles_in_one_graph() -> None:
         ({"hidden": (2.0,)}, TypeError, "hidden: expected an integer"),
         ({"in_features": -1}, ValueError, "in_features"),
         ({"activation": "rleu"}, ValueError, "activation: expected one of 'relu'"),
-        ({"likelihood": "poisson"}, ValueError, "likelihood: expected one of"),
+        ({"likelihood": "gauss"}, ValueError, "likelihood: expected one of"),
         ({"likelihood": "categorical", "out_features": 1}, ValueError, "at least 2, got 1"),
     ],
 )

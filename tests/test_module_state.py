@@ -40,12 +40,15 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "BatchNorm": lambda **o: flows.BatchNorm(3, **o),
     "BayesLinear": lambda **o: BayesLinear(3, 2, **o),
     "BayesianMLP": lambda **o: network(**o),
+    "Bernoulli": lambda: likelihoods.Bernoulli(2),
     "BernsteinCoupling": lambda **o: flows.BernsteinCoupling(3, context=2, hidden=(), **o),
     "Categorical": lambda: likelihoods.Categorical(3),
     "Composite": lambda: flows.Composite([flows.Permutation([2, 0, 1]), flows.ActNorm(3)]),
     "Conditioner": lambda **o: flows.AffineCoupling(3, hidden=(4,), **o).conditioner,
+    "ContinuousBernoulli": lambda: likelihoods.ContinuousBernoulli(2),
     "DeepSigmoidalCoupling": lambda **o: flows.DeepSigmoidalCoupling(3, hidden=(4,), **o),
     "DeterministicMLP": lambda: network().deterministic_twin(),
+    "DiscretizedLogisticMixture": lambda: likelihoods.DiscretizedLogisticMixture(2),
     "Exp": lambda: flows.Exp(3),
     "Flow": lambda: flows.Flow(flows.Composite([flows.Reverse(3), flows.Log(3)])),
     "HeteroscedasticNormal": lambda: likelihoods.HeteroscedasticNormal(1),
@@ -55,6 +58,7 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     ),
     "Inverse": lambda: flows.Inverse(flows.ActNorm(3)),
     "InvertibleConv1x1": lambda **o: flows.InvertibleConv1x1(3, seed=0, **o),
+    "Laplace": lambda: likelihoods.Laplace(2, init_scale=0.3),
     "LeakyReLU": lambda: flows.LeakyReLU(3),
     "Log": lambda: flows.Log(3),
     "Logit": lambda: flows.Logit(3),
@@ -67,6 +71,7 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "Permutation": lambda **o: flows.Permutation([2, 0, 1], **o),
     "Planar": lambda **o: flows.Planar(3, **o),
     "Radial": lambda **o: flows.Radial(3, **o),
+    "Poisson": lambda: likelihoods.Poisson(2),
     "RealNVP": lambda **o: flows.RealNVP(3, context=2, transforms=2, hidden=(4,), **o),
     "Reverse": lambda **o: flows.Reverse(3, **o),
     "Sigmoid": lambda: flows.Sigmoid(3),
@@ -74,6 +79,7 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "SplineCoupling": lambda **o: flows.SplineCoupling(3, hidden=(4,), **o),
     "Squeeze": lambda: flows.Squeeze(3),
     "Standardize": lambda **o: flows.Standardize(3, **o),
+    "StudentT": lambda: likelihoods.StudentT(2, df=3.0, learn_df=True, init_scale=0.3),
     "Sylvester": lambda **o: flows.Sylvester(3, **o),
     "Tanh": lambda: flows.Tanh(3),
     "VAE": lambda: autoencoder(vae.VAE, prior=vae.VampPrior(2, (4,), bounded=False)),
@@ -82,6 +88,7 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
 # What others are made from.
 BASES = {
     "BayesianModule",
+    "Continuous",
     "Coupling",
     "Decoding",
     "Elementwise",
@@ -159,7 +166,10 @@ def outputs(module: Any, *, train: bool = False) -> list[Tensor]:
         if isinstance(module, likelihoods.Categorical):
             return [module.log_prob(inside(2, 3), torch.tensor([0, 2]))]
         if isinstance(module, likelihoods.Likelihood):
-            return [module.log_prob(inside(2, 2), inside(2, module.targets))]
+            y = inside(2, module.targets)
+            counts = isinstance(module, likelihoods.Poisson)
+            output = inside(2, module.n_outputs(module.targets))
+            return [module.log_prob(output, (9 * y).round() if counts else y)]
         if isinstance(module, bnn.DeterministicMLP):
             return [module(inside(2, 3)), module.likelihood.scale]
         if isinstance(module, bnn.BayesianMLP):

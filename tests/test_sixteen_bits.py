@@ -34,6 +34,30 @@ HEADS = {
         lambda: likelihoods.HeteroscedasticNormal(2),
         lambda: (torch.randn(50, 4), torch.randn(50, 2)),
     ),
+    "laplace": (
+        lambda: likelihoods.Laplace(2, init_scale=0.37),
+        lambda: (torch.randn(50, 2), torch.randn(50, 2)),
+    ),
+    "student_t": (
+        lambda: likelihoods.StudentT(2, init_scale=0.37, learn_df=True),
+        lambda: (torch.randn(50, 2), torch.randn(50, 2)),
+    ),
+    "bernoulli": (
+        lambda: likelihoods.Bernoulli(2),
+        lambda: (torch.randn(50, 2), torch.rand(50, 2)),
+    ),
+    "continuous_bernoulli": (
+        lambda: likelihoods.ContinuousBernoulli(2),
+        lambda: (torch.randn(50, 2), torch.rand(50, 2)),
+    ),
+    "poisson": (
+        lambda: likelihoods.Poisson(2),
+        lambda: (torch.randn(50, 2), torch.randint(5, (50, 2)).float()),
+    ),
+    "discretized_logistic_mixture": (
+        lambda: likelihoods.DiscretizedLogisticMixture(2),
+        lambda: (torch.randn(50, 30), torch.rand(50, 2)),
+    ),
     "categorical": (
         lambda: likelihoods.Categorical(3),
         lambda: (torch.randn(50, 3), torch.randint(3, (50,))),

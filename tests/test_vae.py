@@ -12,6 +12,16 @@ import torch
 from torch import Tensor, nn
 
 import bslfast
+from bslfast.likelihoods import (
+    Bernoulli,
+    Categorical,
+    ContinuousBernoulli,
+    Laplace,
+    Likelihood,
+    Normal,
+    Poisson,
+    StudentT,
+)
 from bslfast.vae import (
     VAE,
     Autoencoder,
@@ -145,7 +155,7 @@ def test_terms_are_those_of_torch_distributions(likelihood: str, scale: float | 
             loc, log_variance = outputs.chunk(2, dim=1)
             found = torch.distributions.Normal(loc, (0.5 * log_variance).exp()).log_prob(x)
         else:
-            width = vae.log_scale.exp() if scale == "learned" else scale
+            width = vae.likelihood.scale if scale == "learned" else scale
             found = torch.distributions.Normal(outputs, width).log_prob(x)
         each.append(found.flatten(1).sum(1))
     torch.testing.assert_close(log_likelihood, torch.stack(each).mean(0), rtol=1e-5, atol=1e-3)
@@ -329,8 +339,8 @@ class Fixed(nn.Module):
          ValueError, r"^decoder: .* dimension 1, an even number.*\(6, 1, 8, 8\)"),
         (lambda v: VAE(len, v.decoder), TypeError, r"^encoder: expected a torch.nn.Module"),
         (lambda v: VAE(v.encoder, None), TypeError, r"^decoder: expected a torch.nn.Module"),
-        (lambda v: VAE(v.encoder, v.decoder, likelihood="poisson"), ValueError,
-         r"^likelihood: expected one of 'bernoulli', 'normal', got 'poisson'"),
+        (lambda v: VAE(v.encoder, v.decoder, likelihood="gauss"), ValueError,
+         r"^likelihood: expected one of 'bernoulli', 'normal', .* got 'gauss'"),
         (lambda v: VAE(v.encoder, v.decoder, likelihood="normal", scale=0.0), ValueError,
          r"^scale: .* got 0\.0"),
         (lambda v: VAE(v.encoder, v.decoder, likelihood="normal", scale="fixed"), ValueError,
@@ -355,6 +365,130 @@ def test_refuses(call: Callable[[VAE], object], exception: type[Exception], matc
 
 def test_values_of_x_are_free_for_the_normal_likelihood() -> None:
     assert mlp(likelihood="normal")(5 * torch.randn(6, *SHAPE)).isfinite().all()
+
+
+# --- the likelihoods of bslfast.likelihoods -------------------------------------------------------
+
+SCALED = {"normal": Normal, "laplace": Laplace, "student_t": StudentT}
+
+
+@pytest.mark.parametrize("scale", ["learned", "decoder", 0.3])
+@pytest.mark.parametrize(
+    "name", ["bernoulli", "continuous_bernoulli", "poisson", "normal", "laplace", "student_t"]
+)
+def test_names_stand_for_likelihoods(name: str, scale: float | str) -> None:
+    """The same numbers as with the module that the name stands for; means and gradients."""
+    torch.manual_seed(0)
+    if name in SCALED:
+        how = "log_var" if name == "normal" else "log_scale"
+        given = {"scale": "outputs"} if scale == "decoder" else {"scale": scale}
+        how = how if scale == "decoder" else "log_scale"
+        head: Likelihood = SCALED[name](None, parametrization=how, **given)
+        vae = mlp(likelihood=name, scale=scale)
+    else:
+        if scale != "learned":
+            with pytest.raises(ValueError, match=rf"^scale: expected none for likelihood '{name}'"):
+                mlp(likelihood=name, scale=scale)
+            return
+        head = {"bernoulli": Bernoulli, "continuous_bernoulli": ContinuousBernoulli,
+                "poisson": Poisson}[name](None)  # fmt: skip
+        vae = mlp(likelihood=name)
+    assert type(vae.likelihood) is type(head)
+    other = VAE(vae.encoder, vae.decoder, likelihood=head)
+    assert other.likelihood is head
+    x = binary()
+    assert torch.equal(vae.elbo(x, 3, seed=1), other.elbo(x, 3, seed=1))
+    assert torch.equal(vae.iwae(x, 3, seed=1), other.iwae(x, 3, seed=1))
+    (-vae(x).mean()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in vae.parameters())
+    assert vae.reconstruct(x).shape == vae.sample(6).shape == x.shape
+    assert Autoencoder(mlp_encoder(SHAPE, 2, deterministic=True), vae.decoder, likelihood=head)(
+        x
+    ).shape == (6,)
+
+
+def test_mixtures_of_discretized_logistics() -> None:
+    torch.manual_seed(0)
+    networks = mlp_encoder(SHAPE, 2, (16,)), mlp_decoder(2, (15, 8, 8), (16,))
+    vae = VAE(*networks, likelihood="discretized_logistic_mixture")
+    x = torch.randint(256, (6, *SHAPE)) / 127.5 - 1
+    z = bslfast.functional.normal_rsample(*vae.encode(x), parametrization="log_var", seed=1)
+    parts = vae.decoder(z).unflatten(1, (3, 5)).flatten(3)  # one channel: kind, component, pixel
+    expected = bslfast.functional.discretized_logistic_mixture_log_prob(
+        x.flatten(1), *(part.movedim(1, -1) for part in parts.unbind(1))
+    )
+    torch.testing.assert_close(vae.terms(x, seed=1)[0], expected)
+    assert vae.reconstruct(x).shape == x.shape
+    assert vae.reconstruct(x).abs().max() <= 1
+    (-vae(x).mean()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in vae.parameters())
+    few = VAE(networks[0], mlp_decoder(2, SHAPE, (16,)), likelihood="discretized_logistic_mixture")
+    match = r"^decoder: .* logits and locs and log scales .* a multiple of 15 in all, got .*\(6, 1,"
+    with pytest.raises(ValueError, match=match):
+        few(x)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "normal", "poisson"])
+@pytest.mark.parametrize("options", [{}, {"free_bits": 0.1}, {"prior": VampPrior(3, SHAPE)}])
+def test_missing_values(likelihood: str, options: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    vae, x = mlp(likelihood=likelihood, **options).double(), binary().double()
+    mask = torch.rand(6, *SHAPE) > 0.3
+    whole = vae.elbo(x, 2, mask=torch.ones_like(mask), seed=1)
+    torch.testing.assert_close(whole, vae.elbo(x, 2, seed=1))
+    # Nothing observed: what is left is the divergence from the code of an empty image.
+    log_likelihood, _ = vae.terms(x, mask=torch.zeros_like(mask))
+    assert log_likelihood.count_nonzero() == 0
+    hidden = x.masked_fill(~mask, math.nan)
+    found = vae.terms(hidden, 2, mask=mask, seed=1)[0]
+    z = bslfast.functional.normal_rsample(
+        *vae.encode(x * mask), parametrization="log_var", sample_shape=(2,), seed=1
+    )
+    outputs = vae.decoder(z.flatten(0, 1)).unflatten(0, (2, 6))
+    each = {
+        "bernoulli": lambda: torch.distributions.Bernoulli(logits=outputs),
+        "normal": lambda: torch.distributions.Normal(outputs, 1.0),
+        "poisson": lambda: torch.distributions.Poisson(outputs.exp()),
+    }[likelihood]().log_prob(x)
+    torch.testing.assert_close(found, (each * mask).flatten(2).sum(-1).mean(0))
+    vae.elbo(hidden, 2, mask=mask).sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in vae.parameters())
+    with pytest.raises(ValueError, match=r"^mask: expected the shape of x, \(6, 1, 8, 8\), got"):
+        vae.elbo(x, mask=mask[:3])
+
+
+def test_states_of_before_the_likelihood_was_a_module() -> None:
+    vae = mlp(likelihood="normal")
+    state = vae.state_dict()
+    del state["likelihood.raw_scale"]
+    state["log_scale"] = torch.tensor(0.7)
+    vae.load_state_dict(state)
+    assert vae.likelihood.raw_scale.item() == pytest.approx(0.7)
+    holder = nn.ModuleDict({"a": mlp(likelihood="normal")})
+    holder.load_state_dict({f"a.{key}": value for key, value in state.items()})
+    assert holder["a"].likelihood.raw_scale.item() == pytest.approx(0.7)
+    vae.reset_parameters()
+    assert vae.likelihood.raw_scale.item() == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "exception", "match"),
+    [
+        (lambda: mlp(likelihood=Categorical(2)), ValueError, r"^likelihood: .*Categorical"),
+        (lambda: mlp(likelihood=Normal(None), scale=0.3), ValueError, r"^scale: .* got 0\.3"),
+        (lambda: mlp(likelihood=Normal(1))(binary()), ValueError,
+         r"^x: expected shape \[batch, 1\] for Normal\(targets=1.*\(6, 1, 8, 8\)"),
+        (lambda: mlp(likelihood="poisson")(0.5 * binary()), ValueError,
+         r"^x: expected whole numbers for likelihood 'poisson', got 0\.5"),
+        (lambda: mlp(likelihood="continuous_bernoulli")(2 + binary()), ValueError,
+         r"^x: expected values in \[0, 1\] for likelihood 'continuous_bernoulli', got 2 to 3"),
+    ],
+)  # fmt: skip
+def test_likelihoods_are_refused(
+    call: Callable[[], object], exception: type[Exception], match: str
+) -> None:
+    with pytest.raises(exception, match=match):
+        call()
 
 
 # --- importance-weighted bounds -------------------------------------------------------------------

@@ -67,7 +67,12 @@ class PlainVAE(VAE):
     """:class:`bslfast.vae.VAE` in plain torch, for the Bernoulli likelihood and one sample."""
 
     def terms(
-        self, x: Tensor, n_samples: int = 1, *, seed: int | Tensor | None = None
+        self,
+        x: Tensor,
+        n_samples: int = 1,
+        *,
+        mask: Tensor | None = None,
+        seed: int | Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the expected log likelihood and the divergence, each [batch]."""
         mu, log_var = self.encoder(x).chunk(2, dim=1)

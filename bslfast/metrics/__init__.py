@@ -197,6 +197,11 @@ def calibration_curve(prediction: Prediction, y: Tensor, levels: Tensor) -> Tens
     _checks.floating("levels", levels, 1, "[levels]")
     if not bool(((levels > 0) & (levels < 1)).all()):
         raise ValueError(f"levels: expected numbers above 0 and below 1, got {levels.tolist()}")
+    if not prediction.likelihood.continuous:
+        raise TypeError(
+            "prediction: expected a regression, of targets with a density, got one with "
+            f"{prediction.likelihood} likelihood"
+        )
     distance = (2 * prediction.cdf(y) - 1).abs().flatten()
     _not_empty("y", distance)
     inside = distance <= levels.double().to(distance.device).unsqueeze(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from bslfast.likelihoods import Likelihood
 from bslfast.vae.decoding import Decoding
 
 
@@ -34,7 +35,7 @@ class Autoencoder(Decoding):
         encoder: nn.Module,
         decoder: nn.Module,
         *,
-        likelihood: str = "bernoulli",
+        likelihood: str | Likelihood = "bernoulli",
         scale: float | str = "learned",
         latent: int | None = None,
     ) -> None:
@@ -42,7 +43,7 @@ class Autoencoder(Decoding):
 
     def encode(self, x: Tensor) -> Tensor:
         """Return the codes of x, [batch, latent]."""
-        return self._encoded(x, 1)
+        return self._encoded(self._check_x(x), 1)
 
     def log_likelihood(self, x: Tensor) -> Tensor:
         """Return log p(x | z) at the code of each example, [batch], in nats."""

@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bslfast import _checks
 from bslfast import functional as BF
-from bslfast.functional._op import runs_eagerly
+from bslfast.likelihoods import (
+    Bernoulli,
+    Categorical,
+    ContinuousBernoulli,
+    DiscretizedLogisticMixture,
+    Laplace,
+    Likelihood,
+    Normal,
+    Poisson,
+    StudentT,
+)
 
-LIKELIHOODS = ("bernoulli", "normal")
+_PLAIN = {
+    "bernoulli": Bernoulli,
+    "continuous_bernoulli": ContinuousBernoulli,
+    "poisson": Poisson,
+    "discretized_logistic_mixture": DiscretizedLogisticMixture,
+}
+# The scale that the decoder gives is a variance's logarithm for a law that has variances.
+_WITH_SCALE = {
+    "normal": (Normal, "log_var"),
+    "laplace": (Laplace, "log_scale"),
+    "student_t": (StudentT, "log_scale"),
+}
+LIKELIHOODS = tuple(dict.fromkeys(("bernoulli", *_WITH_SCALE, *_PLAIN)))
 
 
 class Decoding(nn.Module):
@@ -21,7 +44,7 @@ class Decoding(nn.Module):
         self,
         encoder: nn.Module,
         decoder: nn.Module,
-        likelihood: str,
+        likelihood: str | Likelihood,
         scale: float | str,
         latent: int | None,
     ) -> None:
@@ -31,36 +54,25 @@ class Decoding(nn.Module):
                 raise TypeError(
                     f"{name}: expected a torch.nn.Module, got {_checks.describe(module)}"
                 )
-        _checks.choice("likelihood", likelihood, LIKELIHOODS)
+        # First, as its parameter comes first in the order of parameters.
+        self.likelihood = _likelihood(likelihood, scale)
+        if likelihood is not self.likelihood:
+            like = next(encoder.parameters(), next(decoder.parameters(), torch.empty(())))
+            self.likelihood.to(device=like.device, dtype=like.dtype)
         self.encoder = encoder
         self.decoder = decoder
-        self.likelihood = likelihood
         self.latent = None if latent is None else _checks.integer("latent", latent)
-        self.scale: float | str | None = None
-        if likelihood == "normal":
-            if isinstance(scale, str):
-                self.scale = _checks.choice("scale", scale, ("learned", "decoder"))
-            else:
-                self.scale = _checks.number("scale", scale, above=0.0)
-        elif scale != "learned":
-            raise ValueError(f"scale: expected none for likelihood 'bernoulli', got {scale!r}")
-        if self.scale == "learned":
-            parameter = next(self.parameters(), None)
-            like = torch.empty(()) if parameter is None else parameter
-            self.log_scale = nn.Parameter(like.new_zeros(()))
 
-    @torch.no_grad()
     def reset_parameters(self) -> None:
         """Set the learned scale, if there is one, to 1; encoder and decoder are left alone."""
-        if self.scale == "learned":
-            self.log_scale.zero_()
+        reset = getattr(self.likelihood, "reset_parameters", None)
+        if reset is not None:
+            reset()
 
     def decode(self, z: Tensor) -> Tensor:
-        """Return the mean of p(x | z) for codes z [batch, latent]: probabilities, or locs."""
-        outputs = self.decoder(_checks.floating("z", z, 2, "[batch, latent]"))
-        if self.likelihood == "bernoulli":
-            return torch.sigmoid(outputs)
-        return self._loc_raw_scale(outputs)[0]
+        """Return the mean of p(x | z) for codes z [batch, latent]: probabilities, locs or rates."""
+        outputs = self._decoded(_checks.floating("z", z, 2, "[batch, latent]"))
+        return self.likelihood.mean(outputs, dim=1)
 
     def _sample(self, n: int, seed: int | Tensor | None) -> Tensor:
         n = _checks.integer("n", n)
@@ -73,62 +85,51 @@ class Decoding(nn.Module):
         zeros = like.new_zeros(n, self.latent)
         return self.decode(BF.normal_rsample(zeros, zeros, parametrization="log_scale", seed=seed))
 
-    def _loc_raw_scale(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """What the normal likelihood makes of the decoder's outputs [batch, ...]."""
-        if self.scale == "decoder":
-            if outputs.dim() < 2 or outputs.shape[1] % 2:
-                raise ValueError(
-                    "decoder: expected outputs with locs and log variances side by side on "
-                    f"dimension 1, an even number in all, got shape {tuple(outputs.shape)}"
-                )
-            loc, log_var = outputs.chunk(2, dim=1)
-            return loc, log_var
-        if self.scale == "learned":
-            return outputs, self.log_scale
-        return outputs, outputs.new_full((), math.log(float(self.scale or 1.0)))
-
-    def _log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
-        """log p(x | z) of x [batch, ...] for codes [..., batch, latent], of shape [..., batch]."""
-        outputs = self.decoder(z.flatten(0, -2) if z.dim() > 2 else z)
+    def _decoded(self, z: Tensor) -> Tensor:
+        """The decoder's outputs for codes [n, latent]: as many as the likelihood divides."""
+        outputs = self.decoder(z)
         if not isinstance(outputs, Tensor):
             raise TypeError(f"decoder: expected a tensor, got {_checks.describe(outputs)}")
-        outputs = _checks.operand("decoder", outputs)
-        loc, raw_scale = outputs, None
-        if self.likelihood == "normal":
-            loc, raw_scale = self._loc_raw_scale(outputs)
-        if loc.shape != (math.prod(z.shape[:-1]), *x.shape[1:]):
-            wanted = [math.prod(z.shape[:-1]), *x.shape[1:]]
-            if self.scale == "decoder":
-                wanted[1] *= 2
+        n = len(self.likelihood.parts)
+        if n > 1 and (outputs.dim() < 2 or outputs.shape[1] % n):
+            parts = " and ".join(dict.fromkeys(self.likelihood.parts))
+            number = "an even number" if n == 2 else f"a multiple of {n}"
             raise ValueError(
-                f"decoder: expected outputs of shape {tuple(wanted)} for x of shape "
+                f"decoder: expected outputs with {parts} side by side on dimension 1, {number} in "
+                f"all, got shape {tuple(outputs.shape)}"
+            )
+        return outputs
+
+    def _log_likelihood(self, x: Tensor, z: Tensor, mask: Tensor | None = None) -> Tensor:
+        """log p(x | z) of x [batch, ...] for codes [..., batch, latent], of shape [..., batch]."""
+        outputs = _checks.operand("decoder", self._decoded(z.flatten(0, -2) if z.dim() > 2 else z))
+        n = len(self.likelihood.parts)
+        wanted = (math.prod(z.shape[:-1]), n * x.shape[1], *x.shape[2:])
+        if outputs.shape != wanted:
+            raise ValueError(
+                f"decoder: expected outputs of shape {wanted} for x of shape "
                 f"{tuple(x.shape)}, got {tuple(outputs.shape)}"
             )
-        shape = (*z.shape[:-1], x[:1].numel() if len(x) else math.prod(x.shape[1:]))
-        loc, x = loc.reshape(shape), x.reshape(shape[-2:])
-        if raw_scale is None:
-            return BF.bernoulli_log_prob(loc, x)
-        if self.scale == "decoder":
-            return BF.normal_log_prob(x, loc, raw_scale.reshape(shape), parametrization="log_var")
-        return BF.normal_log_prob(x, loc, raw_scale, parametrization="log_scale")
+        if z.dim() > 2:
+            outputs = outputs.reshape(*z.shape[:-1], *outputs.shape[1:])
+        return self.likelihood._log_prob(outputs, x, mask)
 
     def _check_x(self, x: Tensor) -> Tensor:
         _checks.floating("x", x)
         if x.dim() < 2:
             raise ValueError(f"x: expected shape [batch, ...], got {_checks.describe(x)}")
-        # Cheap where x is in this machine's memory; elsewhere it would wait for the device.
-        if self.likelihood == "bernoulli" and x.numel() and runs_eagerly([x]):
-            low, high = (v.item() for v in torch.aminmax(x.detach()))
-            if not (low >= 0 and high <= 1):
-                raise ValueError(
-                    "x: expected values in [0, 1] for likelihood 'bernoulli', "
-                    f"got {_checks.shown(low, 0, 1)} to {_checks.shown(high, 0, 1)}"
-                )
+        targets = self.likelihood.targets
+        if targets is not None and x.shape[1:] != (targets,):
+            raise ValueError(
+                f"x: expected shape [batch, {targets}] for {self.likelihood}, got "
+                f"{_checks.describe(x)}; a likelihood with targets=None takes any"
+            )
+        self.likelihood.check(x, "x")
         return x
 
     def _encoded(self, x: Tensor, width: int) -> Tensor:
         """The encoder's output for a checked x, ``width`` numbers for each latent dimension."""
-        outputs = self.encoder(self._check_x(x))
+        outputs = self.encoder(x)
         if not isinstance(outputs, Tensor):
             raise TypeError(f"encoder: expected a tensor, got {_checks.describe(outputs)}")
         if outputs.dim() != 2 or outputs.shape[0] != x.shape[0]:
@@ -151,7 +152,33 @@ class Decoding(nn.Module):
             )
         return outputs
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        # Where states had the learned scale before it was the likelihood's.
+        if prefix + "log_scale" in state_dict:
+            state_dict[prefix + "likelihood.raw_scale"] = state_dict.pop(prefix + "log_scale")
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
     def extra_repr(self) -> str:
-        """Show the likelihood."""
-        scale = "" if self.scale is None else f", scale={self.scale!r}"
-        return f"likelihood={self.likelihood!r}{scale}, latent={self.latent}"
+        """Show the number of latent dimensions."""
+        return f"latent={self.latent}"
+
+
+def _likelihood(likelihood: str | Likelihood, scale: float | str) -> Likelihood:
+    """The likelihood of that name, or the one given, with what ``scale`` says."""
+    if isinstance(likelihood, Likelihood):
+        if isinstance(likelihood, Categorical):
+            raise ValueError(f"likelihood: expected one of numbers, got {likelihood}")
+        if scale != "learned":
+            raise ValueError(f"scale: expected none beside a Likelihood, got {scale!r}")
+        return likelihood
+    _checks.choice("likelihood", likelihood, LIKELIHOODS)
+    if likelihood in _PLAIN:
+        if scale != "learned":
+            raise ValueError(f"scale: expected none for likelihood {likelihood!r}, got {scale!r}")
+        return _PLAIN[likelihood](None)
+    family, of_decoder = _WITH_SCALE[likelihood]
+    if isinstance(scale, str):
+        _checks.choice("scale", scale, ("learned", "decoder"))
+    if scale == "decoder":
+        return family(None, scale="outputs", parametrization=of_decoder)
+    return family(None, scale=scale, parametrization="log_scale")

@@ -13,6 +13,8 @@ from bslfast import functional as BF
 from bslfast._precision import wide
 from bslfast.elbo import example_weights, free_bits
 from bslfast.functional.importance import ESTIMATORS
+from bslfast.likelihoods import Likelihood
+from bslfast.likelihoods.base import observed
 from bslfast.vae.decoding import Decoding
 from bslfast.vae.prior import VampPrior
 
@@ -57,11 +59,16 @@ class VAE(Decoding):
     Args:
         encoder: any module, x [batch, ...] -> [batch, 2 * latent]: mu and log_var side by side.
         decoder: any module, z [n, latent] -> what the likelihood takes, shaped like x.
-        likelihood: "bernoulli": the decoder gives logits, x lies in [0, 1]; "normal": the decoder
-            gives locs.
-        scale: of the normal likelihood: "learned" (one standard deviation for all values, a
+        likelihood: "bernoulli" or "continuous_bernoulli": the decoder gives logits, x lies in
+            [0, 1]; "normal", "laplace" or "student_t" (4 degrees of freedom): the decoder gives
+            locs; "poisson": the decoder gives log rates, x are counts;
+            "discretized_logistic_mixture": x are 256 values from -1 to 1, for which the decoder
+            gives 15 times as many outputs; or any Likelihood of :mod:`bslfast.likelihoods` but the
+            categorical one, made with ``targets=None`` for x of any shape.
+        scale: of "normal", "laplace" and "student_t": "learned" (one scale for all values, a
             parameter that starts at 1), a number (fixed), or "decoder" (the decoder gives locs and
-            log variances side by side on dimension 1, twice as many as x has there).
+            log variances, for the normal one, or else log scales side by side on dimension 1, twice
+            as many as x has there).
         beta: weight of the KL divergence in :meth:`elbo`; other than 1 it is no bound.
         latent: number of latent dimensions; by default what the encoder's first output says.
         free_bits: nats that each latent dimension has free in :meth:`elbo`, see
@@ -74,7 +81,8 @@ class VAE(Decoding):
             another shape than x, an integer x, x outside [0, 1] (in eager mode on the CPU).
 
     Source: Kingma and Welling, "Auto-encoding variational Bayes" (2014); beta by Higgins et al.,
-    "beta-VAE" (2017).
+    "beta-VAE" (2017); missing values as by Nazabal et al., "Handling incomplete heterogeneous data
+    using VAEs" (2020).
 
     >>> import torch, bslfast
     >>> from bslfast.vae import VAE, mlp_encoder, mlp_decoder
@@ -90,7 +98,7 @@ class VAE(Decoding):
         encoder: nn.Module,
         decoder: nn.Module,
         *,
-        likelihood: str = "bernoulli",
+        likelihood: str | Likelihood = "bernoulli",
         scale: float | str = "learned",
         beta: float = 1.0,
         latent: int | None = None,
@@ -110,34 +118,53 @@ class VAE(Decoding):
         self.prior = prior
 
     def extra_repr(self) -> str:
-        """Show the likelihood and beta."""
+        """Show the number of latent dimensions and beta."""
         return f"{super().extra_repr()}, beta={self.beta:g}"
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mu and log_var of the codes of x, each [batch, latent]."""
+        return self._posterior(self._check_x(x))
+
+    def _posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`encode` of what need not be data, such as pseudo-inputs between two counts."""
         mu, log_var = self._encoded(x, 2).chunk(2, dim=1)
         return mu, log_var
 
     def terms(
-        self, x: Tensor, n_samples: int = 1, *, seed: int | Tensor | None = None
+        self,
+        x: Tensor,
+        n_samples: int = 1,
+        *,
+        mask: Tensor | None = None,
+        seed: int | Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the two parts of the bound, each [batch], in nats.
 
         Args:
             x: [batch, ...].
             n_samples: codes drawn for each example, over which the first part is averaged.
+            mask: bool, shaped like ``x``: False where a value is missing. The encoder sees 0 (or
+                the nearest value that the likelihood has) there, and the likelihood is that of the
+                others: a bound of log p(observed values).
             seed: of the noise, as in :func:`bslfast.functional.normal_rsample`.
 
         Returns:
             (the expected log likelihood E log p(x | z), the divergence KL(q(z | x) || p(z))).
         """
-        return self._terms(x, n_samples, seed, "row")
+        return self._terms(x, n_samples, mask, seed, "row")
 
     def _terms(
-        self, x: Tensor, n_samples: int, seed: int | Tensor | None, reduction: str
+        self,
+        x: Tensor,
+        n_samples: int,
+        mask: Tensor | None,
+        seed: int | Tensor | None,
+        reduction: str,
     ) -> tuple[Tensor, Tensor]:
         """The terms; the divergence of a normal prior also in each dimension."""
         n_samples = _checks.integer("n_samples", n_samples)
+        if mask is not None:
+            x = observed("x", _checks.floating("x", x), mask, self.likelihood.filler)
         mu, log_var = self.encode(x)
         sample_shape = () if n_samples == 1 else (n_samples,)
         if self.prior is None:
@@ -155,13 +182,13 @@ class VAE(Decoding):
             )
             kl = log_q - self._log_prior(z)
             kl = kl if n_samples == 1 else kl.mean(dim=0)
-        log_likelihood = self._log_likelihood(x, z)
+        log_likelihood = self._log_likelihood(x, z, mask)
         return log_likelihood if n_samples == 1 else log_likelihood.mean(dim=0), kl
 
     def _log_prior(self, z: Tensor) -> Tensor:
         """log p(z) of codes [..., latent]."""
         if self.prior is not None:
-            return self.prior.log_prob(z, *self.encode(self.prior.pseudo_inputs))
+            return self.prior.log_prob(z, *self._posterior(self.prior.pseudo_inputs))
         zero = z.new_zeros(())
         return BF.normal_log_prob(z, zero, zero, parametrization="log_scale")
 
@@ -170,6 +197,7 @@ class VAE(Decoding):
         x: Tensor,
         n_samples: int = 1,
         *,
+        mask: Tensor | None = None,
         weights: Tensor | None = None,
         seed: int | Tensor | None = None,
     ) -> Tensor:
@@ -182,17 +210,17 @@ class VAE(Decoding):
         which depends on the whole batch.
 
         Args:
-            x, n_samples, seed: as in :meth:`terms`.
+            x, n_samples, mask, seed: as in :meth:`terms`.
             weights: of the examples, [batch], by which their bounds are multiplied.
 
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
         if self.free_bits > 0:
-            log_likelihood, each = self._terms(x, n_samples, seed, "none")
+            log_likelihood, each = self._terms(x, n_samples, mask, seed, "none")
             kl = free_bits(each, self.free_bits, weights=weights)
         else:
-            log_likelihood, kl = self.terms(x, n_samples, seed=seed)
+            log_likelihood, kl = self.terms(x, n_samples, mask=mask, seed=seed)
         elbo = log_likelihood - (kl if self.beta == 1.0 else self.beta * kl)
         return elbo if weights is None else elbo * example_weights(weights, len(x))
 
@@ -306,7 +334,7 @@ class VAE(Decoding):
     def sample(self, n: int, *, seed: int | Tensor | None = None) -> Tensor:
         """Return the means of p(x | z) for ``n`` codes from the prior, [n, ...].
 
-        Probabilities, or locs: without the noise of the likelihood itself.
+        Probabilities, locs or rates: without the noise of the likelihood itself.
 
         Raises:
             ValueError: if the number of latent dimensions is not known yet.
@@ -314,7 +342,7 @@ class VAE(Decoding):
         if self.prior is None:
             return self._sample(n, seed)
         n = _checks.integer("n", n)
-        mu, log_var = self.encode(self.prior.pseudo_inputs)
+        mu, log_var = self._posterior(self.prior.pseudo_inputs)
         # Which of the posteriors, by noise of another stream than the codes'.
         seed = _checks.seed(seed, mu.device)
         equal = mu.new_zeros(self.prior.n)

@@ -1,0 +1,298 @@
+"""Targets of which there is a probability: binary ones, class labels, counts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+import bslfast.distributions as bd
+import bslfast.functional as BF
+from bslfast import _checks
+from bslfast._precision import log_dtype, wide
+from bslfast.likelihoods.base import (
+    Likelihood,
+    Predictive,
+    check_outputs,
+    check_range,
+    check_samples,
+    observed,
+    tail_of,
+)
+
+
+class Bernoulli(Likelihood):
+    r"""Binary targets; the network outputs the log odds l of 1.
+
+    .. math:: \log p(y) = y\,l - \log(1 + e^l)
+
+    Targets between 0 and 1 (grey pixels) are taken too: this is the expected log probability of
+    binary ones drawn with these chances. :class:`ContinuousBernoulli` has a density for them.
+
+    Args:
+        targets: number of targets; None for targets of any shape.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Bishop, "Pattern Recognition and Machine Learning" (2006), section 4.3.2.
+
+    Example:
+        >>> import torch
+        >>> Bernoulli(2).log_prob(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]))  # -2 log 2
+        tensor([-1.3863])
+    """
+
+    parts = ("log odds",)
+
+    def check(self, y: Tensor, name: str = "y") -> None:
+        """Raise ValueError if ``y`` has values outside [0, 1] (in eager mode on the CPU)."""
+        check_range(name, y, "bernoulli", 1.0)
+
+    def mean(self, output: Tensor, *, dim: int = -1) -> Tensor:
+        """Return the probabilities of 1."""
+        return torch.sigmoid(output)
+
+    def sample(self, output: Tensor, *, dim: int = -1, seed: int | Tensor | None = None) -> Tensor:
+        """Return zeros and ones, see :meth:`Likelihood.sample`."""
+        uniform = BF.standard_uniform(
+            output.shape, dtype=log_dtype(output.dtype), device=output.device, seed=seed
+        )
+        return (uniform < torch.sigmoid(wide(output))).to(output.dtype)
+
+    def distribution(self, output: Tensor, *, dim: int = -1) -> Distribution:
+        """Return the distribution of each target, of :mod:`bslfast.distributions`."""
+        return bd.Bernoulli(output, validate_args=False)
+
+    def predictive(self, samples: Tensor) -> Predictive:
+        """Probabilities of 1 and the two parts of their entropy, in nats, each [batch, targets].
+
+        ``mean`` are the probabilities averaged over the samples, ``aleatoric`` is the expected
+        entropy and ``epistemic`` the mutual information between target and weights; their sum is
+        the entropy of ``mean``.
+        """
+        self._check_samples(samples)
+        mean, other = torch.sigmoid(samples).mean(0), torch.sigmoid(-samples).mean(0)
+        aleatoric = bd.Bernoulli(samples, validate_args=False).entropy().mean(0)
+        total = torch.special.entr(mean) + torch.special.entr(other)
+        return Predictive(mean, aleatoric, (total - aleatoric).clamp_min(0))
+
+    def interval(self, samples: Tensor, level: float) -> tuple[Tensor, Tensor]:
+        """Return empirical quantiles of the probabilities of 1, each [batch, targets].
+
+        They run over the samples of the weights: the interval says how well the probabilities are
+        known (epistemic), not where the target will fall.
+
+        Raises:
+            TypeError, ValueError: if ``level`` is not a number in (0, 1).
+        """
+        return _quantiles(torch.sigmoid(self._check_samples(samples)), level)
+
+    def _density(self, parameters: tuple[Tensor, ...], y: Tensor, reduction: str) -> Tensor:
+        return BF.bernoulli_log_prob(parameters[0], y, reduction=reduction)
+
+
+class Poisson(Likelihood):
+    r"""Counts; the network outputs the logarithms l of their rates.
+
+    .. math:: \log p(y) = y\,l - e^l - \log y!
+
+    Args:
+        targets: number of targets; None for targets of any shape.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: McCullagh and Nelder, "Generalized linear models" (1989), chapter 6.
+
+    Example:
+        >>> import torch
+        >>> Poisson(1).log_prob(torch.zeros(1, 1), torch.tensor([[3.0]]))  # -1 - log 6
+        tensor([-2.7918])
+    """
+
+    parts = ("log rates",)
+
+    def check(self, y: Tensor, name: str = "y") -> None:
+        """Raise ValueError if ``y`` holds other than whole numbers >= 0 (eager, on the CPU)."""
+        if check_range(name, y, "poisson") and not torch.equal(y, y.floor()):
+            first = y[y != y.floor()][0].item()
+            raise ValueError(
+                f"{name}: expected whole numbers for likelihood 'poisson', "
+                f"got {_checks.shown(first, round(first))}"
+            )
+
+    def mean(self, output: Tensor, *, dim: int = -1) -> Tensor:
+        """Return the rates."""
+        return output.exp()
+
+    def sample(self, output: Tensor, *, dim: int = -1, seed: int | Tensor | None = None) -> Tensor:
+        """Return counts, see :meth:`Likelihood.sample`."""
+        seed = int(_checks.seed(seed, output.device).item())
+        generator = torch.Generator(output.device).manual_seed(seed)
+        return torch.poisson(wide(output.detach()).exp(), generator).to(output.dtype)
+
+    def distribution(self, output: Tensor, *, dim: int = -1) -> Distribution:
+        """Return the distribution of each target, of :mod:`bslfast.distributions`."""
+        return bd.Poisson(output, validate_args=False)
+
+    def cdf(self, samples: Tensor, y: Tensor) -> Tensor:
+        """Return P(target <= y) under the mixture, [batch, targets], in float64."""
+        rate = self._check_samples(samples).double().exp()
+        self._check_shapes(samples[0], y)
+        return _at_most(rate, y.double())
+
+    def interval(self, samples: Tensor, level: float) -> tuple[Tensor, Tensor]:
+        """Return the central interval of the mixture, each end [batch, targets].
+
+        The ends are whole numbers: the smallest with P(target <= lower) >= (1 - level) / 2, and the
+        smallest with P(target > upper) <= (1 - level) / 2. So at least ``level`` is inside.
+
+        Raises:
+            TypeError, ValueError: if ``level`` is not a number in (0, 1).
+        """
+        tail = tail_of(level)
+        rate = self._check_samples(samples).double().exp()
+        lower = _least_count(rate, lambda n: _at_most(rate, n) >= tail)
+        # From the tail itself, not one less the rest, which near 1 has no digits.
+        upper = _least_count(rate, lambda n: _more_than(rate, n) <= tail)
+        return lower.to(samples.dtype), upper.to(samples.dtype)
+
+    def _density(self, parameters: tuple[Tensor, ...], y: Tensor, reduction: str) -> Tensor:
+        return BF.poisson_log_prob(parameters[0], y, reduction=reduction)
+
+
+class Categorical(Likelihood):
+    """Class labels; the network outputs one logit per class.
+
+    Args:
+        classes: number of classes, at least 2.
+
+    Example:
+        >>> import torch
+        >>> Categorical(2).log_prob(torch.zeros(1, 2), torch.tensor([0]))  # -log 2
+        tensor([-0.6931])
+    """
+
+    parts = ("logits",)
+
+    def __init__(self, classes: int = 2) -> None:
+        super().__init__(_checks.integer("classes", classes, 2))
+        self.classes = int(classes)
+
+    def n_outputs(self, targets: int) -> int:
+        """Return ``targets``, here the number of classes."""
+        return _checks.integer("targets", targets, 2)
+
+    def log_prob(self, output: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the log probability of the true classes, shape [..., batch].
+
+        Args:
+            output: logits, [..., batch, classes].
+            y: class indices, int64, [batch]. An index outside [0, classes) raises on the CPU and
+                gives NaN elsewhere, where looking would wait for the device.
+            mask: bool, [batch]: False where the label is missing, whatever index stands there; its
+                log probability is 0.
+
+        Raises:
+            TypeError, ValueError: naming the argument, what was expected and what came.
+        """
+        check_outputs(output, self.classes)
+        if mask is None:
+            _checks.class_indices("y", y, self.classes, output.shape[-2])
+            return BF.categorical_log_prob(output, y)
+        y = observed("y", _checks.tensor("y", y), mask, 0)
+        _checks.class_indices("y", y, self.classes, output.shape[-2])
+        output = torch.where(mask.unsqueeze(-1), output, 0.0)
+        return torch.where(mask, BF.categorical_log_prob(output, y), 0.0)
+
+    def mean(self, output: Tensor, *, dim: int = -1) -> Tensor:
+        """Return the class probabilities."""
+        return output.softmax(dim)
+
+    def sample(self, output: Tensor, *, dim: int = -1, seed: int | Tensor | None = None) -> Tensor:
+        """Return class indices, int64, without the dimension of the classes."""
+        output = output.detach()
+        zero = output.new_zeros(())
+        # The largest of logits with Gumbel's noise is that of a class with its probability.
+        noisy = BF.gumbel_rsample(output, zero, parametrization="log_scale", seed=seed)
+        return noisy.argmax(dim)
+
+    def distribution(self, output: Tensor, *, dim: int = -1) -> Distribution:
+        """Return the distribution of the labels, of :mod:`bslfast.distributions`."""
+        return bd.Categorical(output.movedim(dim, -1), validate_args=False)
+
+    def predictive(self, samples: Tensor) -> Predictive:
+        """Class probabilities and the two parts of their entropy, in nats.
+
+        ``mean`` [batch, classes] are the probabilities averaged over the samples, ``aleatoric``
+        [batch] is the expected entropy and ``epistemic`` [batch] the mutual information between
+        label and weights; their sum is the entropy of ``mean``.
+        """
+        probabilities = self.probabilities(samples)
+        mean = probabilities.mean(0)
+        aleatoric = torch.special.entr(probabilities).sum(-1).mean(0)
+        total = torch.special.entr(mean).sum(-1)
+        return Predictive(mean, aleatoric, (total - aleatoric).clamp_min(0))
+
+    def probabilities(self, samples: Tensor) -> Tensor:
+        """Return the class probabilities of each sample, [samples, batch, classes]."""
+        check_outputs(check_samples(samples), self.classes)
+        return samples.softmax(-1)
+
+    def interval(self, samples: Tensor, level: float) -> tuple[Tensor, Tensor]:
+        """Return empirical quantiles of the class probabilities, each [batch, classes].
+
+        They run over the samples of the weights: the interval says how well the probabilities are
+        known (epistemic), not where the label will fall.
+
+        Raises:
+            TypeError, ValueError: if ``level`` is not a number in (0, 1).
+        """
+        return _quantiles(self.probabilities(samples), level)
+
+    def extra_repr(self) -> str:
+        """Show the number of classes."""
+        return f"classes={self.classes}"
+
+
+def _quantiles(probabilities: Tensor, level: float) -> tuple[Tensor, Tensor]:
+    """The ends of the central interval at ``level`` over the samples."""
+    tail = tail_of(level)
+    wide_ones = probabilities.double()
+    lower, upper = wide_ones.quantile(tail, dim=0), wide_ones.quantile(1 - tail, dim=0)
+    return lower.to(probabilities.dtype), upper.to(probabilities.dtype)
+
+
+def _at_most(rate: Tensor, n: Tensor) -> Tensor:
+    """P(count <= n) under the mixture of Poisson distributions."""
+    n = n.floor()
+    chance = torch.special.gammaincc(n.clamp_min(0) + 1, rate).mean(0)
+    return torch.where(n < 0, 0.0, chance)
+
+
+def _more_than(rate: Tensor, n: Tensor) -> Tensor:
+    """P(count > n) under the mixture of Poisson distributions."""
+    chance = torch.special.gammainc(n.clamp_min(0) + 1, rate).mean(0)
+    return torch.where(n < 0, 1.0, chance)
+
+
+def _least_count(rate: Tensor, reached: Callable[[Tensor], Tensor]) -> Tensor:
+    """The smallest count that has ``reached`` what larger ones have too; NaN beyond 2^53."""
+    low = rate.new_full(rate.shape[1:], -1.0)
+    high = rate.amax(0).ceil().clamp(1.0, 2.0**53)
+    for _ in range(54):
+        short = ~reached(high) & (high < 2.0**53)
+        if not bool(short.any()):
+            break
+        low, high = torch.where(short, high, low), torch.where(short, 2 * high, high)
+    for _ in range(55):
+        if bool((high - low <= 1).all()):
+            break
+        middle = torch.floor(0.5 * (low + high))
+        enough = reached(middle)
+        low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
+    return torch.where(reached(high), high, math.nan)
