@@ -233,8 +233,12 @@ def number(
     above: float = -math.inf,
     minimum: float = -math.inf,
     below: float = math.inf,
+    dtype: torch.dtype | None = None,
 ) -> float:
-    """Return ``value`` as a float if it is a finite number inside the given bounds."""
+    """Return ``value`` as a float if it is a finite number inside the given bounds.
+
+    With ``dtype``, one that this holds.
+    """
     # float first: checks against abstract classes are slow.
     if type(value) is not float and (
         isinstance(value, bool) or not isinstance(value, numbers.Real)
@@ -249,14 +253,9 @@ def number(
     # Comparisons rather than math.isfinite, which torch.compile does not trace.
     if not (above < result < below and minimum <= result and -math.inf < result):
         raise ValueError(f"{name}: expected {_numbers(above, minimum, below)}, got {value!r}")
-    return result
-
-
-def scalar(name: str, value: float, dtype: torch.dtype, device: torch.device | None) -> Tensor:
-    """A number as a tensor without dimensions."""
-    if dtype.is_floating_point and abs(value) > torch.finfo(dtype).max:
+    if dtype is not None and dtype.is_floating_point and abs(result) > torch.finfo(dtype).max:
         raise ValueError(f"{name}: expected a number that {dtype} holds, got {value!r}")
-    return torch.full((), value, dtype=dtype, device=device)
+    return result
 
 
 def _numbers(above: float, minimum: float, below: float) -> str:

@@ -230,7 +230,9 @@ def _as_tensors(parameters: dict[str, Any]) -> dict[str, Tensor]:
             dtype, device = torch.get_default_dtype(), None
             if like is not None:
                 dtype, device = like.dtype, like.device
-            value = _checks.scalar(name, _checks.number(name, value), dtype, device)
+            value = torch.full(
+                (), _checks.number(name, value, dtype=dtype), dtype=dtype, device=device
+            )
         found[name] = _checks.operand(name, value)
     first = next(iter(found))
     for name, value in found.items():

@@ -226,8 +226,8 @@ def parameter(name: str, value: Any, like: Any, *, above: float = -math.inf) -> 
         return value
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{name}: expected a number or a torch.Tensor, got {type(value).__name__}")
-    value = _checks.number(name, value, above=above)
-    return _checks.scalar(name, value, like.dtype, like.device)
+    value = _checks.number(name, value, above=above, dtype=like.dtype)
+    return torch.full((), value, dtype=like.dtype, device=like.device)
 
 
 def _numbered(options: Sequence[Sequence[str | bool]]) -> dict[tuple[str | bool, ...], int]:
