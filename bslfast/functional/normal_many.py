@@ -133,7 +133,7 @@ def _tensors(name: str, values: Any) -> list[Tensor]:
     return [_checks.operand(f"{name}[{i}]", value) for i, value in enumerate(values)]
 
 
-def _numbers(name: str, value: Any, n: int, **limits: float) -> tuple[float, ...]:
+def _numbers(name: str, value: Any, n: int, **limits: Any) -> tuple[float, ...]:
     if not isinstance(value, (list, tuple)):
         return (_checks.number(name, value, **limits),) * n
     if len(value) != n:
