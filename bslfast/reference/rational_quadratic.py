@@ -12,7 +12,6 @@ from bslfast._precision import in_float32
 from bslfast.reference.affine_coupling import reduced
 
 
-@in_float32(values=1)
 def rational_quadratic_spline(
     x: Tensor,
     widths: Tensor,
@@ -28,11 +27,28 @@ def rational_quadratic_spline(
     reduction: str = "row",
 ) -> tuple[Tensor, Tensor]:
     """See :func:`bslfast.functional.rational_quadratic_spline`."""
+    least = (min_bin_width, min_bin_height, min_derivative)
+    bound = bound_of(x.dtype, bound)  # before x is float32: its own dtype rounds y
+    return _spline(x, widths, heights, derivatives, inverse, tails, bound, least, reduction)
+
+
+@in_float32(values=1)
+def _spline(
+    x: Tensor,
+    widths: Tensor,
+    heights: Tensor,
+    derivatives: Tensor,
+    inverse: bool,
+    tails: str | None,
+    bound: float,
+    least: tuple[float, float, float],
+    reduction: str,
+) -> tuple[Tensor, Tensor]:
+    min_bin_width, min_bin_height, min_derivative = least
     shape = torch.broadcast_shapes(
         x.shape, widths.shape[:-1], heights.shape[:-1], derivatives.shape[:-1]
     )
     position = x.double().expand(shape)
-    bound = bound_of(x.dtype, bound)
     # The dtype's own idea of the bound, so that x = bound lies inside in every dtype.
     edge = torch.tensor(bound, dtype=x.dtype, device=x.device).double()
     if tails == "circular":
