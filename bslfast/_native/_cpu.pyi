@@ -4,6 +4,14 @@ from collections.abc import Sequence
 
 from bslfast._native._operands import Operand
 
+#: Names, by their code in calls.
+DTYPES: tuple[str, ...]
+REDUCTIONS: tuple[str, ...]
+PARAMETRIZATIONS: tuple[str, ...]
+MAX_DIMS: int
+#: How many elements kernels take at a time.
+BLOCK: int
+
 def isa_levels() -> list[str]:
     """The instruction sets that this build and this machine have, worst first."""
 
@@ -24,23 +32,6 @@ def noise_uniform(
     out: int, n: int, is_double: bool, seed: int, stream: int, first: int
 ) -> None: ...
 def noise_normal(out: int, n: int, is_double: bool, seed: int, stream: int, first: int) -> None: ...
-def normal_forward(
-    dtype: int,
-    shape: Sequence[int],
-    loc: Operand,
-    raw_scale: Operand,
-    prior_loc: Operand,
-    prior_scale: Operand,
-    parametrization: int,
-    seed: int,
-    stream: int,
-    n_samples: int,
-    sample: int,
-    reduction: int,
-    kl: int,
-) -> bool:
-    """Whether all scales are valid."""
-
 def normal_many_forward(
     dtype: int,
     parametrization: int,
@@ -70,24 +61,6 @@ def normal_many_backward(
     grad_kl: int,
     grad_loc: Sequence[int],
     grad_raw_scale: Sequence[int],
-) -> None: ...
-def normal_backward(
-    dtype: int,
-    shape: Sequence[int],
-    loc: Operand,
-    raw_scale: Operand,
-    prior_loc: Operand,
-    prior_scale: Operand,
-    parametrization: int,
-    seed: int,
-    stream: int,
-    n_samples: int,
-    grad_sample: Operand,
-    grad_kl: Operand,
-    grad_loc: int,
-    grad_raw_scale: int,
-    grad_prior_loc: int,
-    grad_prior_scale: int,
 ) -> None: ...
 def categorical_forward(
     is_double: bool,
@@ -215,8 +188,8 @@ def rank_one_backward(
     grads: Sequence[int],
     sums: Sequence[int],
 ) -> None: ...
-def pointwise_ops() -> dict[str, tuple[int, int, bool, bool, bool, list[int]]]:
-    """Name to (index, tensors, has a value, has a logarithm, is random, passes_on by variant)."""
+def pointwise_ops() -> dict[str, tuple[int, int, bool, bool, bool, bool, list[int]]]:
+    """Name to (index, inputs, has_value, has_log, is_random, samples, passes_on by variant)."""
 
 def pointwise_forward(
     op: int,
@@ -230,6 +203,7 @@ def pointwise_forward(
     value: int,
     reduction: int,
     log: int,
+    n_samples: int,
 ) -> int:
     """A bit for each input with elements outside its domain."""
 
@@ -245,6 +219,7 @@ def pointwise_backward(
     grad_value: Operand,
     grad_log: Operand,
     grads: Sequence[int],
+    n_samples: int,
 ) -> None: ...
 
 MAX_COMPONENTS: int

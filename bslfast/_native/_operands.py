@@ -8,14 +8,17 @@ from typing import Union
 import torch
 from torch import Tensor
 
+from bslfast._native import _cpu
 from bslfast._precision import log_dtype
 
 #: None, a number, the address of a contiguous tensor of the call's shape, or (address, strides).
 Operand = Union[None, float, int, tuple[int, tuple[int, ...]]]  # noqa: UP007 (Python 3.10)
 
-REDUCTIONS = {"none": 0, "row": 1, "sum": 2}
-_MAX_DIMS = 8  # kMaxDims of csrc/cpu/layout.h
-DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+#: What kernels know these by.
+REDUCTIONS = {name: code for code, name in enumerate(_cpu.REDUCTIONS)}
+PARAMETRIZATIONS = {name: code for code, name in enumerate(_cpu.PARAMETRIZATIONS)}
+DTYPES = {getattr(torch, name): code for code, name in enumerate(_cpu.DTYPES)}
+_MAX_DIMS = _cpu.MAX_DIMS
 
 
 def operand(tensor: Tensor | float | None, shape: Sequence[int]) -> Operand:

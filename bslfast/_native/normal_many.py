@@ -1,4 +1,4 @@
-"""Many normal tensors at once: csrc/cuda/normal_many.cu; csrc/cpu/normal.cpp for each of them."""
+"""Many normal tensors at once: csrc/cuda/normal_many.cu; one after the other on the CPU."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from bslfast._native import _cpu, cuda
-from bslfast._native._operands import DTYPES, address, empty_log
-from bslfast._native.normal import PARAMETRIZATIONS
+from bslfast._native._operands import DTYPES, PARAMETRIZATIONS, address, empty_log
 
 
 def forward(
@@ -81,15 +80,29 @@ def backward(
     stream: int,
     parametrization: str,
     needs: Sequence[bool],
+    into: Sequence[Tensor | None] | None = None,
 ) -> list[Tensor | None]:
-    """Gradients of all locs, then of all raw scales; None where ``needs`` says so."""
+    """Gradients of all locs, then of all raw scales; None where ``needs`` says so.
+
+    ``into`` has memory to be used for them, or None where there is none; for the gradient of a loc,
+    it may be that of the sample's. One may be the gradient of the sample itself.
+    """
     n = len(locs)
     locs, raw_scales = _contiguous(locs), _contiguous(raw_scales)
     held = [None if g is None else g.contiguous() for g in grad_samples]
-    found = [
-        torch.empty_like(t) if need else None
-        for t, need in zip((*locs, *raw_scales), needs, strict=True)
+    # Without a divergence, the gradient of a loc is that of its sample.
+    passed = [
+        grad if need and grad_kl is None else None for grad, need in zip(held, needs, strict=False)
     ]
+    found: list[Tensor | None] = []
+    for i, t in enumerate((*locs, *raw_scales)):
+        room = None if into is None else into[i]
+        if not needs[i] or (i < n and passed[i] is not None):
+            found.append(None)
+        elif room is not None and room.is_contiguous():
+            found.append(room)
+        else:
+            found.append(torch.empty_like(t))
     call: tuple[Any, ...] = (
         *_call(locs, raw_scales, prior_locs, prior_scales, seed, stream, parametrization),
         *(_addresses(held), address(grad_kl), _addresses(found[:n]), _addresses(found[n:])),
@@ -99,6 +112,7 @@ def backward(
             cuda.module().normal_many_backward(*call, handle)
     else:
         _cpu.normal_many_backward(*call)
+    found[:n] = [one if grad is None else grad for one, grad in zip(found, passed, strict=False)]
     return found
 
 

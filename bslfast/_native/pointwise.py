@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -12,51 +13,58 @@ from bslfast._native import _cpu, cuda
 from bslfast._native._operands import (
     DTYPES,
     REDUCTIONS,
+    Operand,
     address,
     empty,
     empty_grad,
     empty_log,
     grad_address,
     grad_operand,
+    operand,
     operands,
     reduced_shape,
     unbroadcast,
 )
 
 # Its index in the table, then the attributes of Kernels.
-_Entry = tuple[int, int, bool, bool, bool, list[int]]
+_Entry = tuple[int, int, bool, bool, bool, bool, list[int]]
 _OPS = _cpu.pointwise_ops()
 
 
 class Kernels:
     """An op of the table in csrc/pointwise/ops.h, by its name there.
 
-    Its tensors may be numbers, on CUDA devices.
-
     Attributes:
         inputs: how many tensors it takes.
         has_value, has_log: what it returns, see csrc/core/pointwise.h.
         is_random: whether it draws, so that it takes a seed.
+        samples: whether kernels draw several samples of an element. Logarithms are then those of
+            the elements; else a sample of an element is another element, to which all belongs.
         passes_on: for each variant, the tensor whose gradient is the value's, or -1.
     """
 
     def __init__(self, name: str) -> None:
         self._name = name
         found: _Entry = _OPS[name] if name in _OPS else cuda.pointwise_ops()[name]
-        self._index, self.inputs, self.has_value, self.has_log, self.is_random, self.passes_on = (
-            found
-        )
+        self._index, self.inputs = found[:2]
+        self.has_value, self.has_log, self.is_random, self.samples = found[2:6]
+        self.passes_on = found[6]
 
     def allocate(
         self, tensors: Sequence[Tensor], reduction: str, sample_shape: Sequence[int]
     ) -> tuple[Tensor, ...]:
         """Room for what the op returns: the value, the logarithm, or both."""
-        return self._allocate(_shape(tensors, sample_shape), tensors[0], reduction)
+        shape = _shape(tensors, sample_shape)
+        return self._allocate(shape, tensors[0], reduction, len(sample_shape))
 
-    def _allocate(self, shape: torch.Size, first: Tensor, reduction: str) -> tuple[Tensor, ...]:
+    def _allocate(
+        self, shape: torch.Size, first: Tensor, reduction: str, n_dims: int
+    ) -> tuple[Tensor, ...]:
+        """``n_dims``: how many of the dimensions are samples."""
         if not self.has_log:
             return (empty(shape, first),)
-        log = empty_log(reduced_shape(shape, reduction), first)
+        of_log = shape[n_dims:] if n_dims and self.samples else shape
+        log = empty_log(reduced_shape(of_log, reduction), first)
         return (empty(shape, first), log) if self.has_value else (log,)
 
     def forward(
@@ -77,10 +85,13 @@ class Kernels:
         first = tensors[0]
         if shape is None:
             shape = _shape(tensors, sample_shape)
-        results = self._allocate(shape, first, reduction)
+        results = self._allocate(shape, first, reduction, len(sample_shape))
         if 0 in shape:
             return tuple(r.zero_() for r in results), 0
         on_cuda = cuda.holds(first)
+        n_samples = 1
+        if sample_shape and not on_cuda:
+            shape, n_samples = self._apart(shape, len(sample_shape))
         call = (
             cuda.pointwise_ops()[self._name][0] if on_cuda else self._index,
             variant,
@@ -95,7 +106,7 @@ class Kernels:
             results[-1].data_ptr() if self.has_log else 0,
         )
         if not on_cuda:
-            return results, _cpu.pointwise_forward(*call)
+            return results, _cpu.pointwise_forward(*call, n_samples)
         kernels = cuda.module()
         with cuda.launching(first) as handle:
             n = kernels.pointwise_partials(shape, REDUCTIONS[reduction]) if self.has_log else 0
@@ -126,46 +137,85 @@ class Kernels:
         first = tensors[0]
         if shape is None:
             shape = _shape(tensors, sample_shape)
-        passed = self.passes_on[variant] if grads[0] is not None else -1
+        on_cuda, dtype, value_shape, n_samples = cuda.holds(first), first.dtype, shape, 1
+        if sample_shape and not on_cuda:
+            shape, n_samples = self._apart(shape, len(sample_shape))
+            if len(shape) < len(value_shape):
+                value_shape = torch.Size((n_samples, *shape)) if n_samples > 1 else shape
+                if grads[0] is not None:
+                    grads = (grads[0].reshape(value_shape), *grads[1:])
+        passed = self.passes_on[variant] if grads[0] is not None and n_samples == 1 else -1
         if passed >= 0 and tensors[passed].shape != shape:
             passed = -1
+        # One loop, and no function for what lies as it should: most of a call of few elements.
         found: list[Tensor | None] = []
+        read: list[Operand] = []
+        written: list[int] = []
         broadcast = False
         for t, need in zip(tensors, needs, strict=True):
-            found.append(empty_grad(shape, t) if need and len(found) != passed else None)
-            broadcast = broadcast or (need and t.shape != shape)
-        if 0 not in shape:
-            on_cuda, dtype = cuda.holds(first), first.dtype
+            same = t.shape == shape
+            grad, to = None, 0
+            if same and t.is_contiguous():
+                read.append(t.data_ptr())
+                if need and len(found) != passed:
+                    grad = torch.empty_like(t)
+                    to = grad.data_ptr()
+            else:
+                read.append(operand(t, shape))
+                broadcast = broadcast or (need and not same)
+                if need and len(found) != passed:
+                    grad = empty_grad(shape, t)
+                    to = grad_address(grad, dtype)
+            found.append(grad)
+            written.append(to)
+        if any(written) and 0 not in value_shape:
             call = (
                 cuda.pointwise_ops()[self._name][0] if on_cuda else self._index,
                 variant,
                 DTYPES[dtype],
                 shape,
-                operands(tensors, shape),
+                read,
                 numbers,
                 0 if seed is None else seed.data_ptr(),
                 stream,
-                grad_operand(grads[0], shape) if self.has_value else None,
+                grad_operand(grads[0], value_shape) if self.has_value else None,
                 grad_operand(grads[-1], shape, reduction) if self.has_log else None,
-                [0 if g is None else grad_address(g, dtype) for g in found],
+                written,
             )
             if on_cuda:
                 with cuda.launching(first) as handle:
                     cuda.module().pointwise_backward(*call, handle)
             else:
-                _cpu.pointwise_backward(*call)
+                _cpu.pointwise_backward(*call, n_samples)
         if passed >= 0 and needs[passed]:
             found[passed] = grads[0]
         return tuple(map(unbroadcast, found, tensors)) if broadcast else tuple(found)
+
+    def _apart(self, shape: torch.Size, n_dims: int) -> tuple[torch.Size, int]:
+        """What the kernels walk over, and how many samples of each of its elements they draw.
+
+        ``shape`` has ``n_dims`` dimensions of samples in front.
+        """
+        elements, n_samples = shape[n_dims:], math.prod(shape[:n_dims])
+        if self.samples and (self.has_log or (n_samples > 1 and not wasted(elements, n_samples))):
+            return elements, n_samples
+        return shape, 1
+
+
+def wasted(elements: Sequence[int], n_samples: int, most: int = 2048) -> bool:
+    """Whether samples of so few elements would leave blocks so empty that it costs too much.
+
+    Kernels compute a block of numbers for every sample. ``most`` is how many may be in vain.
+    """
+    return (_cpu.BLOCK - math.prod(elements)) * n_samples > most
 
 
 def _shape(tensors: Sequence[Tensor], sample_shape: Sequence[int]) -> torch.Size:
     """What the tensors broadcast to, with samples in front."""
     shape = tensors[0].shape
     for t in tensors:
-        if isinstance(t, Tensor) and t.shape != shape:
-            shapes = [t.shape for t in tensors if isinstance(t, Tensor)]
-            shape = torch.Size(torch.broadcast_shapes(*shapes))
+        if t.shape != shape:
+            shape = torch.Size(torch.broadcast_shapes(*(t.shape for t in tensors)))
             break
     return torch.Size((*sample_shape, *shape)) if sample_shape else shape
 

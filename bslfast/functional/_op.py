@@ -157,30 +157,22 @@ class Op:
         self,
         forward: Callable[[Any, Sequence[Tensor | None]], Any],
         backward: Callable[..., tuple[Tensor | None, ...]],
-    ) -> Callable[[Sequence[Tensor | None], Any], Any]:
-        """The op as a function of (its tensors, call), for tensors that are plain, where unwatched.
+    ) -> Callable[[], Callable[..., Any]]:
+        """What gives the op as a function of (its tensors, call), for tensors that are plain.
 
-        The eager route once more, in which what was found out about the arguments serves forward
-        and backward, and nothing is asked twice: half of what a call of few elements takes.
+        The eager route once more, for where nothing is watching. What was found out about the
+        arguments serves forward and backward, and nothing is asked twice: half of what a call of
+        few elements takes.
 
         Args:
-            forward: (call, tensors) -> what is wanted of the results.
+            forward: (call, tensors) -> the results.
             backward: (call, their gradients, tensors, which tensors need one) -> gradients of all
                 tensors, and a None.
 
         ``call`` is a tuple of whatever they like. Last in it are the op's arguments after the
-        tensors, and before these how many results there are in front of those that are wanted.
+        tensors.
         """
-        apply = functools.cache(lambda: self._make_direct_function(forward, backward))
-
-        def call_directly(tensors: Sequence[Tensor | None], call: Any) -> Any:
-            if torch.is_grad_enabled():
-                for t in tensors:
-                    if t is not None and t.requires_grad:
-                        return apply()(*tensors, call)
-            return forward(call, tensors)
-
-        return call_directly
+        return functools.cache(lambda: self._make_direct_function(forward, backward))
 
     def _has_kernels(self, device: torch.device) -> bool:
         return device.type in _KERNEL_DEVICES or (self.has_cuda and device.type == "cuda")
@@ -390,10 +382,8 @@ class Op:
             @staticmethod
             def backward(ctx: Any, *grads: Tensor | None) -> Any:
                 if torch.is_grad_enabled() or not plain(grads):
-                    *_, skipped, ctx.constants = ctx.call
-                    missing = op.n_results - skipped - len(grads)
-                    every = (*[None] * skipped, *grads, *[None] * missing)
-                    return (*op._operator_backward(ctx, *every), None)[:n]
+                    ctx.constants = ctx.call[-1]
+                    return (*op._operator_backward(ctx, *grads), None)[:n]
                 return backward(ctx.call, grads, ctx.saved_tensors, ctx.needs_input_grad)
 
         Direct.__name__ = Direct.__qualname__ = op.name

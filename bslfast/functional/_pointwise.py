@@ -10,9 +10,13 @@ import torch
 from torch import Tensor
 
 from bslfast import _checks, reference
-from bslfast._native.normal import PARAMETRIZATIONS
+from bslfast._native._operands import PARAMETRIZATIONS as _NUMBERED_PARAMETRIZATIONS
+from bslfast._native._operands import REDUCTIONS
 from bslfast._native.pointwise import Kernels
 from bslfast.functional._op import NATIVE, Op, plain
+
+#: What a scale may be made from.
+PARAMETRIZATIONS = tuple(_NUMBERED_PARAMETRIZATIONS)
 
 
 class PointwiseOp:
@@ -26,6 +30,9 @@ class PointwiseOp:
         numbers: names of its arguments that are numbers.
         constants: from these, the numbers that the kernels take; by default the same.
         domains: what is expected of a tensor whose elements the kernels check (to be >= 0).
+        twin: its name in :mod:`bslfast.reference`, if that is another.
+        parts: kernels that give the value alone, and the logarithm alone, by the same variants from
+            the first of the tensors: for backward, where only one of the two has a gradient.
     """
 
     def __init__(
@@ -37,11 +44,15 @@ class PointwiseOp:
         numbers: Sequence[str] = (),
         constants: Callable[..., tuple[float, ...]] | None = None,
         domains: Mapping[str, str] | None = None,
+        twin: str | None = None,
+        parts: tuple[str, str] | None = None,
     ) -> None:
         self.name = name
+        self._parts = tuple(map(Kernels, parts or ()))
         self.tensors = tuple(tensors)
         self.options = {k: tuple(v) for k, v in (options or {}).items()}
-        self._flags = {k for k, v in self.options.items() if type(v[0]) is bool}
+        self._kinds = [(k, type(v[0])) for k, v in self.options.items()]
+        self._flags = {k for k, kind in self._kinds if kind is bool}
         self.numbers = tuple(numbers)
         self._constants = constants
         self.domains = dict(domains or {})
@@ -68,10 +79,10 @@ class PointwiseOp:
             forward=self._forward,
             backward=self._backward,
             fake=self._fake,
-            reference=getattr(reference, name),
+            reference=getattr(reference, twin or name),
             has_cuda=True,
         )
-        self._directly = self.op.directly(self._direct_forward, self._direct_backward)
+        self._direct = self.op.directly(self._direct_forward, self._direct_backward)
 
     def __call__(
         self,
@@ -86,52 +97,70 @@ class PointwiseOp:
 
         ``others`` are the options and the numbers, in any order.
         """
+        # Every function here that is called, and every loop, is some tenths of a microsecond.
         first = tensors[0]
-        given_seed = (seed,) if isinstance(seed, Tensor) else ()
-        same, directly = True, first is not None and plain((*tensors, *given_seed))
-        directly = directly and first.dtype in NATIVE
+        directly = first is not None and plain(
+            (*tensors, seed) if isinstance(seed, Tensor) else tensors
+        )
+        same = directly = directly and first.dtype in NATIVE
         if directly:
             dtype, shape = first.dtype, first.shape
             for t in tensors:
                 if t is None or t.dtype is not dtype:
-                    directly = False
+                    same = directly = False
                     break
                 same = same and t.shape == shape
         if not directly:
             tensors = self._checked(tensors)
-            first, same = tensors[0], False
+            first = tensors[0]
         if not same:
             shape = _checks.broadcast(**dict(zip(self.tensors, tensors, strict=True)))
+        reduced = shape
         given: tuple[Any, ...] = ()
         if self._random:
-            sample_shape = _checks.sizes("sample_shape", sample_shape)
+            if type(sample_shape) is not tuple or sample_shape:
+                sample_shape = _checks.sizes("sample_shape", sample_shape)
             tensors = (*tensors, _checks.seed(seed, first.device))
-            stream = _checks.stream(stream)
+            if type(stream) is not int or stream != 0:
+                stream = _checks.stream(stream)
             given = (stream, sample_shape)
             if sample_shape:
                 shape = torch.Size((*sample_shape, *shape))
+                if not self._kernels.samples:
+                    reduced = shape
         chosen: tuple[Any, ...] = ()
-        for name, values in self.options.items():
+        for name, kind in self._kinds:
             value = others[name]
-            if name in self._flags:
-                _checks.flag(name, value)
-            else:
-                _checks.choice(name, value, values)  # type: ignore[arg-type]
+            if type(value) is not kind:
+                value = self._checked_option(name, value)
             chosen += (value,)
+        variant = self._variants.get(chosen)
+        if variant is None:
+            for name, value in zip(self.options, chosen, strict=True):
+                self._checked_option(name, value)
         numbers: tuple[float, ...] = ()
         if self.numbers:
-            numbers = tuple(others[name] for name in self.numbers)
+            numbers = tuple([others[name] for name in self.numbers])
         given += chosen + numbers
         if self._kernels.has_log:
-            reduction = _checks.reduction(reduction, shape)
+            if type(reduction) is not str or reduction not in REDUCTIONS or not reduced:
+                reduction = _checks.reduction(reduction, reduced)
             given += (reduction,)
         if not directly:
             return self.op(*tensors, *given)
         if self._constants is not None:
             numbers = self._constants(*numbers)
-        variant = self._variants[chosen]
-        call = (shape, variant, numbers, reduction or "none", stream, sample_shape, 0, given)
-        return self._directly(tensors, call)
+        call = (shape, variant, numbers, reduction or "none", stream, sample_shape, given)
+        if torch.is_grad_enabled():
+            for t in tensors:
+                if t.requires_grad:
+                    return self._direct()(*tensors, call)
+        return self._direct_forward(call, tensors)
+
+    def _checked_option(self, name: str, value: Any) -> Any:
+        if name in self._flags:
+            return _checks.flag(name, value)
+        return _checks.choice(name, value, self.options[name])  # type: ignore[arg-type]
 
     def _checked(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         first, *rest = map(_checks.operand, self.tensors, tensors)
@@ -175,19 +204,32 @@ class PointwiseOp:
             drawn: tuple[None, ...] = (None, None)
         else:
             seed, drawn = None, (None,)
-        found = self._kernels.backward(
-            grads,
-            tensors,
-            variant,
-            numbers,
-            reduction,
-            seed,
-            stream,
-            sample_shape,
-            shape,
-            needs=needs[: len(tensors)],
-        )
+        call = (variant, numbers, reduction, seed, stream, sample_shape, shape)
+        if self._parts and (grads[0] is None or grads[1] is None):
+            return self._backward_of_part(grads, tensors, call, needs) + drawn
+        found = self._kernels.backward(grads, tensors, *call, needs=needs[: len(tensors)])
         return found + drawn
+
+    def _backward_of_part(
+        self,
+        grads: tuple[Tensor | None, ...],
+        tensors: Sequence[Tensor],
+        call: tuple[Any, ...],
+        needs: Sequence[bool],
+    ) -> tuple[Tensor | None, ...]:
+        """The gradients of the tensors, where one of the two results has none."""
+        only = int(grads[0] is None)
+        kernels = self._parts[only]
+        n, variant, numbers, reduction, seed, stream, sample_shape, *shape = kernels.inputs, *call
+        if only == 1:  # the divergence, of which there is one for all samples
+            sample_shape, shape = (), []
+        found = kernels.backward(
+            grads[only : only + 1],
+            tensors[:n],
+            *(variant, numbers, reduction, seed, stream, sample_shape, *shape),
+            needs=tuple(needs[:n]),
+        )
+        return found + (None,) * (len(tensors) - n)
 
     def _results_of(
         self, tensors: Sequence[Tensor], results: tuple[Tensor, ...], invalid: int
@@ -200,9 +242,11 @@ class PointwiseOp:
         return results if self._results == 2 else results[0]
 
     def _backward(self, *args: Any) -> tuple[Tensor | None, ...]:
-        n = self._results
-        call = self._split(args[n:-1])
-        return self._kernels.backward(args[:n], *call, needs=tuple(args[-1]))
+        grads, needs = args[: self._results], tuple(args[-1])
+        tensors, *call = self._split(args[self._results : -1])
+        if self._parts and (grads[0] is None or grads[1] is None):
+            return self._backward_of_part(grads, tensors, tuple(call), needs)
+        return self._kernels.backward(grads, tensors, *call, needs=needs)
 
     def _fake(self, *args: Any) -> Any:
         tensors, _, _, reduction, _, _, sample_shape = self._split(args)
@@ -215,7 +259,7 @@ def location_scale_op(name: str, *tensors: str) -> PointwiseOp:
     return PointwiseOp(
         name,
         (*tensors, "loc", "raw_scale"),
-        options={"parametrization": tuple(PARAMETRIZATIONS)},
+        options={"parametrization": PARAMETRIZATIONS},
         domains={"raw_scale": "scales >= 0"},
     )
 
@@ -228,6 +272,15 @@ def parameter(name: str, value: Any, like: Any, *, above: float = -math.inf) -> 
         raise TypeError(f"{name}: expected a number or a torch.Tensor, got {type(value).__name__}")
     value = _checks.number(name, value, above=above, dtype=like.dtype)
     return torch.full((), value, dtype=like.dtype, device=like.device)
+
+
+def number(name: str, value: Any, *, above: float = -math.inf) -> float:
+    """A parameter that might have been a tensor, as a number."""
+    if type(value) is float and above < value < math.inf:  # the rest takes longer
+        return value
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected a number or a torch.Tensor, got {type(value).__name__}")
+    return _checks.number(name, value, above=above)
 
 
 def _numbered(options: Sequence[Sequence[str | bool]]) -> dict[tuple[str | bool, ...], int]:

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bslfast import _checks
-from bslfast._native import normal as native
+from bslfast._native import normal_many as native
 from bslfast._native import serial_after_fork
-from bslfast._native._operands import empty_log
 from bslfast.functional._op import differentiated, runs_eagerly
+from bslfast.functional._pointwise import PARAMETRIZATIONS
 from bslfast.functional.normal_many import draw_many, normal_rsample_kl_many
 
 
@@ -108,7 +108,7 @@ def drawn_linear(
         _checks.alike(name, _checks.operand(name, value), "weight_loc", weight_loc)
         if value.shape != shape:
             raise ValueError(f"{name}: expected shape {list(shape)}, got {list(value.shape)}")
-    _checks.choice("parametrization", parametrization, tuple(native.PARAMETRIZATIONS))
+    _checks.choice("parametrization", parametrization, PARAMETRIZATIONS)
     prior_loc = _checks.number("prior_loc", prior_loc)
     prior_scale = _checks.number("prior_scale", prior_scale, above=0.0)
     seed = _checks.seed(seed, weight_loc.device)
@@ -171,15 +171,8 @@ class _BayesLinear(torch.autograd.Function):
         seed: Tensor,
         *constants: Any,
     ) -> tuple[Tensor, Tensor]:
-        *_, has_value = constants
-        weight, kl = _forward("weight", weight_loc, weight_raw_scale, seed, 0, constants)
-        bias = None
-        if bias_loc is not None and bias_raw_scale is not None:
-            bias, bias_kl = _forward("bias", bias_loc, bias_raw_scale, seed, 1, constants)
-            if has_value:
-                kl += bias_kl
-        if not has_value:
-            kl = empty_log((), weight_loc)
+        sample, kl = _draw(weight_loc, weight_raw_scale, bias_loc, bias_raw_scale, seed, constants)
+        weight = sample[0]
         needs_weight = ctx.needs_input_grad[0]
         ctx.save_for_backward(
             x,
@@ -193,7 +186,7 @@ class _BayesLinear(torch.autograd.Function):
         ctx.constants = constants
         ctx.weight_is_overwritten = False
         ctx.set_materialize_grads(False)
-        return F.linear(x, weight, bias), kl
+        return F.linear(x, *sample), kl
 
     @staticmethod
     @serial_after_fork
@@ -213,8 +206,8 @@ class _BayesLinear(torch.autograd.Function):
         x, weight_loc, weight_raw_scale, bias_loc, bias_raw_scale, seed = inputs
         grad_x = grad_weight = grad_bias = None
         if weight is not None and ctx.weight_is_overwritten:
-            weight, _ = _forward(
-                "weight", weight_loc, weight_raw_scale, seed, 0, (*ctx.constants[:-1], False)
+            ([weight], _) = _draw(
+                weight_loc, weight_raw_scale, None, None, seed, (*ctx.constants[:-1], False)
             )
         if grad_y is not None:
             rows = _rows(grad_y)
@@ -224,26 +217,21 @@ class _BayesLinear(torch.autograd.Function):
                 grad_weight = rows.t() @ _rows(x)
             if needs[3] or needs[4]:
                 grad_bias = rows.sum(dim=0)
-        grads: list[Tensor | None] = [None] * 10
-        grads[0] = grad_x
         # Once grad_x is known nobody reads the sampled weight: its memory is as good as fresh one,
         # without the page faults. A second backward draws the weight again.
         ctx.weight_is_overwritten = True
-        grads[1:3] = _backward(
-            grad_weight,
-            grad_kl,
-            weight_loc,
-            weight_raw_scale,
-            seed,
-            0,
-            ctx.constants,
-            needs[1:3],
-            grad_raw_scale=weight,
+        n = 1 if bias_loc is None else 2
+        locs, raw_scales = (weight_loc, bias_loc)[:n], (weight_raw_scale, bias_raw_scale)[:n]
+        prior_loc, prior_scale, parametrization, _ = ctx.constants
+        found = native.backward(
+            (grad_weight, grad_bias)[:n],
+            *(grad_kl, locs, raw_scales, (prior_loc,) * n, (prior_scale,) * n, seed, 0),
+            *(parametrization, (*needs[1::2][:n], *needs[2::2][:n])),
+            into=(*(grad_weight, grad_bias)[:n], *(weight, None)[:n]),
         )
-        if bias_loc is not None:
-            grads[3:5] = _backward(
-                grad_bias, grad_kl, bias_loc, bias_raw_scale, seed, 1, ctx.constants, needs[3:5]
-            )
+        grads: list[Tensor | None] = [None] * 10
+        grads[0] = grad_x
+        grads[1 : 1 + 2 * n : 2], grads[2 : 2 + 2 * n : 2] = found[:n], found[n:]
         return tuple(grads)
 
 
@@ -252,62 +240,26 @@ def _rows(t: Tensor) -> Tensor:
     return t.reshape(math.prod(t.shape[:-1]), t.shape[-1])
 
 
-def _forward(
-    name: str,
-    loc: Tensor,
-    raw_scale: Tensor,
+def _draw(
+    weight_loc: Tensor,
+    weight_raw_scale: Tensor,
+    bias_loc: Tensor | None,
+    bias_raw_scale: Tensor | None,
     seed: Tensor,
-    stream: int,
     constants: tuple[Any, ...],
-) -> tuple[Tensor, Tensor]:
+) -> tuple[list[Tensor], Tensor]:
+    """A sample of the weight, and of the bias if there is one; and the sum of their divergences."""
     prior_loc, prior_scale, parametrization, has_value = constants
+    locs = [weight_loc] if bias_loc is None else [weight_loc, bias_loc]
+    raw_scales = (
+        [weight_raw_scale] if bias_raw_scale is None else [weight_raw_scale, bias_raw_scale]
+    )
+    n = len(locs)
     try:
         return native.forward(
-            loc,
-            raw_scale,
-            None,
-            None,
-            seed,
-            stream,
-            prior_loc,
-            prior_scale,
-            parametrization,
-            (),
-            "sum" if has_value else None,
+            *(locs, raw_scales, (prior_loc,) * n, (prior_scale,) * n, seed, 0),
+            *(parametrization, has_value),
         )
-    except ValueError as error:  # of raw_scale, which has a longer name here
-        raise ValueError(f"{name}_{error}") from None
-
-
-def _backward(
-    grad: Tensor | None,
-    grad_kl: Tensor | None,
-    loc: Tensor,
-    raw_scale: Tensor,
-    seed: Tensor,
-    stream: int,
-    constants: tuple[Any, ...],
-    needs: tuple[bool, bool],
-    grad_raw_scale: Tensor | None = None,
-) -> tuple[Tensor | None, ...]:
-    if not any(needs) or (grad is None and grad_kl is None):
-        return None, None
-    prior_loc, prior_scale, parametrization, _ = constants
-    return native.backward(
-        grad,
-        grad_kl,
-        loc,
-        raw_scale,
-        None,
-        None,
-        seed,
-        stream,
-        prior_loc,
-        prior_scale,
-        parametrization,
-        (),
-        "sum",
-        (*needs, False, False),
-        grad_loc=grad if needs[0] and grad is not None and grad.is_contiguous() else None,
-        grad_raw_scale=grad_raw_scale,
-    )[:2]
+    except ValueError as error:
+        message = str(error).replace("raw_scale[0]", "weight_raw_scale")
+        raise ValueError(message.replace("raw_scale[1]", "bias_raw_scale")) from None

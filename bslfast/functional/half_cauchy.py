@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from bslfast import _checks
-from bslfast._native.normal import PARAMETRIZATIONS
-from bslfast.functional._pointwise import PointwiseOp, parameter
+from bslfast.functional._pointwise import PARAMETRIZATIONS, PointwiseOp, parameter
 
 
 def half_cauchy_rsample(
@@ -139,7 +138,7 @@ def _op(kind: str, *tensors: str) -> PointwiseOp:
     return PointwiseOp(
         f"half_cauchy_{kind}",
         tensors,
-        options={"parametrization": tuple(PARAMETRIZATIONS)},
+        options={"parametrization": PARAMETRIZATIONS},
         domains={"raw_scale": "scales >= 0", "prior_scale": "scales >= 0"},
     )
 

@@ -7,8 +7,12 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from bslfast import _checks
-from bslfast._native.normal import PARAMETRIZATIONS
-from bslfast.functional._pointwise import PointwiseOp, location_scale_op, parameter
+from bslfast.functional._pointwise import (
+    PARAMETRIZATIONS,
+    PointwiseOp,
+    location_scale_op,
+    parameter,
+)
 
 
 def laplace_rsample(
@@ -208,6 +212,6 @@ _log_prob = location_scale_op("laplace_log_prob", "x")
 _kl = PointwiseOp(
     "laplace_kl",
     ("loc", "raw_scale", "prior_loc", "prior_scale"),
-    options={"parametrization": tuple(PARAMETRIZATIONS)},
+    options={"parametrization": PARAMETRIZATIONS},
     domains={"raw_scale": "scales >= 0", "prior_scale": "scales >= 0"},
 )

@@ -6,15 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from bslfast import _checks, reference
-from bslfast._native import normal as native
-from bslfast._precision import log_dtype
-from bslfast.functional._op import NATIVE, Op, plain
-
-PARAMETRIZATIONS = tuple(native.PARAMETRIZATIONS)
+from bslfast import _checks
+from bslfast._native import cuda
+from bslfast._native.pointwise import wasted
+from bslfast.functional._pointwise import PARAMETRIZATIONS as PARAMETRIZATIONS
+from bslfast.functional._pointwise import PointwiseOp, location_scale_op, number, parameter
 
 
 def normal_rsample(
@@ -61,22 +59,13 @@ def normal_rsample(
     >>> x.shape, bool((x.std(dim=0) - math.log(2)).abs().max() < 0.05)
     (torch.Size([1000, 2]), True)
     """
-    loc, raw_scale, shape, directly = _parameters(loc, raw_scale, parametrization, seed)
-    sample: Tensor
-    sample, _ = _call(
-        directly,
-        shape,
+    sample: Tensor = _rsample(
         loc,
         raw_scale,
-        None,
-        None,
-        _checks.seed(seed, loc.device),
-        _checks.stream(stream),
-        0.0,
-        1.0,
-        parametrization,
-        _checks.sizes("sample_shape", sample_shape),
-        None,
+        parametrization=parametrization,
+        sample_shape=sample_shape,
+        seed=seed,
+        stream=stream,
     )
     return sample
 
@@ -113,31 +102,8 @@ def normal_kl(
     >>> BF.normal_kl(torch.ones(3), torch.zeros(3), parametrization="log_scale")
     tensor(1.5000)
     """
-    loc, raw_scale, shape, directly = _parameters(
-        loc, raw_scale, parametrization, prior_loc, prior_scale
-    )
-    prior_loc_tensor, prior_loc_value = _prior("prior_loc", prior_loc, loc)
-    prior_scale_tensor, prior_scale_value = _prior("prior_scale", prior_scale, loc)
-    if prior_loc_tensor is not None or prior_scale_tensor is not None:
-        shape = _checks.broadcast(
-            loc=loc, raw_scale=raw_scale, prior_loc=prior_loc_tensor, prior_scale=prior_scale_tensor
-        )
-    kl: Tensor
-    _, kl = _call(
-        directly,
-        shape,
-        loc,
-        raw_scale,
-        prior_loc_tensor,
-        prior_scale_tensor,
-        None,
-        0,
-        prior_loc_value,
-        prior_scale_value,
-        parametrization,
-        (),
-        _checks.reduction(reduction, shape),
-    )
+    options = {"parametrization": parametrization, "reduction": reduction}
+    kl: Tensor = _with_prior(_KL, loc, raw_scale, prior_loc, prior_scale, **options)
     return kl
 
 
@@ -173,177 +139,87 @@ def normal_rsample_kl(
     >>> weight.shape, kl
     (torch.Size([4, 3]), tensor(30.3069))
     """
-    loc, raw_scale, shape, directly = _parameters(
-        loc, raw_scale, parametrization, prior_loc, prior_scale, seed
-    )
-    prior_loc_tensor, prior_loc_value = _prior("prior_loc", prior_loc, loc)
-    prior_scale_tensor, prior_scale_value = _prior("prior_scale", prior_scale, loc)
-    for name, prior in (("prior_loc", prior_loc_tensor), ("prior_scale", prior_scale_tensor)):
-        if prior is not None and _checks.broadcast(parameters=loc, **{name: prior}) != shape:
-            raise ValueError(
-                f"{name}: expected a shape that broadcasts to {list(shape)}, that of loc and "
-                f"raw_scale, got {list(prior.shape)}"
-            )
-    result: tuple[Tensor, Tensor] = _call(
-        directly,
-        shape,
-        loc,
-        raw_scale,
-        prior_loc_tensor,
-        prior_scale_tensor,
-        _checks.seed(seed, loc.device),
-        _checks.stream(stream),
-        prior_loc_value,
-        prior_scale_value,
-        parametrization,
-        _checks.sizes("sample_shape", sample_shape),
-        _checks.reduction(reduction, shape),
+    for name, prior in (("prior_loc", prior_loc), ("prior_scale", prior_scale)):
+        if isinstance(prior, Tensor):
+            _check_not_wider(name, prior, loc, raw_scale)
+    given = (loc, raw_scale, prior_loc, prior_scale)
+    drawn: dict[str, Any] = {"seed": seed, "stream": stream, "parametrization": parametrization}
+    sizes = _checks.sizes("sample_shape", sample_shape)
+    if sizes and not _drawn_at_once(loc, raw_scale, sizes):
+        kl = normal_kl(*given, parametrization=parametrization, reduction=reduction)
+        return normal_rsample(loc, raw_scale, sample_shape=sizes, **drawn), kl
+    result: tuple[Tensor, Tensor] = _with_prior(
+        _RSAMPLE_KL, *given, reduction=reduction, sample_shape=sizes, **drawn
     )
     return result
 
 
-def _parameters(
-    loc: Tensor, raw_scale: Tensor, parametrization: str, *others: Any
-) -> tuple[Tensor, Tensor, torch.Size, bool]:
-    """The two, the shape that they broadcast to, and whether all that is given is plain.
-
-    ``others``: what else may be a tensor.
-    """
-    given: tuple[Tensor, ...] = (loc, raw_scale)
-    for t in others:
-        if isinstance(t, Tensor):
-            given += (t,)
-    directly = loc is not None and raw_scale is not None and plain(given)
-    if not directly or loc.dtype is not raw_scale.dtype or loc.dtype not in NATIVE:
-        loc = _checks.operand("loc", loc)
-        raw_scale = _checks.operand("raw_scale", raw_scale)
-        _checks.alike("raw_scale", raw_scale, "loc", loc)
-    _checks.choice("parametrization", parametrization, PARAMETRIZATIONS)
-    shape = loc.shape
-    if raw_scale.shape != shape:
-        shape = _checks.broadcast(loc=loc, raw_scale=raw_scale)
-    return loc, raw_scale, shape, directly
+def _drawn_at_once(loc: Tensor, raw_scale: Tensor, sample_shape: Sequence[int]) -> bool:
+    """Whether one kernel does well at several samples of each element and one divergence of it."""
+    n_samples = math.prod(sample_shape)
+    if n_samples == 0 or cuda.holds(_checks.operand("loc", loc)):
+        return False
+    shape = _checks.broadcast(loc=loc, raw_scale=_checks.operand("raw_scale", raw_scale))
+    # A graph node more, for the divergence alone, costs about what so many numbers do.
+    return not wasted(shape, n_samples, most=32768)
 
 
-def _prior(name: str, value: Tensor | float, loc: Tensor) -> tuple[Tensor | None, float]:
-    """A prior's parameter as a tensor, or as a number that needs none."""
-    if not isinstance(value, Tensor):
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
-            raise TypeError(
-                f"{name}: expected a number or a torch.Tensor, got {type(value).__name__}"
-            )
-        return None, _checks.number(name, value, above=0.0 if name == "prior_scale" else -math.inf)
-    value = _checks.operand(name, value)
-    _checks.alike(name, value, "loc", loc)
-    return value, 0.0
-
-
-# --- the op: one kernel for all three, of which parts may not be wanted ---------------------------
-
-
-def _fake(
-    loc: Tensor,
-    raw_scale: Tensor,
-    prior_loc: Tensor | None,
-    prior_scale: Tensor | None,
-    seed: Tensor | None,
-    stream: int,
-    prior_loc_value: float,
-    prior_scale_value: float,
-    parametrization: str,
-    sample_shape: Sequence[int],
-    reduction: str | None,
-) -> tuple[Tensor, Tensor]:
-    return native.allocate(loc, raw_scale, prior_loc, prior_scale, seed, sample_shape, reduction)
-
-
-def _reference(
-    loc: Tensor,
-    raw_scale: Tensor,
-    prior_loc: Tensor | None,
-    prior_scale: Tensor | None,
-    seed: Tensor | None,
-    stream: int,
-    prior_loc_value: float,
-    prior_scale_value: float,
-    parametrization: str,
-    sample_shape: Sequence[int],
-    reduction: str | None,
-) -> tuple[Tensor, Tensor]:
-    sample, kl = loc.new_empty(0), loc.new_empty(0, dtype=log_dtype(loc.dtype))
-    if seed is not None:
-        sample = reference.normal_rsample(
-            loc,
-            raw_scale,
-            parametrization=parametrization,
-            sample_shape=sample_shape,
-            seed=seed,
-            stream=stream,
+def _check_not_wider(name: str, prior: Tensor, loc: Tensor, raw_scale: Tensor) -> None:
+    given = {"loc": loc, "raw_scale": raw_scale, name: prior}
+    shapes = {k: _checks.operand(k, value).shape for k, value in given.items()}
+    prior_shape = shapes.pop(name)
+    shape = _checks.broadcast_shapes(shapes)
+    if _checks.broadcast_shapes({"parameters": shape, name: prior_shape}) != shape:
+        raise ValueError(
+            f"{name}: expected a shape that broadcasts to {list(shape)}, that of loc and "
+            f"raw_scale, got {list(prior_shape)}"
         )
-    if reduction is not None:
-        kl = reference.normal_kl(
-            loc,
-            raw_scale,
-            prior_loc_value if prior_loc is None else prior_loc,
-            prior_scale_value if prior_scale is None else prior_scale,
-            parametrization=parametrization,
-            reduction=reduction,
-        )
-    return sample, kl
 
 
-_normal = Op(
-    "normal(Tensor loc, Tensor raw_scale, Tensor? prior_loc, Tensor? prior_scale, Tensor? seed, "
-    "int stream, float prior_loc_value, float prior_scale_value, str parametrization, "
-    "SymInt[] sample_shape, str? reduction) -> (Tensor sample, Tensor kl)",
-    forward=native.forward,
-    backward=native.backward,
-    fake=_fake,
-    reference=_reference,
-    has_cuda=True,
-)
+# --- the ops --------------------------------------------------------------------------------------
+
+_rsample = location_scale_op("normal_rsample")
 
 
-def _call(
-    directly: bool,
-    shape: torch.Size,
+def _with_either_prior(
+    name: str, parts: tuple[str, str] | None = None
+) -> tuple[PointwiseOp, PointwiseOp]:
+    """The op for a prior of two numbers, of which kernels know more, and that for tensors."""
+    options = {"parametrization": PARAMETRIZATIONS}
+    scales = {"raw_scale": "scales >= 0", "prior_scale": "scales >= 0"}
+    parameters, prior = ("loc", "raw_scale"), ("prior_loc", "prior_scale")
+    fixed_parts = None if parts is None else (parts[0], f"{parts[1]}_fixed_prior")
+    of_numbers = PointwiseOp(
+        f"{name}_fixed_prior",
+        parameters,
+        options=options,
+        numbers=prior,
+        domains=scales,
+        twin=name,
+        parts=fixed_parts,
+    )
+    of_tensors = PointwiseOp(name, parameters + prior, options=options, domains=scales, parts=parts)
+    return of_numbers, of_tensors
+
+
+_KL = _with_either_prior("normal_kl")
+_RSAMPLE_KL = _with_either_prior("normal_rsample_kl", ("normal_rsample", "normal_kl"))
+
+
+def _with_prior(
+    ops: tuple[PointwiseOp, PointwiseOp],
     loc: Tensor,
     raw_scale: Tensor,
-    prior_loc: Tensor | None,
-    prior_scale: Tensor | None,
-    seed: Tensor | None,
-    *others: Any,
-) -> tuple[Any, Any]:
-    """(sample, kl), of which one may be anything; ``shape`` is what they all broadcast to."""
-    tensors = (loc, raw_scale, prior_loc, prior_scale, seed)
-    if not directly:
-        result: tuple[Tensor, Tensor] = _normal(*tensors, *others)
-        return result
-    if seed is None:
-        return None, _directly(tensors, (shape, 1, others))
-    if others[-1] is None:
-        return _directly(tensors, (shape, 0, others)), None
-    both: tuple[Tensor, Tensor] = _directly(tensors, (shape, 0, others))
-    return both
-
-
-_wanted: Any = native.wanted
-_backward: Any = native.backward
-
-
-def _direct_forward(call: Any, tensors: Any) -> Any:
-    shape, _, others = call
-    sample, kl = _wanted(*tensors, *others, shape)
-    if kl is None:
-        return sample
-    return kl if sample is None else (sample, kl)
-
-
-def _direct_backward(call: Any, grads: Any, tensors: Any, needs: Any) -> Any:
-    shape, skipped, others = call
-    grad_sample = None if skipped else grads[0]
-    grad_kl = grads[-1] if others[-1] is not None else None
-    return (*_backward(grad_sample, grad_kl, *tensors, *others, needs, shape), None, None)
-
-
-_directly = _normal.directly(_direct_forward, _direct_backward)
+    prior_loc: Tensor | float,
+    prior_scale: Tensor | float,
+    **others: Any,
+) -> Any:
+    of_numbers, of_tensors = ops
+    if isinstance(prior_loc, Tensor) or isinstance(prior_scale, Tensor):
+        like = _checks.operand("loc", loc)
+        prior_loc = parameter("prior_loc", prior_loc, like)
+        prior_scale = parameter("prior_scale", prior_scale, like, above=0.0)
+        return of_tensors(loc, raw_scale, prior_loc, prior_scale, **others)
+    prior_loc = number("prior_loc", prior_loc)
+    prior_scale = number("prior_scale", prior_scale, above=0.0)
+    return of_numbers(loc, raw_scale, prior_loc=prior_loc, prior_scale=prior_scale, **others)

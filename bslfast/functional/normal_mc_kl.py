@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from bslfast import _checks
-from bslfast._native.normal import PARAMETRIZATIONS
-from bslfast.functional._pointwise import PointwiseOp
+from bslfast.functional._pointwise import PARAMETRIZATIONS, PointwiseOp
 
 PRIORS = ("scale_mixture", "laplace", "student_t", "log_uniform", "horseshoe")
 
@@ -96,7 +95,7 @@ def normal_rsample_mc_kl(
 _rsample_mc_kl = PointwiseOp(
     "normal_rsample_mc_kl",
     ("loc", "raw_scale"),
-    options={"prior": PRIORS, "parametrization": tuple(PARAMETRIZATIONS)},
+    options={"prior": PRIORS, "parametrization": PARAMETRIZATIONS},
     numbers=("pi", "sigma1", "sigma2", "prior_scale", "prior_df"),
     domains={"raw_scale": "scales >= 0"},
 )

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from bslfast._native.normal import PARAMETRIZATIONS
-from bslfast.functional._pointwise import PointwiseOp
+from bslfast.functional._pointwise import PARAMETRIZATIONS, PointwiseOp
 
 
 def student_t_rsample(
@@ -117,7 +116,7 @@ def _op(kind: str, *tensors: str) -> PointwiseOp:
     return PointwiseOp(
         f"student_t_{kind}",
         (*tensors, "df", "loc", "raw_scale"),
-        options={"parametrization": tuple(PARAMETRIZATIONS)},
+        options={"parametrization": PARAMETRIZATIONS},
         domains={"df": "numbers > 0", "raw_scale": "scales >= 0"},
     )
 

@@ -6,7 +6,11 @@
 #include <string>
 #include <vector>
 
+#include "bindings/operands.h"
+#include "core/distributions/scale.h"
+#include "core/layout.h"
 #include "cpu/isa.h"
+#include "cpu/layout.h"
 #include "cpu/parallel.h"
 
 namespace py = pybind11;
@@ -19,7 +23,7 @@ void register_importance(py::module_& m);
 void register_math(py::module_& m);
 void register_mixture(py::module_& m);
 void register_noise(py::module_& m);
-void register_normal(py::module_& m);
+void register_normal_many(py::module_& m);
 void register_pointwise(py::module_& m);
 void register_rank_one(py::module_& m);
 void register_rational_quadratic(py::module_& m);
@@ -64,6 +68,13 @@ void set_isa(const std::string& name) {
                         " (what this build and this machine have), got '" + name + "'");
 }
 
+template <size_t N>
+py::tuple tuple_of(const char* const (&names)[N]) {
+  py::tuple result(N);
+  for (size_t i = 0; i < N; ++i) result[i] = names[i];
+  return result;
+}
+
 }  // namespace
 }  // namespace bsl
 
@@ -75,10 +86,15 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
     bsl::set_torch_parallel_for(reinterpret_cast<bsl::TorchParallelFor>(address));
   });
   m.def("has_torch_threads", &bsl::has_torch_threads);
+  m.attr("DTYPES") = bsl::tuple_of(bsl::kDTypeNames);
+  m.attr("REDUCTIONS") = bsl::tuple_of(bsl::kReductionNames);
+  m.attr("PARAMETRIZATIONS") = bsl::tuple_of(bsl::kParametrizationNames);
+  m.attr("MAX_DIMS") = bsl::kMaxDims;
+  m.attr("BLOCK") = bsl::kBlock;
   bsl::register_math(m);
   bsl::register_mixture(m);
   bsl::register_noise(m);
-  bsl::register_normal(m);
+  bsl::register_normal_many(m);
   bsl::register_pointwise(m);
   bsl::register_rational_quadratic(m);
   bsl::register_categorical(m);

@@ -8,7 +8,7 @@ namespace bsl::cuda {
 
 void register_mixture(py::module_& m);
 void register_noise(py::module_& m);
-void register_normal(py::module_& m);
+void register_normal_many(py::module_& m);
 void register_pointwise(py::module_& m);
 void register_rank_one(py::module_& m);
 void register_rational_quadratic(py::module_& m);
@@ -20,7 +20,7 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   using namespace bsl::cuda;
   register_mixture(m);
   register_noise(m);
-  register_normal(m);
+  register_normal_many(m);
   register_pointwise(m);
   register_rank_one(m);
   register_rational_quadratic(m);

@@ -26,7 +26,9 @@ inline uint64_t read_seed(uintptr_t address) {
   return address == 0 ? 0 : static_cast<uint64_t>(*static_cast<const int64_t*>(pointer(address)));
 }
 
-// A call's dtype: DTYPES in bslfast/_native/_operands.py.
+// torch's names of the dtypes that a call may have: its code is a place in this list.
+constexpr const char* kDTypeNames[] = {"float32", "float64", "bfloat16", "float16"};
+
 struct DType {
   bool is_double;
   Storage storage;

@@ -14,7 +14,7 @@
 namespace bsl {
 
 // For each entry of a table of ops, its name to (index, tensors, whether it returns values,
-// logarithms, whether it draws, and passes_on of each variant).
+// logarithms, whether it draws, takes a number of samples, and passes_on of each variant).
 template <typename Entries>
 pybind11::dict describe_ops(const Entries& entries) {
   pybind11::dict ops;
@@ -23,9 +23,9 @@ pybind11::dict describe_ops(const Entries& entries) {
     const auto& kernels = entry.kernels();
     pybind11::list passes_on;
     for (int i = 0; i < kernels.n_variants; ++i) passes_on.append(kernels.variants[i].passes_on);
-    ops[entry.name] = pybind11::make_tuple(index++, kernels.inputs, (kernels.results & kValue) != 0,
-                                           (kernels.results & kLog) != 0,
-                                           kernels.noise != Noise::none, passes_on);
+    ops[entry.name] = pybind11::make_tuple(
+        index++, kernels.inputs, (kernels.results & kValue) != 0, (kernels.results & kLog) != 0,
+        kernels.noise != Noise::none, kernels.samples, passes_on);
   }
   return ops;
 }

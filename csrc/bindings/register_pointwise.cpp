@@ -23,11 +23,17 @@ struct Entry {
 constexpr Entry kOps[] = {BSL_POINTWISE_OPS(BSL_ENTRY)};
 #undef BSL_ENTRY
 
+// Less than a chunk where an element has many samples, so that threads have their share of those.
+int64_t largest_chunk(int64_t n_samples) {
+  const int64_t blocks = kChunk / kBlock / n_samples;
+  return (blocks > 1 ? blocks : 1) * kBlock;
+}
+
 // Returns the bits of the inputs that are outside their domain.
 int pointwise_forward(int op, int variant, int dtype_code, const std::vector<int64_t>& sizes,
                       std::vector<PyOperand> inputs, const std::vector<double>& numbers,
                       uintptr_t seed, uint64_t stream, uintptr_t value, int reduction,
-                      uintptr_t log) {
+                      uintptr_t log, int64_t n_samples) {
   const DType dtype(dtype_code);
   int invalid = 0;
   PointwiseForward a{};
@@ -39,12 +45,14 @@ int pointwise_forward(int op, int variant, int dtype_code, const std::vector<int
   a.reduction = static_cast<Reduction>(reduction);
   a.log = pointer(log);
   a.invalid = &invalid;
-  a.plan = ChunkPlan(a.shape.numel, sizes.empty() ? 1 : sizes.back(), a.reduction);
+  a.n_samples = n_samples;
+  a.plan = ChunkPlan(a.shape.numel, sizes.empty() ? 1 : sizes.back(), a.reduction,
+                     largest_chunk(n_samples));
   const std::unique_ptr<double[]> partials(new double[a.plan.n_partials()]);
   a.partials = a.plan.n_partials() > 0 ? partials.get() : nullptr;
   {
     py::gil_scoped_release release;
-    expect_writes(a.value, a.shape.numel * dtype.size);
+    expect_writes(a.value, n_samples * a.shape.numel * dtype.size);
     (dtype.is_double ? kernels.forward_double : kernels.forward_float)(a);
   }
   return invalid;
@@ -53,18 +61,22 @@ int pointwise_forward(int op, int variant, int dtype_code, const std::vector<int
 void pointwise_backward(int op, int variant, int dtype_code, const std::vector<int64_t>& sizes,
                         std::vector<PyOperand> inputs, const std::vector<double>& numbers,
                         uintptr_t seed, uint64_t stream, PyOperand grad_value, PyOperand grad_log,
-                        const std::vector<int64_t>& grads) {
+                        const std::vector<int64_t>& grads, int64_t n_samples) {
   const DType dtype(dtype_code);
   PointwiseBackward a{};
   const PointwiseVariant& kernels =
-      start(a, kOps[op], variant, dtype, sizes, inputs, {&grad_value, &grad_log}, numbers);
+      start(a, kOps[op], variant, dtype, sizes, inputs, {&grad_log}, numbers);
+  std::vector<int64_t> value_sizes(sizes);
+  if (n_samples > 1) value_sizes.insert(value_sizes.begin(), n_samples);
+  a.value_shape = make_shape(value_sizes, {&grad_value}, dtype.storage);
+  a.n_samples = n_samples;
   a.seed = read_seed(seed);
   a.stream = stream;
   a.grad_value = grad_value.operand;
   a.grad_log = grad_log.operand;
   a.grad_log.storage = Storage::native;
   for (size_t i = 0; i < inputs.size(); ++i) a.grads[i] = make_grad(grads.at(i), dtype);
-  a.plan = ChunkPlan(a.shape.numel, 1, Reduction::none);
+  a.plan = ChunkPlan(a.shape.numel, 1, Reduction::none, largest_chunk(n_samples));
   py::gil_scoped_release release;
   for (const Grad& grad : a.grads) expect_writes(grad.data, a.shape.numel * dtype.size);
   (dtype.is_double ? kernels.backward_double : kernels.backward_float)(a);

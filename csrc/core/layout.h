@@ -42,6 +42,8 @@ struct Shape {
   int64_t numel = 1;
 };
 
+// What is summed of an op's logarithms, and its names in Python.
 enum class Reduction { none, row, sum };
+constexpr const char* kReductionNames[] = {"none", "row", "sum"};
 
 }  // namespace bsl

@@ -60,6 +60,15 @@ struct Pointwise {
   BSL_HD static int invalid(T...) {
     return 0;
   }
+  // Whether a number that an element's inputs give comes from a loop of its own on the CPU: once
+  // for all samples of the element, and a shorter chain of operations in each loop. Such an op has
+  // prepare(inputs...) and forward_from(numbers, inputs..., noise..., prepared), or
+  // prepare_backward and backward_from. forward and backward are made of the two.
+  static constexpr bool prepares_forward = false;
+  static constexpr bool prepares_backward = false;
+  // Of an op with a logarithm that belongs to an element and not to its samples: what draws all
+  // samples but the first, from the first of the inputs.
+  using Further = void;
 };
 
 }  // namespace

@@ -8,8 +8,11 @@
 
 namespace bsl {
 
+// If the op `samples`, a call may ask for several samples of each element: values and their
+// gradients are [n_samples, *shape], and all else is of the shape.
 struct PointwiseForward {
   Shape shape;
+  int64_t n_samples;
   ChunkPlan plan;
   Storage storage;  // of the tensors and the value; the logarithm's is native
   Operand inputs[kMaxInputs];
@@ -23,12 +26,13 @@ struct PointwiseForward {
 };
 
 struct PointwiseBackward {
-  Shape shape;
+  Shape shape, value_shape;
+  int64_t n_samples;
   ChunkPlan plan;
   Operand inputs[kMaxInputs];
   double numbers[kMaxNumbers];
   uint64_t seed, stream;
-  Operand grad_value, grad_log;  // broadcast to the call's shape
+  Operand grad_value, grad_log;  // broadcast to value_shape, to the call's shape
   Grad grads[kMaxInputs];
 };
 
@@ -47,6 +51,7 @@ struct PointwiseKernels {
   int inputs;
   Results results;
   Noise noise;
+  bool samples;
   int n_variants;
   PointwiseVariant variants[kMaxVariants];
 };

@@ -7,6 +7,7 @@
 // or pointwise_kernels<Variant0, Variant1, ...>(), in the order of the variants in Python.
 #pragma once
 
+#include <type_traits>
 #include <utility>
 
 #include "cpu/block.h"
@@ -65,13 +66,30 @@ Numbers<T> rounded_numbers(const double (&numbers)[kMaxNumbers]) {
 
 // The loops are functions of pointers alone: that is what compilers vectorise. Not inlined, or what
 // is known of an argument's first element would make the first turn of a loop unlike the others. No
-// result overlaps an argument.
+// result overlaps an argument, unless it lies where an argument does.
+template <typename Op, bool backward, typename T, typename... In>
+__attribute__((noinline)) void prepare_block(T* prepared, const In*... in) {
+#pragma GCC ivdep
+  for (int i = 0; i < kBlock; ++i) {
+    if constexpr (backward) {
+      prepared[i] = Op::prepare_backward(in[i]...);
+    } else {
+      prepared[i] = Op::prepare(in[i]...);
+    }
+  }
+}
+
 template <typename Op, typename T, typename... In>
 __attribute__((noinline)) void forward_block(const Numbers<T> numbers, T* value, T* log,
                                              const In*... in) {
 #pragma GCC ivdep
   for (int i = 0; i < kBlock; ++i) {
-    const Result<T> r = Op::forward(numbers, in[i]...);
+    Result<T> r;
+    if constexpr (Op::prepares_forward) {
+      r = Op::forward_from(numbers, in[i]...);
+    } else {
+      r = Op::forward(numbers, in[i]...);
+    }
     if constexpr ((Op::results & kValue) != 0) value[i] = r.value;
     if constexpr ((Op::results & kLog) != 0) log[i] = r.log;
   }
@@ -86,69 +104,178 @@ __attribute__((noinline)) void backward_block(const Numbers<T> numbers, const T*
   for (int i = 0; i < kBlock; ++i) {
     const Result<T> grad = {(Op::results & kValue) != 0 ? by_value[i] : T(0),
                             (Op::results & kLog) != 0 ? by_log[i] : T(0)};
-    const Gradients<T, Op::inputs> g = Op::backward(numbers, grad, in[i]...);
+    Gradients<T, Op::inputs> g;
+    if constexpr (Op::prepares_backward) {
+      g = Op::backward_from(numbers, grad, in[i]...);
+    } else {
+      g = Op::backward(numbers, grad, in[i]...);
+    }
     ((grads[I][i] = g.of[I]), ...);
   }
+}
+
+template <typename T>
+__attribute__((noinline)) void add_block(T* sum, const T* term) {
+  for (int i = 0; i < kBlock; ++i) sum[i] += term[i];
 }
 
 template <typename Op>
 constexpr int kArguments = Op::inputs + count(Op::noise);
 
-// I: the inputs. J: the arguments of Op's functions, which are the inputs and then the noise.
-template <typename Op, typename T, size_t... I, size_t... J>
-void pointwise_forward_chunk(const PointwiseForward& a, int64_t chunk, std::index_sequence<I...>,
-                             std::index_sequence<J...>) {
+// What draws further samples of an element, or void.
+template <typename Op>
+using FurtherOf =
+    std::conditional_t<Op::noise != Noise::none && Op::results == kValue, Op, typename Op::Further>;
+
+// The arguments of Op's functions: the inputs, the noise, and what is prepared.
+template <typename Op>
+using ForwardArguments = std::make_index_sequence<kArguments<Op> + Op::prepares_forward>;
+template <typename Op>
+using BackwardArguments = std::make_index_sequence<kArguments<Op> + Op::prepares_backward>;
+
+// Of a chunk: what its blocks have in common.
+template <typename Op, typename T>
+struct ForwardChunk {
+  const PointwiseForward& a;
+  const Numbers<T> numbers;
+  NoiseReader<Op::noise, T> noise;
+  Writer<T> value;
+  alignas(64) T log[kBlock], prepared[kBlock];
+
+  explicit ForwardChunk(const PointwiseForward& call)
+      : a(call),
+        numbers(rounded_numbers<T>(call.numbers)),
+        noise(call.seed, call.stream),
+        value(call.value, call.storage) {}
+
+  // The samples [from, to) of a block, by an op of the first inputs.
+  template <typename Some, size_t... I, size_t... J>
+  void run(const T* const* inputs, int64_t from, int64_t to, int64_t start, int length,
+           std::index_sequence<I...>, std::index_sequence<J...>) {
+    const T* in[kArguments<Some> + 1] = {inputs[I]...};
+    if constexpr (Some::prepares_forward) {
+      prepare_block<Some, false>(prepared, in[I]...);
+      in[kArguments<Some>] = prepared;
+    }
+    for (int64_t sample = from; sample < to; ++sample) {
+      const int64_t first = sample * a.shape.numel + start;
+      noise.load(first, in + Some::inputs);
+      T* out = nullptr;
+      if constexpr ((Some::results & kValue) != 0) out = value.block(first, length);
+      forward_block<Some, T>(numbers, out, log, in[J]...);
+      if constexpr ((Some::results & kValue) != 0) value.commit(first, length);
+    }
+  }
+
+  template <typename Some>
+  void samples(const T* const* inputs, int64_t from, int64_t to, int64_t start, int length) {
+    run<Some>(inputs, from, to, start, length, std::make_index_sequence<Some::inputs>(),
+              ForwardArguments<Some>());
+  }
+};
+
+template <typename Op, typename T, size_t... I>
+void pointwise_forward_chunk(const PointwiseForward& a, int64_t index, std::index_sequence<I...>) {
   Reader<T> readers[] = {Reader<T>(a.inputs[I], a.shape)...};
-  NoiseReader<Op::noise, T> noise(a.seed, a.stream);
-  Writer<T> value(a.value, a.storage);
-  Reducer<T> log(a.plan, a.reduction, chunk, a.log, a.partials);
-  const Numbers<T> numbers = rounded_numbers<T>(a.numbers);
-  alignas(64) T log_block[kBlock];
+  ForwardChunk<Op, T> chunk(a);
+  Reducer<T> log(a.plan, a.reduction, index, a.log, a.partials);
+  using Further = FurtherOf<Op>;
   int invalid = 0;
-  for_each_block(a.plan.begin(chunk), a.plan.end(chunk), [&](int64_t start, int length) {
-    const T* in[kArguments<Op>] = {readers[I].block(start, length)...};
-    noise.load(start, in + Op::inputs);
+  for_each_block(a.plan.begin(index), a.plan.end(index), [&](int64_t start, int length) {
+    const T* in[] = {readers[I].block(start, length)...};
     if constexpr (Op::checks) {
       int found = 0;
       for (int i = 0; i < kBlock; ++i) found |= Op::invalid(in[I][i]...);
       invalid |= found;
     }
-    T* out = nullptr;
-    if constexpr ((Op::results & kValue) != 0) out = value.block(start, length);
-    forward_block<Op, T>(numbers, out, log_block, in[J]...);
-    if constexpr ((Op::results & kValue) != 0) value.commit(start, length);
-    if constexpr ((Op::results & kLog) != 0) log.add(log_block, start, length);
+    if constexpr (std::is_same_v<Further, Op>) {
+      chunk.template samples<Op>(in, 0, a.n_samples, start, length);
+    } else {
+      chunk.template samples<Op>(in, 0, 1, start, length);
+      if constexpr (!std::is_void_v<Further>) {
+        if (a.n_samples > 1) chunk.template samples<Further>(in, 1, a.n_samples, start, length);
+      }
+    }
+    if constexpr ((Op::results & kLog) != 0) log.add(chunk.log, start, length);
   });
   if (invalid != 0) __atomic_fetch_or(a.invalid, invalid, __ATOMIC_RELAXED);
 }
 
-template <typename Op, typename T, size_t... I, size_t... J>
-void pointwise_backward_chunk(const PointwiseBackward& a, int64_t chunk, std::index_sequence<I...>,
-                              std::index_sequence<J...>) {
-  Reader<T> readers[] = {Reader<T>(a.inputs[I], a.shape)...};
-  Reader<T> value_reader(a.grad_value, a.shape), log_reader(a.grad_log, a.shape);
-  NoiseReader<Op::noise, T> noise(a.seed, a.stream);
-  Writer<T> writers[] = {Writer<T>(a.grads[I])...};
-  const Numbers<T> numbers = rounded_numbers<T>(a.numbers);
-  alignas(64) T unwanted[Op::inputs][kBlock];
-  for_each_block(a.plan.begin(chunk), a.plan.end(chunk), [&](int64_t start, int length) {
-    const T* in[kArguments<Op>] = {readers[I].block(start, length)...};
-    noise.load(start, in + Op::inputs);
-    const T* by_value = nullptr;
+template <typename Op, typename T>
+struct BackwardChunk {
+  const PointwiseBackward& a;
+  const Numbers<T> numbers;
+  NoiseReader<Op::noise, T> noise;
+  Reader<T> value, log;
+  alignas(64) T prepared[kBlock], terms[Op::inputs][kBlock];
+
+  explicit BackwardChunk(const PointwiseBackward& call)
+      : a(call),
+        numbers(rounded_numbers<T>(call.numbers)),
+        noise(call.seed, call.stream),
+        value(call.grad_value, call.value_shape),
+        log(call.grad_log, call.shape) {}
+
+  // Gradients of the inputs through the samples [from, to) of a block, by an op of the first of
+  // them: written to `out` through sample 0, and added to it through the others.
+  template <typename Some, size_t... I, size_t... J>
+  void run(const T* const* inputs, T* const* out, int64_t from, int64_t to, int64_t start,
+           int length, std::index_sequence<I...> each, std::index_sequence<J...>) {
+    const T* in[kArguments<Some> + 1] = {inputs[I]...};
+    if constexpr (Some::prepares_backward) {
+      prepare_block<Some, true>(prepared, in[I]...);
+      in[kArguments<Some>] = prepared;
+    }
     const T* by_log = nullptr;
-    if constexpr ((Op::results & kValue) != 0) by_value = value_reader.block(start, length);
-    if constexpr ((Op::results & kLog) != 0) by_log = log_reader.block(start, length);
-    T* out[] = {writers[I] ? writers[I].block(start, length) : unwanted[I]...};
-    backward_block<Op, T>(numbers, by_value, by_log, out, std::index_sequence<I...>(), in[J]...);
+    if constexpr ((Some::results & kLog) != 0) by_log = log.block(start, length);
+    T* const later[] = {terms[I]...};
+    for (int64_t sample = from; sample < to; ++sample) {
+      const int64_t first = sample * a.shape.numel + start;
+      noise.load(first, in + Some::inputs);
+      const T* by_value = nullptr;
+      if constexpr ((Some::results & kValue) != 0) by_value = value.block(first, length);
+      backward_block<Some, T>(numbers, by_value, by_log, sample == 0 ? out : later, each, in[J]...);
+      if (sample > 0) (add_block(out[I], later[I]), ...);
+    }
+  }
+
+  template <typename Some>
+  void samples(const T* const* inputs, T* const* out, int64_t from, int64_t to, int64_t start,
+               int length) {
+    run<Some>(inputs, out, from, to, start, length, std::make_index_sequence<Some::inputs>(),
+              BackwardArguments<Some>());
+  }
+};
+
+template <typename Op, typename T, size_t... I>
+void pointwise_backward_chunk(const PointwiseBackward& a, int64_t index,
+                              std::index_sequence<I...>) {
+  Reader<T> readers[] = {Reader<T>(a.inputs[I], a.shape)...};
+  Writer<T> writers[] = {Writer<T>(a.grads[I])...};
+  BackwardChunk<Op, T> chunk(a);
+  alignas(64) T unwanted[Op::inputs][kBlock];
+  using Further = FurtherOf<Op>;
+  for_each_block(a.plan.begin(index), a.plan.end(index), [&](int64_t start, int length) {
+    const T* in[] = {readers[I].block(start, length)...};
+    T* const out[] = {writers[I] ? writers[I].block(start, length) : unwanted[I]...};
+    if constexpr (std::is_same_v<Further, Op>) {
+      chunk.template samples<Op>(in, out, 0, a.n_samples, start, length);
+    } else {
+      chunk.template samples<Op>(in, out, 0, 1, start, length);
+      if constexpr (!std::is_void_v<Further>) {
+        if (a.n_samples > 1) {
+          chunk.template samples<Further>(in, out, 1, a.n_samples, start, length);
+        }
+      }
+    }
     ((writers[I] ? writers[I].commit(start, length) : void()), ...);
   });
 }
 
 template <typename Op, typename T>
 void pointwise_forward(const PointwiseForward& a) {
-  parallel_chunks(a.plan.n_chunks, [&](int64_t chunk) {
-    pointwise_forward_chunk<Op, T>(a, chunk, std::make_index_sequence<Op::inputs>(),
-                                   std::make_index_sequence<kArguments<Op>>());
+  parallel_chunks(a.plan.n_chunks, [&](int64_t index) {
+    pointwise_forward_chunk<Op, T>(a, index, std::make_index_sequence<Op::inputs>());
   });
   if constexpr ((Op::results & kLog) != 0) {
     combine_partials<T>(a.plan, a.partials, a.log);
@@ -157,9 +284,8 @@ void pointwise_forward(const PointwiseForward& a) {
 
 template <typename Op, typename T>
 void pointwise_backward(const PointwiseBackward& a) {
-  parallel_chunks(a.plan.n_chunks, [&](int64_t chunk) {
-    pointwise_backward_chunk<Op, T>(a, chunk, std::make_index_sequence<Op::inputs>(),
-                                    std::make_index_sequence<kArguments<Op>>());
+  parallel_chunks(a.plan.n_chunks, [&](int64_t index) {
+    pointwise_backward_chunk<Op, T>(a, index, std::make_index_sequence<Op::inputs>());
   });
 }
 
@@ -174,6 +300,7 @@ constexpr PointwiseKernels pointwise_kernels() {
   return {First::inputs,
           First::results,
           First::noise,
+          !std::is_void_v<FurtherOf<First>>,
           1 + static_cast<int>(sizeof...(Others)),
           {kPointwiseVariant<First>, kPointwiseVariant<Others>...}};
 }

@@ -14,7 +14,7 @@ struct NoiseCall {
   void* out;
 };
 
-// For each dtype, in the order of DTYPES in bslfast/_native/_operands.py. They launch on a stream
+// For each dtype, in the order of kDTypeNames in bindings/operands.h. They launch on a stream
 // and leave errors to cudaGetLastError.
 using NoiseKernels = void (*const[4])(const NoiseCall&, cudaStream_t);
 

@@ -45,13 +45,13 @@ struct NormalTotal {
 static_assert(sizeof(NormalMany) <= 4096, "more than a kernel's arguments have room for");
 
 struct NormalManyKernels {
-  // For each dtype, in the order of DTYPES in bslfast/_native/_operands.py.
+  // For each dtype, in the order of kDTypeNames in bindings/operands.h.
   void (*forward[4])(const NormalMany&, cudaStream_t);
   void (*backward[4])(const NormalMany&, cudaStream_t);
 };
 
 namespace cuda {
-// In the order of PARAMETRIZATIONS in bslfast/_native/normal.py.
+// In the order of Parametrization.
 extern const NormalManyKernels normal_many_kernels[4];
 extern void (*const normal_many_total[4])(const NormalTotal&, cudaStream_t);
 }  // namespace cuda

@@ -53,8 +53,8 @@ struct PointwiseBackward {
   Grad grads[kMaxInputs];
 };
 
-// One variant of an op: a function for each dtype, in the order of DTYPES in
-// bslfast/_native/_operands.py. Each launches on a stream and leaves errors to cudaGetLastError.
+// One variant of an op: a function for each dtype, in the order of kDTypeNames in
+// bindings/operands.h. Each launches on a stream and leaves errors to cudaGetLastError.
 struct PointwiseVariant {
   int passes_on;
   void (*forward[4])(const PointwiseForward&, cudaStream_t);
@@ -67,19 +67,14 @@ struct PointwiseKernels {
   int inputs;
   Results results;
   Noise noise;
+  bool samples;  // false: here a sample is an element
   int n_variants;
   PointwiseVariant variants[kMaxVariants];
 };
 
-// And ops that have kernels of another make on the CPU (cpu/normal.cpp) and are pointwise here, and
-// sums of other ops' results.
-#define BSL_CUDA_POINTWISE_OPS(X)  \
-  BSL_POINTWISE_OPS(X)             \
-  X(normal_kl)                     \
-  X(normal_kl_fixed_prior)         \
-  X(normal_rsample)                \
-  X(normal_rsample_kl)             \
-  X(normal_rsample_kl_fixed_prior) \
+// And sums of other ops' results.
+#define BSL_CUDA_POINTWISE_OPS(X) \
+  BSL_POINTWISE_OPS(X)            \
   X(row_sums)
 
 #define BSL_DECLARE(name)                       \

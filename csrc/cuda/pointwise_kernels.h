@@ -216,6 +216,7 @@ constexpr PointwiseKernels pointwise_kernels() {
   return {First::inputs,
           First::results,
           First::noise,
+          false,
           1 + static_cast<int>(sizeof...(Others)),
           {kPointwiseVariant<First>, kPointwiseVariant<Others>...}};
 }

@@ -26,7 +26,12 @@
   X(logistic_rsample_log_prob)     \
   X(lognormal_log_prob)            \
   X(lognormal_rsample)             \
+  X(normal_kl)                     \
+  X(normal_kl_fixed_prior)         \
   X(normal_log_prob)               \
+  X(normal_rsample)                \
+  X(normal_rsample_kl)             \
+  X(normal_rsample_kl_fixed_prior) \
   X(normal_rsample_log_prob)       \
   X(normal_rsample_mc_kl)          \
   X(poisson_log_prob)              \

@@ -1,5 +1,5 @@
 // The kernels of an op whose scale comes from a raw parameter: a variant for each parametrization,
-// in the order of PARAMETRIZATIONS in bslfast/_native/normal.py.
+// in the order of the names in core/distributions/scale.h.
 #pragma once
 
 #include "core/distributions/scale.h"

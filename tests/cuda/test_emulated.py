@@ -30,7 +30,6 @@ from ops.record import (
     Draw,
     Extreme,
     OpRecord,
-    as_tuple,
     assert_close,
     assert_extreme,
     assert_same,
@@ -42,9 +41,10 @@ from ops.record import (
 )
 
 import bslfast.functional as BF
-from bslfast._native import cuda, normal, normal_many
+from bslfast._native import cuda, normal_many
 from bslfast._precision import log_dtype
 from bslfast.functional import _op
+from bslfast.functional.normal import PARAMETRIZATIONS
 from bslfast.functional.normal_many import draw_many
 from bslfast.functional.rational_quadratic import EXTRA_SLOPES
 
@@ -66,7 +66,7 @@ ROWS = (
 REGISTERED = (
     "mixture",
     "noise",
-    "normal",
+    "normal_many",
     "pointwise",
     "rank_one",
     "rational_quadratic",
@@ -321,7 +321,7 @@ def test_noise(shape: tuple[int, ...], dtype: torch.dtype, emulated: ModuleType)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("parametrization", normal.PARAMETRIZATIONS)
+@pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
 def test_many_tensors(parametrization: str, dtype: torch.dtype, emulated: ModuleType) -> None:
     """More than a table holds; of no elements, of one, of several pieces. Some need no gradient."""
     draw = Draw(torch.float64)
@@ -587,37 +587,3 @@ def test_every_element_is_written_once(numel: int, emulated: ModuleType) -> None
         y, log_det = BF.leaky_relu_transform(x, negative_slope=0.5, reduction="none")
     assert torch.equal(y, torch.where(x < 0, 0.5 * x, x))
     assert torch.equal(log_det != 0, x < 0)
-
-
-@pytest.mark.parametrize("reduction", ["none", "row", "sum", None])
-@pytest.mark.parametrize("samples", [None, (), (3,)], ids=str)
-@pytest.mark.parametrize("parametrization", normal.PARAMETRIZATIONS)
-def test_normal(
-    parametrization: str,
-    samples: tuple[int, ...] | None,
-    reduction: str | None,
-    emulated: ModuleType,
-) -> None:
-    """The pointwise ops that stand for csrc/cpu/normal.cpp, put together as on a device."""
-    draw = Draw(torch.float64)
-    seed = None if samples is None else torch.tensor(SEED)
-    for shape, prior_shape in (((5, 67), ()), ((4, 6), (4, 6)), ((4, 6), (6,)), ((5, 67), None)):
-        loc, raw_scale = draw.normal(shape), draw.uniform(shape, 0.5, 2.0)
-        priors: tuple[torch.Tensor | None, ...] = (None, None)
-        if prior_shape is not None:
-            priors = draw.normal(prior_shape), draw.uniform(prior_shape, 0.5, 2.0)
-        rest = (seed, 2, 0.3, 0.7, parametrization, samples or (), reduction)
-        expected = normal.forward(loc, raw_scale, *priors, *rest)
-        given = [torch.randn_like(e) if e.numel() else None for e in expected]
-        needs = (True, True, prior_shape is not None, prior_shape is not None)
-        expected_grads = normal.backward(*given, loc, raw_scale, *priors, *rest, needs)
-        with as_on_a_device(emulated):
-            found = normal.forward(loc, raw_scale, *priors, *rest)
-            grads = normal.backward(*given, loc, raw_scale, *priors, *rest, needs)
-        for actual, wanted in zip(as_tuple(found), expected, strict=True):
-            torch.testing.assert_close(actual, wanted, rtol=1e-13, atol=1e-13)
-        for actual, wanted in zip(grads, expected_grads, strict=True):
-            if actual is None or wanted is None:
-                assert actual is wanted or not (wanted if actual is None else actual).any()
-            else:
-                torch.testing.assert_close(actual, wanted, rtol=1e-12, atol=1e-12)

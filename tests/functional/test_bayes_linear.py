@@ -10,8 +10,7 @@ from torch import Tensor
 
 import bslfast.functional as BF
 from bslfast import reference
-
-PARAMETRIZATIONS = ("softplus", "scale", "log_scale", "log_var")
+from bslfast.functional.normal import PARAMETRIZATIONS
 
 
 def arguments(

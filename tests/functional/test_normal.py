@@ -16,10 +16,10 @@ from torch.distributions import Normal, kl_divergence
 
 import bslfast.functional as BF
 from bslfast import reference
+from bslfast.functional.normal import PARAMETRIZATIONS
 from bslfast.reference import noise
 
 DTYPES = [torch.float32, torch.float64]
-PARAMETRIZATIONS = ["softplus", "scale", "log_scale", "log_var"]
 EPS = {dtype: torch.finfo(dtype).eps for dtype in DTYPES}
 of_each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d)[6:])
 of_each_parametrization = pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 import bslfast.functional as BF
 from bslfast import reference
+from bslfast.functional.normal import PARAMETRIZATIONS
 
-PARAMETRIZATIONS = ("softplus", "scale", "log_scale", "log_var")
 SHAPES = ((4, 3), (4,), (0, 2), (), (3, 70))
 OPTIONS: dict[str, Any] = {
     "prior_loc": (0.0, 0.1, 0.2, 0.3, 0.4),

@@ -30,7 +30,6 @@ from typing import Any
 
 import torch
 from ops.every import Watch, negative_bit, strided, transposed
-from ops.normal import PARAMETRIZATIONS
 from ops.record import (
     Call,
     Draw,
@@ -49,6 +48,7 @@ from torch import Tensor
 
 import bslfast
 from bslfast._native import _cpu
+from bslfast.functional.normal import PARAMETRIZATIONS
 from fuzz.records import BY_NAME
 
 _SIXTEEN_BITS = ("bfloat16", "float16")

@@ -17,6 +17,7 @@ from torch.distributions import Distribution
 
 import bslfast
 from bslfast import bnn, distributions, flows, vae
+from bslfast.functional.normal import PARAMETRIZATIONS
 from fuzz.arguments import WRONG
 
 # Sizes that torch cannot count, and parameters that it cannot look at, which it tries.
@@ -29,7 +30,6 @@ _AT_LEAST_ONE = (
 )
 _BATCHES = [(), (1,), (3,), (2, 1), (0,), (2, 3)]
 _SAMPLES = [(), (1,), (2,), (1, 1), (0,), (2, 1)]
-_PARAMETRIZATIONS = ["softplus", "scale", "log_scale", "log_var"]
 
 
 def _positive(shape: Any) -> Tensor:
@@ -44,7 +44,7 @@ def _distribution(name: str, rng: Random) -> dict[str, Any]:
     batch = rng.choice([b for b in _BATCHES if name not in _AT_LEAST_ONE or 0 not in b])
     loc, scale = _leaf(torch.randn(batch)), _leaf(_positive(batch))
     logits = _leaf(torch.randn(*batch, 4))
-    by_scale = {"parametrization": rng.choice(_PARAMETRIZATIONS), "scale": scale}
+    by_scale = {"parametrization": rng.choice(PARAMETRIZATIONS), "scale": scale}
     table: dict[str, dict[str, Any]] = {
         "Bernoulli": {"logits": loc},
         "Categorical": {"logits": logits},
@@ -153,7 +153,7 @@ def _linear(name: str, rng: Random) -> dict[str, Any]:
         "bias": rng.random() < 0.5,
         "prior_scale": rng.choice([0.1, 1.0]),
         "init_scale": rng.choice([0.02, 1.0]),
-        "parametrization": rng.choice(_PARAMETRIZATIONS),
+        "parametrization": rng.choice(PARAMETRIZATIONS),
     }
 
 
@@ -164,7 +164,7 @@ def _mlp(name: str, rng: Random) -> dict[str, Any]:
         "out_features": rng.choice([1, 2]) + 1,
         "activation": rng.choice(list(bnn.ACTIVATIONS)),
         "likelihood": rng.choice(["normal", "heteroscedastic_normal", "categorical"]),
-        "parametrization": rng.choice(_PARAMETRIZATIONS),
+        "parametrization": rng.choice(PARAMETRIZATIONS),
     }
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from ops.record import Call, Draw, Error, Extreme, OpRecord, Shape, Tolerance, Variant
 
 NAN, INF = math.nan, math.inf
-PARAMETRIZATIONS = ("softplus", "scale", "log_scale", "log_var")
 # Found: 2.3 and 9.7. Gradients are products of up to four numbers, and terms of a sum cancel.
 TOLERANCE = dict.fromkeys((torch.float32, torch.float64), Tolerance(value=3, gradient=12))
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import torch
 
+from bslfast.functional.normal import PARAMETRIZATIONS
 from ops.location_scale import subnormal_extremes, vanishing_extremes
-from ops.normal import PARAMETRIZATIONS, raw_scale
+from ops.normal import raw_scale
 from ops.record import Call, Draw, Error, Extreme, OpRecord, Shape, Tolerance, Variant
 
 NAN, INF = math.nan, math.inf

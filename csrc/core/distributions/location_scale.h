@@ -33,14 +33,38 @@ struct Rsample : Pointwise<2, kValue, Base::noise> {
     return (raw < T(0)) << 1;
   }
 
+  static constexpr bool prepares_forward = P != Parametrization::scale;
   template <typename T>
-  BSL_HD static Result<T> forward(const Numbers<T>&, T loc, T raw, T noise) {
-    return {loc + scale_of<P>(raw) * Base::draw(noise).z, T(0)};
+  BSL_HD static T prepare(T, T raw) {
+    return scale_of<P>(raw);
   }
 
   template <typename T>
-  BSL_HD static Gradients<T, 2> backward(const Numbers<T>&, Result<T> grad, T, T raw, T noise) {
-    return {{grad.value, grad.value * Base::draw(noise).z * scale_grad<P>(raw)}};
+  BSL_HD static Result<T> forward_from(const Numbers<T>&, T loc, T, T noise, T scale) {
+    return {loc + scale * Base::draw(noise).z, T(0)};
+  }
+
+  template <typename T>
+  BSL_HD static Result<T> forward(const Numbers<T>& numbers, T loc, T raw, T noise) {
+    return forward_from(numbers, loc, raw, noise, scale_of<P>(raw));
+  }
+
+  static constexpr bool prepares_backward = P != Parametrization::scale;
+  template <typename T>
+  BSL_HD static T prepare_backward(T, T raw) {
+    return scale_grad<P>(raw);
+  }
+
+  template <typename T>
+  BSL_HD static Gradients<T, 2> backward_from(const Numbers<T>&, Result<T> grad, T, T, T noise,
+                                              T slope) {
+    return {{grad.value, grad.value * Base::draw(noise).z * slope}};
+  }
+
+  template <typename T>
+  BSL_HD static Gradients<T, 2> backward(const Numbers<T>& numbers, Result<T> grad, T loc, T raw,
+                                         T noise) {
+    return backward_from(numbers, grad, loc, raw, noise, scale_grad<P>(raw));
   }
 };
 

@@ -1,5 +1,4 @@
-// Normal samples and their KL divergence as pointwise ops, for devices on which one sample is drawn
-// per call. cpu/normal.cpp has kernels of its own, which share work among samples.
+// Normal samples and their KL divergence as pointwise ops.
 #pragma once
 
 #include "core/distributions/location_scale.h"
@@ -19,13 +18,38 @@ BSL_HD Prior<T> prior(T loc, T scale) {
   return {loc, T(1) / scale, math::log(scale)};
 }
 
+// Which of loc, raw scale, and the prior's loc and scale are outside their domain.
+template <Parametrization P, typename T>
+BSL_HD int invalid_scales(T raw, T prior_scale) {
+  return (P == Parametrization::scale && raw < T(0) ? 2 : 0) | (prior_scale < T(0)) << 3;
+}
+
 // loc, raw scale, and the prior's loc and scale.
 template <Parametrization P>
 struct Kl : Pointwise<4, kLog> {
+  static constexpr bool checks = true;
   template <typename T>
-  BSL_HD static Result<T> forward(const Numbers<T>&, T loc, T raw, T prior_loc, T prior_scale) {
-    const T scale = kIsLog<P> ? T(0) : scale_of<P>(raw);
+  BSL_HD static int invalid(T, T raw, T, T prior_scale) {
+    return invalid_scales<P>(raw, prior_scale);
+  }
+
+  static constexpr bool prepares_forward = P == Parametrization::softplus;
+  template <typename T>
+  BSL_HD static T prepare(T, T raw, T, T) {
+    return kIsLog<P> ? T(0) : scale_of<P>(raw);
+  }
+
+  template <typename T>
+  BSL_HD static Result<T> forward_from(const Numbers<T>&, T loc, T raw, T prior_loc, T prior_scale,
+                                       T scale) {
     return {T(0), kl<P>(loc, raw, scale, prior(prior_loc, prior_scale))};
+  }
+
+  template <typename T>
+  BSL_HD static Result<T> forward(const Numbers<T>& numbers, T loc, T raw, T prior_loc,
+                                  T prior_scale) {
+    const T scale = prepare(loc, raw, prior_loc, prior_scale);
+    return forward_from(numbers, loc, raw, prior_loc, prior_scale, scale);
   }
 
   template <typename T>
@@ -42,11 +66,32 @@ struct Kl : Pointwise<4, kLog> {
 
 template <Parametrization P>
 struct RsampleKl : Pointwise<4, kValueAndLog, Noise::normal> {
+  using Further = Rsample<P>;
+
+  static constexpr bool checks = true;
+  template <typename T>
+  BSL_HD static int invalid(T, T raw, T, T prior_scale) {
+    return invalid_scales<P>(raw, prior_scale);
+  }
+
+  static constexpr bool prepares_forward = P == Parametrization::softplus;
+  template <typename T>
+  BSL_HD static T prepare(T, T raw, T, T) {
+    return scale_of<P>(raw);
+  }
+
+  template <typename T>
+  BSL_HD static Result<T> forward_from(const Numbers<T>& numbers, T loc, T raw, T prior_loc,
+                                       T prior_scale, T noise, T scale) {
+    return {Rsample<P>::forward_from(numbers, loc, raw, noise, scale).value,
+            Kl<P>::forward_from(numbers, loc, raw, prior_loc, prior_scale, scale).log};
+  }
+
   template <typename T>
   BSL_HD static Result<T> forward(const Numbers<T>& numbers, T loc, T raw, T prior_loc,
                                   T prior_scale, T noise) {
-    return {Rsample<P>::forward(numbers, loc, raw, noise).value,
-            Kl<P>::forward(numbers, loc, raw, prior_loc, prior_scale).log};
+    const T scale = prepare(loc, raw, prior_loc, prior_scale);
+    return forward_from(numbers, loc, raw, prior_loc, prior_scale, noise, scale);
   }
 
   template <typename T>
@@ -61,9 +106,29 @@ struct RsampleKl : Pointwise<4, kValueAndLog, Noise::normal> {
 };
 
 // Either of these with a prior's loc and scale that are numbers, the first two of the call's: what
-// is made of them is made once.
+// is made of them is made once. The numbers are valid.
 template <typename Op>
 struct FixedPrior : Pointwise<2, Op::results, Op::noise> {
+  using Further = typename Op::Further;
+
+  static constexpr bool checks = Op::checks;
+  template <typename T>
+  BSL_HD static int invalid(T loc, T raw) {
+    return Op::invalid(loc, raw, T(0), T(1));
+  }
+
+  static constexpr bool prepares_forward = Op::prepares_forward;
+  template <typename T>
+  BSL_HD static T prepare(T loc, T raw) {
+    return Op::prepare(loc, raw, T(0), T(1));
+  }
+
+  // `rest`: the noise, if there is any, and what was prepared.
+  template <typename T, typename... Rest>
+  BSL_HD static Result<T> forward_from(const Numbers<T>& numbers, T loc, T raw, Rest... rest) {
+    return Op::forward_from(numbers, loc, raw, numbers.at[0], numbers.at[1], rest...);
+  }
+
   template <typename T, typename... E>
   BSL_HD static Result<T> forward(const Numbers<T>& numbers, T loc, T raw, E... noise) {
     return Op::forward(numbers, loc, raw, numbers.at[0], numbers.at[1], noise...);

@@ -10,6 +10,8 @@
 namespace bsl {
 
 enum class Parametrization { softplus, scale, log_scale, log_var };
+// Their names in Python. Kernels have a variant for each, in this order.
+constexpr const char* kParametrizationNames[] = {"softplus", "scale", "log_scale", "log_var"};
 
 namespace {
 

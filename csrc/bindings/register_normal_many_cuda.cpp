@@ -93,7 +93,7 @@ void normal_many_backward(int dtype, int parametrization, const std::vector<int6
 
 }  // namespace
 
-void register_normal(py::module_& m) {
+void register_normal_many(py::module_& m) {
   m.def("normal_many_partials", &normal_many_partials);
   m.def("normal_many_forward", &normal_many_forward);
   m.def("normal_many_backward", &normal_many_backward);
