@@ -92,7 +92,7 @@ def _bnn(draws: Draws) -> None:
     layer = bslfast.nn.BayesLinear(3, 4)
     for call, n in (
         (lambda: layer(x, seed=SEED), 2),
-        (lambda: bslfast.nn.bayesian.draw(list(model.layers), SEED), 6),
+        (lambda: bslfast.nn.estimators.draw(list(model.layers), SEED), 6),
         (lambda: layer.sample_outputs(x, 3), 2),
     ):
         draws.clear()
