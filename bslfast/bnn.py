@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from bslfast import _checks, likelihoods
-from bslfast.nn import BayesianModule, BayesLinear
-from bslfast.nn.estimators import draw
+from bslfast.nn import BayesLinear
+from bslfast.nn.estimators import WeightSample, draw
 from bslfast.nn.posteriors import Posterior
 from bslfast.nn.priors import Prior
 
@@ -100,8 +100,9 @@ class BayesianMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Outputs for one draw of all weights."""
         if self._n_weights <= _DRAWN_TOGETHER or (isinstance(x, Tensor) and x.is_cuda):
-            layers = [m for m in self.layers if isinstance(m, BayesianModule) and m.drawn is None]
-            return _output(self, x, draw(layers))
+            layers = [cast(BayesLinear, m) for m in self.layers if m.drawn is None]
+            sampled = [m for m in layers if isinstance(m.estimator, WeightSample)]
+            return _output(self, x, draw(sampled))
         return _output(self, x, {})
 
     def sample_outputs(self, x: Tensor, n_samples: int) -> Tensor:

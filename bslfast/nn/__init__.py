@@ -4,6 +4,7 @@
 """
 
 from bslfast.nn import posteriors, priors
+from bslfast.nn.convert import to_bayesian
 from bslfast.nn.convolution import (
     BayesConv1d,
     BayesConv2d,
@@ -36,4 +37,5 @@ __all__ = [
     "one_draw",
     "posteriors",
     "priors",
+    "to_bayesian",
 ]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bslfast import _checks
-from bslfast.nn.layer import BayesianLayer
-from bslfast.nn.posteriors import Posterior
-from bslfast.nn.priors import Prior
+from bslfast.nn.layer import BayesianLayer, Settings
 
 
 class BayesEmbedding(BayesianLayer, nn.Embedding):
@@ -48,12 +45,12 @@ class BayesEmbedding(BayesianLayer, nn.Embedding):
     weight_loc: Tensor
     weight_raw_scale: Tensor
 
-    def make_bayesian(self, posterior: Mapping[str, Posterior], prior: Mapping[str, Prior]) -> None:
+    def make_bayesian(self, settings: Settings) -> None:
         """Put the parameters of the posterior in the place of the table."""
         for name, wanted in (("max_norm", None), ("sparse", False)):
             if getattr(self, name) != wanted:
                 raise ValueError(f"{name}: expected {wanted}, got {getattr(self, name)!r}")
-        super().make_bayesian(posterior, prior)
+        super().make_bayesian(settings)
 
     def check_inputs(self, *inputs: Any, **options: Any) -> None:
         """Raise TypeError if the input holds no indices."""

@@ -79,38 +79,35 @@ class BayesianLayer(BayesianModule):
         for name in _SIZES:
             if name in given:
                 _checks.integer(name, given[name])
-        default_posterior = posteriors.Normal(parametrization, init_scale)
-        default_prior = priors.Normal(
-            _checks.number("prior_loc", prior_loc),
-            _checks.number("prior_scale", prior_scale, above=0.0),
-        )
+        # Before there is a layer: numbers may be wrong.
+        settings = Settings(posterior, prior, prior_loc, prior_scale, init_scale, parametrization)
         torch_init(*args, **kwargs)
-        self.make_bayesian(
-            of_each("posterior", posterior, Posterior, default_posterior, self._parameters),
-            of_each("prior", prior, Prior, default_prior, self._parameters),
-        )
+        self.make_bayesian(settings)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Show the arguments of the torch class and those of :class:`BayesianLayer` together."""
         super().__init_subclass__(**kwargs)
         torch_class = _torch_class(cls)
         init: Any = cls.__init__
-        first = list(inspect.signature(init).parameters.values())[1:]
+        shown = list(inspect.signature(init).parameters.values())[1:]
         if init is BayesianLayer.__init__ and torch_class is not nn.Module:
-            first = [
-                *inspect.signature(torch_class).parameters.values(),
-                *(p for p in first if p.kind is p.KEYWORD_ONLY),
-            ]
-        cls.__signature__ = inspect.Signature(first)  # type: ignore[attr-defined]
+            shown = [p for p in shown if p.kind is p.KEYWORD_ONLY]
+            shown += inspect.signature(torch_class).parameters.values()
+            shown.sort(key=lambda p: p.kind)  # as Python wants them
+        cls.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
 
-    def make_bayesian(self, posterior: Mapping[str, Posterior], prior: Mapping[str, Prior]) -> None:
+    def make_bayesian(self, settings: Settings) -> None:
         """Put the parameters of the posteriors in the place of those of the torch class.
 
         The means are what these were; all else of a posterior is at its start.
-
-        Args:
-            posterior, prior: by name, for every parameter of the torch class.
         """
+        for name, value in self.__dict__.items():
+            if isinstance(value, list) and any(isinstance(t, nn.Parameter) for t in value):
+                raise TypeError(
+                    f"{type(self).__name__}: expected a class of torch that finds its parameters "
+                    f"by their names, got one that keeps them in {name}"
+                )
+        posterior, prior = settings.by_name(self._parameters)
         self.posteriors, self.priors, self._keys = {}, {}, {}
         for name, parameter in list(self._parameters.items()):
             keys = tuple(f"{name}_{p}" for p in posterior[name].names)
@@ -247,30 +244,61 @@ def _torch_class(cls: type) -> type:
     return next(c for c in cls.__mro__ if not issubclass(c, BayesianModule))
 
 
-def of_each(
-    what: str,
-    given: _Kind | Mapping[str, _Kind] | None,
-    kind: type[_Kind],
-    default: _Kind,
-    names: Collection[str],
-) -> dict[str, _Kind]:
-    """The posterior or prior of each parameter; ``given`` is one for all, or some by name."""
-    if given is None or isinstance(given, Mapping):
-        result = dict.fromkeys(names, default) | dict(given or {})
-        for name in result:
-            if name not in names:
-                raise ValueError(f"{what}: expected names among {', '.join(names)}, got {name!r}")
-    elif default != type(default)():
-        raise ValueError(f"{what}: expected None beside numbers of {default}, got {given!r}")
-    else:
-        result = dict.fromkeys(names, given)
-    for value in result.values():
+class Settings:
+    """The posterior and prior arguments of :class:`BayesianLayer`, before it is known of what.
+
+    Raises what that raises for them.
+    """
+
+    def __init__(
+        self,
+        posterior: Posterior | Mapping[str, Posterior] | None,
+        prior: Prior | Mapping[str, Prior] | None,
+        prior_loc: float,
+        prior_scale: float,
+        init_scale: float,
+        parametrization: str,
+    ) -> None:
+        self._posterior = _given(
+            "posterior", posterior, Posterior, posteriors.Normal(parametrization, init_scale)
+        )
+        loc = _checks.number("prior_loc", prior_loc)
+        scale = _checks.number("prior_scale", prior_scale, above=0.0)
+        self._prior = _given("prior", prior, Prior, priors.Normal(loc, scale))
+
+    def by_name(self, names: Collection[str]) -> tuple[dict[str, Posterior], dict[str, Prior]]:
+        """The posterior and the prior of each parameter of the torch class."""
+        for what, (_, some) in (("posterior", self._posterior), ("prior", self._prior)):
+            for name in some:
+                if name not in names:
+                    raise ValueError(
+                        f"{what}: expected names among {', '.join(names)}, got {name!r}"
+                    )
+        (posterior, some_posteriors), (prior, some_priors) = self._posterior, self._prior
+        return (
+            {name: some_posteriors.get(name, posterior) for name in names},
+            {name: some_priors.get(name, prior) for name in names},
+        )
+
+
+def _given(
+    what: str, given: _Kind | Mapping[str, _Kind] | None, kind: type[_Kind], default: _Kind
+) -> tuple[_Kind, Mapping[str, _Kind]]:
+    """(that of all weights but some, those of these by name)."""
+    if given is None:
+        return default, {}
+    some = dict(given) if isinstance(given, Mapping) else {}
+    for value in some.values() if isinstance(given, Mapping) else (given,):
         if not isinstance(value, kind):
             raise TypeError(
-                f"{what}: expected a bslfast.nn.{kind.__module__.rsplit('.')[-1]}.{kind.__name__}, "
-                f"or some by name, got {_checks.describe(value)}"
+                f"{what}: expected None, a {kind.__name__}, or some by name, got "
+                f"{_checks.describe(value)}"
             )
-    return result
+    if isinstance(given, Mapping):
+        return default, some
+    if default != type(default)():
+        raise ValueError(f"{what}: expected None beside the numbers of {default}, got {given}")
+    return given, {}
 
 
 def one_for_each(x: Tensor, n_samples: int) -> ValueError:
