@@ -100,8 +100,10 @@ class BayesianMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Outputs for one draw of all weights."""
         if self._n_weights <= _DRAWN_TOGETHER or (isinstance(x, Tensor) and x.is_cuda):
-            layers = [cast(BayesLinear, m) for m in self.layers if m.drawn is None]
-            sampled = [m for m in layers if isinstance(m.estimator, WeightSample)]
+            layers: Any = self.layers
+            sampled = [
+                m for m in layers if m.drawn is None and isinstance(m.estimator, WeightSample)
+            ]
             return _output(self, x, draw(sampled))
         return _output(self, x, {})
 

@@ -6,8 +6,9 @@ together with what their divergence needs, and how the divergence is computed by
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -133,20 +134,19 @@ class _NormalFromNormal(Divergence):
     """Many tensors in one node of the graph, on CUDA devices in one launch."""
 
     def kl(self, weight: Weight) -> Tensor:
-        posterior, prior = _normal(weight)
-        loc, raw_scale = weight.parameters
-        parametrization = posterior.parametrization
-        return BF.normal_kl(loc, raw_scale, prior.loc, prior.scale, parametrization=parametrization)
+        (loc,), (raw_scale,), (prior_loc,), (prior_scale,), parametrization = _columns([weight])
+        return BF.normal_kl(loc, raw_scale, prior_loc, prior_scale, parametrization=parametrization)
 
     def kind(self, weight: Weight) -> Hashable:
-        loc = weight.parameters[0]
-        return loc.device, loc.dtype, _normal(weight)[0].parametrization
+        posterior, _, (loc, _) = weight
+        return loc.device, loc.dtype, posterior.parametrization  # type: ignore[attr-defined]
 
     def draw(
         self, weights: Sequence[Weight], seed: int | Tensor | None, stream: int
     ) -> tuple[Sequence[Tensor], Part | None]:
-        loc, raw_scale, prior_loc, prior_scale, parametrization = _columns(weights)
-        samples, kl = draw_many(
+        columns = _columns(weights)
+        loc, raw_scale, prior_loc, prior_scale, parametrization = columns
+        samples, place = draw_many(
             loc,
             raw_scale,
             prior_loc=prior_loc,
@@ -155,34 +155,29 @@ class _NormalFromNormal(Divergence):
             seed=seed,
             stream=stream,
         )
-        return samples, None if kl is None else normal_part(kl, weights)
+        if place is None:
+            return samples, None
+        return samples, Part(weights, functools.partial(_written, place, columns), place)
 
 
 def normal_part(place: Tensor, weights: Sequence[Weight]) -> Part:
     """Normal weights with normal priors, of whose divergence ``place`` has the gradient alone."""
-
-    def value() -> Tensor:
-        write_kl(place, *_columns(weights))
-        return place
-
-    return Part(weights, value, place)
+    return Part(weights, functools.partial(_written, place, _columns(weights)), place)
 
 
-def _normal(weight: Weight) -> tuple[posteriors.Normal, priors.Normal]:
-    return weight.posterior, weight.prior  # type: ignore[return-value]
+def _written(place: Tensor, columns: Any) -> Tensor:
+    write_kl(place, *columns)
+    return place
 
 
-def _columns(
-    weights: Sequence[Weight],
-) -> tuple[list[Tensor], list[Tensor], list[float], list[float], str]:
-    pairs = [_normal(weight) for weight in weights]
-    return (
-        [weight.parameters[0] for weight in weights],
-        [weight.parameters[1] for weight in weights],
-        [prior.loc for _, prior in pairs],
-        [prior.scale for _, prior in pairs],
-        pairs[0][0].parametrization,
-    )
+def _columns(weights: Sequence[Weight]) -> Any:
+    """(all loc, raw_scale, prior_loc, prior_scale, the parametrization) of weights of one kind."""
+    posterior: Sequence[Any]
+    prior: Sequence[Any]
+    posterior, prior, parameters = zip(*weights, strict=True)
+    loc, raw_scale = zip(*parameters, strict=True)
+    prior_loc, prior_scale = [p.loc for p in prior], [p.scale for p in prior]
+    return loc, raw_scale, prior_loc, prior_scale, posterior[0].parametrization
 
 
 class _NormalEstimated(Divergence):
