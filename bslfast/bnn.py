@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from bslfast import _checks, likelihoods
 from bslfast.nn import BayesLinear
-from bslfast.nn.bayesian import draw
+from bslfast.nn.estimators import WeightSample, draw
+from bslfast.nn.posteriors import Posterior
+from bslfast.nn.priors import Prior
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -42,7 +44,7 @@ class BayesianMLP(nn.Module):
         likelihood: "normal" (learned noise, the same for all inputs), "heteroscedastic_normal"
             (noise that depends on the input), "categorical", another name or a Likelihood: see
             :mod:`bslfast.likelihoods`.
-        prior_scale, init_scale, parametrization, device, dtype: as in
+        posterior, prior, prior_scale, init_scale, parametrization, device, dtype: as in
             :class:`bslfast.nn.BayesLinear`.
 
     Shape: x [..., in_features] -> [..., outputs].
@@ -69,6 +71,8 @@ class BayesianMLP(nn.Module):
         *,
         activation: str = "relu",
         likelihood: str | likelihoods.Likelihood = "normal",
+        posterior: Posterior | Mapping[str, Posterior] | None = None,
+        prior: Prior | Mapping[str, Prior] | None = None,
         prior_scale: float = 1.0,
         init_scale: float = 0.02,
         parametrization: str = "softplus",
@@ -81,23 +85,26 @@ class BayesianMLP(nn.Module):
         self.likelihood.to(device=device, dtype=dtype)
         self.activation = ACTIVATIONS[activation]()
         options: dict[str, Any] = {
+            "posterior": posterior,
+            "prior": prior,
             "prior_scale": prior_scale,
             "init_scale": init_scale,
             "parametrization": parametrization,
             "device": device,
             "dtype": dtype,
         }
-        self.layers = nn.ModuleList(
-            BayesLinear(n_in, n_out, **options)
-            for n_in, n_out in _widths(in_features, hidden, self.likelihood.n_outputs(out_features))
-        )
+        widths = _widths(in_features, hidden, self.likelihood.n_outputs(out_features))
+        self.layers = nn.ModuleList(BayesLinear(n_in, n_out, **options) for n_in, n_out in widths)
+        self._n_weights = sum(n_in * n_out for n_in, n_out in widths)
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs for one draw of all weights."""
-        layers = [m for m in self.layers if isinstance(m, BayesLinear) and m.drawn is None]
-        n_weights = sum(layer.in_features * layer.out_features for layer in layers)
-        if n_weights <= _DRAWN_TOGETHER or (isinstance(x, Tensor) and x.is_cuda):
-            return _output(self, x, draw(layers))
+        if self._n_weights <= _DRAWN_TOGETHER or (isinstance(x, Tensor) and x.is_cuda):
+            layers: Any = self.layers
+            sampled = [
+                m for m in layers if m.drawn is None and isinstance(m.estimator, WeightSample)
+            ]
+            return _output(self, x, draw(sampled))
         return _output(self, x, {})
 
     def sample_outputs(self, x: Tensor, n_samples: int) -> Tensor:
@@ -114,8 +121,7 @@ class BayesianMLP(nn.Module):
         for start in range(0, n_samples, held):
             h = x
             for index, layer in enumerate(self.layers):
-                assert isinstance(layer, BayesLinear)
-                h = layer.sample_outputs(
+                h = cast(BayesLinear, layer).sample_outputs(
                     self.activation(h) if index else h,
                     min(held, n_samples - start),
                     per_draw=index > 0,
@@ -137,12 +143,7 @@ class DeterministicMLP(nn.Module):
         self.activation = bayesian.activation
         self.layers = nn.ModuleList()
         for layer in bayesian.layers:
-            assert isinstance(layer, BayesLinear)
-            plain = nn.Linear(layer.in_features, layer.out_features).to(layer.weight_loc)
-            with torch.no_grad():
-                plain.weight.copy_(layer.weight_loc)
-                plain.bias.copy_(layer.bias_loc)
-            self.layers.append(plain)
+            self.layers.append(cast(BayesLinear, layer).deterministic_twin())
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs of the plain network."""

@@ -46,6 +46,22 @@ def test_sampled_outputs_have_the_distribution_of_single_passes() -> None:
     assert (ratio - 1).abs().max() < 0.2
 
 
+def test_other_posteriors_and_priors() -> None:
+    model = BayesianMLP(
+        4,
+        (8,),
+        3,
+        posterior={"bias": bslfast.nn.posteriors.Deterministic()},
+        prior=bslfast.nn.priors.Laplace(0.5),
+    )
+    x = torch.randn(5, 4)
+    assert model.sample_outputs(x, 2).shape == (2, 5, 3)
+    (model(x).sum() + bslfast.nn.kl(model)).backward()
+    assert all(p.grad is not None for p in model.layers.parameters())
+    twin = model.deterministic_twin()
+    assert torch.equal(twin.layers[0].bias, model.layers[0].bias_loc)
+
+
 def test_sampling_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     model = BayesianMLP(4, (8,), 3)
     monkeypatch.setattr(bslfast.bnn, "_HELD_WEIGHTS", 2 * 4 * 8)

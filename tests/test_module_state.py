@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 import bslfast
 from bslfast import bnn, flows, likelihoods, vae
-from bslfast.nn import BayesLinear
+from bslfast import nn as bnn_layers
+from bslfast.nn import BayesianLayer, BayesLinear
 
 
 def autoencoder(cls: Any, **options: Any) -> nn.Module:
@@ -38,6 +39,13 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "Atanh": lambda: flows.Atanh(3),
     "Autoencoder": lambda: autoencoder(vae.Autoencoder),
     "BatchNorm": lambda **o: flows.BatchNorm(3, **o),
+    "BayesConv1d": lambda **o: bnn_layers.BayesConv1d(2, 4, 3, groups=2, **o),
+    "BayesConv2d": lambda **o: bnn_layers.BayesConv2d(2, 3, 2, **o),
+    "BayesConv3d": lambda **o: bnn_layers.BayesConv3d(2, 3, 2, bias=False, **o),
+    "BayesConvTranspose1d": lambda **o: bnn_layers.BayesConvTranspose1d(2, 3, 2, **o),
+    "BayesConvTranspose2d": lambda **o: bnn_layers.BayesConvTranspose2d(2, 3, 2, **o),
+    "BayesConvTranspose3d": lambda **o: bnn_layers.BayesConvTranspose3d(2, 3, 2, **o),
+    "BayesEmbedding": lambda **o: bnn_layers.BayesEmbedding(5, 3, padding_idx=1, **o),
     "BayesLinear": lambda **o: BayesLinear(3, 2, **o),
     "BayesianMLP": lambda **o: network(**o),
     "Bernoulli": lambda: likelihoods.Bernoulli(2),
@@ -87,6 +95,7 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
 }
 # What others are made from.
 BASES = {
+    "BayesianLayer",
     "BayesianModule",
     "Continuous",
     "Coupling",
@@ -174,8 +183,15 @@ def outputs(module: Any, *, train: bool = False) -> list[Tensor]:
             return [module(inside(2, 3)), module.likelihood.scale]
         if isinstance(module, bnn.BayesianMLP):
             return [module.sample_outputs(inside(2, 3), 2), bslfast.nn.kl(module)]
-        if isinstance(module, BayesLinear):
-            return [module(inside(2, 3), seed=1), module.kl()]
+        if isinstance(module, BayesianLayer):
+            x = inside(2, 2, 4, 4, 4)
+            if isinstance(module, nn.Linear):
+                x = inside(2, 3)
+            elif isinstance(module, nn.Embedding):
+                x = torch.tensor([0, 4, 1])
+            else:
+                x = x[(..., *[0] * (3 - len(module.kernel_size)))]
+            return [module(x, seed=1), module.kl()]
         return [module(inside(4, module.inputs))]
 
 

@@ -90,10 +90,15 @@ def _bnn(draws: Draws) -> None:
     model, x = bslfast.bnn.BayesianMLP(3, (4, 5), 2), torch.randn(7, 3)
     model.layers[1].double()  # another dtype: two calls for one draw of all layers
     layer = bslfast.nn.BayesLinear(3, 4)
+    estimated = bslfast.nn.BayesLinear(3, 4, prior=bslfast.nn.priors.Horseshoe())
+    convolution = bslfast.nn.BayesConv1d(3, 4, 1)
     for call, n in (
         (lambda: layer(x, seed=SEED), 2),
-        (lambda: bslfast.nn.bayesian.draw(list(model.layers), SEED), 6),
+        (lambda: bslfast.nn.estimators.draw(list(model.layers), SEED), 6),
         (lambda: layer.sample_outputs(x, 3), 2),
+        (lambda: bslfast.nn.estimators.draw([layer, estimated], SEED), 4),
+        (lambda: estimated(x, seed=SEED), 2),
+        (lambda: convolution(x.unsqueeze(-1), seed=SEED), 2),
     ):
         draws.clear()
         call()

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bslfast.flows import AffineCoupling, SplineCoupling
-from bslfast.nn import BayesLinear, NormalWeight
+from bslfast.nn import BayesLinear, Weight, priors
 from bslfast.vae import VAE
 
 
@@ -50,7 +50,7 @@ class PlainBayesLinear(BayesLinear):
         )
         return x @ weight.transpose(1, 2) + bias
 
-    def normal_weights(self) -> list[NormalWeight]:
+    def weights(self) -> list[Weight]:
         """None that a kernel could draw."""
         return []
 
@@ -59,7 +59,9 @@ class PlainBayesLinear(BayesLinear):
         return self._kl
 
     def _divergence(self, loc: Tensor, scale: Tensor) -> Tensor:
-        ratio, distance = scale / self.prior_scale, (loc - self.prior_loc) / self.prior_scale
+        prior = self.priors["weight"]
+        assert isinstance(prior, priors.Normal)
+        ratio, distance = scale / prior.scale, (loc - prior.loc) / prior.scale
         return (0.5 * (ratio**2 + distance**2 - 1) - ratio.log()).sum()
 
 

@@ -392,18 +392,19 @@ def weight_posterior(model: nn.Module, title: str = "Posterior of the weights") 
 
 def _posteriors(model: nn.Module) -> list[tuple[str, Tensor, Tensor]]:
     """Return (layer name, means, standard deviations), flat and on the CPU, per Bayesian layer."""
-    from bslfast.nn import BayesLinear
-    from bslfast.reference.normal import scale_of
+    from bslfast.nn import BayesianModule
 
     layers = []
     for name, module in model.named_modules():
-        if isinstance(module, BayesLinear):
-            pairs = [(module.weight_loc, module.weight_raw_scale)]
-            if module.bias_loc is not None and module.bias_raw_scale is not None:
-                pairs.append((module.bias_loc, module.bias_raw_scale))
-            loc = torch.cat([loc.detach().cpu().flatten() for loc, _ in pairs])
-            raw = torch.cat([raw.detach().cpu().flatten() for _, raw in pairs])
-            layers.append((name, loc, scale_of(raw, module.parametrization)))
+        weights = module.weights() if isinstance(module, BayesianModule) else ()
+        spreads = [(w.loc, w.stddev()) for w in weights]
+        uncertain = [(loc, stddev) for loc, stddev in spreads if stddev.any()]
+        if uncertain:
+            loc, stddev = (
+                torch.cat([t.detach().cpu().flatten() for t in column])
+                for column in zip(*uncertain, strict=True)
+            )
+            layers.append((name, loc, stddev))
     return layers
 
 

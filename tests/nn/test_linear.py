@@ -16,18 +16,18 @@ from torch.distributions import Normal, kl_divergence
 
 import bslfast
 import bslfast.functional as BF
-from bslfast.nn import BayesLinear, kl, one_draw
-from bslfast.nn.linear import raw_scale_of
+from bslfast.nn import BayesLinear, kl, one_draw, posteriors, priors
+from bslfast.nn.posteriors import raw_scale_of
 
 
 def exact_kl(layer: BayesLinear) -> float:
     total = 0.0
-    for loc, raw in (
-        (layer.weight_loc, layer.weight_raw_scale),
-        (layer.bias_loc, layer.bias_raw_scale),
+    for loc, raw, given in (
+        (layer.weight_loc, layer.weight_raw_scale, layer.priors["weight"]),
+        (layer.bias_loc, layer.bias_raw_scale, layer.priors["bias"]),
     ):
         scale = torch.nn.functional.softplus(raw.detach().double())
-        prior = Normal(torch.tensor(layer.prior_loc).double(), layer.prior_scale)
+        prior = Normal(torch.tensor(given.loc).double(), given.scale)
         total += kl_divergence(Normal(loc.detach().double(), scale), prior).sum().item()
     return total
 
@@ -143,15 +143,16 @@ def _averaged(layer: BayesLinear) -> None:
         parameter.data, other.data = other.data, parameter.data
 
 
-def _prior(name: str, value: float | str) -> Any:
+def _prior(**numbers: float) -> Any:
     def change(layer: BayesLinear) -> None:
-        setattr(layer, name, value)
+        for name in layer.priors:
+            layer.priors[name] = priors.Normal(**numbers)
 
-    change.__name__ = name
+    change.__name__ = f"prior_{next(iter(numbers))}"
     return change
 
 
-_SETTINGS = [_prior("prior_scale", 0.1), _prior("prior_loc", 1.0)]
+_SETTINGS = [_prior(scale=0.1), _prior(loc=1.0)]
 
 
 def _old_style_optimizer(layer: BayesLinear) -> None:
@@ -194,7 +195,8 @@ def test_kl_is_never_stale(change: Any) -> None:
 def test_kl_after_the_parametrization_changed() -> None:
     layer = BayesLinear(5, 4)
     layer(torch.randn(2, 5))
-    layer.parametrization = "log_scale"
+    for name in layer.posteriors:
+        layer.posteriors[name] = posteriors.Normal("log_scale")
     assert kl(layer).item() == pytest.approx(layer.compute_kl().item(), rel=1e-6)
 
 
@@ -432,7 +434,7 @@ def test_draws_together_are_those_of_the_posteriors() -> None:
             alone = BF.normal_rsample(
                 layer.weight_loc,
                 layer.weight_raw_scale,
-                parametrization=layer.parametrization,
+                parametrization=layer.posteriors["weight"].parametrization,
                 seed=3,
                 stream=stream,
             )
@@ -529,32 +531,29 @@ class _Mixed(bslfast.nn.BayesianModule):
         super().__init__()
         self.loc, self.raw = (nn.Parameter(torch.full((50,), v)) for v in (0.5, -2.0))
 
-    def normal_weights(self) -> list[bslfast.nn.NormalWeight]:
+    def weights(self) -> list[bslfast.nn.Weight]:
         return [
             bslfast.nn.NormalWeight(self.loc, self.raw, 0.0, 1.0, parametrization)
             for parametrization in ("softplus", "log_scale")
         ]
 
-    def compute_kl(self) -> Tensor:
-        return sum(
-            (
-                BF.normal_kl(w.loc, w.raw_scale, parametrization=w[-1])
-                for w in self.normal_weights()
-            ),
-            torch.zeros(()),
-        )
-
 
 def test_weights_of_several_parametrizations_in_a_layer() -> None:
     layer = _Mixed()
     with one_draw(layer, seed=3):
-        for stream, (sample, weight) in enumerate(
-            zip(layer.drawn, layer.normal_weights(), strict=True)
-        ):
+        for stream, sample in enumerate(layer.drawn):
             alone = BF.normal_rsample(
-                layer.loc, layer.raw, parametrization=weight[-1], seed=3, stream=stream
+                layer.loc,
+                layer.raw,
+                parametrization=("softplus", "log_scale")[stream],
+                seed=3,
+                stream=stream,
             )
             assert torch.equal(sample, alone)
+        expected = sum(
+            BF.normal_kl(layer.loc, layer.raw, parametrization=p) for p in ("softplus", "log_scale")
+        )
+        torch.testing.assert_close(layer.compute_kl(), expected)
         remembered = layer._remembered
         assert remembered is not None
         assert remembered.total().item() == pytest.approx(layer.compute_kl().item(), rel=1e-6)

@@ -1,0 +1,220 @@
+"""Bayesian convolutions, and their transposes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from bslfast import _checks
+from bslfast.nn.layer import BayesianLayer
+
+# Names of the dimensions after the channels.
+_SIDES = {1: "length", 2: "height, width", 3: "depth, height, width"}
+
+
+class _Convolution(BayesianLayer):
+    """What convolutions have in common: their inputs."""
+
+    weight_loc: Tensor
+    weight_raw_scale: Tensor
+    # None without a bias, as torch's own bias.
+    bias_loc: Tensor
+    bias_raw_scale: Tensor
+    in_channels: int
+    kernel_size: tuple[int, ...]
+
+    def check_inputs(self, *inputs: Any, **options: Any) -> None:
+        """Raise TypeError or ValueError if the first is no [batch, channels, ...] of the layer."""
+        x = _checks.operand("x", inputs[0] if inputs else options.get("input"))
+        _checks.alike("x", x, "weight_loc", self.weight_loc)
+        sides = len(self.kernel_size)
+        if x.dim() not in (sides + 1, sides + 2) or x.shape[-sides - 1] != self.in_channels:
+            shape = f"{self.in_channels}, {_SIDES[sides]}"
+            raise ValueError(
+                f"x: expected shape [batch, {shape}] or [{shape}], got {list(x.shape)}"
+            )
+
+
+class BayesConv1d(_Convolution, nn.Conv1d):
+    r"""``torch.nn.Conv1d`` with a distribution for every weight and bias.
+
+    Each forward pass draws one kernel and one bias for the whole batch, unless
+    :func:`bslfast.nn.one_draw` has.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
+            padding_mode, device, dtype: as of ``torch.nn.Conv1d``.
+        posterior, prior, prior_loc, prior_scale, init_scale, parametrization: as in
+            :class:`bslfast.nn.BayesianLayer`.
+
+    Shape: x [batch, in_channels, length] -> [batch, out_channels, ...], also without batch.
+
+    Parameters: ``weight_loc``, ``weight_raw_scale``, [out_channels, in_channels / groups,
+    *kernel_size]; ``bias_loc``, ``bias_raw_scale``, [out_channels].
+
+    Raises:
+        TypeError, ValueError: a wrong size, number, parametrization or dtype; a wrong input.
+
+    Source: Shridhar, Laumann and Liwicki, "A comprehensive guide to Bayesian convolutional neural
+    network with variational inference" (2019).
+
+    >>> import torch, bslfast
+    >>> layer = bslfast.nn.BayesConv1d(3, 4, 3, padding="same", padding_mode="circular")
+    >>> layer(torch.ones(2, 3, 5)).shape, bool(bslfast.nn.kl(layer) > 0)
+    (torch.Size([2, 4, 5]), True)
+    """
+
+
+class BayesConvTranspose1d(_Convolution, nn.ConvTranspose1d):
+    r"""``torch.nn.ConvTranspose1d`` with a distribution for every weight and bias.
+
+    Each forward pass draws one kernel and one bias for the whole batch, unless
+    :func:`bslfast.nn.one_draw` has.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias,
+            dilation, padding_mode, device, dtype: as of ``torch.nn.ConvTranspose1d``.
+        posterior, prior, prior_loc, prior_scale, init_scale, parametrization: as in
+            :class:`bslfast.nn.BayesianLayer`.
+
+    Shape: x [batch, in_channels, length] -> [batch, out_channels, ...], also without batch;
+    ``output_size`` may be given with it, as of ``torch.nn.ConvTranspose1d``.
+
+    Parameters: ``weight_loc``, ``weight_raw_scale``, [in_channels, out_channels / groups,
+    *kernel_size]; ``bias_loc``, ``bias_raw_scale``, [out_channels].
+
+    Raises:
+        TypeError, ValueError: a wrong size, number, parametrization or dtype; a wrong input.
+
+    Source: Shridhar, Laumann and Liwicki, "A comprehensive guide to Bayesian convolutional neural
+    network with variational inference" (2019).
+
+    >>> import torch, bslfast
+    >>> layer = bslfast.nn.BayesConvTranspose1d(3, 4, 2, stride=2)
+    >>> layer(torch.ones(2, 3, 5)).shape, bool(bslfast.nn.kl(layer) > 0)
+    (torch.Size([2, 4, 10]), True)
+    """
+
+
+class BayesConv2d(_Convolution, nn.Conv2d):
+    r"""``torch.nn.Conv2d`` with a distribution for every weight and bias.
+
+    Each forward pass draws one kernel and one bias for the whole batch, unless
+    :func:`bslfast.nn.one_draw` has.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
+            padding_mode, device, dtype: as of ``torch.nn.Conv2d``.
+        posterior, prior, prior_loc, prior_scale, init_scale, parametrization: as in
+            :class:`bslfast.nn.BayesianLayer`.
+
+    Shape: x [batch, in_channels, height, width] -> [batch, out_channels, ...], also without batch.
+
+    Parameters: ``weight_loc``, ``weight_raw_scale``, [out_channels, in_channels / groups,
+    *kernel_size]; ``bias_loc``, ``bias_raw_scale``, [out_channels].
+
+    Raises:
+        TypeError, ValueError: a wrong size, number, parametrization or dtype; a wrong input.
+
+    Source: Shridhar, Laumann and Liwicki, "A comprehensive guide to Bayesian convolutional neural
+    network with variational inference" (2019).
+
+    >>> import torch, bslfast
+    >>> layer = bslfast.nn.BayesConv2d(3, 4, 3, padding="same", padding_mode="circular")
+    >>> layer(torch.ones(2, 3, 5, 5)).shape, bool(bslfast.nn.kl(layer) > 0)
+    (torch.Size([2, 4, 5, 5]), True)
+    """
+
+
+class BayesConvTranspose2d(_Convolution, nn.ConvTranspose2d):
+    r"""``torch.nn.ConvTranspose2d`` with a distribution for every weight and bias.
+
+    Each forward pass draws one kernel and one bias for the whole batch, unless
+    :func:`bslfast.nn.one_draw` has.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias,
+            dilation, padding_mode, device, dtype: as of ``torch.nn.ConvTranspose2d``.
+        posterior, prior, prior_loc, prior_scale, init_scale, parametrization: as in
+            :class:`bslfast.nn.BayesianLayer`.
+
+    Shape: x [batch, in_channels, height, width] -> [batch, out_channels, ...], also without batch;
+    ``output_size`` may be given with it, as of ``torch.nn.ConvTranspose2d``.
+
+    Parameters: ``weight_loc``, ``weight_raw_scale``, [in_channels, out_channels / groups,
+    *kernel_size]; ``bias_loc``, ``bias_raw_scale``, [out_channels].
+
+    Raises:
+        TypeError, ValueError: a wrong size, number, parametrization or dtype; a wrong input.
+
+    Source: Shridhar, Laumann and Liwicki, "A comprehensive guide to Bayesian convolutional neural
+    network with variational inference" (2019).
+
+    >>> import torch, bslfast
+    >>> layer = bslfast.nn.BayesConvTranspose2d(3, 4, 2, stride=2)
+    >>> layer(torch.ones(2, 3, 5, 5)).shape, bool(bslfast.nn.kl(layer) > 0)
+    (torch.Size([2, 4, 10, 10]), True)
+    """
+
+
+class BayesConv3d(_Convolution, nn.Conv3d):
+    r"""``torch.nn.Conv3d`` with a distribution for every weight and bias.
+
+    Each forward pass draws one kernel and one bias for the whole batch, unless
+    :func:`bslfast.nn.one_draw` has.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
+            padding_mode, device, dtype: as of ``torch.nn.Conv3d``.
+        posterior, prior, prior_loc, prior_scale, init_scale, parametrization: as in
+            :class:`bslfast.nn.BayesianLayer`.
+
+    Shape: x [batch, in_channels, depth, height, width] -> [batch, out_channels, ...], also
+    without batch.
+
+    Parameters: ``weight_loc``, ``weight_raw_scale``, [out_channels, in_channels / groups,
+    *kernel_size]; ``bias_loc``, ``bias_raw_scale``, [out_channels].
+
+    Raises:
+        TypeError, ValueError: a wrong size, number, parametrization or dtype; a wrong input.
+
+    Source: Shridhar, Laumann and Liwicki, "A comprehensive guide to Bayesian convolutional neural
+    network with variational inference" (2019).
+
+    >>> import torch, bslfast
+    >>> layer = bslfast.nn.BayesConv3d(3, 4, 3, padding="same", padding_mode="circular")
+    >>> layer(torch.ones(2, 3, 5, 5, 5)).shape, bool(bslfast.nn.kl(layer) > 0)
+    (torch.Size([2, 4, 5, 5, 5]), True)
+    """
+
+
+class BayesConvTranspose3d(_Convolution, nn.ConvTranspose3d):
+    r"""``torch.nn.ConvTranspose3d`` with a distribution for every weight and bias.
+
+    Each forward pass draws one kernel and one bias for the whole batch, unless
+    :func:`bslfast.nn.one_draw` has.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias,
+            dilation, padding_mode, device, dtype: as of ``torch.nn.ConvTranspose3d``.
+        posterior, prior, prior_loc, prior_scale, init_scale, parametrization: as in
+            :class:`bslfast.nn.BayesianLayer`.
+
+    Shape: x [batch, in_channels, depth, height, width] -> [batch, out_channels, ...], also
+    without batch; ``output_size`` may be given with it, as of ``torch.nn.ConvTranspose3d``.
+
+    Parameters: ``weight_loc``, ``weight_raw_scale``, [in_channels, out_channels / groups,
+    *kernel_size]; ``bias_loc``, ``bias_raw_scale``, [out_channels].
+
+    Raises:
+        TypeError, ValueError: a wrong size, number, parametrization or dtype; a wrong input.
+
+    Source: Shridhar, Laumann and Liwicki, "A comprehensive guide to Bayesian convolutional neural
+    network with variational inference" (2019).
+
+    >>> import torch, bslfast
+    >>> layer = bslfast.nn.BayesConvTranspose3d(3, 4, 2, stride=2)
+    >>> layer(torch.ones(2, 3, 5, 5, 5)).shape, bool(bslfast.nn.kl(layer) > 0)
+    (torch.Size([2, 4, 10, 10, 10]), True)
+    """

@@ -1,0 +1,265 @@
+"""A tensor of weights: its posterior, its prior, and how far the one is from the other.
+
+:data:`DIVERGENCES` is the table of the pairs there are. Each says how weights of its kind are drawn
+together with what their divergence needs, and how the divergence is computed by itself.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bslfast import _checks
+from bslfast import functional as BF
+from bslfast._native.normal_many import write_kl
+from bslfast.functional._op import runs_eagerly
+from bslfast.functional.normal_many import draw_many
+from bslfast.nn import posteriors, priors
+from bslfast.nn.posteriors import Posterior
+from bslfast.nn.priors import Prior
+
+
+class Weight(NamedTuple):
+    """A tensor of weights.
+
+    Attributes:
+        posterior: what it is drawn from.
+        prior: what the posterior diverges from.
+        parameters: of the posterior, in the order of its ``names``.
+
+    >>> import torch
+    >>> from bslfast.nn import Weight, posteriors, priors
+    >>> parameters = torch.zeros(4, 3), torch.full((4, 3), -3.0)
+    >>> weight = Weight(posteriors.Normal(), priors.Normal(), parameters)
+    >>> weight.rsample().shape, weight.kl()
+    (torch.Size([4, 3]), tensor(30.3069))
+    """
+
+    posterior: Posterior
+    prior: Prior
+    parameters: tuple[Tensor, ...]
+
+    @property
+    def loc(self) -> Tensor:
+        """The mean."""
+        return self.parameters[0]
+
+    def stddev(self) -> Tensor:
+        """The standard deviation of each weight, of the shape of the mean."""
+        return self.posterior.stddev(self.parameters)
+
+    def rsample(
+        self,
+        *,
+        sample_shape: Sequence[int] = (),
+        seed: int | Tensor | None = None,
+        stream: int = 0,
+    ) -> Tensor:
+        """Samples [*sample_shape, *shape of the mean], whose gradients reach the parameters."""
+        return self.posterior.rsample(
+            self.parameters, sample_shape=sample_shape, seed=seed, stream=stream
+        )
+
+    def kl(self) -> Tensor:
+        """The divergence from the prior, summed over all weights, in nats.
+
+        An estimate from a sample of its own where there is no closed form.
+        """
+        return divergence_of(self).kl(self)
+
+
+def NormalWeight(
+    loc: Tensor,
+    raw_scale: Tensor,
+    prior_loc: float = 0.0,
+    prior_scale: float = 1.0,
+    parametrization: str = "softplus",
+) -> Weight:
+    """A weight N(loc, scale) with a normal prior, see :func:`bslfast.functional.normal_rsample_kl`.
+
+    Raises:
+        TypeError, ValueError: an unknown parametrization; a prior's number that is none, or
+            outside its range.
+
+    >>> import torch, bslfast
+    >>> bslfast.nn.NormalWeight(torch.ones(3), torch.zeros(3), parametrization="log_scale").kl()
+    tensor(1.5000)
+    """
+    posterior = posteriors.Normal(parametrization)
+    return Weight(posterior, priors.Normal(prior_loc, prior_scale), (loc, raw_scale))
+
+
+class Part(NamedTuple):
+    """The divergence of some weights that were drawn together.
+
+    Attributes:
+        weights: which these are.
+        value: computes it, of the parameters as they are when it is called.
+        place: in the graph of the draw, which ``value`` then returns; None if it has a graph of its
+            own.
+    """
+
+    weights: Sequence[Weight]
+    value: Callable[[], Tensor]
+    place: Tensor | None
+
+
+class Divergence:
+    """What is done with weights of one pair of posterior and prior. A subclass has :meth:`kl`."""
+
+    def kl(self, weight: Weight) -> Tensor:
+        """The divergence by itself: with a graph, and if need be a sample, of its own."""
+        raise NotImplementedError
+
+    def kind(self, weight: Weight) -> Hashable:
+        """Weights for which this is the same are drawn in one call; None: each by itself."""
+        return None
+
+    def draw(
+        self, weights: Sequence[Weight], seed: int | Tensor | None, stream: int
+    ) -> tuple[Sequence[Tensor], Part | None]:
+        """A sample of each, by the streams from ``stream`` on, and their divergence.
+
+        None for a divergence that has to be computed by itself.
+        """
+        (weight,) = weights
+        return [weight.rsample(seed=seed, stream=stream)], Part(weights, weight.kl, None)
+
+
+class _NormalFromNormal(Divergence):
+    """Many tensors in one node of the graph, on CUDA devices in one launch."""
+
+    def kl(self, weight: Weight) -> Tensor:
+        (loc,), (raw_scale,), (prior_loc,), (prior_scale,), parametrization = _columns([weight])
+        return BF.normal_kl(loc, raw_scale, prior_loc, prior_scale, parametrization=parametrization)
+
+    def kind(self, weight: Weight) -> Hashable:
+        posterior, _, (loc, _) = weight
+        return loc.device, loc.dtype, posterior.parametrization  # type: ignore[attr-defined]
+
+    def draw(
+        self, weights: Sequence[Weight], seed: int | Tensor | None, stream: int
+    ) -> tuple[Sequence[Tensor], Part | None]:
+        columns = _columns(weights)
+        loc, raw_scale, prior_loc, prior_scale, parametrization = columns
+        samples, place = draw_many(
+            loc,
+            raw_scale,
+            prior_loc=prior_loc,
+            prior_scale=prior_scale,
+            parametrization=parametrization,
+            seed=seed,
+            stream=stream,
+        )
+        if place is None:
+            return samples, None
+        return samples, Part(weights, functools.partial(_written, place, columns), place)
+
+
+def normal_part(place: Tensor, weights: Sequence[Weight]) -> Part:
+    """Normal weights with normal priors, of whose divergence ``place`` has the gradient alone."""
+    return Part(weights, functools.partial(_written, place, _columns(weights)), place)
+
+
+def _written(place: Tensor, columns: Any) -> Tensor:
+    write_kl(place, *columns)
+    return place
+
+
+def _columns(weights: Sequence[Weight]) -> Any:
+    """(all loc, raw_scale, prior_loc, prior_scale, the parametrization) of weights of one kind."""
+    posterior: Sequence[Any]
+    prior: Sequence[Any]
+    posterior, prior, parameters = zip(*weights, strict=True)
+    loc, raw_scale = zip(*parameters, strict=True)
+    prior_loc, prior_scale = [p.loc for p in prior], [p.scale for p in prior]
+    return loc, raw_scale, prior_loc, prior_scale, posterior[0].parametrization
+
+
+class _NormalEstimated(Divergence):
+    """log q(w) - log p(w) at the sample that is drawn: there is no closed form."""
+
+    def kl(self, weight: Weight) -> Tensor:
+        return self._estimate(weight, None, 0)[1]
+
+    def draw(
+        self, weights: Sequence[Weight], seed: int | Tensor | None, stream: int
+    ) -> tuple[Sequence[Tensor], Part | None]:
+        (weight,) = weights
+        seed = _checks.seed(seed, weight.loc.device)
+        sample, place = self._estimate(weight, seed, stream)
+
+        def value() -> Tensor:
+            with torch.no_grad():
+                place.detach().copy_(self._estimate(weight, seed, stream)[1])
+            return place
+
+        # What watches the computation must see all of it.
+        return [sample], Part(weights, value, place) if runs_eagerly((place,)) else None
+
+    def _estimate(
+        self, weight: Weight, seed: int | Tensor | None, stream: int
+    ) -> tuple[Tensor, Tensor]:
+        posterior = weight.posterior
+        assert isinstance(posterior, posteriors.Normal)
+        return BF.normal_rsample_mc_kl(
+            *weight.parameters,
+            parametrization=posterior.parametrization,
+            seed=seed,
+            stream=stream,
+            **weight.prior.estimated(),
+        )
+
+
+class _LaplaceFromLaplace(Divergence):
+    def kl(self, weight: Weight) -> Tensor:
+        posterior, prior = weight.posterior, weight.prior
+        assert isinstance(posterior, posteriors.Laplace)
+        assert isinstance(prior, priors.Laplace)
+        loc, raw_scale = weight.parameters
+        parametrization = posterior.parametrization
+        return BF.laplace_kl(loc, raw_scale, 0.0, prior.scale, parametrization=parametrization)
+
+
+class _OfTheMean(Divergence):
+    """-log p(mean): what is left of the divergence of a point, less what does not depend on it."""
+
+    def kl(self, weight: Weight) -> Tensor:
+        return -weight.prior.log_prob(weight.loc)
+
+
+#: How each posterior diverges from each prior, for the pairs that can be had.
+DIVERGENCES: dict[tuple[type[Posterior], type[Prior]], Divergence] = {
+    (posteriors.Normal, priors.Normal): _NormalFromNormal(),
+    **{
+        (posteriors.Normal, prior): _NormalEstimated()
+        for prior in (
+            priors.ScaleMixture,
+            priors.Laplace,
+            priors.StudentT,
+            priors.Horseshoe,
+            priors.LogUniform,
+        )
+    },
+    (posteriors.Laplace, priors.Laplace): _LaplaceFromLaplace(),
+    **{
+        (posteriors.Deterministic, prior): _OfTheMean()
+        for prior in (priors.Normal, priors.Laplace, priors.StudentT)
+    },
+}
+
+
+def divergence_of(weight: Weight) -> Divergence:
+    """The entry of :data:`DIVERGENCES`; raises ValueError if there is none."""
+    found = DIVERGENCES.get((type(weight.posterior), type(weight.prior)))
+    if found is None:
+        known = [prior.__name__ for kind, prior in DIVERGENCES if kind is type(weight.posterior)]
+        raise ValueError(
+            f"prior: expected {' or '.join(known) or 'none'} for a posterior "
+            f"{type(weight.posterior).__name__}, got {type(weight.prior).__name__}"
+        )
+    return found

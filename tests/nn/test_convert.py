@@ -1,0 +1,103 @@
+"""Plain networks as Bayesian ones."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bslfast
+from bslfast.nn import BayesianLayer, kl, posteriors, to_bayesian
+
+
+class Network(nn.Module):
+    """Of every kind of layer, one used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(5, 4)
+        self.convolutions = nn.ModuleDict(
+            {f"{kind}{n}d": getattr(nn, f"{kind}{n}d")(1, 1, 1, padding_mode="zeros")
+             for kind in ("Conv", "ConvTranspose") for n in (1, 2, 3)}
+        )  # fmt: skip
+        self.norm = nn.BatchNorm1d(4)
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.embedding(x)
+        for name, layer in self.convolutions.items():
+            shape = (len(h), 1, *[1] * (int(name[-2]) - 1), 4)
+            h = layer(h.view(shape)).view(h.shape)
+        return self.linear(self.linear(self.norm(h)))
+
+
+def test_every_layer_keeps_its_weights() -> None:
+    plain, x = Network().double().eval(), torch.tensor([1, 4, 0])
+    before = copy.deepcopy(plain.state_dict())
+    plain.linear.bias.requires_grad_(False)
+    seen = []
+    plain.linear.register_forward_hook(lambda *_: seen.append(True))
+    model = to_bayesian(plain, init_scale=1e-9)
+    layers = [m for m in model.modules() if isinstance(m, BayesianLayer)]
+    assert len(layers) == 8
+    assert not model.training
+    torch.testing.assert_close(model(x), plain(x), rtol=1e-6, atol=1e-6)
+    assert len(seen) == 4
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(value, before[name])
+        owner = name.rpartition(".")[0]
+        bayesian = isinstance(model.get_submodule(owner), BayesianLayer)
+        assert torch.equal(model.state_dict()[f"{name}_loc" if bayesian else name], value)
+    assert not model.linear.bias_loc.requires_grad
+    assert not model.linear.bias_raw_scale.requires_grad
+    assert model.linear.weight_raw_scale.requires_grad
+    kl(model).backward()
+    assert kl(to_bayesian(plain.float())).item() > 0
+
+
+def test_only_what_is_selected() -> None:
+    plain = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
+    model = to_bayesian(plain, lambda name, layer: name == "2", posterior=posteriors.Laplace(),
+                        prior=bslfast.nn.priors.Laplace())  # fmt: skip
+    assert type(model[0]) is nn.Linear
+    assert isinstance(model[2].posteriors["weight"], posteriors.Laplace)
+    assert type(to_bayesian(nn.Linear(2, 1))) is bslfast.nn.BayesLinear
+    prediction = bslfast.predict(
+        model, torch.ones(3, 2), 7, likelihood=bslfast.likelihoods.Normal(1)
+    )
+    assert (prediction.epistemic > 0).all()
+
+
+def tied() -> nn.Module:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: to_bayesian(3), TypeError, r"model: expected a torch\.nn\.Module, got 3"),  # type: ignore[arg-type]
+        (lambda: to_bayesian(nn.Tanh()), ValueError, "model: expected a module with one of Linear"),
+        (lambda: to_bayesian(nn.Linear(1, 1), lambda *_: False), ValueError, "that is selected"),
+        (lambda: to_bayesian(tied()), ValueError, r"share no weights, got 0\.weight in 2 places"),
+        (
+            lambda: to_bayesian(nn.utils.spectral_norm(nn.Linear(2, 2))),
+            ValueError,
+            "to have weight and bias, got weight_orig",
+        ),
+        (lambda: to_bayesian(nn.Linear(1, 1), prior_scale=-1), ValueError, "prior_scale: expected"),
+        (
+            lambda: type("BayesLSTM", (BayesianLayer, nn.LSTM), {})(2, 3),
+            TypeError,
+            "BayesLSTM: expected a class of torch that finds its parameters by their names",
+        ),
+    ],
+)
+def test_errors(make: Callable[[], Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()

@@ -1,0 +1,295 @@
+"""Layers made from torch's: each is that layer, with weights that are drawn."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+
+import bslfast
+import bslfast.nn as bnn
+from bslfast.nn import kl, one_draw
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer: its class, torch's, how both are made, and an input."""
+
+    bayesian: Any
+    plain: Any
+    options: dict[str, Any]
+    x: Callable[[], Tensor]
+
+    def __str__(self) -> str:
+        return "-".join([self.bayesian.__name__, *map(str, self.options)])
+
+    def make(self, **options: Any) -> Any:
+        return self.bayesian(**self.options, **options)
+
+
+def convolution(n: int, **options: Any) -> dict[str, Any]:
+    return {"in_channels": 4, "out_channels": 6, "kernel_size": 3, **options}
+
+
+def image(n: int, size: int = 6) -> Callable[[], Tensor]:
+    return lambda: torch.randn(2, 4, *(size - i for i in range(n)), dtype=torch.float64)
+
+
+def indices() -> Tensor:
+    return torch.tensor([[1, 0, 4], [1, 1, 2]])
+
+
+OF_CONVOLUTIONS: list[dict[str, Any]] = [
+    {},
+    {"stride": 2, "padding": 1, "padding_mode": "reflect", "groups": 2, "bias": False},
+    {"padding": "same", "padding_mode": "circular", "dilation": 2},
+]
+OF_TRANSPOSES: list[dict[str, Any]] = [
+    {},
+    {"stride": 2, "padding": 1, "output_padding": 1, "groups": 2, "bias": False, "dilation": 2},
+]
+CASES = [
+    Case(bnn.BayesLinear, nn.Linear, {"in_features": 4, "out_features": 3}, image(1, 4)),
+    *(
+        Case(getattr(bnn, f"Bayes{name}{n}d"), getattr(nn, f"{name}{n}d"), convolution(n, **o), x)
+        for n in (1, 2, 3)
+        for name, many in (("Conv", OF_CONVOLUTIONS), ("ConvTranspose", OF_TRANSPOSES))
+        for o, x in ((o, image(n)) for o in many)
+    ),
+    Case(bnn.BayesEmbedding, nn.Embedding, {"num_embeddings": 5, "embedding_dim": 3}, indices),
+    Case(
+        bnn.BayesEmbedding,
+        nn.Embedding,
+        {"num_embeddings": 5, "embedding_dim": 3, "padding_idx": 1, "scale_grad_by_freq": True},
+        indices,
+    ),
+]
+every = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+@every
+def test_a_pass_is_torchs_with_the_drawn_weights(case: Case) -> None:
+    """Outputs, gradients and divergence, alone and inside one_draw."""
+    layer, x = case.make(init_scale=0.3, dtype=torch.float64), case.x()
+    parameters = list(layer.parameters())
+    loss = layer(x, seed=3).square().sum() + kl(layer)
+    found = torch.autograd.grad(loss, parameters)
+    plain = case.plain(**case.options, dtype=torch.float64)
+    names = [name for name, p in plain.named_parameters() if p is not None]
+    samples, expected_kl = {}, torch.zeros((), dtype=torch.float64)
+    for stream, name in enumerate(names):
+        loc, raw = (getattr(layer, f"{name}_{p}") for p in ("loc", "raw_scale"))
+        samples[name] = bslfast.functional.normal_rsample(loc, raw, seed=3, stream=stream)
+        posterior = Normal(loc, nn.functional.softplus(raw))
+        expected_kl = expected_kl + kl_divergence(posterior, Normal(0.0, 1.0)).sum()
+    y = torch.func.functional_call(plain, samples, (x,))
+    padding = case.options.get("padding_idx")
+    if padding is not None:
+        y = torch.where((x == padding).unsqueeze(-1), 0.0, y)
+    expected = torch.autograd.grad(y.square().sum() + expected_kl, parameters)
+    torch.testing.assert_close(loss, y.square().sum() + expected_kl)
+    torch.testing.assert_close(found, expected)
+    with one_draw(layer, seed=3):
+        torch.testing.assert_close(layer(x), y)
+        torch.testing.assert_close(kl(layer), expected_kl)
+    if padding is None:
+        assert not torch.equal(layer(x), layer(x))
+
+
+@every
+def test_it_starts_as_torchs_layer_does(case: Case) -> None:
+    torch.manual_seed(0)
+    plain = case.plain(**case.options)
+    torch.manual_seed(0)
+    layer = case.make()
+    twin = layer.deterministic_twin()
+    assert type(twin) is case.plain
+    assert repr(twin) == repr(plain)
+    assert list(twin.state_dict()) == list(plain.state_dict())
+    torch.manual_seed(0)
+    again = case.make(device="meta").to_empty(device="cpu")
+    with torch.no_grad():
+        for parameter in again.parameters():
+            parameter.fill_(torch.nan)
+    again.reset_parameters()
+    assert isinstance(layer, case.plain)
+    assert repr(layer).startswith(f"Bayes{repr(plain)[:-1]}, posterior=Normal(")
+    for name, value in plain.named_parameters():
+        for made in (layer, again):
+            torch.testing.assert_close(getattr(made, f"{name}_loc"), value)
+            start = nn.functional.softplus(getattr(made, f"{name}_raw_scale"))
+            torch.testing.assert_close(start, torch.full_like(value, 0.02))
+    x = case.x()
+    x = x.float() if x.is_floating_point() else x
+    torch.testing.assert_close(twin(x), plain(x))
+    keys = [f"{name}_{p}" for name in plain.state_dict() for p in ("loc", "raw_scale")]
+    assert list(layer.state_dict()) == keys
+
+
+@every
+def test_copies_and_files(case: Case) -> None:
+    layer, x = case.make(dtype=torch.float64), case.x()
+    layer(x)
+    expected = layer(x, seed=1)
+    for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert other._remembered is None
+        assert torch.equal(other(x, seed=1), expected)
+        assert kl(other).item() == kl(layer).item()
+    fresh = case.make(dtype=torch.float64)
+    fresh.load_state_dict(layer.state_dict())
+    assert torch.equal(fresh(x, seed=1), expected)
+    moved = {k: v.detach() + 1 for k, v in layer.named_parameters()}
+    elsewhere = torch.func.functional_call(layer, moved, (x,), {"seed": 1})
+    fresh.load_state_dict(moved)
+    torch.testing.assert_close(elsewhere, fresh(x, seed=1))
+
+
+@pytest.mark.parametrize("case", [CASES[i] for i in (7, 8, 16)], ids=str)
+def test_compiled_in_one_graph(case: Case) -> None:
+    torch._dynamo.reset()
+    layer, x = case.make(dtype=torch.float64), case.x()
+
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def loss(x: Tensor) -> Tensor:
+        return layer(x, seed=1).square().sum() + kl(layer)
+
+    compiled = loss(x)
+    expected = layer(x, seed=1).square().sum() + layer.compute_kl()
+    torch.testing.assert_close(compiled, expected)
+    compiled.backward()
+    assert all(p.grad is not None for p in layer.parameters())
+
+
+@every
+def test_predictions(case: Case) -> None:
+    layer, x = case.make(init_scale=0.3, dtype=torch.float64), case.x()
+    torch.manual_seed(1)
+    outputs = layer.sample_outputs(x, 3)
+    assert outputs.shape == (3, *layer(x).shape)
+    if case.options.get("padding_idx") is None:
+        assert len(outputs.flatten(1).unique(dim=0)) == 3
+    torch.manual_seed(1)
+    own = layer.sample_outputs(torch.stack([x] * 3), 3, per_draw=True)
+    torch.testing.assert_close(own, outputs)
+    with pytest.raises(ValueError, match="x: expected one input for each of 4 draws, got"):
+        layer.sample_outputs(torch.stack([x] * 3), 4, per_draw=True)
+    with pytest.raises(ValueError, match="n_samples: expected an integer of at least 1, got 0"):
+        layer.sample_outputs(x, 0)
+
+
+@every
+def test_signatures_are_torchs_and_ours(case: Case) -> None:
+    names = list(inspect.signature(case.bayesian).parameters)
+    theirs = list(inspect.signature(case.plain).parameters)
+    assert names[: len(theirs)] == theirs
+    assert names[len(theirs) :] == [
+        *("posterior", "prior", "prior_loc", "prior_scale", "init_scale", "parametrization")
+    ]
+
+
+def network() -> nn.Sequential:
+    return nn.Sequential(
+        bnn.BayesConv2d(1, 3, 3, padding=1, init_scale=0.2),
+        nn.ReLU(),
+        bnn.BayesConvTranspose2d(3, 2, 2, stride=2, bias=False),
+        nn.Flatten(),
+        bnn.BayesLinear(2 * 8 * 8, 2),
+    )
+
+
+def test_predictions_and_training_of_a_model_of_them() -> None:
+    torch.manual_seed(0)
+    model, x = network(), torch.randn(12, 1, 4, 4)
+    likelihood = bslfast.likelihoods.Normal(2)
+    prediction = bslfast.predict(model, x, 50, likelihood=likelihood, seed=0)
+    assert prediction.mean.shape == (12, 2)
+    assert (prediction.epistemic > 0).all()
+    targets = x.flatten(1)[:, :2]
+    history = bslfast.training.fit(
+        model, (x, targets), likelihood=likelihood, epochs=5, lr=0.01, progress=False
+    )
+    assert history.loss[-1] < history.loss[0]
+    with one_draw(model):
+        assert torch.equal(model(x), model(x))
+
+
+def test_passes_in_several_threads_share_no_draw() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    layer, x = bnn.BayesConv1d(1, 1, 1, bias=False, init_scale=0.3), torch.ones(1, 1, 1)
+
+    def outputs(_: int) -> list[float]:
+        with torch.no_grad():
+            return [layer(x).item() for _ in range(200)]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = [value for part in pool.map(outputs, range(4)) for value in part]
+    assert len(set(found)) > 0.99 * len(found)
+
+
+def test_another_layer_of_torch() -> None:
+    class BayesBilinear(bnn.BayesianLayer, nn.Bilinear):
+        pass
+
+    layer = BayesBilinear(3, 4, 2, posterior={"bias": bnn.posteriors.Deterministic()})
+    assert list(layer.state_dict()) == ["weight_loc", "weight_raw_scale", "bias_loc"]
+    assert layer(torch.ones(5, 3), torch.ones(5, 4)).shape == (5, 2)
+    kl(layer).backward()
+
+
+def test_the_padding_row_is_its_mean() -> None:
+    layer = bnn.BayesEmbedding(4, 3, padding_idx=2, init_scale=1.0)
+    rows = layer(torch.tensor([[2, 1], [0, 2]]))
+    assert rows[0, 0].abs().sum() == rows[1, 1].abs().sum() == 0
+    rows.sum().backward()
+    assert layer.weight_loc.grad is not None
+    assert layer.weight_raw_scale.grad is not None
+    assert not layer.weight_loc.grad[2].any()
+    assert not layer.weight_raw_scale.grad[2].any()
+    assert torch.equal(layer.weight_loc.grad[1], torch.ones(3))
+
+
+def test_a_table_that_is_given() -> None:
+    table = torch.randn(4, 3)
+    layer = bnn.BayesEmbedding.from_pretrained(table, freeze=False)
+    assert torch.equal(layer.weight_loc, table)
+    assert layer.weight_raw_scale.requires_grad
+    frozen = bnn.BayesEmbedding.from_pretrained(table)
+    assert not any(p.requires_grad for p in frozen.parameters())
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: bnn.BayesConv2d(0, 2, 3), ValueError, "in_channels: expected an integer of at"),
+        (lambda: bnn.BayesConv2d(2, 2.0, 3), TypeError, "out_channels: expected an integer of at"),
+        (lambda: bnn.BayesConv2d(2, 2, 3, prior_scale=0), ValueError, "prior_scale: expected a"),
+        (lambda: bnn.BayesConv2d(2, 2), TypeError, "kernel_size"),
+        (lambda: bnn.BayesConv2d(2, 2, 3, dtype=torch.complex64), TypeError, "weight: expected d"),
+        (lambda: bnn.BayesEmbedding(3, 2, max_norm=1.0), ValueError, "max_norm: expected None"),
+        (lambda: bnn.BayesEmbedding(3, 2, sparse=True), ValueError, "sparse: expected False"),
+        (lambda: bnn.BayesEmbedding(3, 2)(torch.ones(3)), TypeError, "x: expected a tensor of i"),
+        (
+            lambda: bnn.BayesConv2d(2, 4, 3)(torch.ones(1, 3, 5, 5)),
+            ValueError,
+            r"x: expected shape \[batch, 2, height, width\] or \[2, height, width\], got \[1, 3",
+        ),
+        (
+            lambda: bnn.BayesConv1d(2, 4, 3)(torch.ones(2, 5).double()),
+            TypeError,
+            "x: expected the dtype of weight_loc, float32, got float64",
+        ),
+        (lambda: bnn.BayesConv1d(2, 4, 3)(5), TypeError, r"x: expected a torch\.Tensor, got int"),
+    ],
+)
+def test_errors(make: Callable[[], Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()

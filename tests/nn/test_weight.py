@@ -1,0 +1,282 @@
+"""Posteriors and priors: samples, divergences, and where a layer has them from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.distributions as td
+import torch.nn.functional as F
+from scipy import integrate, special, stats
+from torch import Tensor, nn
+
+import bslfast.functional as BF
+from bslfast.bnn import BayesianMLP
+from bslfast.nn import (
+    BayesConv2d,
+    BayesianModule,
+    BayesLinear,
+    Weight,
+    kl,
+    one_draw,
+    posteriors,
+    priors,
+)
+from bslfast.nn.estimators import Estimator
+from bslfast.nn.weight import DIVERGENCES
+
+LOC, SCALE = 0.4, 0.3
+EVERY_PRIOR: dict[type[priors.Prior], tuple[priors.Prior, Callable[[float], float]]] = {
+    priors.Normal: (
+        priors.Normal(0.1, 0.5),
+        lambda z: math.log(_normal((z - 0.1) / 0.5) / 0.5),
+    ),
+    priors.ScaleMixture: (
+        priors.ScaleMixture(0.3, 1.5, 0.2),
+        lambda z: math.log(0.3 * _normal(z / 1.5) / 1.5 + 0.7 * _normal(z / 0.2) / 0.2),
+    ),
+    priors.Laplace: (priors.Laplace(0.7), lambda z: -abs(z) / 0.7 - math.log(1.4)),
+    priors.StudentT: (
+        priors.StudentT(4.0, 0.6),
+        lambda z: float(stats.t.logpdf(z, 4.0, scale=0.6)),
+    ),
+    priors.LogUniform: (priors.LogUniform(), lambda z: -math.log(abs(z))),
+    priors.Horseshoe: (
+        priors.Horseshoe(0.8),
+        lambda z: math.log(
+            special.exp1(z * z / 1.28)
+            * math.exp(z * z / 1.28)
+            / (math.pi * math.sqrt(2 * math.pi) * 0.8)
+        ),
+    ),
+}
+ESTIMATED = [prior for prior, (value, _) in EVERY_PRIOR.items() if prior is not priors.Normal]
+
+
+def _normal(z: float) -> float:
+    return math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+
+
+def parameters(n: int = 1) -> tuple[Tensor, Tensor]:
+    """Of a posterior with parametrization "scale"."""
+    return (
+        torch.full((n,), LOC, dtype=torch.float64, requires_grad=True),
+        torch.full((n,), SCALE, dtype=torch.float64, requires_grad=True),
+    )
+
+
+def expected_kl(density: td.Distribution, log_prior: Callable[[float], float]) -> float:
+    def integrand(z: float) -> float:
+        log_q = density.log_prob(torch.tensor([z], dtype=torch.float64)).item()
+        return math.exp(log_q) * (log_q - log_prior(z))
+
+    found, _ = integrate.quad(integrand, LOC - 35 * SCALE, LOC + 35 * SCALE, points=[0.0, LOC])
+    return float(found)
+
+
+@pytest.mark.parametrize("pair", DIVERGENCES, ids=lambda pair: "-".join(k.__name__ for k in pair))
+def test_every_divergence_is_the_integral(pair: Any) -> None:
+    """That of a point is -log p; estimates are on average right."""
+    kind, prior_kind = pair
+    prior, log_prior = EVERY_PRIOR[prior_kind]
+    if kind is posteriors.Deterministic:
+        divergence = Weight(kind(), prior, parameters()[:1]).kl()
+        assert divergence.item() == pytest.approx(-log_prior(LOC), rel=1e-12)
+        return
+    density = {posteriors.Normal: td.Normal, posteriors.Laplace: td.Laplace}[kind](
+        *(t.detach() for t in parameters())
+    )
+    n = 40_000 if prior_kind in ESTIMATED and kind is posteriors.Normal else 1
+    torch.manual_seed(0)
+    divergence = Weight(kind("scale"), prior, parameters(n)).kl() / n
+    # The ratio of densities varies by less than 2 about its mean here: 5 sigma.
+    tolerance = 5 * 2 / math.sqrt(n) if n > 1 else 1e-8
+    assert divergence.item() == pytest.approx(expected_kl(density, log_prior), abs=tolerance)
+
+
+def test_the_table_is_complete() -> None:
+    assert {prior for _, prior in DIVERGENCES} == set(EVERY_PRIOR)
+    names = set(posteriors.__all__) - {"Posterior"}
+    assert {kind.__name__ for kind, _ in DIVERGENCES} == names
+    assert {prior.__name__ for prior in EVERY_PRIOR} == set(priors.__all__) - {"Prior"}
+
+
+@pytest.mark.parametrize("parametrization", ["softplus", "scale", "log_scale", "log_var"])
+@pytest.mark.parametrize("kind", [posteriors.Normal, posteriors.Laplace, posteriors.Deterministic])
+def test_samples_have_the_spread_of_their_posterior(kind: Any, parametrization: str) -> None:
+    deterministic = kind is posteriors.Deterministic
+    posterior = kind() if deterministic else kind(parametrization, init_scale=0.2)
+    loc = torch.full((3,), LOC, dtype=torch.float64)
+    made = (loc, *posterior.allocate(loc))
+    posterior.reset(made)
+    assert len(made) == len(posterior.names)
+    weight = Weight(posterior, priors.Normal(), made)
+    spread = {posteriors.Normal: 0.2, posteriors.Laplace: 0.2 * math.sqrt(2)}.get(kind, 0.0)
+    torch.testing.assert_close(weight.stddev(), torch.full_like(loc, spread))
+    samples = weight.rsample(sample_shape=(20_000,), seed=1)
+    assert samples.shape == (20_000, 3)
+    assert (samples.mean(0) - LOC).abs().max() <= 5 * spread / math.sqrt(20_000) + 1e-12
+    assert (samples.std(0) - spread).abs().max() <= 0.05 * spread + 1e-12
+
+
+def of_its_own(layer: BayesLinear, seed: int) -> Tensor:
+    """The estimate at the sample that a pass with this seed draws."""
+    return sum(
+        BF.normal_rsample_mc_kl(
+            getattr(layer, f"{name}_loc"),
+            getattr(layer, f"{name}_raw_scale"),
+            seed=seed,
+            stream=stream,
+            **layer.priors[name].estimated(),
+        )[1]
+        for stream, name in enumerate(("weight", "bias"))
+    )  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("prior", ESTIMATED)
+@pytest.mark.parametrize("together", [False, True])
+def test_an_estimate_is_that_of_the_same_sample(prior: Any, together: bool) -> None:
+    layer, x = BayesLinear(4, 3, prior=prior(), dtype=torch.float64), torch.randn(5, 4).double()
+    leaves = list(layer.parameters())
+
+    def outputs() -> Tensor:
+        if not together:
+            return layer(x, seed=3)
+        with one_draw(layer, seed=3):
+            return layer(x)
+
+    y, divergence = outputs(), kl(layer)
+    expected = of_its_own(layer, 3)
+    torch.testing.assert_close(divergence, expected)
+    weight, bias = (
+        BF.normal_rsample(*(getattr(layer, f"{name}_{p}") for p in ("loc", "raw_scale")), seed=3,
+                          stream=stream)
+        for stream, name in enumerate(("weight", "bias"))
+    )  # fmt: skip
+    separate = torch.autograd.grad(F.linear(x, weight, bias).square().sum() + expected, leaves)
+    torch.testing.assert_close(torch.autograd.grad(y.square().sum() + divergence, leaves), separate)
+    # A pass can be used once; after it, each estimate has a sample of its own.
+    assert kl(layer).item() != kl(layer).item()
+
+
+def test_an_estimate_is_never_a_stale_one() -> None:
+    layer = BayesLinear(4, 3, prior=priors.Horseshoe(), dtype=torch.float64)
+    layer(torch.ones(1, 4).double(), seed=3)
+    layer.weight_loc.data.add_(1)
+    moved = kl(layer)
+    torch.testing.assert_close(moved, of_its_own(layer, 3))
+    expected = torch.autograd.grad(of_its_own(layer, 3), layer.weight_loc)
+    torch.testing.assert_close(torch.autograd.grad(moved, layer.weight_loc), expected)
+    layer(torch.ones(1, 4).double(), seed=3)
+    layer.priors["bias"] = priors.Laplace()
+    assert kl(layer).isfinite()
+    layer(torch.ones(1, 4).double()).sum().backward()
+    kl(layer).backward()
+
+
+def test_a_layer_of_several_kinds() -> None:
+    """One draw and one divergence for what is fused, estimated and neither."""
+    model = nn.Sequential(
+        BayesLinear(4, 3, posterior={"bias": posteriors.Deterministic()}),
+        BayesLinear(3, 3, posterior=posteriors.Laplace(), prior=priors.Laplace(0.5)),
+        BayesLinear(3, 2, prior={"weight": priors.StudentT()}, prior_scale=0.5),
+    )
+    assert model[2].priors == {"weight": priors.StudentT(), "bias": priors.Normal(0.0, 0.5)}
+    assert "bias_raw_scale" not in model[0].state_dict()
+    torch.manual_seed(0)
+    with one_draw(model):
+        y, divergence = model(torch.ones(2, 4)), kl(model)
+        assert torch.equal(model(torch.ones(2, 4)), y)
+    closed = [w.kl() for i in (0, 1) for w in model[i].weights()] + [model[2].weights()[1].kl()]
+    rest = (divergence - sum(closed)).item()
+    assert abs(rest) < 50  # 6 ratios of densities
+    (y.sum() + divergence).backward()
+    assert all(p.grad is not None for p in model.parameters())
+    assert isinstance(model[0].deterministic_twin(), nn.Linear)
+    assert torch.equal(model[0].deterministic_twin().bias, model[0].bias_loc)
+    model[0].reset_parameters()
+    compiled = torch.compile(lambda x: model(x).sum() + kl(model), backend="aot_eager")
+    assert compiled(torch.ones(2, 4)).isfinite()
+
+
+N = 400
+
+
+class LocalReparametrization(Estimator):
+    """A draw of the outputs for each example, of a map that is linear in the weights."""
+
+    def __call__(
+        self, layer: BayesianModule, *inputs: Any, seed: int | Tensor | None, **options: Any
+    ) -> Tensor:
+        (x,) = inputs
+        weights = layer.weights()
+        mean = layer.function(tuple(w.loc for w in weights), x)
+        variance = layer.function(tuple(w.stddev().square() for w in weights), x.square())
+        return BF.normal_rsample(mean, variance.sqrt(), parametrization="scale", seed=seed)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [BayesLinear(3, 2, init_scale=0.3), BayesConv2d(3, 2, 2, init_scale=0.3)],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_another_estimator_has_the_same_moments(layer: Any) -> None:
+    x = torch.randn(1, 3, *[3] * (0 if isinstance(layer, nn.Linear) else 2))
+    with torch.no_grad():
+        drawn = torch.cat([layer(x) for _ in range(N)])
+        layer.estimator = LocalReparametrization()
+        local = layer(x.expand(N, *x.shape[1:]))
+    error = (drawn.mean(0) - local.mean(0)).abs() / (2 * drawn.var(0) / N).sqrt()
+    assert error.max() < 5
+    assert ((drawn.var(0) / local.var(0)) - 1).abs().max() < 5 * math.sqrt(4 / N)
+    assert kl(layer).item() == pytest.approx(layer.compute_kl().item())
+
+
+def test_a_network_asks_the_estimators_of_its_layers() -> None:
+    model, x = BayesianMLP(3, (4,), 1, init_scale=0.3), torch.ones(2, 3)
+    assert torch.equal(*model(x))  # one draw for both rows
+    for layer in model.layers:
+        layer.estimator = LocalReparametrization()
+    assert not torch.equal(*model(x))
+
+
+def linear(**options: Any) -> BayesLinear:
+    return BayesLinear(3, 2, **options)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: posteriors.Normal("rho"), ValueError, "parametrization: expected one of"),
+        (lambda: posteriors.Laplace(init_scale=0), ValueError, "init_scale: expected a finite nu"),
+        (lambda: priors.Normal(scale=-1.0), ValueError, "scale: expected a finite number above 0"),
+        (lambda: priors.Normal("0"), TypeError, "loc: expected a finite number"),  # type: ignore[arg-type]
+        (lambda: priors.ScaleMixture(pi=1.0), ValueError, "pi: expected a finite number above 0 a"),
+        (lambda: priors.ScaleMixture(sigma2=0.0), ValueError, "sigma2: expected a finite number"),
+        (lambda: priors.StudentT(df=0), ValueError, "df: expected a finite number above 0"),
+        (lambda: priors.Horseshoe(math.inf), ValueError, "scale: expected a finite number above"),
+        (lambda: linear(prior=2.0), TypeError, "prior: expected None, a Prior, or some by name"),
+        (lambda: linear(posterior={"bias": 1}), TypeError, "posterior: expected None, a Posterior"),
+        (
+            lambda: linear(posterior={"wieght": posteriors.Normal()}),
+            ValueError,
+            "posterior: expected names among weight, bias, got 'wieght'",
+        ),
+        (
+            lambda: linear(prior=priors.Laplace(), prior_scale=2.0),
+            ValueError,
+            r"prior: expected None beside the numbers of Normal\(loc=0.0, scale=2.0\), got Lap",
+        ),
+        (
+            lambda: linear(posterior=posteriors.Deterministic(), prior=priors.Horseshoe()),
+            ValueError,
+            "prior: expected Normal or Laplace or StudentT for a posterior Deterministic, got Hors",
+        ),
+    ],
+)
+def test_errors(make: Callable[[], Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()
