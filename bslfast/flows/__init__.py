@@ -8,6 +8,7 @@
 torch.Size([5, 2])
 """
 
+from bslfast.flows.conditioners import Conditioner
 from bslfast.flows.coupling import (
     AdditiveCoupling,
     AffineCoupling,
@@ -31,6 +32,15 @@ from bslfast.flows.elementwise import (
 from bslfast.flows.flow import Flow, FlowDistribution
 from bslfast.flows.images import Images, ImageTransform, InvertibleConv1x1, PerPixel, Squeeze
 from bslfast.flows.linear import PLU, Householder, PLULinear
+from bslfast.flows.maps import (
+    Additive,
+    Affine,
+    Bernstein,
+    DeepSigmoidal,
+    Map,
+    MixtureLogistic,
+    Spline,
+)
 from bslfast.flows.models import NSF, RealNVP
 from bslfast.flows.normalization import ActNorm, BatchNorm, Standardize
 from bslfast.flows.rank_one import Planar, Radial
@@ -41,13 +51,18 @@ __all__ = [
     "NSF",
     "PLU",
     "ActNorm",
+    "Additive",
     "AdditiveCoupling",
+    "Affine",
     "AffineCoupling",
     "Atanh",
     "BatchNorm",
+    "Bernstein",
     "BernsteinCoupling",
     "Composite",
+    "Conditioner",
     "Coupling",
+    "DeepSigmoidal",
     "DeepSigmoidalCoupling",
     "Elementwise",
     "Exp",
@@ -61,6 +76,8 @@ __all__ = [
     "LeakyReLU",
     "Log",
     "Logit",
+    "Map",
+    "MixtureLogistic",
     "MixtureLogisticCoupling",
     "PLULinear",
     "PerPixel",
@@ -71,6 +88,7 @@ __all__ = [
     "Reverse",
     "Sigmoid",
     "Softplus",
+    "Spline",
     "SplineCoupling",
     "Squeeze",
     "Standardize",

@@ -24,6 +24,7 @@ class RealNVP(Flow):
         context: size of the context vectors; 0 for none.
         transforms: number of couplings, >= 1; from 2 on every feature moves.
         hidden: widths of the hidden layers of each coupling's network.
+        activation, residual: of these networks, see :class:`Conditioner`.
         scale_fn: see :func:`bslfast.functional.affine_coupling`.
         device, dtype: of the parameters.
 
@@ -45,6 +46,8 @@ class RealNVP(Flow):
         context: int = 0,
         transforms: int = 5,
         hidden: Sequence[int] = (64, 64),
+        activation: str = "relu",
+        residual: int = 0,
         scale_fn: str = "tanh",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -55,6 +58,8 @@ class RealNVP(Flow):
                     features,
                     context=context,
                     hidden=hidden,
+                    activation=activation,
+                    residual=residual,
                     scale_fn=scale_fn,
                     flip=index % 2 == 1,
                     device=device,
@@ -77,6 +82,7 @@ class NSF(Flow):
         context: size of the context vectors; 0 for none.
         transforms: number of couplings, >= 1; from 2 on every feature moves.
         hidden: widths of the hidden layers of each coupling's network.
+        activation, residual: of these networks, see :class:`Conditioner`.
         bins: number of bins of each spline, >= 2.
         bound: half the length of the interval that the splines act on, > 0.
         autoregressive: False; autoregressive transforms are not available yet.
@@ -101,6 +107,8 @@ class NSF(Flow):
         context: int = 0,
         transforms: int = 5,
         hidden: Sequence[int] = (64, 64),
+        activation: str = "relu",
+        residual: int = 0,
         bins: int = 8,
         bound: float = 3.0,
         autoregressive: bool = False,
@@ -118,6 +126,8 @@ class NSF(Flow):
                     features,
                     context=context,
                     hidden=hidden,
+                    activation=activation,
+                    residual=residual,
                     bins=bins,
                     bound=bound,
                     flip=index % 2 == 1,

@@ -1,4 +1,4 @@
-"""What the table of tests/test_flows.py cannot say of single transforms."""
+"""What the table of test_flow.py cannot say of single transforms."""
 
 from __future__ import annotations
 
