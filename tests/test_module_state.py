@@ -36,6 +36,11 @@ def coupling() -> flows.Coupling:
     return flows.Coupling(flows.Affine(), [True, False, True], network)
 
 
+def autoregressive() -> flows.Autoregressive:
+    spline = flows.Spline(bins=4)
+    return flows.Autoregressive(spline, flows.MADE(3, spline, hidden=(4,), order=[2, 0, 1]))
+
+
 # Name to how it is made, with device and dtype if it takes them.
 MODULES: dict[str, Callable[..., nn.Module]] = {
     "ActNorm": lambda **o: flows.ActNorm(3, **o),
@@ -43,6 +48,7 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "AffineCoupling": lambda **o: flows.AffineCoupling(3, context=2, hidden=(4,), **o),
     "Atanh": lambda: flows.Atanh(3),
     "Autoencoder": lambda: autoencoder(vae.Autoencoder),
+    "Autoregressive": lambda: autoregressive(),
     "BatchNorm": lambda **o: flows.BatchNorm(3, **o),
     "BayesLinear": lambda **o: BayesLinear(3, 2, **o),
     "BayesianMLP": lambda **o: network(**o),
@@ -60,6 +66,7 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "Flow": lambda: flows.Flow(flows.Composite([flows.Reverse(3), flows.Log(3)])),
     "HeteroscedasticNormal": lambda: likelihoods.HeteroscedasticNormal(1),
     "Householder": lambda **o: flows.Householder(3, **o),
+    "IAF": lambda **o: flows.IAF(3, transforms=2, hidden=(4,), **o),
     "Images": lambda: flows.Images(
         (1, 2, 2), [flows.Squeeze(1), flows.InvertibleConv1x1(4, seed=0)]
     ),
@@ -69,6 +76,8 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "LeakyReLU": lambda: flows.LeakyReLU(3),
     "Log": lambda: flows.Log(3),
     "Logit": lambda: flows.Logit(3),
+    "MADE": lambda **o: flows.MADE(3, flows.Affine(), hidden=(5,), residual=1, **o),
+    "MAF": lambda **o: flows.MAF(3, context=2, transforms=2, hidden=(4,), **o),
     "MixtureLogisticCoupling": lambda **o: flows.MixtureLogisticCoupling(3, hidden=(4,), **o),
     "NSF": lambda **o: flows.NSF(3, transforms=2, hidden=(4,), **o),
     "Normal": lambda: likelihoods.Normal(2, init_scale=0.3),

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bslfast.flows import Affine, Coupling, Spline
+from bslfast.flows import Affine, Spline
+from bslfast.flows.coupling import Mapped
 from bslfast.nn import BayesLinear, NormalWeight
 from bslfast.vae import VAE
 
@@ -136,7 +137,7 @@ def plain(model: nn.Module) -> nn.Module:
             module.__class__ = PlainVAE
         if type(module) is BayesLinear:
             module.__class__ = PlainBayesLinear
-        if isinstance(module, Coupling):
+        if isinstance(module, Mapped):
             for ours, plain_map in ((Affine, PlainAffine), (Spline, PlainSpline)):
                 if type(module.map) is ours:
                     module.map = plain_map(**dataclasses.asdict(module.map))

@@ -8,7 +8,8 @@
 torch.Size([5, 2])
 """
 
-from bslfast.flows.conditioners import Conditioner
+from bslfast.flows.autoregressive import Autoregressive
+from bslfast.flows.conditioners import MADE, Conditioner
 from bslfast.flows.coupling import (
     AdditiveCoupling,
     AffineCoupling,
@@ -41,13 +42,16 @@ from bslfast.flows.maps import (
     MixtureLogistic,
     Spline,
 )
-from bslfast.flows.models import NSF, RealNVP
+from bslfast.flows.models import IAF, MAF, NSF, RealNVP
 from bslfast.flows.normalization import ActNorm, BatchNorm, Standardize
 from bslfast.flows.rank_one import Planar, Radial
 from bslfast.flows.sylvester import Sylvester
 from bslfast.flows.transform import Composite, Inverse, Permutation, Reverse, Transform
 
 __all__ = [
+    "IAF",
+    "MADE",
+    "MAF",
     "NSF",
     "PLU",
     "ActNorm",
@@ -56,6 +60,7 @@ __all__ = [
     "Affine",
     "AffineCoupling",
     "Atanh",
+    "Autoregressive",
     "BatchNorm",
     "Bernstein",
     "BernsteinCoupling",

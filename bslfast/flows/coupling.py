@@ -35,9 +35,12 @@ class Mapped(Transform):
         conditioner: what the parameters come from.
         features: size of the vectors, >= 1.
         context: size of the context vectors; 0 for none.
+        moved: how many of the features the map moves.
     """
 
-    def __init__(self, map: Map, conditioner: nn.Module, features: int, context: int) -> None:
+    def __init__(
+        self, map: Map, conditioner: nn.Module, features: int, context: int, *, moved: int
+    ) -> None:
         super().__init__(features, context)
         self.map = check_map("map", map)
         if not isinstance(conditioner, nn.Module):
@@ -45,6 +48,10 @@ class Mapped(Transform):
                 f"conditioner: expected a torch.nn.Module, got {_checks.describe(conditioner)}"
             )
         self.conditioner = conditioner
+        self.moved = moved
+        # Asked by every call.
+        self._bounded = map.domain is not constraints.real_vector
+        self._outputs = moved * map.size
 
     @property
     def domain(self) -> constraints.Constraint:
@@ -56,27 +63,32 @@ class Mapped(Transform):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.forward`."""
-        return self._inside(check_inputs(self, "x", x, context), context, inverse=False)
+        x = check_inputs(self, "x", x, context)
+        if self._bounded:
+            return self._inside(x, context, False)
+        return self._mapped(x, context, False)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.inverse`."""
-        return self._inside(check_inputs(self, "z", z, context), context, inverse=True)
+        z = check_inputs(self, "z", z, context)
+        if self._bounded:
+            return self._inside(z, context, True)
+        return self._mapped(z, context, True)
 
     def _inside(self, x: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
-        domain = self.map.domain
-        if domain is constraints.real_vector:
-            return self._mapped(x, context, inverse)
-        return mapped_inside(lambda x: self._mapped(x, context, inverse), x, domain)
+        return mapped_inside(lambda x: self._mapped(x, context, inverse), x, self.map.domain)
 
     def _mapped(self, x: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
         """Map ``x`` [..., features], or back, with the log-determinant [...]."""
         raise NotImplementedError
 
-    def _chosen(self, x: Tensor, context: Tensor | None, features: int) -> Tensor:
-        """What the conditioner makes of ``x``: parameters for so many features."""
+    def _chosen(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """The parameters that the conditioner makes of ``x``."""
         # A module that takes no context need not have an argument for it.
         found: Tensor = self.conditioner(x, context) if self.context else self.conditioner(x)
-        self.map.check_parameters("conditioner", found, features)
+        # Quickly, and what looks wrong thoroughly.
+        if type(found) is not Tensor or not found.dim() or found.size(-1) != self._outputs:
+            self.map.check_parameters("conditioner", found, self.moved)
         return found
 
 
@@ -124,8 +136,7 @@ class Coupling(Mapped):
         context: int = 0,
     ) -> None:
         moves = _bools("mask", mask)
-        super().__init__(map, conditioner, len(moves), context)
-        self.moved = sum(moves)
+        super().__init__(map, conditioner, len(moves), context, moved=sum(moves))
         self.kept = self.features - self.moved
         #: Whether the features that move come first.
         self.flip = moves[0] and self.kept > 0
@@ -150,24 +161,17 @@ class Coupling(Mapped):
 
     def _mapped(self, x: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
         if not self.kept:
-            return self.map._map(x, self._chosen(x[..., :0], context, self.moved), inverse)
+            return self.map._map(x, self._chosen(x[..., :0], context), inverse)
         if self.permutation is not None:
             x = x.index_select(-1, self.permutation.order)
-        # split, not slices: its gradient is one concatenation.
-        first, second = x.split(self.sizes, dim=-1)
-        if self.flip:
-            first, log_det = self._move(first, second, context, inverse)
-        else:
-            second, log_det = self._move(second, first, context, inverse)
-        z = torch.cat((first, second), dim=-1)
+        # Not slices: the gradient of this is one concatenation.
+        first, second = x.split_with_sizes(self.sizes, dim=-1)
+        moved, kept = (first, second) if self.flip else (second, first)
+        moved, log_det = self.map._map(moved, self._chosen(kept, context), inverse)
+        z = torch.cat((moved, kept) if self.flip else (kept, moved), dim=-1)
         if self.permutation is not None:
             z = z.index_select(-1, self.permutation.inverse_order)
         return z, log_det
-
-    def _move(
-        self, x: Tensor, kept: Tensor, context: Tensor | None, inverse: bool
-    ) -> tuple[Tensor, Tensor]:
-        return self.map._map(x, self._chosen(kept, context, self.moved), inverse)
 
     def extra_repr(self) -> str:
         return (

@@ -234,7 +234,7 @@ class Spline(Map):
         bins, slopes = self.bins, self.bins + EXTRA_SLOPES[self.tails]
         widths, heights, derivatives = parameters.view(
             *parameters.shape[:-1], x.shape[-1], 2 * bins + slopes
-        ).split((bins, bins, slopes), dim=-1)
+        ).split_with_sizes((bins, bins, slopes), dim=-1)
         return BF.rational_quadratic_spline(
             x,
             widths,
@@ -277,7 +277,7 @@ class _Components(Map):
     def _parts(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, ...]:
         """Logits and the two others [..., features, components]: views, read where they are."""
         rows = parameters.view(*parameters.shape[:-1], x.shape[-1], 3 * self.components)
-        parts: tuple[Tensor, ...] = rows.split(self.components, dim=-1)
+        parts: tuple[Tensor, ...] = rows.split_with_sizes((self.components,) * 3, dim=-1)
         return parts
 
 

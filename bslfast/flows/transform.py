@@ -243,20 +243,11 @@ class Permutation(Transform):
     def __init__(
         self, order: Sequence[int] | Tensor, *, device: torch.device | str | None = None
     ) -> None:
-        on_meta = isinstance(order, Tensor) and order.is_meta
-        given: Any = order.tolist() if hasattr(order, "tolist") and not on_meta else order
-        count = len(given) if isinstance(given, Sequence) else 0
-        if (
-            not isinstance(given, Sequence)
-            or any(isinstance(i, bool) or not isinstance(i, numbers.Integral) for i in given)
-            or sorted(given) != list(range(count))
-        ):
-            raise ValueError(
-                f"order: expected each of 0 to {max(count - 1, 0)} once, got {order!r}"
-            )
+        start = check_order("order", order)
+        count = len(start)
         super().__init__(count)
         # Numbers of Python, which no device, dtype or uninitialised memory changes.
-        self._start = tuple(int(i) for i in given)
+        self._start = start
         self.register_buffer("order", torch.empty(count, dtype=torch.int64, device=device))
         self.register_buffer("inverse_order", torch.empty(count, dtype=torch.int64, device=device))
         self.reset_parameters()
@@ -317,6 +308,20 @@ class Reverse(Permutation):
 def no_log_det(x: Tensor, dims: int = 1) -> Tensor:
     """The log-determinants of a map of ``x`` that keeps volumes; its last ``dims`` are mapped."""
     return x.new_zeros(x.shape[:-dims], dtype=log_dtype(x.dtype))
+
+
+def check_order(name: str, order: Any) -> tuple[int, ...]:
+    """Return ``order`` as Python has it if it is a permutation, else raise ValueError."""
+    on_meta = isinstance(order, Tensor) and order.is_meta
+    given: Any = order.tolist() if hasattr(order, "tolist") and not on_meta else order
+    count = len(given) if isinstance(given, Sequence) else 0
+    if (
+        not isinstance(given, Sequence)
+        or any(isinstance(i, bool) or not isinstance(i, numbers.Integral) for i in given)
+        or sorted(given) != list(range(count))
+    ):
+        raise ValueError(f"{name}: expected each of 0 to {max(count - 1, 0)} once, got {order!r}")
+    return tuple(int(i) for i in given)
 
 
 def check_transform(name: str, value: Any) -> Transform:
