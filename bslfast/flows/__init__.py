@@ -44,7 +44,8 @@ from bslfast.flows.maps import (
 )
 from bslfast.flows.models import IAF, MAF, NSF, RealNVP
 from bslfast.flows.normalization import ActNorm, BatchNorm, Standardize
-from bslfast.flows.rank_one import Planar, Radial
+from bslfast.flows.planar import Planar
+from bslfast.flows.radial import Radial
 from bslfast.flows.sylvester import Sylvester
 from bslfast.flows.transform import Composite, Inverse, Permutation, Reverse, Transform
 
