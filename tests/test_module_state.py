@@ -80,6 +80,8 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "MAF": lambda **o: flows.MAF(3, context=2, transforms=2, hidden=(4,), **o),
     "MixtureLogisticCoupling": lambda **o: flows.MixtureLogisticCoupling(3, hidden=(4,), **o),
     "NSF": lambda **o: flows.NSF(3, transforms=2, hidden=(4,), **o),
+    "NICE": lambda **o: flows.NICE(3, transforms=2, hidden=(4,), **o),
+    "NormalBase": lambda **o: flows.NormalBase(3, context=2, **o),
     "Normal": lambda: likelihoods.Normal(2, init_scale=0.3),
     "PLU": lambda **o: flows.PLU(3, seed=0, **o),
     "PLULinear": lambda **o: flows.PLULinear(3, seed=0, **o),
@@ -95,14 +97,17 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "SplineCoupling": lambda **o: flows.SplineCoupling(3, hidden=(4,), **o),
     "Squeeze": lambda: flows.Squeeze(3),
     "Standardize": lambda **o: flows.Standardize(3, **o),
+    "StudentTBase": lambda **o: flows.StudentTBase(3, **o),
     "StudentT": lambda: likelihoods.StudentT(2, df=3.0, learn_df=True, init_scale=0.3),
     "Sylvester": lambda **o: flows.Sylvester(3, **o),
     "Tanh": lambda: flows.Tanh(3),
+    "UniformBase": lambda: flows.UniformBase(3),
     "VAE": lambda: autoencoder(vae.VAE, prior=vae.VampPrior(2, (4,), bounded=False)),
     "VampPrior": lambda: vae.VampPrior(2, (4,)),
 }
 # What others are made from.
 BASES = {
+    "Base",
     "BayesianModule",
     "Continuous",
     "Decoding",
@@ -168,6 +173,10 @@ def outputs(module: Any, *, train: bool = False) -> list[Tensor]:
                 if train
                 else [*module(x, context), *module.inverse(x, context)]
             )
+        if isinstance(module, flows.Base):
+            context = inside(4, module.context) if module.context else None
+            z = inside(4, 3)
+            return [module.log_prob(z, context), module.rsample(z, context, 1)]
         if isinstance(module, flows.ImageTransform):
             return list(module(inside(2, 3, 4, 4)))
         if isinstance(module, flows.PLU):

@@ -9,6 +9,7 @@ torch.Size([5, 2])
 """
 
 from bslfast.flows.autoregressive import Autoregressive
+from bslfast.flows.bases import Base, NormalBase, StudentTBase, UniformBase
 from bslfast.flows.conditioners import MADE, Conditioner
 from bslfast.flows.coupling import (
     AdditiveCoupling,
@@ -42,7 +43,7 @@ from bslfast.flows.maps import (
     MixtureLogistic,
     Spline,
 )
-from bslfast.flows.models import IAF, MAF, NSF, RealNVP
+from bslfast.flows.models import IAF, MAF, NICE, NSF, RealNVP
 from bslfast.flows.normalization import ActNorm, BatchNorm, Standardize
 from bslfast.flows.planar import Planar
 from bslfast.flows.radial import Radial
@@ -53,6 +54,7 @@ __all__ = [
     "IAF",
     "MADE",
     "MAF",
+    "NICE",
     "NSF",
     "PLU",
     "ActNorm",
@@ -62,6 +64,7 @@ __all__ = [
     "AffineCoupling",
     "Atanh",
     "Autoregressive",
+    "Base",
     "BatchNorm",
     "Bernstein",
     "BernsteinCoupling",
@@ -85,6 +88,7 @@ __all__ = [
     "Map",
     "MixtureLogistic",
     "MixtureLogisticCoupling",
+    "NormalBase",
     "PLULinear",
     "PerPixel",
     "Permutation",
@@ -98,7 +102,9 @@ __all__ = [
     "SplineCoupling",
     "Squeeze",
     "Standardize",
+    "StudentTBase",
     "Sylvester",
     "Tanh",
     "Transform",
+    "UniformBase",
 ]

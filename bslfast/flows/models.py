@@ -9,8 +9,9 @@ import torch
 
 from bslfast import _checks
 from bslfast.flows.autoregressive import Autoregressive
+from bslfast.flows.bases import NormalBase
 from bslfast.flows.conditioners import MADE
-from bslfast.flows.coupling import AffineCoupling, SplineCoupling
+from bslfast.flows.coupling import AdditiveCoupling, AffineCoupling, SplineCoupling
 from bslfast.flows.flow import Flow
 from bslfast.flows.maps import Affine, Map, Spline
 from bslfast.flows.transform import Composite, Inverse, Transform
@@ -141,6 +142,60 @@ class NSF(Flow):
                 for index in range(_checks.integer("transforms", transforms))
             )
         )
+
+
+class NICE(Flow):
+    """Additive couplings that take turns at moving the two halves, and normal noise of any scale.
+
+    The couplings keep volumes; locations and scales of the noise are learned. The identity at the
+    start: the density is standard normal. Scale the data first.
+
+    Args:
+        features: size of the vectors, >= 1; at 1 each transform is a map that depends on the
+            context alone.
+        context: size of the context vectors; 0 for none.
+        transforms: number of couplings, >= 1; from 2 on every feature moves.
+        hidden: widths of the hidden layers of each coupling's network.
+        activation, residual: of these networks, see :class:`Conditioner`.
+        device, dtype: of the parameters.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Dinh, Krueger and Bengio, "NICE: Non-linear independent components estimation" (2015).
+
+    >>> import torch, bslfast
+    >>> flow = bslfast.flows.NICE(3)
+    >>> flow.log_prob(torch.zeros(1, 3))
+    tensor([-2.7568], grad_fn=<AddBackward0>)
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        context: int = 0,
+        transforms: int = 4,
+        hidden: Sequence[int] = (64, 64),
+        activation: str = "relu",
+        residual: int = 0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        couplings = Composite(
+            AdditiveCoupling(
+                features,
+                context=context,
+                hidden=hidden,
+                activation=activation,
+                residual=residual,
+                flip=index % 2 == 1,
+                device=device,
+                dtype=dtype,
+            )
+            for index in range(_checks.integer("transforms", transforms))
+        )
+        super().__init__(couplings, NormalBase(couplings.features, device=device, dtype=dtype))
 
 
 class MAF(Flow):

@@ -343,8 +343,11 @@ def steps_of(transforms: Iterable[Any]) -> list[Step]:
     ]
 
 
-def check_inputs(transform: Transform, name: str, x: Tensor, context: Tensor | None) -> Tensor:
-    """Raise unless ``x`` and ``context`` are what ``transform`` takes; return x, as broadcast."""
+def check_inputs(transform: Any, name: str, x: Tensor, context: Tensor | None) -> Tensor:
+    """Raise unless ``x`` and ``context`` are what ``transform`` takes; return x, as broadcast.
+
+    It may be anything with numbers of ``features`` and ``context``.
+    """
     _check_vectors(name, x, transform.features, "features")
     if not transform.context:
         if context is not None:

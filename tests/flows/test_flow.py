@@ -20,6 +20,7 @@ from bslfast.flows import (
     IAF,
     MADE,
     MAF,
+    NICE,
     NSF,
     ActNorm,
     AdditiveCoupling,
@@ -481,6 +482,7 @@ def test_every_parameter_gets_its_gradient(name: str, d: int, c: int) -> None:
 KINDS: dict[str, Callable[..., Flow]] = {
     "RealNVP": RealNVP,
     "NSF": NSF,
+    "NICE": NICE,
     "MAF": MAF,
     "IAF": IAF,
     "NSF-AR": functools.partial(NSF, autoregressive=True),

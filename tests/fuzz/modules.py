@@ -218,18 +218,8 @@ def _use_vae(made: vae.VAE, rng: Random) -> list[Tensor]:
 _FLOWS = [
     *("ActNorm", "AdditiveCoupling", "AffineCoupling", "BatchNorm", "BernsteinCoupling"),
     *("DeepSigmoidalCoupling", "Householder", "LeakyReLU", "Logit", "MixtureLogisticCoupling"),
-    *(
-        "IAF",
-        "MAF",
-        "NSF",
-        "PLULinear",
-        "Planar",
-        "Radial",
-        "RealNVP",
-        "Reverse",
-        "Sigmoid",
-        "Softplus",
-    ),
+    *("IAF", "MAF", "NICE", "NSF", "PLULinear", "Planar", "Radial", "RealNVP", "Reverse"),
+    *("Sigmoid", "Softplus"),
     *("SplineCoupling", "Sylvester", "Tanh"),
 ]
 _DISTRIBUTIONS = [
