@@ -57,6 +57,7 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "Categorical": lambda: likelihoods.Categorical(3),
     "Composite": lambda: flows.Composite([flows.Permutation([2, 0, 1]), flows.ActNorm(3)]),
     "Conditioner": lambda **o: flows.Conditioner(3, 4, hidden=(5,), residual=1, **o),
+    "ConvConditioner": lambda **o: flows.ConvConditioner(3, 4, hidden=(5, 5), **o),
     "ContinuousBernoulli": lambda: likelihoods.ContinuousBernoulli(2),
     "Coupling": lambda: coupling(),
     "DeepSigmoidalCoupling": lambda **o: flows.DeepSigmoidalCoupling(3, hidden=(4,), **o),
@@ -64,6 +65,7 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "DiscretizedLogisticMixture": lambda: likelihoods.DiscretizedLogisticMixture(2),
     "Exp": lambda: flows.Exp(3),
     "Flow": lambda: flows.Flow(flows.Composite([flows.Reverse(3), flows.Log(3)])),
+    "Glow": lambda **o: flows.Glow((1, 4, 4), scales=2, steps=2, hidden=(4,), **o),
     "HeteroscedasticNormal": lambda: likelihoods.HeteroscedasticNormal(1),
     "Householder": lambda **o: flows.Householder(3, **o),
     "IAF": lambda **o: flows.IAF(3, transforms=2, hidden=(4,), **o),
@@ -73,6 +75,7 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "Inverse": lambda: flows.Inverse(flows.ActNorm(3)),
     "InvertibleConv1x1": lambda **o: flows.InvertibleConv1x1(3, seed=0, **o),
     "Laplace": lambda: likelihoods.Laplace(2, init_scale=0.3),
+    "Leading": lambda: flows.Leading(flows.ActNorm(2), 3),
     "LeakyReLU": lambda: flows.LeakyReLU(3),
     "Log": lambda: flows.Log(3),
     "Logit": lambda: flows.Logit(3),
@@ -163,7 +166,7 @@ def outputs(module: Any, *, train: bool = False) -> list[Tensor]:
     with torch.no_grad():
         if isinstance(module, flows.Flow):
             context = inside(4, module.context) if module.context else None
-            log_prob = module.log_prob(inside(4, 3), context)
+            log_prob = module.log_prob(inside(4, module.features), context)
             return [log_prob] if train else [log_prob, module.sample(2, context, seed=1)]
         if isinstance(module, flows.Transform):
             context = inside(4, module.context) if module.context else None
@@ -177,6 +180,8 @@ def outputs(module: Any, *, train: bool = False) -> list[Tensor]:
             context = inside(4, module.context) if module.context else None
             z = inside(4, 3)
             return [module.log_prob(z, context), module.rsample(z, context, 1)]
+        if isinstance(module, flows.ConvConditioner):
+            return [module(inside(2, 4, 4, module.inputs))]
         if isinstance(module, flows.ImageTransform):
             return list(module(inside(2, 3, 4, 4)))
         if isinstance(module, flows.PLU):

@@ -10,7 +10,7 @@ torch.Size([5, 2])
 
 from bslfast.flows.autoregressive import Autoregressive
 from bslfast.flows.bases import Base, NormalBase, StudentTBase, UniformBase
-from bslfast.flows.conditioners import MADE, Conditioner
+from bslfast.flows.conditioners import MADE, Conditioner, ConvConditioner
 from bslfast.flows.coupling import (
     AdditiveCoupling,
     AffineCoupling,
@@ -43,12 +43,12 @@ from bslfast.flows.maps import (
     MixtureLogistic,
     Spline,
 )
-from bslfast.flows.models import IAF, MAF, NICE, NSF, RealNVP
+from bslfast.flows.models import IAF, MAF, NICE, NSF, Glow, RealNVP
 from bslfast.flows.normalization import ActNorm, BatchNorm, Standardize
 from bslfast.flows.planar import Planar
 from bslfast.flows.radial import Radial
 from bslfast.flows.sylvester import Sylvester
-from bslfast.flows.transform import Composite, Inverse, Permutation, Reverse, Transform
+from bslfast.flows.transform import Composite, Inverse, Leading, Permutation, Reverse, Transform
 
 __all__ = [
     "IAF",
@@ -70,6 +70,7 @@ __all__ = [
     "BernsteinCoupling",
     "Composite",
     "Conditioner",
+    "ConvConditioner",
     "Coupling",
     "DeepSigmoidal",
     "DeepSigmoidalCoupling",
@@ -77,11 +78,13 @@ __all__ = [
     "Exp",
     "Flow",
     "FlowDistribution",
+    "Glow",
     "Householder",
     "ImageTransform",
     "Images",
     "Inverse",
     "InvertibleConv1x1",
+    "Leading",
     "LeakyReLU",
     "Log",
     "Logit",

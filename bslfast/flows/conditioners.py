@@ -93,6 +93,16 @@ def _repeat(values: Sequence[float], to: Tensor) -> None:
     to.view(-1, len(values)).copy_(torch.tensor(values, device="cpu", dtype=to.dtype))
 
 
+def _check_start(start: Sequence[float], outputs: int) -> tuple[float, ...]:
+    values = tuple(start)
+    if not values or outputs % len(values):
+        raise ValueError(
+            f"start: expected numbers of which the {outputs} outputs are repetitions, got "
+            f"{len(values)}"
+        )
+    return values
+
+
 class Conditioner(nn.Module):
     """A dense network, constant at the start.
 
@@ -154,12 +164,7 @@ class Conditioner(nn.Module):
                 "residual: expected 0 for a network without hidden layers, whose width the blocks "
                 f"would have, got {residual}"
             )
-        self.start = tuple(start)
-        if not self.start or outputs % len(self.start):
-            raise ValueError(
-                f"start: expected numbers of which the {outputs} outputs are repetitions, got "
-                f"{len(self.start)}"
-            )
+        self.start = _check_start(start, self.outputs)
         options: dict[str, Any] = {"device": device, "dtype": dtype}
         self.layers = nn.ModuleList()
         self.context_layer: nn.Linear | None = None
@@ -232,6 +237,98 @@ class Conditioner(nn.Module):
             f"inputs={self.inputs}, outputs={self.outputs}, context={self.context}, "
             f"activation={self.activation!r}, residual={self.residual}"
         )
+
+
+class _Convolution(nn.Conv2d):
+    """A convolution that keeps height and width, with a start of its own if it is the last one.
+
+    Args:
+        inputs, outputs: channels.
+        size: of the square that each output sees, odd.
+        start: what the outputs are at the start, whatever comes in; the rest repeat them. None for
+            torch's own start.
+        device, dtype: of the parameters.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, size: int, *, start: Sequence[float] | None, **options: Any
+    ) -> None:
+        self.start = None if start is None else tuple(start)
+        super().__init__(inputs, outputs, size, padding=size // 2, **options)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        if self.start is not None and self.bias is not None:
+            self.weight.zero_()
+            _repeat(self.start, self.bias)
+
+
+class ConvConditioner(nn.Module):
+    """Convolutions with relu, constant at the start: parameters for each pixel from those around.
+
+    For couplings of the channels of images, ``PerPixel(Coupling(map, mask, network))``: hence the
+    channels come last. The first and the last layer see 3 x 3 pixels, the others one.
+
+    Args:
+        inputs: number of channels to look at, >= 1.
+        outputs: number of outputs for each pixel.
+        hidden: channels of the hidden layers, at least one.
+        start: the first outputs at the start, which the rest repeat: :attr:`Map.start`.
+        device, dtype: of the parameters.
+
+    Shape: x [..., height, width, inputs] -> [..., height, width, outputs].
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Kingma and Dhariwal, "Glow: generative flow with invertible 1x1 convolutions" (2018),
+    section 4.
+
+    >>> import torch
+    >>> from bslfast.flows import ConvConditioner
+    >>> ConvConditioner(2, 6, hidden=(8, 8))(torch.randn(5, 4, 4, 2)).shape
+    torch.Size([5, 4, 4, 6])
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        hidden: Sequence[int] = (64, 64),
+        start: Sequence[float] = (0.0,),
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.inputs = _checks.integer("inputs", inputs)
+        self.outputs = _checks.integer("outputs", outputs)
+        widths = (self.inputs, *_checks.widths("hidden", hidden, at_least=1), self.outputs)
+        _check_start(start, self.outputs)
+        last = len(widths) - 2
+        self.layers = nn.ModuleList(
+            _Convolution(
+                n_in,
+                n_out,
+                3 if index in (0, last) else 1,
+                start=start if index == last else None,
+                device=device,
+                dtype=dtype,
+            )
+            for index, (n_in, n_out) in enumerate(itertools.pairwise(widths))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the parameters of the maps of each pixel."""
+        images = x.movedim(-1, -3)
+        h = images.reshape(math.prod(x.shape[:-3]), *images.shape[-3:])
+        for index, layer in enumerate(self.layers):
+            h = layer(h if index == 0 else h.relu_())
+        return h.movedim(-3, -1).reshape(*x.shape[:-1], self.outputs)
+
+    def extra_repr(self) -> str:
+        return f"inputs={self.inputs}, outputs={self.outputs}"
 
 
 class MADE(Conditioner):

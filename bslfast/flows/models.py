@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,11 +11,13 @@ import torch
 from bslfast import _checks
 from bslfast.flows.autoregressive import Autoregressive
 from bslfast.flows.bases import NormalBase
-from bslfast.flows.conditioners import MADE
-from bslfast.flows.coupling import AdditiveCoupling, AffineCoupling, SplineCoupling
+from bslfast.flows.conditioners import MADE, ConvConditioner
+from bslfast.flows.coupling import AdditiveCoupling, AffineCoupling, Coupling, SplineCoupling
 from bslfast.flows.flow import Flow
+from bslfast.flows.images import Images, ImageTransform, InvertibleConv1x1, PerPixel, Squeeze
 from bslfast.flows.maps import Affine, Map, Spline
-from bslfast.flows.transform import Composite, Inverse, Transform
+from bslfast.flows.normalization import ActNorm
+from bslfast.flows.transform import Composite, Inverse, Leading, Transform
 
 
 class RealNVP(Flow):
@@ -196,6 +199,82 @@ class NICE(Flow):
             for index in range(_checks.integer("transforms", transforms))
         )
         super().__init__(couplings, NormalBase(couplings.features, device=device, dtype=dtype))
+
+
+class Glow(Flow):
+    """A flow of images, on several scales.
+
+    On each scale, squares of 2 x 2 pixels become channels of one; then come steps of
+    :class:`ActNorm`, :class:`InvertibleConv1x1` and an affine coupling of the channels, chosen by
+    convolutions. Half of the channels are noise then, and the others go on to the next scale.
+    The first batch in training mode sets the scales of the ActNorms.
+
+    Args:
+        shape: (channels, height, width) of the images.
+        scales: number of scales, >= 1; height and width are multiples of 2^scales.
+        steps: number of steps on each scale, >= 1.
+        hidden: channels of the hidden layers of each coupling's convolutions.
+        scale_fn: see :func:`bslfast.functional.affine_coupling`.
+        seed: the rotations that the channels' matrices start from.
+        device, dtype: of the parameters.
+
+    Shape: x [..., channels * height * width], the images laid out in rows.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Kingma and Dhariwal, "Glow: generative flow with invertible 1x1 convolutions" (2018).
+
+    >>> import torch, bslfast
+    >>> flow = bslfast.flows.Glow((1, 8, 8), scales=2, steps=2, hidden=(8, 8)).eval()
+    >>> flow.log_prob(torch.randn(5, 1, 8, 8).flatten(1)).shape, flow.sample(3).shape
+    (torch.Size([5]), torch.Size([3, 64]))
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        scales: int = 3,
+        steps: int = 8,
+        hidden: Sequence[int] = (64, 64),
+        scale_fn: str = "tanh",
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        options: dict[str, Any] = {"device": device, "dtype": dtype}
+        scales = _checks.integer("scales", scales)
+        steps = _checks.integer("steps", steps)
+        seed = _checks.generator_seed(seed)
+        sizes = _checks.widths("shape", shape, at_least=3)
+        if len(sizes) != 3 or any(n % 2**scales for n in sizes[1:]):
+            raise ValueError(
+                f"shape: expected (channels, height, width), the latter multiples of {2**scales} "
+                f"for {scales} scales, got {sizes}"
+            )
+        channels, height, width = sizes
+        map = Affine(scale_fn)
+        parts: list[Transform] = []
+        for _ in range(scales):
+            all_channels = 4 * channels
+            half = all_channels // 2
+            row: list[ImageTransform] = [Squeeze(channels)]
+            for step in range(steps):
+                mask = [(index < half) == (step % 2 == 1) for index in range(all_channels)]
+                network = ConvConditioner(
+                    half, half * map.size, hidden=hidden, start=map.start, **options
+                )
+                row += [
+                    PerPixel(ActNorm(all_channels, **options)),
+                    InvertibleConv1x1(all_channels, seed=seed, **options),
+                    PerPixel(Coupling(map, mask, network)),
+                ]
+                seed += 1
+            images = Images((channels, height, width), row)
+            parts.append(Leading(images, math.prod(sizes)) if parts else images)
+            channels, height, width = half, height // 2, width // 2
+        super().__init__(Composite(parts))
 
 
 class MAF(Flow):

@@ -221,6 +221,64 @@ class Inverse(Transform):
         return mapped
 
 
+class Leading(Transform):
+    """A transform of the first features; the others stay as they are.
+
+    So flows of many scales leave features out of their later steps.
+
+    Args:
+        transform: of the first features, which are as many as it has.
+        features: size of all vectors, >= those of ``transform``.
+
+    Shape: x [..., features] -> (z [..., features], log_det [...]).
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017),
+    section 3.6.
+
+    >>> import torch
+    >>> from bslfast.flows import Leading, LeakyReLU
+    >>> Leading(LeakyReLU(1, negative_slope=0.5), 3)(torch.tensor([-2.0, -2.0, 3.0]))
+    (tensor([-1., -2.,  3.]), tensor(-0.6931))
+    """
+
+    def __init__(self, transform: Transform, features: int) -> None:
+        check_transform("transform", transform)
+        super().__init__(features, transform.context)
+        if transform.features > self.features:
+            raise ValueError(
+                f"features: expected at least {transform.features}, those of transform, got "
+                f"{features}"
+            )
+        for name, where in (("domain", transform.domain), ("codomain", transform.codomain)):
+            if where is not constraints.real_vector:
+                raise ValueError(
+                    f"transform: expected one of all numbers onto all numbers, got one with "
+                    f"{name} {where!r}"
+                )
+        self.transform = transform
+        self.sizes = (transform.features, self.features - transform.features)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See :meth:`Transform.forward`."""
+        x = check_inputs(self, "x", x, context)
+        first, rest = x.split_with_sizes(self.sizes, dim=-1)
+        first, log_det = self.transform(first, context)
+        return torch.cat((first, rest), dim=-1), log_det
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See :meth:`Transform.inverse`."""
+        z = check_inputs(self, "z", z, context)
+        first, rest = z.split_with_sizes(self.sizes, dim=-1)
+        first, log_det = self.transform.inverse(first, context)
+        return torch.cat((first, rest), dim=-1), log_det
+
+    def extra_repr(self) -> str:
+        return f"features={self.features}"
+
+
 class Permutation(Transform):
     """A fixed reordering: ``z[..., i] = x[..., order[i]]``.
 

@@ -39,6 +39,7 @@ from bslfast.flows import (
     Images,
     Inverse,
     InvertibleConv1x1,
+    Leading,
     LeakyReLU,
     Log,
     Logit,
@@ -202,6 +203,10 @@ TRANSFORMS: dict[str, tuple[Callable[[int, int], Transform], bool]] = {
         f"autoregressive {name}": (lambda d, c, name=name: autoregressive(name, d, c), True)
         for name in AUTOREGRESSIVE
     },
+    "leading": (
+        lambda d, c: Leading(SplineCoupling((d + 1) // 2, context=c, bins=4, **DOUBLE), d),
+        True,
+    ),
     "inverse of autoregressive": (lambda d, c: Inverse(autoregressive("affine", d, c)), True),
     "composite of bounded ones": (
         lambda d, c: Composite(
