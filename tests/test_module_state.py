@@ -31,6 +31,17 @@ def network(**options: Any) -> bnn.BayesianMLP:
     return bnn.BayesianMLP(3, (4,), 2, **options)
 
 
+def coupling() -> flows.Coupling:
+    """Of features that are not next to each other, which a permutation brings together."""
+    network = flows.Conditioner(1, 4, hidden=(4,))
+    return flows.Coupling(flows.Affine(), [True, False, True], network)
+
+
+def autoregressive() -> flows.Autoregressive:
+    spline = flows.Spline(bins=4)
+    return flows.Autoregressive(spline, flows.MADE(3, spline, hidden=(4,), order=[2, 0, 1]))
+
+
 # Name to how it is made, with device and dtype if it takes them.
 MODULES: dict[str, Callable[..., nn.Module]] = {
     "ActNorm": lambda **o: flows.ActNorm(3, **o),
@@ -38,6 +49,7 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "AffineCoupling": lambda **o: flows.AffineCoupling(3, context=2, hidden=(4,), **o),
     "Atanh": lambda: flows.Atanh(3),
     "Autoencoder": lambda: autoencoder(vae.Autoencoder),
+    "Autoregressive": lambda: autoregressive(),
     "BatchNorm": lambda **o: flows.BatchNorm(3, **o),
     "BayesConv1d": lambda **o: bnn_layers.BayesConv1d(2, 4, 3, groups=2, **o),
     "BayesConv2d": lambda **o: bnn_layers.BayesConv2d(2, 3, 2, **o),
@@ -52,26 +64,35 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "BernsteinCoupling": lambda **o: flows.BernsteinCoupling(3, context=2, hidden=(), **o),
     "Categorical": lambda: likelihoods.Categorical(3),
     "Composite": lambda: flows.Composite([flows.Permutation([2, 0, 1]), flows.ActNorm(3)]),
-    "Conditioner": lambda **o: flows.AffineCoupling(3, hidden=(4,), **o).conditioner,
+    "Conditioner": lambda **o: flows.Conditioner(3, 4, hidden=(5,), residual=1, **o),
+    "ConvConditioner": lambda **o: flows.ConvConditioner(3, 4, hidden=(5, 5), **o),
     "ContinuousBernoulli": lambda: likelihoods.ContinuousBernoulli(2),
+    "Coupling": lambda: coupling(),
     "DeepSigmoidalCoupling": lambda **o: flows.DeepSigmoidalCoupling(3, hidden=(4,), **o),
     "DeterministicMLP": lambda: network().deterministic_twin(),
     "DiscretizedLogisticMixture": lambda: likelihoods.DiscretizedLogisticMixture(2),
     "Exp": lambda: flows.Exp(3),
     "Flow": lambda: flows.Flow(flows.Composite([flows.Reverse(3), flows.Log(3)])),
+    "Glow": lambda **o: flows.Glow((1, 4, 4), scales=2, steps=2, hidden=(4,), **o),
     "HeteroscedasticNormal": lambda: likelihoods.HeteroscedasticNormal(1),
     "Householder": lambda **o: flows.Householder(3, **o),
+    "IAF": lambda **o: flows.IAF(3, transforms=2, hidden=(4,), **o),
     "Images": lambda: flows.Images(
         (1, 2, 2), [flows.Squeeze(1), flows.InvertibleConv1x1(4, seed=0)]
     ),
     "Inverse": lambda: flows.Inverse(flows.ActNorm(3)),
     "InvertibleConv1x1": lambda **o: flows.InvertibleConv1x1(3, seed=0, **o),
     "Laplace": lambda: likelihoods.Laplace(2, init_scale=0.3),
+    "Leading": lambda: flows.Leading(flows.ActNorm(2), 3),
     "LeakyReLU": lambda: flows.LeakyReLU(3),
     "Log": lambda: flows.Log(3),
     "Logit": lambda: flows.Logit(3),
+    "MADE": lambda **o: flows.MADE(3, flows.Affine(), hidden=(5,), residual=1, **o),
+    "MAF": lambda **o: flows.MAF(3, context=2, transforms=2, hidden=(4,), **o),
     "MixtureLogisticCoupling": lambda **o: flows.MixtureLogisticCoupling(3, hidden=(4,), **o),
     "NSF": lambda **o: flows.NSF(3, transforms=2, hidden=(4,), **o),
+    "NICE": lambda **o: flows.NICE(3, transforms=2, hidden=(4,), **o),
+    "NormalBase": lambda **o: flows.NormalBase(3, context=2, **o),
     "Normal": lambda: likelihoods.Normal(2, init_scale=0.3),
     "PLU": lambda **o: flows.PLU(3, seed=0, **o),
     "PLULinear": lambda **o: flows.PLULinear(3, seed=0, **o),
@@ -87,23 +108,25 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "SplineCoupling": lambda **o: flows.SplineCoupling(3, hidden=(4,), **o),
     "Squeeze": lambda: flows.Squeeze(3),
     "Standardize": lambda **o: flows.Standardize(3, **o),
+    "StudentTBase": lambda **o: flows.StudentTBase(3, **o),
     "StudentT": lambda: likelihoods.StudentT(2, df=3.0, learn_df=True, init_scale=0.3),
     "Sylvester": lambda **o: flows.Sylvester(3, **o),
     "Tanh": lambda: flows.Tanh(3),
+    "UniformBase": lambda: flows.UniformBase(3),
     "VAE": lambda: autoencoder(vae.VAE, prior=vae.VampPrior(2, (4,), bounded=False)),
     "VampPrior": lambda: vae.VampPrior(2, (4,)),
 }
 # What others are made from.
 BASES = {
+    "Base",
     "BayesianLayer",
     "BayesianModule",
     "Continuous",
-    "Coupling",
     "Decoding",
     "Elementwise",
     "ImageTransform",
     "Likelihood",
-    "MixtureCoupling",
+    "Mapped",
     "Row",
     "Transform",
 }
@@ -152,7 +175,7 @@ def outputs(module: Any, *, train: bool = False) -> list[Tensor]:
     with torch.no_grad():
         if isinstance(module, flows.Flow):
             context = inside(4, module.context) if module.context else None
-            log_prob = module.log_prob(inside(4, 3), context)
+            log_prob = module.log_prob(inside(4, module.features), context)
             return [log_prob] if train else [log_prob, module.sample(2, context, seed=1)]
         if isinstance(module, flows.Transform):
             context = inside(4, module.context) if module.context else None
@@ -162,6 +185,12 @@ def outputs(module: Any, *, train: bool = False) -> list[Tensor]:
                 if train
                 else [*module(x, context), *module.inverse(x, context)]
             )
+        if isinstance(module, flows.Base):
+            context = inside(4, module.context) if module.context else None
+            z = inside(4, 3)
+            return [module.log_prob(z, context), module.rsample(z, context, 1)]
+        if isinstance(module, flows.ConvConditioner):
+            return [module(inside(2, 4, 4, module.inputs))]
         if isinstance(module, flows.ImageTransform):
             return list(module(inside(2, 3, 4, 4)))
         if isinstance(module, flows.PLU):
@@ -228,7 +257,7 @@ def test_a_state_is_all_that_a_module_needs(name: str) -> None:
         "spoilt": spoil(MODULES[name]()),
         "to_empty": spoil(on_meta(name).to_empty(device="cpu")),
     }
-    if "device" in inspect.signature(type(module)).parameters and name != "Conditioner":
+    if "device" in inspect.signature(type(module)).parameters:
         made["skip_init"] = spoil(MODULES[name](device="meta").to_empty(device="cpu"))
     for way, other in made.items():
         other.load_state_dict(state)

@@ -183,6 +183,9 @@ def _transforms(features: int) -> list[flows.Transform]:
         flows.MixtureLogisticCoupling(features),
         flows.DeepSigmoidalCoupling(features),
         flows.BernsteinCoupling(features),
+        flows.Autoregressive(
+            flows.Spline(), flows.MADE(features, flows.Spline(), hidden=(16,), residual=1)
+        ),
         flows.LeakyReLU(features),
         flows.Inverse(flows.Softplus(features)),
         flows.Inverse(flows.Sigmoid(features)),

@@ -130,7 +130,7 @@ def _vae(draws: Draws) -> None:
 
 
 def _flows(draws: Draws) -> None:
-    for make in (bslfast.flows.RealNVP, bslfast.flows.NSF):
+    for make in (bslfast.flows.RealNVP, bslfast.flows.NSF, bslfast.flows.MAF):
         flow = make(3)
         for call in (
             lambda flow=flow: flow.sample(5, seed=SEED),

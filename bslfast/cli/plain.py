@@ -8,12 +8,14 @@ times what ``torch.randn`` does, and a ratio to it would flatter us.
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bslfast.flows import AffineCoupling, SplineCoupling
+from bslfast.flows import Affine, Spline
+from bslfast.flows.coupling import Mapped
 from bslfast.nn import BayesLinear, Weight, priors
 from bslfast.vae import VAE
 
@@ -84,10 +86,10 @@ class PlainVAE(VAE):
         return -entropy.flatten(1).sum(dim=1), kl
 
 
-class PlainAffineCoupling(AffineCoupling):
-    """:class:`bslfast.flows.AffineCoupling` in plain torch, for scale_fn "tanh"."""
+class PlainAffine(Affine):
+    """:class:`bslfast.flows.Affine` in plain torch, for scale_fn "tanh"."""
 
-    def _move(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+    def _map(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         shift, raw_scale = parameters.chunk(2, dim=-1)
         log_scale = 2 * torch.tanh(0.5 * raw_scale)
         if inverse:
@@ -95,18 +97,18 @@ class PlainAffineCoupling(AffineCoupling):
         return x * log_scale.exp() + shift, log_scale.sum(dim=-1)
 
 
-class PlainSplineCoupling(SplineCoupling):
-    """:class:`bslfast.flows.SplineCoupling` in plain torch, forward, as zuko and others have it."""
+class PlainSpline(Spline):
+    """:class:`bslfast.flows.Spline` in plain torch, forward, as zuko and others have it."""
 
-    def _move(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+    def _map(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         assert not inverse, "training needs the map alone"
-        bins, bound = self.bins, self.settings["bound"]
-        widths, heights, derivatives = parameters.unflatten(-1, (self.moved, -1)).split(
+        bins, bound = self.bins, self.bound
+        widths, heights, derivatives = parameters.unflatten(-1, (x.shape[-1], -1)).split(
             (bins, bins, bins - 1), dim=-1
         )
-        width_knots = self._knots(widths, self.settings["min_bin_width"])
-        height_knots = self._knots(heights, self.settings["min_bin_height"])
-        slopes = F.softplus(derivatives) + self.settings["min_derivative"]
+        width_knots = self._knots(widths, self.min_bin_width)
+        height_knots = self._knots(heights, self.min_bin_height)
+        slopes = F.softplus(derivatives) + self.min_derivative
         slopes = F.pad(slopes, (1, 1), value=1.0)
         inside = (x >= -bound) & (x <= bound)
         inner = x.clamp(-bound, bound).unsqueeze(-1)
@@ -125,7 +127,7 @@ class PlainSplineCoupling(SplineCoupling):
 
     def _knots(self, logits: Tensor, minimum: float) -> Tensor:
         sizes = minimum + (1 - minimum * self.bins) * torch.softmax(logits, dim=-1)
-        bound = self.settings["bound"]
+        bound = self.bound
         return 2 * bound * F.pad(sizes.cumsum(dim=-1), (1, 0)) - bound
 
 
@@ -137,8 +139,8 @@ def plain(model: nn.Module) -> nn.Module:
             module.__class__ = PlainVAE
         if type(module) is BayesLinear:
             module.__class__ = PlainBayesLinear
-        if type(module) is AffineCoupling:
-            module.__class__ = PlainAffineCoupling
-        if type(module) is SplineCoupling:
-            module.__class__ = PlainSplineCoupling
+        if isinstance(module, Mapped):
+            for ours, plain_map in ((Affine, PlainAffine), (Spline, PlainSpline)):
+                if type(module.map) is ours:
+                    module.map = plain_map(**dataclasses.asdict(module.map))
     return twin

@@ -8,6 +8,9 @@
 torch.Size([5, 2])
 """
 
+from bslfast.flows.autoregressive import Autoregressive
+from bslfast.flows.bases import Base, NormalBase, StudentTBase, UniformBase
+from bslfast.flows.conditioners import MADE, Conditioner, ConvConditioner
 from bslfast.flows.coupling import (
     AdditiveCoupling,
     AffineCoupling,
@@ -31,37 +34,64 @@ from bslfast.flows.elementwise import (
 from bslfast.flows.flow import Flow, FlowDistribution
 from bslfast.flows.images import Images, ImageTransform, InvertibleConv1x1, PerPixel, Squeeze
 from bslfast.flows.linear import PLU, Householder, PLULinear
-from bslfast.flows.models import NSF, RealNVP
+from bslfast.flows.maps import (
+    Additive,
+    Affine,
+    Bernstein,
+    DeepSigmoidal,
+    Map,
+    MixtureLogistic,
+    Spline,
+)
+from bslfast.flows.models import IAF, MAF, NICE, NSF, Glow, RealNVP
 from bslfast.flows.normalization import ActNorm, BatchNorm, Standardize
-from bslfast.flows.rank_one import Planar, Radial
+from bslfast.flows.planar import Planar
+from bslfast.flows.radial import Radial
 from bslfast.flows.sylvester import Sylvester
-from bslfast.flows.transform import Composite, Inverse, Permutation, Reverse, Transform
+from bslfast.flows.transform import Composite, Inverse, Leading, Permutation, Reverse, Transform
 
 __all__ = [
+    "IAF",
+    "MADE",
+    "MAF",
+    "NICE",
     "NSF",
     "PLU",
     "ActNorm",
+    "Additive",
     "AdditiveCoupling",
+    "Affine",
     "AffineCoupling",
     "Atanh",
+    "Autoregressive",
+    "Base",
     "BatchNorm",
+    "Bernstein",
     "BernsteinCoupling",
     "Composite",
+    "Conditioner",
+    "ConvConditioner",
     "Coupling",
+    "DeepSigmoidal",
     "DeepSigmoidalCoupling",
     "Elementwise",
     "Exp",
     "Flow",
     "FlowDistribution",
+    "Glow",
     "Householder",
     "ImageTransform",
     "Images",
     "Inverse",
     "InvertibleConv1x1",
+    "Leading",
     "LeakyReLU",
     "Log",
     "Logit",
+    "Map",
+    "MixtureLogistic",
     "MixtureLogisticCoupling",
+    "NormalBase",
     "PLULinear",
     "PerPixel",
     "Permutation",
@@ -71,10 +101,13 @@ __all__ = [
     "Reverse",
     "Sigmoid",
     "Softplus",
+    "Spline",
     "SplineCoupling",
     "Squeeze",
     "Standardize",
+    "StudentTBase",
     "Sylvester",
     "Tanh",
     "Transform",
+    "UniformBase",
 ]

@@ -1,7 +1,8 @@
-"""A flow: a transform between data and standard normal noise."""
+"""A flow: a transform between data and noise."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -13,12 +14,13 @@ from torch.distributions import Distribution, constraints
 from bslfast import _checks
 from bslfast import functional as BF
 from bslfast._precision import wide
+from bslfast.flows.bases import Base
 from bslfast.flows.domains import Constraint, Defined, Step, inverse_gap
 from bslfast.flows.transform import Transform, check_inputs, check_transform
 
 
 class Flow(nn.Module):
-    r"""The density of x for which ``transform(x)`` is standard normal.
+    r"""The density of x for which ``transform(x)`` is noise: standard normal, or of a base.
 
     .. math:: \log p(x) = \log N(f(x); 0, I) + \log\left|\det \frac{df}{dx}\right|
 
@@ -26,10 +28,13 @@ class Flow(nn.Module):
 
     Args:
         transform: f, from data to noise.
+        base: the distribution of the noise, such as a :class:`NormalBase`; None for the standard
+            normal one. If both take a context, it is the same.
 
     Raises:
-        TypeError: if ``transform`` is no :class:`Transform`.
-        ValueError: if its inverse is not defined everywhere, and some noise would make no sample.
+        TypeError: if ``transform`` is no :class:`Transform`, or ``base`` no :class:`Base`.
+        ValueError: if the inverse of ``transform`` is not defined for all noise, which then would
+            make no sample; or if ``base`` has other features or another context.
 
     Source: Papamakarios et al., "Normalizing flows for probabilistic modeling and inference"
     (2021).
@@ -43,11 +48,16 @@ class Flow(nn.Module):
 
     _empty: Tensor
 
-    def __init__(self, transform: Transform) -> None:
+    def __init__(self, transform: Transform, base: Base | None = None) -> None:
         super().__init__()
         self.transform = check_transform("transform", transform)
+        self.base = base
         self.features, self.context = transform.features, transform.context
-        noise = Step("", "the noise", constraints.real_vector, constraints.real_vector)
+        support: Constraint = constraints.real_vector
+        if base is not None:
+            self.context = _check_base(base, transform)
+            support = base.support
+        noise = Step("", "the noise", support, support)
         gap = inverse_gap([*transform.steps(), noise])
         if gap is not None:
             raise ValueError(
@@ -58,11 +68,16 @@ class Flow(nn.Module):
         # is nothing in it that could be lost.
         self.register_buffer("_empty", torch.empty(0), persistent=False)
 
+    def _takes(self) -> Transform | Base:
+        """What knows all that the flow takes."""
+        return self.transform if self.base is None or not self.base.context else self.base
+
     def _like(self) -> Tensor:
         """A tensor of the flow's dtype and device."""
         device = self._empty.device
         # Not by parameters(), which takes several times as long.
-        for module in self.transform.modules():
+        bases = () if self.base is None else self.base.modules()
+        for module in itertools.chain(self.transform.modules(), bases):
             for tensor in (*module._parameters.values(), *module._buffers.values()):
                 if tensor is not None and tensor.is_floating_point():
                     return tensor
@@ -83,10 +98,10 @@ class Flow(nn.Module):
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
-        check_inputs(self.transform, "x", x, context)
+        check_inputs(self._takes(), "x", x, context)
         self._check_dtypes("x", x, context)
-        z, log_det = self.transform(x, context)
-        return self._log_prob(z, log_det)
+        z, log_det = self.transform(x, context if self.transform.context else None)
+        return self._log_prob(z, log_det, context)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return :meth:`log_prob`: so that DistributedDataParallel and torch.compile wrap it."""
@@ -113,7 +128,7 @@ class Flow(nn.Module):
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
         z, context = self._noise(n, context, seed)
-        x: Tensor = self.transform.inverse(z, context)[0]
+        x: Tensor = self.transform.inverse(z, context if self.transform.context else None)[0]
         return x
 
     def rsample_and_log_prob(
@@ -131,8 +146,8 @@ class Flow(nn.Module):
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
         z, context = self._noise(n, context, seed)
-        x, log_det = self.transform.inverse(z, context)
-        return x, self._log_prob(z, -log_det)
+        x, log_det = self.transform.inverse(z, context if self.transform.context else None)
+        return x, self._log_prob(z, -log_det, context)
 
     def distribution(self, context: Tensor | None = None) -> FlowDistribution:
         """Return the distribution of x as a ``torch.distributions.Distribution``.
@@ -154,15 +169,21 @@ class Flow(nn.Module):
         """
         return FlowDistribution(self, context)
 
-    def _log_prob(self, z: Tensor, log_det: Tensor) -> Tensor:
+    def _log_prob(self, z: Tensor, log_det: Tensor, context: Tensor | None) -> Tensor:
         """The log density where the noise is ``z`` and log |det dz/dx| is ``log_det``."""
+        if self.base is not None:
+            return log_det + self.base.log_prob(z, context if self.base.context else None)
         log_det = log_det - 0.5 * math.log(2 * math.pi) * self.features
         return torch.add(log_det, wide(z).square().sum(dim=-1), alpha=-0.5)
 
-    def _base_noise(self, shape: Sequence[int], seed: int | Tensor | None) -> Tensor:
-        """Standard normal noise [*shape, features], by the kernel: seeded and on all threads."""
+    def _base_noise(
+        self, shape: Sequence[int], context: Tensor | None, seed: int | Tensor | None
+    ) -> Tensor:
+        """Noise [*shape, features]: standard normal by the kernel, seeded and on all threads."""
         zero = self._like().new_zeros(())
         loc = zero.expand(*shape, self.features)
+        if self.base is not None:
+            return self.base.rsample(loc, context if self.base.context else None, seed)
         return BF.normal_rsample(loc, zero, parametrization="log_scale", seed=seed)
 
     def _noise(
@@ -170,19 +191,18 @@ class Flow(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         n = _checks.integer("n", n, 0)
         batch: Sequence[int] = ()
-        if context is not None:
+        if context is not None or self.context:
             self.check_context(context)
+        if context is not None:
             batch = context.shape[:-1]
             context = context.unsqueeze(-2)
-        z = self._base_noise((*batch, n), seed)
-        check_inputs(self.transform, "z", z, context)
-        return z, context
+        return self._base_noise((*batch, n), context, seed), context
 
     def check_context(self, context: Tensor | None) -> None:
         """Raise unless ``context`` is what the flow takes."""
         shape = () if context is None or not isinstance(context, Tensor) else context.shape[:-1]
         z = self._like().new_empty(()).expand(*shape, self.features)
-        check_inputs(self.transform, "z", z, context)
+        check_inputs(self._takes(), "z", z, context)
         self._check_dtypes("z", z, context)
 
     def _check_dtypes(self, name: str, x: Tensor, context: Tensor | None) -> None:
@@ -197,6 +217,25 @@ class Flow(nn.Module):
                     f"{key}: expected {wanted}, the dtype of the flow, got "
                     f"{_checks.describe(value)}"
                 )
+
+
+def _check_base(base: Base, transform: Transform) -> int:
+    """The size of the context that a flow takes."""
+    if not isinstance(base, Base):
+        raise TypeError(
+            f"base: expected an instance of bslfast.flows.Base, got {_checks.describe(base)}"
+        )
+    if base.features != transform.features:
+        raise ValueError(
+            f"base: expected one of {transform.features} features, as transform has, got "
+            f"{base.features}"
+        )
+    if base.context and transform.context and base.context != transform.context:
+        raise ValueError(
+            f"base: expected context={transform.context} or 0, as transform has the former, got "
+            f"{base.context}"
+        )
+    return base.context or transform.context
 
 
 class FlowDistribution(Distribution):
@@ -268,7 +307,7 @@ class FlowDistribution(Distribution):
     ) -> tuple[Tensor, Tensor]:
         """Draw samples and their log densities [*sample_shape, *batch_shape] in one pass."""
         x, z, log_det = self._draw(sample_shape, seed)
-        return x, self.flow._log_prob(z, -log_det)
+        return x, self.flow._log_prob(z, -log_det, self.context)
 
     def sample(
         self, sample_shape: Sequence[int] = (), *, seed: int | Tensor | None = None
@@ -281,6 +320,7 @@ class FlowDistribution(Distribution):
         self, sample_shape: Sequence[int], seed: int | Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         sample_shape = _checks.sample_shape(sample_shape)
-        z = self.flow._base_noise((*sample_shape, *self.batch_shape), seed)
-        x, log_det = self.flow.transform.inverse(z, self.context)
+        z = self.flow._base_noise((*sample_shape, *self.batch_shape), self.context, seed)
+        transform = self.flow.transform
+        x, log_det = transform.inverse(z, self.context if transform.context else None)
         return x, z, log_det

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
 from bslfast import _checks
-from bslfast.flows.coupling import AffineCoupling, SplineCoupling
+from bslfast.flows.autoregressive import Autoregressive
+from bslfast.flows.bases import NormalBase
+from bslfast.flows.conditioners import MADE, ConvConditioner
+from bslfast.flows.coupling import AdditiveCoupling, AffineCoupling, Coupling, SplineCoupling
 from bslfast.flows.flow import Flow
-from bslfast.flows.transform import Composite
+from bslfast.flows.images import Images, ImageTransform, InvertibleConv1x1, PerPixel, Squeeze
+from bslfast.flows.maps import Affine, Map, Spline
+from bslfast.flows.normalization import ActNorm
+from bslfast.flows.transform import Composite, Inverse, Leading, Transform
 
 
 class RealNVP(Flow):
@@ -24,6 +32,7 @@ class RealNVP(Flow):
         context: size of the context vectors; 0 for none.
         transforms: number of couplings, >= 1; from 2 on every feature moves.
         hidden: widths of the hidden layers of each coupling's network.
+        activation, residual: of these networks, see :class:`Conditioner`.
         scale_fn: see :func:`bslfast.functional.affine_coupling`.
         device, dtype: of the parameters.
 
@@ -45,6 +54,8 @@ class RealNVP(Flow):
         context: int = 0,
         transforms: int = 5,
         hidden: Sequence[int] = (64, 64),
+        activation: str = "relu",
+        residual: int = 0,
         scale_fn: str = "tanh",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -55,6 +66,8 @@ class RealNVP(Flow):
                     features,
                     context=context,
                     hidden=hidden,
+                    activation=activation,
+                    residual=residual,
                     scale_fn=scale_fn,
                     flip=index % 2 == 1,
                     device=device,
@@ -68,6 +81,8 @@ class RealNVP(Flow):
 class NSF(Flow):
     """A neural spline flow: spline couplings that take turns at moving the two halves.
 
+    Or autoregressive splines, in the order of the features and against it by turns.
+
     The identity at the start: the density is standard normal. The splines act on
     [-bound, bound]; outside them the density keeps its normal tails. Scale the data first.
 
@@ -75,11 +90,14 @@ class NSF(Flow):
         features: size of the vectors, >= 1; at 1 each transform is a spline that depends on the
             context alone.
         context: size of the context vectors; 0 for none.
-        transforms: number of couplings, >= 1; from 2 on every feature moves.
-        hidden: widths of the hidden layers of each coupling's network.
+        transforms: number of couplings, >= 1, from 2 on every feature moves; or of autoregressive
+            transforms.
+        hidden: widths of the hidden layers of each transform's network.
+        activation, residual: of these networks, see :class:`Conditioner`.
         bins: number of bins of each spline, >= 2.
         bound: half the length of the interval that the splines act on, > 0.
-        autoregressive: False; autoregressive transforms are not available yet.
+        autoregressive: move every feature by a spline that the features before it choose, see
+            :class:`Autoregressive`: more flexible, and samples take one feature after the other.
         device, dtype: of the parameters.
 
     Raises:
@@ -101,29 +119,260 @@ class NSF(Flow):
         context: int = 0,
         transforms: int = 5,
         hidden: Sequence[int] = (64, 64),
+        activation: str = "relu",
+        residual: int = 0,
         bins: int = 8,
         bound: float = 3.0,
         autoregressive: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if autoregressive is not False:
-            raise ValueError(
-                "autoregressive: expected False, as autoregressive transforms are not available "
-                f"yet, got {autoregressive!r}"
-            )
+        network: dict[str, Any] = {
+            "context": context,
+            "hidden": hidden,
+            "activation": activation,
+            "residual": residual,
+            "device": device,
+            "dtype": dtype,
+        }
+        spline = Spline(bins, bound)
+        if _checks.flag("autoregressive", autoregressive):
+            super().__init__(Composite(_autoregressive(spline, features, transforms, network)))
+            return
         super().__init__(
             Composite(
-                SplineCoupling(
-                    features,
-                    context=context,
-                    hidden=hidden,
-                    bins=bins,
-                    bound=bound,
-                    flip=index % 2 == 1,
-                    device=device,
-                    dtype=dtype,
-                )
+                SplineCoupling(features, bins=bins, bound=bound, flip=index % 2 == 1, **network)
                 for index in range(_checks.integer("transforms", transforms))
             )
         )
+
+
+class NICE(Flow):
+    """Additive couplings that take turns at moving the two halves, and normal noise of any scale.
+
+    The couplings keep volumes; locations and scales of the noise are learned. The identity at the
+    start: the density is standard normal. Scale the data first.
+
+    Args:
+        features: size of the vectors, >= 1; at 1 each transform is a map that depends on the
+            context alone.
+        context: size of the context vectors; 0 for none.
+        transforms: number of couplings, >= 1; from 2 on every feature moves.
+        hidden: widths of the hidden layers of each coupling's network.
+        activation, residual: of these networks, see :class:`Conditioner`.
+        device, dtype: of the parameters.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Dinh, Krueger and Bengio, "NICE: Non-linear independent components estimation" (2015).
+
+    >>> import torch, bslfast
+    >>> flow = bslfast.flows.NICE(3)
+    >>> flow.log_prob(torch.zeros(1, 3))
+    tensor([-2.7568], grad_fn=<AddBackward0>)
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        context: int = 0,
+        transforms: int = 4,
+        hidden: Sequence[int] = (64, 64),
+        activation: str = "relu",
+        residual: int = 0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        couplings = Composite(
+            AdditiveCoupling(
+                features,
+                context=context,
+                hidden=hidden,
+                activation=activation,
+                residual=residual,
+                flip=index % 2 == 1,
+                device=device,
+                dtype=dtype,
+            )
+            for index in range(_checks.integer("transforms", transforms))
+        )
+        super().__init__(couplings, NormalBase(couplings.features, device=device, dtype=dtype))
+
+
+class Glow(Flow):
+    """A flow of images, on several scales.
+
+    On each scale, squares of 2 x 2 pixels become channels of one; then come steps of
+    :class:`ActNorm`, :class:`InvertibleConv1x1` and an affine coupling of the channels, chosen by
+    convolutions. Half of the channels are noise then, and the others go on to the next scale.
+    The first batch in training mode sets the scales of the ActNorms.
+
+    Args:
+        shape: (channels, height, width) of the images.
+        scales: number of scales, >= 1; height and width are multiples of 2^scales.
+        steps: number of steps on each scale, >= 1.
+        hidden: channels of the hidden layers of each coupling's convolutions.
+        scale_fn: see :func:`bslfast.functional.affine_coupling`.
+        seed: the rotations that the channels' matrices start from.
+        device, dtype: of the parameters.
+
+    Shape: x [..., channels * height * width], the images laid out in rows.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Kingma and Dhariwal, "Glow: generative flow with invertible 1x1 convolutions" (2018).
+
+    >>> import torch, bslfast
+    >>> flow = bslfast.flows.Glow((1, 8, 8), scales=2, steps=2, hidden=(8, 8)).eval()
+    >>> flow.log_prob(torch.randn(5, 1, 8, 8).flatten(1)).shape, flow.sample(3).shape
+    (torch.Size([5]), torch.Size([3, 64]))
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        scales: int = 3,
+        steps: int = 8,
+        hidden: Sequence[int] = (64, 64),
+        scale_fn: str = "tanh",
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        options: dict[str, Any] = {"device": device, "dtype": dtype}
+        scales = _checks.integer("scales", scales)
+        steps = _checks.integer("steps", steps)
+        seed = _checks.generator_seed(seed)
+        sizes = _checks.widths("shape", shape, at_least=3)
+        if len(sizes) != 3 or any(n % 2**scales for n in sizes[1:]):
+            raise ValueError(
+                f"shape: expected (channels, height, width), the latter multiples of {2**scales} "
+                f"for {scales} scales, got {sizes}"
+            )
+        channels, height, width = sizes
+        map = Affine(scale_fn)
+        parts: list[Transform] = []
+        for _ in range(scales):
+            all_channels = 4 * channels
+            half = all_channels // 2
+            row: list[ImageTransform] = [Squeeze(channels)]
+            for step in range(steps):
+                mask = [(index < half) == (step % 2 == 1) for index in range(all_channels)]
+                network = ConvConditioner(
+                    half, half * map.size, hidden=hidden, start=map.start, **options
+                )
+                row += [
+                    PerPixel(ActNorm(all_channels, **options)),
+                    InvertibleConv1x1(all_channels, seed=seed, **options),
+                    PerPixel(Coupling(map, mask, network)),
+                ]
+                seed += 1
+            images = Images((channels, height, width), row)
+            parts.append(Leading(images, math.prod(sizes)) if parts else images)
+            channels, height, width = half, height // 2, width // 2
+        super().__init__(Composite(parts))
+
+
+class MAF(Flow):
+    """A masked autoregressive flow: affine maps of each feature, chosen by the features before it.
+
+    The identity at the start: the density is standard normal. Densities take one pass, samples one
+    feature after the other, exactly. From step to step the order of the features is turned around.
+    One feature alone is normal; :class:`NSF` with ``autoregressive=True`` is not. Scale the data
+    first.
+
+    Args:
+        features: size of the vectors, >= 1; at 1 each transform is a map that depends on the
+            context alone.
+        context: size of the context vectors; 0 for none.
+        transforms: number of autoregressive transforms, >= 1.
+        hidden: widths of the hidden layers of each transform's network.
+        activation, residual: of these networks, see :class:`Conditioner`.
+        scale_fn: see :func:`bslfast.functional.affine_coupling`.
+        device, dtype: of the parameters.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Papamakarios, Pavlakou and Murray, "Masked autoregressive flow for density estimation"
+    (2017).
+
+    >>> import torch, bslfast
+    >>> flow = bslfast.flows.MAF(3, context=2)
+    >>> x, log_prob = flow.rsample_and_log_prob(4, torch.randn(5, 2))
+    >>> x.shape, log_prob.shape
+    (torch.Size([5, 4, 3]), torch.Size([5, 4]))
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        context: int = 0,
+        transforms: int = 5,
+        hidden: Sequence[int] = (64, 64),
+        activation: str = "relu",
+        residual: int = 0,
+        scale_fn: str = "tanh",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        network: dict[str, Any] = {
+            "context": context,
+            "hidden": hidden,
+            "activation": activation,
+            "residual": residual,
+            "device": device,
+            "dtype": dtype,
+        }
+        steps = _autoregressive(Affine(scale_fn), features, transforms, network)
+        super().__init__(Composite(self._step(step) for step in steps))
+
+    def _step(self, transform: Transform) -> Transform:
+        return transform
+
+
+class IAF(MAF):
+    """An inverse autoregressive flow: :class:`MAF` turned around.
+
+    Samples and their own densities take one pass, as variational inference needs it; the density of
+    data takes one feature after the other.
+
+    Args:
+        features: size of the vectors, >= 1; at 1 each transform is a map that depends on the
+            context alone.
+        context: size of the context vectors; 0 for none.
+        transforms: number of autoregressive transforms, >= 1.
+        hidden: widths of the hidden layers of each transform's network.
+        activation, residual: of these networks, see :class:`Conditioner`.
+        scale_fn: see :func:`bslfast.functional.affine_coupling`.
+        device, dtype: of the parameters.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Kingma et al., "Improved variational inference with inverse autoregressive flow" (2016).
+
+    >>> import torch, bslfast
+    >>> flow = bslfast.flows.IAF(3)
+    >>> x, log_prob = flow.rsample_and_log_prob(4, seed=0)
+    >>> torch.allclose(log_prob, flow.log_prob(x), atol=1e-5)
+    True
+    """
+
+    def _step(self, transform: Transform) -> Transform:
+        return Inverse(transform)
+
+
+def _autoregressive(
+    map: Map, features: int, transforms: int, network: dict[str, Any]
+) -> Iterator[Autoregressive]:
+    """Transforms by turns in the order of the features and against it."""
+    order = range(_checks.integer("features", features))
+    for _ in range(_checks.integer("transforms", transforms)):
+        yield Autoregressive(map, MADE(features, map, order=order, **network))
+        order = order[::-1]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bslfast import _checks
 from bslfast._precision import log_dtype, wide
 from bslfast.flows.linear import Householder
-from bslfast.flows.rank_one import solve_tanh
+from bslfast.flows.planar import solve_tanh
 from bslfast.flows.transform import Transform, check_inputs
 from bslfast.reference.rank_one import log_near_one
 

@@ -221,6 +221,64 @@ class Inverse(Transform):
         return mapped
 
 
+class Leading(Transform):
+    """A transform of the first features; the others stay as they are.
+
+    So flows of many scales leave features out of their later steps.
+
+    Args:
+        transform: of the first features, which are as many as it has.
+        features: size of all vectors, >= those of ``transform``.
+
+    Shape: x [..., features] -> (z [..., features], log_det [...]).
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017),
+    section 3.6.
+
+    >>> import torch
+    >>> from bslfast.flows import Leading, LeakyReLU
+    >>> Leading(LeakyReLU(1, negative_slope=0.5), 3)(torch.tensor([-2.0, -2.0, 3.0]))
+    (tensor([-1., -2.,  3.]), tensor(-0.6931))
+    """
+
+    def __init__(self, transform: Transform, features: int) -> None:
+        check_transform("transform", transform)
+        super().__init__(features, transform.context)
+        if transform.features > self.features:
+            raise ValueError(
+                f"features: expected at least {transform.features}, those of transform, got "
+                f"{features}"
+            )
+        for name, where in (("domain", transform.domain), ("codomain", transform.codomain)):
+            if where is not constraints.real_vector:
+                raise ValueError(
+                    f"transform: expected one of all numbers onto all numbers, got one with "
+                    f"{name} {where!r}"
+                )
+        self.transform = transform
+        self.sizes = (transform.features, self.features - transform.features)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See :meth:`Transform.forward`."""
+        x = check_inputs(self, "x", x, context)
+        first, rest = x.split_with_sizes(self.sizes, dim=-1)
+        first, log_det = self.transform(first, context)
+        return torch.cat((first, rest), dim=-1), log_det
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See :meth:`Transform.inverse`."""
+        z = check_inputs(self, "z", z, context)
+        first, rest = z.split_with_sizes(self.sizes, dim=-1)
+        first, log_det = self.transform.inverse(first, context)
+        return torch.cat((first, rest), dim=-1), log_det
+
+    def extra_repr(self) -> str:
+        return f"features={self.features}"
+
+
 class Permutation(Transform):
     """A fixed reordering: ``z[..., i] = x[..., order[i]]``.
 
@@ -243,20 +301,11 @@ class Permutation(Transform):
     def __init__(
         self, order: Sequence[int] | Tensor, *, device: torch.device | str | None = None
     ) -> None:
-        on_meta = isinstance(order, Tensor) and order.is_meta
-        given: Any = order.tolist() if hasattr(order, "tolist") and not on_meta else order
-        count = len(given) if isinstance(given, Sequence) else 0
-        if (
-            not isinstance(given, Sequence)
-            or any(isinstance(i, bool) or not isinstance(i, numbers.Integral) for i in given)
-            or sorted(given) != list(range(count))
-        ):
-            raise ValueError(
-                f"order: expected each of 0 to {max(count - 1, 0)} once, got {order!r}"
-            )
+        start = check_order("order", order)
+        count = len(start)
         super().__init__(count)
         # Numbers of Python, which no device, dtype or uninitialised memory changes.
-        self._start = tuple(int(i) for i in given)
+        self._start = start
         self.register_buffer("order", torch.empty(count, dtype=torch.int64, device=device))
         self.register_buffer("inverse_order", torch.empty(count, dtype=torch.int64, device=device))
         self.reset_parameters()
@@ -319,6 +368,20 @@ def no_log_det(x: Tensor, dims: int = 1) -> Tensor:
     return x.new_zeros(x.shape[:-dims], dtype=log_dtype(x.dtype))
 
 
+def check_order(name: str, order: Any) -> tuple[int, ...]:
+    """Return ``order`` as Python has it if it is a permutation, else raise ValueError."""
+    on_meta = isinstance(order, Tensor) and order.is_meta
+    given: Any = order.tolist() if hasattr(order, "tolist") and not on_meta else order
+    count = len(given) if isinstance(given, Sequence) else 0
+    if (
+        not isinstance(given, Sequence)
+        or any(isinstance(i, bool) or not isinstance(i, numbers.Integral) for i in given)
+        or sorted(given) != list(range(count))
+    ):
+        raise ValueError(f"{name}: expected each of 0 to {max(count - 1, 0)} once, got {order!r}")
+    return tuple(int(i) for i in given)
+
+
 def check_transform(name: str, value: Any) -> Transform:
     """Return ``value`` if it is a transform, else raise TypeError."""
     if not isinstance(value, Transform):
@@ -338,8 +401,11 @@ def steps_of(transforms: Iterable[Any]) -> list[Step]:
     ]
 
 
-def check_inputs(transform: Transform, name: str, x: Tensor, context: Tensor | None) -> Tensor:
-    """Raise unless ``x`` and ``context`` are what ``transform`` takes; return x, as broadcast."""
+def check_inputs(transform: Any, name: str, x: Tensor, context: Tensor | None) -> Tensor:
+    """Raise unless ``x`` and ``context`` are what ``transform`` takes; return x, as broadcast.
+
+    It may be anything with numbers of ``features`` and ``context``.
+    """
     _check_vectors(name, x, transform.features, "features")
     if not transform.context:
         if context is not None:

@@ -14,6 +14,7 @@ from bslfast.reference.rational_quadratic import bound_of
 #: How many more slopes than bins.
 EXTRA_SLOPES: dict[str | None, int] = {"linear": -1, "affine": 1, "circular": 0, None: 1}
 TAILS = tuple(EXTRA_SLOPES)
+MAX_BINS = native.MAX_BINS
 
 
 def rational_quadratic_spline(

@@ -10,7 +10,7 @@ import torch
 
 import bslfast.functional as BF
 from bslfast.flows import Planar, Radial
-from bslfast.flows.rank_one import solve_tanh
+from bslfast.flows.planar import solve_tanh
 
 DOUBLE = {"dtype": torch.float64}
 

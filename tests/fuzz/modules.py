@@ -104,6 +104,8 @@ def _flow(name: str, rng: Random) -> dict[str, Any]:
         "tails": rng.choice(["linear", "affine"]),
         "bins": rng.choice([2, 3, 8]),
         "bound": rng.choice([0.5, 3.0]),
+        "activation": rng.choice(["relu", "tanh", "silu"]),
+        "autoregressive": rng.random() < 0.5,
         "components": rng.choice([1, 2, 8]),
         "degree": rng.choice([1, 2, 16]),
         "transforms": rng.choice([1, 2, 3]),
@@ -216,7 +218,8 @@ def _use_vae(made: vae.VAE, rng: Random) -> list[Tensor]:
 _FLOWS = [
     *("ActNorm", "AdditiveCoupling", "AffineCoupling", "BatchNorm", "BernsteinCoupling"),
     *("DeepSigmoidalCoupling", "Householder", "LeakyReLU", "Logit", "MixtureLogisticCoupling"),
-    *("NSF", "PLULinear", "Planar", "Radial", "RealNVP", "Reverse", "Sigmoid", "Softplus"),
+    *("IAF", "MAF", "NICE", "NSF", "PLULinear", "Planar", "Radial", "RealNVP", "Reverse"),
+    *("Sigmoid", "Softplus"),
     *("SplineCoupling", "Sylvester", "Tanh"),
 ]
 _DISTRIBUTIONS = [

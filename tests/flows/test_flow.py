@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import io
 import math
 import pickle
@@ -16,14 +17,21 @@ from torch import Tensor
 import bslfast
 from bslfast import flows
 from bslfast.flows import (
+    IAF,
+    MADE,
+    MAF,
+    NICE,
     NSF,
     ActNorm,
     AdditiveCoupling,
     AffineCoupling,
     Atanh,
+    Autoregressive,
     BatchNorm,
     BernsteinCoupling,
     Composite,
+    Conditioner,
+    Coupling,
     DeepSigmoidalCoupling,
     Exp,
     Flow,
@@ -31,6 +39,7 @@ from bslfast.flows import (
     Images,
     Inverse,
     InvertibleConv1x1,
+    Leading,
     LeakyReLU,
     Log,
     Logit,
@@ -71,6 +80,36 @@ def images(d: int) -> Images:
         InvertibleConv1x1(4 * d, **DOUBLE),
     ]
     return Images((d, 2, 4), steps)
+
+
+def masked(map: flows.Map, d: int, c: int, **options: Any) -> Coupling:
+    """A coupling that moves every other feature, from the first on."""
+    mask = [i % 2 == 0 for i in range(d)]
+    size = sum(mask) * map.size
+    network = Conditioner(d - sum(mask), size, context=c, start=map.start, **options, **DOUBLE)
+    return Coupling(map, mask, network, context=c)
+
+
+#: Every map in an autoregressive transform, with its conditioner's settings.
+AUTOREGRESSIVE: dict[str, tuple[flows.Map, dict[str, Any]]] = {
+    "additive": (flows.Additive(), {"hidden": ()}),
+    "affine": (flows.Affine(), {"hidden": (16,), "activation": "silu"}),
+    "affine exp": (flows.Affine("exp"), {"hidden": (8,), "residual": 1}),
+    "spline": (flows.Spline(bins=4), {"hidden": (16, 16)}),
+    "spline affine": (flows.Spline(bins=4, tails="affine", bound=1.0), {"hidden": (8,)}),
+    "spline circular": (flows.Spline(bins=4, tails="circular"), {"activation": "tanh"}),
+    "spline without tails": (flows.Spline(bins=4, tails=None, bound=2.0), {"residual": 2}),
+    "mixture": (flows.MixtureLogistic(3), {"hidden": (8,)}),
+    "deep sigmoidal": (flows.DeepSigmoidal(3), {"hidden": (16, 16)}),
+    "bernstein": (flows.Bernstein(5), {"hidden": (8,)}),
+}
+
+
+def autoregressive(name: str, d: int, c: int) -> Autoregressive:
+    """With the features in an order that is neither rising nor falling."""
+    map, options = AUTOREGRESSIVE[name]
+    order = torch.randperm(d, generator=torch.Generator().manual_seed(d))
+    return Autoregressive(map, MADE(d, map, context=c, order=order, **options, **DOUBLE))
 
 
 # Name to (how to make it for so many features and context features, whether it takes a context).
@@ -152,6 +191,23 @@ TRANSFORMS: dict[str, tuple[Callable[[int, int], Transform], bool]] = {
         lambda d, c: BernsteinCoupling(d, context=c, flip=True, degree=5, bound=2.0, **DOUBLE),
         True,
     ),
+    "masked affine": (
+        lambda d, c: masked(flows.Affine(), d, c, hidden=(8,), activation="silu", residual=1),
+        True,
+    ),
+    "masked spline": (
+        lambda d, c: masked(flows.Spline(bins=4, tails="circular"), d, c, activation="tanh"),
+        True,
+    ),
+    **{
+        f"autoregressive {name}": (lambda d, c, name=name: autoregressive(name, d, c), True)
+        for name in AUTOREGRESSIVE
+    },
+    "leading": (
+        lambda d, c: Leading(SplineCoupling((d + 1) // 2, context=c, bins=4, **DOUBLE), d),
+        True,
+    ),
+    "inverse of autoregressive": (lambda d, c: Inverse(autoregressive("affine", d, c)), True),
     "composite of bounded ones": (
         lambda d, c: Composite(
             [
@@ -181,6 +237,7 @@ FEATURES = (1, 2, 3, 43)
 ELEMENTWISE = {"leaky relu", "tanh", "sigmoid", "logit", "softplus", "atanh", "exp", "log"}
 ELEMENTWISE |= {"inverse of softplus", "composite of bounded ones"}
 MIXTURES = {"mixture", "mixture flipped", "deep sigmoidal", "deep sigmoidal flipped"}
+MIXTURES |= {"autoregressive mixture", "autoregressive deep sigmoidal"}
 ORTHOGONAL = {"plu rotation", "householder odd", "images"}
 REFLECTIONS = {"householder", "householder odd", "sylvester", "sylvester of low rank"}
 # Where what is not defined everywhere is looked at, and numbers that are outside.
@@ -190,6 +247,9 @@ DOMAINS: dict[str, Callable[[Tensor], Tensor]] = {
     "log": torch.exp,
     "inverse of softplus": torch.exp,
     "spline without tails": lambda x: 2 * torch.tanh(x),
+    "masked spline": lambda x: 3 * torch.tanh(x),
+    "autoregressive spline circular": lambda x: 3 * torch.tanh(x),
+    "autoregressive spline without tails": lambda x: 2 * torch.tanh(x),
     "composite of bounded ones": torch.tanh,
 }
 INF = math.inf
@@ -199,6 +259,9 @@ OUTSIDE: dict[str, tuple[float, ...]] = {
     "log": (0.0, -1e-30, -3.0, -INF, INF),
     "inverse of softplus": (0.0, -1e-30, -3.0, -INF),
     "spline without tails": (2.1, -3.0, -INF, INF),
+    "masked spline": (3.1, -4.0, -INF, INF),
+    "autoregressive spline circular": (3.1, -4.0, -INF, INF),
+    "autoregressive spline without tails": (2.1, -3.0, -INF, INF),
     "composite of bounded ones": (1.1, -1.5, -INF, INF),
 }
 # The same of inverses.
@@ -208,6 +271,9 @@ OUTSIDE_OF_CODOMAIN: dict[str, tuple[float, ...]] = {
     "softplus": OUTSIDE["inverse of softplus"],
     "exp": OUTSIDE["log"],
     "spline without tails": OUTSIDE["spline without tails"],
+    "masked spline": OUTSIDE["masked spline"],
+    "autoregressive spline circular": OUTSIDE["autoregressive spline circular"],
+    "autoregressive spline without tails": OUTSIDE["autoregressive spline without tails"],
 }
 
 
@@ -288,7 +354,7 @@ def test_identity_at_the_start(name: str, d: int, c: int) -> None:
     transform = TRANSFORMS[name][0](d, c).eval()
     x, context = points(name, transform)
     order = torch.arange(d)
-    for step in transform.modules():
+    for step in transform.transforms if isinstance(transform, Composite) else [transform]:
         if isinstance(step, Permutation):
             order = order[step.order]
     for function, where in ((transform, order), (transform.inverse, order.argsort())):
@@ -308,10 +374,12 @@ def test_near_the_identity_at_the_start(name: str) -> None:
             assert ((z - x).abs() <= 0.5).all()
             assert not torch.equal(z, x)
         log_det.sum().backward()
-        assert isinstance(transform, MixtureLogisticCoupling | DeepSigmoidalCoupling)
+        assert isinstance(transform, Coupling | Autoregressive)
+        assert isinstance(transform.conditioner, Conditioner)
         grad = transform.conditioner.output_bias.grad
         assert grad is not None
-        assert grad.unique().numel() > transform.moved
+        moved = transform.moved if isinstance(transform, Coupling) else d
+        assert grad.unique().numel() > moved
 
 
 @pytest.mark.parametrize("name", sorted(ORTHOGONAL))
@@ -416,7 +484,14 @@ def test_every_parameter_gets_its_gradient(name: str, d: int, c: int) -> None:
 
 # --- flows ----------------------------------------------------------------------------------------
 
-KINDS = {"RealNVP": RealNVP, "NSF": NSF}
+KINDS: dict[str, Callable[..., Flow]] = {
+    "RealNVP": RealNVP,
+    "NSF": NSF,
+    "NICE": NICE,
+    "MAF": MAF,
+    "IAF": IAF,
+    "NSF-AR": functools.partial(NSF, autoregressive=True),
+}
 kinds = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -595,7 +670,8 @@ def test_copies_and_files(kind: str) -> None:
     other = KINDS[kind](3, transforms=3, hidden=(16, 16), **DOUBLE)
     other.load_state_dict(torch.load(file, weights_only=True))
     assert torch.equal(other(x), expected)
-    assert set(flow.state_dict()) == {name for name, _ in flow.named_parameters()}
+    state = {name for name in flow.state_dict() if not name.endswith(".mask")}
+    assert state == {name for name, _ in flow.named_parameters()}
     single = flow.float()
     torch.testing.assert_close(single(x.float()).double(), expected, rtol=1e-3, atol=1e-3)
     assert single.sample(2).dtype == torch.float32
@@ -697,7 +773,7 @@ CONDITIONAL = RealNVP(2, context=3, hidden=(4,), transforms=2)
         (ValueError, "hidden: expected an integer of at least 1", lambda: NSF(2, hidden=(4, 0))),
         (ValueError, "bins: expected an integer of at least 2", lambda: NSF(2, bins=1)),
         (ValueError, "bound: expected a finite number above 0", lambda: NSF(2, bound=0.0)),
-        (ValueError, "autoregressive: expected False", lambda: NSF(2, autoregressive=True)),
+        (TypeError, "autoregressive: expected a bool", lambda: NSF(2, autoregressive=1)),
         (ValueError, "scale_fn: expected one of", lambda: RealNVP(2, scale_fn="cube")),
         (TypeError, "flip: expected a bool", lambda: AffineCoupling(2, flip=1)),
         (
@@ -708,7 +784,7 @@ CONDITIONAL = RealNVP(2, context=3, hidden=(4,), transforms=2)
         (ValueError, "degree: expected at most 63", lambda: BernsteinCoupling(2, degree=64)),
         (ValueError, "bound: expected a finite number", lambda: BernsteinCoupling(2, bound=-1.0)),
         (ValueError, "min_bin_width: ", lambda: SplineCoupling(2, min_bin_width=0.2)),
-        (ValueError, "tails: ", lambda: SplineCoupling(2, tails="circular")),
+        (ValueError, "tails: ", lambda: SplineCoupling(2, tails="square")),
         (ValueError, "order: expected each of 0 to 2 once", lambda: Permutation([0, 2, 2])),
         (ValueError, "order: expected", lambda: Permutation([0.0, 1.0])),
         (ValueError, "transforms: expected at least one", lambda: Composite([])),

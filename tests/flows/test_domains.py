@@ -39,7 +39,7 @@ from bslfast.flows import (
     Tanh,
     Transform,
 )
-from bslfast.flows.rank_one import solve_tanh
+from bslfast.flows.planar import solve_tanh
 
 DOUBLE: dict[str, Any] = {"dtype": torch.float64}
 INF = math.inf

@@ -1,4 +1,4 @@
-"""What the table of tests/test_flows.py cannot say of single transforms."""
+"""What the table of test_flow.py cannot say of single transforms."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ from bslfast.flows import (
     PLU,
     ActNorm,
     AdditiveCoupling,
+    Affine,
     AffineCoupling,
     Atanh,
     BatchNorm,
     Composite,
+    ConvConditioner,
+    Coupling,
     Flow,
+    Glow,
     Householder,
     Images,
     InvertibleConv1x1,
+    Leading,
     LeakyReLU,
     Logit,
     PerPixel,
@@ -318,6 +323,53 @@ def test_a_flow_of_images() -> None:
     torch.testing.assert_close(flow.log_prob(samples), log_prob, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("dims", [0, 1, 2])
+def test_convolutions_choose_how_channels_move(dims: int) -> None:
+    network = stir(ConvConditioner(1, 4, hidden=(3, 5), **DOUBLE))
+    coupling = PerPixel(Coupling(Affine(), [True, False, True], network))
+    x = torch.randn(*(2, 3)[:dims], 3, 4, 5, **DOUBLE)
+    z, log_det = coupling(x)
+    h = x[..., 1:2, :, :].reshape(-1, 1, 4, 5)
+    for layer, pad in zip(network.layers, (1, 0, 1), strict=True):
+        h = h if layer is network.layers[0] else h.relu()
+        h = torch.nn.functional.conv2d(h, layer.weight, layer.bias, padding=pad)
+    h = h.view(*x.shape[:-3], 4, 4, 5)
+    shift, log_scale = h[..., :2, :, :], 2 * torch.tanh(0.5 * h[..., 2:, :, :])
+    expected = x[..., [0, 2], :, :] * log_scale.exp() + shift
+    torch.testing.assert_close(z[..., [0, 2], :, :], expected)
+    assert torch.equal(z[..., 1, :, :], x[..., 1, :, :])
+    torch.testing.assert_close(log_det, log_scale.sum(dim=(-3, -2, -1)))
+    torch.testing.assert_close(coupling.inverse(z)[0], x)
+    start = ConvConditioner(2, 6, start=(1.0, 2.0, 3.0))(torch.randn(0, 2, 2, 2))
+    assert start.shape == (0, 2, 2, 6)
+
+
+def test_glow() -> None:
+    """Of several scales: the inverse and the log-determinant of all, and what it learns."""
+    torch.manual_seed(0)
+    flow = stir(Glow((1, 4, 4), scales=2, steps=2, hidden=(6, 6), **DOUBLE)).eval()
+    x = torch.randn(3, 16, **DOUBLE)
+    z, log_det = flow.transform(x)
+    torch.testing.assert_close(flow.transform.inverse(z)[0], x)
+    jacobian = torch.autograd.functional.jacobian(lambda v: flow.transform(v)[0], x[0])
+    torch.testing.assert_close(torch.linalg.slogdet(jacobian).logabsdet, log_det[0])
+    first, second = flow.transform.transforms
+    assert first.mapped_shape == (4, 2, 2)
+    assert second.sizes == (8, 8)  # half of the channels are noise after the first scale
+    images = torch.rand(64, 1, dtype=torch.float64).expand(64, 16)
+    images = images + 0.1 * torch.randn(64, 16, **DOUBLE)
+    flow = Glow((1, 4, 4), scales=2, steps=2, hidden=(6, 6), **DOUBLE)
+    optimizer = torch.optim.Adam(flow.parameters(), 1e-2)
+    before = flow(images).mean().item()
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = -flow(images).mean()
+        loss.backward()
+        optimizer.step()
+    assert -loss.item() > before + 1
+    assert flow.eval().sample(3, seed=0).shape == (3, 16)
+
+
 # --- bad input ------------------------------------------------------------------------------------
 
 
@@ -350,6 +402,16 @@ def test_a_flow_of_images() -> None:
             "transform: expected one without context",
             lambda: PerPixel(AffineCoupling(2, context=1)),
         ),
+        (ValueError, "features: expected at least 3", lambda: Leading(Planar(3), 2)),
+        (TypeError, "transform: expected an instance", lambda: Leading(torch.relu, 2)),
+        (ValueError, "transform: expected one of all numbers", lambda: Leading(Tanh(1), 2)),
+        (ValueError, "inputs: expected an integer", lambda: ConvConditioner(0, 2)),
+        (ValueError, "hidden: expected at least 1", lambda: ConvConditioner(1, 2, hidden=())),
+        (ValueError, "start: expected numbers", lambda: ConvConditioner(1, 2, start=(1.0,) * 3)),
+        (ValueError, "shape: expected .* multiples of 8", lambda: Glow((1, 8, 12))),
+        (ValueError, "shape: expected at least 3", lambda: Glow((8, 8))),
+        (ValueError, "scales: expected an integer", lambda: Glow((1, 8, 8), scales=0)),
+        (ValueError, "steps: expected an integer", lambda: Glow((1, 8, 8), steps=0)),
         (ValueError, "shape: expected .channels", lambda: Images((4, 4), [Squeeze(1)])),
         (ValueError, "shape: expected an integer", lambda: Images((1, 0, 4), [Squeeze(1)])),
         (ValueError, "transforms: expected at least one", lambda: Images((1, 4, 4), [])),

@@ -1,0 +1,238 @@
+"""Distributions of the noise that flows lead to, other than the standard normal one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from bslfast import _checks
+from bslfast import functional as BF
+from bslfast.flows.conditioners import Conditioner
+from bslfast.flows.domains import between
+
+
+class Base(nn.Module):
+    """A distribution of vectors, which a :class:`Flow` takes as its noise.
+
+    A subclass implements :meth:`log_prob` and :meth:`rsample`, and says in :attr:`support` where
+    the density is not 0, if not everywhere.
+
+    Args:
+        features: size of the vectors, >= 1.
+        context: size of the context vectors; 0 for none.
+    """
+
+    def __init__(self, features: int, context: int = 0) -> None:
+        super().__init__()
+        self.features = _checks.integer("features", features)
+        self.context = _checks.integer("context", context, 0)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return constraints.real_vector
+
+    def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return the log densities [...] of ``z`` [..., features], in nats."""
+        raise NotImplementedError
+
+    def rsample(self, like: Tensor, context: Tensor | None, seed: int | Tensor | None) -> Tensor:
+        """Return samples of the shape, dtype and device of ``like`` [..., features]."""
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        return f"features={self.features}, context={self.context}"
+
+
+class _Learned(Base):
+    """Independent features, with parameters that are learned or made from the context."""
+
+    def __init__(
+        self,
+        features: int,
+        start: Sequence[float],
+        *,
+        context: int,
+        hidden: Sequence[int],
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__(features, context)
+        self.conditioner = Conditioner(
+            0,
+            self.features * len(start),
+            context=context,
+            hidden=hidden,
+            start=[value for value in start for _ in range(self.features)],
+            device=device,
+            dtype=dtype,
+        )
+        self._count = len(start)
+
+    def _parameters_at(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
+        """Each parameter of all features, [..., features]."""
+        found: Tensor = self.conditioner(z[..., :0], context)
+        return found.chunk(self._count, dim=-1)
+
+
+class NormalBase(_Learned):
+    """Independent normal distributions with learned locations and scales; standard at the start.
+
+    Args:
+        features: size of the vectors, >= 1.
+        context: size of the context vectors that locations and scales depend on; 0 for none.
+        hidden: widths of the hidden layers of the network that makes them of the context.
+        device, dtype: of the parameters.
+
+    Shape: z [..., features] -> log densities [...].
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Papamakarios et al., "Normalizing flows for probabilistic modeling and inference"
+    (2021), section 2.
+
+    >>> import torch
+    >>> from bslfast.flows import AffineCoupling, Flow, NormalBase
+    >>> flow = Flow(AffineCoupling(2), NormalBase(2, context=3))
+    >>> flow.sample(4, torch.randn(5, 3)).shape
+    torch.Size([5, 4, 2])
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        context: int = 0,
+        hidden: Sequence[int] = (),
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            features, (0.0, 0.0), context=context, hidden=hidden, device=device, dtype=dtype
+        )
+
+    def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """See :meth:`Base.log_prob`."""
+        loc, log_scale = self._parameters_at(z, context)
+        return BF.normal_log_prob(z, loc, log_scale, parametrization="log_scale", reduction="row")
+
+    def rsample(self, like: Tensor, context: Tensor | None, seed: int | Tensor | None) -> Tensor:
+        """See :meth:`Base.rsample`."""
+        loc, log_scale = self._parameters_at(like, context)
+        loc = loc.expand(like.shape)
+        return BF.normal_rsample(loc, log_scale, parametrization="log_scale", seed=seed)
+
+
+class StudentTBase(_Learned):
+    """Independent Student's t distributions with learned parameters: noise with heavy tails.
+
+    A flow whose steps are lines far out, such as splines with linear tails, has the tails of its
+    noise.
+
+    Args:
+        features: size of the vectors, >= 1.
+        df: degrees of freedom at the start, > 0; they are learned as well.
+        context: size of the context vectors that the parameters depend on; 0 for none.
+        hidden: widths of the hidden layers of the network that makes them of the context.
+        device, dtype: of the parameters.
+
+    Shape: z [..., features] -> log densities [...].
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Jaini, Kobyzev, Yu and Brubaker, "Tails of Lipschitz triangular flows" (2020).
+
+    >>> import torch
+    >>> from bslfast.flows import NSF, Flow, StudentTBase
+    >>> flow = Flow(NSF(1).transform, StudentTBase(1, df=1.0))
+    >>> flow.log_prob(torch.zeros(1, 1))
+    tensor([-1.1447], grad_fn=<AddBackward0>)
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        df: float = 5.0,
+        context: int = 0,
+        hidden: Sequence[int] = (),
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        start = (math.log(_checks.number("df", df, above=0.0)), 0.0, 0.0)
+        super().__init__(
+            features, start, context=context, hidden=hidden, device=device, dtype=dtype
+        )
+
+    def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """See :meth:`Base.log_prob`."""
+        log_df, loc, log_scale = self._parameters_at(z, context)
+        return BF.student_t_log_prob(
+            z, log_df.exp(), loc, log_scale, parametrization="log_scale", reduction="row"
+        )
+
+    def rsample(self, like: Tensor, context: Tensor | None, seed: int | Tensor | None) -> Tensor:
+        """See :meth:`Base.rsample`."""
+        log_df, loc, log_scale = self._parameters_at(like, context)
+        loc = loc.expand(like.shape)
+        return BF.student_t_rsample(
+            log_df.exp(), loc, log_scale, parametrization="log_scale", seed=seed
+        )
+
+
+class UniformBase(Base):
+    """Every feature uniform on an interval: on the circle, say, by splines with circular tails.
+
+    Args:
+        features: size of the vectors, >= 1.
+        low, high: ends of the interval.
+
+    Shape: z [..., features] -> log densities [...], -inf outside.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Rezende et al., "Normalizing flows on tori and spheres" (2020).
+
+    >>> import math, torch
+    >>> from bslfast.flows import Composite, Flow, SplineCoupling, UniformBase
+    >>> options = {"bound": math.pi, "tails": "circular"}
+    >>> couplings = [SplineCoupling(2, flip=flip, **options) for flip in (False, True)]
+    >>> flow = Flow(Composite(couplings), UniformBase(2, -math.pi, math.pi))
+    >>> flow.log_prob(torch.tensor([[0.0, 3.0], [0.0, 4.0]]))
+    tensor([-3.6758,    -inf], grad_fn=<AddBackward0>)
+    """
+
+    def __init__(self, features: int, low: float = -1.0, high: float = 1.0) -> None:
+        super().__init__(features)
+        self.low = _checks.number("low", low)
+        self.high = _checks.number("high", high, above=self.low)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return between(self.low, self.high, closed=True)
+
+    def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """See :meth:`Base.log_prob`."""
+        outside = ((z < self.low) | (z > self.high)).any(dim=-1)
+        # z - z is NaN where z is.
+        inside = (z - z).sum(dim=-1) - self.features * math.log(self.high - self.low)
+        log_prob: Tensor = torch.where(outside, -math.inf, inside)
+        return log_prob
+
+    def rsample(self, like: Tensor, context: Tensor | None, seed: int | Tensor | None) -> Tensor:
+        """See :meth:`Base.rsample`."""
+        zero = like.new_zeros(())
+        loc = zero.expand(like.shape)
+        normal = BF.normal_rsample(loc, zero, parametrization="log_scale", seed=seed)
+        uniform = torch.special.ndtr(normal)
+        samples: Tensor = self.low + (self.high - self.low) * uniform
+        return samples.clamp(self.low, self.high)
+
+    def extra_repr(self) -> str:
+        return f"features={self.features}, low={self.low:g}, high={self.high:g}"

@@ -1,0 +1,173 @@
+"""Flows whose noise is not standard normal."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import scipy.stats
+import torch
+from torch import Tensor
+
+from bslfast import flows
+from bslfast.flows import (
+    AffineCoupling,
+    Base,
+    Composite,
+    Flow,
+    NormalBase,
+    SplineCoupling,
+    StudentTBase,
+    UniformBase,
+)
+
+DOUBLE: dict[str, Any] = {"dtype": torch.float64}
+BASES: dict[str, Callable[[int], Base]] = {
+    "normal": lambda c: NormalBase(2, context=c, hidden=(4,), **DOUBLE),
+    "student_t": lambda c: StudentTBase(2, df=3.0, context=c, **DOUBLE),
+}
+
+
+def stir(module: Any) -> Any:
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    return module
+
+
+def law_of(name: str, parameters: Tensor) -> Any:
+    """The distribution as scipy has it, of rows of parameters."""
+    *log_df, loc, log_scale = parameters.detach().split(2, dim=-1)
+    options = {"loc": loc.numpy(), "scale": log_scale.exp().numpy()}
+    if name == "normal":
+        return scipy.stats.norm(**options)
+    return scipy.stats.t(log_df[0].exp().numpy(), **options)
+
+
+@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize("c", [0, 3])
+def test_log_densities_are_those_of_scipy(name: str, c: int) -> None:
+    base = stir(BASES[name](c))
+    z, context = torch.randn(5, 2, **DOUBLE), torch.randn(5, c, **DOUBLE) if c else None
+    law = law_of(name, base.conditioner(z[:, :0], context))
+    expected = torch.from_numpy(law.logpdf(z.numpy())).sum(-1)
+    torch.testing.assert_close(base.log_prob(z, context).detach(), expected)
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_samples_follow_the_law(name: str) -> None:
+    base = stir(BASES[name](0))
+    z = base.rsample(torch.empty(20_000, 2, **DOUBLE), None, 0).detach()
+    uniform = law_of(name, base.conditioner.constant).cdf(z.numpy())
+    for i in range(2):
+        assert scipy.stats.kstest(uniform[:, i], "uniform").pvalue > 1e-4
+
+
+@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize("c", [0, 3])
+@pytest.mark.parametrize("also", [0, 3])
+def test_samples_of_flows_and_their_densities_agree(name: str, c: int, also: int) -> None:
+    """Whether transform, base, both or none take the context."""
+    base = stir(BASES[name](c))
+    flow = Flow(stir(AffineCoupling(2, context=also, hidden=(4,), **DOUBLE)), base)
+    assert flow.context == max(c, also)
+    context = torch.randn(4, 3, **DOUBLE) if flow.context else None
+    x, log_prob = flow.rsample_and_log_prob(6, context, seed=1)
+    assert x.shape == (*(() if context is None else (4,)), 6, 2)
+    per_sample = None if context is None else context.unsqueeze(1)
+    torch.testing.assert_close(flow.log_prob(x, per_sample), log_prob)
+    assert torch.equal(flow.sample(6, context, seed=1), x)
+    assert torch.equal(copy.deepcopy(flow).sample(6, context, seed=1), x)
+    grads = torch.autograd.grad(log_prob.sum() + x.sin().sum(), list(flow.parameters()))
+    assert all(grad.abs().sum() > 0 for grad in grads)
+    distribution = flow.distribution(context)
+    y = distribution.rsample((3,))
+    torch.testing.assert_close(distribution.log_prob(y), flow.log_prob(y, context))
+    y, log_prob = distribution.rsample_and_log_prob((3,), seed=2)
+    torch.testing.assert_close(log_prob, distribution.log_prob(y))
+    assert torch.equal(distribution.sample((3,), seed=2), y)
+
+
+def test_a_density_on_the_torus() -> None:
+    """It integrates to one, its samples stay there, and both ends are one point."""
+    options: dict[str, Any] = {"bound": math.pi, "tails": "circular", "hidden": (8,), **DOUBLE}
+    couplings = [SplineCoupling(2, flip=flip, **options) for flip in (False, True)]
+    flow = stir(Flow(Composite(couplings), UniformBase(2, -math.pi, math.pi)))
+    side = (torch.arange(600, **DOUBLE) + 0.5) / 600 * 2 * math.pi - math.pi
+    with torch.no_grad():
+        density = flow.log_prob(torch.cartesian_prod(side, side)).exp()
+        assert density.std() > 0.001
+        assert density.mean().item() * (2 * math.pi) ** 2 == pytest.approx(1.0, abs=1e-3)
+    x, log_prob = flow.rsample_and_log_prob(500, seed=0)
+    assert x.abs().max() <= math.pi
+    torch.testing.assert_close(flow.log_prob(x), log_prob)
+    outside = flow.log_prob(torch.tensor([[0.0, 4.0], [0.0, math.nan]], **DOUBLE))
+    assert outside[0] == -math.inf
+    assert outside[1].isnan()
+
+
+def test_uniform_samples() -> None:
+    base = UniformBase(1, 2.0, 5.0)
+    z = base.rsample(torch.empty(20_000, 1), None, 0)
+    assert z.dtype == torch.float32
+    assert scipy.stats.kstest(z[:, 0].numpy(), scipy.stats.uniform(2, 3).cdf).pvalue > 1e-4
+    assert torch.equal(base.rsample(torch.empty(20_000, 1), None, 0), z)
+    log_prob = base.log_prob(torch.tensor([[2.0], [5.0], [5.1], [math.inf], [math.nan]]))
+    expected = torch.tensor([-math.log(3), -math.log(3), -math.inf, -math.inf, math.nan])
+    torch.testing.assert_close(log_prob, expected, equal_nan=True)
+
+
+class Doubled(Base):
+    """What a user might write."""
+
+    def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return torch.distributions.Normal(0.0, 2.0).log_prob(z).sum(-1)
+
+    def rsample(self, like: Tensor, context: Any, seed: Any) -> Tensor:
+        return 2 * torch.ones_like(like)
+
+
+def test_a_base_of_ones_own() -> None:
+    flow = Flow(AffineCoupling(2), Doubled(2))
+    assert flow.sample(3).tolist() == [[2.0, 2.0]] * 3
+    log_prob = flow.log_prob(torch.zeros(1, 2))
+    torch.testing.assert_close(log_prob, torch.tensor([-math.log(8 * math.pi)]))
+
+
+def test_the_state_of_flows_without_a_base_stays() -> None:
+    assert not [key for key in flows.RealNVP(2).state_dict() if "base" in key]
+    keys = [key for key in flows.NICE(2).state_dict() if "base" in key]
+    assert keys == ["base.conditioner.constant"]
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "call"),
+    [
+        (TypeError, "base: expected an instance", lambda: Flow(AffineCoupling(2), 1)),
+        (ValueError, "base: expected one of 2 f", lambda: Flow(AffineCoupling(2), NormalBase(3))),
+        (
+            ValueError,
+            "base: expected context=1 or 0",
+            lambda: Flow(AffineCoupling(2, context=1), NormalBase(2, context=2)),
+        ),
+        (
+            ValueError,
+            "transform: expected one that leads",
+            lambda: Flow(flows.Tanh(2), UniformBase(2, -2.0, 2.0)),
+        ),
+        (
+            ValueError,
+            r"context: expected a tensor of shape \[..., 3\].*NormalBase.*got None",
+            lambda: Flow(AffineCoupling(2), NormalBase(2, context=3)).sample(1),
+        ),
+        (ValueError, "high: expected a finite number above 2", lambda: UniformBase(2, 2.0, 2.0)),
+        (ValueError, "df: expected a finite number above 0", lambda: StudentTBase(2, df=0.0)),
+        (ValueError, "features: expected an integer", lambda: NormalBase(0)),
+    ],
+)
+def test_bad_input(error: type[Exception], text: str, call: Callable[[], Any]) -> None:
+    with pytest.raises(error, match=text):
+        call()
