@@ -2,6 +2,7 @@
 
 #include <type_traits>
 
+#include "core/product.h"
 #include "cpu/block.h"
 #include "cpu/noise_block.h"
 #include "cpu/parallel.h"
@@ -120,7 +121,7 @@ void backward_chunk(const NormalBackward& a, int64_t chunk) {
       for (int i = 0; i < kBlock; ++i) by_scale[i] += g[i] * noise[i];
     }
     if (a.grad_sample) {
-      for (int i = 0; i < kBlock; ++i) by_scale[i] *= scale_grad[i];
+      for (int i = 0; i < kBlock; ++i) by_scale[i] = product(by_scale[i], scale_grad[i]);
     }
 
     // Through the divergence.

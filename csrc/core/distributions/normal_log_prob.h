@@ -6,6 +6,7 @@
 #include "core/distributions/location_scale.h"
 #include "core/distributions/scale.h"
 #include "core/pointwise.h"
+#include "core/product.h"
 
 namespace bsl {
 namespace {
@@ -36,8 +37,8 @@ struct RsampleLogProb : location_scale::RsampleLogProb<P, Base> {
     if constexpr (!kPathOnly) return Total::backward(numbers, grad, loc, raw, e);
     const Scale<T> s = divisor<P>(raw);
     const T by_log = times_log_scale_grad<P>((grad.log * e) * e, lifted<P>(raw), s);
-    return {
-        {grad.value - grad.log * divided<P>(e, s), grad.value * e * scale_grad<P>(raw) - by_log}};
+    const T by_value = product(grad.value * e, scale_grad<P>(raw));
+    return {{grad.value - grad.log * divided<P>(e, s), by_value - by_log}};
   }
 };
 
