@@ -109,6 +109,22 @@ def _predictions(draws: Draws) -> None:
     assert_own_streams(draws, 2 * 2 * 6)
 
 
+def _fits(draws: Draws) -> None:
+    """With validation, whose noise is its own."""
+    x = torch.rand(6, 4).round()
+    bayesian = bslfast.bnn.BayesianMLP(4, (4,), 1)
+    vae = VAE(mlp_encoder((4,), 2), mlp_decoder(2, (4,)), latent=2)
+    for model, data, options in (
+        (bayesian, (x, x[:, :1]), {}),
+        (vae, (x,), {"objective": lambda vae, x: vae.elbo(x)}),
+    ):
+        draws.clear()
+        bslfast.training.fit(
+            model, data, data, epochs=1, batch_size=2, seed=SEED, progress=False, **options
+        )
+        assert_own_streams(draws, 4)
+
+
 def _vae(draws: Draws) -> None:
     x = torch.rand(6, 4).round()
     for prior in (None, VampPrior(3, (4,))):
@@ -137,7 +153,7 @@ def _flows(draws: Draws) -> None:
             assert_own_streams(draws)
 
 
-@pytest.mark.parametrize("models", [_bnn, _predictions, _vae, _flows])
+@pytest.mark.parametrize("models", [_bnn, _predictions, _fits, _vae, _flows])
 def test_models(
     models: Callable[[Draws], None], draws: Draws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
