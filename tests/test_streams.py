@@ -176,6 +176,7 @@ def _made() -> dict[str, Any]:
         "Logistic": d.Logistic(number, number),
         "LowRankMultivariateNormal": d.LowRankMultivariateNormal(number, matrix[:, :2], number),
         "MultivariateNormal": d.MultivariateNormal(number, matrix),
+        "NegativeBinomial": d.NegativeBinomial(number, number),
         "Normal": d.Normal(number, number),
         "OneHotCategoricalStraightThrough": d.OneHotCategoricalStraightThrough(1.0, logits=number),
         "Poisson": d.Poisson(number),

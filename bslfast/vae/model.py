@@ -33,7 +33,8 @@ class VAE(Decoding):
         decoder: any module, z [n, latent] -> what the likelihood takes, shaped like x.
         likelihood: "bernoulli" or "continuous_bernoulli": the decoder gives logits, x lies in
             [0, 1]; "normal", "laplace" or "student_t" (4 degrees of freedom): the decoder gives
-            locs; "poisson": the decoder gives log rates, x are counts;
+            locs; "poisson" and "negative_binomial" (one learned total count): the decoder
+            gives log rates, x are counts;
             "discretized_logistic_mixture": x are 256 values from -1 to 1, for which the decoder
             gives 15 times as many outputs; or any Likelihood of :mod:`bslfast.likelihoods` but the
             categorical one, made with ``targets=None`` for x of any shape.

@@ -26,6 +26,7 @@
   X(logistic_rsample_log_prob)     \
   X(lognormal_log_prob)            \
   X(lognormal_rsample)             \
+  X(negative_binomial_log_prob)    \
   X(normal_log_prob)               \
   X(normal_rsample_log_prob)       \
   X(normal_rsample_mc_kl)          \
