@@ -110,19 +110,20 @@ def _predictions(draws: Draws) -> None:
 
 
 def _fits(draws: Draws) -> None:
-    """With validation, whose noise is its own."""
-    x = torch.rand(6, 4).round()
-    bayesian = bslfast.bnn.BayesianMLP(4, (4,), 1)
-    vae = VAE(mlp_encoder((4,), 2), mlp_decoder(2, (4,)), latent=2)
-    for model, data, options in (
-        (bayesian, (x, x[:, :1]), {}),
-        (vae, (x,), {"objective": lambda vae, x: vae.elbo(x)}),
-    ):
-        draws.clear()
-        bslfast.training.fit(
-            model, data, data, epochs=1, batch_size=2, seed=SEED, progress=False, **options
-        )
-        assert_own_streams(draws, 4)
+    """With validation, whose noise is its own, also where no shuffling comes before training's."""
+    for rows in (1, 7):
+        x = torch.rand(rows, 4).round()
+        bayesian = bslfast.bnn.BayesianMLP(4, (4,), 1)
+        vae = VAE(mlp_encoder((4,), 2), mlp_decoder(2, (4,)), latent=2)
+        for model, data, options in (
+            (bayesian, (x, x[:, :1]), {}),
+            (vae, (x,), {"objective": lambda vae, x: vae.elbo(x)}),
+        ):
+            draws.clear()
+            bslfast.training.fit(
+                model, data, data, epochs=1, batch_size=4, seed=SEED, progress=False, **options
+            )
+            assert_own_streams(draws, 2)
 
 
 def _vae(draws: Draws) -> None:

@@ -18,6 +18,7 @@ from typing_extensions import Self
 
 import bslfast.functional as BF
 from bslfast import _checks
+from bslfast._precision import wide
 from bslfast.distributions.location_scale import initialize, instance
 from bslfast.distributions.negative_binomial_cdf import at_most_and_more
 
@@ -270,6 +271,16 @@ class NegativeBinomial(_Sampled, torch.distributions.NegativeBinomial):
         return BF.negative_binomial_log_prob(
             self.log_rate, self.log_total_count, value.to(self.log_rate), reduction="none"
         )
+
+    @lazy_property
+    def _gamma(self) -> torch.distributions.Gamma:
+        """Of the rates of the counts; torch draws none in 16 bits."""
+        total, logits = wide(self.total_count), wide(self.logits)
+        return torch.distributions.Gamma(total, (-logits).exp(), validate_args=False)
+
+    def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+        """Return samples, ``[*sample_shape, *batch_shape]``."""
+        return super().sample(sample_shape).to(self.log_rate.dtype)
 
     def cdf(self, value: Tensor) -> Tensor:
         """Return the chances of counts up to ``value``, computed in float64; without gradients."""

@@ -267,6 +267,10 @@ class NegativeBinomial(Likelihood):
         log_rate, *others = self.split(output, dim)
         return log_rate, others[0] if others else self._own(log_rate)
 
+    def _widened(self, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        # A total count of its own has more digits than 16 bits hold.
+        return wide(output), wide(y)
+
     def _own(self, log_rate: Tensor) -> Tensor:
         if self.total_count_from == "learned":
             return self.log_total_count.to(log_rate.dtype)
