@@ -53,10 +53,8 @@ BSL_HD Factor<T> factor(T raw) {
   if constexpr (F == ScaleFn::sigmoid) {
     const T log = T(0.6931471805599453) - math::softplus(-raw);
     if constexpr (!kInverse) return {T(2) * math::sigmoid(raw), log};
-    // Where exp(-raw) is more than numbers hold, 1 is nothing beside it.
-    const math::ExpFactors<T> e = math::exp_factors(-raw);
-    const bool large = raw < T(-60);
-    return {large ? T(0.5) * e.a : T(0.5) + T(0.5) * (e.a * e.b), log, large ? e.b : T(1)};
+    const math::ExpFactors<T> e = math::exp_factors(-raw);  // see multiplied
+    return {e.a, log, e.b};
   }
   if constexpr (F == ScaleFn::tanh) {
     const T log = two_tanh_half(raw);
@@ -74,9 +72,11 @@ BSL_HD T log_grad(T raw, T log) {
   return math::sigmoid(-raw);
 }
 
-template <typename T>
+template <ScaleFn F, bool kInverse, typename T>
 BSL_HD T multiplied(T value, const Factor<T>& s) {
-  return value * s.factor * s.second;
+  const T result = value * s.factor * s.second;
+  // 1 / (2 sigmoid(raw)) = (1 + exp(-raw)) / 2.
+  return F == ScaleFn::sigmoid && kInverse ? T(0.5) * (value + result) : result;
 }
 
 template <ScaleFn F, bool kInverse>
@@ -85,15 +85,16 @@ struct Coupling : Pointwise<3, kValueAndLog> {
   template <typename T>
   BSL_HD static Result<T> forward(const Numbers<T>&, T x, T shift, T raw) {
     const Factor<T> s = factor<F, kInverse>(raw);
-    if constexpr (kInverse) return {multiplied(x - shift, s), -s.log};
-    return {multiplied(x, s) + shift, s.log};
+    if constexpr (kInverse) return {multiplied<F, kInverse>(x - shift, s), -s.log};
+    return {multiplied<F, kInverse>(x, s) + shift, s.log};
   }
 
   template <typename T>
   BSL_HD static Gradients<T, 3> backward(const Numbers<T>&, Result<T> grad, T x, T shift, T raw) {
     const Factor<T> s = factor<F, kInverse>(raw);
-    const T through = product(grad.value, s.factor) * s.second;
-    const T by_log = product(grad.value, multiplied(kInverse ? x - shift : x, s)) + grad.log;
+    const T through = grad.value == T(0) ? T(0) : multiplied<F, kInverse>(grad.value, s);
+    const T y = multiplied<F, kInverse>(kInverse ? x - shift : x, s);
+    const T by_log = product(grad.value, y) + grad.log;
     const T by_raw = by_log * log_grad<F>(raw, s.log);
     return {{through, kInverse ? -through : grad.value, kInverse ? -by_raw : by_raw}};
   }
