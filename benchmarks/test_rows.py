@@ -35,6 +35,19 @@ def eager_poisson(log_rate: Tensor, x: Tensor) -> Tensor:
     return (x * log_rate - log_rate.exp() - torch.lgamma(x + 1)).sum(-1)
 
 
+def negative_binomial_inputs(shape: tuple[int, int]) -> Sequence[Tensor]:
+    log_rate, x = poisson_inputs(shape)
+    return log_rate, torch.randn(shape[-1]).requires_grad_(), x
+
+
+def eager_negative_binomial(log_rate: Tensor, log_total_count: Tensor, x: Tensor) -> Tensor:
+    """As torch.distributions has it."""
+    total, logits = log_total_count.exp(), log_rate - log_total_count
+    likely = total * F.logsigmoid(-logits) + x * F.logsigmoid(logits)
+    normaliser = torch.lgamma(total + x) - torch.lgamma(1 + x) - torch.lgamma(total)
+    return (likely + normaliser).sum(-1)
+
+
 def logistic_inputs(shape: tuple[int, int]) -> Sequence[Tensor]:
     x = torch.randint(0, 256, shape) / 127.5 - 1
     # Where the peer has digits: no bin of a probability below 1e-5.
@@ -274,6 +287,14 @@ CASES = [
         poisson_inputs,
         BF.poisson_log_prob,
         {"torch eager": eager_poisson},
+        check,
+    ),
+    Case(
+        "negative_binomial_log_prob",
+        SIZES,
+        negative_binomial_inputs,
+        BF.negative_binomial_log_prob,
+        {"torch eager": eager_negative_binomial},
         check,
     ),
     Case(

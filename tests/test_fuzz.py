@@ -55,6 +55,35 @@ def test_random_cases(kind: str, name: str) -> None:
         arguments.Wrong("standard_normal", (("device", "ndarray"),)),
         arguments.Wrong("standard_normal", (("device", "''"),)),
         calls.Plan("bayes_linear", "bias", (3, 0)),
+        calls.Plan(
+            *("logistic_rsample_log_prob", "log_scale-sum-row_raw-samples", ()),
+            values=(("raw_scale", 0.0, 100.0),),
+            grads=("none", "ones"),
+        ),
+        calls.Plan(
+            *("logistic_rsample_log_prob", "scale-none-column_loc", ()),
+            values=(("raw_scale", 0.0, 0.0),),
+            grads=("ones", "none"),
+        ),
+        calls.Plan(
+            *("affine_coupling", "exp-inverse-row-row_parameters", (1,)),
+            values=(("raw_scale", 0.0, -1e30),),
+            needs=("shift",),
+            grads=("none", "ones"),
+        ),
+        calls.Plan(
+            *("normal_rsample_kl_many", "two", ()),
+            values=(("second_raw_scale", 0.0, 1e30),),
+            grads=("ones",),
+        ),
+        calls.Plan(
+            *("laplace_kl", "log_var-row-wide_prior", (1,), 1),
+            values=(("prior_scale", 0.0, 1e-30),),
+        ),
+        calls.Plan(
+            *("student_t_rsample", "log_var-scalar_df", (23,), 69779),
+            values=(("df", 0.0, 1e-4),),
+        ),
         *(files.File("json", seed) for seed in (180682371, 339212670, 907881820, 958234144)),
     ],
     ids=repr,

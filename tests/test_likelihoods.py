@@ -24,6 +24,7 @@ from bslfast.likelihoods import (
     HeteroscedasticNormal,
     Laplace,
     Likelihood,
+    NegativeBinomial,
     Normal,
     Poisson,
     StudentT,
@@ -258,6 +259,18 @@ LAWS: dict[str, Law] = {
         uniform,
     ),
     "poisson": (Poisson, lambda o, d: td.Poisson(o.exp()), counts),
+    "negative_binomial": (
+        lambda n: NegativeBinomial(n, init_total_count=2.5),
+        lambda o, d: td.NegativeBinomial(2.5, logits=o - math.log(2.5)),
+        counts,
+    ),
+    "negative_binomial, outputs": (
+        lambda n: NegativeBinomial(n, total_count="outputs"),
+        lambda o, d: td.NegativeBinomial(
+            halves(o, d)[1].exp(), logits=halves(o, d)[0] - halves(o, d)[1]
+        ),
+        counts,
+    ),
     "discretized": (
         lambda n: DiscretizedLogisticMixture(n, components=2, bins=7),
         Quantised,
@@ -368,7 +381,8 @@ def test_samples_are_of_the_distribution(name: str) -> None:
     torch.testing.assert_close(draws.std(0), deviation, rtol=0.03, atol=0)
 
 
-CONTINUOUS = [name for name in LAWS if name not in ("bernoulli", "poisson", "discretized")]
+DISCRETE = ("bernoulli", "poisson", "negative_binomial", "discretized")
+CONTINUOUS = [name for name in LAWS if not name.startswith(DISCRETE)]
 
 
 @pytest.mark.parametrize("name", CONTINUOUS)
@@ -397,18 +411,20 @@ def test_continuous_predictions(name: str) -> None:
     torch.testing.assert_close(slope, each.log_prob(y).exp().mean(0), rtol=1e-5, atol=1e-8)
 
 
-def test_count_predictions() -> None:
-    head = Poisson(3)
+@pytest.mark.parametrize("name", ["poisson", "negative_binomial"])
+def test_count_predictions(name: str) -> None:
+    head, law = made(name, 3)
     torch.manual_seed(6)
-    samples = torch.tensor([-3.0, 1.0, 8.0], dtype=F64) + 0.3 * outputs(7, 4, 3)
+    highest = 8.0 if name == "poisson" else 5.0
+    samples = torch.tensor([-3.0, 1.0, highest], dtype=F64) + 0.3 * outputs(7, 4, 3)
     mean, aleatoric, epistemic = head.predictive(samples)
-    rate = samples.exp()
-    torch.testing.assert_close(mean, rate.mean(0))
+    each = law(samples, -1)
+    torch.testing.assert_close(mean, each.mean.mean(0))
     torch.testing.assert_close(
-        aleatoric**2 + epistemic**2, rate.mean(0) + rate.var(0, correction=0)
+        aleatoric**2 + epistemic**2, each.variance.mean(0) + each.mean.var(0, correction=0)
     )
     n = torch.arange(20_000, dtype=F64)[:, None, None, None]
-    below = td.Poisson(rate).log_prob(n).exp().mean(1).cumsum(0)
+    below = each.log_prob(n).exp().mean(1).cumsum(0)
     for level in (0.1, 0.5, 0.95, 0.9999):
         tail = (1 - level) / 2
         lower, upper = head.interval(samples, level)
@@ -419,6 +435,41 @@ def test_count_predictions() -> None:
     torch.testing.assert_close(head.cdf(samples, y), expected, rtol=1e-9, atol=1e-12)
     assert head.cdf(samples, y - 100).count_nonzero() == 0
     assert head.interval(torch.full((2, 1, 3), math.nan), 0.9)[1].isnan().all()
+
+
+def test_negative_binomial_learns_its_total_counts() -> None:
+    """Of each target, near those that the targets were drawn with."""
+    torch.manual_seed(7)
+    drawn = NegativeBinomial(2, total_count="outputs")
+    logs = torch.tensor([1.0, 2.0, math.log(0.5), math.log(8.0)])
+    y = drawn.sample(logs.expand(4000, 4), seed=1)
+    head, log_rate = NegativeBinomial(2), torch.zeros(2, requires_grad=True)
+    optimizer = torch.optim.Adam([log_rate, *head.parameters()], lr=0.05)
+    for _ in range(200):
+        optimizer.zero_grad()
+        (-head.log_prob(log_rate.expand(4000, 2), y).mean()).backward()
+        optimizer.step()
+    torch.testing.assert_close(log_rate.detach(), logs[:2], rtol=0, atol=0.1)
+    torch.testing.assert_close(head.log_total_count.detach(), logs[2:], rtol=0, atol=0.2)
+    history = bslfast.training.fit(
+        bslfast.bnn.BayesianMLP(1, (4,), 2, likelihood=head),
+        (torch.zeros(4000, 1), y),
+        epochs=1,
+        progress=False,
+    )
+    assert math.isfinite(history.loss[0])
+
+
+def test_negative_binomial_is_poisson_in_the_limit() -> None:
+    samples, y = torch.tensor([[[0.5, 7.0]]]), torch.tensor([[2.0, 1080.0]])
+    poisson, other = Poisson(2), NegativeBinomial(2, total_count=1e18)
+    torch.testing.assert_close(other.log_prob(samples[0], y), poisson.log_prob(samples[0], y))
+    torch.testing.assert_close(other.cdf(samples, y), poisson.cdf(samples, y))
+    for level in (0.5, 0.99):
+        for a, b in zip(
+            other.interval(samples, level), poisson.interval(samples, level), strict=True
+        ):
+            assert torch.equal(a, b)
 
 
 def test_quantised_predictions() -> None:
@@ -517,6 +568,7 @@ def test_student_t_learns_its_tails() -> None:
         "bernoulli",
         "continuous_bernoulli",
         "poisson",
+        "negative_binomial",
         "discretized_logistic_mixture",
     ],
 )
@@ -593,6 +645,14 @@ LABELS = torch.zeros(4, dtype=torch.int64)
         (lambda: Poisson(1).log_prob(X, Y + 0.5), ValueError, "y: expected whole .*got 0.5"),
         (lambda: Poisson(1).log_prob(X, Y + math.inf), ValueError, "y: .*got inf to inf"),
         (lambda: Poisson(2).interval(X[None], 0.9), ValueError, r"output: .*batch, 2\]"),
+        (
+            lambda: NegativeBinomial(1).log_prob(X, Y + 0.5),
+            ValueError,
+            "y: expected whole .*'negative_binomial', got 0.5",
+        ),
+        (lambda: NegativeBinomial(total_count="r"), ValueError, "total_count: .*'outputs', got"),
+        (lambda: NegativeBinomial(total_count=0.0), ValueError, "total_count: .*above 0"),
+        (lambda: NegativeBinomial(init_total_count=-1.0), ValueError, "init_total_count: "),
         (lambda: Bernoulli(1).cdf(X[None], Y), TypeError, "cdf: expected a regression"),
         (lambda: DiscretizedLogisticMixture(1, bins=1), ValueError, "bins: .*at least 2, got 1"),
         (lambda: DiscretizedLogisticMixture(1, low=1.0), ValueError, "high: .*above 1, got 1.0"),

@@ -91,6 +91,7 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "MAF": lambda **o: flows.MAF(3, context=2, transforms=2, hidden=(4,), **o),
     "MixtureLogisticCoupling": lambda **o: flows.MixtureLogisticCoupling(3, hidden=(4,), **o),
     "NSF": lambda **o: flows.NSF(3, transforms=2, hidden=(4,), **o),
+    "NegativeBinomial": lambda: likelihoods.NegativeBinomial(2, init_total_count=3.0),
     "NICE": lambda **o: flows.NICE(3, transforms=2, hidden=(4,), **o),
     "NormalBase": lambda **o: flows.NormalBase(3, context=2, **o),
     "Normal": lambda: likelihoods.Normal(2, init_scale=0.3),
@@ -205,7 +206,7 @@ def outputs(module: Any, *, train: bool = False) -> list[Tensor]:
             return [module.log_prob(inside(2, 3), torch.tensor([0, 2]))]
         if isinstance(module, likelihoods.Likelihood):
             y = inside(2, module.targets)
-            counts = isinstance(module, likelihoods.Poisson)
+            counts = isinstance(module, (likelihoods.Poisson, likelihoods.NegativeBinomial))
             output = inside(2, module.n_outputs(module.targets))
             return [module.log_prob(output, (9 * y).round() if counts else y)]
         if isinstance(module, bnn.DeterministicMLP):

@@ -54,6 +54,10 @@ HEADS = {
         lambda: likelihoods.Poisson(2),
         lambda: (torch.randn(50, 2), torch.randint(5, (50, 2)).float()),
     ),
+    "negative_binomial": (
+        lambda: likelihoods.NegativeBinomial(2, total_count=3.0),
+        lambda: (torch.randn(50, 2), torch.randint(5, (50, 2)).float()),
+    ),
     "discretized_logistic_mixture": (
         lambda: likelihoods.DiscretizedLogisticMixture(2),
         lambda: (torch.randn(50, 30), torch.rand(50, 2)),
@@ -254,6 +258,7 @@ DISTRIBUTIONS: dict[str, Callable[[Tensor], torch.distributions.Distribution]] =
     "Bernoulli": bd.Bernoulli,
     "Categorical": bd.Categorical,
     "Poisson": bd.Poisson,
+    "NegativeBinomial": lambda t: bd.NegativeBinomial(t, t),
     "RelaxedBernoulli": lambda t: bd.RelaxedBernoulli(0.7, logits=t),
     "RelaxedOneHotCategorical": lambda t: bd.RelaxedOneHotCategorical(
         0.7, logits=t, validate_args=False

@@ -114,6 +114,23 @@ def _predictions(draws: Draws) -> None:
     assert_own_streams(draws, 2 * 2 * 6)
 
 
+def _fits(draws: Draws) -> None:
+    """With validation, whose noise is its own, also where no shuffling comes before training's."""
+    for rows in (1, 7):
+        x = torch.rand(rows, 4).round()
+        bayesian = bslfast.bnn.BayesianMLP(4, (4,), 1)
+        vae = VAE(mlp_encoder((4,), 2), mlp_decoder(2, (4,)), latent=2)
+        for model, data, options in (
+            (bayesian, (x, x[:, :1]), {}),
+            (vae, (x,), {"objective": lambda vae, x: vae.elbo(x)}),
+        ):
+            draws.clear()
+            bslfast.training.fit(
+                model, data, data, epochs=1, batch_size=4, seed=SEED, progress=False, **options
+            )
+            assert_own_streams(draws, 2)
+
+
 def _vae(draws: Draws) -> None:
     x = torch.rand(6, 4).round()
     for prior in (None, VampPrior(3, (4,))):
@@ -142,7 +159,7 @@ def _flows(draws: Draws) -> None:
             assert_own_streams(draws)
 
 
-@pytest.mark.parametrize("models", [_bnn, _predictions, _vae, _flows])
+@pytest.mark.parametrize("models", [_bnn, _predictions, _fits, _vae, _flows])
 def test_models(
     models: Callable[[Draws], None], draws: Draws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +182,7 @@ def _made() -> dict[str, Any]:
         "Logistic": d.Logistic(number, number),
         "LowRankMultivariateNormal": d.LowRankMultivariateNormal(number, matrix[:, :2], number),
         "MultivariateNormal": d.MultivariateNormal(number, matrix),
+        "NegativeBinomial": d.NegativeBinomial(number, number),
         "Normal": d.Normal(number, number),
         "OneHotCategoricalStraightThrough": d.OneHotCategoricalStraightThrough(1.0, logits=number),
         "Poisson": d.Poisson(number),

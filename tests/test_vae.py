@@ -18,6 +18,7 @@ from bslfast.likelihoods import (
     ContinuousBernoulli,
     Laplace,
     Likelihood,
+    NegativeBinomial,
     Normal,
     Poisson,
     StudentT,
@@ -374,7 +375,11 @@ SCALED = {"normal": Normal, "laplace": Laplace, "student_t": StudentT}
 
 @pytest.mark.parametrize("scale", ["learned", "decoder", 0.3])
 @pytest.mark.parametrize(
-    "name", ["bernoulli", "continuous_bernoulli", "poisson", "normal", "laplace", "student_t"]
+    "name",
+    [
+        *("bernoulli", "continuous_bernoulli", "poisson", "negative_binomial"),
+        *("normal", "laplace", "student_t"),
+    ],
 )
 def test_names_stand_for_likelihoods(name: str, scale: float | str) -> None:
     """The same numbers as with the module that the name stands for; means and gradients."""
@@ -391,7 +396,7 @@ def test_names_stand_for_likelihoods(name: str, scale: float | str) -> None:
                 mlp(likelihood=name, scale=scale)
             return
         head = {"bernoulli": Bernoulli, "continuous_bernoulli": ContinuousBernoulli,
-                "poisson": Poisson}[name](None)  # fmt: skip
+                "poisson": Poisson, "negative_binomial": NegativeBinomial}[name](None)  # fmt: skip
         vae = mlp(likelihood=name)
     assert type(vae.likelihood) is type(head)
     other = VAE(vae.encoder, vae.decoder, likelihood=head)

@@ -18,7 +18,7 @@ tensor([-0.3748, -0.3748, -0.3748])
 from torch.distributions import kl_divergence
 from torch.distributions.kl import register_kl
 
-from bslfast.distributions.discrete import Bernoulli, Categorical, Poisson
+from bslfast.distributions.discrete import Bernoulli, Categorical, NegativeBinomial, Poisson
 from bslfast.distributions.laplace import Laplace
 from bslfast.distributions.location_scale import LocationScale, RawScale
 from bslfast.distributions.logistic import Logistic
@@ -44,6 +44,7 @@ __all__ = [
     "Logistic",
     "LowRankMultivariateNormal",
     "MultivariateNormal",
+    "NegativeBinomial",
     "Normal",
     "OneHotCategoricalStraightThrough",
     "Poisson",

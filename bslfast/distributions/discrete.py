@@ -18,7 +18,9 @@ from typing_extensions import Self
 
 import bslfast.functional as BF
 from bslfast import _checks
+from bslfast._precision import wide
 from bslfast.distributions.location_scale import initialize, instance
+from bslfast.distributions.negative_binomial_cdf import at_most_and_more
 
 
 class _Sampled(Distribution):
@@ -193,6 +195,97 @@ class Poisson(_Sampled, torch.distributions.Poisson):
             series = (series + c) * inverse
         large = 0.5 * (math.log(2 * math.pi) + 1 + log_rate) - series
         return torch.where(few, small, large).to(self.log_rate.dtype)
+
+
+class NegativeBinomial(_Sampled, torch.distributions.NegativeBinomial):
+    """Counts of mean mu and variance mu + mu^2 / r, given by the logarithms of mu and r.
+
+    Log probabilities by the fused op. As r grows this becomes the Poisson distribution.
+
+    Args:
+        log_rate: logarithms of the means.
+        log_total_count: logarithms of the total counts; broadcasts with ``log_rate``.
+        validate_args: as in torch.
+
+    >>> import torch
+    >>> law = NegativeBinomial(torch.tensor(0.0), torch.tensor(0.0))  # geometric
+    >>> law.log_prob(torch.tensor([0.0, 3.0])), law.variance
+    (tensor([-0.6931, -2.7726]), tensor(2.))
+    """
+
+    arg_constraints = {  # noqa: RUF012
+        "log_rate": constraints.real,
+        "log_total_count": constraints.real,
+    }
+
+    def __init__(
+        self, log_rate: Tensor, log_total_count: Tensor, validate_args: bool | None = None
+    ) -> None:
+        _checks.operand("log_rate", log_rate)
+        _checks.operand("log_total_count", log_total_count)
+        _checks.alike("log_total_count", log_total_count, "log_rate", log_rate)
+        shape = _checks.broadcast(log_rate=log_rate, log_total_count=log_total_count)
+        self.log_rate = self._param = log_rate.expand(shape)
+        self.log_total_count = log_total_count.expand(shape)
+        initialize(self, shape, validate_args)
+
+    @lazy_property
+    def total_count(self) -> Tensor:
+        """The total counts r."""
+        return self.log_total_count.exp()
+
+    @lazy_property
+    def logits(self) -> Tensor:
+        """Log odds of a success, of which counts are the number: log(mu / r)."""
+        return self.log_rate - self.log_total_count
+
+    @lazy_property
+    def probs(self) -> Tensor:
+        """Chances of a success."""
+        return torch.sigmoid(self.logits)
+
+    @property
+    def mean(self) -> Tensor:
+        """The means."""
+        return self.log_rate.exp()
+
+    @property
+    def variance(self) -> Tensor:
+        """The variances."""
+        return self.mean + (2 * self.log_rate - self.log_total_count).exp()
+
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Self:
+        """Return the distribution of a wider batch shape; nothing is copied."""
+        new = instance(self, NegativeBinomial, _instance)
+        shape = torch.Size(batch_shape)
+        new.log_rate = new._param = self.log_rate.expand(shape)
+        new.log_total_count = self.log_total_count.expand(shape)
+        Distribution.__init__(new, shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log probabilities of counts."""
+        if self._validate_args:
+            self._validate_sample(value)
+        return BF.negative_binomial_log_prob(
+            self.log_rate, self.log_total_count, value.to(self.log_rate), reduction="none"
+        )
+
+    @lazy_property
+    def _gamma(self) -> torch.distributions.Gamma:
+        """Of the rates of the counts; torch draws none in 16 bits."""
+        total, logits = wide(self.total_count), wide(self.logits)
+        return torch.distributions.Gamma(total, (-logits).exp(), validate_args=False)
+
+    def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+        """Return samples, ``[*sample_shape, *batch_shape]``."""
+        return super().sample(sample_shape).to(self.log_rate.dtype)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """Return the chances of counts up to ``value``, computed in float64; without gradients."""
+        at_most, _ = at_most_and_more(self.log_rate, self.log_total_count, value)
+        return at_most.to(self.log_rate.dtype)
 
 
 #: The rate from which on the entropy is a series in its inverse.

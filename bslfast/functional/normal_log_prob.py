@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from bslfast.functional._pointwise import location_scale_op
+from bslfast.functional._pointwise import PARAMETRIZATIONS, PointwiseOp, location_scale_op
 
 
 def normal_log_prob(
@@ -65,6 +65,7 @@ def normal_rsample_log_prob(
     reduction: str = "row",
     seed: int | Tensor | None = None,
     stream: int = 0,
+    path_only: bool = False,
 ) -> tuple[Tensor, Tensor]:
     r"""Samples of :func:`normal_rsample` and their own log densities, in one pass.
 
@@ -80,6 +81,10 @@ def normal_rsample_log_prob(
             the samples are the same.
         reduction: of the log density: ``"none"`` one value per element, ``"row"`` sums over the
             last dimension, ``"sum"`` one sum. Never an average.
+        path_only: gradients reach the log density through the sample alone, to which it is
+            :math:`-\varepsilon / s`: its own ``loc`` and ``raw_scale`` are constants. These are not
+            the gradients of the value, but of its mean they are, and where q is the posterior
+            those of a bound are 0, not only on average ("sticking the landing").
 
     Returns:
         (sample, log_prob): a sample of shape ``[*sample_shape, *broadcast(loc, raw_scale)]``; the
@@ -89,7 +94,8 @@ def normal_rsample_log_prob(
         TypeError, ValueError: as :func:`normal_rsample`; an unknown reduction, or ``"row"`` of
             samples without dimensions.
 
-    Source: Kingma and Welling, "Auto-encoding variational Bayes" (2014).
+    Source: Kingma and Welling, "Auto-encoding variational Bayes" (2014); Roeder, Wu and Duvenaud,
+    "Sticking the landing" (2017).
 
     >>> import torch, bslfast.functional as BF
     >>> loc, log_var = torch.ones(4, 3), torch.full((3,), -100.0)
@@ -105,9 +111,15 @@ def normal_rsample_log_prob(
         reduction=reduction,
         seed=seed,
         stream=stream,
+        path_only=path_only,
     )
     return result
 
 
 _normal_log_prob = location_scale_op("normal_log_prob", "x")
-_normal_rsample_log_prob = location_scale_op("normal_rsample_log_prob")
+_normal_rsample_log_prob = PointwiseOp(
+    "normal_rsample_log_prob",
+    ("loc", "raw_scale"),
+    options={"parametrization": PARAMETRIZATIONS, "path_only": (False, True)},
+    domains={"raw_scale": "scales >= 0"},
+)

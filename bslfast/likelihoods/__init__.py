@@ -15,6 +15,7 @@ name                           class
 "bernoulli"                    :class:`Bernoulli`: 0 and 1, or grey values between
 "continuous_bernoulli"         :class:`ContinuousBernoulli`: numbers in [0, 1], with a density
 "poisson"                      :class:`Poisson`: counts
+"negative_binomial"            :class:`NegativeBinomial`: counts that vary more than Poisson ones
 "discretized_logistic_mixture" :class:`DiscretizedLogisticMixture`: quantised values, as pixels
 "categorical"                  :class:`Categorical`: class labels
 ============================== =================================================================
@@ -29,7 +30,7 @@ with torch's losses, targets may be float32 where outputs have 16 bits.
 
 from bslfast.likelihoods.base import Likelihood, Predictive
 from bslfast.likelihoods.continuous_bernoulli import ContinuousBernoulli
-from bslfast.likelihoods.discrete import Bernoulli, Categorical, Poisson
+from bslfast.likelihoods.discrete import Bernoulli, Categorical, NegativeBinomial, Poisson
 from bslfast.likelihoods.discretized_logistic_mixture import DiscretizedLogisticMixture
 from bslfast.likelihoods.location_scale import (
     MIN_SCALE,
@@ -50,6 +51,7 @@ __all__ = [
     "HeteroscedasticNormal",
     "Laplace",
     "Likelihood",
+    "NegativeBinomial",
     "Normal",
     "Poisson",
     "Predictive",

@@ -6,16 +6,18 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
 import bslfast.distributions as bd
 import bslfast.functional as BF
 from bslfast import _checks
 from bslfast._precision import log_dtype, wide
+from bslfast.distributions.negative_binomial_cdf import at_most_and_more
 from bslfast.likelihoods.base import (
     Likelihood,
     Predictive,
+    _check_targets,
     check_outputs,
     check_range,
     check_samples,
@@ -118,12 +120,7 @@ class Poisson(Likelihood):
 
     def check(self, y: Tensor, name: str = "y") -> None:
         """Raise ValueError if ``y`` holds other than whole numbers >= 0 (eager, on the CPU)."""
-        if check_range(name, y, "poisson") and not torch.equal(y, y.floor()):
-            first = y[y != y.floor()][0].item()
-            raise ValueError(
-                f"{name}: expected whole numbers for likelihood 'poisson', "
-                f"got {_checks.shown(first, round(first))}"
-            )
+        _check_counts(name, y, "poisson")
 
     def mean(self, output: Tensor, *, dim: int = -1) -> Tensor:
         """Return the rates."""
@@ -163,6 +160,126 @@ class Poisson(Likelihood):
 
     def _density(self, parameters: tuple[Tensor, ...], y: Tensor, reduction: str) -> Tensor:
         return BF.poisson_log_prob(parameters[0], y, reduction=reduction)
+
+
+class NegativeBinomial(Likelihood):
+    r"""Counts that vary more than Poisson ones; the network outputs the logarithms of their means.
+
+    .. math:: \log p(y) = \log \frac{\Gamma(y + r)}{\Gamma(r)\, y!} + r \log \frac{r}{r + \mu}
+              + y \log \frac{\mu}{r + \mu}
+
+    Their variance is mu + mu^2 / r with the total count r; for r -> infinity they are Poisson.
+
+    Args:
+        targets: number of targets; None for targets of any shape, which share one learned r.
+        total_count: "learned" (the parameter ``log_total_count``, [targets]), a number (fixed), or
+            "outputs": the network gives log rates and log total counts.
+        init_total_count: the learned total count at the start.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Hilbe, "Negative binomial regression" (2011), chapter 5.
+
+    Example:
+        >>> import torch
+        >>> head = NegativeBinomial(1, total_count=1.0)  # geometric
+        >>> head.log_prob(torch.zeros(1, 1), torch.tensor([[3.0]]))  # -4 log 2
+        tensor([-2.7726])
+    """
+
+    def __init__(
+        self,
+        targets: int | None = 1,
+        *,
+        total_count: float | str = "learned",
+        init_total_count: float = 1.0,
+    ) -> None:
+        super().__init__(targets)
+        self.parts = ("log rates",)
+        self.total_count_from: float | str
+        if isinstance(total_count, str):
+            choices = ("learned", "outputs")
+            self.total_count_from = _checks.choice("total_count", total_count, choices)
+        else:
+            self.total_count_from = _checks.number("total_count", total_count, above=0.0)
+        self.init_total_count = _checks.number("init_total_count", init_total_count, above=0.0)
+        if total_count == "outputs":
+            self.parts = ("log rates", "log total counts")
+        if total_count == "learned":
+            shape = () if self.targets is None else (self.targets,)
+            self.log_total_count = nn.Parameter(torch.empty(shape))
+            self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Set learned total counts to ``init_total_count``."""
+        if self.total_count_from == "learned":
+            self.log_total_count.fill_(math.log(self.init_total_count))
+
+    def check(self, y: Tensor, name: str = "y") -> None:
+        """Raise ValueError if ``y`` holds other than whole numbers >= 0 (eager, on the CPU)."""
+        _check_counts(name, y, "negative_binomial")
+
+    def mean(self, output: Tensor, *, dim: int = -1) -> Tensor:
+        """Return the means."""
+        return self.split(output, dim)[0].exp()
+
+    def sample(self, output: Tensor, *, dim: int = -1, seed: int | Tensor | None = None) -> Tensor:
+        """Return counts, see :meth:`Likelihood.sample`: Poisson ones with rates of a gamma law."""
+        seed = int(_checks.seed(seed, output.device).item())
+        generator = torch.Generator(output.device).manual_seed(seed)
+        log_rate, log_total_count = self._parameters_of(wide(output.detach()), dim)
+        total = log_total_count.detach().expand(log_rate.shape).exp()
+        gamma = torch._standard_gamma(total, generator=generator)
+        rate = gamma * (log_rate - log_total_count.detach()).exp()
+        return torch.poisson(rate, generator).to(output.dtype)
+
+    def distribution(self, output: Tensor, *, dim: int = -1) -> Distribution:
+        """Return the distribution of each target, of :mod:`bslfast.distributions`."""
+        return bd.NegativeBinomial(*self._parameters_of(output, dim), validate_args=False)
+
+    def cdf(self, samples: Tensor, y: Tensor) -> Tensor:
+        """Return P(target <= y) under the mixture, [batch, targets], in float64."""
+        parameters = self._parameters_of(self._check_samples(samples), -1)
+        _check_targets(y, (samples.shape[1], parameters[0].shape[2]))
+        return at_most_and_more(*parameters, y)[0].mean(0)
+
+    def interval(self, samples: Tensor, level: float) -> tuple[Tensor, Tensor]:
+        """Return the central interval of the mixture: whole numbers, as :class:`Poisson` has them.
+
+        Raises:
+            TypeError, ValueError: if ``level`` is not a number in (0, 1).
+        """
+        tail = tail_of(level)
+        parameters = self._parameters_of(self._check_samples(samples), -1)
+        rate = parameters[0].detach().double().exp()
+        lower = _least_count(rate, lambda n: at_most_and_more(*parameters, n)[0].mean(0) >= tail)
+        upper = _least_count(rate, lambda n: at_most_and_more(*parameters, n)[1].mean(0) <= tail)
+        return lower.to(samples.dtype), upper.to(samples.dtype)
+
+    def extra_repr(self) -> str:
+        """Show the number of targets and where the total count comes from."""
+        return f"targets={self.targets}, total_count={self.total_count_from!r}"
+
+    def _parameters_of(self, output: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+        """Log rates, and log total counts that broadcast with them."""
+        log_rate, *others = self.split(output, dim)
+        return log_rate, others[0] if others else self._own(log_rate)
+
+    def _widened(self, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        # A total count of its own has more digits than 16 bits hold.
+        return wide(output), wide(y)
+
+    def _own(self, log_rate: Tensor) -> Tensor:
+        if self.total_count_from == "learned":
+            return self.log_total_count.to(log_rate.dtype)
+        return log_rate.new_full((), math.log(float(self.total_count_from)))
+
+    def _density(self, parameters: tuple[Tensor, ...], y: Tensor, reduction: str) -> Tensor:
+        log_rate, *others = parameters
+        total = others[0] if others else self._own(log_rate)
+        return BF.negative_binomial_log_prob(log_rate, total, y, reduction=reduction)
 
 
 class Categorical(Likelihood):
@@ -265,6 +382,16 @@ def _quantiles(probabilities: Tensor, level: float) -> tuple[Tensor, Tensor]:
     wide_ones = probabilities.double()
     lower, upper = wide_ones.quantile(tail, dim=0), wide_ones.quantile(1 - tail, dim=0)
     return lower.to(probabilities.dtype), upper.to(probabilities.dtype)
+
+
+def _check_counts(name: str, y: Tensor, law: str) -> None:
+    """Raise ValueError for other than whole numbers >= 0, where they can be read."""
+    if check_range(name, y, law) and not torch.equal(y, y.floor()):
+        first = y[y != y.floor()][0].item()
+        raise ValueError(
+            f"{name}: expected whole numbers for likelihood {law!r}, "
+            f"got {_checks.shown(first, round(first))}"
+        )
 
 
 def _at_most(rate: Tensor, n: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from bslfast import _checks
 from bslfast.likelihoods.base import Likelihood
 from bslfast.likelihoods.continuous_bernoulli import ContinuousBernoulli
-from bslfast.likelihoods.discrete import Bernoulli, Categorical, Poisson
+from bslfast.likelihoods.discrete import Bernoulli, Categorical, NegativeBinomial, Poisson
 from bslfast.likelihoods.discretized_logistic_mixture import DiscretizedLogisticMixture
 from bslfast.likelihoods.location_scale import HeteroscedasticNormal, Laplace, Normal, StudentT
 
@@ -20,6 +20,7 @@ _MAKERS: dict[str, Callable[[int], Likelihood]] = {
     "bernoulli": Bernoulli,
     "continuous_bernoulli": ContinuousBernoulli,
     "poisson": Poisson,
+    "negative_binomial": NegativeBinomial,
     "discretized_logistic_mixture": DiscretizedLogisticMixture,
 }
 NAMES = tuple(_MAKERS)

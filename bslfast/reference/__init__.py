@@ -38,6 +38,7 @@ from bslfast.reference.logistic import (
 )
 from bslfast.reference.lognormal import lognormal_log_prob, lognormal_rsample
 from bslfast.reference.mixture_logistic import mixture_logistic_transform
+from bslfast.reference.negative_binomial import negative_binomial_log_prob
 from bslfast.reference.normal import (
     normal_kl,
     normal_rsample,
@@ -83,6 +84,7 @@ __all__ = [
     "lognormal_log_prob",
     "lognormal_rsample",
     "mixture_logistic_transform",
+    "negative_binomial_log_prob",
     "normal_kl",
     "normal_log_prob",
     "normal_rsample",

@@ -29,11 +29,14 @@ def laplace_kl(
     difference = loc - prior_loc
     # Not abs(), whose derivative at 0 would hide the second derivative of a smooth function.
     distance = torch.where(difference < 0, -difference, difference)
-    delta = distance / scale_of(raw_scale, parametrization)
+    scale = scale_of(raw_scale, parametrization)
+    delta = distance / scale
+    ratio_minus_one = scale / prior_scale - 1
     if parametrization in ("log_scale", "log_var"):
-        ratio_minus_one = torch.expm1(log_ratio)
-    else:
-        ratio_minus_one = scale_of(raw_scale, parametrization) / prior_scale - 1
+        near = log_ratio.abs() < 0.3  # else its rounding error would be multiplied
+        ratio_minus_one = torch.where(
+            near, torch.expm1(torch.where(near, log_ratio, 0.0)), ratio_minus_one
+        )
     kl = (ratio_minus_one - log_ratio) + distance / prior_scale * _rest_share(delta)
     return reduced(kl, reduction)
 

@@ -12,6 +12,7 @@ from bslfast._precision import in_float32
 from bslfast.reference.affine_coupling import reduced
 from bslfast.reference.noise import normal as standard_normal
 from bslfast.reference.normal import log_scale_of, scale_of
+from bslfast.reference.student_t import log_gamma_half_step
 
 _HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
 _EULER_GAMMA = 0.5772156649015329
@@ -50,7 +51,8 @@ def normal_rsample_mc_kl(
     elif prior == "laplace":
         log_p = -z.abs() / prior_scale - math.log(2 * prior_scale)
     elif prior == "student_t":
-        constant = _student_t_constant(prior_df) - math.log(prior_scale)
+        half_step = log_gamma_half_step(z.new_full((), 0.5 * prior_df))
+        constant = half_step - _HALF_LOG_2_PI - math.log(prior_scale)
         kernel = torch.log1p((z / prior_scale) ** 2 / prior_df)
         log_p = constant - 0.5 * (prior_df + 1) * kernel
     elif prior == "horseshoe":
@@ -80,7 +82,3 @@ def _log_exp_e1(u: Tensor) -> Tensor:
     # exp(z) E1(z) = 1 / (z + 1 / (1 + 1 / (z + 2 / (1 + 2 / (z + ...)))))
     far = math.log(2) - 2 * torch.where(near, 1.0, u).log() - torch.log1p(1 / (large * fraction))
     return torch.where(near, z + e1.log(), far)
-
-
-def _student_t_constant(df: float) -> float:
-    return math.lgamma(0.5 * (df + 1)) - math.lgamma(0.5 * df) - 0.5 * math.log(math.pi * df)

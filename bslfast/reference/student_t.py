@@ -53,10 +53,15 @@ def student_t_rsample(
     phi = torch.where(close, near, -torch.expm1(-far_a) / far_a)
     t = torch.sqrt(w * phi) * torch.cos(2 * math.pi * u[..., 1])
     sample = located(t * torch.exp(0.5 * a), loc, raw_scale, parametrization).detach()
-    # Beyond the largest number a gradient of 0 stays 0: it is that of a smaller sample.
+    # Beyond the largest number a derivative is as large as one can be, but a gradient of 0 stays 0:
+    # that of a sample next to it, times a factor.
+    largest = torch.finfo(loc.dtype).max
+    most = torch.where(sample.isinf(), math.log(largest) - 5, torch.inf)
+    factor = torch.where(sample.isinf(), loc.new_full((), math.sqrt(largest)), 1.0)
     half = 0.5 * a.detach()
-    most = torch.where(sample.isinf(), 0.5 * math.log(torch.finfo(loc.dtype).max), torch.inf)
-    grown = torch.exp(torch.minimum(half, most) + (0.5 * a - half))
+    grown = torch.exp(torch.minimum(half, most) + factor * (0.5 * a - half))
+    fixed = raw_scale.detach()
+    raw_scale = fixed + factor * torch.where(fixed.isinf(), 0.0, raw_scale - fixed)
     near = located(t * grown, loc, raw_scale, parametrization)
     return near + torch.where(near == sample, 0.0, sample - near).detach()
 

@@ -188,7 +188,9 @@ class _Run:
             raise TypeError(f"model: expected a torch.nn.Module, got {_checks.describe(model)}")
         self.batch_size = _checks.integer("batch_size", batch_size)
         self.beta = _checks.number("beta", beta, minimum=0.0)
-        self.seed = _checks.generator_seed(seed)
+        # The bits of another number: with the seed itself validation would draw the noise of the
+        # first training steps.
+        self.validation_seed = _checks.generator_seed(seed) ^ 0x9E3779B97F4A7C15
         _checks.number("lr", lr, above=0.0)
         if device is None:
             parameter = next(model.parameters(), None)
@@ -301,10 +303,14 @@ class _Run:
         if self.objective is None:
             x, y = examples
             prediction = predict(
-                self.model, x, VALIDATION_SAMPLES, seed=self.seed, likelihood=self.likelihood
+                self.model,
+                x,
+                VALIDATION_SAMPLES,
+                seed=self.validation_seed,
+                likelihood=self.likelihood,
             )
             return prediction.log_prob(y).mean().item()
-        with torch.no_grad(), evaluating(self.model), seeded(self.seed, self.device):
+        with torch.no_grad(), evaluating(self.model), seeded(self.validation_seed, self.device):
             scored = [
                 self.score([value[start : start + _SCORED] for value in examples])[0]
                 for start in range(0, len(examples[0]), _SCORED)

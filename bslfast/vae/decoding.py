@@ -17,6 +17,7 @@ from bslfast.likelihoods import (
     DiscretizedLogisticMixture,
     Laplace,
     Likelihood,
+    NegativeBinomial,
     Normal,
     Poisson,
     StudentT,
@@ -26,6 +27,7 @@ _PLAIN = {
     "bernoulli": Bernoulli,
     "continuous_bernoulli": ContinuousBernoulli,
     "poisson": Poisson,
+    "negative_binomial": NegativeBinomial,
     "discretized_logistic_mixture": DiscretizedLogisticMixture,
 }
 # The scale that the decoder gives is a variance's logarithm for a law that has variances.

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bslfast import _checks
 from bslfast import functional as BF
-from bslfast._precision import wide
 from bslfast.elbo import example_weights, free_bits
 from bslfast.functional.importance import ESTIMATORS
 from bslfast.likelihoods import Likelihood
@@ -20,32 +18,6 @@ from bslfast.vae.prior import VampPrior
 
 # Decoded numbers that log_marginal holds at a time.
 _HELD_OUTPUTS = 1 << 22
-
-
-class _LogQByCodes(torch.autograd.Function):
-    """Log weights, unchanged; sends to the codes the derivative of -log q(z | x) by them.
-
-    With the parameters of q held constant, that is eps / scale. The noise is drawn again: z - mu
-    has no digits of it where the scale is small. It is a sample around 0 with scale 1 / scale.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, log_weights: Tensor, z: Tensor, log_var: Tensor, seed: Tensor) -> Tensor:
-        ctx.save_for_backward(log_var, seed)
-        ctx.samples = len(z)
-        return log_weights.view_as(log_weights)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        log_var, seed = ctx.saved_tensors
-        by_z = BF.normal_rsample(
-            wide(log_var.new_zeros(())),
-            -wide(log_var),
-            parametrization="log_var",
-            sample_shape=(ctx.samples,),
-            seed=seed,
-        )
-        return grad, by_z.mul_(grad.unsqueeze(-1)).to(log_var.dtype), None, None
 
 
 class VAE(Decoding):
@@ -61,7 +33,8 @@ class VAE(Decoding):
         decoder: any module, z [n, latent] -> what the likelihood takes, shaped like x.
         likelihood: "bernoulli" or "continuous_bernoulli": the decoder gives logits, x lies in
             [0, 1]; "normal", "laplace" or "student_t" (4 degrees of freedom): the decoder gives
-            locs; "poisson": the decoder gives log rates, x are counts;
+            locs; "poisson" and "negative_binomial" (one learned total count): the decoder
+            gives log rates, x are counts;
             "discretized_logistic_mixture": x are 256 values from -1 to 1, for which the decoder
             gives 15 times as many outputs; or any Likelihood of :mod:`bslfast.likelihoods` but the
             categorical one, made with ``targets=None`` for x of any shape.
@@ -306,21 +279,22 @@ class VAE(Decoding):
         samples = _checks.integer("samples", samples)
         _checks.choice("estimator", estimator, ESTIMATORS)
         mu, log_var = self.encode(x)
-        seed = _checks.seed(seed, mu.device)
+        doubly = estimator == "dreg"
         z, log_q = BF.normal_rsample_log_prob(
-            mu, log_var, parametrization="log_var", sample_shape=(samples,), seed=seed
+            mu,
+            log_var,
+            parametrization="log_var",
+            sample_shape=(samples,),
+            seed=seed,
+            path_only=doubly,
         )
-        if estimator == "iwae" or not z.requires_grad:
-            return BF.iwae_bound(self._log_weights(x, z, log_q), dim=0)
-        # What reaches log w is its normalised weight, as the decoder's gradient needs it; on its
-        # way on from z, to the encoder, it is multiplied by that weight once more.
-        weights: list[Tensor] = []
-        z.register_hook(lambda grad: (grad * weights[0]).to(grad.dtype))
-        log_weights = self._log_weights(x, z, log_q.detach())
-        log_weights = _LogQByCodes.apply(  # type: ignore[no-untyped-call]
-            log_weights, z, log_var, seed
-        )
-        weights.append(log_weights.detach().softmax(dim=0).unsqueeze(-1))
+        log_weights = self._log_weights(x, z, log_q)
+        if doubly and z.requires_grad:
+            # What reaches log w is its normalised weight, as the decoder's gradient needs it; on
+            # its way on to the encoder it is multiplied by that weight once more.
+            weights = log_weights.detach().softmax(dim=0)
+            z.register_hook(lambda grad: (grad * weights.unsqueeze(-1)).to(grad.dtype))
+            log_q.register_hook(lambda grad: grad * weights)
         return BF.iwae_bound(log_weights, dim=0)
 
     def _log_weights(self, x: Tensor, z: Tensor, log_q: Tensor) -> Tensor:

@@ -282,6 +282,25 @@ BSL_HD T exp(T x) {
   return scale_by_power(exp_of_reduced(reduced.r, reduced.r_low), reduced.n);
 }
 
+// exp(x) = a b for |x| up to twice where it overflows, and as at that border beyond. Neither is
+// infinite, so that nothing times both is nothing.
+template <typename T>
+struct ExpFactors {
+  T a, b;
+};
+
+template <typename T>
+constexpr T kExpFactorsMost = T(2) * Real<T>::exp_max - T(6);
+
+template <typename T>
+BSL_HD ExpFactors<T> exp_factors(T x) {
+  x = x > kExpFactorsMost<T> ? kExpFactorsMost<T> : x;
+  x = x < -kExpFactorsMost<T> ? -kExpFactorsMost<T> : x;
+  const ExpReduction<T> reduced = exp_reduce(x);
+  const PowerHalves<T> power = power_halves<T>(reduced.n);
+  return {exp_of_reduced(reduced.r, reduced.r_low) * power.a, power.b};
+}
+
 // exp(-|x|).
 template <typename T>
 BSL_HD T exp_minus_abs(T x) {

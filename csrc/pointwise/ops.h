@@ -26,6 +26,7 @@
   X(logistic_rsample_log_prob)     \
   X(lognormal_log_prob)            \
   X(lognormal_rsample)             \
+  X(negative_binomial_log_prob)    \
   X(normal_kl)                     \
   X(normal_kl_fixed_prior)         \
   X(normal_log_prob)               \

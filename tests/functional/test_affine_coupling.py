@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import mpmath
 import pytest
 import torch
@@ -69,3 +71,24 @@ def test_log_det_is_that_of_the_map_computed(scale_fn: str, inverse: bool) -> No
 
     _, log_det = BF.affine_coupling(x, shift, raw_scale, scale_fn=scale_fn, inverse=inverse)
     torch.testing.assert_close(log_det, torch.linalg.slogdet(torch.func.jacrev(y)(x))[1])
+
+
+@pytest.mark.parametrize("scale_fn", ["exp", "sigmoid"])
+def test_factors_that_overflow(scale_fn: str) -> None:
+    """Nothing times what float32 does not hold is nothing; a little times it may be held."""
+    x = torch.tensor([0.25, 0.25 + 2.0**-20, 1.0])
+    shift = torch.full((3,), 0.25, requires_grad=True)
+    raw = torch.full((3,), -100.0, requires_grad=True)
+    x.requires_grad_()
+    y, log_det = BF.affine_coupling(
+        x, shift, raw, scale_fn=scale_fn, inverse=True, reduction="none"
+    )
+    wanted = (x.double() - 0.25) * math.exp(100.0) / (1 if scale_fn == "exp" else 2)
+    torch.testing.assert_close(y.detach(), wanted.float().detach(), rtol=1e-6, atol=0)
+    assert y[0] == 0
+    assert y[1].isfinite()
+    by_x, by_shift, by_raw = torch.autograd.grad(log_det.sum(), (x, shift, raw), retain_graph=True)
+    assert by_x.count_nonzero() == by_shift.count_nonzero() == 0
+    assert by_raw.tolist() == [-1.0] * 3
+    (by_raw,) = torch.autograd.grad(y[:2].sum(), raw)
+    torch.testing.assert_close(by_raw, torch.cat([-y[:2], y.new_zeros(1)]).detach())

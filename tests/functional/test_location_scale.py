@@ -138,3 +138,24 @@ def test_sixteen_bit_reference_stays_finite(family: str) -> None:
     sample = getattr(reference, f"{family}_rsample")(loc, loc, seed=1)
     assert sample.dtype == torch.bfloat16
     assert sample.isfinite().all()
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "normal"])
+def test_log_density_where_the_sample_says_nothing(family: str) -> None:
+    """Gradients of the log density alone where the scale overflows, of the sample alone at 0."""
+    loc = torch.zeros(4, requires_grad=True)
+    for how, value, slope in (("log_scale", 200.0, -1.0), ("log_var", 400.0, -0.5)):
+        raw = torch.full((4,), value, requires_grad=True)
+        sample, log_prob = op(family, "rsample_log_prob")(loc, raw, parametrization=how, seed=1)
+        by_loc, by_raw = torch.autograd.grad(log_prob, (loc, raw), torch.ones_like(log_prob))
+        assert by_loc.count_nonzero() == 0
+        assert by_raw.tolist() == [slope] * 4
+        # Samples that a loss leaves out.
+        sample = op(family, "rsample")(loc, raw, parametrization=how, seed=1)
+        (by_raw,) = torch.autograd.grad(sample, raw, torch.zeros_like(sample))
+        assert by_raw.count_nonzero() == 0
+    raw = torch.zeros(4, requires_grad=True)
+    sample, _ = op(family, "rsample_log_prob")(loc, raw, parametrization="scale", seed=1)
+    (by_raw,) = torch.autograd.grad(sample.sum(), raw)
+    unit = op(family, "rsample")(loc, torch.ones(4), parametrization="scale", seed=1)
+    assert torch.equal(by_raw, unit)

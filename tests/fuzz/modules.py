@@ -49,6 +49,7 @@ def _distribution(name: str, rng: Random) -> dict[str, Any]:
         "Bernoulli": {"logits": loc},
         "Categorical": {"logits": logits},
         "Poisson": {"log_rate": loc},
+        "NegativeBinomial": {"log_rate": loc, "log_total_count": scale},
         "HalfCauchy": by_scale,
         "VonMises": {"loc": loc, "concentration": scale},
         "StudentT": {"df": _positive(batch) + 2, "loc": loc, **by_scale},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -124,6 +125,7 @@ def _sampled(
     reduction: str | None,
     layout: str = "full",
     sample_shape: Shape | None = None,
+    **others: Any,
 ) -> Variant:
     def inputs(draw: Draw, shape: Shape) -> Call:
         tensors = {
@@ -134,14 +136,18 @@ def _sampled(
                 parametrization,
             ),
         }
-        options: dict[str, Any] = {"parametrization": parametrization}
+        options: dict[str, Any] = {"parametrization": parametrization, **others}
         if reduction is not None:
             options["reduction"] = reduction
         if sample_shape is not None:
             options["sample_shape"] = sample_shape
         return Call(tensors, options)
 
-    return Variant(inputs, min_dims=1 if reduction == "row" and sample_shape is None else 0)
+    return Variant(
+        inputs,
+        min_dims=1 if reduction == "row" and sample_shape is None else 0,
+        own_gradient=not others.get("path_only"),
+    )
 
 
 def _density(
@@ -169,14 +175,17 @@ def _density(
     return Variant(inputs, min_dims=1 if reduction == "row" else 0)
 
 
-def _sample_extremes(*, log_prob: bool) -> list[Extreme]:
+def _sample_extremes(*, log_prob: bool, **others: Any) -> list[Extreme]:
     result = []
     for parametrization, raw in POINTS.items():
-        options = {"parametrization": parametrization}
+        options: dict[str, Any] = {"parametrization": parametrization, **others}
         if log_prob:
             options["reduction"] = "none"
         loc = [0.5 * (-1) ** i for i in range(len(raw))]
-        result.append(Extreme(f"{parametrization}-raw", {"loc": loc, "raw_scale": raw}, options))
+        # Through the sample alone, that of a scale of 0 is infinite, or none.
+        zeros = [i for i, r in enumerate(raw) if others and r in (0.0, -1e30)]
+        tensors = {"loc": loc, "raw_scale": raw}
+        result.append(Extreme(f"{parametrization}-raw", tensors, options, no_gradient=zeros))
         result.extend(
             Extreme(
                 f"{parametrization}-{special}",
@@ -235,6 +244,27 @@ def _density_extremes() -> list[Extreme]:
         )
     )
     return [*result, *vanishing_extremes(loc=0.5), *subnormal_extremes(loc=0.0)]
+
+
+def _with_path_only(record: OpRecord) -> OpRecord:
+    """Gradients of the log density through the sample alone."""
+    variants = {
+        "path_only-softplus-row": _sampled("softplus", "row", path_only=True),
+        "path_only-scale-sum-row_raw-samples": _sampled(
+            "scale", "sum", "row", (2, 2), path_only=True
+        ),
+    }
+    extremes = [
+        replace(e, name=f"path_only-{e.name}")
+        for e in _sample_extremes(log_prob=True, path_only=True)
+    ]
+    wrong = Error("path_only", {"path_only": 1}, TypeError, r"^path_only: ")
+    return replace(
+        record,
+        variants={**record.variants, **variants},
+        extremes=[*record.extremes, *extremes],
+        errors=[*record.errors, wrong],
+    )
 
 
 def _records(family: str, *, tolerance: Tolerance, spread: float = 1.0) -> list[OpRecord]:
@@ -301,5 +331,5 @@ RECORDS = [
     *_records("laplace", tolerance=Tolerance(8, 16)),
     *_records("logistic", tolerance=Tolerance(8, 16)),
     # The others of this family are older, and have files of their own.
-    _records("normal", tolerance=Tolerance(8, 16))[1],
+    _with_path_only(_records("normal", tolerance=Tolerance(8, 16))[1]),
 ]

@@ -209,6 +209,20 @@ def _extremes(*, prior: bool, samples: bool) -> list[Extreme]:
                     {"reduction": "none", "parametrization": "log_scale"},
                 )
             )
+        # Squares of ratios that float32 does not hold, where their quotients by a scale are held.
+        tensors = {
+            "loc": [0.5, -1e25, 0.5],
+            "raw_scale": [1e30, 1.0, 1e15],
+            "prior_scale": [1.0, 1e15, 1e-10],
+        }
+        result.extend(
+            Extreme(
+                f"{parametrization}-square",
+                tensors,
+                {"reduction": "none", "parametrization": parametrization},
+            )
+            for parametrization in ("softplus", "scale")
+        )
     return result
 
 

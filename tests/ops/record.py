@@ -65,6 +65,8 @@ class Variant:
 
     inputs: Callable[[Draw, Shape], Call]
     min_dims: int = 0
+    #: Whether the gradient is that of the value: of some estimators it is another one.
+    own_gradient: bool = True
 
 
 @dataclass(frozen=True)

@@ -90,9 +90,10 @@ def _extremes(family: str) -> list[Extreme]:
         tensors = {"raw_scale": [0.1, 0.1], "prior_scale": [value, 1.0]}
         if family == "laplace":
             tensors = {"loc": [0.5, 0.5], **tensors}
-        # Not by logarithms, whose rounding errors are multiplied by their size.
-        by_scale = {**options, "parametrization": "scale"}
-        result.append(Extreme(f"prior_scale-{name}", tensors, by_scale))
+        # With logarithms a rounding error would be multiplied by their size.
+        for parametrization in ("scale", "log_scale", "log_var"):
+            by = {**options, "parametrization": parametrization}
+            result.append(Extreme(f"{parametrization}-prior_scale-{name}", tensors, by))
     return result
 
 

@@ -5,6 +5,7 @@
 
 #include "core/math.h"
 #include "core/pointwise.h"
+#include "core/product.h"
 
 namespace bsl {
 
@@ -39,24 +40,28 @@ BSL_HD T exp_of_bounded(T x) {
   return math::exp_of_reduced(reduced.r, reduced.r_low) * power;
 }
 
-// What a map multiplies by (s, or 1 / s for the inverse), and log s.
+// What a map multiplies by (s, or 1 / s for the inverse), and log s. The factor is a product, with
+// `second`, where it may overflow: either is finite, so that nothing times it is nothing.
 template <typename T>
 struct Factor {
   T factor, log;
+  T second = T(1);
 };
 
 template <ScaleFn F, bool kInverse, typename T>
 BSL_HD Factor<T> factor(T raw) {
   if constexpr (F == ScaleFn::sigmoid) {
-    constexpr T log_2 = T(0.6931471805599453);
-    return {kInverse ? T(0.5) + T(0.5) * math::exp(-raw) : T(2) * math::sigmoid(raw),
-            log_2 - math::softplus(-raw)};
+    const T log = T(0.6931471805599453) - math::softplus(-raw);
+    if constexpr (!kInverse) return {T(2) * math::sigmoid(raw), log};
+    const math::ExpFactors<T> e = math::exp_factors(-raw);  // see multiplied
+    return {e.a, log, e.b};
   }
   if constexpr (F == ScaleFn::tanh) {
     const T log = two_tanh_half(raw);
     return {exp_of_bounded(kInverse ? -log : log), log};
   }
-  return {math::exp(kInverse ? -raw : raw), raw};
+  const math::ExpFactors<T> e = math::exp_factors(kInverse ? -raw : raw);
+  return {e.a, raw, e.b};
 }
 
 // d log s / d raw.
@@ -67,20 +72,29 @@ BSL_HD T log_grad(T raw, T log) {
   return math::sigmoid(-raw);
 }
 
+template <ScaleFn F, bool kInverse, typename T>
+BSL_HD T multiplied(T value, const Factor<T>& s) {
+  const T result = value * s.factor * s.second;
+  // 1 / (2 sigmoid(raw)) = (1 + exp(-raw)) / 2.
+  return F == ScaleFn::sigmoid && kInverse ? T(0.5) * (value + result) : result;
+}
+
 template <ScaleFn F, bool kInverse>
 struct Coupling : Pointwise<3, kValueAndLog> {
   static constexpr int passes_on = kInverse ? -1 : 1;
   template <typename T>
   BSL_HD static Result<T> forward(const Numbers<T>&, T x, T shift, T raw) {
     const Factor<T> s = factor<F, kInverse>(raw);
-    return {kInverse ? (x - shift) * s.factor : x * s.factor + shift, kInverse ? -s.log : s.log};
+    if constexpr (kInverse) return {multiplied<F, kInverse>(x - shift, s), -s.log};
+    return {multiplied<F, kInverse>(x, s) + shift, s.log};
   }
 
   template <typename T>
   BSL_HD static Gradients<T, 3> backward(const Numbers<T>&, Result<T> grad, T x, T shift, T raw) {
     const Factor<T> s = factor<F, kInverse>(raw);
-    const T through = grad.value * s.factor;
-    const T by_log = through * (kInverse ? x - shift : x) + grad.log;
+    const T through = grad.value == T(0) ? T(0) : multiplied<F, kInverse>(grad.value, s);
+    const T y = multiplied<F, kInverse>(kInverse ? x - shift : x, s);
+    const T by_log = product(grad.value, y) + grad.log;
     const T by_raw = by_log * log_grad<F>(raw, s.log);
     return {{through, kInverse ? -through : grad.value, kInverse ? -by_raw : by_raw}};
   }

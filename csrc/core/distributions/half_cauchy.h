@@ -6,6 +6,7 @@
 #include "core/distributions/scale.h"
 #include "core/math.h"
 #include "core/pointwise.h"
+#include "core/product.h"
 #include "core/special.h"
 
 namespace bsl {
@@ -35,7 +36,7 @@ struct Rsample : Pointwise<1, kValue, Noise::uniform> {
 
   template <typename T>
   BSL_HD static Gradients<T, 1> backward(const Numbers<T>&, Result<T> grad, T raw, T u) {
-    return {{grad.value * draw(u) * scale_grad<P>(raw)}};
+    return {{product(grad.value * draw(u), scale_grad<P>(raw))}};
   }
 };
 

@@ -22,14 +22,23 @@ struct Terms {
   T decay, fall, rest_share;       // e = exp(-|delta|), 1 - e, and (e - 1 + |delta|) / |delta|
 
   BSL_HD Terms(T loc, T raw, T prior_loc, T prior_scale) {
-    scale = scale_of<P>(raw);
     // As the normal's KL has it, and with the same care for scales far below their priors'.
     const normal::Prior<T> prior = {prior_loc, T(1) / prior_scale, math::log(prior_scale)};
+    const T log_scale = P == Parametrization::log_var ? T(0.5) * raw : raw;
+    const math::ExpFactors<T> s = math::exp_factors(log_scale);
+    scale = kIsLog<P> ? s.a * s.b : scale_of<P>(raw);
     const T log_t = normal::ratio<P>(raw, scale, prior).log;
-    t_minus_one = kIsLog<P> ? math::expm1(log_t) : scale / prior_scale - T(1);
     // exp_tail holds within log(2) / 2.
     const T close = log_t * log_t * math::exp_tail(log_t);
-    of_ratio = math::abs(log_t) < T(0.34) ? close : t_minus_one - log_t;
+    const bool near_one = math::abs(log_t) < T(0.34);
+    t_minus_one = scale / prior_scale - T(1);
+    if constexpr (kIsLog<P>) {
+      // Not exp(log_t), which multiplies the rounding error of a logarithm that may be large.
+      const T t = s.a / prior_scale * s.b;
+      const T far = (log_scale > math::kExpFactorsMost<T> ? math::Real<T>::infinity : t) - T(1);
+      t_minus_one = near_one ? log_t + close : far;
+    }
+    of_ratio = near_one ? close : t_minus_one - log_t;
     d = loc - prior_loc;
     delta = d == T(0) ? d : d / scale;
     const T a = math::abs(delta);

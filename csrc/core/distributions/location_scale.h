@@ -14,6 +14,7 @@
 
 #include "core/distributions/scale.h"
 #include "core/pointwise.h"
+#include "core/product.h"
 
 namespace bsl {
 namespace {
@@ -58,7 +59,7 @@ struct Rsample : Pointwise<2, kValue, Base::noise> {
   template <typename T>
   BSL_HD static Gradients<T, 2> backward_from(const Numbers<T>&, Result<T> grad, T, T, T noise,
                                               T slope) {
-    return {{grad.value, grad.value * Base::draw(noise).z * slope}};
+    return {{grad.value, product(grad.value * Base::draw(noise).z, slope)}};
   }
 
   template <typename T>
@@ -85,7 +86,7 @@ struct RsampleLogProb : Pointwise<2, kValueAndLog, Base::noise> {
 
   template <typename T>
   BSL_HD static Gradients<T, 2> backward(const Numbers<T>&, Result<T> grad, T, T raw, T noise) {
-    const T by_value = grad.value * Base::draw(noise).z * scale_grad<P>(raw);
+    const T by_value = product(grad.value * Base::draw(noise).z, scale_grad<P>(raw));
     return {{grad.value, by_value - times_log_scale_grad<P>(grad.log, raw, scale_and_log<P>(raw))}};
   }
 };

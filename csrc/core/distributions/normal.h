@@ -66,22 +66,27 @@ BSL_HD T kl_grad_loc(T loc, const Prior<T>& prior) {
   return (loc - prior.loc) * prior.inv_scale * prior.inv_scale;
 }
 
-// d KL / d raw = (t^2 - 1) d log(scale) / d raw.
+// d KL / d raw = (t^2 - 1) d log(scale) / d raw, without a square, which may overflow: with
+// (t + 1) / scale = 1 / prior_scale + 1 / scale.
 template <Parametrization P, typename T>
 BSL_HD T kl_grad_raw(T raw, T scale, T scale_grad, const Prior<T>& prior) {
-  const T square_minus_one = ratio<P>(raw, scale, prior).square_minus_one;
-  if constexpr (P == Parametrization::log_scale) return square_minus_one;
-  if constexpr (P == Parametrization::log_var) return T(0.5) * square_minus_one;
+  if constexpr (kIsLog<P>) {
+    const T square_minus_one = ratio<P>(raw, scale, prior).square_minus_one;
+    return P == Parametrization::log_var ? T(0.5) * square_minus_one : square_minus_one;
+  }
   const T d_log = scale_grad / scale;
   const bool tail = P == Parametrization::softplus && raw < kSoftplusTail<T>;
-  return square_minus_one * (tail ? T(1) : d_log);
+  return (scale * prior.inv_scale - T(1)) * (scale_grad * prior.inv_scale + (tail ? T(1) : d_log));
 }
 
-// d KL / d prior_scale; d KL / d prior_loc is -kl_grad_loc.
+// d KL / d prior_scale, without squares; d KL / d prior_loc is -kl_grad_loc.
 template <Parametrization P, typename T>
 BSL_HD T kl_grad_prior_scale(T loc, T raw, T scale, const Prior<T>& prior) {
   const T d = (loc - prior.loc) * prior.inv_scale;
-  return -(ratio<P>(raw, scale, prior).square_minus_one + d * d) * prior.inv_scale;
+  T t_minus_one = scale * prior.inv_scale - T(1);
+  if constexpr (kIsLog<P>) t_minus_one = math::expm1(ratio<P>(raw, scale, prior).log);
+  const T by_ratio = t_minus_one * ((t_minus_one + T(2)) * prior.inv_scale);
+  return -(by_ratio + d * (d * prior.inv_scale));
 }
 
 }  // namespace normal

@@ -6,6 +6,7 @@
 #include "core/distributions/location_scale.h"
 #include "core/distributions/scale.h"
 #include "core/pointwise.h"
+#include "core/product.h"
 
 namespace bsl {
 namespace {
@@ -20,6 +21,24 @@ struct Base {
   template <typename T>
   BSL_HD static location_scale::Draw<T> draw(T e) {
     return {e, (T(-0.5) * e) * e - T(kHalfLog2Pi)};
+  }
+};
+
+// kPathOnly: what reaches the log density goes through the sample alone, to which it is -e / scale:
+// its own parameters are constants.
+template <Parametrization P, bool kPathOnly>
+struct RsampleLogProb : location_scale::RsampleLogProb<P, Base> {
+  using Total = location_scale::RsampleLogProb<P, Base>;
+  static constexpr int passes_on = kPathOnly ? -1 : Total::passes_on;
+
+  template <typename T>
+  BSL_HD static Gradients<T, 2> backward(const Numbers<T>& numbers, Result<T> grad, T loc, T raw,
+                                         T e) {
+    if constexpr (!kPathOnly) return Total::backward(numbers, grad, loc, raw, e);
+    const Scale<T> s = divisor<P>(raw);
+    const T by_log = times_log_scale_grad<P>((grad.log * e) * e, lifted<P>(raw), s);
+    const T by_value = product(grad.value * e, scale_grad<P>(raw));
+    return {{grad.value - grad.log * divided<P>(e, s), by_value - by_log}};
   }
 };
 

@@ -10,6 +10,7 @@
 #include "core/distributions/scale.h"
 #include "core/math.h"
 #include "core/pointwise.h"
+#include "core/product.h"
 #include "core/special.h"
 
 namespace bsl {
@@ -124,7 +125,7 @@ struct RsampleMcKl : Pointwise<2, kValueAndLog, Noise::normal> {
     const T z = loc + scale_of<P>(raw) * e;
     const T by_z = grad.value - grad.log * Prior::score(n, z);
     const T by_log = times_log_scale_grad<P>(grad.log, raw, scale_and_log<P>(raw));
-    return {{by_z, by_z * e * scale_grad<P>(raw) - by_log}};
+    return {{by_z, product(by_z * e, scale_grad<P>(raw)) - by_log}};
   }
 };
 

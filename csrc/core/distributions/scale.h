@@ -6,6 +6,7 @@
 
 #include "core/math.h"
 #include "core/platform.h"
+#include "core/product.h"
 
 namespace bsl {
 
@@ -93,15 +94,9 @@ BSL_HD Scale<T> divisor(T raw) {
     s.second = deep ? kLifted<T> : T(1);
   }
   if constexpr (kIsLog<P>) {
-    // exp(-log) as a product of two numbers, both finite where it overflows.
-    constexpr T most = T(2) * math::Real<T>::exp_max - T(6);
-    T x = -s.log;
-    x = x > most ? most : x;
-    x = x < -most ? -most : x;
-    const math::ExpReduction<T> reduced = math::exp_reduce(x);
-    const math::PowerHalves<T> power = math::power_halves<T>(reduced.n);
-    s.factor = math::exp_of_reduced(reduced.r, reduced.r_low) * power.a;
-    s.second = power.b;
+    const math::ExpFactors<T> inverse = math::exp_factors(-s.log);
+    s.factor = inverse.a;
+    s.second = inverse.b;
   }
   return s;
 }
@@ -140,7 +135,7 @@ BSL_HD T times_log_scale_grad(T value, T raw, const Scale<T>& scale) {
   if constexpr (P == Parametrization::log_var) return T(0.5) * value;
   const T d_log = scale_grad<P>(raw) / scale.factor;
   const bool tail = P == Parametrization::softplus && raw < kSoftplusTail<T>;
-  return value * (tail ? T(1) : d_log);
+  return product(value, tail ? T(1) : d_log);
 }
 
 }  // namespace

@@ -16,8 +16,11 @@ namespace student_t {
 // times two factors that tend to 1 as df grows, and nothing overflows before the result does.
 template <typename T>
 struct Draw {
-  T t;
+  T t, growth;  // to be multiplied: of the two only t may be infinite
   T log_by_df;  // d log|t| / d df
+
+  // `scale` times the draw, which itself may overflow.
+  BSL_HD T times(T scale) const { return product(scale, t) * growth; }
 };
 
 template <typename T>
@@ -33,7 +36,9 @@ BSL_HD Draw<T> draw(T df, T u1, T u2) {
   // 1 - phi; exp_tail holds within log(2) / 2.
   const T near = a * math::exp_tail(-a);
   const T rest = a < T(0.34) ? near : T(1) - phi;
-  return {product(cosine, math::sqrt(square) * math::exp(T(0.5) * a)), T(-0.5) * rest / (phi * df)};
+  const math::ExpFactors<T> e = math::exp_factors(T(0.5) * a);
+  const T grown = T(0.5) * a > math::kExpFactorsMost<T> ? math::Real<T>::infinity : e.a;
+  return {product(cosine, math::sqrt(square) * grown), e.b, T(-0.5) * rest / (phi * df)};
 }
 
 template <Parametrization P>
@@ -47,16 +52,16 @@ struct Rsample : Pointwise<3, kValue, Noise::uniform_pair> {
 
   template <typename T>
   BSL_HD static Result<T> forward(const Numbers<T>&, T df, T loc, T raw, T u1, T u2) {
-    return {loc + product(scale_of<P>(raw), draw(df, u1, u2).t), T(0)};
+    return {loc + draw(df, u1, u2).times(scale_of<P>(raw)), T(0)};
   }
 
   template <typename T>
   BSL_HD static Gradients<T, 3> backward(const Numbers<T>&, Result<T> grad, T df, T, T raw, T u1,
                                          T u2) {
     const Draw<T> d = draw(df, u1, u2);
-    const T by_df = product(product(scale_of<P>(raw), d.t), d.log_by_df);
-    return {{product(grad.value, by_df), grad.value,
-             product(grad.value, product(scale_grad<P>(raw), d.t))}};
+    const T by_df = product(d.times(scale_of<P>(raw)), d.log_by_df);
+    return {
+        {product(grad.value, by_df), grad.value, product(grad.value, d.times(scale_grad<P>(raw)))}};
   }
 };
 

@@ -153,7 +153,8 @@ def test_second_derivatives(case: Case) -> None:
     function = positional(case.record.function, call)
     # Many inputs: along random directions, not one by one.
     many = sum(t.numel() for t in tensors) > 30
-    assert torch.autograd.gradcheck(function, tensors, check_batched_grad=True, fast_mode=many)
+    if case.record.variants[case.name].own_gradient:
+        assert torch.autograd.gradcheck(function, tensors, check_batched_grad=True, fast_mode=many)
     assert torch.autograd.gradgradcheck(function, tensors, fast_mode=many)
 
 
