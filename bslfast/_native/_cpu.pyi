@@ -109,10 +109,10 @@ def categorical_backward(
     grad: Operand,
     grad_logits: int,
 ) -> None: ...
-def importance_forward(
+def iwae_bound_forward(
     is_double: bool, outer: int, samples: int, inner: int, log_weights: int, bound: int
 ) -> None: ...
-def importance_backward(
+def iwae_bound_backward(
     is_double: bool,
     outer: int,
     samples: int,

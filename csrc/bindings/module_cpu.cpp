@@ -15,7 +15,7 @@ namespace bsl {
 
 void register_categorical(py::module_& m);
 void register_gumbel_softmax(py::module_& m);
-void register_importance(py::module_& m);
+void register_iwae_bound(py::module_& m);
 void register_math(py::module_& m);
 void register_mixture(py::module_& m);
 void register_noise(py::module_& m);
@@ -82,7 +82,7 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   bsl::register_pointwise(m);
   bsl::register_rational_quadratic(m);
   bsl::register_categorical(m);
-  bsl::register_importance(m);
+  bsl::register_iwae_bound(m);
   bsl::register_gumbel_softmax(m);
   bsl::register_rank_one(m);
 }

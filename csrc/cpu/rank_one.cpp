@@ -2,7 +2,8 @@
 // dot products, where SIMD lanes are columns, and to be added up. Between, lanes are rows.
 #include "cpu/rank_one.h"
 
-#include "core/bijectors/rank_one.h"
+#include "core/bijectors/planar.h"
+#include "core/bijectors/radial.h"
 #include "cpu/block.h"
 #include "cpu/parallel.h"
 

@@ -3,7 +3,8 @@
 // numbers that the first one leaves for each row.
 #include "cuda/rank_one.h"
 
-#include "core/bijectors/rank_one.h"
+#include "core/bijectors/planar.h"
+#include "core/bijectors/radial.h"
 #include "cuda/team.h"
 
 namespace bsl {

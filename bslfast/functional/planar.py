@@ -46,8 +46,8 @@ def planar(z: Tensor, u: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
             [3.3117, 1.0000]]), tensor([0.2725, 0.0031]))
     """
     z = _checks.operand("z", z)
-    u, w = _rows("u", u, z), _rows("w", w, z)
-    b = _numbers("b", b, z)
+    u, w = rows("u", u, z), rows("w", w, z)
+    b = numbers("b", b, z)
     _checks.broadcast_shapes(
         {"z": z.shape[:-1], "u": u.shape[:-1], "w": w.shape[:-1], "b": b.shape},
         "leading dimensions",
@@ -56,55 +56,8 @@ def planar(z: Tensor, u: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return result
 
 
-def radial(z: Tensor, z0: Tensor, raw_alpha: Tensor, raw_beta: Tensor) -> tuple[Tensor, Tensor]:
-    r"""``y = z + c (z - z0)``, which moves towards or away from a point, in one pass.
-
-    .. math:: c = \frac{\beta}{\alpha + \|z - z_0\|}, \quad \log\det = (D - 1) \log(1 + c)
-              + \log\Bigl(1 + \frac{c\,\alpha}{\alpha + \|z - z_0\|}\Bigr)
-
-    with alpha = softplus(raw_alpha) and beta = softplus(raw_beta) - alpha > -alpha, so that every
-    map is invertible; the identity where the two raw numbers are equal.
-
-    Args:
-        z: vectors, [..., D].
-        z0: the points, [..., D]; leading dimensions broadcast with those of ``z``.
-        raw_alpha, raw_beta: [...]; broadcast with the leading dimensions.
-
-    Returns:
-        (y [..., D], log_det [...]). Gradients reach all four arguments; at ``z = z0``, where the
-        distance has none, that of the distance is taken to be 0.
-
-    Raises:
-        TypeError: an argument is not a floating-point tensor, or dtypes differ.
-        ValueError: shapes do not match, or devices differ.
-
-    Source: Rezende and Mohamed, "Variational inference with normalizing flows" (2015), section 4.1
-    and appendix A.2.
-
-    >>> import torch, bslfast.functional as BF
-    >>> z, one = torch.tensor([[3.0, 4.0]]), torch.tensor(1.0)
-    >>> BF.radial(z, torch.zeros(2), one, 3 * one)
-    (tensor([[3.8246, 5.0995]]), tensor([0.2984]))
-    """
-    z = _checks.operand("z", z)
-    z0 = _rows("z0", z0, z)
-    raw_alpha = _numbers("raw_alpha", raw_alpha, z)
-    raw_beta = _numbers("raw_beta", raw_beta, z)
-    _checks.broadcast_shapes(
-        {
-            "z": z.shape[:-1],
-            "z0": z0.shape[:-1],
-            "raw_alpha": raw_alpha.shape,
-            "raw_beta": raw_beta.shape,
-        },
-        "leading dimensions",
-    )
-    result: tuple[Tensor, Tensor] = _radial(z, z0, raw_alpha, raw_beta)
-    return result
-
-
-def _rows(name: str, value: Tensor, z: Tensor) -> Tensor:
-    value = _numbers(name, value, z)
+def rows(name: str, value: Tensor, z: Tensor) -> Tensor:
+    value = numbers(name, value, z)
     if value.dim() == 0 or value.shape[-1] != z.shape[-1]:
         raise ValueError(
             f"{name}: expected a last dimension of {z.shape[-1]}, as z has, got shape "
@@ -113,7 +66,7 @@ def _rows(name: str, value: Tensor, z: Tensor) -> Tensor:
     return value
 
 
-def _numbers(name: str, value: Tensor, z: Tensor) -> Tensor:
+def numbers(name: str, value: Tensor, z: Tensor) -> Tensor:
     if z.dim() == 0:
         raise ValueError("z: expected shape [..., D], got []")
     value = _checks.operand(name, value)
@@ -121,7 +74,7 @@ def _numbers(name: str, value: Tensor, z: Tensor) -> Tensor:
     return value
 
 
-def _op(schema: str, kernels: native.Kernels, twin: Callable[..., Any]) -> Op:
+def op_of(schema: str, kernels: native.Kernels, twin: Callable[..., Any]) -> Op:
     return Op(
         f"{schema} -> (Tensor y, Tensor log_det)",
         forward=kernels.forward,
@@ -133,9 +86,4 @@ def _op(schema: str, kernels: native.Kernels, twin: Callable[..., Any]) -> Op:
     )
 
 
-_planar = _op("planar(Tensor z, Tensor u, Tensor w, Tensor b)", native.planar, reference.planar)
-_radial = _op(
-    "radial(Tensor z, Tensor z0, Tensor raw_alpha, Tensor raw_beta)",
-    native.radial,
-    reference.radial,
-)
+_planar = op_of("planar(Tensor z, Tensor u, Tensor w, Tensor b)", native.planar, reference.planar)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from bslfast import _checks, reference
-from bslfast._native import importance as native
+from bslfast._native import iwae_bound as native
 from bslfast.functional._op import Op
 
 ESTIMATORS = ("iwae", "dreg")

@@ -1,4 +1,4 @@
-#include "core/distributions/importance.h"
+#include "core/distributions/iwae_bound.h"
 
 #include "cuda/softmax.h"
 #include "cuda/team.h"
@@ -14,31 +14,31 @@ __device__ T log_of(int64_t samples) {
 // Samples next to each other: rows.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    bounds_of_rows_kernel(const __grid_constant__ ImportanceForward a, int size) {
+    bounds_of_rows_kernel(const __grid_constant__ IwaeBoundForward a, int size) {
   const T* data = static_cast<const T*>(a.log_weights);
   const Team team(size);
   for_each_row(a.outer, team, [&](int64_t row) {
     const TeamRow<T> span(team, row, a.samples);
-    const T max = importance::finite_or_zero(span.max(data));
+    const T max = iwae_bound::finite_or_zero(span.max(data));
     const T sum = span.weights(data, max);
     if (team.rank == 0) {
-      static_cast<T*>(a.bound)[row] = importance::bound(max, sum, log_of<T>(a.samples));
+      static_cast<T*>(a.bound)[row] = iwae_bound::bound(max, sum, log_of<T>(a.samples));
     }
   });
 }
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    gradients_of_rows_kernel(const __grid_constant__ ImportanceBackward a, int size) {
+    gradients_of_rows_kernel(const __grid_constant__ IwaeBoundBackward a, int size) {
   const T* data = static_cast<const T*>(a.log_weights);
   const Team team(size);
   for_each_row(a.outer, team, [&](int64_t row) {
     const TeamRow<T> span(team, row, a.samples);
-    const T max = importance::finite_or_zero(span.max(data));
+    const T max = iwae_bound::finite_or_zero(span.max(data));
     const T sum = span.weights(data, max);
     const T grad = static_cast<const T*>(a.grad)[row];
     span.map(data, static_cast<T*>(a.grad_log_weights), [&](T x, int64_t) {
-      return importance::gradient(grad, weight(x, max), sum, a.squared);
+      return iwae_bound::gradient(grad, weight(x, max), sum, a.squared);
     });
   });
 }
@@ -59,7 +59,7 @@ struct Column {
     T most = -math::Real<T>::infinity;
     for_each_sample([&](int64_t at) { most = larger(data[at], most); });
     most = combined_parts(most, [](T x, T y) { return larger(x, y); });
-    max = importance::finite_or_zero(most);
+    max = iwae_bound::finite_or_zero(most);
     double total = 0;
     for_each_sample([&](int64_t at) { total += static_cast<double>(weight(data[at], max)); });
     sum = static_cast<T>(combined_parts(total, [](double x, double y) { return x + y; }));
@@ -83,19 +83,19 @@ int64_t tiles(const A& a) {
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    bounds_of_columns_kernel(const __grid_constant__ ImportanceForward a, int64_t n) {
+    bounds_of_columns_kernel(const __grid_constant__ IwaeBoundForward a, int64_t n) {
   for (int64_t tile = blockIdx.x; tile < n; tile += gridDim.x) {
     const Column<T> column(a, tile);
     if (column.is_real && threadIdx.x < kColumns) {
       static_cast<T*>(a.bound)[column.result] =
-          importance::bound(column.max, column.sum, log_of<T>(a.samples));
+          iwae_bound::bound(column.max, column.sum, log_of<T>(a.samples));
     }
   }
 }
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    gradients_of_columns_kernel(const __grid_constant__ ImportanceBackward a, int64_t n) {
+    gradients_of_columns_kernel(const __grid_constant__ IwaeBoundBackward a, int64_t n) {
   for (int64_t tile = blockIdx.x; tile < n; tile += gridDim.x) {
     const Column<T> column(a, tile);
     if (!column.is_real) continue;
@@ -103,13 +103,13 @@ __global__ void __launch_bounds__(kThreads)
     T* out = static_cast<T*>(a.grad_log_weights) + column.start;
     const T grad = static_cast<const T*>(a.grad)[column.result];
     column.for_each_sample([&](int64_t at) {
-      out[at] = importance::gradient(grad, weight(data[at], column.max), column.sum, a.squared);
+      out[at] = iwae_bound::gradient(grad, weight(data[at], column.max), column.sum, a.squared);
     });
   }
 }
 
 template <typename T>
-void forward(const ImportanceForward& a, cudaStream_t stream) {
+void forward(const IwaeBoundForward& a, cudaStream_t stream) {
   if (a.inner == 1) {
     const int team = team_size(a.samples);
     bounds_of_rows_kernel<T><<<team_blocks(a.outer, team), kThreads, 0, stream>>>(a, team);
@@ -119,7 +119,7 @@ void forward(const ImportanceForward& a, cudaStream_t stream) {
 }
 
 template <typename T>
-void backward(const ImportanceBackward& a, cudaStream_t stream) {
+void backward(const IwaeBoundBackward& a, cudaStream_t stream) {
   if (a.inner == 1) {
     const int team = team_size(a.samples);
     gradients_of_rows_kernel<T><<<team_blocks(a.outer, team), kThreads, 0, stream>>>(a, team);
@@ -132,7 +132,7 @@ void backward(const ImportanceBackward& a, cudaStream_t stream) {
 }  // namespace
 
 namespace BSL_ISA {
-extern const RowKernels<ImportanceForward, ImportanceBackward> importance_kernels = {
+extern const RowKernels<IwaeBoundForward, IwaeBoundBackward> iwae_bound_kernels = {
     forward<float>, forward<double>, backward<float>, backward<double>};
 }  // namespace BSL_ISA
 }  // namespace bsl

@@ -9,14 +9,14 @@
 namespace bsl {
 
 // Weights are contiguous, [outer, samples, inner]; bounds and their gradients [outer, inner].
-struct ImportanceForward {
+struct IwaeBoundForward {
   int64_t outer, samples, inner;
   const void* log_weights;
   void* bound;
 };
 
 // The gradient of a log weight is `grad` times its normalised weight, which may be squared.
-struct ImportanceBackward {
+struct IwaeBoundBackward {
   int64_t outer, samples, inner;
   const void* log_weights;
   const void* grad;
@@ -25,7 +25,7 @@ struct ImportanceBackward {
 };
 
 namespace {
-namespace importance {
+namespace iwae_bound {
 
 // What is subtracted before exponentials: the largest log weight, unless that is infinite, where
 // the sum of weights is 0 or infinity without it.
@@ -46,6 +46,6 @@ BSL_HD T gradient(T grad, T weight, T sum, bool squared) {
   return grad * (squared ? normalised * normalised : normalised);
 }
 
-}  // namespace importance
+}  // namespace iwae_bound
 }  // namespace
 }  // namespace bsl

@@ -1,6 +1,6 @@
-#include "cpu/importance.h"
+#include "cpu/iwae_bound.h"
 
-#include "core/distributions/importance.h"
+#include "core/distributions/iwae_bound.h"
 #include "cpu/parallel.h"
 #include "cpu/rows.h"
 
@@ -17,7 +17,7 @@ T log_of(int64_t samples) {
 
 // Samples next to each other: rows.
 template <typename T>
-void forward_rows(const ImportanceForward& a, const ChunkPlan& plan, int64_t chunk) {
+void forward_rows(const IwaeBoundForward& a, const ChunkPlan& plan, int64_t chunk) {
   const T log_samples = log_of<T>(a.samples);
   const int columns = static_cast<int>(a.samples);
   T* bound = static_cast<T*>(a.bound);
@@ -30,20 +30,20 @@ void forward_rows(const ImportanceForward& a, const ChunkPlan& plan, int64_t chu
       if (a.samples <= kNarrow) {
         transpose(rows, length - i < kRows ? length - i : kRows, columns, tile);
         tile_max(tile, columns, max + i);
-        for (int r = i; r < i + kRows; ++r) max[r] = importance::finite_or_zero(max[r]);
+        for (int r = i; r < i + kRows; ++r) max[r] = iwae_bound::finite_or_zero(max[r]);
         tile_weights(tile, columns, max + i, sums + i);
       } else {
-        max[i] = importance::finite_or_zero(row_max(rows, a.samples));
+        max[i] = iwae_bound::finite_or_zero(row_max(rows, a.samples));
         sums[i] = row_weights<T>(rows, a.samples, max[i], nullptr);
       }
     }
-    for (int i = 0; i < kBlock; ++i) max[i] = importance::bound(max[i], sums[i], log_samples);
+    for (int i = 0; i < kBlock; ++i) max[i] = iwae_bound::bound(max[i], sums[i], log_samples);
     for (int i = 0; i < length; ++i) bound[start + i] = max[i];
   });
 }
 
 template <typename T>
-void backward_rows(const ImportanceBackward& a, const ChunkPlan& plan, int64_t chunk) {
+void backward_rows(const IwaeBoundBackward& a, const ChunkPlan& plan, int64_t chunk) {
   const int columns = static_cast<int>(a.samples);
   const T* grad = static_cast<const T*>(a.grad);
   alignas(64) T tile[kNarrow * kRows], max[kRows], sums[kRows], grads[kRows];
@@ -55,21 +55,21 @@ void backward_rows(const ImportanceBackward& a, const ChunkPlan& plan, int64_t c
         const int rows = length - i < kRows ? length - i : kRows;
         transpose(in, rows, columns, tile);
         tile_max(tile, columns, max);
-        for (int r = 0; r < kRows; ++r) max[r] = importance::finite_or_zero(max[r]);
+        for (int r = 0; r < kRows; ++r) max[r] = iwae_bound::finite_or_zero(max[r]);
         for (int r = 0; r < kRows; ++r) grads[r] = grad[start + i + (r < rows ? r : 0)];
         tile_weights(tile, columns, max, sums);
         for (int c = 0; c < columns; ++c) {
           T* row = tile + c * kRows;
           for (int r = 0; r < kRows; ++r) {
-            row[r] = importance::gradient(grads[r], row[r], sums[r], a.squared);
+            row[r] = iwae_bound::gradient(grads[r], row[r], sums[r], a.squared);
           }
         }
         transpose_back(tile, rows, columns, out);
       } else {
-        const T most = importance::finite_or_zero(row_max(in, a.samples));
+        const T most = iwae_bound::finite_or_zero(row_max(in, a.samples));
         const T sum = row_weights(in, a.samples, most, out);
         for (int64_t k = 0; k < a.samples; ++k) {
-          out[k] = importance::gradient(grad[start + i], out[k], sum, a.squared);
+          out[k] = iwae_bound::gradient(grad[start + i], out[k], sum, a.squared);
         }
       }
     }
@@ -116,7 +116,7 @@ class Columns {
       for (int i = 0; i < kLanes; ++i) max_[i] = k == 0 ? x[i] : larger(x[i], max_[i]);
     }
     for (int i = 0; i < kLanes; ++i) {
-      const T next = importance::finite_or_zero(max_[i]);
+      const T next = iwae_bound::finite_or_zero(max_[i]);
       const T moved = sums[i] * math::exp(shift[i] - next);
       sums[i] = sums[i] == T(0) ? T(0) : moved;
       shift[i] = next;
@@ -135,19 +135,19 @@ class Columns {
 };
 
 template <typename T>
-void forward_columns(const ImportanceForward& a, int64_t tile) {
+void forward_columns(const IwaeBoundForward& a, int64_t tile) {
   Columns<T> columns(a.log_weights, a.samples, a.inner, tile);
   const T log_samples = log_of<T>(a.samples);
   alignas(64) T bound[kLanes];
   for (int i = 0; i < kLanes; ++i) {
-    bound[i] = importance::bound(columns.shift[i], columns.sums[i], log_samples);
+    bound[i] = iwae_bound::bound(columns.shift[i], columns.sums[i], log_samples);
   }
   T* out = static_cast<T*>(a.bound) + columns.outer * a.inner + columns.start;
   for (int i = 0; i < columns.length; ++i) out[i] = bound[i];
 }
 
 template <typename T>
-void backward_columns(const ImportanceBackward& a, int64_t tile) {
+void backward_columns(const IwaeBoundBackward& a, int64_t tile) {
   Columns<T> columns(a.log_weights, a.samples, a.inner, tile);
   const T* grad = static_cast<const T*>(a.grad) + columns.outer * a.inner + columns.start;
   alignas(64) T grads[kLanes], found[kLanes];
@@ -156,7 +156,7 @@ void backward_columns(const ImportanceBackward& a, int64_t tile) {
     const T* x = columns.row(k);
     for (int i = 0; i < kLanes; ++i) found[i] = weight(x[i], columns.shift[i]);
     for (int i = 0; i < kLanes; ++i) {
-      found[i] = importance::gradient(grads[i], found[i], columns.sums[i], a.squared);
+      found[i] = iwae_bound::gradient(grads[i], found[i], columns.sums[i], a.squared);
     }
     T* out = static_cast<T*>(a.grad_log_weights) + (columns.outer * a.samples + k) * a.inner +
              columns.start;
@@ -180,14 +180,14 @@ void for_each_part(const A& a, const ByRows& by_rows, const ByColumns& by_column
 }
 
 template <typename T>
-void forward(const ImportanceForward& a) {
+void forward(const IwaeBoundForward& a) {
   for_each_part(
       a, [&](const ChunkPlan& plan, int64_t chunk) { forward_rows<T>(a, plan, chunk); },
       [&](int64_t tile) { forward_columns<T>(a, tile); });
 }
 
 template <typename T>
-void backward(const ImportanceBackward& a) {
+void backward(const IwaeBoundBackward& a) {
   for_each_part(
       a, [&](const ChunkPlan& plan, int64_t chunk) { backward_rows<T>(a, plan, chunk); },
       [&](int64_t tile) { backward_columns<T>(a, tile); });
@@ -196,7 +196,7 @@ void backward(const ImportanceBackward& a) {
 }  // namespace
 
 namespace BSL_ISA {
-extern const ImportanceKernels importance_kernels = {forward<float>, forward<double>,
-                                                     backward<float>, backward<double>};
+extern const IwaeBoundKernels iwae_bound_kernels = {forward<float>, forward<double>,
+                                                    backward<float>, backward<double>};
 }  // namespace BSL_ISA
 }  // namespace bsl

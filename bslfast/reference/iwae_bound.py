@@ -1,4 +1,4 @@
-"""The importance-weighted bound in plain torch: csrc/core/distributions/importance.h."""
+"""The importance-weighted bound in plain torch: csrc/core/distributions/iwae_bound.h."""
 
 from __future__ import annotations
 

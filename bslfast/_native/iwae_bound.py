@@ -1,4 +1,4 @@
-"""Kernels of importance-weighted bounds: importance in csrc/cpu and csrc/cuda."""
+"""Kernels of importance-weighted bounds: iwae_bound in csrc/cpu and csrc/cuda."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def forward(log_weights: Tensor, dim: int, estimator: str) -> Tensor:
         call = (*_call(weights, dim), bound.data_ptr())
         if cuda.holds(weights):
             with cuda.launching(weights) as handle:
-                cuda.module().importance_forward(*call, handle)
+                cuda.module().iwae_bound_forward(*call, handle)
         else:
-            _cpu.importance_forward(*call)
+            _cpu.iwae_bound_forward(*call)
     return bound
 
 
@@ -44,9 +44,9 @@ def backward(
         call = (*_call(weights, dim), *given)
         if cuda.holds(weights):
             with cuda.launching(weights) as handle:
-                cuda.module().importance_backward(*call, handle)
+                cuda.module().iwae_bound_backward(*call, handle)
         else:
-            _cpu.importance_backward(*call)
+            _cpu.iwae_bound_backward(*call)
     return (grad_weights,)
 
 
