@@ -190,28 +190,36 @@ def rational_quadratic_backward(
     grad_heights: int,
     grad_derivatives: int,
 ) -> None: ...
-def rank_one_chunks(rows: int, width: int) -> int:
-    """How many sums a call makes of gradients of a row that serves all."""
+def row_ops() -> dict[str, tuple[int, list[int], int, bool, bool, bool, int, int]]:
+    """Name to what bslfast/_native/rows.py makes of it."""
 
-def rank_one_forward(
-    radial: bool,
+def row_chunks(op: int, elements: int, width: int) -> int:
+    """How many sums a call makes of gradients of a row that serves all elements."""
+
+def row_forward(
+    op: int,
+    variant: int,
     is_double: bool,
     shape: Sequence[int],
-    width: int,
-    rows: Sequence[Operand],
-    scalars: Sequence[Operand],
-    y: int,
-    log_det: int,
-) -> None: ...
-def rank_one_backward(
-    radial: bool,
+    inputs: Sequence[Operand],
+    widths: Sequence[int],
+    numbers: Sequence[float],
+    value: int,
+    reduction: int,
+    log: int,
+) -> int:
+    """A bit for each input with elements outside its domain."""
+
+def row_backward(
+    op: int,
+    variant: int,
     is_double: bool,
     shape: Sequence[int],
-    width: int,
-    rows: Sequence[Operand],
-    scalars: Sequence[Operand],
-    grad_y: Operand,
-    grad_log_det: Operand,
+    inputs: Sequence[Operand],
+    widths: Sequence[int],
+    numbers: Sequence[float],
+    grad_value: Operand,
+    grad_log: Operand,
     grads: Sequence[int],
     sums: Sequence[int],
 ) -> None: ...

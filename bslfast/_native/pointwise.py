@@ -37,6 +37,8 @@ class Kernels:
         inputs: how many tensors it takes.
         has_value, has_log: what it returns, see csrc/core/pointwise.h.
         is_random: whether it draws, so that it takes a seed.
+        reduces: whether its logarithms are summed: as soon as it has them.
+        n_variants: how many variants its options make.
         passes_on: for each variant, the tensor whose gradient is the value's, or -1.
     """
 
@@ -46,6 +48,7 @@ class Kernels:
         self._index, self.inputs, self.has_value, self.has_log, self.is_random, self.passes_on = (
             found
         )
+        self.reduces, self.n_variants = self.has_log, len(self.passes_on)
 
     def allocate(
         self, tensors: Sequence[Tensor], reduction: str, sample_shape: Sequence[int]

@@ -28,6 +28,8 @@ class PointwiseOp:
         domains: what is expected of a tensor whose elements the kernels check (to be >= 0).
     """
 
+    _kernels_of = Kernels
+
     def __init__(
         self,
         name: str,
@@ -45,9 +47,9 @@ class PointwiseOp:
         self.numbers = tuple(numbers)
         self._constants = constants
         self.domains = dict(domains or {})
-        self._kernels = kernels = Kernels(name)
+        self._kernels = kernels = self._kernels_of(name)
         self._variants = _numbered(tuple(self.options.values()))
-        known = (kernels.inputs, len(kernels.passes_on))
+        known = (kernels.inputs, kernels.n_variants)
         assert known == (len(self.tensors), len(self._variants)), name
 
         # The op's arguments: tensors, seed, stream and sample_shape, options, numbers, reduction.
@@ -61,7 +63,7 @@ class PointwiseOp:
         arguments += ["Tensor seed", "int stream", "SymInt[] sample_shape"] * kernels.is_random
         arguments += [f"{kinds[type(values[0])]} {k}" for k, values in self.options.items()]
         arguments += [f"float {k}" for k in self.numbers]
-        arguments += ["str reduction"] * kernels.has_log
+        arguments += ["str reduction"] * kernels.reduces
         results = "(Tensor value, Tensor log)" if self._results == 2 else "Tensor"
         self.op = Op(
             f"{name}({', '.join(arguments)}) -> {results}",
@@ -69,6 +71,7 @@ class PointwiseOp:
             backward=self._backward,
             fake=self._fake,
             reference=getattr(reference, name),
+            rounded=self._rounded(),
             has_cuda=True,
         )
         self._directly = self.op.directly(self._direct_forward, self._direct_backward)
@@ -86,26 +89,12 @@ class PointwiseOp:
 
         ``others`` are the options and the numbers, in any order.
         """
-        first = tensors[0]
         given_seed = (seed,) if isinstance(seed, Tensor) else ()
-        same, directly = True, first is not None and plain((*tensors, *given_seed))
-        directly = directly and first.dtype in NATIVE
-        if directly:
-            dtype, shape = first.dtype, first.shape
-            for t in tensors:
-                if t is None or t.dtype is not dtype:
-                    directly = False
-                    break
-                same = same and t.shape == shape
-        if not directly:
-            tensors = self._checked(tensors)
-            first, same = tensors[0], False
-        if not same:
-            shape = _checks.broadcast(**dict(zip(self.tensors, tensors, strict=True)))
+        tensors, directly, shape = self._looked_at(tensors, given_seed)
         given: tuple[Any, ...] = ()
         if self._random:
             sample_shape = _checks.sizes("sample_shape", sample_shape)
-            tensors = (*tensors, _checks.seed(seed, first.device))
+            tensors = (*tensors, _checks.seed(seed, tensors[0].device))
             stream = _checks.stream(stream)
             given = (stream, sample_shape)
             if sample_shape:
@@ -122,7 +111,7 @@ class PointwiseOp:
         if self.numbers:
             numbers = tuple(others[name] for name in self.numbers)
         given += chosen + numbers
-        if self._kernels.has_log:
+        if self._kernels.reduces:
             reduction = _checks.reduction(reduction, shape)
             given += (reduction,)
         if not directly:
@@ -132,6 +121,31 @@ class PointwiseOp:
         variant = self._variants[chosen]
         call = (shape, variant, numbers, reduction or "none", stream, sample_shape, 0, given)
         return self._directly(tensors, call)
+
+    def _rounded(self) -> int | None:
+        """As :class:`Op` wants to know it: the kernels take tensors of 16 bits."""
+        return None
+
+    def _looked_at(
+        self, tensors: tuple[Tensor, ...], seed: tuple[Tensor, ...]
+    ) -> tuple[tuple[Tensor, ...], bool, torch.Size]:
+        """The tensors, whether kernels may be called on them directly, and their shape."""
+        first = tensors[0]
+        same, directly = True, first is not None and plain((*tensors, *seed))
+        directly = directly and first.dtype in NATIVE
+        if directly:
+            dtype, shape = first.dtype, first.shape
+            for t in tensors:
+                if t is None or t.dtype is not dtype:
+                    directly = False
+                    break
+                same = same and t.shape == shape
+        if not directly:
+            tensors = self._checked(tensors)
+            same = False
+        if not same:
+            shape = _checks.broadcast(**dict(zip(self.tensors, tensors, strict=True)))
+        return tensors, directly, shape
 
     def _checked(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         first, *rest = map(_checks.operand, self.tensors, tensors)
@@ -148,7 +162,7 @@ class PointwiseOp:
             tuple(args[:n]),
             self._variants[tuple(args[self._options])],
             numbers if self._constants is None else self._constants(*numbers),
-            args[self._numbers.stop] if self._kernels.has_log else "none",
+            args[self._numbers.stop] if self._kernels.reduces else "none",
             *drawn,
         )
 

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from torch import Tensor
 
-from bslfast import _checks, reference
-from bslfast._native import rank_one as native
-from bslfast.functional._op import Op
+from bslfast.functional._rows import RowOp
 
 
 def planar(z: Tensor, u: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,45 +40,8 @@ def planar(z: Tensor, u: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     (tensor([[0.0000, 0.0000],
             [3.3117, 1.0000]]), tensor([0.2725, 0.0031]))
     """
-    z = _checks.operand("z", z)
-    u, w = rows("u", u, z), rows("w", w, z)
-    b = numbers("b", b, z)
-    _checks.broadcast_shapes(
-        {"z": z.shape[:-1], "u": u.shape[:-1], "w": w.shape[:-1], "b": b.shape},
-        "leading dimensions",
-    )
     result: tuple[Tensor, Tensor] = _planar(z, u, w, b)
     return result
 
 
-def rows(name: str, value: Tensor, z: Tensor) -> Tensor:
-    value = numbers(name, value, z)
-    if value.dim() == 0 or value.shape[-1] != z.shape[-1]:
-        raise ValueError(
-            f"{name}: expected a last dimension of {z.shape[-1]}, as z has, got shape "
-            f"{list(value.shape)}"
-        )
-    return value
-
-
-def numbers(name: str, value: Tensor, z: Tensor) -> Tensor:
-    if z.dim() == 0:
-        raise ValueError("z: expected shape [..., D], got []")
-    value = _checks.operand(name, value)
-    _checks.alike(name, value, "z", z)
-    return value
-
-
-def op_of(schema: str, kernels: native.Kernels, twin: Callable[..., Any]) -> Op:
-    return Op(
-        f"{schema} -> (Tensor y, Tensor log_det)",
-        forward=kernels.forward,
-        backward=kernels.backward,
-        fake=kernels.allocate,
-        reference=twin,
-        rounded=1,
-        has_cuda=True,
-    )
-
-
-_planar = op_of("planar(Tensor z, Tensor u, Tensor w, Tensor b)", native.planar, reference.planar)
+_planar = RowOp("planar", ("z", "u", "w", "b"), what="D")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from bslfast import _checks, reference
-from bslfast._native import rank_one as native
-from bslfast.functional.planar import numbers, op_of, rows
+from bslfast.functional._rows import RowOp
 
 
 def radial(z: Tensor, z0: Tensor, raw_alpha: Tensor, raw_beta: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,25 +37,8 @@ def radial(z: Tensor, z0: Tensor, raw_alpha: Tensor, raw_beta: Tensor) -> tuple[
     >>> BF.radial(z, torch.zeros(2), one, 3 * one)
     (tensor([[3.8246, 5.0995]]), tensor([0.2984]))
     """
-    z = _checks.operand("z", z)
-    z0 = rows("z0", z0, z)
-    raw_alpha = numbers("raw_alpha", raw_alpha, z)
-    raw_beta = numbers("raw_beta", raw_beta, z)
-    _checks.broadcast_shapes(
-        {
-            "z": z.shape[:-1],
-            "z0": z0.shape[:-1],
-            "raw_alpha": raw_alpha.shape,
-            "raw_beta": raw_beta.shape,
-        },
-        "leading dimensions",
-    )
     result: tuple[Tensor, Tensor] = _radial(z, z0, raw_alpha, raw_beta)
     return result
 
 
-_radial = op_of(
-    "radial(Tensor z, Tensor z0, Tensor raw_alpha, Tensor raw_beta)",
-    native.radial,
-    reference.radial,
-)
+_radial = RowOp("radial", ("z", "z0", "raw_alpha", "raw_beta"), what="D")

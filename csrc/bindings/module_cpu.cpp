@@ -21,7 +21,7 @@ void register_mixture(py::module_& m);
 void register_noise(py::module_& m);
 void register_normal(py::module_& m);
 void register_pointwise(py::module_& m);
-void register_rank_one(py::module_& m);
+void register_rows(py::module_& m);
 void register_rational_quadratic(py::module_& m);
 
 namespace {
@@ -84,5 +84,5 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   bsl::register_categorical(m);
   bsl::register_iwae_bound(m);
   bsl::register_gumbel_softmax(m);
-  bsl::register_rank_one(m);
+  bsl::register_rows(m);
 }

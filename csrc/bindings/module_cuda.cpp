@@ -10,7 +10,7 @@ void register_mixture(py::module_& m);
 void register_noise(py::module_& m);
 void register_normal(py::module_& m);
 void register_pointwise(py::module_& m);
-void register_rank_one(py::module_& m);
+void register_rows(py::module_& m);
 void register_rational_quadratic(py::module_& m);
 void register_softmax(py::module_& m);
 
@@ -22,7 +22,7 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   register_noise(m);
   register_normal(m);
   register_pointwise(m);
-  register_rank_one(m);
+  register_rows(m);
   register_rational_quadratic(m);
   register_softmax(m);
 }

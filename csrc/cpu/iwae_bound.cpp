@@ -2,7 +2,7 @@
 
 #include "core/distributions/iwae_bound.h"
 #include "cpu/parallel.h"
-#include "cpu/rows.h"
+#include "cpu/tile.h"
 
 namespace bsl {
 namespace {

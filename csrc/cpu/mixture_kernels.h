@@ -17,7 +17,7 @@
 #include "cpu/block.h"
 #include "cpu/mixture.h"
 #include "cpu/parallel.h"
-#include "cpu/rows.h"
+#include "cpu/tile.h"
 
 namespace bsl {
 namespace {

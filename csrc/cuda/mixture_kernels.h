@@ -15,7 +15,7 @@
 #include "core/pointwise.h"
 #include "core/softmax.h"
 #include "cuda/mixture.h"
-#include "cuda/rows.h"
+#include "cuda/staged_rows.h"
 
 namespace bsl {
 namespace {

@@ -5,7 +5,7 @@
 
 #include "core/math.h"
 #include "core/pointwise.h"
-#include "cuda/rows.h"
+#include "cuda/staged_rows.h"
 
 namespace bsl {
 namespace {

@@ -48,9 +48,14 @@ def record(
             "width",
             {row: ones(2, 4)},
             ValueError,
-            rf"^{row}: expected a last dimension of 3, as z has, got shape \[2, 4\]",
+            rf"^{row}: expected a last dimension of 3, as z has, got 4",
         ),
-        Error("row_number", {row: torch.tensor(1.0)}, ValueError, rf"^{row}: expected a last"),
+        Error(
+            "row_number",
+            {row: torch.tensor(1.0)},
+            ValueError,
+            rf"^{row}: expected shape \[..., D\], got \[\]",
+        ),
         Error("z_number", {"z": torch.tensor(1.0)}, ValueError, r"^z: expected shape \[..., D\]"),
         Error(
             "rows",

@@ -3,14 +3,13 @@
 //   y = z + v tanh(w z + b), with v = u + k w so that w v = m = softplus(w u) - 1 > -1, hence
 //   k = (m - w u) / (w w); det = 1 + m / cosh^2
 //
-// A kernel takes the dot products of a row; what is here makes of them the coefficients by which
-// rows are added up, the log-determinant, and the same for gradients. Determinants are written as
-// sums of positive terms where they are small: Rezende and Mohamed, "Variational inference with
-// normalizing flows" (2015), appendix A, has them as differences.
+// Determinants are written as sums of positive terms where they are small: Rezende and Mohamed,
+// "Variational inference with normalizing flows" (2015), appendix A, has them as differences.
 #pragma once
 
 #include "core/math.h"
 #include "core/platform.h"
+#include "core/rows.h"
 
 namespace bsl {
 namespace {
@@ -61,6 +60,55 @@ BSL_HD Gradients<T> gradients(const Map<T>& p, T wu, T ww, T gu, T gw, T grad_lo
   return {(gu + p.k * gw) * p.s - T(2) * (p.m * p.t) * by_log,
           by_k * (rest * inverse) + by_log * p.slope, T(-2) * (by_k * p.k) * inverse};
 }
+
+// y = z + t u + t k w, by the products of w with z, u and w, and of y's gradient with u and w.
+struct Planar : RowMap<3, 1> {
+  static constexpr int sums = 3, sums_with_gradient = 5, coefficients = 5;
+  template <int I>
+  static constexpr bool of_parameters = I == 1 || I == 2;
+
+  template <int I, typename T>
+  BSL_HD static double term(const Column<T, 3>& c) {
+    const double u = static_cast<double>(c.row[1]), w = static_cast<double>(c.row[2]);
+    if constexpr (I == 0) return w * static_cast<double>(c.row[0]);
+    if constexpr (I == 1) return w * u;
+    if constexpr (I == 2) return w * w;
+    return static_cast<double>(c.grad) * (I == 3 ? u : w);
+  }
+
+  template <typename T>
+  BSL_HD static Map<T> map_of(const Sums& s, const RowNumbers<T>& b) {
+    return map(static_cast<T>(s.of[0] + static_cast<double>(b.of[0])), static_cast<T>(s.of[1]),
+               static_cast<T>(s.of[2]));
+  }
+
+  template <typename T>
+  BSL_HD static RowResult<T> forward(const Sums& s, const RowNumbers<T>& b, T) {
+    const Map<T> p = map_of(s, b);
+    return {log_det(p), {{p.t, p.t * p.k}}};
+  }
+
+  template <typename T>
+  BSL_HD static T value(const Coefficients<T>& by, const Column<T, 3>& c) {
+    return c.row[0] + (by.of[0] * c.row[1] + by.of[1] * c.row[2]);
+  }
+
+  template <typename T>
+  BSL_HD static RowGradients<T> backward(const Sums& s, const RowNumbers<T>& b, T, T grad_log) {
+    const Map<T> p = map_of(s, b);
+    const Gradients<T> g = gradients(p, static_cast<T>(s.of[1]), static_cast<T>(s.of[2]),
+                                     static_cast<T>(s.of[3]), static_cast<T>(s.of[4]), grad_log);
+    return {{{g.a}}, {{g.a, g.wu, g.twice_ww, p.t, p.t * p.k}}};
+  }
+
+  template <int I, typename T>
+  BSL_HD static T gradient(const Coefficients<T>& by, const Column<T, 3>& c) {
+    const T z = c.row[0], u = c.row[1], w = c.row[2], g = c.grad;
+    if constexpr (I == 0) return g + by.of[0] * w;
+    if constexpr (I == 1) return by.of[3] * g + by.of[1] * w;
+    return (by.of[4] * g + by.of[0] * z) + (by.of[1] * u + by.of[2] * w);
+  }
+};
 
 }  // namespace planar
 
