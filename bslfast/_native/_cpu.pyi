@@ -146,50 +146,6 @@ def gumbel_softmax_backward(
     grad: int,
     grad_logits: int,
 ) -> None: ...
-
-MAX_BINS: int
-
-def rational_quadratic_forward(
-    is_double: bool,
-    shape: Sequence[int],
-    x: Operand,
-    widths: Operand,
-    heights: Operand,
-    derivatives: Operand,
-    bins: int,
-    tails: int,
-    inverse: bool,
-    bound: float,
-    min_width: float,
-    min_height: float,
-    min_derivative: float,
-    y: int,
-    reduction: int,
-    log_det: int,
-) -> bool:
-    """Whether all of x lies inside the domain."""
-
-def rational_quadratic_backward(
-    is_double: bool,
-    shape: Sequence[int],
-    x: Operand,
-    widths: Operand,
-    heights: Operand,
-    derivatives: Operand,
-    bins: int,
-    tails: int,
-    inverse: bool,
-    bound: float,
-    min_width: float,
-    min_height: float,
-    min_derivative: float,
-    grad_y: Operand,
-    grad_log_det: Operand,
-    grad_x: int,
-    grad_widths: int,
-    grad_heights: int,
-    grad_derivatives: int,
-) -> None: ...
 def row_ops() -> dict[str, tuple[int, list[int], int, bool, bool, bool, int, int]]:
     """Name to what bslfast/_native/rows.py makes of it."""
 
@@ -253,38 +209,4 @@ def pointwise_backward(
     grad_value: Operand,
     grad_log: Operand,
     grads: Sequence[int],
-) -> None: ...
-
-MAX_COMPONENTS: int
-
-def mixture_forward(
-    op: int,
-    is_double: bool,
-    shape: Sequence[int],
-    x: Operand,
-    logits: Operand,
-    loc: Operand,
-    log_scale: Operand,
-    components: int,
-    constants: Sequence[float],
-    y: int,
-    reduction: int,
-    log: int,
-) -> None: ...
-def mixture_backward(
-    op: int,
-    is_double: bool,
-    shape: Sequence[int],
-    x: Operand,
-    logits: Operand,
-    loc: Operand,
-    log_scale: Operand,
-    components: int,
-    constants: Sequence[float],
-    grad_y: Operand,
-    grad_log: Operand,
-    grad_x: int,
-    grad_logits: int,
-    grad_loc: int,
-    grad_log_scale: int,
 ) -> None: ...

@@ -107,12 +107,12 @@ class Kernels:
         log = results[-1] if self.has_log else None
         invalid = 0
         if 0 not in shape:
-            call: Any = (*self._call(tensors, variant, numbers, shape), address(value))
+            call = (*self._call(tensors, variant, numbers, shape), address(value))
             if on_cuda:
                 with cuda.launching(first) as handle:
                     cuda.module().row_forward(*call, address(log), handle)
             else:
-                invalid = _cpu.row_forward(*call, REDUCTIONS[reduction], address(log))
+                invalid = _cpu.row_forward(*(*call, REDUCTIONS[reduction], address(log)))
         elif log is not None:
             log.zero_()
         if on_cuda and log is not None and reduction != "none":
@@ -158,7 +158,7 @@ class Kernels:
             else:
                 found.append(first.new_empty(self._full(shape, i, t, self.kinds[i])))
         if 0 not in shape:
-            grad_value: Operand = None
+            grad_value: Operand = 0.0  # also of an op that has none
             if self._value == NUMBER:
                 grad_value = grad_operand(grads[0], shape)
             elif self._value == ROW:
@@ -169,7 +169,7 @@ class Kernels:
             call = (
                 *self._call(tensors, variant, numbers, shape),
                 grad_value,
-                grad_operand(grads[-1], shape, reduction) if self.has_log else None,
+                grad_operand(grads[-1], shape, reduction) if self.has_log else 0.0,
                 [0 if s else address(g) for g, s in zip(found, shared, strict=True)],
                 [address(g) if s else 0 for g, s in zip(found, shared, strict=True)],
             )

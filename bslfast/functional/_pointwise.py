@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Union
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from bslfast import _checks, reference
 from bslfast._native.normal import PARAMETRIZATIONS
 from bslfast._native.pointwise import Kernels
 from bslfast.functional._op import NATIVE, Op, plain
+
+_Option = Union[str, bool, None]  # noqa: UP007 (Python 3.10)
 
 
 class PointwiseOp:
@@ -35,7 +37,7 @@ class PointwiseOp:
         name: str,
         tensors: Sequence[str],
         *,
-        options: Mapping[str, Sequence[str | bool]] | None = None,
+        options: Mapping[str, Sequence[_Option]] | None = None,
         numbers: Sequence[str] = (),
         constants: Callable[..., tuple[float, ...]] | None = None,
         domains: Mapping[str, str] | None = None,
@@ -61,7 +63,10 @@ class PointwiseOp:
         kinds = {str: "str", bool: "bool"}
         arguments = [f"Tensor {t}" for t in self.tensors]
         arguments += ["Tensor seed", "int stream", "SymInt[] sample_shape"] * kernels.is_random
-        arguments += [f"{kinds[type(values[0])]} {k}" for k, values in self.options.items()]
+        arguments += [
+            f"{kinds[type(values[0])]}{'?' if None in values else ''} {k}"
+            for k, values in self.options.items()
+        ]
         arguments += [f"float {k}" for k in self.numbers]
         arguments += ["str reduction"] * kernels.reduces
         results = "(Tensor value, Tensor log)" if self._results == 2 else "Tensor"
@@ -168,7 +173,7 @@ class PointwiseOp:
 
     def _forward(self, *args: Any) -> Any:
         tensors, *others = self._split(args)
-        return self._results_of(tensors, *self._kernels.forward(tensors, *others))
+        return self._results_of(tensors, others[1], *self._kernels.forward(tensors, *others))
 
     def _direct_forward(self, call: Any, tensors: Sequence[Any]) -> Any:
         seed = None
@@ -179,7 +184,7 @@ class PointwiseOp:
             tensors, variant, numbers, reduction, seed, stream, sample_shape, shape
         )
         if invalid or self._results == 2:
-            return self._results_of(tensors, results, invalid)
+            return self._results_of(tensors, numbers, results, invalid)
         return results[0]
 
     def _direct_backward(self, call: Any, grads: Any, tensors: Sequence[Any], needs: Any) -> Any:
@@ -203,14 +208,20 @@ class PointwiseOp:
         )
         return found + drawn
 
+    def _fault(self, name: str, tensor: Tensor, numbers: Sequence[float]) -> str:
+        """What is wrong with a tensor that has elements outside its domain."""
+        return f"{name}: expected {self.domains[name]}, got {tensor.min().item():g}"
+
     def _results_of(
-        self, tensors: Sequence[Tensor], results: tuple[Tensor, ...], invalid: int
+        self,
+        tensors: Sequence[Tensor],
+        numbers: Sequence[float],
+        results: tuple[Tensor, ...],
+        invalid: int,
     ) -> Any:
         if invalid:
             index = (invalid & -invalid).bit_length() - 1
-            name = self.tensors[index]
-            worst = tensors[index].min().item()
-            raise ValueError(f"{name}: expected {self.domains[name]}, got {worst:g}")
+            raise ValueError(self._fault(self.tensors[index], tensors[index], numbers))
         return results if self._results == 2 else results[0]
 
     def _backward(self, *args: Any) -> tuple[Tensor | None, ...]:
@@ -244,9 +255,11 @@ def parameter(name: str, value: Any, like: Any, *, above: float = -math.inf) -> 
     return torch.full((), value, dtype=like.dtype, device=like.device)
 
 
-def _numbered(options: Sequence[Sequence[str | bool]]) -> dict[tuple[str | bool, ...], int]:
+def _numbered(
+    options: Sequence[Sequence[str | bool | None]],
+) -> dict[tuple[str | bool | None, ...], int]:
     """The variants, each with its number in the kernels' table."""
-    values: list[tuple[str | bool, ...]] = [()]
+    values: list[tuple[_Option, ...]] = [()]
     for option in options:
         values = [(*v, choice) for v in values for choice in option]
     return {v: i for i, v in enumerate(values)}

@@ -22,6 +22,9 @@ class RowOp(PointwiseOp):
             which have one number for each row, the kernels know; leading dimensions broadcast.
         what: what is on the last dimension of rows, for error messages.
         least: the shortest rows.
+
+    Attributes:
+        longest: the longest rows; 0 if they may have any length.
     """
 
     _kernels: Kernels  # type: ignore[assignment]
@@ -32,6 +35,7 @@ class RowOp(PointwiseOp):
     ) -> None:
         self._what, self._least = what, least
         super().__init__(name, tensors, **others)
+        self.longest = self._kernels.longest
 
     def _rounded(self) -> int:
         return int(self._kernels.has_value)

@@ -17,12 +17,10 @@ void register_categorical(py::module_& m);
 void register_gumbel_softmax(py::module_& m);
 void register_iwae_bound(py::module_& m);
 void register_math(py::module_& m);
-void register_mixture(py::module_& m);
 void register_noise(py::module_& m);
 void register_normal(py::module_& m);
 void register_pointwise(py::module_& m);
 void register_rows(py::module_& m);
-void register_rational_quadratic(py::module_& m);
 
 namespace {
 
@@ -76,11 +74,9 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   });
   m.def("has_torch_threads", &bsl::has_torch_threads);
   bsl::register_math(m);
-  bsl::register_mixture(m);
   bsl::register_noise(m);
   bsl::register_normal(m);
   bsl::register_pointwise(m);
-  bsl::register_rational_quadratic(m);
   bsl::register_categorical(m);
   bsl::register_iwae_bound(m);
   bsl::register_gumbel_softmax(m);

@@ -39,7 +39,9 @@ const auto& start_rows(Call& a, const Entry& entry, int variant, const std::vect
   const RowSignature& s = kernels.signature;
   bool fits = static_cast<int>(inputs.size()) == s.inputs && widths.size() == inputs.size() &&
               numbers.size() <= kMaxNumbers && variant >= 0 && variant < kernels.n_variants;
-  for (const int64_t width : widths) fits = fits && (s.longest == 0 || width <= s.longest);
+  // The first row: what the others' lengths follow from.
+  const size_t first = s.kinds[0] == Per::row ? 0 : 1;
+  fits = fits && (s.longest == 0 || (widths[first] >= 1 && widths[first] <= s.longest));
   if (!fits) throw std::invalid_argument(std::string(entry.name) + ": not what its kernels take");
   for (PyOperand& input : inputs) others.push_back(&input);
   a.shape = make_shape(sizes, others);

@@ -22,8 +22,14 @@
 //
 // The kernels around it are made by cpu/row_kernels.h and cuda/row_kernels.h.
 //
-// The other kind takes a number and rows of parameters, and makes of them a number, a logarithm, or
-// both: see cpu/element_kernels.h and cuda/element_kernels.h.
+// The other kind takes a number and rows of parameters, and makes of them a number and a logarithm:
+// see cpu/element_kernels.h and cuda/element_kernels.h. Of these, densities of mixtures are made
+// from that of a component:
+//
+//   struct Density : Pointwise<3, kLog> {  // of x and two parameters, with forward and backward
+//     template <typename T>                // how far x is, by which components are compared where
+//     BSL_HD static T log_distance(...);   // none has a weight left; arguments as of forward
+//   };
 #pragma once
 
 #include "core/layout.h"
@@ -124,6 +130,14 @@ struct RowGradients {
   RowNumbers<T> numbers;
   Coefficients<T> by;
 };
+
+// Of a number and rows of parameters.
+constexpr RowSignature element_signature(int rows, bool has_value, int longest) {
+  RowSignature s = {1 + rows, {},     has_value ? Per::number : Per::nothing, true, true,
+                    false,    longest};
+  for (int i = 0; i < s.inputs; ++i) s.kinds[i] = i == 0 ? Per::number : Per::row;
+  return s;
+}
 
 template <typename Op>
 constexpr RowSignature row_map_signature() {

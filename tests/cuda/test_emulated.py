@@ -64,11 +64,9 @@ ROWS = (
 )
 #: The bindings' files.
 REGISTERED = (
-    "mixture",
     "noise",
     "normal",
     "pointwise",
-    "rational_quadratic",
     "rows",
     "softmax",
 )
@@ -102,7 +100,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     (folder / "core" / "approximate.h").touch()  # emulation.h has it
     for source in (SOURCES / "cuda").iterdir():
         (folder / "cuda" / source.name).write_text(without_launches(source.read_text()))
-    for shared in ("pointwise", "row"):
+    for shared in ("pointwise", "row", "mixture"):
         shutil.copy(folder / "cuda" / f"{shared}_kernels.h", folder)
     module = folder / "module.cpp"
     declared = " ".join(f"void register_{n}(pybind11::module_&);" for n in REGISTERED)
