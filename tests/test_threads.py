@@ -38,7 +38,7 @@ NO_KERNELS = {
     "has_torch_threads",
     "isa",
     "isa_levels",
-    "rank_one_chunks",
+    "row_chunks",
     "set_isa",
     "set_torch_parallel_for",
 }

@@ -82,10 +82,10 @@ def categorical_backward(
     grad: Operand,
     grad_logits: int,
 ) -> None: ...
-def importance_forward(
+def iwae_bound_forward(
     is_double: bool, outer: int, samples: int, inner: int, log_weights: int, bound: int
 ) -> None: ...
-def importance_backward(
+def iwae_bound_backward(
     is_double: bool,
     outer: int,
     samples: int,
@@ -119,72 +119,36 @@ def gumbel_softmax_backward(
     grad: int,
     grad_logits: int,
 ) -> None: ...
+def row_ops() -> dict[str, tuple[int, list[int], int, bool, bool, bool, int, int]]:
+    """Name to what bslfast/_native/rows.py makes of it."""
 
-MAX_BINS: int
+def row_chunks(op: int, elements: int, width: int) -> int:
+    """How many sums a call makes of gradients of a row that serves all elements."""
 
-def rational_quadratic_forward(
+def row_forward(
+    op: int,
+    variant: int,
     is_double: bool,
     shape: Sequence[int],
-    x: Operand,
-    widths: Operand,
-    heights: Operand,
-    derivatives: Operand,
-    bins: int,
-    tails: int,
-    inverse: bool,
-    bound: float,
-    min_width: float,
-    min_height: float,
-    min_derivative: float,
-    y: int,
+    inputs: Sequence[Operand],
+    widths: Sequence[int],
+    numbers: Sequence[float],
+    value: int,
     reduction: int,
-    log_det: int,
-) -> bool:
-    """Whether all of x lies inside the domain."""
+    log: int,
+) -> int:
+    """A bit for each input with elements outside its domain."""
 
-def rational_quadratic_backward(
+def row_backward(
+    op: int,
+    variant: int,
     is_double: bool,
     shape: Sequence[int],
-    x: Operand,
-    widths: Operand,
-    heights: Operand,
-    derivatives: Operand,
-    bins: int,
-    tails: int,
-    inverse: bool,
-    bound: float,
-    min_width: float,
-    min_height: float,
-    min_derivative: float,
-    grad_y: Operand,
-    grad_log_det: Operand,
-    grad_x: int,
-    grad_widths: int,
-    grad_heights: int,
-    grad_derivatives: int,
-) -> None: ...
-def rank_one_chunks(rows: int, width: int) -> int:
-    """How many sums a call makes of gradients of a row that serves all."""
-
-def rank_one_forward(
-    radial: bool,
-    is_double: bool,
-    shape: Sequence[int],
-    width: int,
-    rows: Sequence[Operand],
-    scalars: Sequence[Operand],
-    y: int,
-    log_det: int,
-) -> None: ...
-def rank_one_backward(
-    radial: bool,
-    is_double: bool,
-    shape: Sequence[int],
-    width: int,
-    rows: Sequence[Operand],
-    scalars: Sequence[Operand],
-    grad_y: Operand,
-    grad_log_det: Operand,
+    inputs: Sequence[Operand],
+    widths: Sequence[int],
+    numbers: Sequence[float],
+    grad_value: Operand,
+    grad_log: Operand,
     grads: Sequence[int],
     sums: Sequence[int],
 ) -> None: ...
@@ -220,38 +184,4 @@ def pointwise_backward(
     grad_log: Operand,
     grads: Sequence[int],
     n_samples: int,
-) -> None: ...
-
-MAX_COMPONENTS: int
-
-def mixture_forward(
-    op: int,
-    is_double: bool,
-    shape: Sequence[int],
-    x: Operand,
-    logits: Operand,
-    loc: Operand,
-    log_scale: Operand,
-    components: int,
-    constants: Sequence[float],
-    y: int,
-    reduction: int,
-    log: int,
-) -> None: ...
-def mixture_backward(
-    op: int,
-    is_double: bool,
-    shape: Sequence[int],
-    x: Operand,
-    logits: Operand,
-    loc: Operand,
-    log_scale: Operand,
-    components: int,
-    constants: Sequence[float],
-    grad_y: Operand,
-    grad_log: Operand,
-    grad_x: int,
-    grad_logits: int,
-    grad_loc: int,
-    grad_log_scale: int,
 ) -> None: ...

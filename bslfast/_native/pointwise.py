@@ -40,6 +40,8 @@ class Kernels:
         is_random: whether it draws, so that it takes a seed.
         samples: whether kernels draw several samples of an element. Logarithms are then those of
             the elements; else a sample of an element is another element, to which all belongs.
+        reduces: whether its logarithms are summed: as soon as it has them.
+        n_variants: how many variants its options make.
         passes_on: for each variant, the tensor whose gradient is the value's, or -1.
     """
 
@@ -49,6 +51,7 @@ class Kernels:
         self._index, self.inputs = found[:2]
         self.has_value, self.has_log, self.is_random, self.samples = found[2:6]
         self.passes_on = found[6]
+        self.reduces, self.n_variants = self.has_log, len(self.passes_on)
 
     def allocate(
         self, tensors: Sequence[Tensor], reduction: str, sample_shape: Sequence[int]

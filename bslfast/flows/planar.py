@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bslfast import functional as BF
 from bslfast.flows.transform import Transform, check_inputs
-from bslfast.reference.rank_one import planar_direction
+from bslfast.reference.planar import planar_direction
 
 
 class Planar(Transform):

@@ -13,7 +13,7 @@ from bslfast._precision import log_dtype, wide
 from bslfast.flows.linear import Householder
 from bslfast.flows.planar import solve_tanh
 from bslfast.flows.transform import Transform, check_inputs
-from bslfast.reference.rank_one import log_near_one
+from bslfast.reference.planar import log_near_one
 
 
 class Sylvester(Transform):

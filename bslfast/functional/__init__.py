@@ -34,7 +34,7 @@ from bslfast.functional.generalized_kl import generalized_kl
 from bslfast.functional.gumbel import gumbel_log_prob, gumbel_rsample, gumbel_rsample_log_prob
 from bslfast.functional.gumbel_softmax import gumbel_softmax_rsample
 from bslfast.functional.half_cauchy import half_cauchy_kl, half_cauchy_log_prob, half_cauchy_rsample
-from bslfast.functional.importance import iwae_bound
+from bslfast.functional.iwae_bound import iwae_bound
 from bslfast.functional.laplace import (
     laplace_kl,
     laplace_log_prob,
@@ -53,8 +53,9 @@ from bslfast.functional.normal import normal_kl, normal_rsample, normal_rsample_
 from bslfast.functional.normal_log_prob import normal_log_prob, normal_rsample_log_prob
 from bslfast.functional.normal_many import normal_rsample_kl_many
 from bslfast.functional.normal_mc_kl import normal_rsample_mc_kl
+from bslfast.functional.planar import planar
 from bslfast.functional.poisson import poisson_log_prob
-from bslfast.functional.rank_one import planar, radial
+from bslfast.functional.radial import radial
 from bslfast.functional.rational_quadratic import rational_quadratic_spline
 from bslfast.functional.relaxed_bernoulli import relaxed_bernoulli_rsample
 from bslfast.functional.standard import standard_normal, standard_uniform

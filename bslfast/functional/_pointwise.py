@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Union
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from bslfast.functional._op import NATIVE, Op, plain
 
 #: What a scale may be made from.
 PARAMETRIZATIONS = tuple(_NUMBERED_PARAMETRIZATIONS)
+_Option = Union[str, bool, None]  # noqa: UP007 (Python 3.10)
 
 
 class PointwiseOp:
@@ -35,12 +36,14 @@ class PointwiseOp:
             the first of the tensors: for backward, where only one of the two has a gradient.
     """
 
+    _kernels_of = Kernels
+
     def __init__(
         self,
         name: str,
         tensors: Sequence[str],
         *,
-        options: Mapping[str, Sequence[str | bool]] | None = None,
+        options: Mapping[str, Sequence[_Option]] | None = None,
         numbers: Sequence[str] = (),
         constants: Callable[..., tuple[float, ...]] | None = None,
         domains: Mapping[str, str] | None = None,
@@ -56,9 +59,9 @@ class PointwiseOp:
         self.numbers = tuple(numbers)
         self._constants = constants
         self.domains = dict(domains or {})
-        self._kernels = kernels = Kernels(name)
+        self._kernels = kernels = self._kernels_of(name)
         self._variants = _numbered(tuple(self.options.values()))
-        known = (kernels.inputs, len(kernels.passes_on))
+        known = (kernels.inputs, kernels.n_variants)
         assert known == (len(self.tensors), len(self._variants)), name
 
         # The op's arguments: tensors, seed, stream and sample_shape, options, numbers, reduction.
@@ -70,9 +73,12 @@ class PointwiseOp:
         kinds = {str: "str", bool: "bool"}
         arguments = [f"Tensor {t}" for t in self.tensors]
         arguments += ["Tensor seed", "int stream", "SymInt[] sample_shape"] * kernels.is_random
-        arguments += [f"{kinds[type(values[0])]} {k}" for k, values in self.options.items()]
+        arguments += [
+            f"{kinds[type(values[0])]}{'?' if None in values else ''} {k}"
+            for k, values in self.options.items()
+        ]
         arguments += [f"float {k}" for k in self.numbers]
-        arguments += ["str reduction"] * kernels.has_log
+        arguments += ["str reduction"] * kernels.reduces
         results = "(Tensor value, Tensor log)" if self._results == 2 else "Tensor"
         self.op = Op(
             f"{name}({', '.join(arguments)}) -> {results}",
@@ -80,6 +86,7 @@ class PointwiseOp:
             backward=self._backward,
             fake=self._fake,
             reference=getattr(reference, twin or name),
+            rounded=self._rounded(),
             has_cuda=True,
         )
         self._direct = self.op.directly(self._direct_forward, self._direct_backward)
@@ -98,29 +105,14 @@ class PointwiseOp:
         ``others`` are the options and the numbers, in any order.
         """
         # Every function here that is called, and every loop, is some tenths of a microsecond.
-        first = tensors[0]
-        directly = first is not None and plain(
-            (*tensors, seed) if isinstance(seed, Tensor) else tensors
-        )
-        same = directly = directly and first.dtype in NATIVE
-        if directly:
-            dtype, shape = first.dtype, first.shape
-            for t in tensors:
-                if t is None or t.dtype is not dtype:
-                    same = directly = False
-                    break
-                same = same and t.shape == shape
-        if not directly:
-            tensors = self._checked(tensors)
-            first = tensors[0]
-        if not same:
-            shape = _checks.broadcast(**dict(zip(self.tensors, tensors, strict=True)))
+        given_seed = (seed,) if isinstance(seed, Tensor) else ()
+        tensors, directly, shape = self._looked_at(tensors, given_seed)
         reduced = shape
         given: tuple[Any, ...] = ()
         if self._random:
             if type(sample_shape) is not tuple or sample_shape:
                 sample_shape = _checks.sizes("sample_shape", sample_shape)
-            tensors = (*tensors, _checks.seed(seed, first.device))
+            tensors = (*tensors, _checks.seed(seed, tensors[0].device))
             if type(stream) is not int or stream != 0:
                 stream = _checks.stream(stream)
             given = (stream, sample_shape)
@@ -142,7 +134,7 @@ class PointwiseOp:
         if self.numbers:
             numbers = tuple([others[name] for name in self.numbers])
         given += chosen + numbers
-        if self._kernels.has_log:
+        if self._kernels.reduces:
             if type(reduction) is not str or reduction not in REDUCTIONS or not reduced:
                 reduction = _checks.reduction(reduction, reduced)
             given += (reduction,)
@@ -162,6 +154,30 @@ class PointwiseOp:
             return _checks.flag(name, value)
         return _checks.choice(name, value, self.options[name])  # type: ignore[arg-type]
 
+    def _rounded(self) -> int | None:
+        """As :class:`Op` wants to know it: the kernels take tensors of 16 bits."""
+        return None
+
+    def _looked_at(
+        self, tensors: tuple[Tensor, ...], seed: tuple[Tensor, ...]
+    ) -> tuple[tuple[Tensor, ...], bool, torch.Size]:
+        """The tensors, whether kernels may be called on them directly, and their shape."""
+        first = tensors[0]
+        directly = first is not None and plain((*tensors, *seed) if seed else tensors)
+        same = directly = directly and first.dtype in NATIVE
+        if directly:
+            dtype, shape = first.dtype, first.shape
+            for t in tensors:
+                if t is None or t.dtype is not dtype:
+                    same = directly = False
+                    break
+                same = same and t.shape == shape
+        if not directly:
+            tensors = self._checked(tensors)
+        if not same:
+            shape = _checks.broadcast(**dict(zip(self.tensors, tensors, strict=True)))
+        return tensors, directly, shape
+
     def _checked(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         first, *rest = map(_checks.operand, self.tensors, tensors)
         for name, value in zip(self.tensors[1:], rest, strict=True):
@@ -177,13 +193,13 @@ class PointwiseOp:
             tuple(args[:n]),
             self._variants[tuple(args[self._options])],
             numbers if self._constants is None else self._constants(*numbers),
-            args[self._numbers.stop] if self._kernels.has_log else "none",
+            args[self._numbers.stop] if self._kernels.reduces else "none",
             *drawn,
         )
 
     def _forward(self, *args: Any) -> Any:
         tensors, *others = self._split(args)
-        return self._results_of(tensors, *self._kernels.forward(tensors, *others))
+        return self._results_of(tensors, others[1], *self._kernels.forward(tensors, *others))
 
     def _direct_forward(self, call: Any, tensors: Sequence[Any]) -> Any:
         seed = None
@@ -194,7 +210,7 @@ class PointwiseOp:
             tensors, variant, numbers, reduction, seed, stream, sample_shape, shape
         )
         if invalid or self._results == 2:
-            return self._results_of(tensors, results, invalid)
+            return self._results_of(tensors, numbers, results, invalid)
         return results[0]
 
     def _direct_backward(self, call: Any, grads: Any, tensors: Sequence[Any], needs: Any) -> Any:
@@ -231,14 +247,20 @@ class PointwiseOp:
         )
         return found + (None,) * (len(tensors) - n)
 
+    def _fault(self, name: str, tensor: Tensor, numbers: Sequence[float]) -> str:
+        """What is wrong with a tensor that has elements outside its domain."""
+        return f"{name}: expected {self.domains[name]}, got {tensor.min().item():g}"
+
     def _results_of(
-        self, tensors: Sequence[Tensor], results: tuple[Tensor, ...], invalid: int
+        self,
+        tensors: Sequence[Tensor],
+        numbers: Sequence[float],
+        results: tuple[Tensor, ...],
+        invalid: int,
     ) -> Any:
         if invalid:
             index = (invalid & -invalid).bit_length() - 1
-            name = self.tensors[index]
-            worst = tensors[index].min().item()
-            raise ValueError(f"{name}: expected {self.domains[name]}, got {worst:g}")
+            raise ValueError(self._fault(self.tensors[index], tensors[index], numbers))
         return results if self._results == 2 else results[0]
 
     def _backward(self, *args: Any) -> tuple[Tensor | None, ...]:
@@ -283,9 +305,11 @@ def number(name: str, value: Any, *, above: float = -math.inf) -> float:
     return _checks.number(name, value, above=above)
 
 
-def _numbered(options: Sequence[Sequence[str | bool]]) -> dict[tuple[str | bool, ...], int]:
+def _numbered(
+    options: Sequence[Sequence[str | bool | None]],
+) -> dict[tuple[str | bool | None, ...], int]:
     """The variants, each with its number in the kernels' table."""
-    values: list[tuple[str | bool, ...]] = [()]
+    values: list[tuple[_Option, ...]] = [()]
     for option in options:
         values = [(*v, choice) for v in values for choice in option]
     return {v: i for i, v in enumerate(values)}

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from bslfast import _checks, reference
-from bslfast._native import mixture as native
-from bslfast.functional._op import Op
-from bslfast.functional.mixture_logistic import mixture_shape, row_parameters
-
-#: Of a polynomial of degree 63.
-MAX_COEFFICIENTS = native.MAX_COMPONENTS
+from bslfast import _checks
+from bslfast.functional._rows import RowOp
 
 
 def bernstein_transform(
@@ -73,24 +68,23 @@ def bernstein_transform(
     >>> log_det.shape, torch.allclose(back, x, atol=1e-5)
     (torch.Size([1]), True)
     """
-    x = _checks.operand("x", x)
-    (raw,) = row_parameters(x, "coefficients", 2, raw_coefficients=raw_coefficients)
-    bound = _checks.number("bound", bound, above=0.0)
-    _checks.flag("inverse", inverse)
-    shape = mixture_shape(x, raw_coefficients=raw)
     result: tuple[Tensor, Tensor] = _bernstein_transform(
-        x, raw, bound, inverse, _checks.reduction(reduction, shape)
+        x,
+        raw_coefficients,
+        bound=_checks.number("bound", bound, above=0.0),
+        inverse=inverse,
+        reduction=reduction,
     )
     return result
 
 
-_bernstein_transform = Op(
-    "bernstein_transform(Tensor x, Tensor raw_coefficients, float bound, bool inverse, "
-    "str reduction) -> (Tensor y, Tensor log_det)",
-    forward=native.bernstein,
-    backward=native.bernstein_backward,
-    fake=native.allocate_bernstein,
-    reference=reference.bernstein_transform,
-    rounded=1,
-    has_cuda=True,
+_bernstein_transform = RowOp(
+    "bernstein_transform",
+    ("x", "raw_coefficients"),
+    options={"inverse": (False, True)},
+    numbers=("bound",),
+    what="coefficients",
+    least=2,
 )
+#: Of a polynomial of degree 63.
+MAX_COEFFICIENTS = _bernstein_transform.longest

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-
 from torch import Tensor
 
-from bslfast import _checks, reference
-from bslfast._native import mixture as native
-from bslfast.functional._op import Op
-from bslfast.functional.mixture_logistic import mixture_parameters, mixture_shape
+from bslfast.functional._rows import RowOp
 
 
 def deep_sigmoidal_transform(
@@ -71,25 +66,16 @@ def deep_sigmoidal_transform(
     >>> log_det.shape, torch.allclose(back, x, atol=1e-4)
     (torch.Size([1]), True)
     """
-    x = _checks.operand("x", x)
-    logits, raw_slope, shift = mixture_parameters(
-        x, logits=logits, raw_slope=raw_slope, shift=shift
-    )
-    _checks.flag("inverse", inverse)
-    shape = mixture_shape(x, logits=logits, raw_slope=raw_slope, shift=shift)
     result: tuple[Tensor, Tensor] = _deep_sigmoidal_transform(
-        x, logits, raw_slope, shift, inverse, _checks.reduction(reduction, shape)
+        x, logits, raw_slope, shift, inverse=inverse, reduction=reduction
     )
     return result
 
 
-_deep_sigmoidal_transform = Op(
-    "deep_sigmoidal_transform(Tensor x, Tensor logits, Tensor raw_slope, Tensor shift, "
-    "bool inverse, str reduction) -> (Tensor y, Tensor log_det)",
-    forward=functools.partial(native.transform, family="deep_sigmoidal"),
-    backward=functools.partial(native.transform_backward, family="deep_sigmoidal"),
-    fake=native.allocate_transform,
-    reference=reference.deep_sigmoidal_transform,
-    rounded=1,
-    has_cuda=True,
+_deep_sigmoidal_transform = RowOp(
+    "deep_sigmoidal_transform",
+    ("x", "logits", "raw_slope", "shift"),
+    options={"inverse": (False, True)},
+    what="components",
+    least=1,
 )

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from torch import Tensor
 
-from bslfast import _checks, reference
-from bslfast._native import mixture as native
-from bslfast.functional._op import Op
+from bslfast import _checks
+from bslfast.functional._rows import RowOp
 from bslfast.functional.discretized_logistic import bin_constants
-from bslfast.functional.mixture_logistic import mixture_parameters, mixture_shape
 
 
 def discretized_logistic_mixture_log_prob(
@@ -69,63 +64,20 @@ def discretized_logistic_mixture_log_prob(
     >>> abs(log_prob.exp().sum().item() - 1) < 1e-5
     True
     """
-    x = _checks.operand("x", x)
-    logits, loc, raw_log_scale = mixture_parameters(
-        x, logits=logits, loc=loc, raw_log_scale=raw_log_scale
-    )
     bins = _checks.integer("bins", bins, 2)
     low = _checks.number("low", low)
     high = _checks.number("high", high, above=low)
-    shape = mixture_shape(x, logits=logits, loc=loc, raw_log_scale=raw_log_scale)
     log_prob: Tensor = _discretized_logistic_mixture_log_prob(
-        x, logits, loc, raw_log_scale, bins, low, high, _checks.reduction(reduction, shape)
+        x, logits, loc, raw_log_scale, bins=bins, low=low, high=high, reduction=reduction
     )
     return log_prob
 
 
-def _forward(
-    x: Tensor,
-    logits: Tensor,
-    loc: Tensor,
-    raw_log_scale: Tensor,
-    bins: int,
-    low: float,
-    high: float,
-    reduction: str,
-) -> Tensor:
-    constants = bin_constants(bins, low, high)
-    return native.discretized(x, logits, loc, raw_log_scale, constants, reduction)
-
-
-def _backward(
-    grad: Tensor | None,
-    x: Tensor,
-    logits: Tensor,
-    loc: Tensor,
-    raw_log_scale: Tensor,
-    bins: int,
-    low: float,
-    high: float,
-    reduction: str,
-    needs: Sequence[bool],
-) -> tuple[Tensor | None, ...]:
-    constants = bin_constants(bins, low, high)
-    return native.discretized_backward(
-        grad, x, logits, loc, raw_log_scale, constants, reduction, needs
-    )
-
-
-def _fake(x: Tensor, logits: Tensor, loc: Tensor, raw_log_scale: Tensor, *options: Any) -> Tensor:
-    return native.allocate_discretized(x, logits, loc, raw_log_scale, options[-1])
-
-
-_discretized_logistic_mixture_log_prob = Op(
-    "discretized_logistic_mixture_log_prob(Tensor x, Tensor logits, Tensor loc, "
-    "Tensor raw_log_scale, int bins, float low, float high, str reduction) -> Tensor",
-    forward=_forward,
-    backward=_backward,
-    fake=_fake,
-    reference=reference.discretized_logistic_mixture_log_prob,
-    rounded=0,
-    has_cuda=True,
+_discretized_logistic_mixture_log_prob = RowOp(
+    "discretized_logistic_mixture_log_prob",
+    ("x", "logits", "loc", "raw_log_scale"),
+    numbers=("bins", "low", "high"),
+    constants=bin_constants,
+    what="components",
+    least=1,
 )

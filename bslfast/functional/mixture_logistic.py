@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from bslfast import _checks, reference
-from bslfast._native import mixture as native
-from bslfast.functional._op import Op
-
-MAX_COMPONENTS = native.MAX_COMPONENTS
+from bslfast.functional._rows import RowOp
 
 
 def mixture_logistic_transform(
@@ -67,60 +63,17 @@ def mixture_logistic_transform(
     >>> log_det.shape, torch.allclose(back, x, atol=1e-4)
     (torch.Size([1]), True)
     """
-    x = _checks.operand("x", x)
-    logits, loc, log_scale = mixture_parameters(x, logits=logits, loc=loc, log_scale=log_scale)
-    _checks.flag("inverse", inverse)
-    shape = mixture_shape(x, logits=logits, loc=loc, log_scale=log_scale)
     result: tuple[Tensor, Tensor] = _mixture_logistic_transform(
-        x, logits, loc, log_scale, inverse, _checks.reduction(reduction, shape)
+        x, logits, loc, log_scale, inverse=inverse, reduction=reduction
     )
     return result
 
 
-def mixture_parameters(x: Tensor, **parameters: Tensor) -> list[Tensor]:
-    """The parameters of a mixture for each element of ``x``, logits first, after a look at them."""
-    return row_parameters(x, "components", 1, **parameters)
-
-
-def row_parameters(x: Tensor, what: str, least: int, **parameters: Tensor) -> list[Tensor]:
-    """Parameters with a row, of at least so many numbers, for each element of ``x``."""
-    checked = []
-    length: int | None = None
-    for name, given in parameters.items():
-        value = _checks.operand(name, given)
-        _checks.alike(name, value, "x", x)
-        if value.dim() == 0:
-            raise ValueError(f"{name}: expected shape [..., {what}], got []")
-        found = value.shape[-1]
-        if length is None:
-            length = found
-            if not least <= length <= MAX_COMPONENTS:
-                raise ValueError(
-                    f"{name}: expected {least} to {MAX_COMPONENTS} {what} in the last "
-                    f"dimension, got {length}"
-                )
-        if found != length:
-            raise ValueError(
-                f"{name}: expected a last dimension of {length}, as {next(iter(parameters))} has, "
-                f"got {found}"
-            )
-        checked.append(value)
-    return checked
-
-
-def mixture_shape(x: Tensor, **parameters: Tensor) -> tuple[int, ...]:
-    """The shape that ``x`` and the leading dimensions of the parameters broadcast to."""
-    shapes = {"x": x.shape, **{name: p.shape[:-1] for name, p in parameters.items()}}
-    return _checks.broadcast_shapes(shapes, "leading dimensions")
-
-
-_mixture_logistic_transform = Op(
-    "mixture_logistic_transform(Tensor x, Tensor logits, Tensor loc, Tensor log_scale, "
-    "bool inverse, str reduction) -> (Tensor y, Tensor log_det)",
-    forward=native.transform,
-    backward=native.transform_backward,
-    fake=native.allocate_transform,
-    reference=reference.mixture_logistic_transform,
-    rounded=1,
-    has_cuda=True,
+_mixture_logistic_transform = RowOp(
+    "mixture_logistic_transform",
+    ("x", "logits", "loc", "log_scale"),
+    options={"inverse": (False, True)},
+    what="components",
+    least=1,
 )
+MAX_COMPONENTS = _mixture_logistic_transform.longest

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
-from bslfast import _checks, reference
-from bslfast._native import rational_quadratic as native
-from bslfast.functional._op import Op
+from bslfast import _checks
+from bslfast.functional._rows import RowOp
 from bslfast.reference.rational_quadratic import bound_of
 
 #: How many more slopes than bins.
 EXTRA_SLOPES: dict[str | None, int] = {"linear": -1, "affine": 1, "circular": 0, None: 1}
 TAILS = tuple(EXTRA_SLOPES)
-MAX_BINS = native.MAX_BINS
 
 
 def rational_quadratic_spline(
@@ -90,35 +89,24 @@ def rational_quadratic_spline(
     widths = _parameter("widths", widths, x)
     heights = _parameter("heights", heights, x)
     derivatives = _parameter("derivatives", derivatives, x)
-    if tails is not None:
-        _checks.choice("tails", tails, TAILS)
-    _checks.flag("inverse", inverse)
+    _checks.choice("tails", tails, TAILS)
     bound = bound_of(x.dtype, _checks.number("bound", bound, above=0.0))
     bins = _check_bins(widths, heights, derivatives, tails)
     min_bin_width = _minimum("min_bin_width", min_bin_width, bins)
     min_bin_height = _minimum("min_bin_height", min_bin_height, bins)
     min_derivative = _checks.number("min_derivative", min_derivative, above=0.0)
-    shape = _checks.broadcast_shapes(
-        {
-            "x": x.shape,
-            "widths": widths.shape[:-1],
-            "heights": heights.shape[:-1],
-            "derivatives": derivatives.shape[:-1],
-        },
-        "leading dimensions",
-    )
     result: tuple[Tensor, Tensor] = _rational_quadratic_spline(
         x,
         widths,
         heights,
         derivatives,
-        inverse,
-        tails,
-        bound,
-        min_bin_width,
-        min_bin_height,
-        min_derivative,
-        _checks.reduction(reduction, shape),
+        tails=tails,
+        inverse=inverse,
+        bound=bound,
+        min_bin_width=min_bin_width,
+        min_bin_height=min_bin_height,
+        min_derivative=min_derivative,
+        reduction=reduction,
     )
     return result
 
@@ -134,10 +122,9 @@ def _parameter(name: str, value: Tensor, x: Tensor) -> Tensor:
 def _check_bins(widths: Tensor, heights: Tensor, derivatives: Tensor, tails: str | None) -> int:
     """The number of bins K, after a look at the last dimensions."""
     bins = widths.shape[-1]
-    if not 1 <= bins <= native.MAX_BINS:
-        raise ValueError(
-            f"widths: expected 1 to {native.MAX_BINS} bins in the last dimension, got {bins}"
-        )
+    most = _rational_quadratic_spline.longest
+    if not 1 <= bins <= most:
+        raise ValueError(f"widths: expected 1 to {most} bins in the last dimension, got {bins}")
     if heights.shape[-1] != bins:
         raise ValueError(
             f"heights: expected a last dimension of {bins}, as widths has, got {heights.shape[-1]}"
@@ -158,20 +145,26 @@ def _minimum(name: str, value: float, bins: int) -> float:
     return value
 
 
-def _fake(
-    x: Tensor, widths: Tensor, heights: Tensor, derivatives: Tensor, *options: Any
-) -> tuple[Tensor, Tensor]:
-    return native.allocate(x, widths, heights, derivatives, options[-1])
+class _Spline(RowOp):
+    """Rows of slopes are of a length of their own, which the function above has looked at."""
+
+    def _check_rows(self, tensors: tuple[Tensor, ...]) -> None:
+        pass
+
+    def _fault(self, name: str, x: Tensor, numbers: Sequence[float]) -> str:
+        bound = numbers[0]
+        worst = x.flatten()[x.abs().nan_to_num(0.0, torch.inf).argmax()].item()
+        return (
+            f"{name}: expected values in [{-bound:g}, {bound:g}], the domain of a spline without "
+            f"tails, got {_checks.shown(worst, -bound, bound)}"
+        )
 
 
-_rational_quadratic_spline = Op(
-    "rational_quadratic_spline(Tensor x, Tensor widths, Tensor heights, Tensor derivatives, "
-    "bool inverse, str? tails, float bound, float min_bin_width, float min_bin_height, "
-    "float min_derivative, str reduction) -> (Tensor y, Tensor log_det)",
-    forward=native.forward,
-    backward=native.backward,
-    fake=_fake,
-    reference=reference.rational_quadratic_spline,
-    rounded=1,
-    has_cuda=True,
+_rational_quadratic_spline = _Spline(
+    "rational_quadratic_spline",
+    ("x", "widths", "heights", "derivatives"),
+    options={"tails": TAILS, "inverse": (False, True)},
+    numbers=("bound", "min_bin_width", "min_bin_height", "min_derivative"),
+    what="bins",
 )
+MAX_BINS = _rational_quadratic_spline.longest

@@ -24,7 +24,7 @@ from bslfast.reference.generalized_kl import generalized_kl
 from bslfast.reference.gumbel import gumbel_log_prob, gumbel_rsample, gumbel_rsample_log_prob
 from bslfast.reference.gumbel_softmax import gumbel_softmax_rsample
 from bslfast.reference.half_cauchy import half_cauchy_kl, half_cauchy_log_prob, half_cauchy_rsample
-from bslfast.reference.importance import iwae_bound
+from bslfast.reference.iwae_bound import iwae_bound
 from bslfast.reference.laplace import (
     laplace_kl,
     laplace_log_prob,
@@ -47,8 +47,9 @@ from bslfast.reference.normal import (
 )
 from bslfast.reference.normal_log_prob import normal_log_prob, normal_rsample_log_prob
 from bslfast.reference.normal_mc_kl import normal_rsample_mc_kl
+from bslfast.reference.planar import planar
 from bslfast.reference.poisson import poisson_log_prob
-from bslfast.reference.rank_one import planar, radial
+from bslfast.reference.radial import radial
 from bslfast.reference.rational_quadratic import rational_quadratic_spline
 from bslfast.reference.relaxed_bernoulli import relaxed_bernoulli_rsample
 from bslfast.reference.standard import standard_normal, standard_uniform

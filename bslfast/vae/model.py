@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bslfast import _checks
 from bslfast import functional as BF
 from bslfast.elbo import example_weights, free_bits
-from bslfast.functional.importance import ESTIMATORS
+from bslfast.functional.iwae_bound import ESTIMATORS
 from bslfast.likelihoods import Likelihood
 from bslfast.likelihoods.base import observed
 from bslfast.vae.decoding import Decoding

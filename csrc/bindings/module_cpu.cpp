@@ -19,14 +19,12 @@ namespace bsl {
 
 void register_categorical(py::module_& m);
 void register_gumbel_softmax(py::module_& m);
-void register_importance(py::module_& m);
+void register_iwae_bound(py::module_& m);
 void register_math(py::module_& m);
-void register_mixture(py::module_& m);
 void register_noise(py::module_& m);
 void register_normal_many(py::module_& m);
 void register_pointwise(py::module_& m);
-void register_rank_one(py::module_& m);
-void register_rational_quadratic(py::module_& m);
+void register_rows(py::module_& m);
 
 namespace {
 
@@ -92,13 +90,11 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   m.attr("MAX_DIMS") = bsl::kMaxDims;
   m.attr("BLOCK") = bsl::kBlock;
   bsl::register_math(m);
-  bsl::register_mixture(m);
   bsl::register_noise(m);
   bsl::register_normal_many(m);
   bsl::register_pointwise(m);
-  bsl::register_rational_quadratic(m);
   bsl::register_categorical(m);
-  bsl::register_importance(m);
+  bsl::register_iwae_bound(m);
   bsl::register_gumbel_softmax(m);
-  bsl::register_rank_one(m);
+  bsl::register_rows(m);
 }

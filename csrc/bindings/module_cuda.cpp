@@ -6,23 +6,19 @@ namespace py = pybind11;
 
 namespace bsl::cuda {
 
-void register_mixture(py::module_& m);
 void register_noise(py::module_& m);
 void register_normal_many(py::module_& m);
 void register_pointwise(py::module_& m);
-void register_rank_one(py::module_& m);
-void register_rational_quadratic(py::module_& m);
+void register_rows(py::module_& m);
 void register_softmax(py::module_& m);
 
 }  // namespace bsl::cuda
 
 PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   using namespace bsl::cuda;
-  register_mixture(m);
   register_noise(m);
   register_normal_many(m);
   register_pointwise(m);
-  register_rank_one(m);
-  register_rational_quadratic(m);
+  register_rows(m);
   register_softmax(m);
 }

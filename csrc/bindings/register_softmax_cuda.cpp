@@ -1,4 +1,4 @@
-// As register_categorical.cpp, register_gumbel_softmax.cpp and register_importance.cpp, with a CUDA
+// As register_categorical.cpp, register_gumbel_softmax.cpp and register_iwae_bound.cpp, with a CUDA
 // stream to run on. Log probabilities are those of every row.
 #include <pybind11/pybind11.h>
 
@@ -74,27 +74,27 @@ void gumbel_softmax_backward(bool is_double, int64_t rows, int64_t logit_rows, i
   check_launch("gumbel_softmax_rsample", {rows, classes});
 }
 
-void importance_forward(bool is_double, int64_t outer, int64_t samples, int64_t inner,
+void iwae_bound_forward(bool is_double, int64_t outer, int64_t samples, int64_t inner,
                         uintptr_t log_weights, uintptr_t bound, uintptr_t cuda_stream) {
-  const ImportanceForward a{outer, samples, inner, pointer(log_weights), pointer(bound)};
+  const IwaeBoundForward a{outer, samples, inner, pointer(log_weights), pointer(bound)};
   py::gil_scoped_release release;
-  (is_double ? importance_kernels.forward_double : importance_kernels.forward_float)(
+  (is_double ? iwae_bound_kernels.forward_double : iwae_bound_kernels.forward_float)(
       a, stream_of(cuda_stream));
   check_launch("iwae_bound", {outer, samples, inner});
 }
 
-void importance_backward(bool is_double, int64_t outer, int64_t samples, int64_t inner,
+void iwae_bound_backward(bool is_double, int64_t outer, int64_t samples, int64_t inner,
                          uintptr_t log_weights, uintptr_t grad, bool squared,
                          uintptr_t grad_log_weights, uintptr_t cuda_stream) {
-  const ImportanceBackward a{outer,
-                             samples,
-                             inner,
-                             pointer(log_weights),
-                             pointer(grad),
-                             squared,
-                             pointer(grad_log_weights)};
+  const IwaeBoundBackward a{outer,
+                            samples,
+                            inner,
+                            pointer(log_weights),
+                            pointer(grad),
+                            squared,
+                            pointer(grad_log_weights)};
   py::gil_scoped_release release;
-  (is_double ? importance_kernels.backward_double : importance_kernels.backward_float)(
+  (is_double ? iwae_bound_kernels.backward_double : iwae_bound_kernels.backward_float)(
       a, stream_of(cuda_stream));
   check_launch("iwae_bound", {outer, samples, inner});
 }
@@ -106,8 +106,8 @@ void register_softmax(py::module_& m) {
   m.def("categorical_backward", &categorical_backward);
   m.def("gumbel_softmax_forward", &gumbel_softmax_forward);
   m.def("gumbel_softmax_backward", &gumbel_softmax_backward);
-  m.def("importance_forward", &importance_forward);
-  m.def("importance_backward", &importance_backward);
+  m.def("iwae_bound_forward", &iwae_bound_forward);
+  m.def("iwae_bound_backward", &iwae_bound_backward);
 }
 
 }  // namespace bsl::cuda

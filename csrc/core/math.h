@@ -410,6 +410,13 @@ BSL_HD T log1p(T x) {
   return x > T(-1) ? result : special;
 }
 
+// log of a positive number that is 1 + `less_one`: each where it is accurate.
+template <typename T>
+BSL_HD T log_near_one(T less_one, T whole) {
+  const T near = log1p(less_one), far = log(whole);
+  return less_one < T(-0.5) ? far : near;
+}
+
 // log(1 + exp(x)), with full relative accuracy on both sides.
 template <typename T>
 BSL_HD T softplus(T x) {

@@ -10,19 +10,19 @@
 // parameters is computed in double.
 #include "core/bijectors/bernstein.h"
 
-#include "cpu/mixture_kernels.h"
+#include "cpu/element_kernels.h"
 #include "cpu/root_search.h"
 
 namespace bsl {
 namespace {
 
 template <typename T, bool kInverse>
-class BernsteinTile {
+class BernsteinTile : public ElementTile<1, kMaxComponents> {
  public:
-  static constexpr int kOperands = 1;
-
-  explicit BernsteinTile(const MixtureCall& call)
-      : n_(call.components - 1), bound_(call.numbers[0]), factor_(n_ / (2 * bound_)) {
+  explicit BernsteinTile(const ElementCall& call)
+      : n_(static_cast<int>(call.widths[1]) - 1),
+        bound_(call.numbers[0]),
+        factor_(n_ / (2 * bound_)) {
     bernstein::binomials(n_ - 1, binomial_);
     bernstein::binomials(n_ - 2, lower_binomial_);
   }
@@ -213,7 +213,6 @@ using Inverse = BernsteinTile<T, true>;
 }  // namespace
 
 namespace BSL_ISA {
-extern const MixtureKernels bernstein_kernels = mixture_kernels<Forward>();
-extern const MixtureKernels bernstein_inverse_kernels = mixture_kernels<Inverse>();
+extern const RowKernels bernstein_transform_kernels = element_kernels<Forward, Inverse>();
 }  // namespace BSL_ISA
 }  // namespace bsl

@@ -3,7 +3,7 @@
 #include "core/distributions/categorical.h"
 #include "cpu/block.h"
 #include "cpu/parallel.h"
-#include "cpu/rows.h"
+#include "cpu/tile.h"
 
 namespace bsl {
 namespace {

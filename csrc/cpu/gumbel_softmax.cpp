@@ -3,7 +3,7 @@
 #include "core/distributions/gumbel_softmax.h"
 #include "cpu/noise_block.h"
 #include "cpu/parallel.h"
-#include "cpu/rows.h"
+#include "cpu/tile.h"
 
 namespace bsl {
 namespace {

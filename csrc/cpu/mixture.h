@@ -1,52 +1,84 @@
-// Ops on elements that each have a mixture of logistic distributions of their own, or other rows of
-// parameters.
+// What tiles of ops on mixtures share (cpu/element_kernels.h): all but map() and gradients(), which
+// leave by_logit_, by_loc_ and by_scale_.
 #pragma once
 
-#include "core/pointwise.h"
-#include "cpu/isa.h"
-#include "cpu/layout.h"
+#include "cpu/element_kernels.h"
 
 namespace bsl {
+namespace {
 
-// An element is the work of dozens.
-constexpr int64_t kMixtureChunk = 2 * kBlock;
+template <typename T, bool HasValue = true>
+class MixtureTile : public ElementTile<3, kMaxComponents, HasValue> {
+ public:
+  explicit MixtureTile(const ElementCall& call) : n_(static_cast<int>(call.widths[1])) {
+    for (int i = 0; i < kMaxNumbers; ++i) numbers_.at[i] = static_cast<T>(call.numbers[i]);
+  }
 
-struct MixtureCall {
-  Shape shape;
-  ChunkPlan plan;
-  Operand x;
-  // One row of contiguous numbers per element, at the strides that the operand has over `shape`. Of
-  // an op with fewer of them, the first are there, whatever they are called.
-  Operand logits, loc, log_scale;
-  int components;
-  double numbers[kMaxNumbers];
+  void load(const T* x, const T* const* const* rows, int first) {
+    for (int t = 0; t < kRows; ++t) x_[t] = x[t];
+    load_rows(rows[0] + first, n_, logit_);
+    load_rows(rows[1] + first, n_, loc_);
+    load_rows(rows[2] + first, n_, log_scale_);
+    // A common factor of the weights means nothing; without it all logarithms are small.
+    alignas(64) T max[kRows];
+    tile_max(logit_, n_, max);
+    for (int k = 0; k < n_; ++k) {
+      for (int t = 0; t < kRows; ++t) logit_[k * kRows + t] -= max[t];
+    }
+  }
+
+  void store(int n, T* const* grads) const {
+    if (grads[0] != nullptr) transpose_back(by_logit_, n, n_, grads[0]);
+    if (grads[1] != nullptr) transpose_back(by_loc_, n, n_, grads[1]);
+    if (grads[2] != nullptr) transpose_back(by_scale_, n, n_, grads[2]);
+  }
+
+ protected:
+  // Logarithms become weights exp(l - max), which are summed; the logarithm of that sum.
+  void weigh(Rows<T>& logs, T* max, T* sums, T* log_sums) const {
+    tile_max(logs, n_, max);
+    for (int t = 0; t < kRows; ++t) max[t] = max[t] < kLowest<T> ? kLowest<T> : max[t];
+    tile_weights(logs, n_, max, sums);
+    for (int t = 0; t < kRows; ++t) log_sums[t] = math::log(sums[t]);
+  }
+
+  // The least distance(i) of the components of row t that are not left out.
+  template <typename F>
+  T least_distance(int t, const F& distance) const {
+    T least = math::Real<T>::infinity;
+    for (int i = t; i < n_ * kRows; i += kRows) {
+      const T own = compared(logit_[i], distance(i));
+      least = own < least ? own : least;
+    }
+    return least;
+  }
+
+  // Where no component has a weight, the nearest get theirs among themselves.
+  template <typename F>
+  void weigh_nearest(Rows<T>& weights, T* sums, const F& distance) const {
+    T none = 0;
+    for (int t = 0; t < kRows; ++t) none += sums[t] == T(0) ? T(1) : T(0);
+    if (!(none > T(0))) return;
+    for (int t = 0; t < kRows; ++t) {
+      if (sums[t] != T(0)) continue;
+      const T least = least_distance(t, distance);
+      T most = kLowest<T>;
+      for (int i = t; i < n_ * kRows; i += kRows) {
+        most = distance(i) <= least ? larger(logit_[i], most) : most;
+      }
+      for (int i = t; i < n_ * kRows; i += kRows) {
+        weights[i] = distance(i) <= least ? weight(logit_[i], most) : T(0);
+        sums[t] += weights[i];
+      }
+    }
+  }
+
+  const int n_;
+  Numbers<T> numbers_;
+  alignas(64) T x_[kRows];
+  alignas(64) Rows<T> logit_, loc_, log_scale_;
+  alignas(64) Rows<T> by_logit_, by_loc_, by_scale_;
 };
 
-struct MixtureForward : MixtureCall {
-  void* y;  // null for a density
-  Reduction reduction;
-  void* log;
-  double* partials;  // plan.n_partials()
-};
-
-struct MixtureBackward : MixtureCall {
-  Operand grad_y, grad_log;  // broadcast to the call's shape
-  // Null: not wanted. Those of the parameters have one contiguous row per element.
-  void *grad_x, *grad_logits, *grad_loc, *grad_log_scale;
-};
-
-struct MixtureKernels {
-  void (*forward_float)(const MixtureForward&);
-  void (*forward_double)(const MixtureForward&);
-  void (*backward_float)(const MixtureBackward&);
-  void (*backward_double)(const MixtureBackward&);
-};
-BSL_DECLARE_KERNELS(MixtureKernels, mixture_logistic_kernels)
-BSL_DECLARE_KERNELS(MixtureKernels, mixture_logistic_inverse_kernels)
-BSL_DECLARE_KERNELS(MixtureKernels, discretized_logistic_mixture_kernels)
-BSL_DECLARE_KERNELS(MixtureKernels, deep_sigmoidal_kernels)
-BSL_DECLARE_KERNELS(MixtureKernels, deep_sigmoidal_inverse_kernels)
-BSL_DECLARE_KERNELS(MixtureKernels, bernstein_kernels)
-BSL_DECLARE_KERNELS(MixtureKernels, bernstein_inverse_kernels)
-
+}  // namespace
 }  // namespace bsl

@@ -7,7 +7,7 @@
 #include "core/bijectors/mixture_logistic.h"
 
 #include "core/bijectors/deep_sigmoidal.h"
-#include "cpu/mixture_kernels.h"
+#include "cpu/mixture.h"
 #include "cpu/root_search.h"
 
 namespace bsl {
@@ -308,10 +308,8 @@ using DeepSigmoidalInverse = LogisticTile<T, logistic::SlopeShift, true>;
 }  // namespace
 
 namespace BSL_ISA {
-extern const MixtureKernels mixture_logistic_kernels = mixture_kernels<Forward>();
-extern const MixtureKernels mixture_logistic_inverse_kernels = mixture_kernels<Inverse>();
-extern const MixtureKernels deep_sigmoidal_kernels = mixture_kernels<DeepSigmoidal>();
-extern const MixtureKernels deep_sigmoidal_inverse_kernels =
-    mixture_kernels<DeepSigmoidalInverse>();
+extern const RowKernels mixture_logistic_transform_kernels = element_kernels<Forward, Inverse>();
+extern const RowKernels deep_sigmoidal_transform_kernels =
+    element_kernels<DeepSigmoidal, DeepSigmoidalInverse>();
 }  // namespace BSL_ISA
 }  // namespace bsl

@@ -1,88 +1,117 @@
-// Parameters come as rows [element][bin]; SIMD lanes run over elements. So kernels work on tiles of
-// kLanes elements, whose rows are transposed to [bin][lane] on the way in and, for gradients, back.
-//
 // Knots are float64 whatever T is: a slope may change by orders of magnitude within 1e-7 of a knot,
 // and the log-determinant there is worth as much as the knot is (docs/numerics.md).
-#include "cpu/rational_quadratic.h"
+#include "core/bijectors/rational_quadratic.h"
 
-#include "cpu/block.h"
-#include "cpu/parallel.h"
+#include "cpu/element_kernels.h"
 
 namespace bsl {
 namespace {
 
-constexpr int kLanes = 32;
 constexpr int kX = 0, kY = 1;  // axes: widths, heights
 
 template <typename T>
-using Lanes = T[kLanes];
+using Lanes = T[kRows];
 
 template <typename T>
-class Tile {
+class SplineTile : public ElementTile<3, kMaxBins> {
  public:
-  explicit Tile(const SplineCall& call)
-      : call_(call),
-        searched_(call.inverse ? kY : kX),
-        least_{2 * call.bound * call.min_width, 2 * call.bound * call.min_height},
-        free_{2 * call.bound * (1 - call.min_width * call.bins),
-              2 * call.bound * (1 - call.min_height * call.bins)} {}
+  explicit SplineTile(const ElementCall& a)
+      : call_(a),
+        domain_(call_.tails == Tails::linear || call_.tails == Tails::none
+                    ? static_cast<T>(call_.bound)
+                    : math::Real<T>::infinity),
+        searched_(call_.inverse ? kY : kX),
+        least_{2 * call_.bound * call_.min_width, 2 * call_.bound * call_.min_height},
+        free_{2 * call_.bound * (1 - call_.min_width * call_.bins),
+              2 * call_.bound * (1 - call_.min_height * call_.bins)} {}
 
-  // Finds the bins of kLanes elements and where in them they lie.
-  void load(const T* x, const T* const* widths, const T* const* heights,
-            const T* const* derivatives) {
+  // Finds the bins of the elements and where in them they lie.
+  void load(const T* x, const T* const* const* rows, int first) {
+    for (int t = 0; t < kRows; ++t) x_[t] = x[t];
     place(x);
-    softmax(widths, kX);
-    softmax(heights, kY);
+    softmax(rows[kX] + first, kX);
+    softmax(rows[kY] + first, kY);
     find_knots(kX);
     find_knots(kY);
-    load_slopes(derivatives);
+    load_slopes(rows[2] + first);
     find_bins();
     find_points();
   }
 
-  // Whether an element lies outside the spline's domain.
-  bool outside(T x) const {
-    const T bound = static_cast<T>(call_.bound);
-    const bool bounded = call_.tails == Tails::linear || call_.tails == Tails::none;
-    return bounded && ((x < -bound) | (x > bound));
-  }
-
-  // Results of the spline; for elements outside, the caller knows better.
-  void map(T* y, T* log_det) const {
+  void map(T* y, T* log_det) {
     if (call_.inverse) {
       map<true>(y, log_det);
     } else {
       map<false>(y, log_det);
     }
+    invalid_ = 0;
+    if (!any_outside()) return;
+    constexpr T nan = math::Real<T>::nan;
+    const bool linear = call_.tails == Tails::linear;
+    for (int t = 0; t < kRows; ++t) {
+      y[t] = outside(t) ? (linear ? x_[t] : nan) : y[t];
+      log_det[t] = outside(t) ? (linear ? T(0) : nan) : log_det[t];
+    }
+    invalid_ = linear ? 0 : 1;
   }
 
-  // From the results' gradients, which are 0 for elements outside.
+  int invalid() const { return invalid_; }
+
   void gradients(const T* grad_y, const T* grad_log_det, T* grad_x) {
+    const bool any = any_outside();
+    alignas(64) Lanes<T> by_y, by_log_det;
+    for (int t = 0; t < kRows && any; ++t) {
+      by_y[t] = outside(t) ? T(0) : grad_y[t];
+      by_log_det[t] = outside(t) ? T(0) : grad_log_det[t];
+    }
+    const T* from_y = any ? by_y : grad_y;
+    const T* from_log_det = any ? by_log_det : grad_log_det;
     if (call_.inverse) {
-      gradients<true>(grad_y, grad_log_det, grad_x);
+      gradients<true>(from_y, from_log_det, grad_x);
     } else {
-      gradients<false>(grad_y, grad_log_det, grad_x);
+      gradients<false>(from_y, from_log_det, grad_x);
+    }
+    const bool linear = call_.tails == Tails::linear;
+    for (int t = 0; t < kRows && any; ++t) {
+      grad_x[t] = outside(t) ? (linear ? grad_y[t] : T(0)) : grad_x[t];
     }
   }
 
-  // Writes the first `n` elements' gradients. Overwrites what load() read of the slopes.
+  // Overwrites what load() read.
+  void store(int n, T* const* grads) {
+    if (grads[2] != nullptr) store_slope_gradients(grads[2], n);
+    for (int axis = kX; axis <= kY; ++axis) {
+      if (grads[axis] != nullptr) store_size_gradients(axis, grads[axis], n);
+    }
+  }
+
+ private:
+  // Whether an element lies outside the spline's domain.
+  bool outside(int t) const { return math::abs(x_[t]) > domain_; }
+  bool any_outside() const {
+    T count = 0;
+#pragma omp simd reduction(+ : count)
+    for (int t = 0; t < kRows; ++t) count += outside(t) ? T(1) : T(0);
+    return count > T(0);
+  }
+
   void store_slope_gradients(T* rows, int n) {
     const int bins = call_.bins;
     for (int k = 0; k <= bins; ++k) {
-      for (int t = 0; t < kLanes; ++t) {
+      for (int t = 0; t < kRows; ++t) {
         const T here = index_[t] == T(k) ? by_slope_[0][t] : T(0);
         raw_[k][t] = index_[t] == T(k - 1) ? here + by_slope_[1][t] : here;
       }
     }
     if (call_.tails == Tails::circular) {
-      for (int t = 0; t < kLanes; ++t) raw_[0][t] += raw_[bins][t];
+      for (int t = 0; t < kRows; ++t) raw_[0][t] += raw_[bins][t];
     }
-    store_rows(raw_ + first_slope(), n_slopes(call_.bins, call_.tails), rows, n);
+    transpose_back(raw_[first_slope()], n, n_slopes(call_.bins, call_.tails), rows);
   }
 
   void store_size_gradients(int axis, T* rows, int n) {
     Lanes<double> before, own, mean;
-    for (int t = 0; t < kLanes; ++t) {
+    for (int t = 0; t < kRows; ++t) {
       const spline::SizeGradients g = spline::size_gradients(
           static_cast<double>(by_start_[axis][t]), static_cast<double>(by_size_[axis][t]),
           free_[axis], least_[axis], start_[axis][t], size_[axis][t], wide_index_[t], call_.bound);
@@ -91,41 +120,27 @@ class Tile {
       mean[t] = g.mean;
     }
     for (int k = 0; k < call_.bins; ++k) {
-      for (int t = 0; t < kLanes; ++t) {
+      for (int t = 0; t < kRows; ++t) {
         raw_[k][t] = static_cast<T>(spline::logit_gradient(
             spline::SizeGradients{before[t], own[t], mean[t]}, wide_index_[t],
             static_cast<double>(k), numerator_[axis][k][t] * inv_total_[axis][t]));
       }
     }
-    store_rows(raw_, call_.bins, rows, n);
+    transpose_back(raw_[0], n, call_.bins, rows);
   }
 
- private:
   int first_slope() const { return call_.tails == Tails::linear ? 1 : 0; }
-
-  static void load_rows(const T* const* rows, int n, Lanes<T>* out) {
-    for (int t = 0; t < kLanes; ++t) {
-      const T* row = rows[t];
-      for (int k = 0; k < n; ++k) out[k][t] = row[k];
-    }
-  }
-
-  static void store_rows(const Lanes<T>* values, int width, T* rows, int n) {
-    for (int t = 0; t < n; ++t) {
-      for (int k = 0; k < width; ++k) rows[t * width + k] = values[k][t];
-    }
-  }
 
   void place(const T* x) {
     const double bound = call_.bound;
     if (call_.tails == Tails::circular) {
-      for (int t = 0; t < kLanes; ++t) {
+      for (int t = 0; t < kRows; ++t) {
         position_[t] = spline::wrapped(static_cast<double>(x[t]), bound);
       }
     } else {
-      for (int t = 0; t < kLanes; ++t) position_[t] = static_cast<double>(x[t]);
+      for (int t = 0; t < kRows; ++t) position_[t] = static_cast<double>(x[t]);
     }
-    for (int t = 0; t < kLanes; ++t) {
+    for (int t = 0; t < kRows; ++t) {
       const double inside = spline::within(position_[t], bound);
       excess_[t] = position_[t] - inside;
       position_[t] = inside;
@@ -134,34 +149,34 @@ class Tile {
 
   void softmax(const T* const* rows, int axis) {
     const int bins = call_.bins;
-    load_rows(rows, bins, raw_);
+    load_rows(rows, bins, raw_[0]);
     Lanes<T> largest;
     Lanes<double> total;
-    for (int t = 0; t < kLanes; ++t) {
+    for (int t = 0; t < kRows; ++t) {
       largest[t] = raw_[0][t];
       total[t] = 0;
     }
     for (int k = 1; k < bins; ++k) {
-      for (int t = 0; t < kLanes; ++t) {
+      for (int t = 0; t < kRows; ++t) {
         largest[t] = raw_[k][t] > largest[t] ? raw_[k][t] : largest[t];
       }
     }
     for (int k = 0; k < bins; ++k) {
-      for (int t = 0; t < kLanes; ++t) {
+      for (int t = 0; t < kRows; ++t) {
         const double value = spline::softmax_numerator<T>(static_cast<double>(raw_[k][t]) -
                                                           static_cast<double>(largest[t]));
         numerator_[axis][k][t] = value;
         total[t] += value;
       }
     }
-    for (int t = 0; t < kLanes; ++t) inv_total_[axis][t] = 1.0 / total[t];
+    for (int t = 0; t < kRows; ++t) inv_total_[axis][t] = 1.0 / total[t];
   }
 
   // One row per knot; those of the ends under linear tails are never looked at.
   void load_slopes(const T* const* rows) {
-    load_rows(rows, n_slopes(call_.bins, call_.tails), raw_ + first_slope());
+    load_rows(rows, n_slopes(call_.bins, call_.tails), raw_[first_slope()]);
     const int bins = call_.bins;
-    for (int t = 0; t < kLanes; ++t) {
+    for (int t = 0; t < kRows; ++t) {
       if (call_.tails == Tails::linear) raw_[0][t] = raw_[bins][t] = T(0);
       if (call_.tails == Tails::circular) raw_[bins][t] = raw_[0][t];
     }
@@ -170,7 +185,7 @@ class Tile {
   void find_knots(int axis) {
     const double least = least_[axis], bound = call_.bound;
     Lanes<double> factor;
-    for (int t = 0; t < kLanes; ++t) {
+    for (int t = 0; t < kRows; ++t) {
       factor[t] = free_[axis] * inv_total_[axis][t];
       knot_[axis][0][t] = -bound;
     }
@@ -178,29 +193,29 @@ class Tile {
       const double* numerator = numerator_[axis][k];
       const double* here = knot_[axis][k];
       double* next = knot_[axis][k + 1];
-      for (int t = 0; t < kLanes; ++t) next[t] = here[t] + (least + factor[t] * numerator[t]);
+      for (int t = 0; t < kRows; ++t) next[t] = here[t] + (least + factor[t] * numerator[t]);
     }
-    for (int t = 0; t < kLanes; ++t) knot_[axis][call_.bins][t] = bound;
+    for (int t = 0; t < kRows; ++t) knot_[axis][call_.bins][t] = bound;
   }
 
   // The last bin whose left knot is not beyond the position, and what there is to know of it.
   void find_bins() {
     const int a = searched_, b = 1 - searched_;
     Lanes<double> count;
-    for (int t = 0; t < kLanes; ++t) count[t] = 0;
+    for (int t = 0; t < kRows; ++t) count[t] = 0;
     for (int k = 1; k < call_.bins; ++k) {
       const double* knot = knot_[a][k];
-      for (int t = 0; t < kLanes; ++t) count[t] += position_[t] >= knot[t] ? 1.0 : 0.0;
+      for (int t = 0; t < kRows; ++t) count[t] += position_[t] >= knot[t] ? 1.0 : 0.0;
     }
     if (call_.tails == Tails::affine) {
       // Known whatever the knots are, which may be NaN.
       const double last = call_.bins - 1;
-      for (int t = 0; t < kLanes; ++t) {
+      for (int t = 0; t < kRows; ++t) {
         count[t] = before(t) ? 0.0 : after(t) ? last : count[t];
       }
     }
     Lanes<T> left, right;
-    for (int t = 0; t < kLanes; ++t) {
+    for (int t = 0; t < kRows; ++t) {
       const int k = static_cast<int>(count[t]);
       start_[a][t] = knot_[a][k][t];
       start_[b][t] = knot_[b][k][t];
@@ -211,12 +226,12 @@ class Tile {
       right[t] = raw_[k + 1][t];
     }
     for (int axis = 0; axis < 2; ++axis) {
-      for (int t = 0; t < kLanes; ++t) {
+      for (int t = 0; t < kRows; ++t) {
         size_[axis][t] = least_[axis] + free_[axis] * inv_total_[axis][t] * size_[axis][t];
       }
     }
     const T least = static_cast<T>(call_.min_derivative);
-    for (int t = 0; t < kLanes; ++t) {
+    for (int t = 0; t < kRows; ++t) {
       wide_index_[t] = count[t];
       index_[t] = static_cast<T>(count[t]);
       raw_slope_[0][t] = left[t];
@@ -226,21 +241,21 @@ class Tile {
     }
     if (call_.tails != Tails::linear) return;
     const T last = static_cast<T>(call_.bins - 1);
-    for (int t = 0; t < kLanes; ++t) {
+    for (int t = 0; t < kRows; ++t) {
       slope_[0][t] = index_[t] == T(0) ? T(1) : slope_[0][t];
       slope_[1][t] = index_[t] == last ? T(1) : slope_[1][t];
     }
   }
 
   void find_points() {
-    for (int t = 0; t < kLanes; ++t) {
+    for (int t = 0; t < kRows; ++t) {
       const T size = static_cast<T>(size_[searched_][t]);
       xi_[t] = static_cast<T>(position_[t] - start_[searched_][t]) / size;
       om_[t] = static_cast<T>(end_[t] - position_[t]) / size;
       chord_[t] = static_cast<T>(size_[kY][t]) / static_cast<T>(size_[kX][t]);
     }
     if (!call_.inverse) return;
-    for (int t = 0; t < kLanes; ++t) {
+    for (int t = 0; t < kRows; ++t) {
       const spline::Point<T> p = spline::solve(bin(t), xi_[t], om_[t]);
       xi_[t] = p.xi;
       om_[t] = p.om;
@@ -252,7 +267,7 @@ class Tile {
   template <bool kInverse>
   void map(T* y, T* log_det) const {
     constexpr int axis = kInverse ? kX : kY;
-    for (int t = 0; t < kLanes; ++t) {
+    for (int t = 0; t < kRows; ++t) {
       const spline::Point<T> p{xi_[t], om_[t]};
       const T fraction = kInverse ? p.xi : spline::fraction(bin(t), p);
       const T log = math::log(spline::slope(bin(t), p));
@@ -262,7 +277,7 @@ class Tile {
       log_det[t] = kInverse ? -log : log;
     }
     if (call_.tails != Tails::affine) return;
-    for (int t = 0; t < kLanes; ++t) {
+    for (int t = 0; t < kRows; ++t) {
       const double end = before(t) ? -call_.bound : call_.bound;
       const T log = math::log(tail_slope(t));
       const bool outside = before(t) | after(t);
@@ -283,7 +298,7 @@ class Tile {
 
   template <bool kInverse>
   void gradients(const T* grad_y, const T* grad_log_det, T* grad_x) {
-    for (int t = 0; t < kLanes; ++t) {
+    for (int t = 0; t < kRows; ++t) {
       const spline::Gradients<T> g =
           spline::gradients<kInverse>(bin(t), {xi_[t], om_[t]}, static_cast<T>(size_[kX][t]),
                                       static_cast<T>(size_[kY][t]), grad_y[t], grad_log_det[t]);
@@ -303,7 +318,7 @@ class Tile {
   // Of elements in affine tails: nothing depends on the bins.
   template <bool kInverse>
   void tail_gradients(const T* grad_y, const T* grad_log_det, T* grad_x) {
-    for (int t = 0; t < kLanes; ++t) {
+    for (int t = 0; t < kRows; ++t) {
       const T slope = tail_slope(t), rise = static_cast<T>(beyond<kInverse>(t));
       const T by_slope =
           spline::tail_slope_gradient<kInverse>(slope, rise, grad_y[t], grad_log_det[t]);
@@ -322,10 +337,13 @@ class Tile {
     }
   }
 
-  const SplineCall& call_;
+  const SplineSettings call_;
+  const T domain_;         // how far from 0 it ends
   const int searched_;     // the axis that the argument lies on
   const double least_[2];  // a bin's size is least + free * probability
   const double free_[2];
+  int invalid_ = 0;
+  alignas(64) Lanes<T> x_;
   alignas(64) Lanes<T> raw_[kMaxBins + 1];
   alignas(64) Lanes<double> numerator_[2][kMaxBins];  // of the softmax
   alignas(64) Lanes<double> inv_total_[2];
@@ -335,109 +353,10 @@ class Tile {
   alignas(64) Lanes<T> by_start_[2], by_size_[2], by_slope_[2];
 };
 
-template <typename T>
-struct Readers {
-  explicit Readers(const SplineCall& a)
-      : x(a.x, a.shape),
-        widths(a.widths, a.shape),
-        heights(a.heights, a.shape),
-        derivatives(a.derivatives, a.shape) {}
-
-  Reader<T> x;
-  RowReader<T> widths, heights, derivatives;
-};
-
-// Calls f(tile, first) for each tile of a block, the tile loaded; `first` counts within the block.
-template <typename T, typename F>
-void for_each_tile(Readers<T>& readers, Tile<T>& tile, const T* x, int64_t start, int length,
-                   const F& f) {
-  const T* const* widths = readers.widths.block(start, length);
-  const T* const* heights = readers.heights.block(start, length);
-  const T* const* derivatives = readers.derivatives.block(start, length);
-  for (int i = 0; i < length; i += kLanes) {
-    tile.load(x + i, widths + i, heights + i, derivatives + i);
-    f(i);
-  }
-}
-
-template <typename T>
-void forward_chunk(const SplineForward& a, int64_t chunk) {
-  Readers<T> readers(a);
-  Writer<T> y_writer(a.y);
-  Reducer<T> log_det(a.plan, a.reduction, chunk, a.log_det, a.partials);
-  Tile<T> tile(a);
-  alignas(64) T values[kBlock], logs[kBlock];
-  int any_outside = 0;
-
-  for_each_block(a.plan.begin(chunk), a.plan.end(chunk), [&](int64_t start, int length) {
-    const T* x = readers.x.block(start, length);
-    for_each_tile(readers, tile, x, start, length, [&](int i) { tile.map(values + i, logs + i); });
-    const bool linear = a.tails == Tails::linear;
-    for (int i = 0; i < length; ++i) {
-      const bool outside = tile.outside(x[i]);
-      any_outside |= outside;
-      values[i] = outside ? (linear ? x[i] : math::Real<T>::nan) : values[i];
-      logs[i] = outside ? (linear ? T(0) : math::Real<T>::nan) : logs[i];
-    }
-    y_writer.store(values, start, length);
-    log_det.add(logs, start, length);
-  });
-  if (any_outside && a.tails == Tails::none) __atomic_store_n(a.outside, 1, __ATOMIC_RELAXED);
-}
-
-template <typename T>
-void backward_chunk(const SplineBackward& a, int64_t chunk) {
-  Readers<T> readers(a);
-  Reader<T> grad_y_reader(a.grad_y, a.shape), grad_log_det_reader(a.grad_log_det, a.shape);
-  Writer<T> grad_x(a.grad_x);
-  T* grad_widths = static_cast<T*>(a.grad_widths);
-  T* grad_heights = static_cast<T*>(a.grad_heights);
-  T* grad_derivatives = static_cast<T*>(a.grad_derivatives);
-  Tile<T> tile(a);
-  alignas(64) T by_x[kBlock], by_y[kBlock], by_log_det[kBlock];
-
-  for_each_block(a.plan.begin(chunk), a.plan.end(chunk), [&](int64_t start, int length) {
-    const T* x = readers.x.block(start, length);
-    const T* grad_y = grad_y_reader.block(start, length);
-    const T* grad_log_det = grad_log_det_reader.block(start, length);
-    for (int i = 0; i < kBlock; ++i) {
-      const bool outside = tile.outside(x[i]);
-      by_y[i] = outside ? T(0) : grad_y[i];
-      by_log_det[i] = outside ? T(0) : grad_log_det[i];
-    }
-    for_each_tile(readers, tile, x, start, length, [&](int i) {
-      const int n = length - i < kLanes ? length - i : kLanes;
-      tile.gradients(by_y + i, by_log_det + i, by_x + i);
-      const int64_t first = start + i;
-      if (grad_derivatives != nullptr) {
-        tile.store_slope_gradients(grad_derivatives + first * n_slopes(a.bins, a.tails), n);
-      }
-      if (grad_widths != nullptr) tile.store_size_gradients(kX, grad_widths + first * a.bins, n);
-      if (grad_heights != nullptr) tile.store_size_gradients(kY, grad_heights + first * a.bins, n);
-    });
-    const bool linear = a.tails == Tails::linear;
-    for (int i = 0; i < length; ++i) {
-      by_x[i] = tile.outside(x[i]) ? (linear ? grad_y[i] : T(0)) : by_x[i];
-    }
-    grad_x.store(by_x, start, length);
-  });
-}
-
-template <typename T>
-void forward(const SplineForward& a) {
-  parallel_chunks(a.plan.n_chunks, [&](int64_t chunk) { forward_chunk<T>(a, chunk); });
-  combine_partials<T>(a.plan, a.partials, a.log_det);
-}
-
-template <typename T>
-void backward(const SplineBackward& a) {
-  parallel_chunks(a.plan.n_chunks, [&](int64_t chunk) { backward_chunk<T>(a, chunk); });
-}
-
 }  // namespace
 
 namespace BSL_ISA {
-extern const SplineKernels spline_kernels = {forward<float>, forward<double>, backward<float>,
-                                             backward<double>};
+extern const RowKernels rational_quadratic_spline_kernels =
+    element_kernels_of_variants<SplineTile, kSplineVariants>();
 }  // namespace BSL_ISA
 }  // namespace bsl

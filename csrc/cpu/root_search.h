@@ -2,7 +2,7 @@
 #pragma once
 
 #include "core/root_search.h"
-#include "cpu/rows.h"
+#include "cpu/tile.h"
 
 namespace bsl {
 namespace {

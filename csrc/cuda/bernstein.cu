@@ -3,7 +3,7 @@
 // walks as the CPU does: up for powers of t, down for those of u.
 #include "core/bijectors/bernstein.h"
 
-#include "cuda/mixture_kernels.h"
+#include "cuda/element_kernels.h"
 #include "cuda/root_search.h"
 
 namespace bsl {
@@ -37,18 +37,16 @@ __constant__ constexpr Binomials kBinomials;
 constexpr double kGuard = 0x1p-50;
 
 template <typename T, bool kInverse>
-class BernsteinMap {
+class BernsteinMap : public ElementMap<1, sizeof(double) / sizeof(T), kMaxComponents> {
  public:
-  static constexpr int operands = 1, scratch = sizeof(double) / sizeof(T);
-
-  __device__ BernsteinMap(const MixtureCall& a, const BlockRows<T>& rows)
-      : n_(a.components - 1),
+  __device__ BernsteinMap(const ElementCall& a, const BlockRows<T>& rows)
+      : n_(static_cast<int>(a.widths[1]) - 1),
         bound_(a.numbers[0]),
         factor_(n_ / (2 * bound_)),
         raw_(rows.own(0)),
         step_(rows.own_doubles(1)) {
-    rows.load({&a.rows[0]}, {a.components}, a.shape);
-    x_ = static_cast<double>(element<T>(a.x, a.shape, rows.index()));
+    rows.load({&a.inputs[1]}, {n_ + 1}, a.shape);
+    x_ = static_cast<double>(element<T>(a.inputs[0], a.shape, rows.index()));
     for (int k = 0; k < n_; ++k) step_[k] = bernstein::step(raw_[k + 1]);
     if constexpr (kInverse) solve();
     place();
@@ -171,7 +169,6 @@ using Inverse = BernsteinMap<T, true>;
 }  // namespace
 
 namespace BSL_ISA {
-extern const MixtureKernels bernstein_kernels = kMixtureKernels<Forward>;
-extern const MixtureKernels bernstein_inverse_kernels = kMixtureKernels<Inverse>;
+extern const RowKernels bernstein_transform_kernels = element_kernels<Forward, Inverse>();
 }  // namespace BSL_ISA
 }  // namespace bsl

@@ -2,7 +2,7 @@
 #include "core/bijectors/mixture_logistic.h"
 
 #include "core/bijectors/deep_sigmoidal.h"
-#include "cuda/mixture_kernels.h"
+#include "cuda/mixture.h"
 #include "cuda/root_search.h"
 
 namespace bsl {
@@ -12,11 +12,9 @@ namespace logistic = mixture_logistic;
 
 // Parameters<T>, LocScale or SlopeShift, are made of loc and log_scale, whatever these are called.
 template <typename T, template <typename> class Parameters, bool kInverse>
-class LogisticMap {
+class LogisticMap : public ElementMap<3, 2, kMaxComponents> {
  public:
-  static constexpr int operands = Mixture<T>::operands, scratch = 2;
-
-  __device__ LogisticMap(const MixtureCall& a, const BlockRows<T>& rows)
+  __device__ LogisticMap(const ElementCall& a, const BlockRows<T>& rows)
       : m_(a, rows), z_(m_.scratch[0]), tail_(m_.scratch[1]) {
     if constexpr (kInverse) solve();
     if constexpr (kInverse && Component::kKeepsRest) find_rest();
@@ -228,9 +226,8 @@ using DeepSigmoidalInverse = LogisticMap<T, logistic::SlopeShift, true>;
 }  // namespace
 
 namespace BSL_ISA {
-extern const MixtureKernels mixture_logistic_kernels = kMixtureKernels<Forward>;
-extern const MixtureKernels mixture_logistic_inverse_kernels = kMixtureKernels<Inverse>;
-extern const MixtureKernels deep_sigmoidal_kernels = kMixtureKernels<DeepSigmoidal>;
-extern const MixtureKernels deep_sigmoidal_inverse_kernels = kMixtureKernels<DeepSigmoidalInverse>;
+extern const RowKernels mixture_logistic_transform_kernels = element_kernels<Forward, Inverse>();
+extern const RowKernels deep_sigmoidal_transform_kernels =
+    element_kernels<DeepSigmoidal, DeepSigmoidalInverse>();
 }  // namespace BSL_ISA
 }  // namespace bsl

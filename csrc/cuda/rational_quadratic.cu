@@ -1,11 +1,9 @@
 // The spline of cpu/rational_quadratic.cpp, a thread for each element. What that keeps for every
 // bin is computed again in every walk over them: numerators of softmaxes, knots. They are float64
 // whatever T is, see there.
-#include "cuda/rational_quadratic.h"
+#include "core/bijectors/rational_quadratic.h"
 
-#include "core/math.h"
-#include "core/pointwise.h"
-#include "cuda/rows.h"
+#include "cuda/element_kernels.h"
 
 namespace bsl {
 namespace {
@@ -55,9 +53,12 @@ struct Axis {
 };
 
 template <typename T, bool kInverse>
-class Spline {
+class Spline : public ElementMap<3, 0, kMaxBins> {
  public:
-  __device__ Spline(const SplineCall& a, const BlockRows<T>& rows, T x)
+  __device__ Spline(const ElementCall& call, const BlockRows<T>& rows)
+      : Spline(loaded(call, rows), element<T>(call.inputs[0], call.shape, rows.index()), rows) {}
+
+  __device__ Spline(const SplineSettings& a, T x, const BlockRows<T>& rows)
       : tails_(a.tails),
         bound_(a.bound),
         x_axis_(rows.own(0), a.bins, a.bound, a.min_width),
@@ -102,7 +103,6 @@ class Spline {
     return {static_cast<T>(y), kInverse ? -log : log};
   }
 
-  // By x; the parameters are replaced by their gradients.
   __device__ T gradients(T by_y, T by_log) {
     spline::Gradients<T> g = {};
     // Where no gradient comes in, none goes out, whatever the parameters are: 0 * NaN is not 0.
@@ -132,6 +132,13 @@ class Spline {
   }
 
  private:
+  __device__ static SplineSettings loaded(const ElementCall& call, const BlockRows<T>& rows) {
+    const SplineSettings a(call);
+    rows.load({&call.inputs[1], &call.inputs[2], &call.inputs[3]},
+              {a.bins, a.bins, n_slopes(a.bins, a.tails)}, call.shape);
+    return a;
+  }
+
   __device__ void place(T x) {
     x_ = x;
     position_ = static_cast<double>(x);
@@ -188,72 +195,22 @@ class Spline {
   spline::Bin<T> bin_;
 };
 
+// Tails are told apart as it runs.
 template <typename T>
-__device__ __forceinline__ T load(const SplineCall& a, const BlockRows<T>& rows) {
-  rows.load({&a.rows[0], &a.rows[1], &a.rows[2]}, {a.bins, a.bins, n_slopes(a.bins, a.tails)},
-            a.shape);
-  return element<T>(a.x, a.shape, rows.index());
-}
-
-template <typename T, bool kInverse>
-__global__ void __launch_bounds__(kMostRowThreads)
-    spline_forward_kernel(const __grid_constant__ SplineForward a, int stride) {
-  extern __shared__ double memory[];
-  const BlockRows<T> rows(reinterpret_cast<T*>(memory), stride, a.shape.numel);
-  const T x = load(a, rows);
-  const Result<T> result = Spline<T, kInverse>(a, rows, x).map();
-  if (rows.is_last_one_again()) return;
-  write_element(a.y, rows.index(), result.value);
-  write_element(a.log_det, rows.index(), result.log);
-}
-
-template <typename T, bool kInverse>
-__global__ void __launch_bounds__(kMostRowThreads)
-    spline_backward_kernel(const __grid_constant__ SplineBackward a, int stride) {
-  extern __shared__ double memory[];
-  const BlockRows<T> rows(reinterpret_cast<T*>(memory), stride, a.shape.numel);
-  const T x = load(a, rows);
-  const T by_y = element<T>(a.grad_y, a.shape, rows.index());
-  const T by_log = element<T>(a.grad_log_det, a.shape, rows.index());
-  const T by_x = Spline<T, kInverse>(a, rows, x).gradients(by_y, by_log);
-  if (!rows.is_last_one_again()) write_element(a.grad_x, rows.index(), by_x);
-  __syncthreads();
-  rows.store(0, a.bins, a.grad_rows[0]);
-  rows.store(1, a.bins, a.grad_rows[1]);
-  rows.store(2, n_slopes(a.bins, a.tails), a.grad_rows[2]);
-}
-
+using Forward = Spline<T, false>;
 template <typename T>
-RowPlan<T> spline_plan(const SplineCall& a) {
-  return RowPlan<T>(a.shape.numel, 3, a.bins + 1);
-}
+using Inverse = Spline<T, true>;
 
-template <typename T>
-void forward(const SplineForward& a, cudaStream_t stream) {
-  const RowPlan<T> plan = spline_plan<T>(a);
-  const unsigned blocks = static_cast<unsigned>(plan.blocks);
-  if (a.inverse) {
-    spline_forward_kernel<T, true><<<blocks, plan.threads, plan.bytes, stream>>>(a, plan.stride);
-  } else {
-    spline_forward_kernel<T, false><<<blocks, plan.threads, plan.bytes, stream>>>(a, plan.stride);
-  }
-}
-
-template <typename T>
-void backward(const SplineBackward& a, cudaStream_t stream) {
-  const RowPlan<T> plan = spline_plan<T>(a);
-  const unsigned blocks = static_cast<unsigned>(plan.blocks);
-  if (a.inverse) {
-    spline_backward_kernel<T, true><<<blocks, plan.threads, plan.bytes, stream>>>(a, plan.stride);
-  } else {
-    spline_backward_kernel<T, false><<<blocks, plan.threads, plan.bytes, stream>>>(a, plan.stride);
-  }
+constexpr RowKernels kernels() {
+  RowKernels found = element_kernels<Forward, Inverse>();
+  found.n_variants = kSplineVariants;
+  for (int i = 2; i < kSplineVariants; ++i) found.variants[i] = found.variants[i % 2];
+  return found;
 }
 
 }  // namespace
 
 namespace BSL_ISA {
-extern const SplineKernels spline_kernels = {forward<float>, forward<double>, backward<float>,
-                                             backward<double>};
+extern const RowKernels rational_quadratic_spline_kernels = kernels();
 }  // namespace BSL_ISA
 }  // namespace bsl

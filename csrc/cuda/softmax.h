@@ -1,9 +1,9 @@
 // Softmaxes of rows and what is made of them: cpu/categorical.h, cpu/gumbel_softmax.h and
-// cpu/importance.h on CUDA devices. All addresses are there, and all arrays but `grad` of the
+// cpu/iwae_bound.h on CUDA devices. All addresses are there, and all arrays but `grad` of the
 // categorical family are contiguous.
 #pragma once
 
-#include "core/distributions/importance.h"
+#include "core/distributions/iwae_bound.h"
 #include "cuda/kernels.h"
 #include "cuda/shape.h"
 
@@ -47,7 +47,7 @@ struct GumbelSoftmaxBackward : GumbelSoftmaxCall {
 namespace cuda {
 extern const RowKernels<CategoricalForward, CategoricalBackward> categorical_kernels;
 extern const RowKernels<GumbelSoftmaxForward, GumbelSoftmaxBackward> gumbel_softmax_kernels;
-extern const RowKernels<ImportanceForward, ImportanceBackward> importance_kernels;
+extern const RowKernels<IwaeBoundForward, IwaeBoundBackward> iwae_bound_kernels;
 }  // namespace cuda
 
 }  // namespace bsl

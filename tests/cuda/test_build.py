@@ -91,7 +91,8 @@ def test_module_has_kernels_for_every_op(build: Build, tmp_path: Path) -> None:
         "from bslfast._native import cuda\n"
         "from bslfast.functional import _op\n"
         "assert cuda.is_built() and _op.HAS_CUDA\n"
-        "print(bslfast.__file__, *sorted(cuda.pointwise_ops()), sep='\\n')\n"
+        "names = {**cuda.pointwise_ops(), **cuda.module().row_ops()}\n"
+        "print(bslfast.__file__, *sorted(names), sep='\\n')\n"
     )
     # Without site, whose hooks find an editable installation before anything else.
     path = os.pathsep.join([str(tmp_path), *sys.path])
@@ -106,4 +107,4 @@ def test_module_has_kernels_for_every_op(build: Build, tmp_path: Path) -> None:
     assert found.returncode == 0, found.stderr
     location, *names = found.stdout.split()
     assert Path(location).parent == package
-    assert set(names) >= set(_cpu.pointwise_ops())
+    assert set(names) >= {*_cpu.pointwise_ops(), *_cpu.row_ops()}

@@ -64,12 +64,10 @@ ROWS = (
 )
 #: The bindings' files.
 REGISTERED = (
-    "mixture",
     "noise",
     "normal_many",
     "pointwise",
-    "rank_one",
-    "rational_quadratic",
+    "rows",
     "softmax",
 )
 
@@ -102,7 +100,8 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     (folder / "core" / "approximate.h").touch()  # emulation.h has it
     for source in (SOURCES / "cuda").iterdir():
         (folder / "cuda" / source.name).write_text(without_launches(source.read_text()))
-    shutil.copy(folder / "cuda" / "pointwise_kernels.h", folder)
+    for shared in ("pointwise", "row", "mixture"):
+        shutil.copy(folder / "cuda" / f"{shared}_kernels.h", folder)
     module = folder / "module.cpp"
     declared = " ".join(f"void register_{n}(pybind11::module_&);" for n in REGISTERED)
     called = " ".join(f"bsl::cuda::register_{n}(m);" for n in REGISTERED)
@@ -114,6 +113,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     sources = [
         *(folder / "cuda").glob("*.cu"),
         *(SOURCES / "pointwise").glob("*.cpp"),
+        *(SOURCES / "rows").glob("*.cpp"),
         *(SOURCES / "bindings" / f"register_{name}_cuda.cpp" for name in REGISTERED),
         SOURCES / "cuda" / "pointwise.cpp",
         module,

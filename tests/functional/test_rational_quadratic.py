@@ -12,7 +12,7 @@ from torch import Tensor
 
 import bslfast.functional as BF
 import bslfast.reference as R
-from bslfast._native import _cpu, rational_quadratic
+from bslfast._native import _cpu, _operands
 
 SLOPES = {"linear": -1, "circular": 0, None: 1, "affine": 1}
 of_each_tails = pytest.mark.parametrize("tails", SLOPES)
@@ -261,7 +261,7 @@ def test_slices_are_read_in_place() -> None:
     (expected[0].sum() + expected[1].sum()).backward()
     wanted = torch.cat([p.grad for p in copied], dim=-1)
     assert torch.equal(output.grad.view(6, 3, 23), wanted)
-    for operand in (rational_quadratic.row_operand(p, (6, 3)) for p in slices):
+    for operand in (_operands.row_operand(p, (6, 3)) for p in slices):
         assert output.data_ptr() <= operand[0] < output.data_ptr() + output.nbytes
 
 

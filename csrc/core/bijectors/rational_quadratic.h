@@ -11,23 +11,37 @@
 
 #include "core/math.h"
 #include "core/platform.h"
+#include "core/rows.h"
 
 namespace bsl {
 
-// What is outside the interval: the identity; the interval again; nothing; lines that go on with
-// the slopes that the spline ends with.
-enum class Tails { linear, circular, none, affine };
+// What is outside the interval: the identity; lines that go on with the slopes that the spline ends
+// with; the interval again; nothing. In the order of TAILS in
+// bslfast/functional/rational_quadratic.py.
+enum class Tails { linear, affine, circular, none };
 
 // How many slopes are parameters.
 BSL_HD int n_slopes(int bins, Tails tails) {
   return bins + (tails == Tails::linear ? -1 : tails == Tails::circular ? 0 : 1);
 }
 
+constexpr int kSplineVariants = 8;  // four tails, both ways
+
 struct SplineSettings {
   int bins;
   Tails tails;
   bool inverse;
   double bound, min_width, min_height, min_derivative;
+
+  template <typename S>
+  BSL_HD explicit SplineSettings(const RowCall<S>& a)
+      : bins(static_cast<int>(a.widths[1])),
+        tails(static_cast<Tails>(a.variant / 2)),
+        inverse(a.variant % 2 != 0),
+        bound(a.numbers[0]),
+        min_width(a.numbers[1]),
+        min_height(a.numbers[2]),
+        min_derivative(a.numbers[3]) {}
 };
 
 namespace {

@@ -1,0 +1,116 @@
+// Planar maps, which move each row z along one direction:
+//
+//   y = z + v tanh(w z + b), with v = u + k w so that w v = m = softplus(w u) - 1 > -1, hence
+//   k = (m - w u) / (w w); det = 1 + m / cosh^2
+//
+// Determinants are written as sums of positive terms where they are small: Rezende and Mohamed,
+// "Variational inference with normalizing flows" (2015), appendix A, has them as differences.
+#pragma once
+
+#include "core/math.h"
+#include "core/platform.h"
+#include "core/rows.h"
+
+namespace bsl {
+namespace {
+namespace planar {
+
+// Of one row.
+template <typename T>
+struct Map {
+  T t, s, m, slope;  // tanh, 1 / cosh^2, and m with its derivative by w u
+  T k, det;
+};
+
+// a = w z + b. Without a direction (w = 0) u is taken as it is, and volumes are kept.
+template <typename T>
+BSL_HD Map<T> map(T a, T wu, T ww) {
+  const T e = math::exp_minus_abs(T(2) * a);
+  const T root = math::plain_quotient(T(2), T(1) + e);
+  const T s = e * root * root;
+  const T t = math::tanh(a);
+  const bool none = ww == T(0);
+  const T soft = math::softplus(wu);
+  const T m = none ? wu : soft - T(1);
+  const T k = (m - wu) / (none ? T(1) : ww);
+  const T det = none ? T(1) + m * s : t * t + soft * s;
+  return {t, s, m, none ? T(1) : math::sigmoid(wu), k, det};
+}
+
+template <typename T>
+BSL_HD T log_det(const Map<T>& p) {
+  return math::log_near_one(p.m * p.s, p.det);
+}
+
+// Of a loss: by a, by w u, and twice that by w w. gu and gw are the products of y's gradient with
+// u and w, grad_log is that of the log-determinant.
+template <typename T>
+struct Gradients {
+  T a, wu, twice_ww;
+};
+
+template <typename T>
+BSL_HD Gradients<T> gradients(const Map<T>& p, T wu, T ww, T gu, T gw, T grad_log) {
+  const bool none = ww == T(0);
+  const T inverse = T(1) / (none ? T(1) : ww);
+  const T by_log = grad_log * (p.s / p.det);
+  const T by_k = none ? T(0) : p.t * gw;
+  // d m / d (w u) - 1 = -sigmoid(-w u)
+  const T rest = none ? T(0) : -math::sigmoid(-wu);
+  return {(gu + p.k * gw) * p.s - T(2) * (p.m * p.t) * by_log,
+          by_k * (rest * inverse) + by_log * p.slope, T(-2) * (by_k * p.k) * inverse};
+}
+
+// y = z + t u + t k w, by the products of w with z, u and w, and of y's gradient with u and w.
+struct Planar : RowMap<3, 1> {
+  static constexpr int sums = 3, sums_with_gradient = 5, coefficients = 5;
+  template <int I>
+  static constexpr bool of_parameters = I == 1 || I == 2;
+
+  template <int I, typename T>
+  BSL_HD static double term(const Column<T, 3>& c) {
+    const double u = static_cast<double>(c.row[1]), w = static_cast<double>(c.row[2]);
+    if constexpr (I == 0) return w * static_cast<double>(c.row[0]);
+    if constexpr (I == 1) return w * u;
+    if constexpr (I == 2) return w * w;
+    return static_cast<double>(c.grad) * (I == 3 ? u : w);
+  }
+
+  template <typename T>
+  BSL_HD static Map<T> map_of(const Sums& s, const RowNumbers<T>& b) {
+    return map(static_cast<T>(s.of[0] + static_cast<double>(b.of[0])), static_cast<T>(s.of[1]),
+               static_cast<T>(s.of[2]));
+  }
+
+  template <typename T>
+  BSL_HD static RowResult<T> forward(const Sums& s, const RowNumbers<T>& b, T) {
+    const Map<T> p = map_of(s, b);
+    return {log_det(p), {{p.t, p.t * p.k}}};
+  }
+
+  template <typename T>
+  BSL_HD static T value(const Coefficients<T>& by, const Column<T, 3>& c) {
+    return c.row[0] + (by.of[0] * c.row[1] + by.of[1] * c.row[2]);
+  }
+
+  template <typename T>
+  BSL_HD static RowGradients<T> backward(const Sums& s, const RowNumbers<T>& b, T, T grad_log) {
+    const Map<T> p = map_of(s, b);
+    const Gradients<T> g = gradients(p, static_cast<T>(s.of[1]), static_cast<T>(s.of[2]),
+                                     static_cast<T>(s.of[3]), static_cast<T>(s.of[4]), grad_log);
+    return {{{g.a}}, {{g.a, g.wu, g.twice_ww, p.t, p.t * p.k}}};
+  }
+
+  template <int I, typename T>
+  BSL_HD static T gradient(const Coefficients<T>& by, const Column<T, 3>& c) {
+    const T z = c.row[0], u = c.row[1], w = c.row[2], g = c.grad;
+    if constexpr (I == 0) return g + by.of[0] * w;
+    if constexpr (I == 1) return by.of[3] * g + by.of[1] * w;
+    return (by.of[4] * g + by.of[0] * z) + (by.of[1] * u + by.of[2] * w);
+  }
+};
+
+}  // namespace planar
+
+}  // namespace
+}  // namespace bsl

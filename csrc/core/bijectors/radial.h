@@ -1,0 +1,108 @@
+// Radial maps, which move each row z towards or away from a point z0:
+//
+//   y = z + c (z - z0), c = beta / (alpha + r), r = |z - z0|, alpha = softplus(raw_alpha),
+//   beta = softplus(raw_beta) - alpha; det = (1 + c)^(D - 1) (1 + c alpha / (alpha + r))
+#pragma once
+
+#include "core/math.h"
+#include "core/platform.h"
+#include "core/rows.h"
+
+namespace bsl {
+namespace {
+namespace radial {
+
+template <typename T>
+struct Map {
+  T r, h, alpha, c, part;  // h = 1 / (alpha + r), part = alpha h
+  T det, last;             // 1 + c, and 1 + c alpha h
+};
+
+template <typename T>
+BSL_HD Map<T> map(T r, T raw_alpha, T raw_beta) {
+  const T alpha = math::softplus(raw_alpha), total = math::softplus(raw_beta);
+  const T h = T(1) / (alpha + r);
+  return {r,
+          h,
+          alpha,
+          (total - alpha) * h,
+          alpha * h,
+          (total + r) * h,
+          (r * h) * ((r + T(2) * alpha) * h) + (alpha * h) * (total * h)};
+}
+
+// `others` is D - 1.
+template <typename T>
+BSL_HD T log_det(const Map<T>& p, T others) {
+  const T log = math::log_near_one(p.c, p.det);
+  return (others == T(0) ? T(0) : others * log) + math::log_near_one(p.c * p.part, p.last);
+}
+
+// Of a loss: by z - z0 (a factor of it), raw_alpha and raw_beta. `along` is the product of y's
+// gradient with z - z0.
+template <typename T>
+struct Gradients {
+  T along, raw_alpha, raw_beta;
+};
+
+template <typename T>
+BSL_HD Gradients<T> gradients(const Map<T>& p, T others, T raw_alpha, T raw_beta, T along,
+                              T grad_log) {
+  const T by_c = along + grad_log * (others / p.det + p.part / p.last);
+  const T by_part = grad_log * p.c / p.last;
+  const T by_h = by_c * p.c * p.h;
+  const T by_r = -by_h - by_part * p.part * p.h;
+  // beta is softplus(raw_beta) - alpha: by alpha, c moves by -(1 + c) h in all.
+  const T by_alpha = by_part * p.h * (p.r * p.h) - by_c * (p.det * p.h);
+  return {p.r > T(0) ? by_r / p.r : (p.r == T(0) ? T(0) : p.r), by_alpha * math::sigmoid(raw_alpha),
+          by_c * p.h * math::sigmoid(raw_beta)};
+}
+
+// By the squared distance, and the product of y's gradient with z - z0.
+struct Radial : RowMap<2, 2> {
+  static constexpr int sums = 1, sums_with_gradient = 2, coefficients = 2;
+  template <int I>
+  static constexpr bool of_parameters = false;
+
+  template <int I, typename T>
+  BSL_HD static double term(const Column<T, 2>& c) {
+    const double d = static_cast<double>(c.row[0]) - static_cast<double>(c.row[1]);
+    return (I == 0 ? d : static_cast<double>(c.grad)) * d;
+  }
+
+  template <typename T>
+  BSL_HD static Map<T> map_of(const Sums& s, const RowNumbers<T>& raw) {
+    return map(static_cast<T>(math::sqrt(s.of[0])), raw.of[0], raw.of[1]);
+  }
+
+  template <typename T>
+  BSL_HD static RowResult<T> forward(const Sums& s, const RowNumbers<T>& raw, T width) {
+    const Map<T> p = map_of(s, raw);
+    return {log_det(p, width - T(1)), {{p.c}}};
+  }
+
+  template <typename T>
+  BSL_HD static T value(const Coefficients<T>& by, const Column<T, 2>& c) {
+    return c.row[0] + by.of[0] * (c.row[0] - c.row[1]);
+  }
+
+  template <typename T>
+  BSL_HD static RowGradients<T> backward(const Sums& s, const RowNumbers<T>& raw, T width,
+                                         T grad_log) {
+    const Map<T> p = map_of(s, raw);
+    const Gradients<T> g =
+        gradients(p, width - T(1), raw.of[0], raw.of[1], static_cast<T>(s.of[1]), grad_log);
+    return {{{g.raw_alpha, g.raw_beta}}, {{p.c, g.along}}};
+  }
+
+  template <int I, typename T>
+  BSL_HD static T gradient(const Coefficients<T>& by, const Column<T, 2>& c) {
+    const T moved = by.of[0] * c.grad + by.of[1] * (c.row[0] - c.row[1]);
+    return I == 0 ? c.grad + moved : -moved;
+  }
+};
+
+}  // namespace radial
+
+}  // namespace
+}  // namespace bsl

@@ -1,0 +1,51 @@
+// The importance-weighted bound log((1/K) sum w) = max + log(sum exp(log w - max)) - log K.
+#pragma once
+
+#include <cstdint>
+
+#include "core/math.h"
+#include "core/platform.h"
+
+namespace bsl {
+
+// Weights are contiguous, [outer, samples, inner]; bounds and their gradients [outer, inner].
+struct IwaeBoundForward {
+  int64_t outer, samples, inner;
+  const void* log_weights;
+  void* bound;
+};
+
+// The gradient of a log weight is `grad` times its normalised weight, which may be squared.
+struct IwaeBoundBackward {
+  int64_t outer, samples, inner;
+  const void* log_weights;
+  const void* grad;
+  bool squared;
+  void* grad_log_weights;
+};
+
+namespace {
+namespace iwae_bound {
+
+// What is subtracted before exponentials: the largest log weight, unless that is infinite, where
+// the sum of weights is 0 or infinity without it.
+template <typename T>
+BSL_HD T finite_or_zero(T max) {
+  return math::abs(max) == math::Real<T>::infinity ? T(0) : max;
+}
+
+template <typename T>
+BSL_HD T bound(T max, T sum, T log_samples) {
+  return max + (math::log(sum) - log_samples);
+}
+
+// The factor of the gradient of a log weight.
+template <typename T>
+BSL_HD T gradient(T grad, T weight, T sum, bool squared) {
+  const T normalised = weight / sum;
+  return grad * (squared ? normalised * normalised : normalised);
+}
+
+}  // namespace iwae_bound
+}  // namespace
+}  // namespace bsl
