@@ -1,8 +1,8 @@
-"""The networks that jobs are compared with: what one writes by hand in torch.
+"""The networks that jobs are compared with, as one writes them by hand in torch.
 
-Not :func:`bslfast.functional.use_reference`: the reference draws the kernels' own random bits with
-integer arithmetic in torch, so that results can be compared number by number. That costs several
-times what ``torch.randn`` does, and a ratio to it would flatter us.
+:func:`bslfast.functional.use_reference` would not be a fair comparison. The reference draws the
+kernels' own random bits with integer arithmetic in torch, so that results can be compared number by
+number. That costs several times as much as ``torch.randn``.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class PlainBayesLinear(BayesLinear):
         return x @ weight.transpose(1, 2) + bias
 
     def normal_weights(self) -> list[NormalWeight]:
-        """None that a kernel could draw."""
+        """No weights, so that no kernel draws them."""
         return []
 
     def compute_kl(self) -> Tensor:
-        """Return the KL divergence that the last forward pass has computed."""
+        """Return the KL divergence from the last forward pass."""
         return self._kl
 
     def _divergence(self, loc: Tensor, scale: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class PlainAffineCoupling(AffineCoupling):
 
 
 class PlainSplineCoupling(SplineCoupling):
-    """:class:`bslfast.flows.SplineCoupling` in plain torch, forward, as zuko and others have it."""
+    """:class:`bslfast.flows.SplineCoupling` in plain torch, forward only, by zuko's algorithm."""
 
     def _move(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         assert not inverse, "training needs the map alone"
