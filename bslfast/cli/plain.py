@@ -94,7 +94,7 @@ class PlainAffineCoupling(AffineCoupling):
 
 
 class PlainSplineCoupling(SplineCoupling):
-    """:class:`bslfast.flows.SplineCoupling` in plain torch, forward only, by zuko's algorithm."""
+    """:class:`bslfast.flows.SplineCoupling` in plain torch, forward only, as other libraries do."""
 
     def _move(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         assert not inverse, "training needs the map alone"
