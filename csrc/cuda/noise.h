@@ -1,4 +1,4 @@
-// Arrays of random numbers on CUDA devices: those of cpu/noise.h.
+// Arrays of random numbers on CUDA devices, with the numbers of cpu/noise.h.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -14,8 +14,8 @@ struct NoiseCall {
   void* out;
 };
 
-// For each dtype, in the order of DTYPES in bslfast/_native/_operands.py. They launch on a stream
-// and leave errors to cudaGetLastError.
+// A function for each dtype, in the order of DTYPES in bslfast/_native/_operands.py. Each launches
+// on a stream and leaves errors to cudaGetLastError.
 using NoiseKernels = void (*const[4])(const NoiseCall&, cudaStream_t);
 
 namespace cuda {
