@@ -47,7 +47,7 @@ def grades(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(autouse=True)
 def _threads() -> Iterator[None]:
-    """A job sets torch's number of threads; put it back for the tests that follow."""
+    """Restore torch's number of threads, which a job sets."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -114,7 +114,7 @@ def test_digits(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
 
 
 def test_mnist_with_more_latent_dimensions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On made-up files, by the command that reads the real ones."""
+    """The job runs on made-up files in the format of the real ones."""
     generator = torch.Generator().manual_seed(0)
     for stem, n in (("train", 60), ("t10k", 30)):
         pixels = torch.randint(256, (n, 784), dtype=torch.uint8, generator=generator)
@@ -231,7 +231,7 @@ def test_wrong_options_end_with_2(
 
 
 def one_line(capsys: pytest.CaptureFixture) -> str:
-    """The last line on standard error, which a failed command must leave there alone."""
+    """Return the last line on standard error; a failed command must print no other line there."""
     errors = [line for line in capsys.readouterr().err.splitlines() if "bslfast:" in line]
     assert len(errors) == 1
     return errors[0]

@@ -25,7 +25,7 @@ def log_i0(k: Any) -> Any:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_densities_entropies_and_variances(dtype: torch.dtype) -> None:
-    """With their derivatives by the concentration; densities at the mode and 3 deviations away."""
+    """Derivatives by the concentration too; densities at the mode and 3 deviations away."""
     k = torch.tensor(CONCENTRATIONS, dtype=dtype, requires_grad=True)
     away = (3 / k.detach().sqrt()).clamp(max=3.0)
     q = bd.VonMises(torch.tensor(0.0, dtype=dtype), k)
@@ -61,7 +61,7 @@ def test_densities_entropies_and_variances(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("concentration", [1e-6, 0.5, 19.0, 1e6])
 def test_samples(concentration: float) -> None:
-    """Kolmogorov and Smirnov; for a fresh seed once in 500 million. Angles come as radians."""
+    """Kolmogorov-Smirnov test; a fresh seed fails once in 500 million. Angles are in radians."""
     torch.manual_seed(1)
     k = torch.tensor([concentration], requires_grad=True)
     loc = torch.tensor([3.0], requires_grad=True)
@@ -83,7 +83,7 @@ def test_samples(concentration: float) -> None:
 
 
 def test_implicit_gradient() -> None:
-    """Against the cdf's derivative by quadrature."""
+    """It agrees with the derivative of the distribution function by quadrature."""
     for concentration in (1e-6, 0.3, 10.0, 1e6):
         k = torch.tensor(concentration, dtype=torch.float64, requires_grad=True)
         torch.manual_seed(0)
@@ -103,7 +103,7 @@ def test_implicit_gradient() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_kl(dtype: torch.dtype) -> None:
-    """Of each with each, those next to each other too, and its gradient."""
+    """The divergence and its gradient are right for all pairs, also neighbouring ones."""
     given = [*CONCENTRATIONS, 1.001, 300.1]
     k = torch.tensor(given, dtype=dtype)
     p = bd.VonMises(torch.tensor(0.5, dtype=dtype), k[:, None])

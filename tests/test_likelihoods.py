@@ -188,7 +188,7 @@ def counts(shape: tuple[int, ...]) -> Tensor:
 
 
 class Quantised:
-    """Seven values, by the differences of distribution functions."""
+    """A law of seven values, by the differences of distribution functions."""
 
     def __init__(self, output: Tensor, dim: int) -> None:
         logits, loc, log_scale = torch.stack(output.chunk(6, dim), -1).chunk(3, -1)
@@ -280,7 +280,7 @@ def outputs(*shape: int) -> Tensor:
 
 @every_law
 def test_log_prob_is_that_of_torch(name: str) -> None:
-    """Of targets [batch, targets], for several outputs, and of images."""
+    """It is right for targets [batch, targets], for several outputs, and for images."""
     torch.manual_seed(0)
     head, law = made(name, 3)
     output, y = outputs(4, 5, head.n_outputs(3)), LAWS[name][2]((5, 3))
@@ -296,7 +296,7 @@ def test_log_prob_is_that_of_torch(name: str) -> None:
 
 @every_law
 def test_gradients(name: str) -> None:
-    """Those of the likelihood's own parameters too, and with targets missing."""
+    """The likelihood's own parameters have gradients too, also with targets missing."""
     torch.manual_seed(1)
     head, _ = made(name, 2)
     y = LAWS[name][2]((3, 2))
@@ -373,7 +373,7 @@ CONTINUOUS = [name for name in LAWS if name not in ("bernoulli", "poisson", "dis
 
 @pytest.mark.parametrize("name", CONTINUOUS)
 def test_continuous_predictions(name: str) -> None:
-    """Parts of the variance of the mixture, its distribution function and its quantiles."""
+    """The mixture's variance and its parts, distribution function and quantiles are right."""
     head, law = made(name, 2)
     torch.manual_seed(5)
     samples = 2 * outputs(7, 4, head.n_outputs(2))
@@ -448,7 +448,7 @@ def test_quantised_predictions() -> None:
 
 
 def test_binary_predictions() -> None:
-    """Are those of two classes."""
+    """Predictions are those of two classes."""
     samples = outputs(50, 6, 2)
     found = Bernoulli(2).predictive(samples)
     for t in range(2):
@@ -467,7 +467,9 @@ SLOPES = [0.0, 1e-300, 1e-9, 0.1, 0.499999, 0.500001, -0.7, 3.0, -40.0, 700.0]
 
 @pytest.mark.parametrize("slope", SLOPES)
 def test_continuous_bernoulli_is_right_for_any_slope(slope: float) -> None:
-    """Also where torch's is not: next to 0, and where a probability has no digits."""
+    """It is right also where torch's is not: next to slope 0, and where a probability has no
+    digits.
+    """
     with mpmath.workdps(60):
         # Next to 0 it is a uniform distribution to all digits.
         m = mpmath.mpf(slope if abs(slope) > 1e-12 else 1e-20)
@@ -496,7 +498,7 @@ def test_continuous_bernoulli_is_right_for_any_slope(slope: float) -> None:
 
 
 def test_student_t_learns_its_tails() -> None:
-    """Scale and degrees of freedom come near those that the targets were drawn with."""
+    """Scale and degrees of freedom come near those of the targets."""
     torch.manual_seed(7)
     y = td.StudentT(3.0, 0.0, 0.5).sample((4000, 1))
     head = StudentT(1, df=10.0, learn_df=True)

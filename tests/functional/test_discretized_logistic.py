@@ -42,8 +42,10 @@ def exact(x: float, loc: float, raw: float, first: bool, last: bool) -> mpmath.m
 @pytest.mark.parametrize("raw", [-9.0, -7.0, -5.5, -5.0, -4.5, -4.0, -2.0, 0.0, 4.0, 12.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_against_mpmath(dtype: torch.dtype, raw: float) -> None:
-    """On the very numbers that went in, also where an edge of the bin is next to loc: 1 / 255 has
-    no end in binary, and (x - loc - h) / s would magnify what float32 has lost of it."""
+    """The kernel agrees with mpmath on the very same numbers, also with a bin's edge next to loc.
+
+    1 / 255 has no end in binary, and (x - loc - h) / s would magnify what float32 loses of it.
+    """
     values = grid(256, -1, 1, dtype)
     x = values[torch.arange(0, 256, 5)].repeat(4)
     scale = torch.tensor(raw, dtype=torch.float64).exp()
@@ -70,7 +72,7 @@ def test_against_mpmath(dtype: torch.dtype, raw: float) -> None:
 
 
 def test_wide_scales_are_densities() -> None:
-    """Bins much narrower than the scale: the log density plus the log of the width."""
+    """With bins much narrower than the scale, it is the log density plus the log of the width."""
     x = torch.linspace(-0.9, 0.9, 50)
     loc, raw = torch.tensor(0.3), torch.tensor(10.0)
     found = BF.discretized_logistic_log_prob(x, loc, raw, reduction="none")

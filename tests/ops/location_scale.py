@@ -48,7 +48,7 @@ def vanishing_extremes(
 
 
 def subnormal_extremes(**others: float) -> list[Extreme]:
-    """Scales and distances from 0 of which float32 has a few digits."""
+    """Scales, and distances from 0, that have few digits in float32."""
     points = {"softplus": -95.0, "scale": 2e-41, "log_scale": -95.0, "log_var": -190.0}
     x = [1e-41, 7e-42, 4e-41, 1e-40]
     return [

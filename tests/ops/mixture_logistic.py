@@ -34,7 +34,7 @@ def _variant(
 
 
 def variants(**stds: float) -> dict[str, Variant]:
-    """Of a map by rows of parameters, drawn with these standard deviations."""
+    """Variants of a map by rows of parameters, drawn with these standard deviations."""
 
     def variant(reduction: str, **options: Any) -> Variant:
         return _variant(stds, reduction, **options)
@@ -52,7 +52,7 @@ def variants(**stds: float) -> dict[str, Variant]:
 
 
 def errors(first: str, second: str) -> list[Error]:
-    """Of a map by mixtures, given the names of the components' parameters."""
+    """Errors of a map by mixtures, given the names of the components' parameters."""
     return [
         Error(
             f"{first}_components",
