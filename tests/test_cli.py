@@ -173,7 +173,7 @@ def test_moons(tmp_path: Path, flow: str, capsys: pytest.CaptureFixture) -> None
 def test_moons_with_the_reference(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert cli.main([*MOONS, "--out", str(tmp_path)]) == 0
     report = json.loads((tmp_path / "moons" / "metrics.json").read_text())
-    # The same network from the same weights on the same batches.
+    # Both trainings have the same network, initial weights and batches.
     assert report["reference"]["test"]["nll"] == pytest.approx(report["test"]["nll"], abs=0.01)
     assert f"ratio {report['reference']['ratio']:.2f}" in capsys.readouterr().out
     assert set(report["reference"]["milliseconds_per_step"]) == {"bslfast", "plain torch"}

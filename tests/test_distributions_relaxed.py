@@ -151,7 +151,7 @@ def test_log_densities_at_the_border() -> None:
     x = q.sample((1000,))
     assert bool((x == 0).any())
     assert bool(q.log_prob(x).isfinite().all())
-    # Next to this face the density is a power of x, of which 0 has no logarithm: that of tiny.
+    # Next to this face the density is a power of x. 0 has no logarithm, and counts as tiny.
     ends = q.log_prob(torch.tensor([[0.0, 0.5, 0.5], [tiny, 0.5, 0.5]]))
     assert torch.equal(ends[0], ends[1])
     b = bd.RelaxedBernoulli(0.05, logits=torch.zeros(1))
@@ -159,7 +159,7 @@ def test_log_densities_at_the_border() -> None:
     assert bool((x == 0).any())
     assert bool((x == 1).any())
     assert bool(b.log_prob(x).isfinite().all())
-    # Where torch computes exp of 190 in float32.
+    # torch computes exp of 190 in float32 here.
     far = bd.RelaxedBernoulli(0.5, logits=torch.tensor([200.0])).log_prob(torch.tensor([0.5]))
     torch.testing.assert_close(far, torch.tensor([0.5]).log() - 200 + torch.tensor([4.0]).log())
 

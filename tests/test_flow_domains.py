@@ -312,7 +312,7 @@ def test_solve_tanh_is_right_as_far_as_its_condition() -> None:
     for det in (10 ** uniform(-30, 3), 1 + 10 ** uniform(-5, 7), torch.ones(5_000, **DOUBLE)):
         a = 10 ** uniform(-15, 2.5) * torch.sign(uniform(-1, 1))
         t = torch.tanh(a)
-        # Where a - tanh(a) cancels: Lambert's continued fraction of tanh.
+        # Lambert's continued fraction of tanh, where a - tanh(a) cancels.
         square = torch.where(a.abs() < 1, a * a, 0.0)
         rest = torch.full_like(a, 27.0)
         for odd in range(25, 2, -2):

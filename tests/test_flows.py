@@ -57,7 +57,7 @@ DOUBLE: dict[str, Any] = {"dtype": torch.float64}
 
 
 def batch_norm(d: int) -> BatchNorm:
-    """In evaluation mode: in training mode examples see each other, and there is no inverse."""
+    """Make it in evaluation mode: in training mode examples see each other, without an inverse."""
     return BatchNorm(d, **DOUBLE).eval()
 
 

@@ -438,11 +438,11 @@ def test_quantised_predictions() -> None:
         torch.testing.assert_close(upper, each.values[(below < 1 - tail).sum(-1)])
     draws = head.sample(samples, seed=1)
     assert ((draws * 3 - (draws * 3).round()).abs() < 1e-12).all()
-    # Where 0 is none of the values, the nearest of them stands for what is missing.
+    # If 0 is not among the values, the nearest value replaces missing targets.
     head = DiscretizedLogisticMixture(1, low=1.0, high=2.0)
     gone = torch.zeros(4, 1, dtype=torch.bool)
     assert head.log_prob(torch.zeros(4, 15), Y / 0, gone).count_nonzero() == 0
-    # A mean that rests on one value, and no NaN where a scale vanishes.
+    # The mean is that of one value, and not NaN although the scale vanishes.
     sharp = torch.tensor([[0.0] * 5 + [1.5] * 5 + [-200.0] * 5])
     assert head.mean(sharp).item() == pytest.approx(1.5, abs=0.002)
 

@@ -149,7 +149,7 @@ def test_terms_are_those_of_torch_distributions(likelihood: str, scale: float | 
         outputs = vae.decoder(codes)
         if likelihood == "bernoulli":
             p = torch.distributions.ContinuousBernoulli(logits=outputs)
-            # The same without the constant that makes it a density of grey values.
+            # The density of grey values without its normalising constant.
             found = p.log_prob(x) - p._cont_bern_log_norm()
         elif scale == "decoder":
             loc, log_variance = outputs.chunk(2, dim=1)

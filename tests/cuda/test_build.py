@@ -93,7 +93,7 @@ def test_module_has_kernels_for_every_op(build: Build, tmp_path: Path) -> None:
         "assert cuda.is_built() and _op.HAS_CUDA\n"
         "print(bslfast.__file__, *sorted(cuda.pointwise_ops()), sep='\\n')\n"
     )
-    # Without site, whose hooks find an editable installation before anything else.
+    # site's hooks would find an editable installation first, so it is left out.
     path = os.pathsep.join([str(tmp_path), *sys.path])
     found = subprocess.run(
         [sys.executable, "-S", "-c", code],

@@ -25,7 +25,7 @@ def test_adds_up_to_one(bins: int, low: float, high: float, raw: float) -> None:
         x, loc, torch.tensor(raw).double(), bins=bins, low=low, high=high, reduction="none"
     )
     total = log_prob.exp().sum(-1)
-    # Half-way between two values, their bins meet up to the rounding of the values.
+    # The bins of two values meet half-way between them, up to the rounding of the values.
     atol = 1e-14 + 4e-16 * (high - low) * math.exp(-raw)
     torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=atol)
 
@@ -63,7 +63,7 @@ def test_against_mpmath(dtype: torch.dtype, raw: float) -> None:
     )
     eps = torch.finfo(dtype).eps
     with mpmath.workdps(60):
-        # What vanishes in 60 digits is subtracted from 1 in 4000.
+        # Tails that vanish beside 1 in 60 digits are subtracted from 1 in 4000 digits.
         for a, m, y in zip(x.tolist(), loc.tolist(), found.tolist(), strict=True):
             far = abs(a - m) / scale.item() > 100
             with mpmath.workdps(4000 if far else 60):

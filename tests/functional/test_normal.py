@@ -110,7 +110,7 @@ def test_kl_at_hard_points(parametrization: str, dtype: torch.dtype) -> None:
         for p in itertools.product(
             [0.0, 1.5, -300.0], HARD[parametrization], [0.0, -2.5], [1e-3, 1.0, 1e3]
         )
-        # Not where scale / prior_scale underflows: see the test below.
+        # The test below has the cases where scale / prior_scale underflows.
         if parametrization != "scale" or p[1] / p[3] > torch.finfo(dtype).tiny
     ]
     loc, raw, prior_loc, prior_scale = torch.tensor(points, dtype=dtype).unbind(dim=1)

@@ -77,7 +77,7 @@ def test_the_equation_is_solved_for_every_slope() -> None:
     c = torch.tensor([0.0, 1e-12, -1e-6, 1e-3, 0.3, -1.0, 5.0, -40.0, 1e3, 1e9], **DOUBLE)
     m, c = (x.reshape(-1) for x in torch.meshgrid(m, c, indexing="ij"))
     a = solve_tanh(c, 1 + m)
-    # What rounding a and the sum's terms makes of the left side.
+    # The error of the left side from rounding a and the sum's terms.
     size = c.abs() + a.abs() + (m * torch.tanh(a)).abs()
     assert ((a + m * torch.tanh(a) - c).abs() <= 8e-16 * size).all()
     assert (a * c >= 0).all()

@@ -147,7 +147,7 @@ class Plan:
         """The arguments."""
         record, dtype = self.record, getattr(torch, self.dtype)
         call = record.variants[self.variant].inputs(Draw(dtype, self.seed), self.shape)
-        # What the variant gives as a tensor is no option.
+        # An argument that the variant gives as a tensor is no option.
         call = call.options_but(**{k: v for k, v in self.options.items() if k not in call.tensors})
         if record.random:
             call = call.options_but(seed=Random(self.seed).getrandbits(64))

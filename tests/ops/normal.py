@@ -13,7 +13,7 @@ from ops.record import Call, Draw, Error, Extreme, OpRecord, Shape, Tolerance, V
 
 NAN, INF = math.nan, math.inf
 PARAMETRIZATIONS = ("softplus", "scale", "log_scale", "log_var")
-# Found: 2.3 and 9.7. Gradients are products of up to four numbers, and terms of a sum cancel.
+# Errors found: 2.3 and 9.7. Gradients are products of up to four numbers; terms of a sum cancel.
 TOLERANCE = dict.fromkeys((torch.float32, torch.float64), Tolerance(value=3, gradient=12))
 
 
@@ -167,7 +167,7 @@ def _errors(*, prior: bool, samples: bool) -> list[Error]:
 
 
 def _extremes(*, prior: bool, samples: bool) -> list[Extreme]:
-    # In float32: softplus(-100) and scale = 1e-40 are subnormal, exp(100) overflows.
+    # softplus(-100) and scale = 1e-40 are subnormal in float32, and exp(100) overflows.
     points = {
         "softplus": [-1e30, -200.0, -100.0, -17.5, -16.5, 0.0, 17.5, 100.0, 1e18],
         "scale": [0.0, 1e-45, 1e-40, 1e-30, 1e-7, 1.0, 1e18],

@@ -90,7 +90,7 @@ def _extremes(family: str) -> list[Extreme]:
         tensors = {"raw_scale": [0.1, 0.1], "prior_scale": [value, 1.0]}
         if family == "laplace":
             tensors = {"loc": [0.5, 0.5], **tensors}
-        # Not by logarithms, whose rounding errors are multiplied by their size.
+        # Scales, because rounding errors of logarithms are multiplied by their size.
         by_scale = {**options, "parametrization": "scale"}
         result.append(Extreme(f"prior_scale-{name}", tensors, by_scale))
     return result
@@ -128,7 +128,7 @@ def _variants(family: str) -> dict[str, Variant]:
     }
 
 
-# A logarithm of a scale near its prior's is of the size of rounding errors, not of 1.
+# The logarithm of a ratio of almost equal scales is of the size of rounding errors, not of 1.
 TOLERANCE = dict.fromkeys((torch.float32, torch.float64), Tolerance(8, 16))
 
 RECORDS = [
