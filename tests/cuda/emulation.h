@@ -1,6 +1,6 @@
-// The parts of CUDA that csrc/cuda needs to run on a CPU. Each thread of a block is a coroutine, and
-// one block runs after the other. This file is included first, by the name of CUDA's own header,
-// and with __CUDA_ARCH__ defined.
+// The parts of CUDA that csrc/cuda needs to run on a CPU. Each thread of a block is a coroutine,
+// and one block runs after the other. This file is included first, by the name of CUDA's own
+// header, and with __CUDA_ARCH__ defined.
 #pragma once
 
 #include <ucontext.h>
