@@ -175,7 +175,7 @@ def test_excluded_class() -> None:
 
 
 def test_straight_through() -> None:
-    """One-hot samples of torch's distribution, with the gradients of the op's."""
+    """Samples are one-hot ones of torch's distribution, with the gradients of the op's samples."""
     logits = logits_of(4, 3)
     ours = bd.OneHotCategoricalStraightThrough(T, logits=logits)
     theirs = td.OneHotCategoricalStraightThrough(logits=logits)

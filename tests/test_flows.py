@@ -231,7 +231,7 @@ def make(name: str, d: int, c: int, noise: float = 0.3) -> Transform:
 
 
 def stir(module: Any, noise: float = 0.3) -> Any:
-    """Move every parameter at random, by less the more there are."""
+    """Move every parameter at random; the more parameters there are, the less each one moves."""
     with torch.no_grad():
         for parameter in module.parameters():
             fan = parameter.shape[-1] if parameter.dim() > 1 else 1

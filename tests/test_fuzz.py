@@ -31,7 +31,7 @@ def test_every_function_is_fuzzed() -> None:
     ("kind", "name"), [(kind, name) for kind, (_, names) in run.DRAWN.items() for name in names]
 )
 def test_random_cases(kind: str, name: str) -> None:
-    """Each case is right or refused by name. Some calls, models and files are accepted."""
+    """Each case is right or refused by name. Some calls, models and files must be accepted."""
     rng = Random(f"{kind} {name}")
     draw: Any = run.DRAWN[kind][0]
     options = {"large": False} if kind == "calls" else {}

@@ -68,7 +68,7 @@ HEADS = {
 @of_each_low
 @pytest.mark.parametrize("name", HEADS)
 def test_likelihoods(name: str, low: torch.dtype) -> None:
-    """16-bit outputs count as the float32 numbers that they are; with float32 targets too."""
+    """16-bit outputs count as float32 numbers, also with float32 targets."""
     make, data = HEADS[name]
     head = make()
     output, y = data()

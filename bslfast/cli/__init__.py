@@ -65,8 +65,8 @@ def _bench(arguments: argparse.Namespace) -> int:
             f"--folder: expected the benchmarks of a clone of the repository, got {str(folder)!r}, "
             "which is no folder"
         )
-    # `-m pytest` would put the clone's root before the installed package, and with it the sources of
-    # bslfast without kernels.
+    # `-m pytest` would put the clone's root before the installed package. The root has the sources
+    # of bslfast without kernels.
     code = (
         "import sys; sys.path[:] = filter(None, sys.path); import pytest; sys.exit(pytest.main())"
     )
