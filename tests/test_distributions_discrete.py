@@ -78,7 +78,7 @@ def test_divergences_are_relatively_accurate(name: str, dtype: torch.dtype) -> N
         with mpmath.workdps(200):
             x, y = ([mpmath.mpf(v) for v in t.tolist()] for t in (a, b))
             wanted = exact(x, y)
-            # Totals are rounded: each d is off by the same, which counts by its square.
+            # A rounded total shifts each d by the same error, which counts by its square.
             shift = (0.25 * eps) ** 2 if name == "categorical" else 0
             assert abs(kl.item() - wanted) <= 16 * eps * wanted + shift, given
             d = max(abs(v - w) for v, w in zip(x, y, strict=True))

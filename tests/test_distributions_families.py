@@ -307,7 +307,7 @@ def test_entropy_of_student_t_for_any_df(dtype: torch.dtype) -> None:
             return (v + 1) / 2 * step + mpmath.log(v) / 2 + mpmath.log(mpmath.beta(v / 2, 0.5))
 
         for i, v in enumerate(df.tolist()):
-            # Digits of the sum's largest term: 1 / df where df is small.
+            # The error is relative to the sum's largest term, 1 / df for a small df.
             size = max(1.0, 1 / v)
             assert abs(entropy[i].item() - exact(mpmath.mpf(v))) < 8 * eps * size
             wanted = mpmath.diff(exact, mpmath.mpf(v))

@@ -84,7 +84,7 @@ def test_icdf_in_the_tails(name: str, dtype: torch.dtype) -> None:
         for i, share in enumerate(p.tolist()):
             x = mpmath.mpf(found[i].item())
             density = mpmath.diff(exact, x)
-            # The error as one of x, to first order.
+            # The error of x that corresponds to the error of p, to first order.
             off = (exact(x) - mpmath.mpf(share)) / density
             size = abs(x) * (1 + abs(mpmath.log(x)) if name == "lognormal" else 1)
             if name == "student_t":  # of df 2: what one digit of the logarithm of p changes

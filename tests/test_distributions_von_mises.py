@@ -46,15 +46,15 @@ def test_densities_entropies_and_variances(dtype: torch.dtype) -> None:
             ]
             for j, function in enumerate(exact):
                 wanted, slope = function(mpmath.mpf(v)), mpmath.diff(function, mpmath.mpf(v))
-                # Parts of the density are of the size of 4.5 at three deviations, the entropy has k
-                # times a difference of Bessel functions.
+                # At three deviations the terms of the density are of the size of 4.5. The entropy
+                # has k times a difference of Bessel functions.
                 part = (1.0, 4.5, 1 + v, 0.5)[j] if v < 20 else (1.0, 4.5, 1.0, 0.0)[j]
                 size = abs(wanted) + part
                 assert abs(found[j][i].item() - wanted) <= 8 * eps * size, (j, v)
                 # Up to k = 20 slopes are differences of numbers of the size of 1.
                 parts = 1.0 if v < 20 else 1 / v if j == 2 else 0.0
                 assert abs(slopes[j][i].item() - slope) <= 64 * eps * (abs(slope) + parts), (j, v)
-    # At three deviations nothing is left of k - k cos(x) where they are rounded one by one.
+    # At three deviations k - k cos(x) would have no digits if both terms were rounded.
     wide = bd.VonMises(0.0, torch.tensor(1e6)).log_prob(torch.tensor(3e-3))
     assert wide.item() == pytest.approx(stats.vonmises.logpdf(3e-3, 1e6), abs=1e-5)
 

@@ -184,7 +184,7 @@ def test_transforms_that_fit() -> None:
     ):
         flow = Flow(Composite(steps))
         assert flow.sample(100, seed=0).isfinite().all()
-    # A map of noise to data is none of data to noise; only a flow has to be.
+    # A map from noise to data need not be one from data to noise. Only a flow must be.
     assert Composite([AffineCoupling(2), Tanh(2)])(torch.ones(2))[0].abs().max() < 1
     assert Composite([AffineCoupling(2), Logit(2)]).codomain is constraints.real_vector
 

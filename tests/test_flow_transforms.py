@@ -204,7 +204,7 @@ def test_act_norm_remembers_that_it_is_initialized() -> None:
     ):
         other.train()(5 * x)
         assert torch.equal(other(x)[0], expected)
-    # It is not continuous where it was before.
+    # A state from before the first batch makes a module take its scales anew.
     reset = reloaded(ActNorm(3), norm)
     reset(5 * x)
     torch.testing.assert_close(reset.loc, 5 * x.mean(0))

@@ -183,7 +183,7 @@ ELEMENTWISE |= {"inverse of softplus", "composite of bounded ones"}
 MIXTURES = {"mixture", "mixture flipped", "deep sigmoidal", "deep sigmoidal flipped"}
 ORTHOGONAL = {"plu rotation", "householder odd", "images"}
 REFLECTIONS = {"householder", "householder odd", "sylvester", "sylvester of low rank"}
-# Points inside the domain of transforms that have one, and numbers outside.
+# Functions into the domains of transforms that are not defined everywhere; then numbers outside.
 DOMAINS: dict[str, Callable[[Tensor], Tensor]] = {
     "logit": torch.sigmoid,
     "atanh": torch.tanh,
@@ -201,7 +201,7 @@ OUTSIDE: dict[str, tuple[float, ...]] = {
     "spline without tails": (2.1, -3.0, -INF, INF),
     "composite of bounded ones": (1.1, -1.5, -INF, INF),
 }
-# Points inside the domain of their inverses, and numbers outside.
+# Numbers outside the domains of inverses.
 OUTSIDE_OF_CODOMAIN: dict[str, tuple[float, ...]] = {
     "tanh": OUTSIDE["atanh"],
     "sigmoid": OUTSIDE["logit"],

@@ -90,7 +90,7 @@ def test_exact_posterior_makes_the_bound_exact() -> None:
     with torch.no_grad():
         torch.testing.assert_close(vae.log_marginal(x, 3), exact, rtol=1e-12, atol=1e-12)
         elbo = vae.elbo(x, 20_000, seed=0)
-    # The noise of the average; its variance follows from that of a quadratic form in normals.
+    # The standard error of the average: its variance is that of a quadratic form in normals.
     assert (elbo - exact).abs().max() < 0.05
 
 
@@ -436,7 +436,7 @@ def test_missing_values(likelihood: str, options: dict[str, object]) -> None:
     mask = torch.rand(6, *SHAPE) > 0.3
     whole = vae.elbo(x, 2, mask=torch.ones_like(mask), seed=1)
     torch.testing.assert_close(whole, vae.elbo(x, 2, seed=1))
-    # Nothing observed: what is left is the divergence from the code of an empty image.
+    # Without observations, only the divergence from the code of an empty image is left.
     log_likelihood, _ = vae.terms(x, mask=torch.zeros_like(mask))
     assert log_likelihood.count_nonzero() == 0
     hidden = x.masked_fill(~mask, math.nan)

@@ -417,7 +417,7 @@ def test_bins(tails: str | None, bins: int, inverse: bool, emulated: ModuleType)
     with as_on_a_device(emulated):
         results, grads = run_with_gradients(BF.rational_quadratic_spline, call, names)
     expected, expected_grads = run_with_gradients(BF.rational_quadratic_spline, call, names)
-    # Knots differ by rounding, and slopes by what changes within that.
+    # Knots differ by rounding, and slopes by their change within that difference.
     for actual, wanted in zip(results, expected, strict=True):
         torch.testing.assert_close(actual, wanted, rtol=1e-11, atol=1e-11)
     for key in names:
@@ -435,7 +435,7 @@ def test_coefficients(
     """
     mean = math.log(math.expm1(6 / (coefficients - 1)))
     draw = Draw(dtype)
-    # The inverse of one that is smooth enough for y to say where x is.
+    # The inverse is of a map so smooth that y determines x.
     std = 0.1 if inverse else 1.0
     raw = draw.normal((2, 70, 3 + coefficients), mean=mean, std=std)[..., 3:]
     raw[..., 0] -= 3 + mean
