@@ -231,7 +231,7 @@ def test_wrong_options_end_with_2(
 
 
 def one_line(capsys: pytest.CaptureFixture) -> str:
-    """Return the last line on standard error; a failed command must print no other line there."""
+    """Return the one line of bslfast on standard error; a failed command must print no other."""
     errors = [line for line in capsys.readouterr().err.splitlines() if "bslfast:" in line]
     assert len(errors) == 1
     return errors[0]

@@ -169,7 +169,7 @@ def test_beta_weighs_the_divergence() -> None:
 
 
 def test_log_marginal_does_not_depend_on_portions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The estimate is the same number, with all codes at once or one by one."""
+    """All codes at once and codes in portions estimate the same number."""
     vae, x = mlp(), binary()
     seen: list[int] = []
     vae.decoder.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))

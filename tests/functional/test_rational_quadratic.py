@@ -268,7 +268,7 @@ def test_slices_are_read_in_place() -> None:
 
 
 def test_no_gradient_reaches_parameters_from_outside() -> None:
-    """They have no gradient, even if they are NaN."""
+    """Their gradient is 0, even if they are NaN."""
     x = torch.tensor([5.0, 0.0], requires_grad=True)
     given = [torch.zeros(2, n) for n in (4, 4, 3)]
     for p in given:

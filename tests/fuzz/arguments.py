@@ -20,9 +20,7 @@ from fuzz.records import BY_NAME
 
 
 def _of_tensor(change: Callable[[Tensor], Any]) -> Callable[[Any], Any]:
-    """A change of a tensor, or of the tensors in a list; other values become a tensor of two
-    numbers.
-    """
+    """A change of a tensor, or of the tensors in a list; other values become a tensor of two."""
 
     def changed(value: Any) -> Any:
         if isinstance(value, list):

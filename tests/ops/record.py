@@ -135,7 +135,7 @@ class OpRecord:
         return [r.to(low) if i < self.values else r for i, r in enumerate(results)]
 
     def prepared(self, call: Call) -> Call:
-        """Arguments of the op itself, with the part that ``function`` computes by torch before."""
+        """Add the arguments that ``function`` would compute by torch before it calls the op."""
         return call
 
     def differentiable(self, call: Call) -> list[str]:
