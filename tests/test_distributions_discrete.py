@@ -66,8 +66,8 @@ CASES = {
 def test_divergences_are_relatively_accurate(name: str, dtype: torch.dtype) -> None:
     """Values and gradients are within 16 eps of themselves, also for pairs 1e-5 apart.
 
-    The gradient by the first logits is a product of a chance and a difference of d and its mean,
-    which may be next to 0: of the size of d.
+    The gradient by the first logits is a chance times the difference of d and its mean. The
+    difference may be next to 0, so its error is relative to d.
     """
     make, exact = KL[name]
     eps = torch.finfo(dtype).eps

@@ -281,7 +281,7 @@ def test_many_components(components: int, dtype: torch.dtype, emulated: ModuleTy
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_rows_of_a_whole_block(dtype: torch.dtype, emulated: ModuleType) -> None:
-    """Rows are longer than a warp adds up; options change results."""
+    """Rows are longer than a warp adds up, also with options that change results."""
     draw = Draw(dtype)
     logits, index = draw.normal((3, 2500), std=2.0), torch.tensor([0, 2499, 7])
     calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
