@@ -1,4 +1,4 @@
-"""Properties of single transforms that the table of tests/test_flows.py does not cover."""
+"""What the table of tests/test_flows.py cannot say of single transforms."""
 
 from __future__ import annotations
 

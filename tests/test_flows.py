@@ -73,8 +73,8 @@ def images(d: int) -> Images:
     return Images((d, 2, 4), steps)
 
 
-# Name to (function that makes it for a number of features and of context features, whether it takes
-# a context). For images the number counts channels, not features.
+# Name to (how to make it for so many features and context features, whether it takes a context).
+# The number is that of features but for the images.
 TRANSFORMS: dict[str, tuple[Callable[[int, int], Transform], bool]] = {
     "reverse": (lambda d, c: Reverse(d), False),
     "permutation": (lambda d, c: Permutation.random(d, seed=1), False),

@@ -30,7 +30,7 @@ def network(**options: Any) -> bnn.BayesianMLP:
     return bnn.BayesianMLP(3, (4,), 2, **options)
 
 
-# Name to a function that makes it, with device and dtype if it takes them.
+# Name to how it is made, with device and dtype if it takes them.
 MODULES: dict[str, Callable[..., nn.Module]] = {
     "ActNorm": lambda **o: flows.ActNorm(3, **o),
     "AdditiveCoupling": lambda **o: flows.AdditiveCoupling(3, hidden=(4,), **o),

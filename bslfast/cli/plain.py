@@ -51,7 +51,7 @@ class PlainBayesLinear(BayesLinear):
         return x @ weight.transpose(1, 2) + bias
 
     def normal_weights(self) -> list[NormalWeight]:
-        """No weights, so that no kernel draws them."""
+        """None that a kernel could draw."""
         return []
 
     def compute_kl(self) -> Tensor:
@@ -94,7 +94,7 @@ class PlainAffineCoupling(AffineCoupling):
 
 
 class PlainSplineCoupling(SplineCoupling):
-    """:class:`bslfast.flows.SplineCoupling` in plain torch, forward only, as other libraries do."""
+    """:class:`bslfast.flows.SplineCoupling` in plain torch, forward, as zuko and others have it."""
 
     def _move(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         assert not inverse, "training needs the map alone"

@@ -26,7 +26,7 @@ inline uint64_t read_seed(uintptr_t address) {
   return address == 0 ? 0 : static_cast<uint64_t>(*static_cast<const int64_t*>(pointer(address)));
 }
 
-// A call's dtype, by its index in DTYPES of bslfast/_native/_operands.py.
+// A call's dtype: DTYPES in bslfast/_native/_operands.py.
 struct DType {
   bool is_double;
   Storage storage;

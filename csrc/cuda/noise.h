@@ -14,8 +14,8 @@ struct NoiseCall {
   void* out;
 };
 
-// A function for each dtype, in the order of DTYPES in bslfast/_native/_operands.py. Each launches
-// on a stream and leaves errors to cudaGetLastError.
+// For each dtype, in the order of DTYPES in bslfast/_native/_operands.py. They launch on a stream
+// and leave errors to cudaGetLastError.
 using NoiseKernels = void (*const[4])(const NoiseCall&, cudaStream_t);
 
 namespace cuda {

@@ -45,7 +45,7 @@ struct NormalTotal {
 static_assert(sizeof(NormalMany) <= 4096, "more than a kernel's arguments have room for");
 
 struct NormalManyKernels {
-  // A function for each dtype, in the order of DTYPES in bslfast/_native/_operands.py.
+  // For each dtype, in the order of DTYPES in bslfast/_native/_operands.py.
   void (*forward[4])(const NormalMany&, cudaStream_t);
   void (*backward[4])(const NormalMany&, cudaStream_t);
 };

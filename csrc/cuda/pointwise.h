@@ -71,8 +71,8 @@ struct PointwiseKernels {
   PointwiseVariant variants[kMaxVariants];
 };
 
-// The pointwise ops on CUDA. Besides those of pointwise/ops.h they are ops whose CPU kernels are
-// not pointwise (cpu/normal.cpp), and sums of other ops' results.
+// And ops that have kernels of another make on the CPU (cpu/normal.cpp) and are pointwise here, and
+// sums of other ops' results.
 #define BSL_CUDA_POINTWISE_OPS(X)  \
   BSL_POINTWISE_OPS(X)             \
   X(normal_kl)                     \

@@ -90,7 +90,7 @@ struct TeamRow {
   __device__ TeamRow(const Team& own_team, int64_t row, int64_t columns)
       : team(own_team), begin(row * columns), end(begin + columns) {}
 
-  // Calls f(number, column) for the numbers of this thread's share.
+  // f(number, column) for all of a thread's share.
   template <typename F>
   __device__ void visit(const T* data, const F& f) const {
     for_each_part<T>(begin, end, team.rank, team.size, [&](Part part) {

@@ -600,7 +600,7 @@ def test_normal(
     reduction: str | None,
     emulated: ModuleType,
 ) -> None:
-    """The pointwise ops that replace csrc/cpu/normal.cpp work together as on a device."""
+    """The pointwise ops that stand for csrc/cpu/normal.cpp, put together as on a device."""
     draw = Draw(torch.float64)
     seed = None if samples is None else torch.tensor(SEED)
     for shape, prior_shape in (((5, 67), ()), ((4, 6), (4, 6)), ((4, 6), (6,)), ((5, 67), None)):

@@ -1,7 +1,7 @@
 """Record of the importance-weighted bound.
 
-The gradient of ``estimator="dreg"`` is not that of its value, so the generated tests do not fit it.
-tests/functional/test_importance.py tests it.
+``estimator="dreg"`` has a gradient that is not that of its value, as the generated tests expect;
+tests/functional/test_importance.py has it.
 """
 
 from __future__ import annotations

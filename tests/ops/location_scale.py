@@ -300,6 +300,6 @@ RECORDS = [
     *_records("gumbel", tolerance=Tolerance(8, 16), spread=0.25),
     *_records("laplace", tolerance=Tolerance(8, 16)),
     *_records("logistic", tolerance=Tolerance(8, 16)),
-    # The other records of the normal family are in their own files.
+    # The others of this family are older, and have files of their own.
     _records("normal", tolerance=Tolerance(8, 16))[1],
 ]

@@ -13,7 +13,7 @@ from ops.record import Call, Draw, Error, Extreme, OpRecord, Shape, Tolerance, V
 
 NAN, INF = math.nan, math.inf
 PARAMETRIZATIONS = ("softplus", "scale", "log_scale", "log_var")
-# Errors found: 2.3 and 9.7. Gradients are products of up to four numbers; terms of a sum cancel.
+# Found: 2.3 and 9.7. Gradients are products of up to four numbers, and terms of a sum cancel.
 TOLERANCE = dict.fromkeys((torch.float32, torch.float64), Tolerance(value=3, gradient=12))
 
 

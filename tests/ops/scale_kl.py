@@ -90,7 +90,7 @@ def _extremes(family: str) -> list[Extreme]:
         tensors = {"raw_scale": [0.1, 0.1], "prior_scale": [value, 1.0]}
         if family == "laplace":
             tensors = {"loc": [0.5, 0.5], **tensors}
-        # Scales, because rounding errors of logarithms are multiplied by their size.
+        # Not by logarithms, whose rounding errors are multiplied by their size.
         by_scale = {**options, "parametrization": "scale"}
         result.append(Extreme(f"prior_scale-{name}", tensors, by_scale))
     return result
