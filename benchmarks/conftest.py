@@ -8,10 +8,10 @@ import bslfast.info
 
 
 def pytest_configure() -> None:
-    """Bring glibc's allocator to the state that any process with a large tensor has.
+    """Bring glibc's allocator to the state that it has in any process with a large tensor.
 
-    Until it has freed a large block, it gives freed megabytes back to the system at once and takes
-    page faults for them at every call: whichever implementation comes first would pay for that.
+    Until it has freed a large block, it gives freed megabytes back to the system at once, and every
+    call takes page faults for them. The first implementation would pay for that.
     """
     torch.empty(31 << 20, dtype=torch.uint8)
 

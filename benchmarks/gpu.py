@@ -2,19 +2,19 @@
 
 python benchmarks/gpu.py --out DIR [--device cuda] [--seconds 300] [--modules test_rows ...]
 
-Times are medians of batches of calls between two events on the device, after warm-up, divided by
-the number of calls: where the CPU cannot launch as fast as the device works, gaps between kernels
-are part of them. Three things are measured:
+Times are medians over batches of calls between two events on the device, after warm-up, divided by
+the number of calls. Where the CPU launches more slowly than the device works, they include the gaps
+between kernels. Three things are measured:
 
-* ops at up to 64M elements, of which no cache holds anything, beside a copy of as many bytes on the
-  device; then at their own sizes, most of which lie in the L2 cache from one call to the next, so
-  that a copy, which does, too, is still what to compare with, but not the speed of memory;
+* ops at up to 64M elements, too many for any cache, beside a copy of as many bytes on the device;
+  then ops at their own sizes, most of which stay in the L2 cache from one call to the next. The
+  copy stays there too, so it is a fair comparison, but not the speed of memory;
 * steps of small tensors, which wait for the CPU: one by one, and captured in a CUDA graph;
 * steps of BayesianMLP beside those of the same network with plain weights.
 
-Results are compared first; where they differ, it is said. The most important cases come first, and
-what the time does not allow is left out, and named. Files are written anew after every case. With
---resume those that gpu.json names are not begun again: after a case that has cost the device.
+Results are compared first, and differences are reported. The most important cases come first. Cases
+without time are left out and named. Files are written anew after every case. --resume skips the
+cases that gpu.json names, and so goes on after a case that has cost the device.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ MODULES = (
     *("test_bijectors", "test_rows", "test_rational_quadratic", "test_distributions"),
 )
 MODES = ("forward", "both")
-#: The exit status that says: begin again with --resume, this process has lost the device.
+#: Exit status of a process that has lost the device: begin again with --resume.
 LOST = 9
 #: Cases that come before all others.
 FIRST = (
@@ -53,9 +53,9 @@ FIRST = (
     *("mixture_logistic_transform", "normal_log_prob", "gumbel_softmax_rsample", "iwae_bound"),
     *("normal_rsample", "discretized_logistic_mixture_log_prob", "normal_kl", "standard_normal"),
 )
-#: Elements of the largest size, for cases whose sizes are numbers, or [rows, columns].
+#: The largest size, [rows, columns], or its number of elements for cases whose sizes are numbers.
 LARGE = (1 << 18, 256)
-#: Where an element has a row of parameters, and where samples come first.
+#: The largest size of cases with a row of parameters per element, or with samples first.
 LARGE_OF = {
     **dict.fromkeys(
         (
@@ -81,7 +81,7 @@ NETWORK = (784, 1200, 1200, 10)
 BATCHES = (128, 4096)
 # Targets: see `targets`.
 NETWORK_RATIO, SMALL_RATIO, SPLINE_RATIO = 1.3, 5.0, 2.0
-#: Of a copy's speed; the first is drawn and computed with more than the others.
+#: Targets as shares of a copy's speed. normal_rsample_kl has more arithmetic than the others.
 COPY_SHARES = {"normal_rsample_kl": 0.7, "": 0.85}
 
 Row = dict[str, Any]
@@ -89,7 +89,7 @@ Step = Callable[[], Any]
 
 
 def seconds(step: Step, device: str, batches: int = 7, least: float = 0.004) -> float:
-    """The median time of a step over batches, each of which takes at least so long."""
+    """The median time of a step over batches, each of at least ``least`` seconds."""
     for _ in range(5):
         step()
     n = min(200, max(1, math.ceil(least / _batch_seconds(step, device, 1))))
@@ -112,7 +112,7 @@ def _batch_seconds(step: Step, device: str, n: int) -> float:
 
 
 def in_graph(step: Step) -> Step:
-    """The step as a CUDA graph, after warm-up as torch asks for it."""
+    """The step as a CUDA graph, after the warm-up that torch requires."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -139,10 +139,10 @@ def stepper(function: Callable[..., Any], inputs: Sequence[Tensor], mode: str) -
 
 
 def moved_bytes(case: Case, inputs: Sequence[Tensor], mode: str) -> int:
-    """What a kernel that reads and writes everything once moves."""
+    """The bytes that a kernel moves if it reads and writes every number once."""
     with torch.no_grad():
         outputs = as_tuple(case.ours(*inputs))
-    # Noise takes the shape of its input only.
+    # Noise takes only the shape of its input.
     is_read = not case.name.startswith("standard_")
     read = sum(t.untyped_storage().nbytes() for t in inputs if is_read)
     written = sum(o.untyped_storage().nbytes() for o in outputs)
@@ -153,14 +153,14 @@ def moved_bytes(case: Case, inputs: Sequence[Tensor], mode: str) -> int:
 
 
 def copy_seconds(moved: int, device: str) -> float:
-    """The time of a copy that reads and writes so many bytes in all."""
+    """The time of a copy that reads and writes ``moved`` bytes in all."""
     source = torch.empty(max(1, moved // 2), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return seconds(lambda: target.copy_(source), device)
 
 
 class Report:
-    """What was measured so far, in gpu.json and gpu.md."""
+    """The measurements so far, in gpu.json and gpu.md."""
 
     def __init__(self, out: Path, device: str, resume: bool) -> None:
         self.out, self.device = out, device
@@ -176,7 +176,7 @@ class Report:
         return [row for row in self.content["rows"] if row["kind"] == kind]
 
     def row(self, kind: str, case: str, **more: Any) -> Row:
-        """A new row, to be filled."""
+        """Add an empty row and return it."""
         row: Row = {"kind": kind, "case": case, **more}
         self.content["rows"].append(row)
         return row
@@ -191,10 +191,10 @@ class Report:
 
 
 def measure(report: Report, case: Case, size: Any) -> None:
-    """Times of every implementation, and of a copy of the same bytes, forward and in all."""
+    """Time every implementation, and a copy of the same bytes, forward and with backward."""
     torch.manual_seed(0)
     device = report.device
-    # Not while anything is timed: a default device costs every call of torch microseconds.
+    # The default device is set only here: it would cost every timed call of torch microseconds.
     with torch.device(device):
         inputs = case.inputs(size)
     rows = {}
@@ -208,8 +208,8 @@ def measure(report: Report, case: Case, size: Any) -> None:
     for name, function in case.implementations().items():
         differs = None
         if name == "torch.compile":
-            # Not compared: what is compiled is eager torch, which is, and a check has other sizes,
-            # after which torch would compile for any size.
+            # The results are not compared: eager torch's are, and this is eager torch compiled. A
+            # check would have other sizes, and torch would then compile for any size.
             torch._dynamo.reset()
             tuned = "max-autotune-no-cudagraphs" if device == "cuda" else None
             function = torch.compile(function, mode=tuned)
@@ -217,17 +217,17 @@ def measure(report: Report, case: Case, size: Any) -> None:
             try:
                 with torch.device(device):
                     case.check(case.ours, function, inputs)
-            except AssertionError as error:  # a peer's errors, at more elements than elsewhere
+            except AssertionError as error:  # a peer's errors grow with the number of elements
                 differs = str(error).strip().splitlines()[:3]
         for mode, row in rows.items():
             row[name] = seconds(stepper(function, inputs, mode), device)
             if differs is not None:
                 row[f"{name} differs"] = differs
-        report.write()  # torch.compile comes last, and may take its time
+        report.write()  # after each: torch.compile comes last, and may take long
 
 
 def ops(report: Report, modules: Sequence[str]) -> Iterator[tuple[str, Step]]:
-    """All cases at the largest size, then at their own."""
+    """All cases at the largest size, then at their own sizes."""
     cases = [
         case
         for name in modules
@@ -262,7 +262,7 @@ def eager_and_graph(row: Row, name: str, step: Step, device: str) -> None:
 def network_step(
     implementation: str, widths: tuple[int, ...], batch: int, optimizer: bool, device: str
 ) -> Step:
-    """Forward and backward of a network, as in test_bnn.py; with Adam, or without."""
+    """Forward and backward of a network as in test_bnn.py, with or without Adam."""
     torch.manual_seed(0)
     with torch.device(device):
         model, call = build(implementation, widths)
@@ -294,7 +294,7 @@ def measure_network(report: Report, batch: int, optimizer: bool) -> None:
 
 
 def measure_small(report: Report, name: str) -> None:
-    """Forward and backward."""
+    """Time a small step, forward and backward."""
     module, size = SMALL[name]
     row = report.row("small", name)
     for implementation in ("bslfast", "torch eager"):
@@ -311,7 +311,7 @@ def measure_small(report: Report, name: str) -> None:
 
 
 def jobs(report: Report, modules: Sequence[str]) -> Iterator[tuple[str, Step]]:
-    """Everything there is to measure by name, the most important first."""
+    """All measurements by name, the most important first."""
     if "networks" in modules:
         for optimizer, batch in itertools.product((False, True), BATCHES):
             yield (
@@ -328,7 +328,7 @@ def jobs(report: Report, modules: Sequence[str]) -> Iterator[tuple[str, Step]]:
 
 
 def targets(report: Report) -> Iterator[tuple[str, list[tuple[str, float, bool]]]]:
-    """Of each target its wording, and (what was measured, the figure, whether it meets it)."""
+    """For each target its wording, and (name, figure, whether it is met) of each measurement."""
     ratios = [
         (f"{row['case']}{where}", row[f"bslfast{key}"] / row[f"nn.Linear{key}"])
         for row in report.rows("network")

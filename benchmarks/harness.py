@@ -1,4 +1,4 @@
-"""One case an op: the same computation by bslfast and by its peers, checked, then timed.
+"""Cases of benchmarks: one computation by bslfast and by its peers, checked, then timed.
 
 A new op is a new :class:`Case` in a ``test_*.py`` here. Every implementation of a case runs in the
 same process, one after the other, on the same inputs; the report (report.py) shows ratios.
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch._functorch import config
 
-#: Takes the inputs, returns what is differentiated.
+#: Takes the inputs and returns the results that are differentiated.
 Function = Callable[..., Any]
 MODES = ("forward", "backward", "both")
 THREADS = (1, 2)
@@ -28,13 +28,13 @@ class Case:
     """An op to compare.
 
     Attributes:
-        name: of the group in the report.
-        sizes: name of the size to what ``inputs`` takes.
-        inputs: makes the tensor arguments, those to be differentiated with requires_grad.
+        name: name of the group in the report.
+        sizes: names of the sizes, each with the argument of ``inputs``.
+        inputs: makes the tensor arguments; those to be differentiated have requires_grad.
         ours: the function under test.
         peers: other implementations by name; "torch.compile" is added from "torch eager".
         check: asserts that a peer's results agree with ours; both get the inputs.
-        modes: those to be timed.
+        modes: the modes to be timed.
     """
 
     name: str
@@ -85,7 +85,7 @@ def run(
     try:
         case.check(case.ours, function, inputs)
         timed = _timed(function, inputs, mode)
-        # Warm-up: caches, the allocator, and what torch.compile compiles on its second call.
+        # Warm-up fills caches and the allocator; torch.compile also compiles on its second call.
         calls, start = 0, time.perf_counter()
         while calls < 3 or time.perf_counter() - start < 0.05:
             timed()
@@ -109,16 +109,16 @@ _compiled_for: tuple[Any, ...] = ()
 
 
 def _compiled(function: Function, key: tuple[Any, ...]) -> Function:
-    """By torch.compile for one size and number of threads, which its code depends on.
+    """Compile for one size and number of threads, as the code depends on both.
 
-    What was compiled for another size goes: torch.compile would go over to code for any size, which
-    is slower.
+    Code for another size is dropped first: else torch.compile would change to code for any size,
+    which is slower.
     """
     global _compiled_for
     if key != _compiled_for:
         torch._dynamo.reset()
         _compiled_for = key
-    # Backward passes by themselves keep the graph, which donated buffers do not allow.
+    # Donated buffers forbid retained graphs, and backward passes timed by themselves retain theirs.
     config.donated_buffer = False
     compiled: Function = torch.compile(function)
     return compiled
@@ -145,12 +145,12 @@ def as_tuple(outputs: Any) -> tuple[Tensor, ...]:
 
 
 def differentiable(outputs: Any) -> tuple[Tensor, ...]:
-    """Those that depend on the inputs: a log-determinant may be a constant."""
+    """The outputs that depend on the inputs: a log-determinant may be a constant."""
     return tuple(o for o in as_tuple(outputs) if o.requires_grad)
 
 
 def saved_bytes(function: Function, inputs: Sequence[Tensor]) -> int:
-    """Bytes kept for backward, the inputs' own included, shared storage counted once."""
+    """The bytes kept for backward, with the inputs; shared storage counts once."""
     storages: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""From pytest-benchmark's JSON to a table (Markdown) and a picture of the ratios.
+"""Make a table (Markdown) and a picture of the ratios from pytest-benchmark's JSON.
 
 python benchmarks/report.py results.json --table results.md --picture results.png
 """
@@ -15,7 +15,7 @@ OURS = "bslfast"
 
 
 def rows(results: Path) -> list[Row]:
-    """One row for each benchmark: what was run and the median in seconds."""
+    """One row for each benchmark, with its case and its median in seconds."""
     data = json.loads(results.read_text())
     return [b["extra_info"] | {"median": b["stats"]["median"]} for b in data["benchmarks"]]
 
@@ -30,7 +30,7 @@ def groups(all_rows: list[Row]) -> dict[tuple[str, str, str, int], dict[str, Row
 
 
 def table(all_rows: list[Row]) -> str:
-    """Times, and how many times ours each peer takes."""
+    """Times, and each peer's as a multiple of ours."""
     lines = [
         "| op | size | pass | threads | bslfast | peers (time, times ours) | saved for backward |",
         "|---|---|---|---|---|---|---|",
@@ -54,7 +54,7 @@ def table(all_rows: list[Row]) -> str:
 
 
 def picture(all_rows: list[Row], path: Path) -> None:
-    """Bars: times ours that each peer takes, forward + backward, at the most threads measured."""
+    """Bars of each peer's time in multiples of ours, forward + backward, at the most threads."""
     from matplotlib.figure import Figure
 
     most = max(row["threads"] for row in all_rows)

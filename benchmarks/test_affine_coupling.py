@@ -23,7 +23,7 @@ def inputs(shape: tuple[int, int]) -> Sequence[Tensor]:
 def eager(
     x: Tensor, shift: Tensor, raw_scale: Tensor, *, scale_fn: str, inverse: bool
 ) -> tuple[Tensor, Tensor]:
-    """What one writes by hand."""
+    """The usual hand-written version."""
     if scale_fn == "tanh":
         log_scale = 2 * torch.tanh(raw_scale / 2)
     elif scale_fn == "exp":

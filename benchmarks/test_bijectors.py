@@ -33,7 +33,7 @@ def planar_inputs(shape: tuple[int, int]) -> Sequence[Tensor]:
 
 
 def own_planes(shape: tuple[int, int]) -> Sequence[Tensor]:
-    """A plane for each vector, as an encoder gives them."""
+    """A plane for each vector, as from an encoder."""
     vectors = torch.randn(3, *shape) / shape[1] ** 0.5
     return [t.detach().clone().requires_grad_() for t in (*vectors, torch.ones(shape[0]))]
 
@@ -68,7 +68,7 @@ def eager_leaky_relu(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def eager_tanh(x: Tensor) -> tuple[Tensor, Tensor]:
-    """As torch.distributions.TanhTransform has it."""
+    """The formula of torch.distributions.TanhTransform."""
     return torch.tanh(x), (2 * (0.6931471805599453 - x - F.softplus(-2 * x))).sum(-1)
 
 

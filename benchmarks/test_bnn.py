@@ -86,7 +86,7 @@ def test_bayesian_mlp(benchmark: Any, implementation: str, network: str, threads
         parameters = [p for name, p in model.named_parameters() if "likelihood" not in name]
         x = torch.randn(batch, widths[0])
         if implementation != "nn.Linear":
-            # What torch.compile makes of the sum in float32 is 2e-5 off.
+            # torch.compile's sum in float32 is 2e-5 off.
             _check_kl(model, call(x)[1], 1e-5 if implementation == "bslfast" else 1e-4)
 
         def step() -> None:
@@ -113,7 +113,7 @@ def test_bayesian_mlp(benchmark: Any, implementation: str, network: str, threads
 
 @torch.no_grad()
 def _check_kl(model: nn.Module, kl: Tensor, tolerance: float) -> None:
-    """The divergence that a model reports is that of its parameters by torch.distributions."""
+    """Compare a model's divergence with that of its parameters by torch.distributions."""
     expected = 0.0
     parameters = dict(model.named_parameters())
     for name, loc in parameters.items():

@@ -25,7 +25,7 @@ from torch.distributions import (
 import bslfast.distributions
 import bslfast.functional as BF
 
-#: Rows and columns: latent variables of a mini-batch, and what no cache holds.
+#: Rows and columns: latent variables of a mini-batch, up to tensors larger than any cache.
 SIZES = {"128x16": (128, 16), "4096x64": (4096, 64), "16384x256": (16384, 256)}
 
 
@@ -161,13 +161,13 @@ def eager_mc_kl(loc: Tensor, raw_scale: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def check(ours: Function, peer: Function, tensors: Sequence[Tensor]) -> None:
-    """Of functions without noise: equal."""
+    """Compare functions without noise: their results are equal."""
     torch.testing.assert_close(ours(*tensors), peer(*tensors), rtol=1e-4, atol=1e-3)
 
 
 @torch.no_grad()
 def check_samples(ours: Function, peer: Function, tensors: Sequence[Tensor]) -> None:
-    """Each library's noise is its own: their medians agree, and so do those of what is reported."""
+    """Compare medians, of samples and of the other results: each library has its own noise."""
     for a, b in zip(as_tuple(ours(*tensors)), as_tuple(peer(*tensors)), strict=True):
         a, b = a.double().flatten(), b.double().flatten()
         assert a.shape == b.shape
@@ -186,7 +186,7 @@ def _case(
 
 
 def _noise(ours: Callable[..., Tensor], eager: Callable[..., Tensor]) -> Case:
-    """Noise by itself, as much as the input has elements."""
+    """Noise by itself, with the shape of the input."""
     return Case(
         ours.__name__,
         {"64": 64, "65k": 1 << 16, "4M": 1 << 22},
@@ -205,7 +205,7 @@ def numbers(n: int) -> Sequence[Tensor]:
 
 
 def distribution_calls(normal: Any) -> tuple[Function, Function]:
-    """What a call of few elements takes, constructor and checks of arguments with it."""
+    """Calls of few elements, with the constructor and the checks of arguments."""
     return (
         lambda *p: normal(*p[:2]).rsample(),
         lambda *p: kl_divergence(normal(*p[:2]), normal(*p[2:])),

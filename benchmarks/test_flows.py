@@ -21,7 +21,7 @@ MODES = ("log_prob", "train step", "sample")
 
 
 class Built:
-    """A flow of any library: its module, and how to call it."""
+    """A flow of any library: its module, and the functions that call it."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ def of_nflows(kind: str, features: int, transforms: int) -> Built:
             return super().forward(x)
 
     def network(inputs: int, outputs: int) -> nn.Module:
-        # Not nflows' own ResidualNet, which is three times as expensive.
+        # nflows' own ResidualNet would be three times as expensive.
         first, second = HIDDEN
         return Network(
             nn.Linear(inputs, first), nn.ReLU(), nn.Linear(first, second), nn.ReLU(),
@@ -81,7 +81,7 @@ def of_nflows(kind: str, features: int, transforms: int) -> Built:
 
 def of_zuko(kind: str, features: int, transforms: int) -> Built:
     zuko = pytest.importorskip("zuko")
-    # Couplings, as `passes=2` makes them; masked layers of full width, hence more parameters.
+    # `passes=2` makes couplings. Masked layers have full width, and so more parameters.
     options: dict[str, Any] = {
         "transforms": transforms, "hidden_features": HIDDEN, "passes": 2,
     }  # fmt: skip
@@ -94,7 +94,7 @@ def of_zuko(kind: str, features: int, transforms: int) -> Built:
 
 
 def compiled(kind: str, features: int, transforms: int) -> Built:
-    """Ours under torch.compile."""
+    """A flow of bslfast under torch.compile."""
     built = ours(kind, features, transforms)
     torch._dynamo.reset()
     return Built(built.module, torch.compile(built.module, fullgraph=True), built.sample)
@@ -151,7 +151,7 @@ def _check(
     assert samples.shape == (BATCH, features)
     assert samples.isfinite().all()
     wanted = ours(kind, features, transforms).parameters
-    # zuko's masks hide what it has more.
+    # zuko has more parameters, which its masks hide.
     assert built.parameters >= wanted if implementation == "zuko" else built.parameters == wanted
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import bslfast.functional as BF
 
-#: Rows and columns: a mini-batch of MNIST, and one that no cache holds.
+#: Rows and columns: a mini-batch of MNIST, and one larger than any cache.
 IMAGES = {"128x784": (128, 784), "8192x784": (8192, 784)}
 #: Rows and classes.
 CLASSES = {"128x10": (128, 10), "65kx10": (1 << 16, 10), "4096x1000": (4096, 1000)}

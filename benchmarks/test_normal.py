@@ -58,7 +58,7 @@ def eager_many(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 @torch.no_grad()
 def check_many(ours: Function, peer: Function, tensors: Sequence[Tensor]) -> None:
-    """As :func:`check`, for each tensor and for the sum of divergences."""
+    """Compare as :func:`check` does, for each tensor and for the sum of divergences."""
     n = len(tensors) // 2
     (*ours_samples, ours_kl), (*peer_samples, peer_kl) = ours(*tensors), peer(*tensors)
     torch.testing.assert_close(ours_kl, peer_kl, rtol=2e-5, atol=1e-3)
@@ -77,7 +77,7 @@ def check_noise(ours: Tensor, peer: Tensor, loc: Tensor, raw_scale: Tensor) -> N
 
 @torch.no_grad()
 def check(ours: Function, peer: Function, tensors: Sequence[Tensor]) -> None:
-    """Divergences are equal; samples, whose noise is each library's own, are standard normal."""
+    """Compare: divergences are equal, and samples of each library's own noise standard normal."""
     loc, raw_scale = tensors
     for ours_result, peer_result in zip(
         as_tuple(ours(*tensors)), as_tuple(peer(*tensors)), strict=True

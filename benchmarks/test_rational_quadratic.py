@@ -35,7 +35,7 @@ def inputs(shape: tuple[int, int]) -> Sequence[Tensor]:
 def eager(
     x: Tensor, widths: Tensor, heights: Tensor, derivatives: Tensor, *, inverse: bool
 ) -> tuple[Tensor, Tensor]:
-    """What one writes by hand: no masks, one pass, the textbook's formulas."""
+    """The usual hand-written version: no masks, one pass, the textbook's formulas."""
     inside = (x >= -BOUND) & (x <= BOUND)
     z = x.clamp(-BOUND, BOUND)
 
@@ -81,7 +81,7 @@ def nflows(
 
 @torch.no_grad()
 def check(ours: Function, peer: Function, tensors: Sequence[Tensor]) -> None:
-    # The peers lose digits next to knots: there the log-determinant may be off by a nat.
+    # The peers lose digits next to knots, where their log-determinant may be off by a nat.
     for a, b in zip(ours(*tensors), peer(*tensors), strict=True):
         error = (a - b).abs()
         assert error.median() < 1e-4

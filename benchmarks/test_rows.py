@@ -1,4 +1,4 @@
-"""Counts, pixels, mixtures and maps by them, importance-weighted bounds, samples of classes."""
+"""Counts, pixels, mixtures, maps by mixtures, importance-weighted bounds, samples of classes."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def eager_negative_binomial(log_rate: Tensor, log_total_count: Tensor, x: Tensor
 
 def logistic_inputs(shape: tuple[int, int]) -> Sequence[Tensor]:
     x = torch.randint(0, 256, shape) / 127.5 - 1
-    # Where the peer has digits: no bin of a probability below 1e-5.
+    # No bin has a probability below 1e-5, where the peer has no digits.
     loc = x + 0.2 * torch.randn(shape).clamp(-3, 3)
     raw = 0.3 * torch.randn(shape).clamp(-3, 3) - 2
     return x, loc.requires_grad_(), raw.requires_grad_()
 
 
 def eager_logistic(x: Tensor, loc: Tensor, raw: Tensor) -> Tensor:
-    """As in PixelCNN++, less its approximation for small probabilities."""
+    """The formulas of PixelCNN++, without its approximation for small probabilities."""
     h = 1 / 255
     centred, inverse = x - loc, torch.exp(-raw)
     a, b = inverse * (centred + h), inverse * (centred - h)
@@ -75,7 +75,7 @@ def mixture_inputs(shape: tuple[int, int]) -> Sequence[Tensor]:
 
 
 def eager_mixture(x: Tensor, logits: Tensor, loc: Tensor, raw: Tensor) -> Tensor:
-    """As in PixelCNN++, less its approximation for small probabilities."""
+    """The formulas of PixelCNN++, without its approximation for small probabilities."""
     x, h = x.unsqueeze(-1), 1 / 255
     centred, inverse = x - loc, torch.exp(-raw)
     a, b = inverse * (centred + h), inverse * (centred - h)
@@ -130,7 +130,7 @@ Map = Callable[..., tuple[Tensor, Tensor]]
 
 
 def logit_of_mean(z: Tensor, logits: Tensor, log_rate: Tensor) -> tuple[Tensor, Tensor]:
-    """As in Flow++: everything in logarithms."""
+    """The formulas of Flow++, all in logarithms."""
     weights = logits.log_softmax(-1)
     below, above = F.logsigmoid(z), F.logsigmoid(-z)
     log_cdf = torch.logsumexp(weights + below, -1)
@@ -154,7 +154,7 @@ def eager_sigmoidal(
 
 
 def eager_bernstein(x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-    """The basis as a matrix, of which coefficients and steps take products."""
+    """Products of the coefficients and the steps with the basis as a matrix."""
     n = raw.shape[-1] - 1
     steps = F.softplus(raw[..., 1:])
     theta = torch.cat((raw[..., :1], steps), -1).cumsum(-1)
@@ -181,7 +181,7 @@ def summed(function: Map) -> Function:
 
 
 def eager_logistic_inverse(y: Tensor, *parameters: Tensor) -> Tensor:
-    """By bisections between the components' own solutions, and three of Newton's steps."""
+    """Bisections between the components' own solutions, then three steps of Newton's method."""
     _, loc, log_scale = parameters
     with torch.no_grad():
         bounds = loc + torch.exp(log_scale) * y.unsqueeze(-1)
@@ -269,13 +269,13 @@ def check(ours: Function, peer: Function, tensors: Sequence[Tensor]) -> None:
 
 @torch.no_grad()
 def check_pixels(ours: Function, peer: Function, tensors: Sequence[Tensor]) -> None:
-    """The peer's differences of sigmoids keep four or five digits."""
+    """Compare with the four or five digits that the peer's differences of sigmoids keep."""
     torch.testing.assert_close(ours(*tensors), peer(*tensors), rtol=1e-3, atol=1e-1)
 
 
 @torch.no_grad()
 def check_samples(ours: Function, peer: Function, tensors: Sequence[Tensor]) -> None:
-    """Other noise, the same distribution: the means of the classes' columns."""
+    """Compare the means of the classes' columns: the noise differs, the distribution does not."""
     logits = torch.randn(1, tensors[0].shape[1]).expand(4096, -1)
     torch.testing.assert_close(ours(logits).mean(0), peer(logits).mean(0), rtol=0, atol=0.06)
 

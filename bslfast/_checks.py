@@ -1,8 +1,8 @@
 """Checks of arguments.
 
 Each raises a TypeError or ValueError whose text names the argument, what was expected and what
-came. They look at dtype, shape and Python type only, never at the values of a tensor on an
-accelerator, so they cost no synchronisation. Those that every call of an op makes come first; they
+came. Most look only at dtype, shape and Python type, which costs no synchronisation with an
+accelerator; :func:`finite` reads a tensor's values. Checks in every call of an op come first. They
 are written for speed, and so that torch.compile can trace them.
 """
 
@@ -22,7 +22,7 @@ _INT64 = 2**63
 
 
 def operand(name: str, value: Any) -> Tensor:
-    """A floating-point tensor of a dtype that the kernels know."""
+    """Return ``value`` if it is a floating-point tensor of a dtype that the kernels know."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
     if value.layout != torch.strided or value.is_nested:
@@ -35,12 +35,12 @@ def operand(name: str, value: Any) -> Tensor:
         raise TypeError(
             f"{name}: expected dtype float32, float64, bfloat16 or float16, got {_dtype(value)}"
         )
-    # Divergences and log-determinants are sums of many terms: autocast runs them in float32.
+    # Autocast runs these ops in float32: divergences and log-determinants are sums of many terms.
     return value.float() if torch.is_autocast_enabled(value.device.type) else value
 
 
 def alike(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
-    """Same dtype and device: nothing is promoted or moved in silence."""
+    """Require the same dtype and device: nothing is promoted or moved in silence."""
     if value.dtype != other.dtype:
         raise TypeError(
             f"{name}: expected the dtype of {other_name}, {_dtype(other)}, got {_dtype(value)}"
@@ -61,12 +61,12 @@ def reduction(value: Any, shape: Sequence[int]) -> str:
 
 
 def broadcast(**tensors: Tensor | None) -> torch.Size:
-    """The shape that the named tensors broadcast to."""
+    """Return the shape that the named tensors broadcast to."""
     return broadcast_shapes({k: t.shape for k, t in tensors.items() if t is not None})
 
 
 def broadcast_shapes(shapes: dict[str, torch.Size], what: str = "a shape") -> torch.Size:
-    """The shape that these shapes of named tensors broadcast to; ``what`` says what they are."""
+    """Return what the shapes of named tensors broadcast to; ``what`` describes them in errors."""
     shape: torch.Size | None = None
     for name, value in shapes.items():
         if value == shape:
@@ -74,7 +74,7 @@ def broadcast_shapes(shapes: dict[str, torch.Size], what: str = "a shape") -> to
         if shape is None or shape == value[len(value) - len(shape) :]:
             shape = value
             continue
-        if value == shape[len(shape) - len(value) :]:  # numbers, and rows; torch's takes long
+        if value == shape[len(shape) - len(value) :]:  # numbers and rows; torch's function is slow
             continue
         try:
             shape = torch.broadcast_shapes(shape, value)
@@ -96,12 +96,12 @@ def flag(name: str, value: Any) -> bool:
 
 
 def sizes(name: str, value: Any) -> tuple[int, ...]:
-    """A shape."""
+    """Return ``value``, an int or a tuple of ints, as a shape."""
     if type(value) is tuple and not value:
         return ()
     if type(value) is int:
         value = (value,)
-    if isinstance(value, tuple):  # what every call has, without a generator's steps
+    if isinstance(value, tuple):  # the common case, without the cost of a generator
         for n in value:
             if type(n) is not int or not 0 <= n < _INT64:
                 break
@@ -118,7 +118,7 @@ def sizes(name: str, value: Any) -> tuple[int, ...]:
 
 
 def sample_shape(value: Any) -> tuple[int, ...]:
-    """The shape of samples that a distribution is asked for, as torch has it: not a number."""
+    """Return a distribution's ``sample_shape``; as in torch, it may not be a number."""
     if not isinstance(value, (tuple, list)):
         shape = f", such as ({value},)" if isinstance(value, int) else ""
         raise TypeError(f"sample_shape: expected a shape{shape}, got {describe(value)}")
@@ -126,7 +126,7 @@ def sample_shape(value: Any) -> tuple[int, ...]:
 
 
 def widths(name: str, value: Any, *, at_least: int = 0) -> tuple[int, ...]:
-    """The widths of layers, or the shape of an example: ``at_least`` so many integers from 1 on."""
+    """Return widths of layers, or an example's shape: ``at_least`` or more integers from 1 on."""
     if not isinstance(value, (tuple, list)):
         raise TypeError(f"{name}: expected a tuple of widths, got {describe(value)}")
     if len(value) < at_least:
@@ -135,7 +135,7 @@ def widths(name: str, value: Any, *, at_least: int = 0) -> tuple[int, ...]:
 
 
 def seed(value: Any, device: torch.device) -> Tensor:
-    """The seed as a 0-dimensional int64 tensor; None draws one from torch's generator."""
+    """Return the seed as a 0-dimensional int64 tensor; None draws it from torch's generator."""
     if value is None:
         return torch.randint(0, _INT64 - 1, (), dtype=torch.int64, device=device)
     if isinstance(value, Tensor) and not value.is_nested:
@@ -152,12 +152,12 @@ def seed(value: Any, device: torch.device) -> Tensor:
         raise ValueError(f"seed: expected a 64-bit integer, got {value}")
     if wrapped >= _INT64:
         wrapped -= 2 * _INT64
-    # Filled on the device: torch.tensor() would copy, and wait for it.
+    # Filled on the device: torch.tensor() would copy, and wait for the copy.
     return torch.full((), wrapped, dtype=torch.int64, device=device)
 
 
 def generator_seed(value: Any) -> int:
-    """A seed that torch's generators take."""
+    """Return ``value`` if torch's generators take it as a seed."""
     result = integer("seed", value, 0)
     if result >= 2 * _INT64:
         raise ValueError(f"seed: expected an integer below 2^64, got {value}")
@@ -172,7 +172,7 @@ def stream(value: Any) -> int:
 
 
 def _integer(name: str, wanted: str, value: Any) -> int:
-    if type(value) is int:  # first, as checks against abstract classes are slow
+    if type(value) is int:  # the fast check first: those against abstract classes are slow
         return value
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name}: expected {wanted}, got {value!r}")
@@ -184,10 +184,10 @@ def _dtype(value: Tensor) -> str:
 
 
 def describe(value: Any) -> str:
-    """Return what came, in words: the type, and for a tensor its dtype and shape."""
+    """Return ``value`` in words: its type, and for a tensor its dtype and shape."""
     if isinstance(value, Tensor):
         dtype = _dtype(value)
-        if value.is_nested:  # has no shape
+        if value.is_nested:  # nested tensors have no shape
             return f"a nested tensor of dtype {dtype}"
         return f"a tensor of shape {tuple(value.shape)} and dtype {dtype}"
     if isinstance(value, bool | int | float | str | None):
@@ -237,9 +237,9 @@ def number(
 ) -> float:
     """Return ``value`` as a float if it is a finite number inside the given bounds.
 
-    With ``dtype``, one that this holds.
+    With ``dtype``, the number must also fit that dtype.
     """
-    # float first: checks against abstract classes are slow.
+    # The check for float comes first: those against abstract classes are slow.
     if type(value) is not float and (
         isinstance(value, bool) or not isinstance(value, numbers.Real)
     ):
@@ -268,7 +268,7 @@ def _numbers(above: float, minimum: float, below: float) -> str:
 
 
 def shown(value: float, *bounds: float) -> str:
-    """Return ``value`` in as few digits, from 6 on, as tell it apart from each of ``bounds``."""
+    """Return ``value`` in the fewest digits, at least 6, that tell it from each of ``bounds``."""
     for digits in range(6, 17):
         text = f"{value:.{digits}g}"
         near = float(text)
@@ -283,7 +283,7 @@ def shown(value: float, *bounds: float) -> str:
 
 
 def finite(name: str, value: Tensor, wanted: str = "finite values") -> Tensor:
-    """Return ``value`` if it holds neither NaN nor infinity; this reads its values."""
+    """Return ``value`` if it holds neither NaN nor infinity. This reads its values."""
     value = value.detach()
     if value.numel() == 0 or not (value.is_floating_point() or value.is_complex()):
         return value
@@ -302,7 +302,7 @@ def finite(name: str, value: Tensor, wanted: str = "finite values") -> Tensor:
 
 def choice(name: str, value: Any, choices: Sequence[str | None]) -> str:
     """Return ``value`` if it is one of ``choices``."""
-    # The type first: an array has no truth value, nor what it is compared with.
+    # The type comes first: comparing with an array gives an array, which has no truth value.
     if value is not None and not isinstance(value, str):
         raise TypeError(f"{name}: expected one of {_quoted(choices)}, got {describe(value)}")
     if value in choices:
@@ -335,7 +335,7 @@ def device(name: str, value: Any) -> torch.device:
 def class_indices(name: str, value: Any, classes: int, batch: int | None = None) -> Tensor:
     """Return ``value`` if it is an int64 tensor [batch] of class indices in [0, classes).
 
-    The range is read on the CPU only: on an accelerator that would wait for the device.
+    The range is checked only on the CPU: on an accelerator the check would wait for the device.
     """
     what = f"an int64 tensor of shape [{'batch' if batch is None else batch}]"
     labels = tensor(name, value, what)

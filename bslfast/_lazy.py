@@ -11,9 +11,9 @@ from types import ModuleType
 def submodules(
     package: str, names: Sequence[str]
 ) -> tuple[Callable[[str], ModuleType], Callable[[], list[str]]]:
-    """``__getattr__`` and ``__dir__`` of a package, whose submodules ``names`` wait for their use.
+    """Return ``__getattr__`` and ``__dir__`` for a package that imports ``names`` at their use.
 
-    They are no more than that at run time: for type checkers the package imports them.
+    They serve at run time alone. For type checkers the package imports its submodules.
     """
 
     def getattribute(name: str) -> ModuleType:

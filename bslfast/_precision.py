@@ -1,8 +1,8 @@
-"""What ops do with 16-bit tensors; the one place where the rule stands.
+"""The rule for 16-bit tensors in all ops.
 
-They compute in float32. Values (samples, transformed x) are rounded to the dtype of the arguments.
-Logarithms (log densities, divergences, log-determinants, bounds) stay float32: they are sums, which
-float16 cannot hold beyond 65504, and of which bfloat16 keeps two digits.
+Ops compute in float32. Values (samples, transformed x) are rounded to the dtype of the arguments.
+Logarithms (log densities, divergences, log-determinants, bounds) stay float32, because they are
+sums: float16 holds none beyond 65504, and bfloat16 keeps two digits.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _R = TypeVar("_R")
 
 
 def log_dtype(dtype: torch.dtype) -> torch.dtype:
-    """That of the logarithms which come from tensors of ``dtype``."""
+    """Return the dtype of logarithms that are computed from tensors of ``dtype``."""
     return torch.float32 if dtype in SIXTEEN_BITS else dtype
 
 
 def wide(value: Any) -> Any:
-    """A 16-bit tensor in float32; anything else as it came."""
+    """Return a 16-bit tensor in float32, and anything else as it is."""
     if isinstance(value, Tensor) and value.dtype in SIXTEEN_BITS:
         return value.float()
     return value
@@ -36,7 +36,7 @@ def in_float32(*, values: int) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]
     """Let a function compute with its 16-bit tensors in float32.
 
     Args:
-        values: how many of its results, the first ones, are values; the others are logarithms.
+        values: number of leading results that are values; the others are logarithms.
     """
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:

@@ -21,9 +21,9 @@ def negative_elbo(
     .. math:: -\\frac{1}{B} \\sum_{i=1}^{B} \\log p(y_i | x_i, w) + \\beta \\frac{KL}{N}
 
     for a mini-batch of ``B`` examples out of ``N``. Its expectation over mini-batches and weight
-    samples is the negative ELBO of the whole data set divided by ``N``; the mean over one epoch is
-    what the learning curves show. The KL is neither averaged over its weights nor over batches:
-    this is the only place that scales it.
+    samples is the negative ELBO of the whole data set divided by ``N``. Learning curves show its
+    mean over an epoch. The KL is averaged neither over its weights nor over batches: this function
+    is the only place that scales it.
 
     Args:
         log_likelihood: log likelihood of each example of the mini-batch, shape [batch].
@@ -31,9 +31,9 @@ def negative_elbo(
             :func:`bslfast.nn.kl` gives it: a tensor of one element or a number.
         dataset_size: ``N``, the number of examples in the training set, not in the batch.
         beta: weight of the KL; 1 is the ELBO, 0 maximum likelihood, below 1 a tempered posterior.
-        weights: of the examples, shape [batch]: each log likelihood is multiplied by its own. The
-            sum is still divided by the number of examples, not by the weights' sum: an example of
-            weight 2 counts as two.
+        weights: weights of the examples, [batch], by which the log likelihoods are multiplied. The
+            sum is still divided by the number of examples, not by the sum of the weights: an
+            example of weight 2 counts as two.
 
     Returns:
         A tensor of no dimensions.
@@ -75,15 +75,17 @@ def free_bits(kl: Tensor, minimum: float, *, weights: Tensor | None = None) -> T
 
     .. math:: \sum_d \max\Big(\frac{1}{B} \sum_{b=1}^B KL_{bd},\, \lambda\Big)
 
-    is the mean of the result over the batch, and its gradient that of the mean: a dimension whose
-    average KL is below ``minimum`` counts as ``minimum`` for all examples and has no gradient, any
-    other one counts as it is. So the posterior pays nothing for its first nats in a dimension.
+    is the mean of the result over the batch, with its gradient. A dimension whose average KL is
+    below ``minimum`` counts as ``minimum`` for all examples and has no gradient. Any other
+    dimension counts with its own KL. So the posterior pays nothing for its first nats in a
+    dimension.
 
     Args:
         kl: divergence of each example in each dimension, [batch, dimensions], as
             :func:`bslfast.functional.normal_kl` gives with ``reduction="none"``.
         minimum: lambda, in nats, at least 0.
-        weights: of the examples in the average that decides, [batch]; by default equal.
+        weights: weights of the examples in the average KL of a dimension, [batch]; by default
+            equal.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
@@ -107,7 +109,7 @@ def free_bits(kl: Tensor, minimum: float, *, weights: Tensor | None = None) -> T
 
 
 def example_weights(weights: Tensor, batch: int) -> Tensor:
-    """Check weights of examples; they carry no gradient."""
+    """Check weights of examples, and return them without a gradient."""
     _checks.floating("weights", weights, 1, "[batch]")
     if weights.shape[0] != batch:
         raise ValueError(

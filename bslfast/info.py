@@ -1,4 +1,4 @@
-"""What this installation was built with and what it chose on this machine."""
+"""The parts of this installation, and its choices on this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bslfast._native import _cpu
 
 
 def describe() -> dict[str, Any]:
-    """Versions, instruction sets, threads and the CUDA module, for bug reports and the curious.
+    """Return versions, instruction sets, threads and the state of the CUDA module.
 
     >>> import bslfast.info
     >>> bslfast.info.describe()["isa"] in bslfast.info.describe()["isa_levels"]

@@ -13,7 +13,7 @@ import bslfast.functional as BF
 
 
 class ScaledFeatures(nn.Module):
-    """Each feature is multiplied by a number that is uncertain: N(loc, softplus(raw_scale))."""
+    """Multiplies each feature by an uncertain weight with posterior N(loc, softplus(raw_scale))."""
 
     def __init__(self, features: int) -> None:
         super().__init__()

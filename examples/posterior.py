@@ -1,7 +1,7 @@
-"""Inference for a simulator: the posterior of its parameter, given what was observed, by a flow.
+"""Inference for a simulator: the posterior of its parameter given observations, by a flow.
 
-The flow learns p(parameter | observation) from simulated pairs alone. Here the posterior is known,
-so that it can be compared.
+The flow learns p(parameter | observation) from simulated pairs alone. The exact posterior of this
+simulator is known, so that the two can be compared.
 
     python examples/posterior.py
 """
@@ -20,14 +20,14 @@ NOISE = 0.5
 
 
 def simulate(parameter: Tensor) -> Tensor:
-    """Observations of a parameter [n, 1]: four of them, each with noise."""
+    """Draw four noisy observations of each parameter [n, 1]."""
     return parameter + NOISE * torch.randn(len(parameter), 4)
 
 
 def main(steps: int = 600) -> tuple[float, float]:
     """Return the median and the spread of the learned posterior at 1, 1, 1, 1.
 
-    The spread is half of the interval that holds 68 %: of a normal distribution, its scale.
+    The spread is half of the interval that holds 68 %; for a normal distribution it is the scale.
     """
     torch.manual_seed(0)
     flow = bslfast.flows.NSF(1, context=4, transforms=3, hidden=(32, 32))

@@ -1,4 +1,4 @@
-"""What every test relies on: a seeded generator, and a header that says what is being tested."""
+"""The common part of all tests: a seeded generator, and a header that names versions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def pytest_report_header() -> list[str]:
-    """Versions, instruction sets and threads: what a failure elsewhere must be compared with."""
+    """Versions, instruction sets and threads, for comparing a failure with other machines."""
     import bslfast
     from bslfast import _native
     from bslfast._native import _cpu
@@ -27,5 +27,5 @@ def pytest_report_header() -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
-    """The same random numbers whatever ran before, alone or with all other tests."""
+    """Seed torch, so that a test has the same random numbers alone or with all other tests."""
     torch.manual_seed(0)

@@ -136,7 +136,7 @@ def test_construction_errors(options: dict[str, Any], error: type[Exception], me
 
 @pytest.mark.parametrize("hidden", [(8,), (600, 600)])
 def test_reference_mode_has_the_same_noise(hidden: tuple[int, ...]) -> None:
-    """Whether all weights are drawn together or not."""
+    """The noise is the same, whether all weights are drawn together or not."""
     model, x = BayesianMLP(3, hidden, 1, init_scale=0.3), torch.ones(2, 3)
     torch.manual_seed(3)
     expected = model(x)

@@ -1,4 +1,4 @@
-"""What errors say of numbers: values beside a bound, seeds, values that are not finite."""
+"""The texts of errors about numbers: values beside a bound, seeds, values that are not finite."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def grades(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(autouse=True)
 def _threads() -> Iterator[None]:
-    """A job sets torch's number of threads; put it back for the tests that follow."""
+    """Restore torch's number of threads, which a job sets."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -114,7 +114,7 @@ def test_digits(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
 
 
 def test_mnist_with_more_latent_dimensions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On made-up files, by the command that reads the real ones."""
+    """The job runs on made-up files in the format of the real ones."""
     generator = torch.Generator().manual_seed(0)
     for stem, n in (("train", 60), ("t10k", 30)):
         pixels = torch.randint(256, (n, 784), dtype=torch.uint8, generator=generator)
@@ -173,7 +173,7 @@ def test_moons(tmp_path: Path, flow: str, capsys: pytest.CaptureFixture) -> None
 def test_moons_with_the_reference(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert cli.main([*MOONS, "--out", str(tmp_path)]) == 0
     report = json.loads((tmp_path / "moons" / "metrics.json").read_text())
-    # The same network from the same weights on the same batches.
+    # Both trainings have the same network, initial weights and batches.
     assert report["reference"]["test"]["nll"] == pytest.approx(report["test"]["nll"], abs=0.01)
     assert f"ratio {report['reference']['ratio']:.2f}" in capsys.readouterr().out
     assert set(report["reference"]["milliseconds_per_step"]) == {"bslfast", "plain torch"}
@@ -231,7 +231,7 @@ def test_wrong_options_end_with_2(
 
 
 def one_line(capsys: pytest.CaptureFixture) -> str:
-    """The last line on standard error, which a failed command must leave there alone."""
+    """Return the one line of bslfast on standard error; a failed command must print no other."""
     errors = [line for line in capsys.readouterr().err.splitlines() if "bslfast:" in line]
     assert len(errors) == 1
     return errors[0]

@@ -9,8 +9,8 @@ import pytest
 
 TOOLS = Path(__file__).parents[1] / "tools"
 
-# A loop over groups, with a way for single elements that is shorter, a loop inside that way, and a
-# function for what is special.
+# A loop over groups, with a shorter path for single elements, a loop inside that path, and a call
+# for special numbers.
 LISTING = """
 .text.kernel:
         /*0000*/                   LDC R1, c[0x0][0x28] ;

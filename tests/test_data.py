@@ -139,7 +139,7 @@ def test_standardizer_of_a_constant_column_whatever_its_sum_rounds_to(
 
 
 def test_standardizer_of_a_column_that_is_nearly_constant() -> None:
-    """Two neighbouring numbers of a dtype are not one: they are one standard deviation away."""
+    """Two neighbouring numbers of a dtype are not constant: each is one deviation from the mean."""
     for first, dtype in ((1e8, torch.float32), (12345.678, torch.float64)):
         low = torch.tensor(first, dtype=dtype)
         high = torch.nextafter(low, torch.tensor(torch.inf, dtype=dtype))

@@ -55,7 +55,7 @@ def test_refuses_files(tmp_path: Path, content: bytes, match: str) -> None:
 
 
 def test_refuses_sizes_beyond_what_torch_counts(tmp_path: Path) -> None:
-    """No values, but strides above 2^63."""
+    """A file without values may still have sizes with strides above 2^63."""
     path = tmp_path / "images"
     path.write_bytes(idx((0, 2**32 - 1, 2**32 - 1), b""))
     with pytest.raises(ValueError, match="images: expected sizes that torch can count, got 0 x 42"):
@@ -66,7 +66,7 @@ def test_refuses_sizes_beyond_what_torch_counts(tmp_path: Path) -> None:
 
 
 def test_refuses_a_changed_byte(tmp_path: Path) -> None:
-    """gzip's own checksum."""
+    """gzip's own checksum finds the change."""
     packed = bytearray(gzip.compress(idx((2000,), os.urandom(2000))))
     packed[-6] ^= 1
     path = tmp_path / "labels.gz"
@@ -82,7 +82,7 @@ def test_no_file(tmp_path: Path) -> None:
 
 @pytest.fixture
 def mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Made-up files of 5 images in the place where MNIST's would be."""
+    """Made-up files of 5 images in the place of MNIST's files."""
     folder = tmp_path / "data" / "mnist"
     folder.mkdir(parents=True)
     monkeypatch.setenv("BSLFAST_DATA", str(tmp_path / "data"))
@@ -160,7 +160,7 @@ def test_says_where_it_looked(mnist: Path, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_download_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sums are those of the files as published, for the address asked."""
+    """The checksums are those of the published files, and belong to the address in use."""
     pooch = pytest.importorskip("pooch")
     monkeypatch.delenv("BSLFAST_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

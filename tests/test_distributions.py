@@ -34,7 +34,7 @@ def raw_of(*shape: int) -> Tensor:
 
 @of_each_parametrization
 def test_normal_is_that_of_torch(parametrization: str) -> None:
-    """Values and gradients of everything a normal distribution has."""
+    """Values and gradients of all methods and properties agree with torch's."""
     loc, raw = torch.randn(4, 3, dtype=torch.float64, requires_grad=True), raw_of(3)
     ours, theirs = MAKERS[parametrization](loc, raw), td.Normal(loc, SCALES[parametrization](raw))
     assert isinstance(ours, td.Normal)
@@ -64,7 +64,7 @@ def test_normal_is_that_of_torch(parametrization: str) -> None:
 
 @of_each_parametrization
 def test_normal_samples(parametrization: str) -> None:
-    """By the op, so that the noise is that of the op; without a gradient by sample()."""
+    """Samples have the noise of the op; those of sample() have no gradient."""
     loc, raw = torch.randn(4, 3, dtype=torch.float64, requires_grad=True), raw_of(3)
     ours = MAKERS[parametrization](loc, raw)
     torch.manual_seed(1)
@@ -96,7 +96,7 @@ def test_normal_expands(parametrization: str) -> None:
 
 
 def test_kl_of_our_own() -> None:
-    """By the op, also where the scale underflows and its logarithm does not."""
+    """The divergence is right, also where the scale underflows and its logarithm does not."""
     for p_kind in SCALES:
         for q_kind in SCALES:
             p_loc, q_loc = torch.randn(2, 4, 3, dtype=torch.float64)

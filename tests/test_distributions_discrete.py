@@ -64,10 +64,10 @@ CASES = {
 @of_each_dtype
 @pytest.mark.parametrize("name", KL)
 def test_divergences_are_relatively_accurate(name: str, dtype: torch.dtype) -> None:
-    """Values and gradients within 16 eps of themselves, those of pairs 1e-5 apart among them.
+    """Values and gradients are within 16 eps of themselves, also for pairs 1e-5 apart.
 
-    The gradient by the first logits is a product of a chance and a difference of d and its mean,
-    which may be next to 0: of the size of d.
+    The gradient by the first logits is a chance times the difference of d and its mean. The
+    difference may be next to 0, so its error is relative to d.
     """
     make, exact = KL[name]
     eps = torch.finfo(dtype).eps
@@ -78,7 +78,7 @@ def test_divergences_are_relatively_accurate(name: str, dtype: torch.dtype) -> N
         with mpmath.workdps(200):
             x, y = ([mpmath.mpf(v) for v in t.tolist()] for t in (a, b))
             wanted = exact(x, y)
-            # Totals are rounded: each d is off by the same, which counts by its square.
+            # A rounded total shifts each d by the same error, which counts by its square.
             shift = (0.25 * eps) ** 2 if name == "categorical" else 0
             assert abs(kl.item() - wanted) <= 16 * eps * wanted + shift, given
             d = max(abs(v - w) for v, w in zip(x, y, strict=True))
@@ -125,7 +125,7 @@ def test_classes_that_are_excluded() -> None:
 
 @of_each_dtype
 def test_entropies(dtype: torch.dtype) -> None:
-    """Relative to themselves, where one outcome is almost certain; none is NaN."""
+    """Errors are relative to the entropy, also where one outcome is almost certain. None is NaN."""
     eps = torch.finfo(dtype).eps
     logits = torch.tensor([-80.0, -20.0, -0.5, 0.0, 3.0, 20.0, 80.0, 100.0], dtype=dtype)
     logits.requires_grad_()
@@ -156,7 +156,7 @@ def test_entropies(dtype: torch.dtype) -> None:
 
 @of_each_dtype
 def test_entropy_of_poisson(dtype: torch.dtype) -> None:
-    """On both sides of rate 40, with its derivative by the log rate."""
+    """The entropy and its derivative by the log rate are right on both sides of rate 40."""
     eps = torch.finfo(dtype).eps
     values = [-80.0, -5.0, 0.0, 2.0, 3.5, 3.68, 3.69, 4.5, 7.0]
     log_rate = torch.tensor(values, dtype=dtype, requires_grad=True)

@@ -34,7 +34,7 @@ of_each_parametrization = pytest.mark.parametrize("parametrization", SCALES)
 
 
 def parameters(name: str) -> list[Tensor]:
-    """Those in front of the scale and the raw one; together of shape BATCH."""
+    """Parameters in front of the scale, and the raw scale; together they have shape BATCH."""
     df = torch.tensor([[1.5], [4.0]], dtype=torch.float64)
     loc = torch.tensor([[-1.0], [0.5]], dtype=torch.float64)
     raw = torch.tensor([[0.3, 1.0, 1.2]], dtype=torch.float64)
@@ -60,7 +60,7 @@ def theirs_of(name: str, parametrization: str, given: list[Tensor]) -> td.Distri
 
 
 def values(name: str) -> Tensor:
-    """Seven of the support, none at its border."""
+    """Seven numbers inside the support, none at its border."""
     x = torch.linspace(-3, 3, 7, dtype=torch.float64).reshape(7, 1, 1)
     return x.exp() if name in ("LogNormal", "HalfCauchy") else x
 
@@ -134,7 +134,7 @@ def test_samples_are_those_of_the_op(name: str, parametrization: str) -> None:
 
 @of_each_family
 def test_samples_are_of_the_distribution(name: str) -> None:
-    """Kolmogorov and Smirnov; a fresh seed would fail one of the 24 once in 20 million."""
+    """Kolmogorov-Smirnov test; a fresh seed would fail one of the 24 once in 20 million."""
     given = [p.detach() for p in parameters(name)]
     q = ours_of(name, "softplus", given)
     torch.manual_seed(1)
@@ -174,7 +174,7 @@ def test_expand(name: str, parametrization: str) -> None:
 
 @of_each_family
 def test_in_torchs_own_machinery(name: str) -> None:
-    """As Independent, and transformed: shapes, log densities and samples."""
+    """Shapes, log densities and samples are right in Independent and in transforms."""
     given = parameters(name)
     ours, theirs = (f(name, "softplus", given) for f in (ours_of, theirs_of))
     x = ours.rsample((4,))
@@ -195,10 +195,10 @@ def test_in_torchs_own_machinery(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["LogNormal", "Gumbel", "HalfCauchy"])
 def test_kl(name: str) -> None:
-    """Against torch, and within 6 standard errors of 6 means over samples.
+    """Divergences agree with torch's, and within 6 standard errors with 6 means over samples.
 
-    A fresh seed fails once in 80 million, the 200,000 log ratios having moments of every order: at
-    6 standard errors what is left of their skewness makes that once in 60 million at worst.
+    A fresh seed fails once in 80 million. The 200,000 log ratios have moments of every order. At 6
+    standard errors the rest of their skewness makes that once in 60 million at worst.
     """
     p_given = parameters(name)
     q_given = [p.detach().flip(0).mul(1.3).requires_grad_() for p in parameters(name)]
@@ -234,7 +234,7 @@ def test_kl_of_half_cauchys_broadcasts() -> None:
 
 
 def test_a_kl_that_nobody_knows() -> None:
-    """Torch's error, not one of a missing base distribution."""
+    """The error is torch's own, not one of a missing base distribution."""
     for p, q in ((bd.Gumbel(0.0, 1.0), bd.HalfCauchy(1.0)), (bd.StudentT(3.0), bd.StudentT(2.0))):
         with pytest.raises(NotImplementedError):
             bd.kl_divergence(p, q)
@@ -242,7 +242,7 @@ def test_a_kl_that_nobody_knows() -> None:
 
 @pytest.mark.parametrize("name", ["LogNormal", "Gumbel", "HalfCauchy", "StudentT"])
 def test_where_the_scale_underflows(name: str) -> None:
-    """exp(-120) is 0 in float32; its logarithm, and what is made of that, is not."""
+    """exp(-120) is 0 in float32. Its logarithm is not, nor are results made from the logarithm."""
     given = {"StudentT": [3.0, 0.0], "HalfCauchy": []}.get(name, [0.0])
     tiny = FAMILIES[name].from_log_scale(*given, torch.tensor(-120.0), validate_args=True)
     unit = FAMILIES[name](*given, 1.0)
@@ -259,7 +259,7 @@ def test_where_the_scale_underflows(name: str) -> None:
     "family", [*FAMILIES.values(), bd.Normal, bd.Laplace, bd.Logistic], ids=lambda f: f.__name__
 )
 def test_entropies_of_scales_that_vanish(family: type[bd.RawScale], parametrization: str) -> None:
-    """That of the unit scale and log(scale), of which the derivative is known."""
+    """The entropy is that of the unit scale plus log(scale), with a known derivative."""
     given = {"StudentT": [3.0, 0.0], "HalfCauchy": []}.get(family.__name__, [0.0])
     raw = {
         "softplus": [-1000.0, -200.0, -110.0, -95.0, -89.0, -20.0],
@@ -282,7 +282,7 @@ def test_entropies_of_scales_that_vanish(family: type[bd.RawScale], parametrizat
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_entropies_in_16_bits(dtype: torch.dtype) -> None:
-    """softplus(-12) is 6e-6, of which float16 has no digits."""
+    """softplus(-12) is 6e-6, where float16 has no digits."""
     raw = torch.tensor([-30.0, -16.0, -12.0, -9.5, -8.5, 0.0, 5.0], dtype=dtype)
     expected = bd.Normal.from_softplus(0.0, raw.double()).entropy()
     found = bd.Normal.from_softplus(0.0, raw).entropy()
@@ -291,7 +291,10 @@ def test_entropies_in_16_bits(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_entropy_of_student_t_for_any_df(dtype: torch.dtype) -> None:
-    """And its derivative; torch's differences of gamma functions have no digits left at 1e8."""
+    """Entropy and derivative are right.
+
+    Torch's differences of gamma functions have no digits at 1e8.
+    """
     df = torch.tensor([0.01, 0.3, 1.0, 2.5, 19.0, 21.0, 300.0, 1e4, 1e8], dtype=dtype)
     df.requires_grad_()
     entropy = bd.StudentT(df).entropy()
@@ -304,7 +307,7 @@ def test_entropy_of_student_t_for_any_df(dtype: torch.dtype) -> None:
             return (v + 1) / 2 * step + mpmath.log(v) / 2 + mpmath.log(mpmath.beta(v / 2, 0.5))
 
         for i, v in enumerate(df.tolist()):
-            # Digits of the sum's largest term: 1 / df where df is small.
+            # The error is relative to the sum's largest term, 1 / df for a small df.
             size = max(1.0, 1 / v)
             assert abs(entropy[i].item() - exact(mpmath.mpf(v))) < 8 * eps * size
             wanted = mpmath.diff(exact, mpmath.mpf(v))
@@ -312,7 +315,7 @@ def test_entropy_of_student_t_for_any_df(dtype: torch.dtype) -> None:
 
 
 def test_cdf_of_half_cauchy_next_to_zero() -> None:
-    """Where twice that of the Cauchy distribution less 1 is 0 in float32."""
+    """Next to 0, twice the Cauchy distribution function less 1 would be 0 in float32."""
     q = bd.HalfCauchy(torch.tensor(2.0))
     p = q.cdf(torch.tensor([0.0, 1e-9, 2.0]))
     torch.testing.assert_close(p, torch.tensor([0.0, 1e-9 / math.pi, 0.5]), atol=0, rtol=1e-6)
@@ -322,7 +325,7 @@ def test_cdf_of_half_cauchy_next_to_zero() -> None:
 
 @of_each_family
 def test_outside_the_support(name: str) -> None:
-    """An error if values are checked, no density if not."""
+    """A value outside is an error if values are checked, and has density 0 if not."""
     given = [p.detach() for p in parameters(name)]
     x = torch.tensor(torch.nan if name in ("Gumbel", "StudentT") else -1.0, dtype=torch.float64)
     with pytest.raises(ValueError, match="support"):

@@ -49,7 +49,7 @@ def test_densities_are_those_of_torch(family: type[LocationScale], constructor: 
 
 @of_each_family
 def test_samples_are_of_the_distribution(family: type[LocationScale]) -> None:
-    """Kolmogorov and Smirnov, and the variance; for a fresh seed once in 500 million."""
+    """Kolmogorov-Smirnov test and variance; a fresh seed fails once in 500 million."""
     q = make(family, "from_softplus")
     torch.manual_seed(1)
     x = q.sample((100_000,))
@@ -64,7 +64,7 @@ def test_samples_are_of_the_distribution(family: type[LocationScale]) -> None:
 
 @of_each_family
 def test_gradients_reach_the_raw_parameter(family: type[LocationScale]) -> None:
-    """The entropy as a mean over samples has the entropy's gradient, also by the path."""
+    """The entropy as a mean over samples has the entropy's gradient, also along the path."""
     raw = RAW.clone().requires_grad_()
     q = family.from_softplus(LOC, raw)
     torch.manual_seed(2)

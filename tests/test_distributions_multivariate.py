@@ -16,7 +16,7 @@ D, RANK, N = 3, 2, 200_000
 def pair(
     name: str, batch: tuple[int, ...]
 ) -> tuple[torch.distributions.Distribution, torch.distributions.Distribution, list[Tensor]]:
-    """Ours, torch's, and their parameters."""
+    """Our distribution, torch's, and their parameters."""
     generator = torch.Generator().manual_seed(1)
 
     def normal(*shape: int) -> Tensor:
@@ -63,7 +63,7 @@ def test_densities_and_shapes_are_those_of_torch(name: str, batch: tuple[int, ..
 @of_each
 @of_each_batch
 def test_moments_of_samples(name: str, batch: tuple[int, ...]) -> None:
-    """Means and covariances within 6 standard deviations: once in 500 million for each number."""
+    """Means and covariances are within 6 standard deviations; each fails once in 500 million."""
     ours, theirs, _ = pair(name, batch)
     torch.manual_seed(2)
     x = ours.sample((N,))
@@ -81,7 +81,7 @@ def test_moments_of_samples(name: str, batch: tuple[int, ...]) -> None:
 @of_each
 @of_each_batch
 def test_gradients_reach_all_parameters(name: str, batch: tuple[int, ...]) -> None:
-    """E |x|^2 = |loc|^2 + tr C, with C = L L^T or W W^T + D: its derivatives are known."""
+    """E |x|^2 = |loc|^2 + tr C with C = L L^T or W W^T + D has known derivatives."""
     ours, _, parameters = pair(name, batch)
     torch.manual_seed(3)
     x = ours.rsample((N,))

@@ -23,7 +23,7 @@ def logits_of(*shape: int) -> Tensor:
 
 
 def pair(name: str, logits: Tensor) -> tuple[Any, Any]:
-    """Ours and torch's."""
+    """Our distribution and torch's."""
     temperature = torch.tensor(T, dtype=torch.float64)
     return getattr(bd, name)(T, logits=logits), getattr(td, name)(temperature, logits=logits)
 
@@ -106,7 +106,7 @@ def test_in_torchs_own_machinery(name: str) -> None:
 
 
 def test_logits_of_relaxed_bernoulli_samples_are_logistic() -> None:
-    """Kolmogorov and Smirnov, samples of both ways; a fresh seed fails once in 80 million."""
+    """Kolmogorov-Smirnov test of both kinds of samples; a fresh seed fails once in 80 million."""
     logits = torch.tensor([-1.0, 0.0, 2.0], dtype=torch.float64)
     q = bd.RelaxedBernoulli(T, logits=logits)
     torch.manual_seed(1)
@@ -117,7 +117,7 @@ def test_logits_of_relaxed_bernoulli_samples_are_logistic() -> None:
 
 
 def test_temperature_of_relaxed_bernoulli() -> None:
-    """A tensor that broadcasts, with torch's gradient."""
+    """A tensor as temperature broadcasts, and has torch's gradient."""
     logits = logits_of(3)
     temperature = (torch.rand(2, 1, dtype=torch.float64) + 0.5).requires_grad_()
     ours = bd.RelaxedBernoulli(temperature, logits=logits)
@@ -135,7 +135,7 @@ def test_temperature_of_relaxed_bernoulli() -> None:
 
 
 def test_density_of_the_simplex_integrates_to_one() -> None:
-    """E[p(x) / u(x)] over uniform x is 1: 6 standard errors, once in 500 million."""
+    """E[p(x) / u(x)] over uniform x is 1 within 6 standard errors; fails once in 500 million."""
     q = bd.RelaxedOneHotCategorical(1.5, logits=torch.tensor([0.3, -0.2, 0.1]).double())
     uniform = td.Dirichlet(torch.ones(3, dtype=torch.float64))
     n = 200_000
@@ -145,13 +145,13 @@ def test_density_of_the_simplex_integrates_to_one() -> None:
 
 
 def test_log_densities_at_the_border() -> None:
-    """Of what samples are rounded to: a number, where torch's simplex has NaN."""
+    """Samples rounded to the border have a number, where torch's simplex has NaN."""
     tiny = torch.finfo(torch.float32).tiny
     q = bd.RelaxedOneHotCategorical(0.05, logits=torch.zeros(3))
     x = q.sample((1000,))
     assert bool((x == 0).any())
     assert bool(q.log_prob(x).isfinite().all())
-    # Next to this face the density is a power of x, of which 0 has no logarithm: that of tiny.
+    # Next to this face the density is a power of x. 0 has no logarithm, and counts as tiny.
     ends = q.log_prob(torch.tensor([[0.0, 0.5, 0.5], [tiny, 0.5, 0.5]]))
     assert torch.equal(ends[0], ends[1])
     b = bd.RelaxedBernoulli(0.05, logits=torch.zeros(1))
@@ -159,7 +159,7 @@ def test_log_densities_at_the_border() -> None:
     assert bool((x == 0).any())
     assert bool((x == 1).any())
     assert bool(b.log_prob(x).isfinite().all())
-    # Where torch computes exp of 190 in float32.
+    # torch computes exp of 190 in float32 here.
     far = bd.RelaxedBernoulli(0.5, logits=torch.tensor([200.0])).log_prob(torch.tensor([0.5]))
     torch.testing.assert_close(far, torch.tensor([0.5]).log() - 200 + torch.tensor([4.0]).log())
 
@@ -175,7 +175,7 @@ def test_excluded_class() -> None:
 
 
 def test_straight_through() -> None:
-    """One-hot samples of torch's distribution, with the gradients of the op's."""
+    """Samples are one-hot ones of torch's distribution, with the gradients of the op's samples."""
     logits = logits_of(4, 3)
     ours = bd.OneHotCategoricalStraightThrough(T, logits=logits)
     theirs = td.OneHotCategoricalStraightThrough(logits=logits)
@@ -219,7 +219,7 @@ def test_straight_through() -> None:
 
 
 def test_straight_through_samples_by_the_probabilities() -> None:
-    """Within 6 standard errors: a fresh seed fails once in 150 million."""
+    """Frequencies are within 6 standard errors: a fresh seed fails once in 150 million."""
     logits = torch.tensor([0.0, 1.0, -1.0])
     n = 100_000
     q = bd.OneHotCategoricalStraightThrough(T, logits=logits)

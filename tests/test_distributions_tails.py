@@ -51,7 +51,7 @@ def values(name: str, dtype: torch.dtype) -> Tensor:
 @of_each_family
 @of_each_dtype
 def test_cdf_in_the_tails(name: str, dtype: torch.dtype) -> None:
-    """Of itself, as far as the value's own rounding allows, and its slope, the density."""
+    """The relative error is that of rounding x; the slope is the density."""
     make, exact = CDF[name]
     q = make(torch.tensor(0.0, dtype=dtype))
     x = values(name, dtype).requires_grad_()
@@ -72,7 +72,7 @@ def test_cdf_in_the_tails(name: str, dtype: torch.dtype) -> None:
 @of_each_family
 @of_each_dtype
 def test_icdf_in_the_tails(name: str, dtype: torch.dtype) -> None:
-    """Of itself: what is found has the chance p, within what p's last digit changes."""
+    """The quantile has the chance p, within a change of p's last digit."""
     make, exact = CDF[name]
     q = make(torch.tensor(0.0, dtype=dtype))
     eps = torch.finfo(dtype).eps
@@ -84,7 +84,7 @@ def test_icdf_in_the_tails(name: str, dtype: torch.dtype) -> None:
         for i, share in enumerate(p.tolist()):
             x = mpmath.mpf(found[i].item())
             density = mpmath.diff(exact, x)
-            # The error as one of x, to first order.
+            # The error of x that corresponds to the error of p, to first order.
             off = (exact(x) - mpmath.mpf(share)) / density
             size = abs(x) * (1 + abs(mpmath.log(x)) if name == "lognormal" else 1)
             if name == "student_t":  # of df 2: what one digit of the logarithm of p changes
@@ -128,7 +128,7 @@ def test_the_stated_values() -> None:
 
 
 def tail(t: Any, df: Any) -> Any:
-    """Of Student's t above t > 0, by the integral over u = asinh(t / sqrt(df))."""
+    """Probability that Student's t exceeds t > 0, by the integral over u = asinh(t / sqrt(df))."""
     u = mpmath.asinh(t / mpmath.sqrt(df))
     width = 1 / mpmath.sqrt(df) if df > 1 else 1 / df
     ends = [u + width * v for v in (0, 1, 4, 12, 48)]
@@ -143,7 +143,7 @@ POINTS = [1e-3, 0.4, 1.5, 6.0, 30.0]
 
 
 def test_student_t_for_any_df() -> None:
-    """Both sides, the quantile of each; float32 has the same, rounded."""
+    """Both tails and their quantiles are right; float32 has the same numbers, rounded."""
     df, t = (v.reshape(-1) for v in torch.meshgrid(torch.tensor(DFS), torch.tensor(POINTS)))
     narrow = bd.StudentT(df)
     q = bd.StudentT(df.double())
@@ -169,7 +169,7 @@ def test_student_t_for_any_df() -> None:
 
 
 def test_gradients_of_student_t() -> None:
-    """By the value the density, twice; by df, loc and scale as finite differences say."""
+    """The gradient by x is the density; other gradients agree with finite differences."""
     given = [
         torch.tensor(v, dtype=torch.float64, requires_grad=True)
         for v in ([0.5, 3.0, 40.0], [0.1] * 3, [0.7] * 3, [-20.0, 0.3, 2.0])
@@ -193,7 +193,7 @@ def test_gradients_of_student_t() -> None:
 
 @pytest.mark.parametrize("shift", [0.0, 2.0, 300.0])
 def test_kl_of_logistic(shift: float) -> None:
-    """Over a wide range of ratios, and for pairs next to each other; float32 has the same."""
+    """It is right for ratios of all sizes and neighbouring pairs; float32 has it rounded."""
     log_ratio = torch.tensor([-40.0, -3.0, -1e-3, 0.0, 1e-3, 3.0, 40.0])
 
     def divergence(dtype: torch.dtype) -> Tensor:

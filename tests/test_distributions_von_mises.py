@@ -25,7 +25,7 @@ def log_i0(k: Any) -> Any:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_densities_entropies_and_variances(dtype: torch.dtype) -> None:
-    """With their derivatives by the concentration; densities at the mode and 3 deviations away."""
+    """Derivatives by the concentration too; densities at the mode and 3 deviations away."""
     k = torch.tensor(CONCENTRATIONS, dtype=dtype, requires_grad=True)
     away = (3 / k.detach().sqrt()).clamp(max=3.0)
     q = bd.VonMises(torch.tensor(0.0, dtype=dtype), k)
@@ -46,22 +46,22 @@ def test_densities_entropies_and_variances(dtype: torch.dtype) -> None:
             ]
             for j, function in enumerate(exact):
                 wanted, slope = function(mpmath.mpf(v)), mpmath.diff(function, mpmath.mpf(v))
-                # Parts of the density are of the size of 4.5 at three deviations, the entropy has k
-                # times a difference of Bessel functions.
+                # At three deviations the terms of the density are of the size of 4.5. The entropy
+                # has k times a difference of Bessel functions.
                 part = (1.0, 4.5, 1 + v, 0.5)[j] if v < 20 else (1.0, 4.5, 1.0, 0.0)[j]
                 size = abs(wanted) + part
                 assert abs(found[j][i].item() - wanted) <= 8 * eps * size, (j, v)
                 # Up to k = 20 slopes are differences of numbers of the size of 1.
                 parts = 1.0 if v < 20 else 1 / v if j == 2 else 0.0
                 assert abs(slopes[j][i].item() - slope) <= 64 * eps * (abs(slope) + parts), (j, v)
-    # At three deviations nothing is left of k - k cos(x) where they are rounded one by one.
+    # At three deviations k - k cos(x) would have no digits if both terms were rounded.
     wide = bd.VonMises(0.0, torch.tensor(1e6)).log_prob(torch.tensor(3e-3))
     assert wide.item() == pytest.approx(stats.vonmises.logpdf(3e-3, 1e6), abs=1e-5)
 
 
 @pytest.mark.parametrize("concentration", [1e-6, 0.5, 19.0, 1e6])
 def test_samples(concentration: float) -> None:
-    """Kolmogorov and Smirnov; for a fresh seed once in 500 million. Angles come as radians."""
+    """Kolmogorov-Smirnov test; a fresh seed fails once in 500 million. Angles are in radians."""
     torch.manual_seed(1)
     k = torch.tensor([concentration], requires_grad=True)
     loc = torch.tensor([3.0], requires_grad=True)
@@ -83,7 +83,7 @@ def test_samples(concentration: float) -> None:
 
 
 def test_implicit_gradient() -> None:
-    """Against the cdf's derivative by quadrature."""
+    """It agrees with the derivative of the distribution function by quadrature."""
     for concentration in (1e-6, 0.3, 10.0, 1e6):
         k = torch.tensor(concentration, dtype=torch.float64, requires_grad=True)
         torch.manual_seed(0)
@@ -103,7 +103,7 @@ def test_implicit_gradient() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_kl(dtype: torch.dtype) -> None:
-    """Of each with each, those next to each other too, and its gradient."""
+    """The divergence and its gradient are right for all pairs, also neighbouring ones."""
     given = [*CONCENTRATIONS, 1.001, 300.1]
     k = torch.tensor(given, dtype=dtype)
     p = bd.VonMises(torch.tensor(0.5, dtype=dtype), k[:, None])

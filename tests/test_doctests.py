@@ -11,7 +11,7 @@ import pytest
 
 import bslfast
 
-# Part of the extra "jobs": a library without it is whole.
+# A package of the extra "jobs", without which the library is whole.
 OPTIONAL = {"sklearn", "matplotlib", "tqdm", "pooch"}
 MODULES = sorted(
     module.name
@@ -37,6 +37,6 @@ def test_examples(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_there_are_examples() -> None:
-    """That a search for examples which finds none does not pass for success."""
+    """A search that finds no examples must not pass for success."""
     found = doctest.DocTestFinder().find(bslfast.functional.normal_kl)
     assert sum(len(test.examples) for test in found) > 0

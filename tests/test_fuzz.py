@@ -23,7 +23,7 @@ COUNTS = {"calls": 12, "arguments": 12, "modules": 6, "files": 60}
 
 
 def test_every_function_is_fuzzed() -> None:
-    """But for the context manager, whose test is in functional/every_op."""
+    """Only the context manager is not fuzzed; functional/every_op tests it."""
     assert {*BY_NAME, "use_reference"} == set(bslfast.functional.__all__)
 
 
@@ -31,7 +31,7 @@ def test_every_function_is_fuzzed() -> None:
     ("kind", "name"), [(kind, name) for kind, (_, names) in run.DRAWN.items() for name in names]
 )
 def test_random_cases(kind: str, name: str) -> None:
-    """Right, or refused by name; and of calls, models and files some are taken."""
+    """Each case is right or refused by name. Some calls, models and files must be accepted."""
     rng = Random(f"{kind} {name}")
     draw: Any = run.DRAWN[kind][0]
     options = {"large": False} if kind == "calls" else {}
@@ -89,14 +89,14 @@ def test_random_cases(kind: str, name: str) -> None:
     ids=repr,
 )
 def test_once_found(case: Any) -> None:
-    """What random cases have found: refused by name now, or right."""
+    """Random cases have found these faults, which are now right or refused by name."""
     found = run.attempt(case)
     assert isinstance(found, bool), found
 
 
 @pytest.mark.parametrize("known", KNOWN, ids=lambda known: known.reason)
 def test_known_faults_still_are(known: Known) -> None:
-    """Or the entry is to be deleted; and it covers its example."""
+    """A fault that is gone has to be deleted from the list; an entry covers its own example."""
     assert known.covers(known.example)
     assert isinstance(run.attempt(known.example), str), f"delete it: {known.reason}"
 
@@ -148,7 +148,7 @@ def test_wrong_messages_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_cases_are_made_again_and_simpler() -> None:
-    """The text of a case is Python that makes it, and a failure is told by the least there is."""
+    """The text of a case is Python that makes it. A failure is reported by its simplest case."""
     names = {"calls": calls, "arguments": arguments, "math": math}
     for kind in ("calls", "arguments"):
         draw, ops = run.DRAWN[kind]

@@ -1,4 +1,4 @@
-"""tools/gpu_check.py loses no test's result, whatever a test does to its process."""
+"""tools/gpu_check.py loses no test's result, even if a test ends its process."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_every_test_is_accounted_for(
 
 
 def test_what_cannot_run_ends(gpu_check: ModuleType, tmp_path: Path) -> None:
-    """And is not begun again and again."""
+    """A process that cannot run is not begun again and again."""
     suite, out = tmp_path / "test_suite.py", tmp_path / "out"
     suite.write_text("import this_is_not_there\n")
     check = gpu_check.Check(out, 400.0)

@@ -1,4 +1,4 @@
-"""What an installation says of itself, and how it can be told otherwise."""
+"""The description of an installation, and its environment variables."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_missing_packages_are_named(
     call: Callable[[], Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What works without optional packages is there; the rest says what to install."""
+    """Parts that need no optional packages work; the others say which package to install."""
     for module in modules:
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ModuleNotFoundError, match=f"to be installed.*: pip install {install}$"):

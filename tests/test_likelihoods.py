@@ -189,7 +189,7 @@ def counts(shape: tuple[int, ...]) -> Tensor:
 
 
 class Quantised:
-    """Seven values, by the differences of distribution functions."""
+    """A law of seven values, by the differences of distribution functions."""
 
     def __init__(self, output: Tensor, dim: int) -> None:
         logits, loc, log_scale = torch.stack(output.chunk(6, dim), -1).chunk(3, -1)
@@ -293,7 +293,7 @@ def outputs(*shape: int) -> Tensor:
 
 @every_law
 def test_log_prob_is_that_of_torch(name: str) -> None:
-    """Of targets [batch, targets], for several outputs, and of images."""
+    """It is right for targets [batch, targets], for several outputs, and for images."""
     torch.manual_seed(0)
     head, law = made(name, 3)
     output, y = outputs(4, 5, head.n_outputs(3)), LAWS[name][2]((5, 3))
@@ -309,7 +309,7 @@ def test_log_prob_is_that_of_torch(name: str) -> None:
 
 @every_law
 def test_gradients(name: str) -> None:
-    """Those of the likelihood's own parameters too, and with targets missing."""
+    """The likelihood's own parameters have gradients too, also with targets missing."""
     torch.manual_seed(1)
     head, _ = made(name, 2)
     y = LAWS[name][2]((3, 2))
@@ -387,7 +387,7 @@ CONTINUOUS = [name for name in LAWS if not name.startswith(DISCRETE)]
 
 @pytest.mark.parametrize("name", CONTINUOUS)
 def test_continuous_predictions(name: str) -> None:
-    """Parts of the variance of the mixture, its distribution function and its quantiles."""
+    """The mixture's variance and its parts, distribution function and quantiles are right."""
     head, law = made(name, 2)
     torch.manual_seed(5)
     samples = 2 * outputs(7, 4, head.n_outputs(2))
@@ -489,17 +489,17 @@ def test_quantised_predictions() -> None:
         torch.testing.assert_close(upper, each.values[(below < 1 - tail).sum(-1)])
     draws = head.sample(samples, seed=1)
     assert ((draws * 3 - (draws * 3).round()).abs() < 1e-12).all()
-    # Where 0 is none of the values, the nearest of them stands for what is missing.
+    # If 0 is not among the values, the nearest value replaces missing targets.
     head = DiscretizedLogisticMixture(1, low=1.0, high=2.0)
     gone = torch.zeros(4, 1, dtype=torch.bool)
     assert head.log_prob(torch.zeros(4, 15), Y / 0, gone).count_nonzero() == 0
-    # A mean that rests on one value, and no NaN where a scale vanishes.
+    # The mean is that of one value, and not NaN although the scale vanishes.
     sharp = torch.tensor([[0.0] * 5 + [1.5] * 5 + [-200.0] * 5])
     assert head.mean(sharp).item() == pytest.approx(1.5, abs=0.002)
 
 
 def test_binary_predictions() -> None:
-    """Are those of two classes."""
+    """Predictions are those of two classes."""
     samples = outputs(50, 6, 2)
     found = Bernoulli(2).predictive(samples)
     for t in range(2):
@@ -518,7 +518,9 @@ SLOPES = [0.0, 1e-300, 1e-9, 0.1, 0.499999, 0.500001, -0.7, 3.0, -40.0, 700.0]
 
 @pytest.mark.parametrize("slope", SLOPES)
 def test_continuous_bernoulli_is_right_for_any_slope(slope: float) -> None:
-    """Also where torch's is not: next to 0, and where a probability has no digits."""
+    """It is right also where torch's is not: next to slope 0, and where a probability has no
+    digits.
+    """
     with mpmath.workdps(60):
         # Next to 0 it is a uniform distribution to all digits.
         m = mpmath.mpf(slope if abs(slope) > 1e-12 else 1e-20)
@@ -547,7 +549,7 @@ def test_continuous_bernoulli_is_right_for_any_slope(slope: float) -> None:
 
 
 def test_student_t_learns_its_tails() -> None:
-    """Scale and degrees of freedom come near those that the targets were drawn with."""
+    """Scale and degrees of freedom come near those of the targets."""
     torch.manual_seed(7)
     y = td.StudentT(3.0, 0.0, 0.5).sample((4000, 1))
     head = StudentT(1, df=10.0, learn_df=True)

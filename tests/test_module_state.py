@@ -117,7 +117,7 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "VAE": lambda: autoencoder(vae.VAE, prior=vae.VampPrior(2, (4,), bounded=False)),
     "VampPrior": lambda: vae.VampPrior(2, (4,)),
 }
-# What others are made from.
+# Modules from which others are made.
 BASES = {
     "Base",
     "BayesianLayer",
@@ -161,7 +161,7 @@ def trained(name: str) -> nn.Module:
 
 
 def outputs(module: Any, *, train: bool = False) -> list[Tensor]:
-    """What the module makes of some input, or of none: everything that its state has a part in."""
+    """Outputs of a module on some input, or on none; all its state has a part in them."""
     like = next(
         (t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), None
     )
@@ -226,7 +226,7 @@ def outputs(module: Any, *, train: bool = False) -> list[Tensor]:
 
 
 def spoil(module: nn.Module) -> nn.Module:
-    """Fill all memory with what nobody has put there."""
+    """Fill a module's parameters and buffers with garbage."""
     with torch.no_grad():
         for tensor in (*module.parameters(), *module.buffers()):
             if tensor.dtype == torch.bool or tensor.is_floating_point():
@@ -274,7 +274,7 @@ def test_a_state_is_all_that_a_module_needs(name: str) -> None:
 
 @every
 def test_a_state_of_another_dtype(name: str) -> None:
-    """Is converted, or brings its dtype with it if it is assigned."""
+    """The state is converted, or brings its dtype with it if it is assigned."""
     module = trained(name).double()
     double, state = outputs(module), saved(module)
     single, assigned = MODULES[name](), MODULES[name]()
@@ -331,7 +331,7 @@ def test_a_layer_split_by_the_context_starts_as_one_over_both() -> None:
 
 
 def test_every_transform_on_a_default_device() -> None:
-    """Without a look at the values of what is on it."""
+    """A transform is made without reading values on the default device."""
     for name in MODULES:
         assert all(p.is_meta for p in on_meta(name).parameters()), name
     with torch.device("meta"):

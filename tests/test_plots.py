@@ -1,4 +1,4 @@
-"""Pictures: what they draw, that they leave no state, that files are whole."""
+"""Pictures: their content, that they leave no state, that files are whole."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_no_pyplot_and_nothing_loaded_by_import(tmp_path: Path) -> None:
         "plots.learning_curves(History([1.0], [1.0], best_epoch=1))\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
-    # In another folder than the clone's, whose sources would hide the installed package.
+    # The clone's folder would hide the installed package by its sources.
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=tmp_path)
 
 

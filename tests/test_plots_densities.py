@@ -1,4 +1,4 @@
-"""Pictures of flows: what they draw and refuse."""
+"""Pictures of flows: their content and their errors."""
 
 from __future__ import annotations
 

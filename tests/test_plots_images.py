@@ -1,4 +1,4 @@
-"""Pictures of models of images: they show what they were given, and refuse what they cannot."""
+"""Pictures of models of images: their content and their errors."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ class OneByOne(nn.Module):
 def test_leading_dimensions_are_those_of_the_outputs(
     batched: bool, shape: tuple[int, ...], likelihood: str
 ) -> None:
-    """Each input has the prediction that it has in a flat batch: 10 draws, also of 10 inputs."""
+    """Each input has its prediction of a flat batch: 10 draws, also of 10 inputs."""
     torch.manual_seed(0)
     network = BayesianMLP(3, (5,), 2, likelihood=likelihood, init_scale=0.5)
     model = network if batched else OneByOne(network)
@@ -231,7 +231,7 @@ def test_the_likelihood_and_the_batched_route_are_found_inside(wrap: Any) -> Non
 
 
 def test_a_module_of_ones_own_is_not_looked_into() -> None:
-    """What it does with the outputs of its network counts."""
+    """A module's own treatment of its network's outputs counts."""
 
     class Doubled(nn.Module):
         def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What is made of ops, in 16 bits and under autocast: its logarithms are those of float32."""
+"""Likelihoods, models and flows in 16 bits and under autocast: their logarithms are float32."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ HEADS = {
 @of_each_low
 @pytest.mark.parametrize("name", HEADS)
 def test_likelihoods(name: str, low: torch.dtype) -> None:
-    """16-bit outputs count as the float32 numbers that they are; with float32 targets too."""
+    """16-bit outputs count as float32 numbers, also with float32 targets."""
     make, data = HEADS[name]
     head = make()
     output, y = data()
@@ -117,7 +117,7 @@ def test_a_training_step_under_autocast(name: str) -> None:
 
 
 class _Fixed(nn.Module):
-    """The same outputs whatever comes in: what is left to see is what the model makes of them."""
+    """A network with the same outputs for all inputs, so that only the model's part shows."""
 
     def __init__(self, *shape: int) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class _Fixed(nn.Module):
     ids=str,
 )
 def test_vae_under_autocast(options: dict[str, object]) -> None:
-    """The bound of the numbers that the networks return, in float32: also a scale in numbers."""
+    """The bound is that of the networks' outputs, in float32, also with a scale as a number."""
     wide = 2 if options.get("scale") == "decoder" else 1
     vae = VAE(_Fixed(4), _Fixed(6 * wide), **options)  # type: ignore[arg-type]
     x = torch.rand(5, 6)
@@ -157,7 +157,7 @@ def test_vae_under_autocast(options: dict[str, object]) -> None:
 
 @of_each_low
 def test_vae_in_sixteen_bits(low: torch.dtype) -> None:
-    """Bounds are float32, and far from what float16 can hold; gradients come back."""
+    """Bounds are float32, and far beyond the range of float16; gradients come back."""
     shape = (230, 230)
     networks = mlp_encoder(shape, 2, (4,)), mlp_decoder(2, shape, (4,))
     for prior in (None, VampPrior(3, shape)):
@@ -218,14 +218,14 @@ def test_transforms(index: int, low: torch.dtype) -> None:
 
 @of_each_low
 def test_transforms_with_matrices(low: torch.dtype) -> None:
-    """torch solves no triangular system in 16 bits: forward alone."""
+    """Only forward is tested, as torch solves no triangular system in 16 bits."""
     for transform in (flows.PLULinear(8, seed=0), _transforms(8)[-1]):
         z, log_det = transform.to(low)(torch.rand(5, 8).to(low))
         assert (z.dtype, log_det.dtype) == (low, torch.float32)
 
 
 def test_log_density_of_a_long_float16_flow_is_finite() -> None:
-    """Of 100,000 features, each at 2 standard deviations."""
+    """The flow has 100,000 features, each at 2 standard deviations."""
     flow = flows.Flow(flows.ActNorm(100_000)).half().eval()
     expected = 100_000 * torch.distributions.Normal(0, 1).log_prob(torch.tensor(2.0))
     actual = flow.log_prob(torch.full((1, 100_000), 2.0).half())
@@ -236,7 +236,7 @@ def test_log_density_of_a_long_float16_flow_is_finite() -> None:
     "make", [flows.PLULinear, flows.Householder, flows.Sylvester, flows.Planar]
 )
 def test_flows_under_autocast(make: Callable[[int], flows.Transform]) -> None:
-    """The base density too, though a matrix product leaves the noise in 16 bits."""
+    """The base density is float32 too, though a matrix product leaves the noise in 16 bits."""
     flow = flows.Flow(make(4))
     x = torch.randn(5, 4)
     with torch.autocast("cpu", torch.bfloat16):

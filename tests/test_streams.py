@@ -35,7 +35,7 @@ def _drawing_kernels() -> Iterator[tuple[str, list[str]]]:
 
 @pytest.fixture
 def draws(monkeypatch: pytest.MonkeyPatch) -> Draws:
-    """The (seed, stream) of everything that kernels draw from here on."""
+    """The (seed, stream) of all later draws by kernels."""
     found: Draws = []
 
     def recording(kernel: Callable[..., Any], names: list[str]) -> Callable[..., Any]:
@@ -67,7 +67,7 @@ def assert_own_streams(draws: Draws, at_least: int = 1) -> None:
 
 
 def test_two_ops_share_the_noise_of_one_stream(draws: Draws) -> None:
-    """What is documented, and what the tests below would see."""
+    """This is documented. It also shows that the tests below would see a shared stream."""
     loc, scale = torch.zeros(1000), torch.zeros(1000)
     laplace = BF.laplace_rsample(loc, scale, seed=SEED)
     logistic = BF.logistic_rsample(loc, scale, seed=SEED)
@@ -163,7 +163,7 @@ def _flows(draws: Draws) -> None:
 def test_models(
     models: Callable[[Draws], None], draws: Draws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With one seed for all that a call draws, where it takes one."""
+    """One seed serves all draws of a call, if the call takes a seed."""
     monkeypatch.setattr(bslfast.vae.model, "_HELD_OUTPUTS", 2 * 6 * 4)  # several portions
     monkeypatch.setattr(bslfast.bnn, "_HELD_WEIGHTS", 40)
     models(draws)
@@ -193,7 +193,7 @@ def _made() -> dict[str, Any]:
 
 
 def test_distributions(draws: Draws) -> None:
-    """Of their own, and as components of torch's mixtures; each draw has a seed of its own."""
+    """Distributions draw alone and in torch's mixtures; each draw has its own seed."""
     made = _made()
     classes = {name for name in distributions.__all__ if name[0].isupper()}
     # Angles are drawn by torch's own sampler.

@@ -1,6 +1,6 @@
 """Ops under Python threads and in forked processes: right, to the last bit, and never hanging.
 
-What could hang runs in a process of its own, which is killed when its time is up.
+Scripts that could hang run in separate processes, which are killed when their time is up.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ops.record import (
 
 from bslfast._native import _cpu
 
-# Several chunks for each of several threads; more than where torch itself takes threads.
+# Several chunks for each of several threads, and more elements than torch needs to use threads.
 SHAPE = (7, 30_011)
 TESTS = Path(__file__).parent
 TIME_LIMIT = 90
@@ -46,7 +46,7 @@ NO_KERNELS = {
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_several_python_threads(case: Case) -> None:
-    """Eight threads, each with inputs of its own, while torch's pool is shared by all."""
+    """Eight threads with their own inputs share torch's pool."""
     calls = [case.call(torch.float32, (3, 9001), seed) for seed in range(8)]
     names = case.record.differentiable(calls[0])
 
@@ -111,7 +111,7 @@ def test_kernels_release_the_gil(record: OpRecord, monkeypatch: pytest.MonkeyPat
 
 
 def _in_process(script: str, *arguments: str) -> None:
-    """Run a script in a group of processes, none of which outlives the time limit."""
+    """Run a script in a process group; none of its processes outlives the time limit."""
     process = subprocess.Popen(
         [sys.executable, "-c", PREAMBLE + script, *arguments],
         stdout=subprocess.PIPE,
@@ -130,7 +130,8 @@ def _in_process(script: str, *arguments: str) -> None:
     assert "finished" in output
 
 
-# In the parent every op runs by several threads first: torch's pool exists, and does not survive.
+# The parent first runs every op on several threads: torch's pool exists then, and does not survive
+# the fork.
 PREAMBLE = f"""
 import faulthandler, hashlib, os, signal, sys, time
 import torch
@@ -214,12 +215,12 @@ print("finished")
     "script", [FORK, POOL, DATA_LOADER], ids=["os.fork", "multiprocessing", "DataLoader"]
 )
 def test_forked_processes(script: str) -> None:
-    """Forward and backward of every op in a forked child: bit-identical with the parent's."""
+    """A forked child runs forward and backward of every op, bit-identical with its parent."""
     _in_process(script)
 
 
 def test_fork_while_kernels_run() -> None:
-    """A child of a process whose other threads are in the middle of a kernel."""
+    """Other threads of the parent are in the middle of a kernel when it forks."""
     _in_process(
         """
 import threading
@@ -238,7 +239,7 @@ for worker in workers:
 
 
 def test_instruction_set_by_environment(tmp_path: Path) -> None:
-    """BSLFAST_ISA chooses the kernels, in the process that it is set for."""
+    """BSLFAST_ISA chooses the kernels of its process."""
     for level in _cpu.isa_levels():
         code = "from bslfast._native import _cpu; print(_cpu.isa())"
         env = {**os.environ, "BSLFAST_ISA": level}

@@ -173,7 +173,7 @@ def test_a_run_cut_short_goes_on_by_its_schedule(tmp_path: Path, schedule: str) 
 
 
 def test_early_stopping_restores_the_best_weights() -> None:
-    """Overfits on purpose: few noisy examples, no KL, many weights."""
+    """The model overfits on purpose: few noisy examples, no KL, many weights."""
     torch.manual_seed(0)
     x = torch.randn(24, 3)
     y = torch.randn(24, 1)
@@ -299,7 +299,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
 
 
 def generator_with_noise_of_nan(state: Tensor) -> Tensor:
-    """A state that says: the second of two normal numbers is there already, and is NaN."""
+    """A generator's state in which the stored second normal number is NaN."""
     generator = torch.Generator()
     before = generator.get_state().clone()
     torch.randn((), generator=generator)
@@ -310,7 +310,7 @@ def generator_with_noise_of_nan(state: Tensor) -> Tensor:
     return after
 
 
-# What a file may hold that no run has written: entry, what takes its place, what is said of it.
+# Contents that no run writes: the entry, its replacement, and the text of the error.
 SPOILED: dict[str, tuple[str, Any, str]] = {
     "short moments": (
         "adam.exp_avg.layers.0.weight_loc",
@@ -408,7 +408,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def refuse(file: Path, entry: str, text: str) -> None:
-    """Going on from a file raises, and leaves the model and the generators as they were."""
+    """Resuming from a file raises, and leaves the model and the generators unchanged."""
     model = network(seed=7)
     start, state, content = weights(model), torch.get_rng_state(), file.read_bytes()
     with pytest.raises(ValueError, match=text) as caught:
@@ -483,7 +483,7 @@ def test_a_checkpoint_with_other_json_is_refused(
 def test_a_checkpoint_of_a_run_with_or_without_validation_is_another(
     tmp_path: Path, written: bytes
 ) -> None:
-    """Its best weights would be those of an epoch that this run knows nothing of."""
+    """Best weights of the other run would belong to an epoch that this run does not have."""
     file = tmp_path / "run.safetensors"
     file.write_bytes(written)
     with pytest.raises(ValueError, match="whether there is validation data is True there and Fa"):

@@ -86,12 +86,12 @@ def linear_gaussian() -> tuple[VAE, Tensor, Tensor]:
 
 
 def test_exact_posterior_makes_the_bound_exact() -> None:
-    """Each importance weight is p(x) itself; the ELBO is so on average."""
+    """Each importance weight is p(x) itself; the ELBO is log p(x) on average."""
     vae, x, exact = linear_gaussian()
     with torch.no_grad():
         torch.testing.assert_close(vae.log_marginal(x, 3), exact, rtol=1e-12, atol=1e-12)
         elbo = vae.elbo(x, 20_000, seed=0)
-    # The noise of the average; its variance follows from that of a quadratic form in normals.
+    # The standard error of the average: its variance is that of a quadratic form in normals.
     assert (elbo - exact).abs().max() < 0.05
 
 
@@ -150,7 +150,7 @@ def test_terms_are_those_of_torch_distributions(likelihood: str, scale: float | 
         outputs = vae.decoder(codes)
         if likelihood == "bernoulli":
             p = torch.distributions.ContinuousBernoulli(logits=outputs)
-            # The same without the constant that makes it a density of grey values.
+            # The density of grey values without its normalising constant.
             found = p.log_prob(x) - p._cont_bern_log_norm()
         elif scale == "decoder":
             loc, log_variance = outputs.chunk(2, dim=1)
@@ -170,7 +170,7 @@ def test_beta_weighs_the_divergence() -> None:
 
 
 def test_log_marginal_does_not_depend_on_portions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Held all at once or code by code, the estimate is of the same number."""
+    """All codes at once and codes in portions estimate the same number."""
     vae, x = mlp(), binary()
     seen: list[int] = []
     vae.decoder.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
@@ -185,7 +185,7 @@ def test_log_marginal_does_not_depend_on_portions(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "normal"])
 def test_reference_gives_the_same_numbers(likelihood: str) -> None:
-    """And the same gradients, for the same seed."""
+    """Results and gradients agree for the same seed."""
     vae, x = mlp(likelihood=likelihood), torch.rand(6, *SHAPE)
 
     def run() -> list[Tensor]:
@@ -285,7 +285,7 @@ def test_copies_pickles_and_state_dicts() -> None:
 
 
 def test_compile() -> None:
-    """One graph, forward and backward, the numbers of eager mode."""
+    """Forward and backward are one graph, with the numbers of eager mode."""
     vae, x = mlp(), binary()
     expected = vae.elbo(x, seed=0)
     expected_grads = torch.autograd.grad(expected.sum(), list(vae.parameters()))
@@ -382,7 +382,7 @@ SCALED = {"normal": Normal, "laplace": Laplace, "student_t": StudentT}
     ],
 )
 def test_names_stand_for_likelihoods(name: str, scale: float | str) -> None:
-    """The same numbers as with the module that the name stands for; means and gradients."""
+    """A name gives the numbers, means and gradients of the module that it stands for."""
     torch.manual_seed(0)
     if name in SCALED:
         how = "log_var" if name == "normal" else "log_scale"
@@ -441,7 +441,7 @@ def test_missing_values(likelihood: str, options: dict[str, object]) -> None:
     mask = torch.rand(6, *SHAPE) > 0.3
     whole = vae.elbo(x, 2, mask=torch.ones_like(mask), seed=1)
     torch.testing.assert_close(whole, vae.elbo(x, 2, seed=1))
-    # Nothing observed: what is left is the divergence from the code of an empty image.
+    # Without observations, only the divergence from the code of an empty image is left.
     log_likelihood, _ = vae.terms(x, mask=torch.zeros_like(mask))
     assert log_likelihood.count_nonzero() == 0
     hidden = x.masked_fill(~mask, math.nan)
@@ -509,7 +509,9 @@ def test_iwae_is_the_bound_of_log_marginal(estimator: str) -> None:
 
 
 def plain_log_weights(vae: VAE, x: Tensor, eps: Tensor, score: bool) -> tuple[Tensor, Tensor]:
-    """log w and z by torch.distributions; ``score``: log q also by its parameters."""
+    """log w and z by torch.distributions; with ``score``, log q depends on its parameters directly,
+    too.
+    """
     mu, log_var = vae.encode(x)
     z = mu + (0.5 * log_var).exp() * eps
     given = (mu, log_var) if score else (mu.detach(), log_var.detach())
@@ -549,7 +551,7 @@ def test_iwae_gradients_are_those_of_plain_torch(samples: int) -> None:
 
 
 class Given(nn.Module):
-    """An encoder whose outputs are known."""
+    """An encoder with given outputs."""
 
     def __init__(self, outputs: Tensor) -> None:
         super().__init__()
@@ -560,7 +562,7 @@ class Given(nn.Module):
 
 
 class Narrow(nn.Module):
-    """mu = x; one variance for every x above 0, and 1 for those below."""
+    """An encoder with mu = x, one variance for every x above 0, and variance 1 for those below."""
 
     def __init__(self, log_var: float) -> None:
         super().__init__()
@@ -576,7 +578,7 @@ LOG_2_PI = math.log(2 * math.pi)
 
 @pytest.mark.parametrize("log_var", LOG_VARS)
 def test_log_weights_however_small_the_variance(log_var: float) -> None:
-    """From the noise: z - mu, where z was rounded, has no digits from log_var = -32 on."""
+    """Weights come from the noise: z - mu with a rounded z has no digits from log_var = -32 on."""
     x = torch.rand(64, 3) * 3 + 0.1
     vae = VAE(Narrow(log_var), nn.Identity(), likelihood="normal", scale=1.0)
     e = bslfast.functional.standard_normal((5, 64, 3), seed=1).double()
@@ -613,7 +615,7 @@ def test_log_marginal_of_one_sample_is_the_bound_on_average(log_var: float) -> N
 
 @pytest.mark.parametrize("log_var", LOG_VARS)
 def test_dreg_gradients_however_small_the_variance(log_var: float) -> None:
-    """By closed form: log p(x, z) has the derivative x - 2 z, and -log q(z) has e / scale."""
+    """In closed form, log p(x, z) has the derivative x - 2 z, and -log q(z) has e / scale."""
     x = torch.randn(16, 3)
     mu_and_log_var = torch.cat([x, torch.full_like(x, log_var)], dim=1).requires_grad_()
     vae = VAE(Given(mu_and_log_var), nn.Identity(), likelihood="normal", scale=1.0)
@@ -636,8 +638,10 @@ def test_dreg_gradients_however_small_the_variance(log_var: float) -> None:
 
 
 def test_both_estimators_have_the_same_mean() -> None:
-    """Of the encoder's gradient: 4000 draws, 5.5 standard errors for each of four numbers (false
-    alarms: 2e-7); the spread of the doubly reparametrised one is smaller."""
+    """The encoder's gradient has the same mean and, doubly reparametrised, a smaller spread.
+
+    There are 4000 draws, and 5.5 standard errors for each of four numbers (false alarms: 2e-7).
+    """
     torch.manual_seed(3)
     vae, x = mlp(), binary(1).expand(4000, *SHAPE).contiguous()
     found = {}

@@ -1,4 +1,4 @@
-"""Writes docs/catalogue.md: every op, from its docstring, its record in tests/ops and benchmarks.
+"""Write docs/catalogue.md from the ops' docstrings, their records in tests/ops, and benchmarks.
 
 python tools/catalogue.py runs/bench/results.json
 """
@@ -58,7 +58,7 @@ At the middle size, or the larger of two, from the same run, with what stands in
 | op, size | eager / `torch.compile` | why |
 |---|---|---|
 """
-#: Of the ops whose names match; the first one counts.
+#: Reasons for ops whose names match a pattern; the first match counts.
 REASONS = {
     r"planar|radial": "Dot products of rows are summed in float64, as one may be much smaller than "
     "its terms; gradients of one plane for all rows likewise. `torch.compile` sums in float32.",
@@ -103,7 +103,7 @@ def _line(record: OpRecord, measured: list[Row]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Without the roles of reStructuredText."""
+    """Remove the roles of reStructuredText."""
     return re.sub(r":\w+:`(?:[\w.]+\.)?(\w+)`", r"`\1`", " ".join(text.split())).replace("``", "`")
 
 
@@ -139,7 +139,7 @@ def _text(ratios: dict[str, float]) -> str:
 
 
 def _cases(name: str, measured: list[Row]) -> list[tuple[str, str, dict[str, float]]]:
-    """Of benchmark cases called after the op, what is special, the size, and times of torch's."""
+    """The op's benchmark cases: rest of the name, size, and torch's times in multiples of ours."""
     found = []
     for (case, size, mode, threads), group in groups(measured).items():
         match = re.fullmatch(rf"{name}(?:\W+(.*))?", case)
@@ -154,7 +154,7 @@ def _cases(name: str, measured: list[Row]) -> list[tuple[str, str, dict[str, flo
 
 
 def _missed(measured: list[Row]) -> Iterator[str]:
-    """Lines of what does not meet TARGETS at the middle one of its sizes."""
+    """Lines of the table of cases that miss TARGETS at the middle one of their sizes."""
     for name in sorted(record.name for record in RECORDS):
         cases = _cases(name, measured)
         for special in dict.fromkeys(special for special, _, _ in cases):

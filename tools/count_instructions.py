@@ -1,12 +1,12 @@
-"""Instructions that CUDA kernels take for an element, counted in their machine code.
+"""Count the instructions of CUDA kernels for an element in their machine code.
 
-Needs nvcc, nvdisasm and c++filt, and no GPU:
+It needs nvcc, nvdisasm and c++filt, but no GPU:
 
     python tools/count_instructions.py normal affine_coupling --kernels 'float, float'
 
-Of all ways through a kernel's inner loop it counts the shortest of those with the most accesses of
-16 bytes: that of a whole group of contiguous elements. From the counts follow the clocks that a
-multiprocessor takes for an element at least.
+The counted path through a kernel's inner loop is that of a whole group of contiguous elements: the
+shortest among the paths with the most accesses of 16 bytes. The counts give the least number of
+clocks that a multiprocessor takes for an element.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 CSRC = Path(__file__).parents[1] / "csrc"
-#: Kinds of instructions: their opcodes, and how many threads of a multiprocessor execute one in a
-#: clock, by the CUDA programming guide for compute capability 9.0; as many as are issued where it
-#: does not say. The first kind that fits counts.
+#: Kinds of instructions: their opcodes, and the number of threads of a multiprocessor that execute
+#: one in a clock. The numbers are those of the CUDA programming guide for compute capability 9.0,
+#: or ISSUED where it has none. The first kind that fits counts.
 KINDS = {
     "fp64": (re.compile(r"D(ADD|MUL|FMA|SETP|MNMX)"), 64),
     "fp32": (re.compile(r"F(ADD|MUL|FMA)|H(FMA|ADD|MUL)2"), 128),
@@ -34,19 +34,19 @@ KINDS = {
     "uniform": (re.compile(r"U[A-Z]|R2UR|S2UR"), 128),
     "integer": (re.compile(r""), 64),
 }
-#: Of all kinds together.
+#: The number of threads for which an instruction of any kind is issued in a clock.
 ISSUED = 128
 
 _LABEL = re.compile(r"(\.L_x_\d+):")
 _INSTRUCTION = re.compile(r"\s+/\*[0-9a-f]{4,}\*/\s+(@!?U?P\w+\s+)?([A-Z][\w.]*)(.*?);")
 _WIDE = re.compile(r"(LDG|STG)\S*\.128$")
-#: What no whole group meets: single elements, and functions for what is special.
+#: Instructions off the path of a whole group: accesses to single elements, and calls.
 _DETOUR = re.compile(r"(LDG|STG)(?!\S*\.(128|64)$)|CALL")
 
 
 @dataclass
 class Block:
-    """Instructions up to a jump or a label, and where one can go from there."""
+    """Instructions up to a jump or a label, and the ways to go on from there."""
 
     label: str | None = None
     opcodes: list[str] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Block:
 
 
 def kernels(listing: Iterable[str]) -> dict[str, list[Block]]:
-    """The blocks of each kernel in what ``nvdisasm -c`` prints, by its mangled name."""
+    """The blocks of each kernel in the output of ``nvdisasm -c``, by its mangled name."""
     found: dict[str, list[Block]] = {}
     blocks: list[Block] = []
     for line in listing:
@@ -76,7 +76,7 @@ def kernels(listing: Iterable[str]) -> dict[str, list[Block]]:
 
 
 def group_path(blocks: list[Block]) -> list[str] | None:
-    """The instructions that a whole group meets, or None if there is no loop over such."""
+    """The instructions on the path of a whole group, or None if no loop has such groups."""
     place = {block.label: i for i, block in enumerate(blocks) if block.label}
 
     def following(i: int) -> list[int]:
@@ -85,7 +85,7 @@ def group_path(blocks: list[Block]) -> list[str] | None:
         return jump + ([i + 1] if block.goes_on and i + 1 < len(blocks) else [])
 
     wide = [i for i, block in enumerate(blocks) if any(map(_WIDE.match, block.opcodes))]
-    # Edges, such as rows that do not begin at a multiple of a group, may be outside the loop.
+    # The edges of rows that do not begin at a multiple of a group may be outside the loop.
     loops = [
         (end - start, start, end)
         for end in range(len(blocks))
@@ -119,7 +119,7 @@ def group_path(blocks: list[Block]) -> list[str] | None:
 
 
 def kinds(opcodes: Iterable[str]) -> Counter[str]:
-    """How many there are of each kind."""
+    """The number of instructions of each kind."""
     return Counter(
         next(name for name, (pattern, _) in KINDS.items() if pattern.match(opcode))
         for opcode in opcodes
@@ -127,7 +127,7 @@ def kinds(opcodes: Iterable[str]) -> Counter[str]:
 
 
 def clocks(counts: Counter[str]) -> float:
-    """That a multiprocessor takes at least, for a thread."""
+    """The least number of clocks that a multiprocessor takes for a thread."""
     return max(counts.total() / ISSUED, *(counts[name] / rate for name, (_, rate) in KINDS.items()))
 
 
@@ -146,7 +146,7 @@ def listing(source: Path, architecture: str) -> list[str]:
 
 
 def readable(names: Iterable[str]) -> list[str]:
-    """Of mangled names what tells kernels apart."""
+    """The parts of mangled names that tell kernels apart."""
     command = subprocess.run(
         ["c++filt"], input="\n".join(names), check=True, capture_output=True, text=True
     )

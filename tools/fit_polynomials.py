@@ -1,4 +1,4 @@
-"""Fits the polynomials of csrc/core/math.h and special.h and prints them as C++ literals.
+"""Fit the polynomials of csrc/core/math.h and special.h and print them as C++ literals.
 
 Usage: python tools/fit_polynomials.py [name ...]
 
@@ -56,9 +56,9 @@ def remez(f: Function, weight: Function, a: mpf, b: mpf, degree: int) -> tuple[l
 def rational(
     f: Function, a: mpf, b: mpf, degrees: tuple[int, int], bend: int = 0
 ) -> list[list[mpf]]:
-    """Numerator and denominator, which begins with 1, that meet f at nodes.
+    """Numerator and denominator of a ratio that meets f at nodes; the denominator begins with 1.
 
-    These are Chebyshev's of x / (1 + bend x): a bend > 0 brings them closer to the lower end.
+    The nodes are Chebyshev's of x / (1 + bend x). A bend > 0 brings them closer to the lower end.
     """
     top, bottom = degrees
     n = top + bottom + 1
@@ -81,7 +81,7 @@ def sine(z: mpf) -> mpf:
 
 
 def binet(n: mpf) -> mpf:
-    """What Stirling's formula leaves of log n!."""
+    """The remainder of Stirling's formula for log n!."""
     return mp.loggamma(1 + n) - (n * mp.log(n) - n + mp.log(2 * mp.pi * n) / 2)
 
 
@@ -91,7 +91,7 @@ def exp_e1_excess(z: mpf) -> mpf:
 
 
 HALF_LN2 = mp.log(2) / 2 + mpf("0.0005")  # the slack covers a product with log2(e) that was rounded
-# name: (what is fitted, weight, interval, degree in float32, degree in float64)
+# name: (function, weight, ends of the interval, degree in float32, degree in float64)
 FITS: dict[str, tuple[Function, Function, mpf, mpf, int | None, int | None]] = {
     "exp_tail": (lambda r: (mp.expm1(r) - r) / r**2, exp_weight, -HALF_LN2, HALF_LN2, 4, 10),
     "softmax_numerator": (
@@ -142,7 +142,7 @@ FITS: dict[str, tuple[Function, Function, mpf, mpf, int | None, int | None]] = {
         4,
         10,
     ),
-    "stirling_tail": (  # of z = 1 / n^2, from n = 3 on
+    "stirling_tail": (  # in z = 1 / n^2, from n = 3 on
         lambda z: binet(1 / mp.sqrt(z)) / mp.sqrt(z),
         lambda z: mp.sqrt(z),
         mpf("1e-12"),
@@ -150,7 +150,7 @@ FITS: dict[str, tuple[Function, Function, mpf, mpf, int | None, int | None]] = {
         3,
         9,
     ),
-    "digamma_tail": (  # likewise: 1/2 - n (digamma(1 + n) - log n), times n
+    "digamma_tail": (  # 1/2 - n (digamma(1 + n) - log n), times n, in z = 1 / n^2
         lambda z: 1 / (2 * mp.sqrt(z)) - (mp.digamma(1 + 1 / mp.sqrt(z)) + mp.log(z) / 2) / z,
         lambda z: z,
         mpf("1e-12"),
@@ -158,7 +158,7 @@ FITS: dict[str, tuple[Function, Function, mpf, mpf, int | None, int | None]] = {
         3,
         9,
     ),
-    "ein_ratio": (  # of the entire part of the exponential integral
+    "ein_ratio": (  # the entire part of the exponential integral, over z
         lambda z: (mp.e1(z) + mp.log(z) + mp.euler) / z,
         lambda z: z / mp.e1(z),
         mpf("1e-9"),
@@ -167,7 +167,8 @@ FITS: dict[str, tuple[Function, Function, mpf, mpf, int | None, int | None]] = {
         10,
     ),
 }
-# Likewise, but with the degrees of numerator and denominator.
+# name: (function, ends of the interval, two degrees in float32, two in float64); the degrees are
+# those of numerator and denominator.
 RATIONALS: dict[str, tuple[Function, mpf, mpf, tuple[int, int], tuple[int, int]]] = {
     "log_factorial_ratio": (
         lambda n: mp.loggamma(1 + n) / (n * (n - 1)),
@@ -176,7 +177,7 @@ RATIONALS: dict[str, tuple[Function, mpf, mpf, tuple[int, int], tuple[int, int]]
         (4, 5),
         (9, 9),
     ),
-    "exp_e1_ratio": (  # of t = 1 / z, from z = 1 on
+    "exp_e1_ratio": (  # in t = 1 / z, from z = 1 on
         lambda t: exp_e1_excess(1 / t),
         mpf("1e-12"),
         mpf(1),
@@ -185,7 +186,7 @@ RATIONALS: dict[str, tuple[Function, mpf, mpf, tuple[int, int], tuple[int, int]]
     ),
     "digamma_ratio": (lambda n: mp.digamma(1 + n), mpf(0), mpf(3), (5, 4), (8, 8)),
 }
-# Of intervals that the reciprocal of an unbounded one is.
+# Bends for functions of the reciprocal of an unbounded number.
 BENDS = {"exp_e1_ratio": 2}
 
 

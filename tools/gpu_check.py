@@ -1,23 +1,23 @@
-"""Builds for this machine's GPU, tests and measures there; `make gpu-check OUT=DIR`.
+"""Build for this machine's GPU, test and measure there; `make gpu-check OUT=DIR`.
 
 python tools/gpu_check.py --out DIR [--seconds 540] [--steps build tests ...] [--resume]
 
-Needs a GPU, torch, nvcc, pybind11, scikit-build-core and pytest, no network. The package is
+It needs a GPU, torch, nvcc, pybind11, scikit-build-core and pytest, but no network. The package is
 installed below build/, and nothing else on the machine is changed. Each step has its own time
-limit; one that fails or takes too long does not keep the others from running. In DIR, written
-as results come:
+limit. A step that fails or takes too long does not keep the others from running. Files in DIR are
+written as results come:
 
-    summary.json    of each step the outcome and the seconds, and of the tests which failed
+    summary.json    outcome and seconds of each step, and the tests that failed
     build.txt, tests.txt, memcheck.txt, racecheck.txt, synccheck.txt
-                    what the steps say; of the tests, what failures say
+                    outputs of the steps; for the tests, the texts of failures
     gpu.json, gpu.md
                     measurements, by benchmarks/gpu.py; the table begins with the targets
 
-Tests are shared out to several processes, beside which the sanitizers run, on a few tiny cases;
-only the benchmarks have the GPU to themselves. A process that loses the device, or hangs, is
-followed by another, which goes on behind what it was at.
+Several processes share the tests. The sanitizers run beside them on a few tiny cases. Only the
+benchmarks have the GPU to themselves. If a process loses the device or hangs, another one goes on
+behind the test or the case that it was at.
 
-Exit status: 0 if every step passed or is not available here, else 1.
+The exit status is 0 if every step passed or is not available here, else 1.
 """
 
 from __future__ import annotations
@@ -45,15 +45,14 @@ SITE = WORK / "site"
 TESTS = "tests/cuda/test_device.py"
 SANITIZERS = ("memcheck", "racecheck", "synccheck")
 STEPS = ("build", "tests", *SANITIZERS, "benchmarks")
-#: Tiny, and of every file of kernels: under a sanitizer they take 10 to 50 times as long.
+#: Tests under the sanitizers, where they take 10 to 50 times as long: tiny, of every kernel file.
 SANITIZED = "one_of_each_kernel or rows_of_every_length or other_streams or many_normal"
-# Seconds. The checks leave the benchmarks at least what is reserved; the last case begins so long
-# before the end.
+# Seconds. CHECKS_LIMIT ends the checks, which leave the benchmarks at least RESERVED. The last
+# benchmark begins LAST_CASE before the end.
 CHECKS_LIMIT, RESERVED, LAST_CASE = 240.0, 150.0, 40.0
-# Without a new test or case for so long, a process hangs: torch.compile takes a while.
+# A process hangs if it begins no test or case for so many seconds. torch.compile takes a while.
 STALLED = 120.0
-# Not `-m pytest`, which would put the sources of bslfast, without kernels, before the installed
-# package.
+# `-m pytest` would put the sources of bslfast, without kernels, before the installed package.
 PYTEST = (
     sys.executable,
     "-c",
@@ -70,7 +69,7 @@ print(json.dumps(found))
 
 
 class Check:
-    """A run: what is left of its time, its processes and its summary."""
+    """A run, with its remaining time, its processes and its summary."""
 
     def __init__(self, out: Path, seconds: float) -> None:
         self.out = out
@@ -91,7 +90,7 @@ class Check:
         return self.end - time.monotonic()
 
     def write(self) -> None:
-        """The summary; whole, whenever the process is killed."""
+        """Write the summary; the file is whole, whenever the process is killed."""
         with self.lock:
             self.summary["seconds"] = round(time.monotonic() - self.begin, 1)
             temporary = self.out / ".summary.json"
@@ -114,14 +113,14 @@ class Check:
         progress: Path | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> int | None:
-        """The exit status; None for a process that was ended, as its time was up or it hung.
+        """Run a command; return its exit status, or None if it hung or exceeded its time.
 
         Args:
-            command: what to run, in the root of the repository.
-            log: file to add its output to.
-            limit: seconds.
-            progress: a file that it changes as long as it does not hang.
-            environment: beside the usual.
+            command: command line, run in the root of the repository.
+            log: file to which its output is added.
+            limit: time limit in seconds.
+            progress: a file that the process changes as long as it does not hang.
+            environment: variables in addition to the usual ones.
         """
         begin = time.monotonic()
         with log.open("ab") as out:
@@ -155,13 +154,13 @@ class Check:
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """First by an interrupt, after which pytest and compilers tidy up."""
+    """End a process: first by an interrupt, so that pytest and compilers tidy up."""
     for number, wait in ((signal.SIGINT, 3.0), (signal.SIGKILL, 10.0)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(wait)
-    # What is left of its group, if it has ended by itself.
+    # Others of its group may still run, if it has ended by itself.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
@@ -171,7 +170,7 @@ def read(record: Path) -> dict[str, dict[str, Any]]:
     lines = record.read_text().splitlines() if record.exists() else []
     notes = {}
     for line in lines:
-        with contextlib.suppress(ValueError):  # half a line, of a process that was ended
+        with contextlib.suppress(ValueError):  # a killed process may leave half a line
             note = json.loads(line)
             notes[note["test"]] = note
     return notes
@@ -230,7 +229,7 @@ def checks_limit(check: Check) -> float:
 
 
 def run_tests(check: Check, tests: Sequence[str] = (TESTS,), shards: int | None = None) -> None:
-    """In several processes, each of which is followed by another if it does not come to its end."""
+    """Run tests in several processes; another process follows one that ends too early."""
     begin, limit = time.monotonic(), checks_limit(check)
     shards = shards or (max(1, min(4, (os.cpu_count() or 1) // 3)) if shares_its_gpu() else 1)
     failures = check.out / "tests.txt"
@@ -251,7 +250,7 @@ def run_tests(check: Check, tests: Sequence[str] = (TESTS,), shards: int | None 
             left = begin + limit - time.monotonic()
             status = check.run(command, log, left, progress=record, environment=environment)
             notes = read(record)
-            if status in (0, 1, 5):  # 5: there was nothing left to do
+            if status in (0, 1, 5):  # 5: no tests were left
                 return "ended", notes
             if time.monotonic() - begin >= limit:
                 return "timed out", notes
@@ -283,7 +282,7 @@ def sanitize(check: Check, name: str) -> None:
         check.note(name, "not available", begin)
         return
     options = ["--tool", name, "--error-exitcode", "86", "--print-limit", "50"]
-    # Our kernels only: what torch runs beside them would take most of the time.
+    # Only our kernels are checked: torch's would take most of the time.
     described = subprocess.run(
         [sanitizer, "--help"], capture_output=True, text=True, check=False, timeout=60
     )
@@ -295,16 +294,16 @@ def sanitize(check: Check, name: str) -> None:
         [sanitizer, *options, *PYTEST, "-q", "-p", "no:cacheprovider", TESTS, "-k", SANITIZED],
         log,
         checks_limit(check),
-        # Each tensor is an allocation of its own, beyond the end of which nothing may be read.
+        # Without torch's cache each tensor is a separate allocation, so reads beyond it are found.
         environment={"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
     )
     if status == 0 and " passed" not in log.read_text(errors="replace"):
-        status = 1  # without a device all are skipped
+        status = 1  # without a device all tests are skipped
     check.note(name, outcome(status), begin, last=tail(log, 1))
 
 
 def benchmark(check: Check, resume: bool) -> None:
-    """With all the time that is left, less what the last case may take."""
+    """Run the benchmarks for the remaining time, less that of the last case."""
     begin, log = time.monotonic(), WORK / "benchmarks.txt"
     results = check.out / "gpu.json"
     while True:
@@ -323,7 +322,7 @@ def benchmark(check: Check, resume: bool) -> None:
 
 @functools.cache
 def shares_its_gpu() -> bool:
-    """Whether several processes may use it at once."""
+    """Whether several processes may use the GPU at once."""
     query = ["nvidia-smi", "--query-gpu=compute_mode", "--format=csv,noheader"]
     try:
         modes = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout
@@ -333,7 +332,7 @@ def shares_its_gpu() -> bool:
 
 
 def machine(check: Check) -> str:
-    """Notes what there is to run on; returns what is missing."""
+    """Note the machine in the summary; return the name of a missing part."""
     log = WORK / "machine.txt"
     if check.run([sys.executable, "-c", _MACHINE], log, 100.0) != 0:
         return "torch: " + " ".join(tail(log, 3))
@@ -348,7 +347,7 @@ def run(check: Check, steps: Sequence[str], resume: bool) -> None:
     with ThreadPoolExecutor(len(STEPS) if shares_its_gpu() else 1) as pool:
         running = [pool.submit(run_tests, check)] if "tests" in steps else []
         running += [pool.submit(sanitize, check, name) for name in SANITIZERS if name in steps]
-    # Of this script itself: the benchmarks are run all the same.
+    # Errors of this script itself do not stop the benchmarks.
     errors = [error for future in running if (error := future.exception()) is not None]
     for number, error in enumerate(errors):
         check.note(f"error {number}", "failed", check.begin, why=repr(error))

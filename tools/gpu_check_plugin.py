@@ -1,12 +1,12 @@
-"""What tools/gpu_check.py adds to pytest: nothing is lost with a process, and it can go on.
+"""The pytest plugin of tools/gpu_check.py, which keeps results if a process is lost.
 
-Each test is noted before it begins and when it has ended, and what a failure says is written at
-once. A process that has lost its device, after which every test would fail, ends; the next one goes
-on behind the test that it was at. Environment:
+Each test is noted before it begins and when it has ended. The text of a failure is written at once.
+A process that has lost its device ends, because every further test would fail. The next process
+goes on behind the test that the lost one was at. Environment:
 
-    GPU_CHECK_SHARD     "1/4": the second of every four tests only
+    GPU_CHECK_SHARD     "1/4": only the second of every four tests
     GPU_CHECK_RECORD    file to note tests in, a line of JSON each
-    GPU_CHECK_FAILURES  file to add the texts of failures to
+    GPU_CHECK_FAILURES  file to which the texts of failures are added
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from gpu_check import read
 
-#: The exit status that says: go on in another process, this one has lost the device.
+#: Exit status of a process that has lost the device: another process must go on.
 LOST = 9
 _RECORD = Path(os.environ["GPU_CHECK_RECORD"])
 _FAILURES = Path(os.environ["GPU_CHECK_FAILURES"])
@@ -40,7 +40,7 @@ def _note(test: str, outcome: str, seconds: float = 0.0) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     index, count = map(int, os.environ["GPU_CHECK_SHARD"].split("/"))
     begun = read(_RECORD)
-    # Those that fill the memory, one after the other.
+    # Tests that fill the memory run one after the other, in one process.
     large = [item for item in items if "than_an_int_counts" in item.nodeid]
     others = [item for item in items if item not in large]
     own = others[index::count] + (large if index == 0 else [])

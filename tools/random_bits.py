@@ -1,4 +1,4 @@
-"""The library's random words as a stream of bytes, for a battery of tests.
+"""Write the library's random words as a stream of bytes, for a battery of tests.
 
 dieharder's generator 200 reads them from standard input:
 

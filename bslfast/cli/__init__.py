@@ -1,6 +1,6 @@
 """The command line: ``bslfast train | bench | summary | info``.
 
-Exit codes: 0 done, 1 the data or a file is not as it should be, 2 wrong options, 130 Ctrl-C.
+Exit codes: 0 for success, 1 for wrong data or files, 2 for wrong options, 130 for Ctrl-C.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted; files written so far are whole", file=sys.stderr)
         return 130
-    # What bad data, files or surroundings raise, with texts written for the user. Anything else is
-    # a bug in this package and deserves its traceback.
+    # Bad data, files or surroundings raise these, with texts written for the user. Anything else
+    # is a bug in this package and deserves its traceback.
     except (OSError, ValueError, ModuleNotFoundError, FloatingPointError) as error:
         print(f"bslfast: {error}", file=sys.stderr)
         return 1
@@ -65,8 +65,8 @@ def _bench(arguments: argparse.Namespace) -> int:
             f"--folder: expected the benchmarks of a clone of the repository, got {str(folder)!r}, "
             "which is no folder"
         )
-    # Not `-m pytest`, which would put the clone's root, with the sources of bslfast but without its
-    # kernels, before the installed package.
+    # `-m pytest` would put the clone's root before the installed package. The root has the sources
+    # of bslfast without kernels.
     code = (
         "import sys; sys.path[:] = filter(None, sys.path); import pytest; sys.exit(pytest.main())"
     )

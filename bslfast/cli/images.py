@@ -1,4 +1,4 @@
-"""What the jobs with images share: a variational autoencoder, its report and its pictures."""
+"""The common part of the jobs with images: a variational autoencoder, its report and pictures."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
     from bslfast.data import Examples, Split
 
-# Codes drawn for each test image behind the ELBO that is reported.
+# Codes drawn for each test image to estimate the reported ELBO.
 _ELBO_SAMPLES = 16
 # Test images evaluated at a time.
 _EVALUATED = 256
 
 
 class Job(NamedTuple):
-    """What differs between the jobs."""
+    """The differences between the jobs."""
 
     name: str
     load: Callable[[argparse.Namespace], tuple[Split, str]]
-    #: Test images whose likelihood is estimated by importance sampling, at most.
+    #: The largest number of test images whose likelihood is estimated by importance sampling.
     marginal_rows: int
-    #: Whether the network is trained in plain torch as well, or single steps are compared only.
+    #: Whether the network is trained in plain torch as well; else only single steps are compared.
     train_reference: bool
     timed_runs: int
     timed_steps: int
@@ -72,7 +72,7 @@ def add_options(
 
 
 def objective(model: nn.Module, x: Tensor, y: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-    """Return what training maximises, and the divergence in it; for :func:`training.fit`."""
+    """Return the objective of each image, and the divergence in it; for :func:`training.fit`."""
     if not isinstance(model, VAE):
         score: Tensor = model(x)
         return score
@@ -110,7 +110,7 @@ def run(options: argparse.Namespace, job: Job) -> int:
         "objective": objective,
     }  # fmt: skip
     initial = copy.deepcopy(model)
-    # Few of the examples: a whole epoch of a large network takes a minute.
+    # Only some of the examples, as a whole epoch of a large network takes a minute.
     some = train._replace(
         **{k: v[: options.batch_size * job.timed_steps] for k, v in train._asdict().items()}
     )
@@ -214,7 +214,7 @@ def _reference(
     some: Examples,
     setting: dict[str, Any],
 ) -> dict[str, Any]:
-    """Train and time the same network in plain torch and return what came out."""
+    """Train and time the same network in plain torch and return the results."""
     from bslfast.cli.plain import plain
     from bslfast.training import fit
 

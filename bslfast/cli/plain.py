@@ -1,8 +1,8 @@
-"""The networks that jobs are compared with: what one writes by hand in torch.
+"""The networks that jobs are compared with, as one writes them by hand in torch.
 
-Not :func:`bslfast.functional.use_reference`: the reference draws the kernels' own random bits with
-integer arithmetic in torch, so that results can be compared number by number. That costs several
-times what ``torch.randn`` does, and a ratio to it would flatter us.
+:func:`bslfast.functional.use_reference` would not be a fair comparison. The reference draws the
+kernels' own random bits with integer arithmetic in torch, so that results can be compared number by
+number. That costs several times as much as ``torch.randn``.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class PlainBayesLinear(BayesLinear):
         return []
 
     def compute_kl(self) -> Tensor:
-        """Return the KL divergence that the last forward pass has computed."""
+        """Return the KL divergence from the last forward pass."""
         return self._kl
 
     def _divergence(self, loc: Tensor, scale: Tensor) -> Tensor:

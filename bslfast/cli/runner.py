@@ -1,4 +1,4 @@
-"""What all training jobs share: options, the order of events, the report and the files."""
+"""The common part of all training jobs: options, order of events, report and files."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from bslfast.data import Dataset, Examples, Standardizer
     from bslfast.training import History
 
-# The speed of a training step is that of the fastest of this many runs, of about this many steps
-# each: other programs can only slow a run down. The networks take turns, after one run to warm up.
+# The time of a training step is taken from the fastest of TIMED_RUNS runs of about TIMED_STEPS
+# steps each, as other programs can only slow a run down. The networks take turns, after one run to
+# warm up.
 TIMED_RUNS = 10
 TIMED_STEPS = 100
-# Where the posteriors of small tables end up, more or less. From far below, the scales would still
-# be on their way when the validation score has stopped improving, and the best epoch would claim
-# to know the weights far too well.
+# Posterior scales of small tables end up near this. Scales that start far below would still rise
+# when the validation score stops improving, and the best epoch would be far too certain of its
+# weights.
 _INIT_SCALE = 0.1
 
 
@@ -79,7 +80,7 @@ def add_training_options(
     )  # fmt: skip
     add("--seed", type=_seed, default=0, help="of split, weights and noise (%(default)s)")
     add("--device", type=_device, default="cpu", help="cpu, cuda or cuda:N (%(default)s)")
-    # More threads gain nothing on small networks, and lose much on a busy machine.
+    # One thread by default: more gain nothing on small networks, and lose much on a busy machine.
     add("--threads", type=positive_int, default=threads, help="of torch on the CPU (%(default)s)")
     add("--out", type=Path, default=Path("runs"), help="folder for the results (%(default)s)")
     add("--resume", action="store_true", help="go on from the checkpoint in the results' folder")
@@ -102,11 +103,11 @@ def run(
 
     Args:
         options: from a parser that :func:`add_options` filled.
-        name: of the job and of its folder below ``options.out``.
+        name: name of the job and of its folder below ``options.out``.
         load: returns the data.
         likelihood: name of the likelihood, see :func:`bslfast.likelihoods.get`.
-        evaluate: metrics of predictions on held-out examples, in the targets' unit.
-        pictures: figures of the same, by file name.
+        evaluate: returns metrics of predictions on held-out examples, in the targets' unit.
+        pictures: returns figures of these predictions, by file name.
     """
     from bslfast import plots
     from bslfast.data import Examples, Standardizer, split
@@ -114,7 +115,7 @@ def run(
     torch.set_num_threads(options.threads)
     data = load()
     parts = split(data.x, data.y, seed=options.seed)
-    # Fitted on the training part alone: what is held out must not shape what the model sees.
+    # Fitted on the training part alone: held-out rows must not influence the model's inputs.
     inputs = Standardizer.fit(parts.train.x)
     targets = Standardizer.fit(parts.train.y) if data.y.is_floating_point() else None
     train, validation, test = (_scaled(part, inputs, targets) for part in parts)
@@ -197,7 +198,7 @@ def _reference(
     setting: dict[str, Any],
     evaluate: Callable[[Prediction, Examples], dict[str, float]],
 ) -> dict[str, Any]:
-    """Train the same network in plain torch, time both and return what came out."""
+    """Train the same network in plain torch, time both and return the results."""
     from bslfast.cli.plain import plain
     from bslfast.training import fit
 
@@ -234,7 +235,7 @@ def train_model(
     checkpoint: Path,
     setting: Mapping[str, Any],
 ) -> History:
-    """Train, with a progress bar and checkpoints, and say how it went."""
+    """Train with a progress bar and checkpoints, and print a line about it."""
     from bslfast.training import fit
 
     try:
@@ -256,7 +257,7 @@ def train_model(
 
 
 def training_report(history: History) -> dict[str, Any]:
-    """Return what a report says of a training."""
+    """Return the report's entries about training."""
     return {
         "seconds": history.seconds, "epochs": len(history.loss), "steps": history.steps,
         "best_epoch": history.best_epoch, "stopped_early": history.stopped_early,
@@ -264,7 +265,7 @@ def training_report(history: History) -> dict[str, Any]:
 
 
 def write_results(folder: Path, report: Mapping[str, Any], figures: Mapping[str, Figure]) -> None:
-    """Write pictures and metrics.json, and say so."""
+    """Write pictures and metrics.json, and print their names."""
     from bslfast import plots
 
     for stem, figure in figures.items():
@@ -275,7 +276,7 @@ def write_results(folder: Path, report: Mapping[str, Any], figures: Mapping[str,
 
 
 def compare_times(ours: History, other: History, results: Mapping[str, float]) -> dict[str, Any]:
-    """Say and return how the same training in plain torch went, and how long both took."""
+    """Print and return the results of the same training in plain torch, and the times of both."""
     ratio = other.seconds / ours.seconds
     say("test", "plain torch: " + ", ".join(f"{k} {v:.4g}" for k, v in results.items()))
     say(
@@ -295,7 +296,7 @@ def compare_steps(
     runs: int = TIMED_RUNS,
     steps: int = TIMED_STEPS,
 ) -> dict[str, Any]:
-    """Say and return how long a training step takes: ours ("bslfast"), "plain torch", others."""
+    """Print and return the times of a training step: "bslfast", "plain torch" and others."""
     found = milliseconds_per_step(networks, train, setting, device, runs=runs, steps=steps)
     ours = found["bslfast"]
     say(
@@ -330,7 +331,7 @@ def milliseconds_per_step(
 def warm_up(
     model: nn.Module, train: Sequence[Tensor], setting: dict[str, Any], device: torch.device
 ) -> None:
-    """One epoch on a copy: what torch does once per process is no part of the training time."""
+    """Train a copy for one epoch: torch's one-time work is no part of the training time."""
     from bslfast.training import fit
 
     fit(copy.deepcopy(model), train, train, epochs=1, **setting, device=device)
@@ -361,7 +362,7 @@ def _layers(options: argparse.Namespace, data: Dataset) -> str:
 
 
 def versions() -> dict[str, Any]:
-    """Return what a run depends on, for its report."""
+    """Return the versions and the threads that a run depends on, for its report."""
     from importlib.metadata import version
 
     return {
@@ -373,7 +374,7 @@ def versions() -> dict[str, Any]:
 
 
 def plain_options(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the options as JSON has them."""
+    """Return the options as JSON values."""
     return {
         key: str(value) if isinstance(value, Path | torch.device) else value
         for key, value in vars(options).items()

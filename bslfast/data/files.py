@@ -20,14 +20,14 @@ def read_csv(path: str | os.PathLike[str], columns: Sequence[str], delimiter: st
     """Read the named columns of a CSV file with a header as a float64 tensor [rows, columns].
 
     Args:
-        path: the file, UTF-8; fields may be quoted. Blank lines are skipped, but in a file of one
-            column, where they are rows without a number, only at its end.
+        path: the file, UTF-8; fields may be quoted. Blank lines are skipped. In a file of one
+            column they are skipped only at the end, as elsewhere they are rows without a number.
         columns: the names to read, in the order wanted; further columns in the file are ignored.
         delimiter: one character, neither a quote nor the end of a line.
 
     Raises:
         FileNotFoundError: if ``path`` is not a file.
-        ValueError: naming the file, the line (the first, of a row of several) and the column: an
+        ValueError: naming the file, the first line of the row and the column. The faults are: an
             empty file, a missing or repeated column, no rows, a row of another length than the
             header, text (or nothing, NaN, infinity, digits grouped by underscores) where a number
             should be, a quote that is not closed, bytes that are not UTF-8.
@@ -60,7 +60,7 @@ def read_csv(path: str | os.PathLike[str], columns: Sequence[str], delimiter: st
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        bad = error.object  # without the mark at the beginning, if there was one
+        bad = error.object  # without a byte order mark
         line = len(bad[: error.start + 1].splitlines())
         raise ValueError(
             f"{path}, line {line}: expected UTF-8 text, got the byte 0x{bad[error.start]:02x}: "
@@ -119,7 +119,7 @@ def _parse(
         values = []
         for position in positions:
             try:
-                # What float() takes beyond other readers: 1_000, and digits of other scripts.
+                # float() would take 1_000 and digits of other scripts, which other readers refuse.
                 plain = row[position].isascii() and "_" not in row[position]
                 value = float(row[position]) if plain else math.nan
             except ValueError:
@@ -145,13 +145,13 @@ def cache_folder() -> Path:
 def find(name: str, url: str, sha256: str, subfolder: str = "") -> Path:
     """Return the path of the data file ``name``, downloading it if need be.
 
-    It is looked for in the folder that the environment variable ``BSLFAST_DATA`` names and in the
-    ``subfolder`` of that, then in :func:`cache_folder` (the checksum must agree), and is else
-    downloaded there from ``url`` by pooch and checked against ``sha256``. Nothing is ever written
-    to the folder that ``BSLFAST_DATA`` names.
+    The first place is the folder that the environment variable ``BSLFAST_DATA`` names, and its
+    ``subfolder``. The second is :func:`cache_folder`, where the checksum must agree. Otherwise
+    pooch downloads the file from ``url`` to the cache folder and checks it against ``sha256``.
+    Nothing is ever written to the folder that ``BSLFAST_DATA`` names.
 
     Raises:
-        FileNotFoundError: when none works, saying why and naming the three ways.
+        FileNotFoundError: if all three fail, saying why and naming the three ways.
     """
     folder = os.environ.get("BSLFAST_DATA")
     if folder:

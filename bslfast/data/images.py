@@ -1,4 +1,4 @@
-"""The two sets of images of the jobs, and the IDX format."""
+"""The image data sets of the jobs, digits and MNIST, and the IDX format."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ def load_digits() -> Dataset:
 def load_mnist(part: str = "train", *, threshold: float | None = 0.5) -> Dataset:
     """Return one part of MNIST: images of handwritten digits.
 
-    ``x`` is float32 [rows, 1, 28, 28] and ``y`` int64 [rows]; 60,000 rows for training, 10,000 for
-    testing, in the order of the files. A copy may be sorted by class: shuffle.
+    ``x`` is float32 [rows, 1, 28, 28] and ``y`` int64 [rows]: 60,000 rows for training, 10,000 for
+    testing, in the order of the files. Shuffle them, as a copy of MNIST may be sorted by class.
 
     The files ``train-images-idx3-ubyte.gz`` and so on are taken from the folder that
-    ``BSLFAST_DATA`` names or its subfolder ``mnist``, else from the cache folder, else they are
-    downloaded and their checksums compared.
+    ``BSLFAST_DATA`` names or its subfolder ``mnist``, else from the cache folder. Otherwise they
+    are downloaded and their checksums compared.
 
     Args:
         part: "train" or "test".
@@ -87,7 +87,7 @@ def load_mnist(part: str = "train", *, threshold: float | None = 0.5) -> Dataset
 
     Raises:
         FileNotFoundError: if none of the three ways works; the text names them.
-        ValueError: if a file is not what it should be, naming it.
+        ValueError: naming a file with wrong content.
 
     Source: LeCun, Cortes and Burges, "The MNIST database of handwritten digits" (1998).
     """
@@ -129,17 +129,17 @@ def load_mnist(part: str = "train", *, threshold: float | None = 0.5) -> Dataset
 def read_idx(path: str | os.PathLike[str], ndim: int) -> Tensor:
     """Read an IDX file of unsigned bytes, gzipped or not, as a uint8 tensor.
 
-    The format: two zero bytes, the type (8: unsigned bytes), the number of dimensions, each size
-    as a big-endian 32-bit integer, then the values, the last dimension first.
+    The format is two zero bytes, the type (8: unsigned bytes), the number of dimensions, each size
+    as a big-endian 32-bit integer, then the values in row-major order.
 
     Args:
-        path: the file; gzipped if it starts as such files do, whatever its name.
+        path: the file. Its first bytes, not its name, decide whether it is gzipped.
         ndim: the number of dimensions it must have.
 
     Raises:
         FileNotFoundError: if ``path`` is not a file.
-        ValueError: naming the file: not gzip though it starts like it, truncated, a wrong magic
-            number, more or fewer values than the sizes say.
+        ValueError: naming the file and its fault: damaged gzip, truncated, a wrong magic number,
+            more or fewer values than the sizes say.
         TypeError, ValueError: if ``ndim`` is not an integer from 1 to 255.
 
     Source: http://yann.lecun.com/exdb/mnist/.
@@ -168,18 +168,18 @@ def read_idx(path: str | os.PathLike[str], ndim: int) -> Tensor:
         raise ValueError(
             f"{path}: expected a whole gzip file, got one that is damaged or truncated: {error}"
         ) from None
-    # A copy: the bytes are read-only, and torch tensors are not.
+    # Copied because the bytes are read-only, and torch tensors are not.
     values = torch.from_numpy(np.frombuffer(content, np.uint8).copy())
     try:
         return values.view(sizes)
-    except RuntimeError:  # no values, and other sizes whose product torch cannot count
+    except RuntimeError:  # a size is 0, and the product of the others overflows
         raise ValueError(
             f"{path}: expected sizes that torch can count, got {' x '.join(map(str, sizes))}"
         ) from None
 
 
 def _idx_content(path: Path, file: io.BufferedIOBase, ndim: int) -> tuple[list[int], bytes]:
-    """Sizes and values; no more is read than the sizes say, as a small file may unpack to a lot."""
+    """Sizes and values; reading ends where the sizes say, as a small file may unpack to a lot."""
     magic = bytes([0, 0, 8, ndim])
     found = file.read(4)
     if found != magic:

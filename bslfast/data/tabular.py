@@ -51,7 +51,7 @@ def split(
     """Split rows at random into a training, a validation and a test part.
 
     The first two parts get ``round(fraction * rows)`` rows and the test part the rest, so every row
-    is in exactly one part. The permutation depends on ``seed`` and the number of rows alone.
+    is in exactly one part. The permutation depends only on ``seed`` and the number of rows.
 
     Args:
         x: inputs, [rows, ...].
@@ -138,8 +138,8 @@ class Standardizer:
         if not bool(x.isfinite().all()):
             columns = (~x.isfinite()).any(0).nonzero().flatten().tolist()
             raise ValueError(f"x: expected finite values, got NaN or infinity in columns {columns}")
-        # float64: a column like density, 0.994 +- 0.003, would lose digits in float32 sums. Without
-        # the first row's value a constant column is exactly 0, whatever the rounding of sums.
+        # float64, because a column such as density, 0.994 +- 0.003, loses digits in float32 sums.
+        # Less the first row's value, a constant column is exactly 0, whatever the rounding of sums.
         first = x[0].double()
         moved = x.double() - first
         mean, spread = first + moved.mean(0), moved.std(0, correction=0)

@@ -11,8 +11,8 @@ from bslfast.data.tabular import Dataset
 def load_moons(rows: int = 10_000, noise: float = 0.05, seed: int = 0) -> Dataset:
     """Return points on two interleaved half circles, with normal noise.
 
-    ``x`` is float32 [rows, 2] and ``y`` int64 [rows], the half circle. They depend on the
-    arguments alone.
+    ``x`` is float32 [rows, 2] and ``y`` int64 [rows], the half circle. They depend only on the
+    arguments.
 
     Args:
         rows: number of points, at least 2.

@@ -64,19 +64,19 @@ def load_wine_quality(color: str = "white") -> Dataset:
     """Return the wine quality data: 11 measurements and the grade given by tasters.
 
     ``x`` is float32 [rows, 11] in the original units and ``y`` float32 [rows, 1], the grade: an
-    integer from 3 to 9, regressed on as a number. White has 4898 rows, red 1599. About a fifth
-    of the rows are repetitions of others, as published; a random split, here as in the
-    literature, puts some of them on both sides.
+    integer from 3 to 9, treated as a number. White has 4898 rows, red 1599. About a fifth of the
+    published rows repeat others; a random split, here as in the literature, puts some of them on
+    both sides.
 
     The file ``winequality-<color>.csv`` is taken from the folder that ``BSLFAST_DATA`` names, else
-    from the cache folder, else it is downloaded from UCI and its checksum compared.
+    from the cache folder. Otherwise it is downloaded from UCI and its checksum compared.
 
     Args:
         color: "white" or "red".
 
     Raises:
         FileNotFoundError: if none of the three ways works; the text names them.
-        ValueError: if the file is not what it should be, naming file, line and column.
+        ValueError: naming file, line and column of wrong content.
         TypeError, ValueError: if ``color`` is not one of the two.
 
     Source: Cortez et al., "Modeling wine preferences by data mining from physicochemical

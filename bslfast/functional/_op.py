@@ -1,8 +1,8 @@
-"""One definition of an op, every way that torch may call it.
+"""Ops with one definition, for every way in which torch may call them.
 
 An op is a pair of kernels and a reference in plain torch. From these, :class:`Op` builds
 
-* the eager route: the leanest ``autograd.Function``, calling the kernels directly;
+* the eager route: the leanest ``autograd.Function``, which calls the kernels directly;
 * an operator in ``torch.ops.bslfast`` with a fake kernel, a batching rule and an autograd formula,
   for ``torch.compile``, ``torch.export``, fake tensors and dispatch modes;
 * a ``setup_context`` Function around that operator, for ``torch.func`` transforms, which do not
@@ -28,16 +28,16 @@ from bslfast._native import _cpu, cuda, serial_after_fork
 from bslfast._precision import SIXTEEN_BITS, in_float32
 
 _LIBRARY = torch.library.Library("bslfast", "FRAGMENT")
-# Typed as what they are; torch's own annotations are narrower.
+# Any, because torch's own annotations are too narrow.
 _vjp: Any = torch.func.vjp
 _KERNEL_DEVICES = ("cpu", "meta")
-#: Asked once: torch.compile does not trace the question.
+#: A constant, because torch.compile cannot trace the call.
 HAS_CUDA = cuda.is_built()
-#: What kernels compute in, and autocast leaves as it is.
+#: Dtypes that kernels compute in. Autocast leaves them as they are.
 NATIVE = (torch.float32, torch.float64)
 _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 _use_reference = False
-# Bound once: a call of the smallest op asks each of them, and takes a few microseconds in all.
+# Bound once, as the smallest op takes only a few microseconds and each look-up in torch counts.
 _is_compiling = torch.compiler.is_compiling
 _transforming: Callable[[], bool] = torch._C._are_functorch_transforms_active
 _dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
@@ -47,10 +47,10 @@ _has_torch_threads = _cpu.has_torch_threads
 
 
 def _keys_of_plain_tensors() -> frozenset[int]:
-    """The dispatch keys of tensors that are memory of the CPU and nothing else.
+    """The dispatch keys of plain strided tensors on the CPU.
 
-    Lazy negation (z.conj().imag), lazy zeros, the batches of is_grads_batched and of vmap and
-    layouts other than strided have keys of their own.
+    Other keys belong to lazy negation (z.conj().imag), lazy zeros, the batches of is_grads_batched
+    and of vmap, and layouts other than strided.
     """
     found = set()
     for inference in (False, True):
@@ -66,7 +66,8 @@ _PLAIN_KEYS = _keys_of_plain_tensors()
 def use_reference() -> Iterator[None]:
     """Run every op of :mod:`bslfast.functional` by its twin in :mod:`bslfast.reference`.
 
-    For comparing speed and results: the same seeds give the same noise. Holds for all threads.
+    It serves to compare speed and results: the same seeds give the same noise. It holds for all
+    threads.
 
     >>> import torch, bslfast.functional as BF
     >>> loc, raw_scale = torch.zeros(3), torch.zeros(3)
@@ -89,16 +90,16 @@ class Op:
     """A differentiable op.
 
     Args:
-        schema: as in ``torch.library.define``. Tensors come first; all are differentiable but those
-            called ``seed`` and ``index``.
+        schema: as in ``torch.library.define``. Tensors come first; all are differentiable except
+            those called ``seed`` and ``index``.
         forward: takes the schema's arguments and returns its results, by kernels.
         backward: takes the gradients of the results (None for one that has none), the arguments and
             ``needs``, a bool per differentiable argument; returns their gradients or None.
         fake: like ``forward``, but the results are only allocated.
-        reference: the same in plain differentiable torch; gets the arguments by their names.
-        rounded: None if the kernels take bfloat16 and float16. If they do not, how many results
-            are values to be rounded to it, see :mod:`bslfast._precision`.
-        has_cuda: whether there are kernels for CUDA devices, if that module is built.
+        reference: the op in plain differentiable torch; gets the arguments by their names.
+        rounded: None if the kernels take bfloat16 and float16. If they do not, the number of
+            leading results that are values, to be rounded; see :mod:`bslfast._precision`.
+        has_cuda: whether the CUDA module, if it is built, has kernels for this op.
     """
 
     def __init__(
@@ -147,7 +148,7 @@ class Op:
         if _use_reference or not self._has_kernels(tensors[0].device):
             return self.reference(*args)
         if not torch.compiler.is_compiling():
-            if forward_ad._current_level >= 0:  # tangents: kernels would drop them in silence
+            if forward_ad._current_level >= 0:  # kernels would drop tangents in silence
                 return self.reference(*args)
             if self.differentiable and torch._C._are_functorch_transforms_active():
                 return self._transformable.apply(*args)
@@ -158,19 +159,18 @@ class Op:
         forward: Callable[[Any, Sequence[Tensor | None]], Any],
         backward: Callable[..., tuple[Tensor | None, ...]],
     ) -> Callable[[], Callable[..., Any]]:
-        """What gives the op as a function of (its tensors, call), for tensors that are plain.
+        """Return what makes the op a function of (its tensors, call), for :func:`plain` tensors.
 
-        The eager route once more, for where nothing is watching. What was found out about the
-        arguments serves forward and backward, and nothing is asked twice: half of what a call of
-        few elements takes.
+        This is the eager route at half the time for a call of few elements. ``call`` holds the
+        facts about the arguments, which are found once and serve forward and backward.
 
         Args:
             forward: (call, tensors) -> the results.
-            backward: (call, their gradients, tensors, which tensors need one) -> gradients of all
-                tensors, and a None.
+            backward: (call, gradients of these results, tensors, which tensors need a gradient) ->
+                gradients of all tensors, and a None.
 
-        ``call`` is a tuple of whatever they like. Last in it are the op's arguments after the
-        tensors.
+        ``call`` is a tuple. Its last item is a tuple of the op's arguments after the tensors. The
+        other items are free.
         """
         return functools.cache(lambda: self._make_direct_function(forward, backward))
 
@@ -203,8 +203,8 @@ class Op:
     ) -> None:
         """Give an operator its autograd formula, as ``torch.library.register_autograd`` does.
 
-        The formula's classes are made at the first call: for all ops together they would be half
-        of the time that ``import bslfast`` takes.
+        The formula's classes are made at the first call: for all ops together they would take half
+        of the time of ``import bslfast``.
         """
 
         @functools.cache
@@ -232,8 +232,8 @@ class Op:
         return operator
 
     def _backward_without_none(self, *args: Any) -> Tensor | tuple[Tensor, ...]:
-        # An operator's results are tensors: an empty one stands for a gradient nobody wants. And
-        # they are not its arguments, which kernels may hand through.
+        # An operator returns tensors: an empty one stands for an unwanted gradient. It may not
+        # return its arguments, which kernels may hand through, so these are copied.
         empty: Callable[[int], Tensor] = args[self.n_results].new_empty
         given = [id(a) for a in args[: self.n_results]]
 
@@ -272,7 +272,7 @@ class Op:
     def _scatter(
         self, grads: Tensor | Sequence[Tensor | None], ctx: Any
     ) -> tuple[Tensor | None, ...]:
-        """Gradients for all arguments from those of the differentiable ones."""
+        """Return gradients for all arguments, given those of the differentiable ones."""
         if isinstance(grads, Tensor):
             grads = (grads,)
         result: list[Tensor | None] = [None] * (self.n_tensors + len(ctx.constants))
@@ -291,7 +291,7 @@ class Op:
     def _operator_double_backward(
         self, ctx: Any, *grads: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        """The derivative of the reference's own gradient, with the noise as a constant."""
+        """The derivative of the reference's gradient, with the noise as a constant."""
         *constants, needs = ctx.constants
         inputs = list(ctx.saved_tensors)
         n = self.n_results
@@ -316,7 +316,7 @@ class Op:
         return tuple(result)
 
     def _moves(self, index: int) -> bool:
-        """Whether tensor ``index`` (negative: a gradient that came in) can have a derivative."""
+        """Whether tensor ``index`` can have a derivative; negative indices are gradients."""
         return index < 0 or index in self.differentiable
 
     def _reference_gradient(
@@ -342,7 +342,7 @@ class Op:
 
     # --- autograd Functions -----------------------------------------------------------------------
 
-    # Classes take long to make: at their first use.
+    # These classes are made at their first use, because making them takes long.
 
     @functools.cached_property
     def _eager(op) -> Callable[..., Any]:
@@ -356,7 +356,8 @@ class Op:
 
             @staticmethod
             def backward(ctx: Any, *grads: Tensor | None) -> Any:
-                # create_graph=True, or gradients that kernels cannot read (batched ones, say).
+                # With create_graph=True, or with gradients that kernels cannot read, such as
+                # batched ones, the operator does it.
                 given = [g for g in grads if g is not None]
                 if torch.is_grad_enabled() or not runs_eagerly(given, on_cuda=op.has_cuda):
                     return op._operator_backward(ctx, *grads)
@@ -420,21 +421,21 @@ class Op:
 
 
 def _apply_of(function: type[torch.autograd.Function]) -> Callable[..., Any]:
-    """``apply`` for where :func:`runs_eagerly` is true, of what is C++.
+    """Return the C++ part of ``apply``, for calls where :func:`runs_eagerly` is true.
 
-    Around it, Python looks for transforms and for tensors that are left over from them.
+    The Python part around it only looks for transforms and for tensors left over from them.
     """
     apply: Callable[..., Any] = super(torch.autograd.Function, function).apply  # type: ignore[misc]
     return apply
 
 
 def _results(results: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
-    """What an operator returns: a tuple only if its schema has several results."""
+    """Return the results as operators do: in a tuple only if there are several."""
     return results if len(results) > 1 else results[0]
 
 
 def unwatched() -> bool:
-    """Whether torch runs op by op here and now: nothing traces, transforms, or looks on."""
+    """Whether torch runs op by op: no tracing, transform, dispatch mode or reference is active."""
     return (
         not _use_reference
         and not _is_compiling()
@@ -446,9 +447,9 @@ def unwatched() -> bool:
 
 
 def plain(tensors: Sequence[Tensor | None]) -> bool:
-    """Whether the tensors (but for None) are the CPU's memory and nothing else, and unwatched.
+    """Whether the tensors (or None) are plain strided ones on the CPU, and :func:`unwatched`.
 
-    Not in a forked process either, whose torch ops :func:`serial_after_fork` must guard.
+    False also in a forked process, where :func:`serial_after_fork` must guard torch's ops.
     """
     if not unwatched() or not _has_torch_threads():
         return False
@@ -461,7 +462,7 @@ def plain(tensors: Sequence[Tensor | None]) -> bool:
 
 
 def runs_eagerly(tensors: Sequence[Tensor], *, on_cuda: bool = False) -> bool:
-    """Whether kernels may be called on these tensors here and now, with nothing watching."""
+    """Whether kernels may be called on these tensors directly, outside torch's dispatcher."""
     if not unwatched():
         return False
     for t in tensors:
@@ -485,11 +486,11 @@ def differentiated(
     needs: Sequence[bool],
     grads: Sequence[Tensor | None],
 ) -> list[Tensor | None]:
-    """Gradients of the inputs that need one, by torch; differentiable if grad mode is on."""
+    """Return torch's gradients of the inputs that need one; differentiable in grad mode."""
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        # Views: an input may be made from another, or be the same, and paths between them are not
-        # this function's.
+        # Views cut the graph: an input may be made from another or be the same, and gradients must
+        # not flow along such paths.
         needed = {i: t.view_as(t) for i, t in enumerate(inputs) if t is not None and needs[i]}
         outputs = function(*(needed.get(i, t) for i, t in enumerate(inputs)))
     given = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None]
@@ -507,7 +508,7 @@ def differentiated(
 
 
 def _batching_rule(operator: Any, n_tensors: int) -> Callable[..., Any]:
-    """vmap by one call per example: noise must not depend on what else is in the batch."""
+    """Return a vmap rule of one call per example: noise must not depend on the rest of a batch."""
 
     def rule(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
         def example(index: int) -> Any:

@@ -1,7 +1,7 @@
-"""How good predictions and their uncertainties are, on data the model has not seen.
+"""Metrics of predictions and their uncertainties, on data the model has not seen.
 
-The batch may be any number of leading dimensions. NaN and infinity are refused, in targets and in
-predictions: a comparison with NaN is false, and so would count as an ordinary miss.
+The batch may be any number of leading dimensions. NaN and infinity are errors, in targets and in
+predictions: a comparison with NaN is false and would count as an ordinary miss.
 """
 
 from __future__ import annotations
@@ -67,15 +67,15 @@ def rmse(mean: Tensor, y: Tensor) -> float:
         raise ValueError(f"y: expected shape {tuple(mean.shape)}, got {_checks.describe(y)}")
     _checks.finite("mean", mean)
     _checks.finite("y", y)
-    # Python's root is correctly rounded, torch's on some machines is not.
+    # Python's square root is correctly rounded; torch's is not on some machines.
     return math.sqrt((mean.double() - y.double()).square().mean().item())
 
 
 def mean_log_likelihood(prediction: Prediction, y: Tensor) -> float:
     """Return the mean log predictive probability (density) of ``y``, in nats per example.
 
-    It scores mean and uncertainty together; higher is better. For regression it is a density in
-    the unit of ``y`` and moves by log(c) when the unit changes by a factor c.
+    It scores mean and uncertainty together; higher is better. For regression the density depends
+    on the unit of ``y``: with k targets, a unit c times as large adds k log(c).
 
     Args:
         prediction: from :func:`bslfast.predict`.
@@ -91,7 +91,8 @@ def mean_log_likelihood(prediction: Prediction, y: Tensor) -> float:
 class Reliability(NamedTuple):
     """Accuracy against confidence in equal-width bins; empty bins hold NaN.
 
-    Each is a float64 tensor [bins], ``examples`` (how many there are) int64.
+    ``confidence`` and ``accuracy`` are float64 tensors [bins]. ``examples``, the number of examples
+    in each bin, is int64 [bins].
     """
 
     confidence: Tensor
@@ -142,7 +143,7 @@ def expected_calibration_error(probabilities: Tensor, y: Tensor, bins: int = 15)
     It lies in [0, 1]; 0 is calibrated. With few examples it is biased upwards, since the accuracy
     of a bin of n_b examples scatters by up to 1 / (2 sqrt(n_b)).
 
-    Args and errors: see :func:`reliability`.
+    Arguments and errors are those of :func:`reliability`.
 
     Source: Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning" (2015).
 
@@ -176,8 +177,8 @@ def coverage(prediction: Prediction, y: Tensor, level: float = 0.95) -> float:
 def calibration_curve(prediction: Prediction, y: Tensor, levels: Tensor) -> Tensor:
     """Return the observed coverage of the central interval at each of ``levels``.
 
-    A target lies inside the central interval at level L if and only if |2 F(y) - 1| <= L, with F
-    the predictive distribution function; so one evaluation of F serves all levels.
+    A target lies inside the central interval at level L if and only if |2 F(y) - 1| <= L, where F
+    is the predictive distribution function. So one evaluation of F serves all levels.
 
     Args:
         prediction: a regression, from :func:`bslfast.predict`.
@@ -223,7 +224,7 @@ def _check_finite(prediction: Prediction, y: Tensor) -> None:
 
 
 def _check_classes(probabilities: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The two as [rows, classes] and [rows]."""
+    """Probabilities as [rows, classes] and true classes as [rows]."""
     _checks.floating("probabilities", probabilities, None, "[batch, classes]")
     if probabilities.ndim == 0:
         raise ValueError(f"probabilities: expected [batch, classes], got {probabilities.item():g}")

@@ -1,7 +1,7 @@
 """Pictures of training and predictions.
 
 Every function returns a ``matplotlib.figure.Figure`` made without pyplot: it needs no display,
-opens no window and leaves no global state. :func:`save` writes one to a file.
+opens no window and leaves no global state. :func:`save` writes a figure to a file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from bslfast.plots import densities, images
-else:  # they import this module, and the models they draw
+else:  # imported at their use, as they import this module and the models they draw
     __getattr__, __dir__ = submodules(__name__, ("densities", "images"))
 
 __all__ = [
@@ -46,7 +46,7 @@ _MOST_EXAMPLES = 60  # more columns than this cannot be told apart
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write ``figure`` to ``path`` (.png, .svg, .pdf by its suffix), whole or not at all.
+    """Write ``figure`` to ``path``, whole or not at all; the suffix names the format, as in .png.
 
     Raises:
         ValueError: if matplotlib cannot write the format that the suffix names.
@@ -67,7 +67,7 @@ def learning_curves(history: History, title: str = "Learning curves") -> Figure:
 
     Args:
         history: from :func:`bslfast.training.fit`, with at least one epoch.
-        title: of the picture.
+        title: heading of the picture.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
@@ -110,15 +110,16 @@ def predictions(
 ) -> Figure:
     """Plot regression predictions with their intervals against the observed values.
 
-    Left: the examples in the order of their predicted mean, with the central predictive interval
-    and, inside it, the part that comes from the weights. Right: predicted mean against observation.
+    The left panel has the examples in the order of their predicted mean, with the central
+    predictive interval and, inside it, the part that comes from the weights. The right panel has
+    the predicted mean against the observation.
 
     Args:
         prediction: a regression with one target, from :func:`bslfast.predict`.
         y: observed values, [batch, 1], in the unit of ``prediction.mean``.
-        name: of the target, with its unit, for the axes.
-        level: of the interval, in (0, 1).
-        title: of the picture.
+        name: name of the target with its unit, for the axes.
+        level: probability of the interval, in (0, 1).
+        title: heading of the picture.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
@@ -167,7 +168,7 @@ def predictions(
     _headroom(left, 0.22)
     left.legend(frameon=False, ncols=2, fontsize=8, loc="upper left")
 
-    # Whole-numbered targets would print over each other in one line per value.
+    # Points of integer targets would cover each other in one line per value.
     whole = bool((truth == truth.round()).all())
     noise = torch.rand(len(truth), generator=torch.Generator().manual_seed(0)) - 0.5
     right.plot(
@@ -193,15 +194,15 @@ def class_probabilities(
 ) -> Figure:
     """Plot the probability of every class, with its interval over the weights, per example.
 
-    Examples are grouped by their true class, the surest first; of more than 60 the least certain
-    60 are shown.
+    Examples are grouped by their true class, the surest first. If there are more than 60, the 60
+    least certain are shown.
 
     Args:
         prediction: a classification, from :func:`bslfast.predict`.
         y: true classes, int64 [batch].
         class_names: one name per class.
-        level: of the interval of the probabilities over the samples of the weights, in (0, 1).
-        title: of the picture.
+        level: share of the samples of the weights inside each probability's interval, in (0, 1).
+        title: heading of the picture.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
@@ -254,7 +255,7 @@ def class_probabilities(
     )  # fmt: skip
     aleatoric = prediction.aleatoric.cpu()[shown].tolist()
     epistemic = prediction.epistemic.cpu()[shown].tolist()
-    # Lists: matplotlib's bars and numpy's scalars do not get on with tensors.
+    # Lists, because matplotlib's bars combine their arguments with numpy scalars: tensors fail.
     bottom.bar(columns.tolist(), aleatoric, color=_GREY, label="aleatoric (expected entropy)")
     bottom.bar(
         columns.tolist(),
@@ -275,16 +276,16 @@ def class_probabilities(
 
 
 def calibration(prediction: Prediction, y: Tensor, title: str = "Calibration") -> Figure:
-    """Plot what the predictions claim against what came true.
+    """Plot the claims of the predictions against the observed frequencies.
 
-    Regression: the observed coverage of central intervals against their level, with the band that
-    holds 95% of calibrated models for this many examples. Classification: accuracy against
-    confidence in ten bins, and how many examples each bin holds.
+    For regression that is the observed coverage of central intervals against their level, with the
+    band that holds 95% of calibrated models for this many examples. For classification it is
+    accuracy against confidence in ten bins, and the number of examples in each bin.
 
     Args:
         prediction: from :func:`bslfast.predict`.
         y: observed targets.
-        title: of the picture.
+        title: heading of the picture.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
@@ -343,11 +344,11 @@ def weight_posterior(model: nn.Module, title: str = "Posterior of the weights") 
     """Plot the mean and standard deviation of every weight, and their ratio.
 
     Weights whose |mean| / standard deviation is far below 1 carry little information and could be
-    set to zero; those at the prior's standard deviation and mean have learned nothing.
+    set to zero. Weights at the prior's standard deviation and mean have learned nothing.
 
     Args:
-        model: with at least one layer of :mod:`bslfast.nn`.
-        title: of the picture.
+        model: a module with at least one layer of :mod:`bslfast.nn`.
+        title: heading of the picture.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.

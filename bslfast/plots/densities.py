@@ -35,9 +35,9 @@ def density(
 
     Args:
         data: [n, 2].
-        samples: [m, 2], of the learned density.
+        samples: [m, 2], drawn from the learned density.
         log_prob: takes points [k, 2] and returns their log densities [k].
-        title: of the picture.
+        title: heading of the picture.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
@@ -48,7 +48,7 @@ def density(
     sides = [torch.linspace(low[i].item(), high[i].item(), _GRID) for i in range(2)]
     grid = torch.cartesian_prod(*sides).to(data.dtype)
     heights = log_prob(grid).cpu().double().exp().reshape(_GRID, _GRID).T
-    # Of what lies in the frame: 1 if nothing of the density is outside it.
+    # The sum of heights times this is the integral over the frame: 1 if no density is outside it.
     cell = ((high - low) / (_GRID - 1)).prod().item()
     extent = (low[0].item(), high[0].item(), low[1].item(), high[1].item())
 
@@ -77,16 +77,16 @@ def density(
 def steps(
     flow: Flow, data: Tensor, title: str = "The flow, step by step", *, seed: int = 0
 ) -> Figure:
-    """Plot what each transform of a flow does: to data on their way to noise, and to noise back.
+    """Plot the points after each transform of a flow, from data to noise and from noise to data.
 
-    Points keep their colour on their way: that of their angle about the origin at its end, the
-    noise.
+    A point keeps its colour on the whole way. The colour is the angle of its noise about the
+    origin.
 
     Args:
-        flow: of two features, without context.
+        flow: a flow of two features, without context.
         data: [n, 2], as the flow takes them.
-        title: of the picture.
-        seed: of the noise.
+        title: heading of the picture.
+        seed: seed of the noise.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
@@ -116,7 +116,7 @@ def steps(
     columns = len(transforms) + 1
     figure = _figure(max(6.0, 2.3 * columns), 5.6)
     rows = figure.subplots(2, columns, squeeze=False)
-    ends = ("data", "noise")  # what a way leads from and to
+    ends = ("data", "noise")  # the beginning and the end of the forward way
     for row, states, names, noise, label in (
         (rows[0], there, ends, there[-1], "forward: data to noise"),
         (rows[1], back, ends[::-1], z, "inverse: new noise to samples"),
@@ -139,8 +139,8 @@ def learning_curves(
 
     Args:
         history: from :func:`bslfast.training.fit` of a flow, with at least one epoch.
-        title: of the picture.
-        offset: added to every value: what scaling the data has taken off.
+        title: heading of the picture.
+        offset: added to every value, to give the density of the data before they were scaled.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.

@@ -1,4 +1,4 @@
-"""Pictures of models of images: what goes in, what comes out, and the codes in between."""
+"""Pictures of models of images: their inputs, their outputs, and the codes in between."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def grid(images: Tensor, title: str, columns: int = 10) -> Figure:
 
     Args:
         images: [n, height, width] or [n, 1, height, width], values in [0, 1].
-        title: of the picture.
+        title: heading of the picture.
         columns: number of images in a row.
 
     Raises:
@@ -50,7 +50,7 @@ def reconstructions(
     Args:
         x: originals, [n, height, width] or [n, 1, height, width], values in [0, 1].
         reconstructed: of the same shape.
-        title: of the picture.
+        title: heading of the picture.
         columns: number of pairs in a row.
 
     Raises:
@@ -84,13 +84,13 @@ def latent_space(
 ) -> Figure:
     """Plot the means of codes as points, coloured by label.
 
-    Beyond two dimensions the two along which the means vary most are shown (principal components).
+    Codes of more than two dimensions are projected on their first two principal components.
 
     Args:
         mu: means of the codes, [n, latent].
         labels: int64 [n].
-        names: of the labels.
-        title: of the picture.
+        names: one name per label.
+        title: heading of the picture.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
@@ -128,14 +128,14 @@ def latent_space(
 
 
 def latent_grid(model: Any, title: str = "Decoded latent grid", points: int = 20) -> Figure:
-    """Plot what a model with two latent dimensions decodes from a grid of codes.
+    """Plot the images that a model with two latent dimensions decodes from a grid of codes.
 
-    The grid has equal probabilities between its lines under the prior: images in the middle are
-    the common ones, and the rim is at the 2.5 % quantiles.
+    The prior has equal probabilities between neighbouring grid lines. Common images are in the
+    middle, and the rim is at the 2.5 % and 97.5 % quantiles.
 
     Args:
         model: a :class:`bslfast.vae.VAE` of images with ``latent`` 2.
-        title: of the picture.
+        title: heading of the picture.
         points: number of grid lines in each direction.
 
     Raises:
@@ -173,7 +173,7 @@ def learning_curves(history: History, title: str = "Learning curves") -> Figure:
 
     Args:
         history: from :func:`bslfast.training.fit` of a VAE, with at least one epoch.
-        title: of the picture.
+        title: heading of the picture.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.

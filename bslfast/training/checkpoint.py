@@ -1,7 +1,8 @@
 """One safetensors file that holds everything a run needs to go on.
 
-Tensors: the weights, Adam's moments, the best weights so far and the states of the random number
-generators. Scalars: JSON in the file's metadata. Nothing in it is code, and nothing is unpickled.
+Its tensors are the weights, Adam's moments, the best weights so far and the states of the random
+number generators. Its scalars are JSON in the file's metadata. The file holds no code, and nothing
+is unpickled.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ _FORMAT = "bslfast checkpoint 1"
 class Checkpoint(NamedTuple):
     """The content of a checkpoint file.
 
-    ``setting`` is what must be the same for a run to go on from it, ``state`` what the run has
-    reached; both are JSON objects.
+    ``setting`` must be the same for a run to resume from the file. ``state`` is the run's progress.
+    Both are JSON objects.
     """
 
     tensors: dict[str, Tensor]
@@ -54,9 +55,9 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: naming the file and what is wrong with it: truncated, not safetensors, or not
-            written by :func:`save`.
+        FileNotFoundError: if the file does not exist.
+        ValueError: naming the file and its fault: truncated, not safetensors, or not written by
+            :func:`save`.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -82,7 +83,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
 def _object(path: Path, metadata: Mapping[str, str], name: str) -> dict[str, Any]:
     try:
         value = json.loads(metadata[name])
-    # RecursionError: brackets in brackets; ValueError also for an integer of too many digits.
+    # RecursionError comes from deep nesting; ValueError also from an integer of too many digits.
     except (KeyError, ValueError, RecursionError) as error:
         raise ValueError(
             f"checkpoint {path}, {name}: expected a JSON object in the metadata, got {error!r}"
@@ -100,7 +101,7 @@ def check_tensors(
 ) -> None:
     """Raise ValueError, naming file and entry, unless names, shapes and dtypes are those ``here``.
 
-    Values must be finite where all of those here are: a mask may hold infinity.
+    A tensor must be finite if the one ``here`` is. A mask may hold infinity.
     """
     missing = [name for name in here if name not in there]
     extra = [name for name in there if name not in here]
@@ -146,7 +147,7 @@ def check_generator(
         raise ValueError(
             f"checkpoint {path}, {name}: expected the state of a generator, got: {got}"
         ) from None
-    # A state also holds the second of two normal numbers, of either dtype, if it was not taken.
+    # A state may also hold one unused normal number of either dtype: normals are made in pairs.
     for dtype in (torch.float32, torch.float64):
         noise = torch.randn((), dtype=dtype, device=device, generator=generator)
         _checks.finite(f"checkpoint {path}, {name}", noise, "the state of a generator")
@@ -167,7 +168,7 @@ def check_same(
 
 
 def _short(value: Any, other: Any) -> str:
-    """Return ``value`` in words; of two long texts or tables only the first line that differs."""
+    """Return ``value`` in words; for texts or tables only the first line that differs."""
     if isinstance(value, dict) and isinstance(other, dict):
         changed = {key: item for key, item in value.items() if other.get(key) != item}
         first = next(iter(changed.items()), None)

@@ -22,15 +22,15 @@ from bslfast.nn import BayesianModule, kl
 from bslfast.predict import evaluating, likelihood_of, predict, seeded
 from bslfast.training import checkpoint as ckpt
 
-# Weight samples behind one validation score. They are the same in every epoch (a fixed seed), so
+# Weight samples of one validation score. The seed is fixed, so they are the same in every epoch:
 # scores of two epochs differ by the weights' posterior and not by luck.
 VALIDATION_SAMPLES = 16
 # Small networks finish an epoch in less time than a file takes to reach the disk.
 SECONDS_BETWEEN_CHECKPOINTS = 1.0
-# Examples that an objective scores at a time.
+# Validation examples that an objective scores at a time.
 _SCORED = 1024
 SCHEDULES = ("constant", "cosine")
-# What Adam keeps of each parameter.
+# Adam's state of each parameter.
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 # Takes the model and the tensors of a mini-batch; see :func:`fit`.
@@ -39,14 +39,15 @@ Objective = Callable[..., "Tensor | tuple[Tensor, Tensor]"]
 
 @dataclass
 class History:
-    """What happened in training: one number per epoch in each list.
+    """The course of a training run, with one number per epoch in each list.
 
     Attributes:
         loss: negative ELBO per training example, nats, averaged over the epoch's mini-batches.
-        kl: KL divergence of the whole model at the end of the epoch, nats (not per example); for
-            an objective that returns a divergence, its average per example over the epoch.
-        validation_log_likelihood: mean log predictive density of the validation examples, nats, or
-            the mean of the objective; empty without validation data.
+        kl: KL divergence of the whole model at the end of the epoch, nats (not per example). For
+            an objective that returns a divergence, it is that divergence's average per example
+            over the epoch.
+        validation_log_likelihood: mean log predictive density of the validation examples, nats.
+            With an objective it is the objective's mean. Empty without validation data.
         best_epoch: the epoch (from 1) whose weights the model holds after training.
         stopped_early: whether the patience ran out before the last epoch.
         steps: optimiser steps done.
@@ -85,8 +86,8 @@ def fit(
     """Train ``model`` in place by Adam on the negative ELBO of shuffled mini-batches.
 
     The loss of a mini-batch is
-    ``negative_elbo(likelihood.log_prob(model(x), y), kl(model), dataset_size=len(train), beta)``;
-    a model without Bayesian layers has no KL and trains by maximum likelihood. After each epoch
+    ``negative_elbo(likelihood.log_prob(model(x), y), kl(model), dataset_size=len(train), beta)``.
+    A model without Bayesian layers has no KL and trains by maximum likelihood. After each epoch
     the validation examples are scored by their mean log predictive density. The model ends with
     the weights of the epoch that scored best, or of the last one without validation data.
 
@@ -95,34 +96,34 @@ def fit(
     run would have given, on the same machine.
 
     Args:
-        model: any module; its parameters train, and those of ``likelihood``.
+        model: any module; its parameters are trained, and those of ``likelihood``.
         train: inputs [rows, ...] and targets [rows, ...]; for an objective any number of tensors.
-        validation: the same, for scoring; ``None`` scores nothing.
-        epochs: passes over the training data in all, those before a resume included.
+        validation: held-out tensors like ``train``; ``None`` scores nothing.
+        epochs: total number of passes over the training data, including those before a resume.
         batch_size: examples per step; the last batch of an epoch may be smaller.
         lr: Adam's learning rate.
-        schedule: of the learning rate: "constant", or "cosine": from step to step along half a
-            cosine, down to 0 at the end of ``epochs``.
+        schedule: course of the learning rate. "constant" keeps ``lr``. "cosine" lowers it at every
+            step along half a cosine, to 0 at the end of ``epochs``.
         patience: stop after this many epochs without a better validation score; ``None`` never.
         beta: weight of the KL, see :func:`bslfast.negative_elbo`.
         seed: a non-negative integer.
-        device: where to train, such as "cpu" or "cuda"; the model is moved there, the data copied
-            once. ``None``: where the model is.
-        likelihood: what the outputs mean; ``None`` takes ``model.likelihood``.
-        objective: for models of x alone: a function that is called as ``objective(model, *batch)``
-            and returns the log likelihood of each example [batch], or a bound of it, which takes
-            the place of ``likelihood.log_prob(model(x), y)``; or a pair of that and a divergence
-            [batch] that it contains, for the record. Validation examples are scored by its mean.
-        checkpoint: a safetensors file to write: between epochs, at most one a second, and at the
-            end. It is always whole, whatever interrupts the run.
-        resume: go on from ``checkpoint``, which must be of the same model, data and settings
+        device: where to train, such as "cpu" or "cuda". The model is moved there, and the data are
+            copied once. ``None`` takes the model's device.
+        likelihood: law of the targets given the outputs; ``None`` takes ``model.likelihood``.
+        objective: function for models of x alone, called as ``objective(model, *batch)``. It
+            returns the log likelihood of each example [batch], or a lower bound of it, instead of
+            ``likelihood.log_prob(model(x), y)``. It may return a pair: the bound, and a divergence
+            [batch] that the bound contains, for the record. Its mean scores validation examples.
+        checkpoint: a safetensors file, written between epochs, at most once a second, and at the
+            end. The file is always whole, whatever interrupts the run.
+        resume: go on from ``checkpoint``. It must come from the same model, data and settings
             (``patience`` may differ, and ``epochs`` if the schedule is constant).
         progress: show a progress bar on standard error.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came, also for NaN or
-            infinity in the data; ValueError naming the file for a checkpoint that cannot be read,
-            is of another run or holds what this run could not have written.
+            infinity in the data. ValueError names the file if a checkpoint cannot be read, is of
+            another run, or holds values that this run could not have written.
         FileNotFoundError: if there is no checkpoint to resume from.
         FloatingPointError: if the loss, the validation score or a weight becomes NaN or infinite;
             the last checkpoint stays.
@@ -208,7 +209,7 @@ class _Run:
         self.validation = None
         if validation is not None:
             self.validation = _examples("validation", validation, self.device, objective is None)
-        # A likelihood that is no part of the model trains, and is saved, beside it.
+        # A likelihood outside the model is trained and saved together with it.
         self.trained = model
         if self.likelihood is not None and self.likelihood not in set(model.modules()):
             self.trained = nn.ModuleList([model, self.likelihood])
@@ -220,7 +221,7 @@ class _Run:
         self.optimizer = torch.optim.Adam(self.parameters.values(), lr=lr, fused=fused)
         self.history = History()
         self.best: dict[str, Tensor] = {}
-        self.last_step: int | None = None  # of a learning rate that falls
+        self.last_step: int | None = None  # where a falling learning rate reaches 0
         self.setting: dict[str, Any] = {
             "batch_size": batch_size,
             "lr": lr,
@@ -230,7 +231,7 @@ class _Run:
         }
 
     def schedule(self, name: str, epochs: int) -> None:
-        """Set how the learning rate falls."""
+        """Set the course of the learning rate."""
         _checks.choice("schedule", name, SCHEDULES)
         self.setting["schedule"] = name
         if name == "cosine":
@@ -333,9 +334,9 @@ class _Run:
         return shown
 
     def check_finite(self) -> None:
-        """Raise FloatingPointError for weights and moments that the last step has left broken.
+        """Raise FloatingPointError if the last step left NaN or infinity in weights or moments.
 
-        No loss has seen them yet.
+        No loss has been computed from them yet.
         """
         for name, value in self._tensors().items():
             if name.startswith("adam.") or name.partition(".")[2] in self.parameters:
@@ -352,7 +353,7 @@ class _Run:
         if self.validation is not None:
             tensors |= {f"best.{k}": v for k, v in (self.best or model).items()}
         for name, parameter in self.parameters.items():
-            # Adam has none yet for what has had no gradient: then those that it would begin with.
+            # Adam has no state of a parameter that had no gradient: take its initial state.
             state = self.optimizer.state.get(parameter) or _begin(self.optimizer, parameter)
             tensors |= {f"adam.{key}.{name}": state[key] for key in _MOMENTS}
         tensors["rng.cpu"] = torch.get_rng_state()
@@ -361,7 +362,7 @@ class _Run:
         return tensors
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        self.check_finite()  # what is not could not be gone on from, and would replace what can
+        self.check_finite()  # a broken state must not replace one that can be resumed
         content = ckpt.Checkpoint(self._tensors(), self._full_setting(), asdict(self.history))
         ckpt.save(path, content)
 
@@ -382,7 +383,7 @@ class _Run:
         self.best = {k: v.to(self.device) for k, v in _with_prefix(tensors, "best.").items()}
         for name, parameter in self.parameters.items():
             step, *moments = (tensors[f"adam.{key}.{name}"].to(self.device) for key in _MOMENTS)
-            # Laid out as the parameter is: the fused kernel goes through all in one order.
+            # The fused kernel needs moments with the parameter's memory layout.
             moments = [torch.empty_like(parameter).copy_(moment) for moment in moments]
             state = dict(zip(_MOMENTS, (step, *moments), strict=True))
             self.optimizer.state[parameter] = state
@@ -393,11 +394,11 @@ class _Run:
 
     @functools.cached_property
     def _checksums(self) -> list[int]:
-        """Of the training data; each takes a pass over them, and a copy from a device."""
+        """Checksums of the training data; each takes a pass over them, and a copy from a device."""
         return [_checksum(value) for value in self.train]
 
     def _full_setting(self) -> dict[str, Any]:
-        """The setting with what identifies model and data."""
+        """The setting, with entries that identify model and data."""
         shapes = {
             name: f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
             for name, value in self.trained.state_dict().items()
@@ -443,7 +444,7 @@ def _begin(optimizer: torch.optim.Adam, parameter: Tensor) -> dict[str, Tensor]:
 def _history(
     path: str | os.PathLike[str], state: dict[str, Any], steps: int, validated: bool
 ) -> History:
-    """The history in a checkpoint, whose every epoch had ``steps`` steps."""
+    """The history in a checkpoint; each of its epochs must have had ``steps`` steps."""
 
     def expect(good: bool, entry: str, wanted: str) -> None:
         if not good:

@@ -1,4 +1,4 @@
-// What the bindings of all CUDA kernels share.
+// Streams and errors, for the bindings of all CUDA kernels.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -10,10 +10,10 @@
 
 namespace bsl::cuda {
 
-// The handle of a stream, as torch has it.
+// The stream of torch's handle.
 inline cudaStream_t stream_of(uintptr_t handle) { return reinterpret_cast<cudaStream_t>(handle); }
 
-// Throws what went wrong with the launch of an op of this shape.
+// Throws the error of the last launch, if any, naming the op and its shape.
 inline void check_launch(const char* name, const std::vector<int64_t>& sizes) {
   const cudaError_t error = cudaGetLastError();
   if (error == cudaSuccess) return;

@@ -1,4 +1,4 @@
-// The extension module bslfast._native._cpu: kernels over raw addresses, and how they run.
+// The extension module bslfast._native._cpu: kernels over raw addresses, instruction sets, threads.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 

@@ -1,5 +1,5 @@
 // The extension module bslfast._native._cuda: launches over raw device addresses. Every function
-// takes the handle of the CUDA stream to run on and leaves the current device to the caller.
+// takes the handle of the CUDA stream to run on. The caller sets the current device.
 #include <pybind11/pybind11.h>
 
 namespace py = pybind11;

@@ -1,4 +1,4 @@
-// From Python's view of a tensor to a kernel's: see bslfast/_native/_operands.py.
+// Converts Python's view of a tensor (bslfast/_native/_operands.py) to a kernel's.
 //
 // An operand comes as None (absent), a float (constant), an int (address of a contiguous tensor of
 // the call's shape) or a pair (address, strides).
@@ -21,7 +21,7 @@ struct PyOperand {
 
 inline void* pointer(uintptr_t address) { return reinterpret_cast<void*>(address); }
 
-// The seed of a call lies in a tensor; without one there is no noise.
+// The seed of a call lies in a tensor; address 0 is a call without noise.
 inline uint64_t read_seed(uintptr_t address) {
   return address == 0 ? 0 : static_cast<uint64_t>(*static_cast<const int64_t*>(pointer(address)));
 }
@@ -44,15 +44,15 @@ struct DType {
                          : 4) {}
 };
 
-// A gradient arrives as an address, 0 where it is not wanted; negative if it is stored as native
-// numbers whatever the call's dtype.
+// A gradient arrives as an address. 0 is an unwanted gradient. A negative address is one stored as
+// native numbers, whatever the call's dtype.
 inline Grad make_grad(int64_t address, const DType& dtype) {
   return {pointer(static_cast<uintptr_t>(address < 0 ? -address : address)),
           address < 0 ? Storage::native : dtype.storage};
 }
 
-// Makes the shape and the strides of all operands of a call, merging dimensions that every operand
-// walks through alike and dropping those of size 1.
+// Makes the shape and the strides of all operands of a call. Neighbouring dimensions are merged if
+// one stride describes them in every operand. Dimensions of size 1 are dropped.
 inline Shape make_shape(const std::vector<int64_t>& sizes, const std::vector<PyOperand*>& operands,
                         Storage storage = Storage::native) {
   Shape shape;

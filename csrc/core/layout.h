@@ -1,5 +1,5 @@
-// How kernels see tensors: one logical shape for the whole call, and for each tensor a pointer with
-// its strides in that shape (0 where it is broadcast). Nothing is copied to be read.
+// Kernels see tensors as one logical shape for the whole call, and for each tensor a pointer with
+// its strides in that shape (0 where it is broadcast). No tensor is copied to be read.
 #pragma once
 
 #include <cstdint>
@@ -12,10 +12,10 @@ namespace bsl {
 constexpr int kMaxComponents = 64;
 constexpr int kMaxBins = 128;
 
-// Dimensions left after neighbours that lie in memory alike were merged.
+// The most dimensions after merging neighbouring ones that one stride describes.
 constexpr int kMaxDims = 8;
 
-// How a tensor's elements are stored: as the numbers that a kernel computes with, or in 16 bits.
+// The storage of a tensor's elements: the type that the kernel computes with, or 16 bits.
 enum class Storage { native, bfloat16, half };
 
 struct Operand {
@@ -29,8 +29,8 @@ struct Operand {
   BSL_HD explicit operator bool() const { return kind != Kind::absent; }
 };
 
-// Where a gradient goes: contiguous, of the call's shape. What is summed afterwards because its
-// tensor was broadcast is stored as native numbers also in a call on 16-bit ones.
+// The memory of a gradient: contiguous, with the call's shape. The gradient of a broadcast tensor
+// is summed afterwards. It is therefore stored as native numbers, also in a call on 16-bit tensors.
 struct Grad {
   void* data = nullptr;  // null: not wanted
   Storage storage = Storage::native;

@@ -1,7 +1,7 @@
-// The 16-bit floating-point types: how they are stored. Arithmetic on them is float's.
+// The 16-bit floating-point types, for storage only. Their numbers are computed with as float.
 //
-// Conversions are integer arithmetic and selects, so that loops over them vectorise at every
-// instruction set level, and all levels round alike: to the nearest, ties to even.
+// Conversions are integer arithmetic and selects. So loops over them vectorise at every instruction
+// set level, and all levels round alike: to the nearest, ties to even.
 #pragma once
 
 #include <cstdint>
@@ -29,9 +29,9 @@ struct Half {
 
   BSL_HD static Half from(float x) {
     const uint32_t b = math::bits(x), sign = (b >> 16) & 0x8000u, a = b & 0x7fffffffu;
-    // Normal: the exponent's bias goes from 127 to 15, the mantissa from 23 bits to 10.
+    // Normal numbers: the exponent's bias goes from 127 to 15, the mantissa from 23 bits to 10.
     const uint32_t normal = (a - 0x37fff001u + ((a >> 13) & 1u)) >> 13;
-    // Subnormal: adding 1/2 leaves the result in the last bits, rounded by the addition.
+    // Subnormal numbers: adding 1/2 rounds, and leaves the result in the last bits.
     const uint32_t subnormal = math::bits(math::from_bits(a) + 0.5f) - 0x3f000000u;
     uint32_t h = a < 0x38800000u ? subnormal : normal;  // 2^-14
     h = a >= 0x477ff000u ? 0x7c00u : h;                 // 65520: infinity
@@ -40,7 +40,7 @@ struct Half {
   }
   BSL_HD float to_float() const {
     const uint32_t magnitude = bits & 0x7fffu;
-    // Multiplying by 2^112 moves the exponent's bias, also of subnormal numbers.
+    // Multiplying by 2^112 corrects the exponent's bias, also of subnormal numbers.
     const uint32_t finite = math::bits(math::from_bits(magnitude << 13) * 0x1p112f);
     const uint32_t special = (magnitude << 13) | 0x7f800000u;
     const uint32_t b = magnitude >= 0x7c00u ? special : finite;

@@ -1,13 +1,13 @@
 // Elementary functions for float and double, on the host and on CUDA devices.
 //
-// Each is straight-line code, selects instead of branches, that compilers turn into SIMD
-// instructions where a loop calls it, at every instruction set level from SSE2 up. The errors,
-// which docs/numerics.md lists and tests/core/test_math.py checks, hold with and without FMA: where
-// a rounding error is compensated, the products involved are exact, so contraction cannot hurt.
+// Each is straight-line code with selects instead of branches. Compilers turn a loop over it into
+// SIMD instructions, at every instruction set level from SSE2 up. docs/numerics.md lists the
+// errors, and tests/core/test_math.py checks them. They hold with and without FMA: where a rounding
+// error is compensated, the products involved are exact, so contraction cannot hurt.
 //
-// Rules that keep loops vectorisable: selects are comparisons of values of the width of T and put
-// NaN on the side that survives; integers come from the bits of x + 1.5 * 2^m, never from
-// conversions; 64-bit shifts are logical ones. Coefficients come from tools/fit_polynomials.py.
+// Three rules keep loops vectorisable. Selects compare values of the width of T, and put NaN on
+// the side that survives. Integers come from the bits of x + 1.5 * 2^m, never from conversions.
+// 64-bit shifts are logical. Coefficients come from tools/fit_polynomials.py.
 #pragma once
 
 #include <cstdint>
@@ -44,7 +44,7 @@ struct Real<float> {
   static constexpr float pi = 3.14159274f;
   static constexpr float pi_low = -8.74227766e-08f;
   static constexpr float log2_e = 1.44269504f;
-  // The sum is log(2); the first, times an exponent, is exact.
+  // The two add up to log(2). The product of ln2_high and an exponent is exact.
   static constexpr float ln2_high = 0.693145752f;
   static constexpr float ln2_low = 1.42860677e-06f;
   static constexpr float exp_max = 89.0f, exp_min = -104.0f;  // beyond: infinity, zero
@@ -107,10 +107,10 @@ BSL_HD float sqrt(float x) { return __builtin_sqrtf(x); }
 BSL_HD double sqrt(double x) { return __builtin_sqrt(x); }
 #endif
 
-// The root of x in [1e-30, 1e30]; and a / b for a in [0, 2] and b in [1, 1e9], which in float may
-// be an ulp off where it is less than 1e-30. To CUDA, roots and quotients of any floats are a
-// branch each, around which the elements of a group cannot overtake each other: these are the steps
-// that it takes where nothing is special.
+// The square root of x in [1e-30, 1e30], and a / b for a in [0, 2] and b in [1, 1e9]. A float
+// quotient below 1e-30 may be an ulp off. CUDA's own square root and quotient branch on special
+// values, and around a branch the compiler cannot interleave the elements of a group. These
+// functions take the same steps without the branch.
 template <typename T>
 BSL_HD T plain_sqrt(T x) {
 #if defined(__CUDA_ARCH__)
@@ -147,8 +147,8 @@ BSL_HD T with_sign(T x, T sign) {
   return from_bits(bits(x) | (bits(sign) & Real<T>::sign));
 }
 
-// c0 + c1 x + c2 x^2 + ..., given x^2: half as long a chain of operations as Horner's rule, and not
-// one more of them.
+// c0 + c1 x + c2 x^2 + ..., given x^2. It has as many operations as Horner's rule, in a chain of
+// half the length.
 template <typename T>
 BSL_HD T polynomial(T, T, T c0) {
   return c0;
@@ -162,7 +162,7 @@ BSL_HD T polynomial(T x, T x2, T c0, T c1, T c2, Rest... rest) {
   return (c0 + x * c1) + x2 * polynomial(x, x2, c2, rest...);
 }
 
-// The tails: what remains of each function once its leading terms are taken.
+// The tails: each function less its leading terms.
 
 // (exp(r) - 1 - r) / r^2 for |r| <= log(2) / 2.
 BSL_HD float exp_tail(float r) {
@@ -184,8 +184,8 @@ BSL_HD float log_tail(float f) {
   return f * f * (f * p - 0.5f);
 }
 BSL_HD double log_tail(double f) {
-  // log(1 + f) = 2 atanh(s) with s = f / (2 + f), and 2 s = f - s f: a division is cheaper than the
-  // twelve further terms that a series in f takes.
+  // log(1 + f) = 2 atanh(s) with s = f / (2 + f), and 2 s = f - s f. A division is cheaper than the
+  // twelve further terms of a series in f.
   const double s = f / (2.0 + f);
   const double z = s * s;
   const double p = polynomial(z, z * z, 6.666666666667268e-01, 3.9999999996176916e-01,
@@ -224,7 +224,7 @@ BSL_HD double cospi_tail(double z) {
                     -1.0356655884576215e-04);
 }
 
-// x = n log(2) + r + r_low with |r| <= log(2) / 2, and |r_low| half an ulp of r.
+// x = n log(2) + r + r_low with |r| <= log(2) / 2, and |r_low| at most half an ulp of r.
 template <typename T>
 struct ExpReduction {
   T r, r_low;
@@ -242,7 +242,7 @@ BSL_HD ExpReduction<T> exp_reduce(T x) {
   return {r, (high - r) - low, bits(shifted) - R::round_bits};
 }
 
-// 2^n = a b, of which neither is subnormal or infinite where 2^n is.
+// 2^n = a b, where neither a nor b is subnormal or infinite, even if 2^n is.
 template <typename T>
 struct PowerHalves {
   T a, b;
@@ -265,7 +265,7 @@ BSL_HD T scale_by_power(T x, typename Real<T>::Bits n) {
   return x * power.a * power.b;
 }
 
-// exp(r + r_low), correctly rounded but for about 0.02 ulp.
+// exp(r + r_low), within about 0.02 ulp of correct rounding.
 template <typename T>
 BSL_HD T exp_of_reduced(T r, T r_low) {
   const T sum = T(1) + r;
@@ -308,7 +308,7 @@ BSL_HD T exp_minus_abs(T x) {
   T y = from_bits(bits(x) | R::sign);
   y = y < R::exp_min ? R::exp_min : y;
   const ExpReduction<T> reduced = exp_reduce(y);
-  // As scale_by_power does, at half the cost: with n <= 0, one factor can be the same for all.
+  // A cheaper scale_by_power, at half the cost: with n <= 0, one factor can be a constant.
   constexpr typename R::Bits lift = R::bias / 2 + 1;
   const T power = from_bits((reduced.n + (R::bias + lift)) << R::mantissa);
   return exp_of_reduced(reduced.r, reduced.r_low) * power *
@@ -323,7 +323,8 @@ BSL_HD T expm1(T x) {
   c = c < R::expm1_min ? R::expm1_min : c;
   const ExpReduction<T> reduced = exp_reduce(c);
   const T r = reduced.r;
-  // 2^n ((1 - 2^-n) + expm1(r)); n - 1, unlike n, is always the exponent of a normal number.
+  // The result is 2^n ((1 - 2^-n) + expm1(r)). n - 1 is always the exponent of a normal number,
+  // but n may not be.
   const Bits n = reduced.n - 1;
   const T power = from_bits(Bits(n + R::bias) << R::mantissa);
   const T inverse = from_bits(Bits(R::bias - n) << R::mantissa);
@@ -335,12 +336,12 @@ BSL_HD T expm1(T x) {
   return x == T(0) ? x : result;  // the sums lose the sign of -0
 }
 
-// x = m 2^e with log_start <= m < 2 log_start, for normal x > 0. Where the range starts hardly
-// matters to float; in double, 3/4 would cost log(x) 0.15 ulp just below it.
+// x = m 2^e with log_start <= m < 2 log_start, for normal x > 0. In float the start of the range
+// hardly matters. In double, a start at 3/4 would cost log(x) 0.15 ulp just below 3/4.
 template <typename T>
 struct LogReduction {
   T e, m;
-  typename Real<T>::Bits exponent;  // e + bias, where a number has its exponent
+  typename Real<T>::Bits exponent;  // e + bias, in the bits of a number's exponent
 };
 
 // `e_offset` is added to e, for an x that was scaled.
@@ -377,14 +378,14 @@ BSL_HD T log(T x) {
   return x > T(0) ? result : special;
 }
 
-// log(x) for a normal number x > 0, without a look at anything else.
+// log(x) for a normal number x > 0; other arguments give wrong results.
 template <typename T>
 BSL_HD T log_of_normal(T x) {
   const LogReduction<T> reduced = log_reduce(x, T(0));
   return log_of_reduced(reduced.e, reduced.m - T(1), T(0));
 }
 
-// log(1 + x) for a finite x > -1, likewise; of -0 it is 0.
+// log(1 + x) for a finite x > -1; other arguments give wrong results. For x = -0 it is +0.
 template <typename T>
 BSL_HD T log1p_of_finite(T x) {
   using R = Real<T>;
@@ -421,8 +422,8 @@ BSL_HD T log_near_one(T less_one, T whole) {
 template <typename T>
 BSL_HD T softplus(T x) {
   const T e = exp_minus_abs(x);
-  // log(1 + e), 0 <= e <= 1: without rounding 1 + e, unless e is large enough for e - 1 to be
-  // exact.
+  // log(1 + e) for 0 <= e <= 1. 1 + e is never rounded: where e is large, it is 2 (1 + (e - 1) / 2)
+  // with an exact e - 1.
   const bool large = e > T(0.5);
   const T f = large ? T(0.5) * (e - T(1)) : e;
   const T tail = log_of_reduced(large ? T(1) : T(0), f, T(0));
@@ -435,7 +436,7 @@ BSL_HD T sigmoid(T x) {
   const T sum = T(1) + e;
   const T lost = e - (sum - T(1));
   const T y = plain_quotient(x < T(0) ? e : T(1), sum);
-  const T inverse = x < T(0) ? T(1) - y : y;  // of the sum
+  const T inverse = x < T(0) ? T(1) - y : y;  // 1 / sum
   return y - y * (lost * inverse);
 }
 
@@ -468,7 +469,7 @@ BSL_HD uint32_t mask_of_top_bit(uint32_t b) {
 }
 BSL_HD uint64_t mask_of_top_bit(uint64_t b) { return 0 - (b >> 63); }
 
-// The sine and cosine as many quarter turns further as the top two bits of `quadrant` say.
+// Turns sine and cosine by quarter turns, as many as the top two bits of `quadrant` say.
 template <typename T>
 BSL_HD void rotate_quadrants(typename Real<T>::Bits quadrant, T& sine, T& cosine) {
   using R = Real<T>;
@@ -482,10 +483,10 @@ BSL_HD void rotate_quadrants(typename Real<T>::Bits quadrant, T& sine, T& cosine
 template <typename T>
 BSL_HD void sincospi(T x, T& sine, T& cosine) {
   using R = Real<T>;
-  // Numbers from 2^(m + 1) on are even, hence like 0; infinities give NaN.
+  // Numbers from 2^(m + 1) on are even, so they count as 0. Infinities give NaN.
   T a = abs(x);
   a = a >= T(2) * R::ulp_is_one ? a - a : a;
-  // To [-1, 1], then to [-1/4, 1/4]: both exact.
+  // Reduce to [-1, 1], then to [-1/4, 1/4]. Both steps are exact.
   a = a - T(2) * ((T(0.5) * a + R::ulp_is_one) - R::ulp_is_one);
   const T shifted = T(2) * a + R::round;
   const T r = a - T(0.5) * (shifted - R::round);

@@ -1,14 +1,14 @@
 // Uniform and normal random numbers from random words.
 //
-// float: a counter's four words make four uniforms, or two pairs of normals, from (w0, w1) and from
-// (w2, w3). double: they make two numbers k < 2^52 from (w0, w1) and (w2, w3), low word first,
-// hence two uniforms or one pair of normals. A pair of normals is r cos(a), r sin(a) (Box and
-// Muller): the first number is the radius, r = sqrt(-2 log(u)) with 0 < u < 1, the second the
-// angle.
+// In float, a counter's four words make four uniforms, or two pairs of normals, from (w0, w1) and
+// from (w2, w3). In double, they make two numbers k < 2^52 from (w0, w1) and (w2, w3), low word
+// first, and these make two uniforms or one pair of normals. A pair of normals is r cos(a),
+// r sin(a) (Box and Muller). The first number makes the radius, r = sqrt(-2 log(u)) with
+// 0 < u < 1, the second the angle.
 //
-// u is a real number that float cannot hold: (w + 1/2) / 2^32, so that the tails reach 6.8 standard
-// deviations and the smallest radius is 1.5e-5. log(u) is nevertheless accurate to a few ulp for
-// every w. In double u = (k + 1/2) / 2^52 is exact, and reaches 8.6.
+// In float, u is the real number (w + 1/2) / 2^32, which float cannot hold: so the tails reach 6.8
+// standard deviations, and the smallest radius is 1.5e-5. log(u) is nevertheless accurate to a few
+// ulp for every w. In double, u = (k + 1/2) / 2^52 is exact, and the tails reach 8.6.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@ namespace bsl {
 namespace {
 namespace noise {
 
-// Elements that a counter makes.
+// Elements made from one counter.
 template <typename T>
 constexpr int kPerCounter = sizeof(T) == 4 ? 4 : 2;
 
@@ -28,7 +28,7 @@ constexpr int kPerCounter = sizeof(T) == 4 ? 4 : 2;
 template <typename T>
 using Word = typename math::Real<T>::Bits;
 
-// A number in (0, 1): (k + 1/2) / 2^23 in float, / 2^52 in double, both exact.
+// A number in (0, 1): (k + 1/2) / 2^23 in float, (k + 1/2) / 2^52 in double, both exact.
 template <typename T>
 BSL_HD T uniform(Word<T> word) {
   using R = math::Real<T>;
@@ -39,8 +39,8 @@ BSL_HD T uniform(Word<T> word) {
 
 // -log(u) for u = (word + 1/2) / 2^32.
 BSL_HD float negative_log_uniform(uint32_t word) {
-  // v = min(u, 1 - u), to the last digit even where u is close to 1; u itself loses nothing that
-  // matters by rounding, as log(u) only vanishes where it is computed from v.
+  // v = min(u, 1 - u) is right to the last digit, even for u close to 1. The rounding of u does not
+  // matter: log(u) vanishes only near 1, and there it is computed from v.
   const int32_t folded = static_cast<int32_t>(word) ^ (static_cast<int32_t>(word) >> 31);
   const float v = static_cast<float>(folded) * 0x1p-32f + 0x1p-33f;
   const float u = static_cast<int32_t>(word) < 0 ? 1.0f - v : v;
@@ -57,7 +57,7 @@ BSL_HD double negative_log_uniform(uint64_t word) {
 
 // The sine and cosine of word / 2^32 turns.
 BSL_HD void sincos_turns(uint32_t word, float& sine, float& cosine) {
-  // The distance from the nearest quarter turn: what follows the top two bits, as a signed number.
+  // The distance from the nearest quarter turn: the bits below the top two, as a signed number.
   const float r = static_cast<float>(static_cast<int32_t>(word << 2)) * 0x1p-33f;
   math::sincospi_of_reduced(r, sine, cosine);
   math::rotate_quadrants(word + 0x20000000u, sine, cosine);
@@ -84,7 +84,7 @@ BSL_HD void normal_pair(Word<T> radius_word, Word<T> angle_word, T& first, T& se
 
 BSL_HD uint64_t join(uint32_t low, uint32_t high) { return (uint64_t{high} << 32) | low; }
 
-// All the elements of a counter.
+// All elements made from one counter.
 BSL_HD void normals(const uint32_t (&words)[4], float (&out)[4]) {
   normal_pair(words[0], words[1], out[0], out[1]);
   normal_pair(words[2], words[3], out[2], out[3]);

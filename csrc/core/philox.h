@@ -1,8 +1,8 @@
 // Philox4x32-10: the counter-based random number generator of Salmon et al., "Parallel random
 // numbers: as easy as 1, 2, 3" (SC 2011).
 //
-// The library's counter: the index of the counter in words 0 (low) and 1 (high), the stream in
-// words 2 and 3; the key is the seed, low word first.
+// A counter has its index in words 0 (low) and 1 (high), and the stream in words 2 and 3. The key
+// is the seed, low word first.
 #pragma once
 
 #include <cstdint>
@@ -26,8 +26,7 @@ struct Product {
 
 BSL_HD Product product(uint32_t a, uint32_t b) {
 #if defined(__CUDA_ARCH__)
-  // One instruction. From a product of 64 bits nvcc would make another, which adds 0 to its upper
-  // half.
+  // One instruction for the upper half. For a 64-bit product nvcc would add one that adds 0 to it.
   return {a * b, __umulhi(a, b)};
 #else
   const uint64_t p = uint64_t{a} * b;

@@ -1,8 +1,8 @@
-// What core/ needs to be compiled for a CPU instruction set and for CUDA alike.
+// The common base of core/ for CPU instruction sets and CUDA.
 //
 // Everything in core/ lives in anonymous namespaces. The same header is compiled several times with
-// different instruction sets; with external linkage the linker would keep a single copy of each
-// function, and the AVX-512 one could end up running on a machine that lacks it.
+// different instruction sets. With external linkage the linker would keep a single copy of each
+// function, and the AVX-512 one could run on a machine that lacks AVX-512.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Special functions that a few densities need, as core/math.h has the elementary ones.
+// Special functions for a few densities; core/math.h has the elementary ones.
 #pragma once
 
 #include "core/math.h"
@@ -8,12 +8,13 @@ namespace bsl {
 namespace {
 namespace special {
 
-// log(1 + z^2) of z >= 0, also where z^2 overflows: as log1p_of_finite has it, or 2 log(z) where 1
-// is nothing beside z^2. Where `far`, z itself overflows: given is z exp(log_unit).
+// log(1 + z^2) of z >= 0, also where z^2 overflows. It takes the steps of log1p_of_finite, or is
+// 2 log(z) where 1 + z^2 rounds to z^2. If `far`, z itself overflows, and the argument `z` is
+// z exp(log_unit).
 template <typename T>
 BSL_HD T log_one_plus_square(T z, bool far = false, T log_unit = T(0)) {
   using R = math::Real<T>;
-  // Not by `or`, of which compilers make branches.
+  // Compilers would make a branch of `or`.
   const bool large = z > (far ? T(-1) : T(sizeof(T) == 4 ? 4096 : 67108864));
   const T square = z * z;
   const T u = large ? z : T(1) + square;
@@ -29,10 +30,11 @@ BSL_HD T log_one_plus_square(T z, bool far = false, T log_unit = T(0)) {
   return large ? T(2) * (finite - (far ? log_unit : T(0))) : finite;
 }
 
-// (lgamma(y + 1/2) - lgamma(y) - log(y) / 2) y, and the derivative of what is multiplied by y here
-// times -y^2, for z = 1 / y^2. The coefficients of z^k are c(k + 1) and (2 k + 1) c(k + 1) with
-// c(k) = -(1 - 4^-k) B(2 k) / (k (2 k - 1)) and Bernoulli numbers B: Stirling's series of both
-// functions. What is left out is less than 2e-8 for y >= 4 in float, 5e-19 for y >= 10 in double.
+// With g(y) = lgamma(y + 1/2) - lgamma(y) - log(y) / 2 and z = 1 / y^2, the first function is
+// y g(y), the second -y^2 g'(y). Stirling's series of both lgammas give the coefficients of z^k:
+// c(k + 1) and (2 k + 1) c(k + 1) with c(k) = -(1 - 4^-k) B(2 k) / (k (2 k - 1)) and Bernoulli
+// numbers B. The truncation error is less than 2e-8 for y >= 4 in float, 5e-19 for y >= 10 in
+// double.
 BSL_HD float half_step_series(float z) {
   return math::polynomial(z, z * z, -0.125f, 5.2083333e-03f, -1.5625e-03f, 1.1858259e-03f);
 }
@@ -50,8 +52,9 @@ BSL_HD double half_step_slope(double z) {
                           -6.107885360717773);
 }
 
-// Products over i = 0, ..., N - 1 of x + i (but for i = 0) and of x + i + 1/2, and the sum over
-// i = 1, ..., N - 1 of 1 / ((x + i) (x + i + 1/2)) as a fraction.
+// `whole` is the product of x + i over i = 1, ..., N - 1. `half` is the product of x + i + 1/2 over
+// i = 0, ..., N - 1. `sum` / `sum_below` is the sum of 1 / ((x + i) (x + i + 1/2)) over i = 1, ...,
+// N - 1.
 template <typename T>
 struct Steps {
   T whole, half, sum, sum_below;
@@ -71,9 +74,9 @@ BSL_HD Steps<T> steps(T x) {
   }
 }
 
-// lgamma(x + 1/2) - lgamma(x) - log(x) / 2 for x > 0, and its derivative: -1 / (8 x) and
-// 1 / (8 x^2) for large x, to the last digits, where the difference of two logarithms of the gamma
-// function would have none. Small x are shifted to where Stirling's series holds.
+// lgamma(x + 1/2) - lgamma(x) - log(x) / 2 for x > 0, and its derivative. For large x they tend to
+// -1 / (8 x) and 1 / (8 x^2), and are right to the last digits; a difference of two lgammas would
+// lose all digits. Small x are shifted to where Stirling's series holds.
 template <typename T>
 struct HalfStep {
   T value, slope;
@@ -88,7 +91,7 @@ BSL_HD HalfStep<T> log_gamma_half_step(T x) {
   const T ratio = s.whole / s.half;
   // Gamma(c + 1/2) / Gamma(c) is c ratio times that of c + n.
   const T shift = T(0.5) * math::log(c * (ratio * ratio * (c + T(n))));
-  // 1 / (c (c + 1/2)) - 1 / c, which both are large for a small c.
+  // 1 / (c (c + 1/2)) - 1 / c as one fraction, as both terms are large for a small c.
   const T first = (T(0.5) - c) / (c * (c + T(0.5)));
   const T shift_slope = T(0.5) * (first + (s.sum / s.sum_below + T(1) / (c + T(n))));
   const T inverse = T(1) / (small ? x + T(n) : x);
@@ -97,12 +100,13 @@ BSL_HD HalfStep<T> log_gamma_half_step(T x) {
           (small ? shift_slope : T(0)) - z * half_step_slope(z)};
 }
 
-// --- f(z) = exp(z) E1(z), E1 being the exponential integral, for z = u^2 / 2, u >= 0: its
-// logarithm, and the excess 1 / f - z, of which f' / f = -excess / z is made without a difference.
+// --- f(z) = exp(z) E1(z) with the exponential integral E1, for z = u^2 / 2, u >= 0: its logarithm,
+// and the excess 1 / f - z. From the excess, f' / f = -excess / z needs no difference.
 //
-// Below z = 1, E1 = -log z - gamma + z ein_ratio(z); from there on the excess is a ratio of
-// polynomials in 1 / z with positive coefficients. Largest errors found: log f 6 eps (|log f| + 1),
-// the excess 8 eps of itself. Coefficients come from tools/fit_polynomials.py.
+// Below z = 1, E1 = -log z - gamma + z ein_ratio(z). From z = 1 on, the excess is a ratio of
+// polynomials in 1 / z with positive coefficients. The largest errors found are 6 eps
+// (|log f| + 1) for log f, and 8 eps of itself for the excess. Coefficients come from
+// tools/fit_polynomials.py.
 
 BSL_HD float ein_ratio(float z) {
   return math::polynomial(z, z * z, 9.999996e-01f, -2.4999417e-01f, 5.5524144e-02f, -1.0334262e-02f,
@@ -135,11 +139,11 @@ BSL_HD double exp_e1_ratio(double t) {
                           1.3040346714788093e+05, 1.5828359877276163e+04, 4.65081520321994e+02);
 }
 
-// What both are made of: below z = 1 `value` is E1(z), from there on the excess.
+// The common part of log f and the excess. `value` is E1(z) below z = 1, the excess from there on.
 template <typename T>
 struct ExpE1 {
   bool near;
-  T z, t, log_u, value;  // t = 1 / z where it is not near
+  T z, t, log_u, value;  // t = 1 / z unless near
 };
 
 template <typename T>
@@ -162,7 +166,7 @@ BSL_HD T log_exp_e1(T u) {
 template <typename T>
 BSL_HD T exp_e1_excess(T u) {
   const ExpE1<T> f = exp_e1(u);
-  // Not infinite at 0: the excess is above 0 wherever f is finite.
+  // E1 is limited, as it is infinite at 0. The excess is above 0 wherever f is finite.
   const T e1 = f.value < T(1e4) ? f.value : T(1e4);
   const T near = T(1) / (math::exp(f.near ? f.z : T(0)) * e1) - f.z;
   return f.near ? near : f.value;
@@ -170,12 +174,12 @@ BSL_HD T exp_e1_excess(T u) {
 
 // --- log n! = log Gamma(n + 1) and its derivative digamma(n + 1), for real n >= 0; NaN for n < 0.
 //
-// Below 3 both are ratios of polynomials (of log n! / (n (n - 1)), so that the zeros at 0 and 1 are
-// exact); from there on Stirling's formula with its remainder as a polynomial in 1 / n^2. Largest
-// errors found: log n! 3.5 ulp; digamma 4 eps (|digamma| + 1). Coefficients come from
-// tools/fit_polynomials.py.
+// Below 3 both are ratios of polynomials. The ratio for log n! is log n! / (n (n - 1)), so that the
+// zeros at 0 and 1 are exact. From 3 on both are Stirling's formula, with its remainder as a
+// polynomial in 1 / n^2. The largest errors found are 3.5 ulp for log n!, and 4 eps
+// (|digamma| + 1) for digamma. Coefficients come from tools/fit_polynomials.py.
 
-// From here on Stirling's formula.
+// The least n of Stirling's formula.
 template <typename T>
 constexpr T kStirlingStart = T(3);
 
@@ -238,10 +242,10 @@ BSL_HD double digamma_ratio(double n) {
                           1.0010998937565253e-03, 2.0054336847643293e-05, 8.862715068288444e-08);
 }
 
-// `n`, or NaN if it is negative. Without a comparison, of which compilers would make a branch.
+// `n`, or NaN if it is negative. Bits instead of a comparison, as compilers would make a branch.
 template <typename T>
 BSL_HD T nan_if_negative(T n) {
-  n = n + T(0);  // -0 is a number like 0
+  n = n + T(0);  // -0 becomes 0
   return math::from_bits(math::bits(n) |
                          (math::mask_of_top_bit(math::bits(n)) & math::bits(math::Real<T>::nan)));
 }

@@ -1,9 +1,9 @@
-// Blocks: how kernels walk over operands of any strides with loops that the compiler vectorises.
+// Blocks, in which kernels walk over operands of any strides with loops that compilers vectorise.
 //
 // A kernel loops over blocks of kBlock logical elements. Reader hands it each operand's block as a
-// plain array: in place where the operand is contiguous, gathered into a buffer where it is not.
-// Blocks are always kBlock long for the kernel; the last one is padded with copies of real
-// elements, so that no loop needs a scalar remainder, whose rounding could differ.
+// plain array: in place if the operand is contiguous, else gathered into a buffer. Blocks are
+// always kBlock long for the kernel. The last one is padded with copies of real elements, so that
+// no loop needs a scalar remainder, whose rounding could differ.
 #pragma once
 
 #include <cstdint>
@@ -22,8 +22,8 @@ inline void for_each_block(int64_t begin, int64_t end, const F& f) {
   }
 }
 
-// Asks for the next block of an array. Between the blocks of one array a kernel computes for longer
-// than hardware prefetchers remember. Addresses past the end do no harm.
+// Asks for the next block of an array. Hardware prefetchers forget the array while a kernel
+// computes with a block. Addresses past the end do no harm.
 template <bool write, typename T>
 inline void prefetch_block(const T* data) {
   const char* bytes = reinterpret_cast<const char*>(data);
@@ -32,7 +32,7 @@ inline void prefetch_block(const T* data) {
   }
 }
 
-// Where the elements [start, start + length) of a strided operand lie: f(i, take, offset, stride)
+// Finds the elements [start, start + length) of a strided operand. Calls f(i, take, offset, stride)
 // for each run of elements i, ..., i + take - 1 that are `stride` apart, the first one at `offset`.
 template <typename F>
 inline void for_each_run(const Operand& operand, const Shape& shape, int64_t start, int length,
@@ -65,7 +65,7 @@ inline void for_each_run(const Operand& operand, const Shape& shape, int64_t sta
   }
 }
 
-// Calls f with a stored number of the type in which a tensor of T is stored.
+// Calls f with a zero of the type in which a tensor of T is stored.
 template <typename T, typename F>
 inline void with_stored_type(Storage storage, const F& f) {
   switch (storage) {
@@ -175,13 +175,13 @@ class Reader {
   const Shape& shape_;
 };
 
-// Rows of contiguous numbers, one for each logical element: where each row of a block begins.
+// Finds rows of contiguous numbers, one for each logical element.
 template <typename T>
 class RowReader {
  public:
   RowReader(const Operand& operand, const Shape& shape) : operand_(operand), shape_(shape) {}
 
-  // Of the elements [start, start + length), padded to kBlock.
+  // The addresses of the rows of elements [start, start + length), padded to kBlock.
   const T* const* block(int64_t start, int length) {
     const T* data = static_cast<const T*>(operand_.data);
     for_each_run(operand_, shape_, start, length,
@@ -198,8 +198,8 @@ class RowReader {
   const Shape& shape_;
 };
 
-// Contiguous output, or none. store() copies a block; or the kernel writes kBlock elements to
-// block(), and commit() stores the real ones.
+// Writes contiguous output, or nothing if there is none. store() copies a block. Without that copy,
+// a kernel writes kBlock elements to block(), and commit() stores the real ones.
 template <typename T>
 class Writer {
  public:
@@ -236,7 +236,7 @@ class Writer {
   const Storage storage_;
 };
 
-// Sums of a block's elements: lanes in T over at most kBlock elements, then in double.
+// The sum of n <= kBlock elements, added up in T and returned as double.
 template <typename T>
 inline double sum(const T* values, int n) {
   T total = 0;
@@ -245,9 +245,9 @@ inline double sum(const T* values, int n) {
   return static_cast<double>(total);
 }
 
-// Takes one logarithm per element, block by block within one chunk, and stores them
-// (Reduction::none) or their sums over segments: as T, also in a call on 16-bit tensors, as a sum
-// soon exceeds what 16 bits can hold.
+// Takes one logarithm per element, block by block within one chunk. It stores them
+// (Reduction::none) or their sums over segments. Results are of type T, also in a call on 16-bit
+// tensors, as sums soon exceed the range of 16 bits.
 template <typename T>
 class Reducer {
  public:
@@ -260,7 +260,7 @@ class Reducer {
 
   explicit operator bool() const { return out_ != nullptr; }
 
-  // `values` may be scribbled over by the caller afterwards.
+  // The caller may overwrite `values` afterwards.
   void add(const T* values, int64_t start, int length) {
     if (none_) {
       for (int i = 0; i < length; ++i) out_[start + i] = values[i];

@@ -5,8 +5,8 @@
 namespace bsl {
 namespace {
 
-// __builtin_cpu_supports reads CPUID and, for the AVX families, XGETBV: a machine whose operating
-// system does not save the wide registers reports no support.
+// __builtin_cpu_supports reads CPUID and, for the AVX families, XGETBV. So it reports no support on
+// a machine whose operating system does not save the wide registers.
 bool machine_has(Isa isa) {
 #if defined(BSL_HAVE_X86_LEVELS)
   __builtin_cpu_init();

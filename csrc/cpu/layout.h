@@ -1,4 +1,4 @@
-// How the CPU's kernels cut the work of a call.
+// Blocks and chunks, into which the CPU's kernels cut the work of a call.
 #pragma once
 
 #include <cstdint>
@@ -8,27 +8,28 @@
 
 namespace bsl {
 
-// Elements a kernel handles at a time; a block of each operand stays in the L1 cache.
+// Elements of a block, which a kernel handles at a time. A block of each operand fits the L1 cache.
 constexpr int kBlock = 256;
-// Elements a thread takes at a time. Fixed, so that results do not depend on the thread count.
+// Elements of a chunk, which a thread takes at a time. The number is fixed, so that results do not
+// depend on the thread count.
 constexpr int64_t kChunk = 32 * kBlock;
 
-// Cuts the elements of a call into chunks. If something is summed over segments (rows, or all), no
-// chunk holds parts of two segments unless it holds both whole; a segment of several chunks is
-// added up from their partial sums, in order.
+// Cuts the elements of a call into chunks. For sums over segments (rows, or all), a chunk holds
+// either whole segments or a part of one. The partial sums of a segment's chunks are added up in
+// order.
 struct ChunkPlan {
   int64_t numel = 0;
-  int64_t segment = 1;             // elements that are summed into one result
+  int64_t segment = 1;             // elements summed into one result
   int64_t chunk = 1;               // elements per chunk
   int64_t chunks_per_segment = 1;  // 1 also where a chunk holds several segments
   int64_t n_chunks = 0;
 
   ChunkPlan() = default;
-  // `row` is the length of the last dimension, `largest` a chunk's: less where an element is much
-  // work.
+  // `row` is the length of the last dimension. `largest` is the largest length of a chunk, less
+  // than kChunk where an element is much work.
   ChunkPlan(int64_t numel, int64_t row, Reduction reduction, int64_t largest = kChunk);
 
-  // Partial sums that the caller must provide room for.
+  // The number of partial sums, for which the caller provides memory.
   int64_t n_partials() const { return chunks_per_segment > 1 ? n_chunks : 0; }
 
   BSL_HD int64_t begin(int64_t index) const {
@@ -44,7 +45,8 @@ struct ChunkPlan {
   }
 };
 
-// Chunks of rows with about kChunk numbers each, so that wide rows are shared among threads too.
+// A plan whose elements are rows. Chunks have about kChunk numbers each, so that threads share
+// also few but wide rows.
 ChunkPlan plan_rows(int64_t rows, int64_t columns, Reduction reduction);
 
 }  // namespace bsl

@@ -12,7 +12,7 @@ template <typename T, typename F>
 inline void apply_blocks(const T* x, T* y, int64_t n, const F& f) {
   for (int64_t start = 0; start < n; start += kBlock) {
     const int length = static_cast<int>(n - start < kBlock ? n - start : kBlock);
-    // Whole blocks only, as in all kernels: what is tested is the vectorised code.
+    // Only whole blocks, as in all kernels, so that tests see the vectorised code.
     alignas(64) T in[kBlock] = {}, out[kBlock];
     for (int i = 0; i < length; ++i) in[i] = x[start + i];
     for (int i = 0; i < kBlock; ++i) out[i] = f(in[i]);

@@ -1,5 +1,5 @@
-// The functions of core/math.h and core/special.h over arrays, as the compiler vectorises
-// them: for tests and timings.
+// The functions of core/math.h and core/special.h over arrays, vectorised as in kernels, for tests
+// and timings.
 #pragma once
 
 #include <cstdint>

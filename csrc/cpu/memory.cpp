@@ -12,7 +12,7 @@ void expect_writes(void* data, int64_t bytes) {
   const uintptr_t address = reinterpret_cast<uintptr_t>(data);
   const uintptr_t begin = (address + huge - 1) & ~(huge - 1);
   const uintptr_t end = (address + static_cast<uintptr_t>(bytes)) & ~(huge - 1);
-  // Only a hint: where the kernel declines, nothing is lost.
+  // madvise is only a hint, so its result does not matter.
   if (data != nullptr && begin < end) {
     madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
   }

@@ -7,7 +7,7 @@
 namespace bsl {
 namespace {
 
-// `block(first, buffer)` makes kBlock elements and returns where they are.
+// `block(first, buffer)` makes kBlock elements and returns their address.
 template <typename T, typename F>
 inline void fill(T* out, const NoiseRange& range, const F& block) {
   parallel_chunks((range.n + kChunk - 1) / kChunk, [&](int64_t chunk) {

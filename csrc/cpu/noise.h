@@ -13,7 +13,7 @@ struct NoiseRange {
 };
 
 struct NoiseKernels {
-  void (*bits)(uint32_t* out, const NoiseRange& range);  // four to a counter
+  void (*bits)(uint32_t* out, const NoiseRange& range);  // four words per counter
   void (*uniform_float)(float* out, const NoiseRange& range);
   void (*uniform_double)(double* out, const NoiseRange& range);
   void (*normal_float)(float* out, const NoiseRange& range);

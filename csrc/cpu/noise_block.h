@@ -1,9 +1,8 @@
-// Blocks of noise, for kernels to include: see core/noise.h for what is computed.
+// Blocks of the noise of core/noise.h, for kernels to include.
 //
 // Random words are made in the 64-bit lanes of vector registers. A multiplication of 32-bit halves
-// (pmuludq, there since SSE2) ignores the upper halves, so Philox can leave rubbish in them: a
-// round is two multiplications, two shifts and some xors, which compilers do not find by
-// themselves.
+// (pmuludq, part of SSE2) ignores the upper halves, so Philox can leave rubbish in them. A round is
+// then two multiplications, two shifts and some xors. Compilers do not find this by themselves.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +26,7 @@ namespace noise {
 #if defined(__AVX512F__)
 using Lanes = uint64_t __attribute__((vector_size(64)));
 BSL_HD Lanes multiply_low_halves(Lanes a, Lanes b) {
-  // Not _mm512_mul_epu32, for whose undefined operand GCC 12 warns.
+  // GCC 12 warns of an undefined operand inside _mm512_mul_epu32.
   return (Lanes)_mm512_maskz_mul_epu32(0xff, (__m512i)a, (__m512i)b);
 }
 BSL_HD Lanes interleave_low(Lanes a, Lanes b) {
@@ -54,7 +53,7 @@ BSL_HD Lanes interleave_high(Lanes a, Lanes b) { return __builtin_shufflevector(
 
 constexpr int kLanes = sizeof(Lanes) / sizeof(uint64_t);
 
-// One counter per lane. What is above the low 32 bits of a lane does not count.
+// One counter per lane. The upper 32 bits of a lane have no meaning.
 struct Counters {
   Lanes c0, c1, c2, c3;
 
@@ -83,8 +82,8 @@ struct Counters {
   }
 };
 
-// Vectors of counters that are worked on together, as each waits for its own multiplications: as
-// many as the registers hold.
+// Vectors of counters in flight at once, as many as the registers hold: while one waits for its
+// multiplications, the others go on.
 template <int N>
 struct Flight {
   Counters counters = {};
@@ -141,7 +140,7 @@ BSL_HD void random_block(uint64_t seed, uint64_t stream, uint64_t index,
 
 #endif
 
-// Elements that are computed together, from one word each in float and from two in double.
+// Elements computed together, from one word each in float and from two words each in double.
 constexpr int kGroup = 32;
 
 BSL_HD void normal_group(const uint32_t* __restrict words, float* __restrict out) {
@@ -162,8 +161,8 @@ BSL_HD void uniform_group(const uint32_t* __restrict words, double* __restrict o
   for (int i = 0; i < kGroup; ++i) out[i] = uniform<double>(joined[i]);
 }
 
-// Fills `buffer` from the counter on that holds element `first`, by calling f(words, out) for each
-// group. Returns where `first` is.
+// Fills `buffer`, beginning with the counter of element `first`, by calling f(words, out) for each
+// group. Returns the address of element `first`.
 template <typename T, typename F>
 inline const T* for_each_group(uint64_t seed, uint64_t stream, uint64_t first, T* buffer,
                                const F& f) {
@@ -180,8 +179,9 @@ inline const T* for_each_group(uint64_t seed, uint64_t stream, uint64_t first, T
     memset(last, 0, sizeof(uint32_t) * words_per_element * kGroup);
     random_words(seed, stream, index + counters, last[0], last[1], last[2], last[3]);
   }
-  // The counter that a block shares with the next one goes through the same code as all others:
-  // scalar code might round differently, and noise must not depend on the alignment of blocks.
+  // A block may share its last counter with the next block. This counter goes through the same code
+  // as all others: scalar code might round differently, and noise must not depend on the alignment
+  // of blocks.
   for (int i = 0; i < kBlock + (skipped != 0); i += kGroup) {
     f(words + words_per_element * i, i < kBlock ? buffer + i : rest);
   }
@@ -193,7 +193,7 @@ inline const T* for_each_group(uint64_t seed, uint64_t stream, uint64_t first, T
 
 }  // namespace noise
 
-// Elements that a buffer for a block of noise must hold.
+// The size in elements of a buffer for a block of noise.
 constexpr int kNoiseBuffer = kBlock + 8;
 
 // The standard normals of the logical elements [first, first + kBlock), somewhere in `buffer`.
@@ -204,7 +204,7 @@ inline const T* normal_block(uint64_t seed, uint64_t stream, uint64_t first, T* 
   });
 }
 
-// Likewise, uniforms in (0, 1).
+// The uniforms in (0, 1) of the logical elements [first, first + kBlock), somewhere in `buffer`.
 template <typename T>
 inline const T* uniform_block(uint64_t seed, uint64_t stream, uint64_t first, T* buffer) {
   return noise::for_each_group(seed, stream, first, buffer, [](const uint32_t* words, T* out) {

@@ -1,8 +1,7 @@
 // Parallel loops on torch's own thread pool.
 //
-// Work is cut into chunks whose size never depends on the number of threads, and whatever is
-// reduced is stored per chunk and combined in chunk order: results are the same for any number of
-// threads.
+// The size of a chunk of work never depends on the number of threads. Sums are stored per chunk and
+// combined in the order of the chunks. So results are the same for any number of threads.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +9,7 @@
 namespace bsl {
 
 // torch_parallel_for of libtorch_cpu, see torch/csrc/stable/c/shim.h. The address arrives from
-// Python, so that nothing of torch is needed to build or to link.
+// Python, so that building and linking need no torch.
 using TorchParallelFor = int (*)(int64_t begin, int64_t end, int64_t grain,
                                  void (*body)(int64_t begin, int64_t end, void* context),
                                  void* context);
@@ -18,8 +17,8 @@ using TorchParallelFor = int (*)(int64_t begin, int64_t end, int64_t grain,
 void set_torch_parallel_for(TorchParallelFor function);
 bool has_torch_threads();
 
-// Calls body(begin, end, context) on ranges that cover [0, n). Serial without torch's pool, and in
-// a process that was forked (torch's pool does not survive a fork, and would hang).
+// Calls body(begin, end, context) on ranges that cover [0, n). The loop is serial without torch's
+// pool, and in a forked process, where torch's pool would hang.
 void parallel_for(int64_t n, void (*body)(int64_t begin, int64_t end, void* context),
                   void* context);
 

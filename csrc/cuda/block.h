@@ -1,7 +1,8 @@
-// What all CUDA kernels share: how threads read, draw and write, and how lanes of a warp add up.
+// Reading, drawing, writing and the sums of a warp, for all CUDA kernels.
 //
-// A thread takes groups of elements: 16 bytes of T, and what one counter of the random number
-// generator makes. Groups begin at multiples of their size, whatever part of one a thread needs.
+// A thread takes groups of elements. A group is 16 bytes of T, and the output of one counter of the
+// random number generator. Groups begin at multiples of their size, even if a thread needs only
+// part of one.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -26,7 +27,7 @@ struct alignas(16) Group {
   T at[kGroup<T>];
 };
 
-// A group as it lies in memory.
+// A group in its type of storage.
 template <typename T, typename Stored>
 struct alignas(sizeof(Stored) * kGroup<T>) Packed {
   Stored at[kGroup<T>];
@@ -58,7 +59,7 @@ __device__ __forceinline__ uint64_t quotient(uint64_t n, const Divider& size) {
   return __umul64hi(n, size.multiplier) >> size.shift;
 }
 
-// Where element `index` lies.
+// The offset of element `index`.
 __device__ __forceinline__ int64_t offset_at(int64_t index, const int64_t* strides,
                                              const DeviceShape& shape) {
   uint64_t rest = static_cast<uint64_t>(index);
@@ -90,7 +91,7 @@ __device__ __forceinline__ Group<T> read_whole(const Stored* data) {
   return group;
 }
 
-// Of an operand that has_whole_groups.
+// Reads a whole group of an operand that has_whole_groups.
 template <typename T, typename Stored>
 __device__ __forceinline__ Group<T> read_whole(const Operand& operand, const DeviceShape& shape,
                                                int64_t start) {
@@ -108,7 +109,7 @@ __device__ __forceinline__ Group<T> read_whole(const Operand& operand, const Dev
   return group;
 }
 
-// What the elements outside the part are does not matter.
+// Reads part of a group. The elements outside the part are arbitrary numbers.
 template <typename T, typename Stored>
 __device__ __forceinline__ Group<T> read(const Stored* data, Part part) {
   data += part.start;
@@ -120,7 +121,7 @@ __device__ __forceinline__ Group<T> read(const Stored* data, Part part) {
   return group;
 }
 
-// Of a strided operand.
+// Reads part of a group of a strided operand.
 template <typename T, typename Stored>
 __device__ __forceinline__ Group<T> gather(const Stored* data, const int64_t* strides,
                                            const DeviceShape& shape, Part part) {
@@ -151,7 +152,7 @@ __device__ __forceinline__ Group<T> read(const Operand& operand, const DeviceSha
   return group;
 }
 
-// Null: not wanted.
+// Writes one element, unless `out` is null.
 template <typename T>
 __device__ __forceinline__ void write_element(void* out, int64_t index, T value) {
   if (out != nullptr) static_cast<T*>(out)[index] = value;
@@ -192,8 +193,8 @@ __device__ __forceinline__ Group<T> draw(uint64_t seed, uint64_t stream, uint64_
 
 __device__ __forceinline__ int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// f(part) for the groups of the elements [begin, end) that fall to one of `size` threads: the same
-// ones each time.
+// Calls f(part) for the groups of the elements [begin, end) that thread `rank` of `size` threads
+// takes. Every call gives a thread the same groups.
 template <typename T, typename F>
 __device__ __forceinline__ void for_each_part(int64_t begin, int64_t end, int64_t rank,
                                               int64_t size, const F& f) {
@@ -206,9 +207,9 @@ __device__ __forceinline__ void for_each_part(int64_t begin, int64_t end, int64_
   }
 }
 
-// What is shared out to groups of neighbouring threads, `size` of them (1, 2, 4, ... up to a
-// block): which of a group this thread is, and what falls to the group. Of 32 bits, as divisions
-// go.
+// Shares units of work among teams of neighbouring threads. A team has `size` threads: 1, 2, 4, ...
+// up to a block. lane() is this thread's number in its team. The team takes the units first(),
+// first() + step(), and so on. Sizes have 32 bits, because divisions of 64 bits are slow.
 struct Share {
   unsigned size, per_block;
 
@@ -221,8 +222,8 @@ struct Share {
   __device__ int64_t step() const { return static_cast<int64_t>(gridDim.x) * per_block; }
 };
 
-// What neighbouring lanes of a warp have (1, 2, 4, ..., 32 of them), combined in an order that only
-// their number decides; all get it. f is commutative.
+// Combines the values of neighbouring lanes of a warp (1, 2, 4, ..., 32 of them) in an order that
+// depends only on their number. All lanes get the result. f is commutative.
 template <typename V, typename F>
 __device__ __forceinline__ V combined_lanes(V value, int lanes, const F& f) {
   if (lanes > 1) {

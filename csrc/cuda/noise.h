@@ -1,4 +1,4 @@
-// Arrays of random numbers on CUDA devices: those of cpu/noise.h.
+// Arrays of random numbers on CUDA devices, with the numbers of cpu/noise.h.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -1,5 +1,5 @@
-// A block takes a piece of a tensor, and draws what normal_rsample_kl draws for that tensor alone,
-// with the stream that is the tensor's.
+// A block takes a piece of a tensor. It draws the same numbers as normal_rsample_kl for that tensor
+// alone with the tensor's stream.
 #include "cuda/normal_many.h"
 
 #include "core/distributions/normal_pointwise.h"
@@ -9,7 +9,7 @@
 namespace bsl {
 namespace {
 
-// Of this block: the tensor, which of its elements, and what they are drawn with.
+// This block's piece of a tensor, with the seed, the stream and the prior of its elements.
 template <typename T, typename Stored>
 struct Piece {
   const NormalTensor& tensor;
@@ -19,7 +19,7 @@ struct Piece {
 
   __device__ explicit Piece(const NormalMany& a) : Piece(a, index_of_tensor(a)) {}
 
-  // f(part, locations, raw scales, noise) for this thread's share.
+  // Calls f(part, locations, raw scales, noise) for this thread's share.
   template <typename F>
   __device__ __forceinline__ void for_each(const F& f) const {
     for_each_part<T>(begin, end, threadIdx.x, kThreads, [&](Part part) {
@@ -39,7 +39,8 @@ struct Piece {
         prior_loc(static_cast<T>(tensor.prior_loc)),
         prior_scale(static_cast<T>(tensor.prior_scale)) {}
 
-  // The last tensor that does not begin later; those without elements begin with the next one.
+  // The last tensor whose first piece is not after this block. A tensor without elements has the
+  // same first piece as the next one, so it is passed over.
   __device__ static int index_of_tensor(const NormalMany& a) {
     int low = 0, high = a.n - 1;
     while (low < high) {

@@ -1,4 +1,4 @@
-// Samples and divergences of many normal tensors, all parameters of a model, say, in one launch.
+// Samples and divergences of many normal tensors in one launch, for all parameters of a model.
 #pragma once
 
 #include <cstdint>
@@ -7,35 +7,35 @@
 
 namespace bsl {
 
-// A tensor's elements are contiguous, on the device.
+// All addresses are on the device, and elements are contiguous.
 struct NormalTensor {
   const void* loc;
   const void* raw_scale;
-  void* sample;  // or null: not wanted; backward: its gradient, or null
-  // Backward alone; null: not wanted.
+  void* sample;  // forward: the sample, null if unwanted; backward: its gradient, or null
+  // Only for backward; null if unwanted.
   void* grad_loc;
   void* grad_raw_scale;
   double prior_loc, prior_scale;
   int64_t numel;
-  int64_t first_piece;  // of those of the call
+  int64_t first_piece;  // number of its first piece among those of all tensors
 };
 
-// A table of them is an argument of the kernel, of which there may be 4 KB.
+// The table of tensors is an argument of the kernel, and arguments may take 4 KB.
 constexpr int kMostTensors = 48;
-// Elements that a block of threads takes.
+// Elements of a piece, which one block of threads takes.
 constexpr int64_t kNormalPiece = 2048;
 
 struct NormalMany {
   NormalTensor tensors[kMostTensors];
   int n;
-  int64_t pieces;       // of all tensors
-  const int64_t* seed;  // or null, where no sample is wanted
-  uint64_t stream;      // of the first tensor; the next one has the next
+  int64_t pieces;       // number of pieces of all tensors
+  const int64_t* seed;  // null if no sample is wanted
+  uint64_t stream;      // the first tensor's; tensor i has stream + i
   double* partials;     // forward: the divergence of each piece
   const void* grad_kl;  // backward: one number, or null
 };
 
-// The sum of partial divergences of all calls.
+// The arguments of the sum of the partial divergences of all calls.
 struct NormalTotal {
   const double* partials;
   int64_t pieces;

@@ -1,4 +1,4 @@
-// Sums that many blocks have worked on, from their partial sums.
+// Adds up the partial sums that blocks leave of longer sums.
 #pragma once
 
 #include "cuda/block.h"
@@ -6,7 +6,7 @@
 namespace bsl {
 namespace {
 
-// `pieces` of them for each segment, one after the other.
+// `sums` has `pieces` partial sums for each segment, one segment after the other.
 struct Partials {
   const double* sums;
   int64_t pieces;
@@ -14,7 +14,7 @@ struct Partials {
   void* out;  // a total for each segment
 };
 
-// A block for each segment.
+// Each block adds up whole segments.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     combine_partials_kernel(const __grid_constant__ Partials a) {

@@ -6,14 +6,14 @@ UnitPlan::UnitPlan(int64_t numel_, int64_t row, Reduction reduction) : numel(num
   constexpr int64_t group = 4;
   if (numel == 0) return;
   if (reduction == Reduction::none) {
-    // Where threads abound, each takes several groups: to find its unit costs it as much as one.
+    // In large calls a thread takes several groups: finding its unit costs as much as one group.
     lanes = 32;
     segment = piece = lanes * group * (numel < int64_t{1} << 23 ? 1 : 8);
     units = (numel + segment - 1) / segment;
     return;
   }
-  // Enough pieces to keep a device busy, and few enough to be added up at once. Rows are many, as a
-  // rule; and what is made of one must not depend on how many there are.
+  // There must be enough pieces to keep a device busy, and few enough to be added up at once. Rows
+  // have larger pieces: they are usually many, and a row's sum must not depend on their number.
   const bool is_whole = reduction == Reduction::sum;
   const int64_t least_piece = is_whole ? 1024 : 4096, most_pieces = is_whole ? 16384 : 4096;
   segment = is_whole ? numel : row;

@@ -9,12 +9,12 @@
 
 namespace bsl {
 
-// What is summed, and how threads share it. A unit is a whole segment or a piece of one, and
-// belongs to `lanes` threads of a warp. Made from sizes alone, so that sums do not depend on the
-// device.
+// The plan by which threads share the elements and their sums. A unit is a whole segment or a piece
+// of one, and belongs to `lanes` threads of a warp. The plan depends only on sizes, so that sums do
+// not depend on the device.
 struct UnitPlan {
   int64_t numel = 0;
-  int64_t segment = 1;  // elements that are summed into one result; if nothing is, of one unit
+  int64_t segment = 1;  // elements summed into one result; without sums, elements of one unit
   int64_t piece = 1;    // elements per unit
   int64_t pieces = 1;   // units per segment
   int64_t units = 0;
@@ -24,7 +24,7 @@ struct UnitPlan {
   // `row` is the length of the last dimension.
   UnitPlan(int64_t numel, int64_t row, Reduction reduction);
 
-  // Partial sums that the caller must provide room for, on the device.
+  // The number of partial sums, for which the caller provides memory on the device.
   int64_t n_partials() const { return pieces > 1 ? units : 0; }
 };
 
@@ -34,12 +34,12 @@ struct PointwiseForward {
   UnitPlan plan;
   Operand inputs[kMaxInputs];
   double numbers[kMaxNumbers];
-  const int64_t* seed;  // on the device, as all addresses
+  const int64_t* seed;  // on the device, like all addresses
   uint64_t stream;
   Reduction reduction;
-  void* value;       // for ops that have one
-  void* log;         // likewise; numbers that are computed with, also where tensors have 16 bits
-  double* partials;  // plan.n_partials()
+  void* value;       // for ops with a value
+  void* log;         // for ops with a logarithm; in the computing type, also for 16-bit tensors
+  double* partials;  // plan.n_partials() numbers
 };
 
 struct PointwiseBackward {

@@ -1,5 +1,5 @@
-// From an op's scalar functions (core/pointwise.h) to its CUDA kernels, as cpu/pointwise_kernels.h
-// makes those of the CPU.
+// Makes CUDA kernels from an op's scalar functions (core/pointwise.h), as cpu/pointwise_kernels.h
+// makes CPU kernels.
 //
 // A thread takes groups of elements, see cuda/block.h.
 #pragma once
@@ -44,8 +44,8 @@ __device__ __forceinline__ Numbers<T> rounded_numbers(const double (&numbers)[kM
 template <typename Op>
 constexpr int kArguments = Op::inputs + count(Op::noise);
 
-// Whether all of a group is wanted and lies where one access reaches it: nearly always, so that it
-// is asked once for all operands.
+// Whether the whole group is wanted, and one access reaches it in every operand. This is nearly
+// always true, so one test serves all operands.
 template <typename T, typename Call>
 __device__ __forceinline__ bool is_whole(const Call& a, Part part) {
   return a.whole_groups && part.from == 0 && part.to == kGroup<T>;
@@ -60,8 +60,8 @@ __device__ __forceinline__ void write(const Group<T>& group, Stored* data, Part 
   }
 }
 
-// Computes part of a group, stores its values, and returns its logarithms. I: the inputs. J: the
-// arguments of Op's functions, which are these and the noise.
+// Computes part of a group, stores its values, and returns its logarithms. I numbers the inputs. J
+// numbers the arguments of Op's functions: the inputs and the noise.
 template <typename Op, typename T, typename Stored, size_t... I, size_t... J>
 __device__ __forceinline__ Group<T> forward_group(const PointwiseForward& a,
                                                   const Numbers<T>& numbers, uint64_t seed,
@@ -76,7 +76,7 @@ __device__ __forceinline__ Group<T> forward_group(const PointwiseForward& a,
   }
   draw_group<Op::noise>(seed, a.stream, part.start, in + Op::inputs);
   Group<T> value, log;
-  // Always: an element's place in a group that is not known lies in memory of the thread's own.
+  // Always unrolled: with an index unknown at compile time, groups would lie in local memory.
 #pragma unroll
   for (int j = 0; j < kGroup<T>; ++j) {
     const Result<T> r = Op::forward(numbers, in[J].at[j]...);
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(kThreads)
   const int lane = share.lane();
   const bool sums = (Op::results & kLog) != 0 && a.reduction != Reduction::none;
   for (int64_t unit = share.first(); unit < plan.units; unit += share.step()) {
-    // Divisions of 64 bits would take as long as an element.
+    // A division of 64 bits takes as long as an element, so it is avoided for a single piece.
     const int64_t segment = plan.pieces > 1 ? unit / plan.pieces : unit;
     const int64_t segment_start = segment * plan.segment;
     const int64_t begin = segment_start + (unit - segment * plan.pieces) * plan.piece;

@@ -1,4 +1,4 @@
-// A call's shape as kernels need it to walk through strided operands.
+// A call's shape, prepared for kernels that read strided operands.
 #pragma once
 
 #include <cassert>
@@ -7,10 +7,11 @@
 
 namespace bsl {
 
-// Divides an index of up to 63 bits by a size as a multiplication does: n / size is the upper half
-// of n * multiplier, shifted. With size <= 2^l, multiplier = ceil(2^(63 + l) / size) exceeds the
-// quotient by less than 2^-l in n * multiplier / 2^(63 + l), which is not enough to reach the next
-// integer (Granlund and Montgomery, "Division by invariant integers using multiplication", 1994).
+// Divides an index n of up to 63 bits by a size through multiplication: n / size is the upper half
+// of n * multiplier, shifted. For size <= 2^l, multiplier = ceil(2^(63 + l) / size), and
+// n * multiplier / 2^(63 + l) exceeds the quotient by less than 2^-l. That is too little to reach
+// the next integer (Granlund and Montgomery, "Division by invariant integers using multiplication",
+// 1994).
 struct Divider {
   uint64_t multiplier = 0;
   int shift = 0;  // l - 1
@@ -25,8 +26,8 @@ struct Divider {
 };
 
 struct DeviceShape : Shape {
-  Divider dividers[kMaxDims];     // of all sizes but the first, which are 2 or more
-  bool has_whole_groups = false;  // the elements of a group differ in the last index alone
+  Divider dividers[kMaxDims];     // for all sizes except the first; each is 2 or more
+  bool has_whole_groups = false;  // the elements of a group differ only in the last index
 
   DeviceShape() = default;
   DeviceShape(const Shape& shape) : Shape(shape) {
@@ -35,8 +36,8 @@ struct DeviceShape : Shape {
   }
 };
 
-// Whether kernels may read all whole groups of an operand by one access of `bytes` bytes each, or
-// from one offset if their elements lie apart.
+// Whether kernels may read every whole group of an operand by one access of `bytes` bytes. If the
+// elements of a group do not lie side by side, one offset must serve the group.
 inline bool has_whole_groups(const Operand& operand, const DeviceShape& shape, size_t bytes) {
   if (operand.kind != Operand::Kind::contiguous && operand.kind != Operand::Kind::strided) {
     return true;

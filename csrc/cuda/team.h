@@ -1,4 +1,4 @@
-// Rows that are summed up: a team of threads for each.
+// Rows whose elements are summed, with a team of threads for each row.
 #pragma once
 
 #include "core/softmax.h"
@@ -7,20 +7,20 @@
 namespace bsl {
 namespace {
 
-// Neighbouring lanes of a warp, 1, 2, 4, ..., 32 of them, or a whole block.
+// A team: 1, 2, 4, ..., 32 neighbouring lanes of a warp, or a whole block.
 struct Team {
   int size, rank;
 
   __device__ explicit Team(int n) : size(n), rank(static_cast<int>(threadIdx.x) % n) {}
 
-  // What all have, combined in an order that only the team's size decides; everyone gets it. f is
-  // commutative.
+  // Combines the values of all threads in an order that depends only on the team's size. All get
+  // the result. f is commutative.
   template <typename V, typename F>
   __device__ V combined(V value, const F& f) const {
     value = combined_lanes(value, size < 32 ? size : 32, f);
     if (size <= 32) return value;
     __shared__ V of_warps[kThreads / 32];
-    __syncthreads();  // whoever still reads what was there before
+    __syncthreads();  // a slower thread may still read the values of the last call
     if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = value;
     __syncthreads();
     value = of_warps[0];
@@ -37,7 +37,7 @@ struct Team {
   }
 };
 
-// Of a row's length alone.
+// The size of a team depends only on the length of its row.
 inline int team_size(int64_t columns) {
   constexpr int64_t group = 4, longest_of_a_warp = 2048;
   if (columns > longest_of_a_warp) return kThreads;
@@ -48,11 +48,11 @@ inline int team_size(int64_t columns) {
 
 inline unsigned team_blocks(int64_t rows, int team) { return blocks(rows * team); }
 
-// Sums of columns: the lanes of a warp are neighbours among columns, and the warps of a block share
-// what is added up.
+// Sums of columns. The lanes of a warp take neighbouring columns. The warps of a block each add up
+// part of the rows.
 constexpr int kColumns = 32, kParts = kThreads / kColumns;
 
-// Over a column's parts, in order. Every thread of the block calls this. f is commutative.
+// Combines the parts of a column in order. Every thread of the block must call it.
 template <typename V, typename F>
 __device__ V combined_parts(V value, const F& f) {
   __shared__ V of_all[kThreads];
@@ -64,7 +64,7 @@ __device__ V combined_parts(V value, const F& f) {
   return value;
 }
 
-// f(row) for the rows of this thread's team.
+// Calls f(row) for the rows of this thread's team.
 template <typename F>
 __device__ __forceinline__ void for_each_row(int64_t rows, const Team& team, const F& f) {
   const Share share(team.size);
@@ -72,7 +72,7 @@ __device__ __forceinline__ void for_each_row(int64_t rows, const Team& team, con
   for (int64_t row = share.first(); row < rows; row += share.step()) f(row);
 }
 
-// f(value, which in its group) for the part of a group.
+// Calls f(value, index in the group) for the elements of a group's part.
 template <typename T, typename F>
 __device__ __forceinline__ void for_each(Group<T>& group, Part part, const F& f) {
 #pragma unroll
@@ -99,7 +99,7 @@ struct TeamRow {
     });
   }
 
-  // The largest number; NaN is passed over.
+  // The largest number that is not NaN.
   __device__ T max(const T* data) const {
     T most = -math::Real<T>::infinity;
     visit(data, [&](T value, int64_t) { most = larger(value, most); });
@@ -118,7 +118,7 @@ struct TeamRow {
     return static_cast<T>(team.sum(total));
   }
 
-  // Replaces the numbers: out[i] = f(data[i], column).
+  // Sets out[i] = f(data[i], column).
   template <typename F>
   __device__ void map(const T* data, T* out, const F& f) const {
     for_each_part<T>(begin, end, team.rank, team.size, [&](Part part) {

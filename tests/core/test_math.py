@@ -200,7 +200,7 @@ def test_special_values(name: str, dtype: type[np.floating]) -> None:
 
 @pytest.mark.parametrize("level", _cpu.isa_levels())
 def test_against_mpmath(level: str) -> None:
-    """An oracle that shares no code with the C library, where long double might mislead."""
+    """mpmath shares no code with the C library, whose long double might mislead."""
     functions = {
         "exp": mpmath.exp,
         "expm1": mpmath.expm1,
@@ -224,7 +224,7 @@ def test_against_mpmath(level: str) -> None:
 
 
 def test_length_zero_and_tails() -> None:
-    """Lengths that are no multiple of a block give the elements that a whole block gives."""
+    """Lengths that are no multiple of a block give the elements of a whole block."""
     x = np.linspace(-3, 3, 300, dtype=np.float32)
     whole = apply("exp", x)
     for n in (0, 1, 7, 255, 256, 257):

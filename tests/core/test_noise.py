@@ -19,7 +19,7 @@ from bslfast.reference import noise
 LEVELS = _cpu.isa_levels()
 DTYPES = [torch.float32, torch.float64]
 SEED = 0x0123456789ABCDEF
-# A kernel and its twin differ by a few roundings.
+# The bound for a kernel and its twin, which differ by a few roundings.
 MAX_ULP = {torch.float32: 5.0, torch.float64: 5.0}
 
 
@@ -112,7 +112,7 @@ def test_any_number_of_threads_gives_the_same_elements(dtype: torch.dtype) -> No
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_levels_agree(dtype: torch.dtype) -> None:
-    """The bits, hence uniforms, are identical; normals may differ by what FMA changes."""
+    """Bits, and so uniforms, are identical. Normals may differ by the effect of FMA."""
     made = []
     for level in LEVELS:
         with isa(level):
@@ -158,7 +158,7 @@ def test_tails_are_populated() -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_neighbours_are_independent(dtype: torch.dtype) -> None:
-    """Of an element and of its size, at every distance up to 16: 32 numbers, 6 sigma each."""
+    """Elements and their sizes are uncorrelated at distances up to 16: 32 numbers, 6 sigma each."""
     n = 1_000_000
     z = normal(n, dtype).double()
     for lag in range(1, 17):
@@ -171,7 +171,7 @@ def test_neighbours_are_independent(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("what", ["seed", "stream"])
 def test_consecutive_seeds_and_streams_are_independent(dtype: torch.dtype, what: str) -> None:
-    """Correlations of 64 consecutive ones (2016 pairs), and where pairs of uniforms lie."""
+    """Correlations of 64 consecutive ones (2016 pairs) are small; pairs of uniforms are spread."""
     n = 65536
     z = torch.stack([normal(n, dtype, **{what: k}) for k in range(64)])
     pairs = torch.corrcoef(z.double())[tuple(torch.triu_indices(64, 64, 1))]

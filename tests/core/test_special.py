@@ -55,7 +55,9 @@ def points(dtype: type[np.floating]) -> Array:
 @of_each_level
 @of_each_dtype
 def test_log_gamma_half_step(dtype: type[np.floating], level: str) -> None:
-    """Within 4 eps of 1, or of the result where that is more; of large arguments, 3 eps of it."""
+    """Errors are within 4 eps of max(1, result), and for large arguments within 3 eps of the
+    result.
+    """
     x, eps = points(dtype), np.finfo(dtype).eps
     with isa(level):
         error, size = errors("log_gamma_half_step", x, half_step)
@@ -67,7 +69,9 @@ def test_log_gamma_half_step(dtype: type[np.floating], level: str) -> None:
 @of_each_level
 @of_each_dtype
 def test_log_gamma_half_step_slope(dtype: type[np.floating], level: str) -> None:
-    """Within 2 eps of 1, or of the result where that is more; of large arguments, 3 eps of it."""
+    """Errors are within 2 eps of max(1, result), and for large arguments within 3 eps of the
+    result.
+    """
     x, eps = points(dtype), np.finfo(dtype).eps
     with isa(level):
         error, size = errors("log_gamma_half_step_slope", x, half_step_slope)
@@ -79,7 +83,7 @@ def test_log_gamma_half_step_slope(dtype: type[np.floating], level: str) -> None
 @of_each_level
 @of_each_dtype
 def test_log_one_plus_square(dtype: type[np.floating], level: str) -> None:
-    """3 ulp of the result, also where the square would overflow."""
+    """Errors are within 3 ulp of the result, also where the square would overflow."""
     rng = np.random.default_rng(7)
     bound = np.log(np.finfo(dtype).max)
     x = np.exp(np.concatenate([rng.uniform(-10, bound - 1, 400), rng.uniform(-1, 1, 400)]))
@@ -98,7 +102,7 @@ def test_special_values(dtype: type[np.floating], level: str) -> None:
 
 
 def factorial_points(dtype: type[np.floating]) -> Array:
-    """Every region and the places where one meets the next."""
+    """Points in every region, and at the places where regions meet."""
     rng = np.random.default_rng(0)
     edge = np.array([3.0], dtype)
     parts = [
@@ -115,7 +119,7 @@ def factorial_points(dtype: type[np.floating]) -> Array:
 
 
 def errors_in_eps(name: str, dtype: type[np.floating]) -> tuple[Array, Array]:
-    """Errors in units of eps, relative to the result and to the result + 1; all levels' worst."""
+    """Errors in eps, relative to the result and to the result + 1; the worst of all levels."""
     x = factorial_points(dtype)
     with mpmath.workdps(60):
         exact = [
@@ -139,14 +143,14 @@ def errors_in_eps(name: str, dtype: type[np.floating]) -> tuple[Array, Array]:
 
 @of_each_dtype
 def test_log_factorial(dtype: type[np.floating]) -> None:
-    """Relative to the result, so right next to the zeros at 0 and 1 as well."""
+    """Errors are relative to the result, also next to the zeros at 0 and 1."""
     relative, _ = errors_in_eps("log_factorial", dtype)
     assert relative.max() <= 3.5, factorial_points(dtype)[relative.argmax()]
 
 
 @of_each_dtype
 def test_digamma(dtype: type[np.floating]) -> None:
-    """Next to its zero at 0.46 the error is one of the terms."""
+    """Next to its zero at 0.46 the error is relative to the terms."""
     _, absolute = errors_in_eps("digamma_of_next", dtype)
     assert absolute.max() <= 4, factorial_points(dtype)[absolute.argmax()]
 

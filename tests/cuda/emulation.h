@@ -1,6 +1,6 @@
-// Just enough of CUDA to run csrc/cuda on a CPU: a coroutine for each thread of a block, one block
-// after the other. Included first, by the name of CUDA's own header, and with __CUDA_ARCH__
-// defined.
+// The parts of CUDA that csrc/cuda needs to run on a CPU. Each thread of a block is a coroutine,
+// and one block runs after the other. This file is included first, by the name of CUDA's own
+// header, and with __CUDA_ARCH__ defined.
 #pragma once
 
 #include <ucontext.h>
@@ -38,10 +38,11 @@ inline Index threadIdx, blockIdx, blockDim, gridDim;
 namespace emulation {
 
 constexpr unsigned kMostThreads = 1024, kWarp = 32;
-// Of shared memory, kernels have up to 3 KB of the 48 for themselves.
+// Kernels declare up to 3 KB of the 48 KB of shared memory themselves; launches may ask for the
+// rest.
 constexpr size_t kStack = 128 * 1024, kShared = 45 * 1024;
 
-// Where threads wait for each other.
+// A barrier, at which threads wait for each other.
 struct Meeting {
   unsigned arrived = 0, times = 0;
 };
@@ -56,9 +57,9 @@ inline Thread threads[kMostThreads];
 inline Meeting all, groups[kMostThreads];
 inline uint64_t shuffled[kMostThreads];
 inline ucontext_t scheduler;
-inline bool waits_in_vain;  // nobody came, left or met anybody since this was set
+inline bool waits_in_vain;  // set each round; cleared if a thread meets others or ends
 inline const std::function<void()>* body;
-alignas(64) inline char shared[kShared];  // what a launch asks for
+alignas(64) inline char shared[kShared];  // the shared memory that a launch asks for
 
 inline void meet(Meeting& meeting, unsigned n) {
   const unsigned times = meeting.times, self = threadIdx.x;
@@ -83,7 +84,7 @@ inline void run() {
 }
 
 inline void launch(unsigned blocks, unsigned n, size_t bytes, const std::function<void()>& kernel) {
-  // What a device would refuse.
+  // A device would refuse such a launch.
   if (n == 0 || n > kMostThreads || blocks == 0 || bytes > kShared) abort();
   body = &kernel;
   blockDim.x = n;
@@ -103,10 +104,10 @@ inline void launch(unsigned blocks, unsigned n, size_t bytes, const std::functio
       thread.context.uc_stack.ss_size = kStack;
       makecontext(&thread.context, run, 0);
     }
-    // Up and down in turns, so that it shows if something depends on the order.
+    // Threads run in rising and in falling order by turns, so that results show a dependence on it.
     bool down = false;
     for (unsigned left = n; left > 0; down = !down) {
-      // Who returns before a barrier leaves the others there: a device might hang.
+      // If a thread returns before a barrier, the others wait there forever: a device might hang.
       if (waits_in_vain) abort();
       waits_in_vain = true;
       for (unsigned i = 0; i < n; ++i) {
@@ -126,7 +127,7 @@ inline uint32_t __umulhi(uint32_t a, uint32_t b) {
   return static_cast<uint32_t>(static_cast<uint64_t>(a) * b >> 32);
 }
 
-// What csrc/core/approximate.h has of a GPU: an ulp off, to either side.
+// In place of the GPU's approximations in csrc/core/approximate.h: an ulp off, to either side.
 namespace bsl {
 namespace {
 

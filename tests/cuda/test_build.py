@@ -1,6 +1,6 @@
 """The CUDA module, built as a wheel builds it, and the compiler's report of its kernels.
 
-That needs nvcc and no GPU. One build serves all tests here: it takes minutes.
+The tests need nvcc, but no GPU. One build, which takes minutes, serves all of them.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ import bslfast
 from bslfast._native import _cpu
 
 ROOT = Path(__file__).parents[2]
-#: Of a multiprocessor's 65536 registers, so many leave room for two blocks of 256 threads.
+#: Bound of a thread's registers: two blocks of 256 threads have room in a multiprocessor's 65536.
 REGISTERS = 96
-#: Bytes of its own memory: a few numbers that are put by. An array would be more.
+#: Bound of a thread's local memory in bytes: a few spilled numbers fit, an array does not.
 STACK = 40
 
 pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 
 
 class Build(NamedTuple):
-    """Where the module lies, and what the compiler said."""
+    """The module's place, and the compiler's output."""
 
     module: Path
     report: str
@@ -80,7 +80,7 @@ def test_registers_and_stack(build: Build) -> None:
 
 
 def test_module_has_kernels_for_every_op(build: Build, tmp_path: Path) -> None:
-    """It loads without a GPU; all that it needs of CUDA is in it."""
+    """The module loads without a GPU; it holds all the CUDA code that it needs."""
     package = tmp_path / "bslfast"
     shutil.copytree(Path(bslfast.__file__).parent, package)
     native = Path(_cpu.__file__)
@@ -94,7 +94,7 @@ def test_module_has_kernels_for_every_op(build: Build, tmp_path: Path) -> None:
         "names = {**cuda.pointwise_ops(), **cuda.module().row_ops()}\n"
         "print(bslfast.__file__, *sorted(names), sep='\\n')\n"
     )
-    # Without site, whose hooks find an editable installation before anything else.
+    # site's hooks would find an editable installation first, so it is left out.
     path = os.pathsep.join([str(tmp_path), *sys.path])
     found = subprocess.run(
         [sys.executable, "-S", "-c", code],

@@ -1,4 +1,4 @@
-"""The CUDA kernels on a GPU. Skipped without one: test_emulated.py tests what a thread does."""
+"""The CUDA kernels on a GPU. Without one, only test_emulated.py tests the work of a thread."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ pytestmark = pytest.mark.skipif(
     not (torch.cuda.is_available() and cuda.is_built()), reason="needs a GPU and the CUDA module"
 )
 of_each_case = pytest.mark.parametrize("case", CASES, ids=str)
-#: Their reference takes long, as every element has a row of parameters, or is searched for.
+#: Ops with a slow reference: every element has a row of parameters, or is searched for.
 SLOW_REFERENCES = (
     "bernstein_transform",
     "deep_sigmoidal_transform",
     "mixture_logistic_transform",
 )
-#: One or two of each file of kernels, of every kind of noise, sum and layout.
+#: One or two cases of each kernel file, with every kind of noise, sum and layout.
 ONE_OF_EACH = (
     "affine_coupling-tanh-row",
     "bernstein_transform-inverse-row",
@@ -79,7 +79,7 @@ ONE_OF_EACH = (
 
 @contextlib.contextmanager
 def debugging_waits(mode: str) -> Iterator[None]:
-    """Inside, what waits for the device is an error, or warned of."""
+    """Make waiting for the device an error, or a warning."""
     torch.cuda.set_sync_debug_mode(mode)
     try:
         yield
@@ -108,7 +108,7 @@ def check(case: Case, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("case", [c for c in CASES if str(c) in ONE_OF_EACH], ids=str)
 def test_one_of_each_kernel(case: Case) -> None:
-    """Little enough for tools/gpu_check.py to run it under compute-sanitizer."""
+    """Cases are small enough for tools/gpu_check.py to run them under compute-sanitizer."""
     for dtype in (torch.float32, torch.float64):
         check(case, dtype, (3, 37))
 
@@ -135,13 +135,13 @@ def test_agrees_with_the_reference(case: Case, dtype: torch.dtype) -> None:
     ],
 )
 def test_extreme_values(record: OpRecord, extreme: Extreme, dtype: torch.dtype) -> None:
-    """Where the device's own exp, say, would overflow early, flush or cancel."""
+    """A device's own functions, such as exp, would overflow early, flush or cancel here."""
     assert_extreme(record, extreme, dtype, "cuda")
 
 
 @of_each_case
 def test_nothing_waits_for_the_device(case: Case) -> None:
-    """Neither forward nor backward: no number is read, nothing is copied from the CPU."""
+    """Neither forward nor backward reads a number or copies from the CPU."""
     call = case.call(torch.float32, (5, 67)).map(lambda t: t.cuda())
     names = case.record.differentiable(call)
     run_with_gradients(case.record.function, call, names)  # loads the kernels
@@ -158,7 +158,7 @@ def test_what_waits_is_found() -> None:
 @pytest.mark.parametrize("low", [torch.bfloat16, torch.float16], ids=str)
 @of_each_case
 def test_sixteen_bits(case: Case, low: torch.dtype) -> None:
-    """What float32 gives for the same numbers, rounded once."""
+    """Results are those of float32 for the same numbers, rounded once."""
     call = case.call(low, (5, 67)).map(lambda t: t.cuda())
     results = run(case.record.function, call)
     exact = run(case.record.function, call.map(torch.Tensor.float))
@@ -168,7 +168,7 @@ def test_sixteen_bits(case: Case, low: torch.dtype) -> None:
 
 @of_each_case
 def test_equal_from_run_to_run_and_on_any_stream(case: Case) -> None:
-    """To the last bit, also on a side stream that is held up."""
+    """Results are equal to the last bit, also on a side stream that is held up."""
     call = case.call(torch.float32, (64, 257)).map(lambda t: t.cuda())
     names = case.record.differentiable(call)
     expected = run_with_gradients(case.record.function, call, names)
@@ -185,7 +185,7 @@ def test_equal_from_run_to_run_and_on_any_stream(case: Case) -> None:
 
 @pytest.mark.parametrize("columns", [1, 3, 70, 2048, 5000])
 def test_rows_of_every_length(columns: int) -> None:
-    """For a lane, a warp and a block."""
+    """Rows are for a lane, for a warp and for a block."""
     draw = Draw(torch.float64)
     logits, index = draw.normal((9, columns), std=2.0), torch.arange(9) % columns
     calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
@@ -215,7 +215,7 @@ def test_rows_of_every_length(columns: int) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_as_many_parameters_as_there_may_be(dtype: torch.dtype) -> None:
-    """A block's share of shared memory at its largest."""
+    """A block takes the most shared memory here."""
     draw = Draw(dtype)
     x, rows = draw.normal((40, 7)), [draw.normal((40, 7, 64)) for _ in range(3)]
     bins = [draw.normal((40, 7, n)) for n in (128, 128, 127)]
@@ -254,7 +254,7 @@ def test_what_the_cpu_refuses_is_nan() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_noise_is_that_of_the_cpu(dtype: torch.dtype) -> None:
-    """Uniforms to the bit, normals to a few units of the last place."""
+    """Uniforms agree to the bit, normals to a few units of the last place."""
     for shape in ((1,), (1001,), (33, 7)):
         on_cpu = BF.standard_uniform(shape, seed=SEED, dtype=dtype)
         on_gpu = BF.standard_uniform(shape, seed=SEED, dtype=dtype, device="cuda")
@@ -266,7 +266,7 @@ def test_noise_is_that_of_the_cpu(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("stream", [1, 2**40 + 3])
 def test_noise_of_other_streams_and_types(stream: int) -> None:
-    """Rounded once where it is stored in 16 bits."""
+    """Noise in 16 bits is rounded once."""
     options: dict[str, Any] = {"seed": -(2**63) + 5, "stream": stream}
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         on_cpu = BF.standard_uniform((1003,), **options, dtype=dtype)
@@ -318,7 +318,7 @@ def test_more_elements_than_an_int_counts(
 def test_more_numbers_in_rows_than_an_int_counts(
     name: str, many_rows: Callable[[torch.dtype], torch.Tensor]
 ) -> None:
-    """Likewise, and their gradients."""
+    """The last rows, and their gradients, are those of a call on them alone."""
     every = many_rows(torch.float32)
     found = []
     for x in (every.requires_grad_(), every[-2:].detach().clone().requires_grad_()):
@@ -344,7 +344,7 @@ def test_more_noise_than_an_int_counts() -> None:
 
 
 def captured(step: Callable[[], Any]) -> tuple[torch.cuda.CUDAGraph, Any]:
-    """A graph of a step, after warm-up as torch asks for it, and what the step returned."""
+    """A graph of a step, after the warm-up that torch requires, and the step's results."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -365,7 +365,7 @@ OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_captured_training_step_learns(optimizer: str) -> None:
-    """With fresh noise in each replay."""
+    """Each replay has fresh noise."""
     torch.manual_seed(0)
     x = torch.randn(256, 4, device="cuda")
     y = x[:, :1].sin()
@@ -393,7 +393,7 @@ def test_a_captured_training_step_learns(optimizer: str) -> None:
     assert late < 0.9 * early
     assert late.isfinite()
 
-    # With weights as they are, what changes is the noise.
+    # The weights do not change here, so the noise does.
     graph, loss = captured(loss_and_gradients)
     gradient = model.layers[0].weight_loc.grad
     assert gradient is not None
@@ -406,7 +406,9 @@ def test_a_captured_training_step_learns(optimizer: str) -> None:
 
 
 def test_bayes_linear() -> None:
-    """Sample, divergence and product, as its parts compute them, and the divergence only once."""
+    """Sample, divergence and product agree with the parts', and the divergence is computed only
+    once.
+    """
     layer = BayesLinear(37, 19, device="cuda", init_scale=0.3)
     x = torch.randn(5, 37, device="cuda", requires_grad=True)
     leaves = [x, *layer.parameters()]
@@ -426,7 +428,7 @@ def test_bayes_linear() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("parametrization", ["softplus", "scale", "log_scale", "log_var"])
 def test_many_normal_tensors(parametrization: str, dtype: torch.dtype) -> None:
-    """More than a launch takes, of every length; as each tensor by itself."""
+    """More tensors than one launch takes, of all lengths, agree with calls for each tensor."""
     draw = Draw(torch.float64)
     shapes = [(0,), (5000,), (), (2048,), (7, 300), *[(3,)] * 50, (2049,), (0,)]
     loc = [draw.normal(s).to(dtype).cuda().requires_grad_() for s in shapes]
@@ -453,7 +455,7 @@ def test_many_normal_tensors(parametrization: str, dtype: torch.dtype) -> None:
 
 
 def test_a_model_is_drawn_in_one_launch() -> None:
-    """And as on the CPU: the same seed, the same function."""
+    """The same seed gives the same function as on the CPU."""
     model, x = BayesianMLP(4, (32, 16), 2, init_scale=0.3), torch.randn(9, 4)
     with bslfast.nn.one_draw(model, seed=3):
         on_cpu = model(x)
@@ -470,7 +472,7 @@ def test_a_model_is_drawn_in_one_launch() -> None:
 
 
 def test_autocast() -> None:
-    """The product in 16 bits, samples and divergence in float32."""
+    """The product has 16 bits; samples and divergence are float32."""
     layer = BayesLinear(64, 32, device="cuda", init_scale=0.1)
     x = torch.randn(16, 64, device="cuda")
     parameters = list(layer.parameters())
@@ -495,7 +497,7 @@ def test_autocast() -> None:
 
 
 def test_activation_checkpointing() -> None:
-    """The forward pass that backward runs again draws the same noise."""
+    """The forward pass that backward repeats draws the same noise."""
     model = BayesianMLP(8, (32,), 1, device="cuda", init_scale=0.3)
     x = torch.randn(64, 8, device="cuda")
     parameters = list(model.layers.parameters())
@@ -515,7 +517,7 @@ def test_activation_checkpointing() -> None:
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 @pytest.mark.parametrize("case", [c for c in CASES if str(c) in ONE_OF_EACH], ids=str)
 def test_on_another_than_the_current_device(case: Case) -> None:
-    """Kernels run where the tensors are, and leave the current device alone."""
+    """Kernels run on the device of the tensors, and leave the current device alone."""
     call = case.call(torch.float32, (5, 67))
     names = case.record.differentiable(call)
     found = []
@@ -532,7 +534,7 @@ def test_on_another_than_the_current_device(case: Case) -> None:
 
 
 def test_launch_errors_name_op_and_shape() -> None:
-    """Of a grid of more blocks than there may be: it is refused before anything is read."""
+    """A grid of too many blocks is refused before anything is read."""
     n, nothing = 1 << 38, (0, (0,))
     spline = (8, 0, False, 3.0, 1e-3, 1e-3, 1e-3)
     with (
@@ -543,7 +545,7 @@ def test_launch_errors_name_op_and_shape() -> None:
         ),
     ):
         cuda.module().rational_quadratic_forward(False, (n,), *[nothing] * 4, *spline, 0, 0, handle)
-    # And it is over with that.
+    # The error does not stay: later launches work.
     assert BF.standard_uniform((3,), seed=0, device="cuda").isfinite().all()
 
 
@@ -571,7 +573,7 @@ of_each_job = pytest.mark.parametrize("job", JOBS)
 
 
 def waits(function: Callable[[], Any]) -> int:
-    """How often a function waits for the device."""
+    """The number of times that a function waits for the device."""
     with warnings.catch_warnings(record=True) as caught, debugging_waits("warn"):
         warnings.simplefilter("always")
         function()
@@ -580,7 +582,7 @@ def waits(function: Callable[[], Any]) -> int:
 
 @of_each_job
 def test_training_on_a_device(job: str) -> None:
-    """The models of the jobs learn, with the data there, and no step waits for the device."""
+    """The models of the jobs learn with the data on the device, and no step waits for it."""
     model, data, setting = JOBS[job]()
     untrained = copy.deepcopy(model)
     history = fit(model, data, data, epochs=20, lr=0.01, batch_size=32, device="cuda", **setting)
@@ -611,7 +613,7 @@ def test_jobs_of_the_command_line(job: str, tmp_path: Path) -> None:
 
 @of_each_job
 def test_models_on_a_side_stream(job: str) -> None:
-    """Forward and backward pass, held up there, wait for nothing on the other stream."""
+    """Forward and backward on a delayed side stream wait for nothing on the other stream."""
     model, (x, *_), setting = JOBS[job]()
     model, x = model.to("cuda"), x.to("cuda")
     parameters = [p for k, p in model.named_parameters() if not k.startswith("likelihood")]
@@ -634,7 +636,7 @@ def test_models_on_a_side_stream(job: str) -> None:
 
 
 def test_compiled_by_inductor() -> None:
-    """Around kernels, torch's compiler makes code of its own."""
+    """torch's compiler makes its own code around the kernels."""
     draw = Draw(torch.float32)
     loc, raw_scale = draw.normal((64, 32)).cuda(), draw.normal((64, 32)).cuda()
     leaves = [loc.requires_grad_(), raw_scale.requires_grad_()]
@@ -655,7 +657,7 @@ def test_compiled_by_inductor() -> None:
 
 
 def test_a_compiled_training_step() -> None:
-    """With scales so small that the noise, which inductor draws the seeds of, hardly counts."""
+    """Scales are so small that the noise, whose seeds inductor draws, hardly counts."""
     model = BayesianMLP(4, (32,), 1, device="cuda", init_scale=1e-6)
     x = torch.randn(64, 4, device="cuda")
     y = x[:, :1].sin()
@@ -673,7 +675,7 @@ def test_a_compiled_training_step() -> None:
 
 
 def test_compiled() -> None:
-    """Kernels are called from compiled functions, too, and give the same."""
+    """Compiled functions call the kernels, and give the same results."""
     draw = Draw(torch.float32)
     loc, raw_scale = draw.normal((64, 32)).cuda(), draw.normal((64, 32)).cuda()
 

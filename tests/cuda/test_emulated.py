@@ -1,7 +1,7 @@
 """The CUDA kernels, run on the CPU thread by thread, against the float64 reference.
 
-So what a thread reads, draws, computes, sums and writes is tested where there is no GPU. Launches
-themselves are not: test_device.py needs a GPU.
+So the reads, draws, arithmetic, sums and writes of a thread are tested without a GPU. Launches are
+tested by test_device.py, which needs one.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from bslfast.functional.normal_many import draw_many
 from bslfast.functional.rational_quadratic import EXTRA_SLOPES
 
 SOURCES = Path(__file__).parents[2] / "csrc"
-#: Ops whose rows are more than a sum at the end.
+#: Ops that work on whole rows, not only on their sums.
 ROWS = (
     "bernstein_transform",
     "categorical_log_prob",
@@ -73,7 +73,7 @@ REGISTERED = (
 
 
 def without_launches(source: str) -> str:
-    """CUDA's source as C++: launches and shared memory of their size have their own syntax."""
+    """Rewrite CUDA's source as C++: launches and sized shared memory have their own syntax."""
     source = re.sub(
         r"(\w+_kernel<[\w, ]+>)\s*<<<(.*?), ([\w.]+), ([\w.]+), stream>>>\((.*?)\);",
         r"emulation::launch(\2, \3, \4, [&] { \1(\5); });",
@@ -121,7 +121,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     includes = [folder, SOURCES, pybind11.get_include(), sysconfig.get_path("include")]
     flags = ["-std=c++20", "-O1", "-fPIC", "-w", "-DBSL_ISA=cuda", *(f"-I{i}" for i in includes)]
     flags += ["-D__CUDA_ARCH__=900", "-include", "cuda_runtime_api.h"]
-    # A device refuses accesses that are not aligned: here the process ends, and Python says where.
+    # A device refuses accesses that are not aligned. Here the process ends, and Python says where.
     flags += ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]
 
     def compiled(source: Path) -> str:
@@ -143,7 +143,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
 
 
 def test_divisions(tmp_path: Path) -> None:
-    """By multiplication, exact for every index of 63 bits: next to multiples, and anywhere."""
+    """Division by multiplication is exact for every index of 63 bits, also next to multiples."""
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("needs g++")
@@ -187,7 +187,7 @@ int main() {
 
 @contextlib.contextmanager
 def as_on_a_device(emulated: ModuleType) -> Iterator[None]:
-    """Inside, tensors on the CPU are taken for those of a device, and its kernels are emulated."""
+    """Inside, tensors on the CPU count as a device's, and the device's kernels are emulated."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cuda, "holds", lambda tensor: True)
         patch.setattr(cuda, "module", lambda: emulated)
@@ -204,7 +204,7 @@ of_each_case = pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @of_each_case
 def test_values(case: Case, dtype: torch.dtype, emulated: ModuleType) -> None:
-    """As close to the float64 reference as the CPU's kernels have to be."""
+    """Results are as close to the float64 reference as the CPU's must be."""
     record = case.record
     for shape in ((5, 67), (3, 2), (130,) if record.name in ROWS else (4097,)):
         call = case.call(dtype, shape)
@@ -232,7 +232,7 @@ def test_values(case: Case, dtype: torch.dtype, emulated: ModuleType) -> None:
     ],
 )
 def test_extreme_values(record: OpRecord, extreme: Extreme, emulated: ModuleType) -> None:
-    """Nothing overflows early, cancels or turns into NaN that is not one."""
+    """Nothing overflows early or cancels, and only NaN becomes NaN."""
     with as_on_a_device(emulated):
         for dtype in (torch.float32, torch.float64):
             assert_extreme(record, extreme, dtype)
@@ -240,7 +240,7 @@ def test_extreme_values(record: OpRecord, extreme: Extreme, emulated: ModuleType
 
 @of_each_case
 def test_nothing(case: Case, emulated: ModuleType) -> None:
-    """Of no rows: a launch of no blocks would be an error."""
+    """A call without rows works: a launch of no blocks would be an error."""
     call = case.call(torch.float32, (0, 3))
     names = case.record.differentiable(call)
     with as_on_a_device(emulated):
@@ -253,7 +253,7 @@ def test_nothing(case: Case, emulated: ModuleType) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("components", [21, 64])
 def test_many_components(components: int, dtype: torch.dtype, emulated: ModuleType) -> None:
-    """As many as fill the shared memory of a block; slices of one tensor."""
+    """Rows fill the shared memory of a block, and are slices of one tensor."""
     draw = Draw(dtype)
     rows = draw.normal((2, 70, 3 * components)).split(components, dim=-1)
     tensors = {"x": draw.normal((2, 70)), **dict(zip(("a", "b", "c"), rows, strict=True))}
@@ -281,7 +281,7 @@ def test_many_components(components: int, dtype: torch.dtype, emulated: ModuleTy
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_rows_of_a_whole_block(dtype: torch.dtype, emulated: ModuleType) -> None:
-    """Longer ones than a warp adds up, and what options change."""
+    """Rows are longer than a warp adds up, also with options that change results."""
     draw = Draw(dtype)
     logits, index = draw.normal((3, 2500), std=2.0), torch.tensor([0, 2499, 7])
     calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
@@ -310,7 +310,7 @@ def test_rows_of_a_whole_block(dtype: torch.dtype, emulated: ModuleType) -> None
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (33, 129)], ids=str)
 def test_noise(shape: tuple[int, ...], dtype: torch.dtype, emulated: ModuleType) -> None:
-    """That of the CPU: uniforms to the bit."""
+    """Noise is that of the CPU, uniforms to the bit."""
     for stream in (0, 7):
         options: dict[str, Any] = {"seed": SEED, "stream": stream, "dtype": dtype}
         expected = BF.standard_uniform(shape, **options), BF.standard_normal(shape, **options)
@@ -323,7 +323,7 @@ def test_noise(shape: tuple[int, ...], dtype: torch.dtype, emulated: ModuleType)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
 def test_many_tensors(parametrization: str, dtype: torch.dtype, emulated: ModuleType) -> None:
-    """More than a table holds; of no elements, of one, of several pieces. Some need no gradient."""
+    """More tensors than a table holds: of no, one or many elements. Some need no gradient."""
     draw = Draw(torch.float64)
     shapes = [(0,), (5000,), (), (3, 0), (2048,), (7, 300), *[(3,)] * 50, (2049,), (0,)]
     loc = [draw.normal(s).to(dtype) for s in shapes]
@@ -366,7 +366,7 @@ def test_many_tensors(parametrization: str, dtype: torch.dtype, emulated: Module
 
 @pytest.mark.parametrize("dim", [0, 1, 2])
 def test_samples_on_any_dimension(dim: int, emulated: ModuleType) -> None:
-    """More than a block's columns, and more samples than parts of a column."""
+    """There are more columns than in a block, and more samples than parts of a column."""
     weights = Draw(torch.float64).normal((11, 13, 37))
     call = Call({"weights": weights})
     for estimator in ("iwae", "dreg"):
@@ -383,7 +383,7 @@ def test_samples_on_any_dimension(dim: int, emulated: ModuleType) -> None:
 
 @pytest.mark.parametrize("shape", [(600, 40), (2, 2500), (3, 0)], ids=str)
 def test_one_map_for_all_rows(shape: tuple[int, int], emulated: ModuleType) -> None:
-    """Sums over chunks of rows; rows of a whole block."""
+    """Gradients are summed over chunks of rows; a row takes a whole block."""
     draw = Draw(torch.float64)
     u, w, b = draw.normal(shape[1:]), draw.normal(shape[1:], std=0.1), draw.normal(())
     for name, tensors in (
@@ -405,7 +405,7 @@ def test_one_map_for_all_rows(shape: tuple[int, int], emulated: ModuleType) -> N
 @pytest.mark.parametrize("bins", [1, 33, 128])
 @pytest.mark.parametrize("tails", ["linear", "affine", "circular", None])
 def test_bins(tails: str | None, bins: int, inverse: bool, emulated: ModuleType) -> None:
-    """As few and as many as there may be; slices of one tensor. As the CPU's kernels."""
+    """The least and the largest number of bins, in slices of one tensor, agree with the CPU."""
     draw = Draw(torch.float64)
     sizes = [bins, bins, bins + EXTRA_SLOPES[tails]]
     limit = 2.99 if tails is None else 4.0
@@ -417,7 +417,7 @@ def test_bins(tails: str | None, bins: int, inverse: bool, emulated: ModuleType)
     with as_on_a_device(emulated):
         results, grads = run_with_gradients(BF.rational_quadratic_spline, call, names)
     expected, expected_grads = run_with_gradients(BF.rational_quadratic_spline, call, names)
-    # Knots differ by rounding, and slopes by what changes within that.
+    # Knots differ by rounding, and slopes by their change within that difference.
     for actual, wanted in zip(results, expected, strict=True):
         torch.testing.assert_close(actual, wanted, rtol=1e-11, atol=1e-11)
     for key in names:
@@ -430,10 +430,12 @@ def test_bins(tails: str | None, bins: int, inverse: bool, emulated: ModuleType)
 def test_coefficients(
     coefficients: int, inverse: bool, dtype: torch.dtype, emulated: ModuleType
 ) -> None:
-    """As few and as many as there may be, about the identity; slices of one tensor."""
+    """The least and the largest number of coefficients, about the identity, in slices of one
+    tensor.
+    """
     mean = math.log(math.expm1(6 / (coefficients - 1)))
     draw = Draw(dtype)
-    # The inverse of one that is smooth enough for y to say where x is.
+    # The inverse is of a map so smooth that y determines x.
     std = 0.1 if inverse else 1.0
     raw = draw.normal((2, 70, 3 + coefficients), mean=mean, std=std)[..., 3:]
     raw[..., 0] -= 3 + mean
@@ -459,7 +461,7 @@ def test_coefficients(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("inverse", [False, True])
 def test_ends_of_a_polynomial(inverse: bool, dtype: torch.dtype, emulated: ModuleType) -> None:
-    """At them, next to them, and far out; and what is not finite. As the CPU's kernels."""
+    """Values at the ends, next to them, far out and not finite agree with the CPU."""
     end = torch.tensor(3.0, dtype=dtype)
     some = (0 * end, end, end.nextafter(0 * end), end.nextafter(2 * end), 1.5 * end, 1e30 * end)
     odd = torch.tensor([math.nan, math.inf, -math.inf], dtype=dtype)
@@ -487,7 +489,7 @@ def test_ends_of_a_polynomial(inverse: bool, dtype: torch.dtype, emulated: Modul
 
 
 def test_outside_the_domain_is_nan(emulated: ModuleType) -> None:
-    """Without tails, as an x on a device cannot be looked at."""
+    """There is no error, as an x on a device cannot be looked at."""
     draw = Draw(torch.float64)
     x = torch.tensor([-3.5, 0.0, 3.5], dtype=torch.float64)
     sizes = draw.normal((3, 2)), draw.normal((3, 2)), draw.normal((3, 3))
@@ -498,7 +500,7 @@ def test_outside_the_domain_is_nan(emulated: ModuleType) -> None:
 
 
 def test_what_is_no_class_is_nan(emulated: ModuleType) -> None:
-    """As an index on a device cannot be looked at."""
+    """There is no error, as an index on a device cannot be looked at."""
     logits = Draw(torch.float64).normal((3, 5)).requires_grad_()
     index = torch.tensor([-1, 2, 5])
     with as_on_a_device(emulated):
@@ -515,7 +517,7 @@ def test_what_is_no_class_is_nan(emulated: ModuleType) -> None:
 @pytest.mark.parametrize("low", [torch.bfloat16, torch.float16], ids=str)
 @of_each_case
 def test_sixteen_bits(case: Case, low: torch.dtype, emulated: ModuleType) -> None:
-    """What float32 gives for the same numbers, rounded once."""
+    """Results are those of float32 for the same numbers, rounded once."""
     call = case.call(low, (3, 22))
     names = case.record.differentiable(call)
     with as_on_a_device(emulated):
@@ -535,7 +537,7 @@ def test_sixteen_bits(case: Case, low: torch.dtype, emulated: ModuleType) -> Non
 
 
 def layouts(draw: Draw) -> dict[str, torch.Tensor]:
-    """Tensors of shape [6, 8]: such that one access reaches a group of them, or seems to."""
+    """Tensors of shape [6, 8] in which one access reaches a group, or seems to."""
     shape = (6, 8)
     aligned = draw.normal((7, 16))
     return {
@@ -559,7 +561,7 @@ def layouts(draw: Draw) -> dict[str, torch.Tensor]:
 )
 @pytest.mark.parametrize("layout", list(layouts(Draw(torch.float32))))
 def test_layouts(layout: str, dtype: torch.dtype, emulated: ModuleType) -> None:
-    """Of arguments and of the gradients of results: as contiguous ones give, to the last bit."""
+    """Layouts of arguments and of incoming gradients do not change results, to the last bit."""
     others = layouts(Draw(dtype))
     x = others[layout]
     plain = x.clone(memory_format=torch.contiguous_format)
@@ -581,7 +583,7 @@ def test_layouts(layout: str, dtype: torch.dtype, emulated: ModuleType) -> None:
 
 @pytest.mark.parametrize("numel", [1, 127, 128, 129, (1 << 23) - 1, (1 << 23) + 5])
 def test_every_element_is_written_once(numel: int, emulated: ModuleType) -> None:
-    """However many there are, and of which nothing is summed."""
+    """All elements are written, for any number of them, also without a sum."""
     x = torch.arange(numel, dtype=torch.float32) - 3
     with as_on_a_device(emulated):
         y, log_det = BF.leaky_relu_transform(x, negative_slope=0.5, reduction="none")

@@ -79,7 +79,7 @@ def test_support(transform: Callable[[], Transform], inside: float, outside: lis
 
 
 def standardizer() -> Standardize:
-    """Of mean 10 and standard deviation 2."""
+    """A Standardize with mean 10 and standard deviation 2."""
     return Standardize.from_data(torch.tensor([[8.0, 8.0], [12.0, 12.0]]))
 
 
@@ -184,7 +184,7 @@ def test_transforms_that_fit() -> None:
     ):
         flow = Flow(Composite(steps))
         assert flow.sample(100, seed=0).isfinite().all()
-    # A map of noise to data is none of data to noise; only a flow has to be.
+    # A map from noise to data need not be one from data to noise. Only a flow must be.
     assert Composite([AffineCoupling(2), Tanh(2)])(torch.ones(2))[0].abs().max() < 1
     assert Composite([AffineCoupling(2), Logit(2)]).codomain is constraints.real_vector
 
@@ -195,7 +195,7 @@ def test_transforms_that_fit() -> None:
 @pytest.mark.parametrize("size", [1e-25, 1.0, 1e20])
 @pytest.mark.parametrize("cls", [ActNorm, Standardize])
 def test_scales_of_every_size(cls: Any, size: float) -> None:
-    """Whose squares are not numbers of float32."""
+    """Squares of these scales are not numbers of float32."""
     torch.manual_seed(0)
     x = size * (torch.randn(200, 3) * torch.tensor([1.0, 3.0, 7.0]) + 0.5)
     module = Standardize.from_data(x) if cls is Standardize else ActNorm(3)
@@ -312,7 +312,7 @@ def test_solve_tanh_is_right_as_far_as_its_condition() -> None:
     for det in (10 ** uniform(-30, 3), 1 + 10 ** uniform(-5, 7), torch.ones(5_000, **DOUBLE)):
         a = 10 ** uniform(-15, 2.5) * torch.sign(uniform(-1, 1))
         t = torch.tanh(a)
-        # Where a - tanh(a) cancels: Lambert's continued fraction of tanh.
+        # Lambert's continued fraction of tanh, where a - tanh(a) cancels.
         square = torch.where(a.abs() < 1, a * a, 0.0)
         rest = torch.full_like(a, 27.0)
         for odd in range(25, 2, -2):
@@ -380,7 +380,7 @@ def test_a_reflection_without_a_direction_is_none() -> None:
 
 @pytest.mark.parametrize("size", [1e-40, 1e-25, 1e25, 1e38])
 def test_lengths_of_vectors_do_not_matter(size: float) -> None:
-    """Though their squares are not numbers of float32."""
+    """Squares of these lengths are not numbers of float32."""
     torch.manual_seed(0)
     module, x = Householder(3), torch.randn(5, 3)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Flows: one table of transforms, from which the tests are made; then what flows promise."""
+"""Flows: tests made from one table of transforms, then tests of whole flows."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ DOUBLE: dict[str, Any] = {"dtype": torch.float64}
 
 
 def batch_norm(d: int) -> BatchNorm:
-    """In evaluation mode: in training mode examples see each other, and there is no inverse."""
+    """Make it in evaluation mode: in training mode examples see each other, without an inverse."""
     return BatchNorm(d, **DOUBLE).eval()
 
 
 def images(d: int) -> Images:
-    """Of d channels and 2 x 4 pixels: 8 d features."""
+    """Images of d channels and 2 x 4 pixels, from 8 d features."""
     steps = [
         PerPixel(ActNorm(d, **DOUBLE)),
         InvertibleConv1x1(d, **DOUBLE),
@@ -233,14 +233,14 @@ TRANSFORMS: dict[str, tuple[Callable[[int, int], Transform], bool]] = {
     ),
 }
 FEATURES = (1, 2, 3, 43)
-# What is not the identity at the start.
+# Transforms that are not the identity at the start.
 ELEMENTWISE = {"leaky relu", "tanh", "sigmoid", "logit", "softplus", "atanh", "exp", "log"}
 ELEMENTWISE |= {"inverse of softplus", "composite of bounded ones"}
 MIXTURES = {"mixture", "mixture flipped", "deep sigmoidal", "deep sigmoidal flipped"}
 MIXTURES |= {"autoregressive mixture", "autoregressive deep sigmoidal"}
 ORTHOGONAL = {"plu rotation", "householder odd", "images"}
 REFLECTIONS = {"householder", "householder odd", "sylvester", "sylvester of low rank"}
-# Where what is not defined everywhere is looked at, and numbers that are outside.
+# Functions into the domains of transforms that are not defined everywhere; then numbers outside.
 DOMAINS: dict[str, Callable[[Tensor], Tensor]] = {
     "logit": torch.sigmoid,
     "atanh": torch.tanh,
@@ -264,7 +264,7 @@ OUTSIDE: dict[str, tuple[float, ...]] = {
     "autoregressive spline without tails": (2.1, -3.0, -INF, INF),
     "composite of bounded ones": (1.1, -1.5, -INF, INF),
 }
-# The same of inverses.
+# Numbers outside the domains of inverses.
 OUTSIDE_OF_CODOMAIN: dict[str, tuple[float, ...]] = {
     "tanh": OUTSIDE["atanh"],
     "sigmoid": OUTSIDE["logit"],
@@ -297,7 +297,7 @@ def make(name: str, d: int, c: int, noise: float = 0.3) -> Transform:
 
 
 def stir(module: Any, noise: float = 0.3) -> Any:
-    """Move every parameter at random, by less the more there are."""
+    """Move every parameter at random; the more parameters there are, the less each one moves."""
     with torch.no_grad():
         for parameter in module.parameters():
             fan = parameter.shape[-1] if parameter.dim() > 1 else 1
@@ -306,7 +306,7 @@ def stir(module: Any, noise: float = 0.3) -> Any:
 
 
 def points(name: str, transform: Transform, batch: int = 7) -> tuple[Tensor, Tensor | None]:
-    """What a transform of the table takes."""
+    """Ordinary inputs of a transform of the table."""
     x, context = inputs(transform.features, transform.context, batch)
     return DOMAINS.get(name, lambda x: x)(x), context
 
@@ -365,7 +365,7 @@ def test_identity_at_the_start(name: str, d: int, c: int) -> None:
 
 @pytest.mark.parametrize("name", sorted(MIXTURES))
 def test_near_the_identity_at_the_start(name: str) -> None:
-    """And with components that differ, so that their gradients do."""
+    """Components differ, so that their gradients do."""
     for d in FEATURES:
         transform = TRANSFORMS[name][0](d, 0)
         x, _ = points(name, transform)
@@ -436,7 +436,7 @@ def test_gradcheck(name: str, d: int, c: int) -> None:
 
 @cases((1, 2))
 def test_outside_the_density_is_zero(name: str, d: int, c: int) -> None:
-    """With finite gradients, alone and in front of what would spread a NaN; and NaN stays NaN."""
+    """Gradients are finite, alone and in front of a map that would spread a NaN. NaN stays NaN."""
     transform = make(name, d, c)
     x, context = points(name, transform)
     z = transform(x, context)[0].detach()
@@ -473,7 +473,7 @@ def test_outside_the_density_is_zero(name: str, d: int, c: int) -> None:
 def test_every_parameter_gets_its_gradient(name: str, d: int, c: int) -> None:
     transform = make(name, d, c)
     if not list(transform.parameters()) or (d == 1 and name in REFLECTIONS):
-        return  # of the line there is but one reflection
+        return  # a line has only one reflection
     x, context = points(name, transform, batch=64)
     z, log_det = transform(x, context)
     (z.square().sum() + z.sin().sum() - log_det.sum()).backward()
@@ -562,7 +562,7 @@ def test_samples_and_their_densities_agree(kind: str, d: int, c: int) -> None:
 
 @kinds
 def test_samples_follow_the_density(kind: str) -> None:
-    """The mean of log p over samples is minus the entropy, by quadrature."""
+    """The mean of log p over samples is minus the entropy by quadrature."""
     flow = flow_of(kind, 1, transforms=2)
     grid = torch.linspace(-10, 10, 20001, **DOUBLE).unsqueeze(1)
     with torch.no_grad():

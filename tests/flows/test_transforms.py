@@ -51,7 +51,7 @@ def stir(module: Any, noise: float = 0.3) -> Any:
 
 
 def reloaded(module: Any, other: Any) -> Any:
-    """``other`` with the state of ``module``, by way of a file."""
+    """Return ``other`` with the state of ``module``, read from a file."""
     file = io.BytesIO()
     torch.save(module.state_dict(), file)
     file.seek(0)
@@ -75,7 +75,7 @@ def test_a_flow_on_the_unit_interval_integrates_to_one() -> None:
 
 
 def test_tanh_flow_has_the_density_of_a_squashed_normal() -> None:
-    """As torch.distributions has it."""
+    """The density is that of torch.distributions."""
     flow = Flow(Atanh(1))
     z = torch.randn(50, 1)
     x, log_det = flow.transform.inverse(z)
@@ -148,7 +148,7 @@ def test_householder_is_the_product_of_its_reflections(d: int, k: int) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_sylvester_is_inverted_wherever_it_can_be(dtype: torch.dtype) -> None:
-    """With products r s from next to -1 to large ones."""
+    """Products r s range from next to -1 to large ones."""
     torch.manual_seed(0)
     sylvester = stir(Sylvester(6, rank=5, dtype=dtype))
     with torch.no_grad():
@@ -159,7 +159,7 @@ def test_sylvester_is_inverted_wherever_it_can_be(dtype: torch.dtype) -> None:
         back, back_log_det = sylvester.inverse(z)
     eps = torch.finfo(dtype).eps
     torch.testing.assert_close(back, x, rtol=0, atol=1e5 * eps)
-    # It changes by as much as the slopes near a plane do, for the rounding of z.
+    # Rounding z changes it by as much as the slopes near a plane differ.
     torch.testing.assert_close(back_log_det, -log_det, rtol=0, atol=1e6 * eps)
 
 
@@ -170,7 +170,7 @@ def test_sylvester_of_rank_one_is_planar() -> None:
     with torch.no_grad():
         planar.w.copy_(s[0, 0] * q[:, 0])
         planar.b.copy_(sylvester.b[0])
-        # What softplus makes of the product of u and w is what is r s here.
+        # softplus(u w) corresponds to r s here.
         product = sylvester.r[0, 0]
         planar.u.copy_(product * planar.w / (planar.w @ planar.w))
     x = torch.randn(7, 3, **DOUBLE)
@@ -209,7 +209,7 @@ def test_act_norm_remembers_that_it_is_initialized() -> None:
     ):
         other.train()(5 * x)
         assert torch.equal(other(x)[0], expected)
-    # And that it is not, where it was before.
+    # A state from before the first batch makes a module take its scales anew.
     reset = reloaded(ActNorm(3), norm)
     reset(5 * x)
     torch.testing.assert_close(reset.loc, 5 * x.mean(0))
@@ -217,7 +217,7 @@ def test_act_norm_remembers_that_it_is_initialized() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_act_norm_of_constant_features(dtype: torch.dtype) -> None:
-    """Also where the mean of equal numbers, as rounded, differs from them."""
+    """The rounded mean of equal numbers may differ from them."""
     norm = ActNorm(2, dtype=dtype)
     x = torch.tensor([0.1, 1.7], dtype=dtype).expand(1001, 2)
     z, log_det = norm(x)

@@ -1,4 +1,4 @@
-"""What tests/ops cannot say of affine couplings: mpmath, the inverse, the Jacobian."""
+"""Tests of affine couplings beyond tests/ops: mpmath, the inverse, the Jacobian."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ of_each_scale_fn = pytest.mark.parametrize("scale_fn", SCALE_FNS)
 @of_each_scale_fn
 @pytest.mark.parametrize("family", [BF, R], ids=["kernel", "reference"])
 def test_scales_are_as_defined(family: object, scale_fn: str) -> None:
-    """Against mpmath, also where the scale is nearly 0."""
+    """They agree with mpmath, also where the scale is nearly 0."""
     raw = [-30.0, -3.0, -0.5, 0.0, 1e-3, 2.0, 30.0]
     x = torch.full((len(raw),), 0.75, dtype=torch.float64)
     y, log_det = family.affine_coupling(

@@ -191,7 +191,7 @@ def _total(results: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def test_a_second_backward_gives_the_same_and_leaves_the_first_alone() -> None:
-    """Backward writes over the sampled weight, which the next one must then draw again."""
+    """Backward overwrites the sampled weight, so the next backward must draw it again."""
     inputs = [t for t in arguments() if t is not None]
     y, kl = BF.bayes_linear(*inputs, seed=5)
     given = [torch.randn_like(y), torch.randn_like(kl)]

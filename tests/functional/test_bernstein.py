@@ -1,4 +1,4 @@
-"""What tests/ops cannot say of maps by Bernstein polynomials: mpmath, ends, the inverse."""
+"""Tests of maps by Bernstein polynomials beyond tests/ops: mpmath, ends, the inverse."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def points(bound: float, rows: int, dtype: torch.dtype) -> Tensor:
 @of_each_degree
 @of_each_dtype
 def test_is_as_defined(dtype: torch.dtype, degree: int, family: Any) -> None:
-    """To 4 eps (float64 and degree n: 4 + n / 8) of 1 + |y| + |r_0|, and of 1 + |log|."""
+    """Errors are 4 eps (float64 and degree n: 4 + n / 8) of 1 + |y| + |r_0|, and of 1 + |log|."""
     for bound, spread in ((3.0, 2.0), (0.1, 5.0), (20.0, 30.0)):
         x, raw = points(bound, 40, dtype), coefficients(40, degree, spread).to(dtype)
         if family is R:  # the twin computes in the dtype
@@ -76,7 +76,7 @@ def test_is_as_defined(dtype: torch.dtype, degree: int, family: Any) -> None:
 
 @of_each_dtype
 def test_steps_of_all_sizes(dtype: torch.dtype) -> None:
-    """Also where softplus is below the smallest float32, alone and beside others."""
+    """Some have a softplus below the smallest float32, alone and beside others."""
     generator = torch.Generator().manual_seed(0)
     least = -180.0 if dtype == torch.float32 else -660.0
     raw = (
@@ -121,7 +121,7 @@ def test_goes_through_the_outermost_coefficients_with_their_slopes() -> None:
 @of_each_degree
 @of_each_dtype
 def test_inverse_is_the_inverse(dtype: torch.dtype, degree: int, spread: float) -> None:
-    """To as many digits of x as those of y determine; float64 and degree n: 4 + n / 4 eps."""
+    """x is right to the digits that y determines; float64 and degree n: 4 + n / 4 eps."""
     raw = coefficients(2048, degree, spread).to(dtype)
     generator = torch.Generator().manual_seed(1)
     rise = torch.logaddexp(raw.double(), torch.zeros((), dtype=torch.float64))[:, 1:].sum(-1)
@@ -162,7 +162,7 @@ def test_infinite_x(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("inverse", [False, True])
 @of_each_degree
 def test_gradients(degree: int, inverse: bool) -> None:
-    """By numeric differences of the kernel's own results, away from the jumps at the ends."""
+    """They agree with numeric differences of the kernel's results, away from the ends' jumps."""
     x = torch.tensor([-4.0, -2.5, 0.1, 2.8, 3.5], dtype=torch.float64)
     raw = coefficients(5, degree, 1.0)
     if inverse:

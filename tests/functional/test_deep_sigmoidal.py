@@ -1,4 +1,4 @@
-"""What tests/ops cannot say of deep sigmoidal transformations: mpmath, tails, flat sigmoids."""
+"""Tests of deep sigmoidal transformations beyond tests/ops: mpmath, tails, flat sigmoids."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ SLOPES = (-103.0, -100.0, -69.99, -70.01, -37.0, -17.0, 30.0, 100.0)
     ids=str,
 )
 def test_slopes_of_all_sizes(dtype: torch.dtype, raw: float) -> None:
-    """Alone and beside another; 8 eps of the numbers that went in."""
+    """Errors are 8 eps of the inputs, with one sigmoid and with two."""
     x = torch.tensor([0.0, -1.0, 0.7, 25.0, -3e3], dtype=dtype)
     for logits, raws, shifts in (
         ([0.0], [raw], [0.5]),
@@ -80,7 +80,7 @@ def test_slopes_of_all_sizes(dtype: torch.dtype, raw: float) -> None:
 
 @of_each_dtype
 def test_flat_sigmoids_rise_in_the_end(dtype: torch.dtype) -> None:
-    """Where z = a x + b is of the size of b again: the slopes themselves, to 8 eps."""
+    """Where z = a x + b reaches the size of b, errors are 8 eps."""
     raws = [-60.0, -69.9, -70.1, -80.0]
     if dtype == torch.float64:
         raws += [-300.0, -639.9, -640.1, -700.0]
@@ -111,7 +111,7 @@ def test_is_the_mixture_of_logistics_in_other_parameters() -> None:
 @pytest.mark.parametrize("spread", [1.0, 3.0, 10.0])
 @of_each_dtype
 def test_inverse_is_the_inverse(dtype: torch.dtype, spread: float) -> None:
-    """To as many digits of x as those of y determine: 16 eps of what y is made of."""
+    """x is right to the digits that y determines: 16 eps of the terms of y."""
     given = [p.to(dtype) for p in parameters(4096, 8, spread)]
     generator = torch.Generator().manual_seed(1)
     y = (3 * spread * torch.randn(4096, dtype=torch.float64, generator=generator)).to(dtype)
@@ -140,7 +140,7 @@ def test_flat_sigmoids_do_not_lead_the_inverse_astray() -> None:
 
 
 def test_solutions_among_the_flat_ones() -> None:
-    """Where the steep sigmoids are exhausted, x is as far off as a flat one takes it."""
+    """Beyond the steep sigmoids, a flat one determines x."""
     y = torch.tensor([-3.0, 3.0], dtype=torch.float64)
     for raw in (-30.0, -100.0, -600.0):
         given = [
@@ -167,7 +167,7 @@ def test_infinite_x(dtype: torch.dtype) -> None:
 
 
 def test_gradients_of_the_inverse_with_a_flat_sigmoid() -> None:
-    """By numeric differences of the kernel's own results."""
+    """They agree with numeric differences of the kernel's results."""
     y = torch.tensor([0.3, -0.4, 1.5], dtype=torch.float64)
     given = [
         torch.tensor([v] * 3, dtype=torch.float64)

@@ -25,7 +25,7 @@ def test_adds_up_to_one(bins: int, low: float, high: float, raw: float) -> None:
         x, loc, torch.tensor(raw).double(), bins=bins, low=low, high=high, reduction="none"
     )
     total = log_prob.exp().sum(-1)
-    # Half-way between two values, their bins meet up to the rounding of the values.
+    # The bins of two values meet half-way between them, up to the rounding of the values.
     atol = 1e-14 + 4e-16 * (high - low) * math.exp(-raw)
     torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=atol)
 
@@ -42,8 +42,10 @@ def exact(x: float, loc: float, raw: float, first: bool, last: bool) -> mpmath.m
 @pytest.mark.parametrize("raw", [-9.0, -7.0, -5.5, -5.0, -4.5, -4.0, -2.0, 0.0, 4.0, 12.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_against_mpmath(dtype: torch.dtype, raw: float) -> None:
-    """On the very numbers that went in, also where an edge of the bin is next to loc: 1 / 255 has
-    no end in binary, and (x - loc - h) / s would magnify what float32 has lost of it."""
+    """The kernel agrees with mpmath on the very same numbers, also with a bin's edge next to loc.
+
+    1 / 255 has no end in binary, and (x - loc - h) / s would magnify what float32 loses of it.
+    """
     values = grid(256, -1, 1, dtype)
     x = values[torch.arange(0, 256, 5)].repeat(4)
     scale = torch.tensor(raw, dtype=torch.float64).exp()
@@ -61,7 +63,7 @@ def test_against_mpmath(dtype: torch.dtype, raw: float) -> None:
     )
     eps = torch.finfo(dtype).eps
     with mpmath.workdps(60):
-        # What vanishes in 60 digits is subtracted from 1 in 4000.
+        # Tails that vanish beside 1 in 60 digits are subtracted from 1 in 4000 digits.
         for a, m, y in zip(x.tolist(), loc.tolist(), found.tolist(), strict=True):
             far = abs(a - m) / scale.item() > 100
             with mpmath.workdps(4000 if far else 60):
@@ -70,7 +72,7 @@ def test_against_mpmath(dtype: torch.dtype, raw: float) -> None:
 
 
 def test_wide_scales_are_densities() -> None:
-    """Bins much narrower than the scale: the log density plus the log of the width."""
+    """With bins much narrower than the scale, it is the log density plus the log of the width."""
     x = torch.linspace(-0.9, 0.9, 50)
     loc, raw = torch.tensor(0.3), torch.tensor(10.0)
     found = BF.discretized_logistic_log_prob(x, loc, raw, reduction="none")

@@ -1,4 +1,4 @@
-"""What tests/ops cannot say of elementwise maps: relative errors against mpmath, the inverse."""
+"""Tests of elementwise maps beyond tests/ops: relative errors against mpmath, the inverse."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ of_each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64],
 
 
 def _points(dtype: torch.dtype) -> Tensor:
-    """Of every size, dense around where one formula takes over from another."""
+    """Points of every size, dense around the places where formulas change."""
     generator = torch.Generator().manual_seed(0)
     size = torch.rand(300, dtype=torch.float64, generator=generator) * 12 - 10
     middle = torch.rand(300, dtype=torch.float64, generator=generator) * 1.6
@@ -146,7 +146,7 @@ def test_outside_the_range_everything_is_nan(name: str, outside: list[float]) ->
 
 
 def test_gradients_hold_in_the_tails() -> None:
-    """1 - tanh(x)^2 and sigmoid's y (1 - y), where 1 - y is 0 in the dtype."""
+    """1 - tanh(x)^2 and sigmoid's y (1 - y) are right where 1 - y is 0 in the dtype."""
     x = torch.tensor([30.0, -40.0], requires_grad=True)
     for op, expected in (
         (BF.tanh_transform, [4 * np.exp(-60.0), 4 * np.exp(-80.0)]),

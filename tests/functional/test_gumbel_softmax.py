@@ -15,7 +15,7 @@ from bslfast import reference
 
 @pytest.mark.parametrize("classes", [1, 3, 64, 65, 400])
 def test_hard_samples_are_one_hot(classes: int) -> None:
-    """The class whose soft sample is largest, and the soft sample's gradient to the last bit."""
+    """They have the soft sample's largest class, and its gradient to the last bit."""
     logits = 2 * torch.randn(100, classes)
     soft_logits, hard_logits = logits.clone().requires_grad_(), logits.clone().requires_grad_()
     soft = BF.gumbel_softmax_rsample(soft_logits, 0.7, seed=1)
@@ -63,7 +63,7 @@ def test_nan_in_a_hard_row(classes: int) -> None:
 
 @pytest.mark.parametrize("classes", [5, 80])
 def test_classes_come_with_their_probabilities(classes: int) -> None:
-    """The counts of 200,000 draws: chi-square. False alarms: one in 10^6 for each of two tests."""
+    """Chi-square test of 200,000 draws. Each of two tests has one false alarm in 10^6."""
     logits = torch.randn(classes)
     n = 200_000
     hard = BF.gumbel_softmax_rsample(logits, 1.0, hard=True, sample_shape=(n,), seed=7)
@@ -75,7 +75,7 @@ def test_classes_come_with_their_probabilities(classes: int) -> None:
 
 
 def test_density() -> None:
-    """Of soft samples, two classes: log(y0 / y1) temperature is logistic around l0 - l1.
+    """log(y0 / y1) temperature of soft samples of two classes is logistic around l0 - l1.
 
     Kolmogorov-Smirnov distance of 100,000 draws; false alarms: 2 exp(-2 * 2.7^2), 9e-7.
     """

@@ -1,4 +1,4 @@
-"""The importance-weighted bound's other estimator, which the table of ops cannot ask about."""
+"""The importance-weighted bound's other estimator, which the table of ops does not cover."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def dreg(log_weights: Tensor, dim: int = -1) -> Tensor:
 @pytest.mark.parametrize("samples", [1, 5, 64, 65, 300])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_dreg_gradient(dtype: torch.dtype, samples: int, dim: int) -> None:
-    """The squares of the normalised weights; the value is that of the other estimator."""
+    """It is the squares of the normalised weights; the value is that of the other estimator."""
     shape = [3, 70]
     shape.insert(dim % 3, samples)
     log_weights = (3 * torch.randn(shape)).to(dtype).requires_grad_()
@@ -71,7 +71,7 @@ def test_dreg_by_every_route() -> None:
 
 
 def test_dreg_second_derivative() -> None:
-    """That of its gradient, by finite differences."""
+    """It is the derivative of the gradient, by finite differences."""
     log_weights = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
 
     def gradient(log_weights: Tensor) -> Tensor:

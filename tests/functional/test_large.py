@@ -27,7 +27,7 @@ def test_sums_over_more_than_2_to_the_31_elements() -> None:
 
 @pytest.mark.slow
 def test_draws_more_than_2_to_the_31_elements() -> None:
-    """4 GB of samples: the last ones are those of their own numbers."""
+    """The last of 4 GB of samples have the noise of their own indices."""
     loc = torch.zeros(1, dtype=torch.bfloat16).expand(ROWS, COLUMNS)
     raw_scale = torch.zeros((), dtype=torch.bfloat16)
     x = BF.normal_rsample(loc, raw_scale, parametrization="log_scale", seed=1)

@@ -1,4 +1,4 @@
-"""The likelihood ops beside torch.distributions, and what the table of ops cannot ask."""
+"""The likelihood ops beside torch.distributions, and cases beyond the table of ops."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_bernoulli_closed_form() -> None:
 
 
 def test_bernoulli_keeps_small_results() -> None:
-    """Certain outcomes: x l - softplus(l) would be 0 in float32."""
+    """For certain outcomes x l - softplus(l) would be 0 in float32."""
     logits = torch.tensor([20.0, -20.0, 60.0])
     x = torch.tensor([1.0, 0.0, 1.0])
     found = BF.bernoulli_log_prob(logits, x, reduction="none")
@@ -90,7 +90,7 @@ def test_categorical_reads_any_layout() -> None:
 
 
 def test_categorical_index_out_of_range_is_nan_where_nothing_is_checked() -> None:
-    """On devices without kernels; in eager mode on the CPU it is an error, see the record."""
+    """Devices without kernels give NaN; in eager mode on the CPU it is an error, see the record."""
     logits, index = torch.randn(3, 4, requires_grad=True), torch.tensor([1, 4, -1])
     with BF.use_reference():
         found = BF.categorical_log_prob(logits, index)

@@ -58,7 +58,7 @@ def test_log_prob_closed_form(family: str) -> None:
 @of_each_family
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_samples_are_the_quantiles_of_the_noise(family: str, dtype: torch.dtype) -> None:
-    """Against mpmath, at both ends of 100,000 uniforms and next to the middle."""
+    """They agree with mpmath, at both ends of 100,000 uniforms and next to the middle."""
     n = 100_000
     u = uniform((n,), 5, dtype=dtype)
     z = op(family, "rsample")(
@@ -83,7 +83,7 @@ def test_samples_are_the_quantiles_of_the_noise(family: str, dtype: torch.dtype)
 @of_each_family
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_samples_follow_the_distribution(family: str, dtype: torch.dtype) -> None:
-    """Kolmogorov and Smirnov: a false alarm in 1e9 seeds. The seed is fixed, so none at all."""
+    """Kolmogorov-Smirnov test: one seed in 1e9 would fail. The seed is fixed."""
     n = 1_000_000
     z = op(family, "rsample")(
         torch.full((n,), 0.25, dtype=dtype),

@@ -1,4 +1,4 @@
-"""What tests/ops cannot say of maps by mixtures of logistics: mpmath, tails, the inverse."""
+"""Tests of maps by mixtures of logistics beyond tests/ops: mpmath, tails, the inverse."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_is_as_defined_far_into_the_tails(family: Any) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("log_scale", [-13.0, -20.0, -75.0])
 def test_log_det_of_the_inverse_beside_x(family: Any, dtype: torch.dtype, log_scale: float) -> None:
-    """Of components so narrow that a last digit of x steps over them: 8 eps, against mpmath."""
+    """Components are narrower than a last digit of x; errors are 8 eps, against mpmath."""
     torch.manual_seed(0)
     y = (2 * torch.randn(3, dtype=torch.float64)).to(dtype)
     logits, offset, spread = (t.to(dtype) for t in torch.randn(3, 3, 3, dtype=torch.float64))
@@ -73,7 +73,7 @@ def test_log_det_of_the_inverse_beside_x(family: Any, dtype: torch.dtype, log_sc
 
 
 def test_inverse_is_the_inverse() -> None:
-    """Also between components so narrow that the map hardly rises there."""
+    """Some components are so narrow that the map hardly rises between them."""
     x = torch.linspace(-60, 60, 400, dtype=torch.float64)
     given = parameters(400, 8)
     y, log_det = BF.mixture_logistic_transform(x, *given, reduction="none")
@@ -99,7 +99,7 @@ def test_infinite_x(dtype: torch.dtype) -> None:
 
 
 def test_parameters_are_read_in_place() -> None:
-    """Slices of one tensor: the result of contiguous ones, to the last bit."""
+    """Slices of one tensor give the result of contiguous ones, to the last bit."""
     x, together = torch.randn(7, 5), torch.randn(7, 5, 12)
     slices = together.split(4, dim=-1)
     actual = BF.mixture_logistic_transform(x, *slices)

@@ -1,4 +1,4 @@
-"""What is special to the normal family: the KL where it is hard, and the samples' distribution."""
+"""Tests of the normal family alone: the KL at hard points, and the samples' distribution."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def exact_kl(
 
 @of_each_parametrization
 def test_kl_is_that_of_torch_distributions(parametrization: str) -> None:
-    """An oracle written by others."""
+    """torch.distributions is an oracle written by others."""
     draw = Draw(torch.float64)
     loc, prior_loc = draw.normal((50, 7)), draw.normal((7,))
     scale, prior_scale = draw.uniform((50, 7), 0.1, 3.0), draw.uniform((7,), 0.1, 3.0)
@@ -80,7 +80,7 @@ def test_kl_is_that_of_torch_distributions(parametrization: str) -> None:
 @of_each_dtype
 @of_each_parametrization
 def test_kl_of_almost_the_prior(parametrization: str, dtype: torch.dtype) -> None:
-    """The KL vanishes like (log t)^2; its error must vanish too, like log t: not stay at eps."""
+    """The KL vanishes like (log t)^2. Its error must vanish like log t, and not stay at eps."""
     offsets = [s * 10.0**-k for k in range(1, 7) for s in (1, -1)] + [0.0]
     raw = raw_of(torch.tensor(offsets, dtype=torch.float64).exp(), parametrization).to(dtype)
     loc = torch.zeros_like(raw)
@@ -104,13 +104,13 @@ HARD = {
 @of_each_dtype
 @of_each_parametrization
 def test_kl_at_hard_points(parametrization: str, dtype: torch.dtype) -> None:
-    """Tiny and huge scales, priors and distances: to the last digits, against 50 of them."""
+    """Tiny and huge scales, priors and distances have all digits, against 50 of mpmath's."""
     points = [
         p
         for p in itertools.product(
             [0.0, 1.5, -300.0], HARD[parametrization], [0.0, -2.5], [1e-3, 1.0, 1e3]
         )
-        # Not where scale / prior_scale underflows: see the test below.
+        # The test below has the cases where scale / prior_scale underflows.
         if parametrization != "scale" or p[1] / p[3] > torch.finfo(dtype).tiny
     ]
     loc, raw, prior_loc, prior_scale = torch.tensor(points, dtype=dtype).unbind(dim=1)
@@ -140,7 +140,7 @@ def test_kl_of_a_scale_far_below_the_prior_s() -> None:
 
 
 def test_kl_of_itself_is_zero_and_never_negative() -> None:
-    """Exactly, for dyadic scales; elsewhere a rounding error away."""
+    """It is exactly 0 for dyadic scales, and else 0 up to a rounding error."""
     scale = torch.tensor([0.25, 1.0, 4.0])
     kl = BF.normal_kl(scale, scale, scale, scale, parametrization="scale", reduction="none")
     assert not kl.any()
@@ -198,7 +198,7 @@ def _ulps(actual: Tensor, expected: Tensor) -> float:
 
 @of_each_dtype
 def test_noise_is_the_library_s(dtype: torch.dtype) -> None:
-    """Standard normals of (seed, stream, element index), as reference.noise says; nothing added."""
+    """The noise is that of reference.noise for (seed, stream, element index) and nothing else."""
     n = 20_001
     zero, one = torch.zeros(n, dtype=dtype), torch.ones(n, dtype=dtype)
     for seed, stream in ((0, 0), (-5, 3), (2**63 + 1, 2**40)):
@@ -288,7 +288,7 @@ def test_gradient_is_the_noise() -> None:
 
 @pytest.mark.parametrize("grad", [False, True])
 def test_negative_scales(grad: bool) -> None:
-    """Found in the kernel's own pass, wherever they are; named with the worst of them."""
+    """They are found in the kernel's own pass, wherever they are. The error names the worst."""
     n = 30_000
     loc, good = torch.zeros(n), torch.ones(n)
     for position in (0, 255, 256, n - 1):
@@ -323,7 +323,7 @@ def test_zero_and_nan_scales_are_no_error() -> None:
 
 
 def test_negative_scales_elsewhere_are_nan() -> None:
-    """Where values cannot be looked at there is no error: NaN, and only there."""
+    """Where values cannot be looked at, there is no error: NaN, and only there."""
     loc, raw = torch.zeros(3), torch.tensor([1.0, -1.0, 1.0])
     with BF.use_reference():
         sample, kl = BF.normal_rsample_kl(loc, raw, parametrization="scale", reduction="none")
@@ -357,7 +357,7 @@ def test_rsample_log_prob_has_the_samples_of_rsample(
 def test_log_density_of_a_sample_however_small_the_scale(
     dtype: torch.dtype, parametrization: str
 ) -> None:
-    """Against mpmath; gradients are total derivatives, which do not depend on loc."""
+    """It agrees with mpmath. Gradients are total derivatives, which do not depend on loc."""
     raw = {
         "softplus": [40.0, 1.0, -10.0, -16.9, -17.1, -40.0, -80.0, -95.0, -200.0, -1000.0],
         "scale": [1e10, 1.0, 1e-10, 1e-20, 1e-30, 1e-38, 1e-40, 1e-44],

@@ -1,4 +1,4 @@
-"""normal_rsample_kl_many: what normal_rsample_kl gives for each tensor, in one node."""
+"""normal_rsample_kl_many gives the results of normal_rsample_kl for each tensor, in one node."""
 
 from __future__ import annotations
 

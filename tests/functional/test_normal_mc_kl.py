@@ -1,4 +1,4 @@
-"""Monte-Carlo divergences: their expectations, and what torch.distributions says at the sample."""
+"""Monte-Carlo divergences: their expectations, and torch.distributions' values at the sample."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_log_ratio_at_the_sample(prior: str) -> None:
 
 
 def test_mixture_of_equals_averages_to_the_normal_kl() -> None:
-    """In value and gradient, over a million samples, within 6 standard errors."""
+    """Values and gradients over a million samples are within 6 standard errors."""
     n = 1_000_000
     loc = torch.full((n,), 0.4, dtype=torch.float64, requires_grad=True)
     raw = torch.full((n,), 0.6, dtype=torch.float64, requires_grad=True)
@@ -73,7 +73,7 @@ def test_mixture_of_equals_averages_to_the_normal_kl() -> None:
 
 
 def test_mixture_far_out() -> None:
-    """Both components underflow in float32: the logarithm of their sum does not."""
+    """Both components underflow in float32, but the logarithm of their sum does not."""
     loc = torch.tensor([1e3, -1e3, 1.0])
     z, kl = BF.normal_rsample_mc_kl(
         loc,
@@ -100,10 +100,10 @@ def test_mixture_far_out() -> None:
 @pytest.mark.parametrize("prior", ["log_uniform", "horseshoe"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_gradient_beside_the_pole(dtype: torch.dtype, prior: str) -> None:
-    """It is that at the sample returned, to 16 eps, next to 0 as well.
+    """The gradient is right at the returned sample, to 16 eps, also next to 0.
 
-    The sample itself is rounded, which next to the pole changes it by any number of its own last
-    digits: the gradient of another one, of the reference say, is another one there.
+    The sample itself is rounded. Next to the pole this changes it by any number of its last digits,
+    and another sample, such as the reference's, has another gradient there.
     """
     torch.manual_seed(0)
     loc, raw = torch.randn(2, 3, 8192, dtype=torch.float64).to(dtype)
@@ -121,7 +121,7 @@ def test_gradient_beside_the_pole(dtype: torch.dtype, prior: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_horseshoe_from_its_pole_to_its_tails(dtype: torch.dtype) -> None:
-    """log p and its derivative, from 1e-25 and 1e-250 to where squares overflow, against mpmath."""
+    """log p and its derivative agree with mpmath, from 1e-25 to 1e37 and from 1e-250 to 1e300."""
     eps = torch.finfo(dtype).eps
     low, high, log_scale = (-25, 37, -80) if dtype == torch.float32 else (-250, 300, -700)
     exponents = torch.cat([torch.linspace(low, high, 101), torch.linspace(-1, 1, 300)]).double()

@@ -1,4 +1,4 @@
-"""What stands between a call and its kernel: Python's share, counted rather than timed."""
+"""Python's share of a call, before its kernel: counted rather than timed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HERE = str(Path(bslfast.__file__).parent) + os.sep
 
 
 def calls_of_ours(function: Callable[[], Any]) -> int:
-    """How many Python functions of the package a call goes through."""
+    """The number of calls of the package's Python functions in a call."""
     function()  # what is made at the first call
     found = 0
 
@@ -57,7 +57,7 @@ def _normals(loc: Tensor, scale: Tensor) -> Tensor:
 def test_functions_between_call_and_kernel(
     function: Callable[[Tensor, Tensor], Tensor], forward: int, backward: int
 ) -> None:
-    """Of the small calls that are mostly this; each function of them takes about 0.2 us."""
+    """Small calls are mostly Python: each function takes about 0.2 us."""
     a, b = torch.zeros(5, requires_grad=True), torch.ones(5, requires_grad=True)
     assert calls_of_ours(lambda: function(a, b)) <= forward
     result = function(a, b)
@@ -73,7 +73,7 @@ class Wrapped(torch.Tensor):
 
 
 def test_only_plain_arguments_go_directly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Anything that torch has to look at goes by an operator, the seed included."""
+    """Tensors that torch must look at, the seed included, go through an operator."""
     a, b, seed = torch.zeros(5), torch.ones(5), torch.tensor(7)
     seen: list[str] = []
 
@@ -100,7 +100,7 @@ def test_only_plain_arguments_go_directly(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_saved_tensors_may_come_back_otherwise() -> None:
-    """Hooks on saved tensors give backward copies, of another layout for that matter."""
+    """Hooks on saved tensors give backward copies, which may have another layout."""
     for function in (BF.normal_kl, BF.laplace_rsample, BF.normal_rsample):
         options = {} if function is BF.normal_kl else {"seed": 3}
         a, b = torch.randn(4, 6).requires_grad_(), torch.randn(4, 6).requires_grad_()

@@ -1,4 +1,4 @@
-"""What tests/ops cannot say of planar and radial maps: their Jacobians, and the inverses."""
+"""Tests of planar and radial maps beyond tests/ops: their Jacobians, and the inverses."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_planar_without_a_correction_of_u() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_small_log_dets_keep_their_digits(dtype: torch.dtype) -> None:
-    """Far from the plane and from the point, in relative terms."""
+    """Far from the plane and from the point, the relative error is small."""
     eps = torch.finfo(dtype).eps
     z = torch.tensor([[20.0, 0.0]], dtype=dtype)
     u, w = torch.tensor([[1.5, 0.0], [1.0, 0.0]], dtype=dtype)
@@ -72,12 +72,12 @@ def test_small_log_dets_keep_their_digits(dtype: torch.dtype) -> None:
 
 
 def test_the_equation_is_solved_for_every_slope() -> None:
-    """Also where 1 + m is next to nothing, and the solution a threefold root."""
+    """1 + m may be next to nothing, and the solution a threefold root."""
     m = torch.tensor([1e-12, 1e-6, 0.01, 0.5, 1.0, 1.5, 3.0, 1e2, 1e6, 1e12], **DOUBLE) - 1
     c = torch.tensor([0.0, 1e-12, -1e-6, 1e-3, 0.3, -1.0, 5.0, -40.0, 1e3, 1e9], **DOUBLE)
     m, c = (x.reshape(-1) for x in torch.meshgrid(m, c, indexing="ij"))
     a = solve_tanh(c, 1 + m)
-    # What rounding a and the sum's terms makes of the left side.
+    # The error of the left side from rounding a and the sum's terms.
     size = c.abs() + a.abs() + (m * torch.tanh(a)).abs()
     assert ((a + m * torch.tanh(a) - c).abs() <= 8e-16 * size).all()
     assert (a * c >= 0).all()

@@ -38,8 +38,10 @@ def _worst(found: Tensor, exact: list[mpmath.mpf]) -> float:
 @pytest.mark.parametrize(("size", "bound"), [(3, 4), (30, 4), (1e3, 4), (1e5, 8), (1e7, 64)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_large_counts_keep_their_digits(dtype: torch.dtype, size: float, bound: float) -> None:
-    """x l - exp(l) - log x!, of which float32 keeps nothing from x = 1e6 on. Here the error is
-    that of l - log x, some 0.1 eps, times sqrt(x)."""
+    """The error is that of l - log x, some 0.1 eps, times sqrt(x).
+
+    x l - exp(l) - log x! would keep no digits in float32 from x = 1e6 on.
+    """
     x = (3 + size * torch.rand(200, dtype=torch.float64)).round().to(dtype)
     away = 2 * torch.randn(200, dtype=torch.float64) / x.double().sqrt()
     log_rate = (x.double().log() + away).to(dtype)
@@ -61,7 +63,7 @@ def test_large_counts_keep_their_digits(dtype: torch.dtype, size: float, bound: 
 
 
 def test_certain_outcomes() -> None:
-    """A rate of 0 and no event; a rate of 0 and an event."""
+    """A rate of 0 gives log probability 0 without an event, and -inf with one."""
     log_rate = torch.tensor([-torch.inf, -torch.inf, -torch.inf])
     x = torch.tensor([0.0, 1.0, 10.0])
     found = BF.poisson_log_prob(log_rate, x, reduction="none")

@@ -38,7 +38,7 @@ def test_half_cauchy_closed_form() -> None:
 
 @of_each_dtype
 def test_half_cauchy_samples_are_the_quantiles_of_the_noise(dtype: torch.dtype) -> None:
-    """Against mpmath, at both ends of 100,000 uniforms."""
+    """They agree with mpmath, at both ends of 100,000 uniforms."""
     n = 100_000
     u = uniform((n,), 5, dtype=dtype)
     z = BF.half_cauchy_rsample(torch.ones(n, dtype=dtype), parametrization="scale", seed=5)
@@ -87,7 +87,7 @@ def test_laplace_kl(dtype: torch.dtype) -> None:
 
 
 def test_laplace_kl_is_the_expectation_of_the_log_ratio() -> None:
-    """Over a million samples, within 6 standard errors: a false alarm in 5e8 seeds."""
+    """A mean of a million samples is within 6 standard errors; one seed in 5e8 would fail."""
     n = 1_000_000
     loc = torch.full((n,), 0.4, dtype=torch.float64)
     raw = torch.full((n,), 0.7, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""What tests/ops cannot say of splines: mpmath, knots, tails, the inverse, slices in place."""
+"""Tests of splines beyond tests/ops: mpmath, knots, tails, the inverse, slices in place."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _by_mpmath(
 
 @pytest.mark.parametrize("family", [BF, R], ids=["kernel", "reference"])
 def test_splines_are_as_defined(family: Any) -> None:
-    """Against mpmath and the paper's formulas, in both directions."""
+    """They agree with mpmath and the paper's formulas, in both directions."""
     torch.manual_seed(0)
     x = torch.linspace(-2.99, 2.99, 40, dtype=torch.float64)
     given = parameters((40,), 5, "linear", std=2.0)
@@ -101,7 +101,7 @@ def test_inverse(tails: str | None, bins: int, level: str) -> None:
 @pytest.mark.parametrize("level", _cpu.isa_levels())
 @pytest.mark.parametrize("inverse", [False, True])
 def test_float32_at_exact_knots(inverse: bool, level: str) -> None:
-    """Where the usual formulas raise or lose nats: within 1e-4 nats of float64."""
+    """Log-determinants are within 1e-4 nats of float64, where usual formulas raise or lose nats."""
     torch.manual_seed(0)
     widths, heights = (2 * torch.randn(20000, 8) for _ in range(2))
     derivatives = 6 * torch.randn(20000, 7)
@@ -118,7 +118,7 @@ def test_float32_at_exact_knots(inverse: bool, level: str) -> None:
 
 
 def test_linear_tails() -> None:
-    """The identity outside, with slope 1 and no jump at the ends."""
+    """The map is the identity outside, with slope 1 and no jump at the ends."""
     torch.manual_seed(0)
     edge = torch.tensor(3.0)
     beyond, within = torch.nextafter(edge, edge + 1), torch.nextafter(edge, edge - 1)
@@ -136,7 +136,7 @@ def test_linear_tails() -> None:
 
 
 def test_affine_tails() -> None:
-    """Lines outside, without a jump of value or slope at the ends, which depend on slopes alone."""
+    """Tails are lines. Value and slope have no jump at the ends, and depend only on slopes."""
     torch.manual_seed(0)
     given = parameters((2,), 8, "affine")
     options = {"tails": "affine", "reduction": "none"}
@@ -172,7 +172,7 @@ def test_affine_tails() -> None:
 
 
 def test_circular_tails() -> None:
-    """A map of the circle: periodic, onto the interval, smooth across its ends."""
+    """The map is periodic, onto the interval, and smooth across its ends."""
     torch.manual_seed(0)
     given = parameters((9,), 5, "circular")
     options = {"tails": "circular", "bound": torch.pi, "reduction": "none"}
@@ -198,7 +198,9 @@ def test_circular_tails() -> None:
 )
 @pytest.mark.parametrize("tails", ["linear", "circular", None])
 def test_what_is_inside_stays_inside(tails: str | None, dtype: torch.dtype, family: Any) -> None:
-    """Whatever is rounded on the way, also a bound that the dtype has not; so chains hold."""
+    """Rounding moves no point outside, also with a bound that the dtype does not hold; so chains
+    work.
+    """
     options: dict[str, Any] = {"tails": tails, "reduction": "none"}
     one = [torch.tensor(v, dtype=dtype) for v in ([0.0, -3.0], [-3.0, 3.0], [3.0, -1.0, 1.0])]
     if tails is None:
@@ -219,7 +221,7 @@ def test_what_is_inside_stays_inside(tails: str | None, dtype: torch.dtype, fami
 
 
 def test_no_tails_outside_the_domain() -> None:
-    """An error in eager mode on the CPU, NaN where none can be raised; NaN is not outside."""
+    """It is an error in eager mode on the CPU, and NaN elsewhere. NaN is not outside."""
     given = parameters((3,), 4, None)
     x = torch.tensor([0.0, 3.5, torch.nan], dtype=torch.float64)
     with pytest.raises(ValueError, match=r"^x: expected values in \[-3, 3\].*got 3.5"):
@@ -239,7 +241,7 @@ def test_no_tails_outside_the_domain() -> None:
 
 
 def test_zeros_are_nearly_the_identity() -> None:
-    """Equal bins, and the slope log 2 at inner knots: what a conditioner of zeros gives."""
+    """A conditioner of zeros gives equal bins, and the slope log 2 at inner knots."""
     x = torch.linspace(-4, 4, 101)
     zeros = [torch.zeros(101, n) for n in (8, 8, 7)]
     y, _ = BF.rational_quadratic_spline(x, *zeros)
@@ -247,7 +249,7 @@ def test_zeros_are_nearly_the_identity() -> None:
 
 
 def test_slices_are_read_in_place() -> None:
-    """What a conditioner's output is split into; gradients flow back to it."""
+    """A conditioner's output is split into slices, and gradients flow back to it."""
     torch.manual_seed(0)
     x = torch.randn(6, 3)
     output = torch.randn(6, 3 * 23, requires_grad=True)
@@ -266,7 +268,7 @@ def test_slices_are_read_in_place() -> None:
 
 
 def test_no_gradient_reaches_parameters_from_outside() -> None:
-    """Not even where they are NaN."""
+    """Their gradient is 0, even if they are NaN."""
     x = torch.tensor([5.0, 0.0], requires_grad=True)
     given = [torch.zeros(2, n) for n in (4, 4, 3)]
     for p in given:

@@ -10,7 +10,7 @@ import bslfast.functional as BF
 
 
 def test_log_density_by_the_logistic_one() -> None:
-    """As the docstring says: the density of a sample's logit is logistic."""
+    """The density of a sample's logit is logistic, as the docstring says."""
     logits = torch.randn(50, dtype=torch.float64)
     y = torch.randn(50, dtype=torch.float64)
     temperature = torch.tensor(0.6, dtype=torch.float64)
@@ -32,7 +32,7 @@ def test_samples_are_logistic() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_hard_samples_are_bernoulli(dtype: torch.dtype) -> None:
-    """Their mean, within 6 standard deviations: a false alarm in 5e8 seeds."""
+    """Their mean is within 6 standard deviations; one seed in 5e8 would fail."""
     n = 1_000_000
     for logit in (-3.0, 0.0, 1.5):
         logits = torch.full((n,), logit, dtype=dtype)

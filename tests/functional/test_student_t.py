@@ -25,7 +25,10 @@ def test_log_prob_closed_form() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("df", [1e-3, 0.5, 1.0, 3.0, 7.99, 20.0, 1e3, 1e5, 1e8])
 def test_density_and_its_derivative_by_df(dtype: torch.dtype, df: float) -> None:
-    """Against mpmath; the derivative's relative error is small also where it vanishes as df^-2."""
+    """They agree with mpmath.
+
+    The derivative has a small relative error, also where it is like df^-2.
+    """
     for x in (0.0, 0.3, 1.0, 4.0, 200.0):
         tensors = [torch.tensor([v], dtype=dtype) for v in (x, df, 0.0, 1.0)]
         tensors[1].requires_grad_()
@@ -61,7 +64,7 @@ def test_density_and_its_derivative_by_df(dtype: torch.dtype, df: float) -> None
 
 @pytest.mark.parametrize("df", [0.7, 1.0, 2.0, 5.0, 50.0])
 def test_samples_follow_the_distribution(df: float) -> None:
-    """Kolmogorov and Smirnov at 200 points: a false alarm in 1e9 seeds. The seed is fixed."""
+    """Kolmogorov-Smirnov test at 200 points: one seed in 1e9 would fail. The seed is fixed."""
     n = 500_000
     tensors = [torch.full((n,), v, dtype=torch.float64) for v in (df, 0.5, 2.0)]
     sample = BF.student_t_rsample(*tensors, parametrization="scale", seed=11)
@@ -94,7 +97,7 @@ def test_path_by_df(df: float) -> None:
 def test_samples_beyond_the_largest_number_can_be_left_out(
     functions: Any, dtype: torch.dtype
 ) -> None:
-    """Where no gradient comes in, none goes out; else it is that of a growing sample, not NaN."""
+    """They have no gradient without an incoming one; else that of a growing sample, not NaN."""
     df = torch.full((4, 64), 1e-3, dtype=dtype)
     df[1], df[2], df[3] = 1e-5, 6e-8, 4.0
     call = [t.requires_grad_() for t in (df, torch.zeros_like(df), torch.zeros_like(df))]
@@ -111,7 +114,7 @@ def test_samples_beyond_the_largest_number_can_be_left_out(
 
 
 def test_huge_df_is_normal() -> None:
-    """The same radius and angle as Box and Muller's, so the very same numbers."""
+    """Radius and angle are those of Box and Muller's normals, and so are the numbers."""
     loc, scale = torch.zeros(1000), torch.ones(1000)
     near, far = (
         BF.student_t_rsample(torch.tensor(df), loc, scale, parametrization="scale", seed=0)

@@ -1,4 +1,4 @@
-"""Random calls, arguments, models and files, and what must hold for each (docs/testing.md).
+"""Random calls, arguments, models and files, and the checks of each (docs/testing.md).
 
 A case is a frozen dataclass of plain values. Its ``check()`` raises if something is wrong and
 returns False if the library refused the case by an error that names an argument. Its ``repr`` is a

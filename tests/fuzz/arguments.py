@@ -1,4 +1,4 @@
-"""Wrong arguments: each is taken, or refused by a TypeError or ValueError that names it."""
+"""Wrong arguments: each is accepted, or refused by a TypeError or ValueError that names it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fuzz.records import BY_NAME
 
 
 def _of_tensor(change: Callable[[Tensor], Any]) -> Callable[[Any], Any]:
-    """A change of a tensor, or of the tensors in a list; of others a tensor of two numbers."""
+    """A change of a tensor, or of the tensors in a list; other values become a tensor of two."""
 
     def changed(value: Any) -> Any:
         if isinstance(value, list):
@@ -68,7 +68,7 @@ WRONG: dict[str, Callable[[Any], Any]] = {
 
 @dataclass(frozen=True)
 class Wrong:
-    """A call of which some arguments are replaced: pairs of the name and what comes instead."""
+    """A call with some arguments replaced, as pairs of a name and the new value."""
 
     op: str
     replaced: tuple[tuple[str, str], ...]
@@ -78,7 +78,7 @@ class Wrong:
         return f"arguments.Wrong({self.op!r}, {self.replaced!r}, {self.variant!r})"
 
     def check(self) -> bool:
-        """False if the arguments were refused, as they should be."""
+        """Return False if the arguments were refused, as they should be."""
         given = ordinary(self.op, self.variant)
         for name, wrong in self.replaced:
             given[name] = WRONG[wrong](given.get(name))

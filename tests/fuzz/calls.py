@@ -5,12 +5,12 @@
     units * (eps * (abs(e) + size) + change)
 
 ``units`` are the record's own (tests/ops) and ``eps`` is that of the arithmetic: float32's for
-tensors of 16 bits. ``size`` is the square root of the number of terms that are added up, times the
-largest incoming gradient for a gradient. ``change`` is by how much the reference in float64 moves
-when each number that went in moves by one unit in its last place: where a problem is
-ill-conditioned, no kernel can do better. It also holds what the rounding of noise does, and in
-float64 that of the reference's own steps. What lies in this interval is then rounded to the dtype,
-so that a number beyond the dtype's largest may be an infinity.
+tensors of 16 bits. ``size`` is the square root of the number of terms that are added up; for a
+gradient it is multiplied by the largest incoming gradient. ``change`` is the change of the float64
+reference when each input moves by one unit in its last place: where a problem is ill-conditioned,
+no kernel can do better. ``change`` includes the effect of rounding noise and, in float64, of
+rounding the reference's own steps. Numbers in this interval are then rounded to the dtype, so that
+a number beyond the dtype's largest may be an infinity.
 
 NaN is right only where the reference, at the point or one unit beside it, is NaN; for a gradient
 also where the right one is too large for the dtype.
@@ -55,8 +55,8 @@ _SIXTEEN_BITS = ("bfloat16", "float16")
 _SAMPLE_SHAPES: list[Shape] = [(), (1,), (2,), (3,), (1, 1), (2, 1), (1, 3), (0,), (2, 0)]
 _TRIALS = 4
 _HUGE = {"float16": 3e3}
-# Where formulas change, functions overflow and dtypes end. In float64 too, as beyond these the
-# reference itself overflows.
+# Numbers where formulas change, functions overflow and dtypes end. They serve for float64 too, as
+# the reference itself overflows beyond them.
 _SIZES = [
     *(0.0, 1e-45, 1e-38, 1e-30, 1e-20, 1e-8, 1e-4, 0.5, 1.0, 3.0, 10.0, 17.0, 40.0, 88.0, 104.0),
     *(200.0, 1e3, 3e4, 1e7, 1e10, 1e18, 1e30, math.inf),
@@ -89,7 +89,7 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "reversed": _reversed,
     "negative_bit": negative_bit,
 }
-# How a tensor's shape may differ from the call's.
+# Ways in which a tensor's shape may differ from the call's.
 SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
     "first_one": lambda t: t[:1],
     "last_one": lambda t: t[..., :1],
@@ -104,9 +104,10 @@ GRADS = ("normal", "normal", "zero", "ones", "strided", "transposed", "huge", "n
 class Plan:
     """One call of an op.
 
-    ``options`` replace the variant's. ``layouts`` and ``shapes`` say what happens to an argument,
-    ``values`` lists (argument, where in it from 0 to 1, the value put there), ``needs`` lists the
-    arguments whose gradients are wanted (None: all), ``grads`` says what comes in for each result.
+    ``options`` replace the variant's. ``layouts`` and ``shapes`` name the changes of an argument.
+    ``values`` lists (argument, place in it from 0 to 1, the value put there). ``needs`` lists the
+    arguments whose gradients are wanted (None: all). ``grads`` names each result's incoming
+    gradient.
     """
 
     op: str
@@ -125,7 +126,7 @@ class Plan:
     same: bool = False
 
     def __repr__(self) -> str:
-        """Without what is as by default, and with the numbers that Python cannot read."""
+        """The text without default values, and with numbers that Python cannot read."""
         shown = [
             f"{f.name}={getattr(self, f.name)!r}"
             for f in fields(self)
@@ -146,7 +147,7 @@ class Plan:
         """The arguments."""
         record, dtype = self.record, getattr(torch, self.dtype)
         call = record.variants[self.variant].inputs(Draw(dtype, self.seed), self.shape)
-        # What the variant gives as a tensor is no option.
+        # An argument that the variant gives as a tensor is no option.
         call = call.options_but(**{k: v for k, v in self.options.items() if k not in call.tensors})
         if record.random:
             call = call.options_but(seed=Random(self.seed).getrandbits(64))
@@ -205,7 +206,7 @@ class Plan:
         return True
 
     def _check_same(self, call: Call, names: list[str], expected: Any) -> None:
-        """The same bits for any number of threads, and again."""
+        """Require the same bits for any number of threads, and in a second run."""
         for n in (1, 2, 3):
             with threads(n):
                 results, grads = _run(self.record.function, call, names, self.incoming)
@@ -304,7 +305,7 @@ _PLAIN = Plan("", "-", shape=(-1,))
 
 
 class _Oracle:
-    """The reference at a point, and by how much it moves around it."""
+    """The reference at a point, and its largest change around the point."""
 
     def __init__(
         self, plan: Plan, call: Call, names: list[str], given: list[Tensor | None]
@@ -332,13 +333,13 @@ class _Oracle:
             self._free_infinite(call, given)
 
     def _add_noise(self, call: Call, given: list[Tensor | None]) -> None:
-        """Noise is rounded as well: by one unit of a number of its size, as other noise has it."""
+        """Noise is rounded as well: by one unit of a number of its size, as other noise is."""
         other = self._at(call.options_but(seed=0), given)
         eps = torch.finfo(self._plan.numbers).eps
         self._add_part(eps, (self.results, self.grads), other)
 
     def _add_part(self, part: float, here: Any, there: Any) -> None:
-        """So much of the difference of two points, where there is one."""
+        """Add a share of the difference of two points, if both exist."""
         pairs = list(zip(self.changes, here[0], there[0], strict=True))
         pairs += [(c, here[1][k], there[1][k]) for k, c in self.grad_changes.items()]
         for change, a, b in pairs:
@@ -347,7 +348,7 @@ class _Oracle:
                 torch.maximum(change, torch.where(off.isfinite(), off, 0.0), out=change)
 
     def _add_own_error(self, call: Call, given: list[Tensor | None]) -> None:
-        """In float64 the reference rounds as well: as much as it does in float32, in proportion."""
+        """In float64 the reference rounds as well: by its error in float32, in proportion."""
         call = call.map(lambda t: t.float().double())
         given = [None if g is None else g.float().double() for g in given]
         with contextlib.suppress(ValueError):  # beside the domain
@@ -356,8 +357,10 @@ class _Oracle:
             self._add_part(ratio, exact, rounded)
 
     def _free_infinite(self, call: Call, given: list[Tensor | None]) -> None:
-        """Where an argument is not finite there is no gradient: any is right of what has a part in
-        the results that change with it. And of infinite results NaN is as right."""
+        """Accept any gradient of arguments that share a result with one that is not finite.
+
+        There is no gradient where an argument is not finite. For infinite results NaN is as right.
+        """
         finite = call.map(lambda t: torch.where(t.isfinite(), t, 0.5))
         results, others = self._at(finite, given)
         for change, here in zip(self.changes, self.results, strict=True):
@@ -398,7 +401,7 @@ class _Oracle:
 
 
 def _difference(a: Tensor, b: Tensor) -> Tensor:
-    """Of equal infinities none; NaN where one is NaN."""
+    """The difference; 0 for equal infinities, and NaN where one is NaN."""
     return torch.where(a == b, 0.0, (a - b).abs())
 
 
@@ -439,13 +442,13 @@ def _run(
 
 
 def argument_names(op: str) -> list[str]:
-    """Of the public function and, where it takes something else, of the record's."""
+    """Names of the public function's arguments, and of the record's if they differ."""
     public = inspect.signature(getattr(bslfast.functional, op)).parameters
     return [*public, *(k for v in BY_NAME[op].variants.values() for k in _inputs(v).tensors)]
 
 
 def assert_names_argument(plan: Any, error: Exception) -> None:
-    """That a message begins with the name of an argument."""
+    """Require that a message begins with the name of an argument."""
     found = re.match(r"(\w+)(\[\d+\])?: ", str(error))
     assert found, f"{type(error).__name__} without an argument's name: {error}"
     assert found[1] in argument_names(plan.op), f"{found[1]} is no argument: {error}"
@@ -488,7 +491,7 @@ def options_of(op: str) -> dict[str, list[Any]]:
 
 @functools.cache
 def _values_of(op: str) -> dict[str, list[float]]:
-    """What the record's extremes have in each argument."""
+    """Values of the record's extremes for each argument."""
     found: dict[str, list[float]] = {}
     for extreme in BY_NAME[op].extremes:
         for name, values in extreme.tensors.items():
@@ -529,7 +532,7 @@ def draw(op: str, rng: Random, *, large: bool = True) -> Plan:
     dtype = rng.choice(["float32"] * 4 + ["float64"] * 2 + list(_SIXTEEN_BITS))
     if op == "bayes_linear" and dtype in _SIXTEEN_BITS:  # its product is torch's, and rounds first
         dtype = "float32"
-    # There are no complex numbers of 16 bits, of which to take the negated part.
+    # There are no complex numbers of 16 bits whose negated part could be taken.
     layouts = [k for k in LAYOUTS if k != "negative_bit" or dtype not in _SIXTEEN_BITS]
     levels = _cpu.isa_levels()
     return Plan(

@@ -78,7 +78,7 @@ def _summary(path: Path) -> None:
     summary.table(path.parent.parent)
 
 
-#: Of each kind: the whole file, its name, and what reads it.
+#: Kinds of files: the whole file, its name, and the function that reads it.
 KINDS: dict[str, tuple[Callable[[], bytes], str, Callable[[Path], Any]]] = {
     "checkpoint": (_checkpoint, "checkpoint.safetensors", _resume),
     "idx": (_idx, "images", lambda path: read_idx(path, 3)),
@@ -110,14 +110,14 @@ def _extend(content: bytes, rng: Random) -> bytes:
 
 
 def _splice(content: bytes, rng: Random) -> bytes:
-    """A piece of it in another place, over what was there or between."""
+    """Copy a piece of the file to another place, over the bytes there or between them."""
     i, j, k = (rng.randrange(len(content) + 1) for _ in range(3))
     piece = content[min(i, j) : max(i, j)][:200]
     return content[:k] + piece + content[k + rng.choice([0, len(piece)]) :]
 
 
 def _word(content: bytes, rng: Random) -> bytes:
-    """A number of four or eight bytes, of either order, as sizes are."""
+    """Replace four or eight bytes by a number of either byte order, as sizes are stored."""
     form = rng.choice([">I", "<I", "<Q", ">Q"])
     value = rng.choice(_NUMBERS) % 2 ** (8 * struct.calcsize(form))
     word = struct.pack(form, value)
@@ -126,7 +126,7 @@ def _word(content: bytes, rng: Random) -> bytes:
 
 
 def _text(content: bytes, rng: Random) -> bytes:
-    """Text where a field or a number was."""
+    """Put text in the place of a field or a number."""
     k = rng.randrange(len(content) + 1)
     word = rng.choice(
         [
@@ -149,12 +149,12 @@ def _text(content: bytes, rng: Random) -> bytes:
 
 
 def _bomb(content: bytes, rng: Random) -> bytes:
-    """Of gzip: few bytes that unpack to many."""
+    """A gzip file of few bytes that unpack to many."""
     return gzip.compress(_idx() + bytes(2**28), 1, mtime=0)
 
 
 def _tensors(content: bytes, rng: Random) -> bytes:
-    """Of safetensors: a whole file in which a tensor is another, or has gone."""
+    """A whole safetensors file in which a tensor is changed or missing."""
     from safetensors.torch import load, save
 
     size = int.from_bytes(content[:8], "little")
@@ -187,7 +187,7 @@ _BAD = [float("nan"), float("inf"), -float("inf"), -1.0, 1e30, 0.0]
 
 
 def _leaf(value: Any, rng: Random) -> Any:
-    """A JSON value in which one is another, or has gone."""
+    """A JSON value in which one leaf is changed or missing."""
     if isinstance(value, (dict, list)) and value and rng.random() < 0.8:
         keys = list(value) if isinstance(value, dict) else range(len(value))
         key = rng.choice(keys)
@@ -206,7 +206,7 @@ def _json(content: bytes, rng: Random) -> bytes:
 
 
 def _metadata(content: bytes, rng: Random) -> bytes:
-    """Of safetensors: other settings or another state in the metadata, or other sizes."""
+    """A safetensors file with other settings, another state or other sizes in its metadata."""
     size = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + size])
     key = rng.choice(["setting", "state", "header"])
@@ -252,7 +252,7 @@ class File:
         return damage(KINDS[self.kind][0](), rng)
 
     def check(self) -> bool:
-        """False if the file was refused."""
+        """Return False if the file was refused."""
         _, name, read = KINDS[self.kind]
         content = self.content()
         with tempfile.TemporaryDirectory() as folder:
@@ -278,7 +278,7 @@ class File:
 
 
 def _memory(line: str) -> int:
-    """Of this process, in bytes: what it holds (VmRSS), the most that it held (VmHWM)."""
+    """This process's memory in bytes: now (VmRSS), and the most so far (VmHWM)."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.split(f"{line}:")[1].split()[0])
 

@@ -1,4 +1,4 @@
-"""What is known to fail. An entry whose example has become right makes a test fail: delete it."""
+"""Known failures. A test fails if an entry's example no longer fails: then delete the entry."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fuzz.calls import Plan
 
 @dataclass(frozen=True)
 class Known:
-    """A fault: why, a case that shows it, and whether another case may fail for it."""
+    """A fault: its reason, a case that shows it, and whether other cases may fail for it."""
 
     reason: str
     example: Any

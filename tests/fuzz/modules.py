@@ -1,5 +1,7 @@
-"""Random distributions, flows and models: ordinary inputs give finite numbers, and no other errors
-than those that name an argument."""
+"""Random distributions, flows and models.
+
+Ordinary inputs must give finite numbers, and errors must name an argument.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,9 @@ from bslfast import bnn, distributions, flows, vae
 from bslfast.functional.normal import PARAMETRIZATIONS
 from fuzz.arguments import WRONG
 
-# Sizes that torch cannot count, and parameters that it cannot look at, which it tries.
+# Arguments that make torch itself fail: sizes that it cannot count, parameters that it cannot read.
 _UNCHECKED = (str(2**63), str(2**70), "meta")
-# Arguments that go to torch as they come, and classes of whose vectors it takes at least one.
+# Arguments that torch gets unchanged, and classes for which torch needs at least one vector.
 _TAKEN_BY_TORCH = ("device", "dtype", "validate_args")
 _AT_LEAST_ONE = (
     *("Categorical", "OneHotCategoricalStraightThrough", "RelaxedOneHotCategorical"),
@@ -71,7 +73,7 @@ def _distribution(name: str, rng: Random) -> dict[str, Any]:
 
 
 def _use_distribution(made: Distribution, rng: Random) -> list[Tensor]:
-    """What its methods return."""
+    """Call the distribution's methods, and return their results."""
     whole = type(made).__name__ not in _AT_LEAST_ONE
     shape = torch.Size(rng.choice([s for s in _SAMPLES if whole or 0 not in s]))
     sample = (made.rsample if made.has_rsample else made.sample)(shape)
@@ -228,7 +230,7 @@ _DISTRIBUTIONS = [
     for name in distributions.__all__
     if name not in ("LocationScale", "RawScale", "kl_divergence", "register_kl")
 ]
-#: Of each class: where it is, what makes its arguments and what uses it.
+#: Classes, each with its module, the function that draws its arguments and the one that uses it.
 KINDS: dict[str, tuple[Any, Callable[[str, Random], dict[str, Any]], Callable[..., list[Tensor]]]]
 KINDS = {
     **{name: (distributions, _distribution, _use_distribution) for name in _DISTRIBUTIONS},
@@ -251,7 +253,7 @@ class Module:
         return f"modules.Module({self.kind!r}, {self.seed}, {self.wrong!r})"
 
     def check(self) -> bool:
-        """False if an argument was refused."""
+        """Return False if an argument was refused."""
         where, arguments, use = KINDS[self.kind]
         family = getattr(where, self.kind)
         rng = Random(self.seed)
@@ -296,7 +298,7 @@ class Module:
 
 
 def draw(kind: str, rng: Random) -> Module:
-    """One in three with a wrong argument, where the constructor is ours."""
+    """Draw a module; one in three has a wrong argument, if the constructor is ours."""
     wrong = ""
     if rng.random() < 0.33 and not kind.endswith("MultivariateNormal"):
         wrong = rng.choice([w for w in WRONG if w not in _UNCHECKED])

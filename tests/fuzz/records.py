@@ -13,7 +13,7 @@ from torch import Tensor
 
 import bslfast
 
-# As of the other normal ops; products of matrices are sums besides.
+# The bounds of the other normal ops, and more for the sums in products of matrices.
 _TOLERANCE = dict.fromkeys((torch.float32, torch.float64), Tolerance(16, 32))
 
 
@@ -43,7 +43,7 @@ def _many(draw: Draw, shape: Shape) -> Call:
 
 @dataclass(frozen=True)
 class Adapted(OpRecord):
-    """Of a function that takes something else than tensors: ``adapter`` makes one that does."""
+    """A record of a function with arguments that are not tensors; ``adapter`` replaces them."""
 
     adapter: Callable[..., Any] = lambda function: function
 

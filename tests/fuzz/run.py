@@ -13,7 +13,7 @@ from fuzz.known import KNOWN
 from fuzz.records import BY_NAME
 
 Case = Any  # calls.Plan, arguments.Wrong, modules.Module or files.File
-#: Of each kind of case: what draws one, and what it is drawn for.
+#: Kinds of cases: the function that draws one, and the names that it is drawn for.
 DRAWN: dict[str, tuple[Callable[[str, Random], Case], list[str]]] = {
     "calls": (calls.draw, list(BY_NAME)),
     "arguments": (arguments.draw, list(BY_NAME)),
@@ -43,7 +43,7 @@ def attempt(case: Case) -> bool | str:
 
 
 def outcome(case: Case) -> bool | Failure:
-    """The same; a failure that is not known to be one is made as simple as it can be."""
+    """The outcome of :func:`attempt`; an unknown failure is first made as simple as it can be."""
     error = attempt(case)
     if isinstance(error, bool) or any(known.covers(case) for known in KNOWN):
         return error is True

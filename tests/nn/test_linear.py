@@ -1,4 +1,4 @@
-"""Bayesian layers: what they compute, and that their KL is never a stale one."""
+"""Bayesian layers: their results, and that their KL is never a stale one."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _data_in_place(layer: BayesLinear) -> None:
 
 
 def _memory(layer: BayesLinear) -> None:
-    # As a kernel that torch knows nothing of.
+    # A kernel outside torch would write in this way.
     layer.weight_raw_scale.detach().numpy()[0, 0] = 9.0
 
 
@@ -234,7 +234,7 @@ def test_kl_is_that_of_the_parameters_in_use() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_divergences_of_sixteen_bit_layers_are_float32(dtype: torch.dtype) -> None:
-    """Computed now, by a layer's pass, and by one draw of all."""
+    """They are float32 if computed on request, by a layer's pass, and by one draw of all layers."""
     layer = BayesLinear(150, 150).to(dtype)
     x = torch.randn(2, 150, dtype=dtype)
     computed = kl(layer)
@@ -525,7 +525,7 @@ def test_parametrized_by_torch() -> None:
 
 
 class _Mixed(bslfast.nn.BayesianModule):
-    """Of weights with a parametrization each."""
+    """A module of weights with different parametrizations."""
 
     def __init__(self) -> None:
         super().__init__()

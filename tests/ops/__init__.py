@@ -35,7 +35,7 @@ from ops.record import Call, Case, Draw, OpRecord, Shape
 
 
 def _with_one_sample(record: OpRecord) -> OpRecord:
-    """Adds a sample shape of one to a random op: a dimension that its arguments do not have."""
+    """Add a sample shape of one to a random op: a dimension that its arguments do not have."""
     if not record.random:
         return record
     name, first = next(iter(record.variants.items()))

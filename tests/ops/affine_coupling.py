@@ -34,7 +34,7 @@ def _variant(
 
 
 def _extremes() -> list[Extreme]:
-    # In float32 exp(-100) is subnormal, exp(100) overflows.
+    # exp(-100) is subnormal in float32, and exp(100) overflows.
     points = {
         "tanh": [-INF, -1e30, -100.0, -1e-8, 0.0, 1e-8, 20.0, 1e30, INF],
         "exp": [-1e30, -200.0, -100.0, -80.0, -1e-8, 0.0, 1e-8, 40.0, 80.0],
@@ -44,7 +44,7 @@ def _extremes() -> list[Extreme]:
     for scale_fn, raw in points.items():
         for inverse in (False, True):
             kept = [
-                # What an inverse map blows up beyond the range has no use for its last digit.
+                # The inverse gets -r with exp, and no r < -80 with sigmoid: else it would overflow.
                 -r if inverse and scale_fn == "exp" else r
                 for r in raw
                 if not (inverse and scale_fn == "sigmoid" and r < -80)

@@ -19,7 +19,7 @@ def _variant(
     inverse: bool = False,
     layout: str = "full",
 ) -> Variant:
-    # About the identity.
+    # The map is about the identity.
     mean = math.log(math.expm1(2 * bound / degree))
 
     def inputs(draw: Draw, shape: Shape) -> Call:
@@ -28,7 +28,7 @@ def _variant(
         raw[..., 0] += -bound - mean
         return Call(
             {
-                # A quarter of them outside.
+                # A quarter of x lies outside.
                 "x": draw.normal(
                     (*shape[:-1], 1) if layout == "column" and shape else shape, std=0.8 * bound
                 ),
@@ -43,7 +43,7 @@ def _variant(
 def _extremes() -> list[Extreme]:
     result = []
     rows = {
-        # Steps that float32 does not hold: all, at either end, between others.
+        # Steps that float32 does not hold: all steps, at either end, between others.
         "small": [0.0, -90.0, -110.0, -100.0],
         "small_first": [-1.0, -100.0, 0.5, 0.0],
         "small_last": [-1.0, 0.5, 0.0, -100.0],
@@ -53,11 +53,11 @@ def _extremes() -> list[Extreme]:
         "far_off": [1e4, 1.0, 2.0, 3.0],
     }
     for name, row in rows.items():
-        # x = -bound and bound belong to both sides.
+        # The ends x = -bound and x = bound are among the points.
         x = [-1e6, -100.0, -2.5, -2.0, -1.99, -1.0, -1e-3, 0.0, 0.5, 1.5, 1.999, 2.0, 3.0, 1e4]
         tensors = {"x": x, "raw_coefficients": [row] * len(x)}
         result.append(Extreme(name, tensors, {"reduction": "none", "bound": 2.0}))
-    # Both sides of the ends, and between them.
+    # Points outside, at the ends and inside.
     back = {
         "x": [-40.0, -3.0, -2.9, -0.5, 0.0, 0.5, 4.0, 1e5],
         "raw_coefficients": [[-3.0, 1.0, -5.0, 2.0, 0.5]] * 8,
@@ -79,7 +79,7 @@ RECORDS = [
             "inverse-none-degree_2": _variant("none", degree=2, inverse=True, bound=10.0),
             "inverse-sum-column_x": _variant("sum", inverse=True, layout="column"),
         },
-        # The inverse's x is as uncertain as y and the slope there leave it.
+        # y and the slope determine the inverse's x only to this.
         tolerance={torch.float32: Tolerance(16, 512), torch.float64: Tolerance(16, 512)},
         extremes=_extremes(),
         errors=[

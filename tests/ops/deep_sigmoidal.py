@@ -19,17 +19,17 @@ def _extremes() -> list[Extreme]:
     for inverse in (False, True):
         name = "inverse" if inverse else "forward"
         options = {"reduction": "none", "inverse": inverse}
-        # The oracle's own rest, which is some eps of x, is not small against 1 at 1e30.
+        # At 1e30 the oracle's own error of some eps of x is not small against 1.
         far = 1e6 if inverse else 1e30
         x = [-far, -3e4, -200.0, -30.0, -1.0, 0.0, 1.0, 30.0, 200.0, 3e4, far]
         n = len(x)
         # One sigmoid is affine: nothing is lost at any distance.
         one = {"logits": [[7.0]] * n, "raw_slope": [[2.0]] * n, "shift": [[0.0]] * n}
         result.append(Extreme(f"{name}-one", {"x": x, **one}, options))
-        # Two of the same, far up in the logits.
+        # Two equal sigmoids with huge logits.
         same = {k: [[v[0][0]] * 2] * n for k, v in one.items()} | {"logits": [[1e30, 1e30]] * n}
         result.append(Extreme(f"{name}-same", {"x": x, **same}, options))
-        # One that is left out; weights of all sizes.
+        # A sigmoid without weight, and weights of all sizes.
         others = {
             "x": [0.5, -2.0, 2.0, 50.0, -50.0],
             "logits": [[0.0, -INF], [-1e30, 0.0], [90.0, 0.0], [0.0, -60.0], [0.0, 60.0]],
@@ -37,7 +37,7 @@ def _extremes() -> list[Extreme]:
             "shift": [[0.0, 1.0], [0.0, 0.5], [0.0, 1.0], [0.0, 0.5], [0.0, 0.5]],
         }
         result.append(Extreme(f"{name}-weights", others, options))
-        # Slopes whose softplus float32 does not hold, and large ones; alone and with others.
+        # Slopes whose softplus float32 does not hold, and large slopes, alone and with others.
         alone = [-100.0, -86.0, -120.0, -30.0, 30.0, 100.0]
         flat = {
             "x": [0.25, 1.0, -1.0, -3.0, 0.5, -0.01],
@@ -45,7 +45,7 @@ def _extremes() -> list[Extreme]:
             "raw_slope": [[v] for v in alone],
             "shift": [[0.25], [1.0], [-1.0], [-3.0], [0.25], [0.25]],
         }
-        # The inverse's derivatives by the first and the third overflow in float32.
+        # The inverse's derivatives by the first and the third slope overflow in float32.
         steep = (0, 2) if inverse else ()
         result.append(Extreme(f"{name}-slopes", flat, options, no_gradient=steep))
         mixed = {
@@ -62,7 +62,7 @@ def _extremes() -> list[Extreme]:
         "shift": [[0.0, 0.5], [-10.0, 5.0], [-3e38, 0.0], [0.0, 0.0], [1e20, 3e38]],
     }
     result.append(Extreme("forward-far", far, {"reduction": "none"}))
-    # What does not fit: beyond the largest number, from a slope or from weights.
+    # Solutions beyond the largest number, because of a slope or of weights.
     lost = {
         "x": [3.0, -3.0, 0.0, 1e30],
         "logits": [[0.0, 0.0]] * 4,

@@ -1,7 +1,7 @@
 """Records of divergences by logits and log rates: Bernoulli, and the generalised one.
 
-Relative errors next to 0, which these tests take for absolute ones, are in
-tests/test_distributions_discrete.py.
+Next to 0 these tests bound absolute errors; tests/test_distributions_discrete.py bounds relative
+ones.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _normalised(reduction: str) -> Variant:
 
 
 def _pairs(names: tuple[str, str], first: list[float], second: list[float]) -> dict[str, Any]:
-    """Each of one with each of the other."""
+    """All pairs of one number with another."""
     return {
         names[0]: [a for a in first for _ in second],
         names[1]: [b for _ in first for b in second],

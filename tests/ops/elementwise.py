@@ -11,7 +11,7 @@ import torch
 from ops.record import Call, Draw, Error, Extreme, OpRecord, Shape, Tolerance, Variant
 
 NAN, INF = math.nan, math.inf
-# Where an inverse is asked for; None: everywhere.
+# Ranges of the inverses' arguments; None: all numbers.
 RANGES = {
     "leaky_relu_transform": None,
     "tanh_transform": (-0.9, 0.9),

@@ -1,4 +1,4 @@
-"""What the tests of every op (tests/functional/every_op) share."""
+"""The common part of the tests of every op (tests/functional/every_op)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def widest_case(record: OpRecord) -> Case:
 
 
 class Watch(TorchDispatchMode):
-    """Sends ops by their operators, as torch's tools do, and keeps what those were called with."""
+    """Sends ops through their operators, as torch's tools do, and keeps the arguments."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Record of Gumbel-softmax samples.
 
-``hard=True`` has the gradient of another value than its own, which is not what the generated tests
-expect; tests/functional/test_gumbel_softmax.py has it.
+``hard=True`` has the gradient of another value than its own, so the generated tests do not fit it.
+tests/functional/test_gumbel_softmax.py tests it.
 """
 
 from __future__ import annotations

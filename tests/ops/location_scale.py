@@ -13,14 +13,14 @@ from ops.normal import raw_scale
 from ops.record import Call, Draw, Error, Extreme, OpRecord, Shape, Tolerance, Variant
 
 NAN, INF = math.nan, math.inf
-# In float32: softplus(-100) and scale = 1e-40 are subnormal, exp(100) overflows.
+# softplus(-100) and scale = 1e-40 are subnormal in float32, and exp(100) overflows.
 POINTS = {
     "softplus": [-1e30, -200.0, -100.0, -17.5, -16.5, 0.0, 17.5, 100.0, 1e18],
     "scale": [0.0, 1e-45, 1e-40, 1e-30, 1e-7, 1.0, 1e18],
     "log_scale": [-1e30, -200.0, -100.0, -80.0, -1e-8, 0.0, 1e-8, 40.0, 80.0],
     "log_var": [-1e30, -200.0, -100.0, -1e-8, 0.0, 1e-8, 80.0, 100.0, 160.0],
 }
-# Scales that vanish: in float32, or next to it, or in float64 as well.
+# Scales that vanish in float32, or nearly, or in float64 as well.
 VANISHING = {
     "softplus": [-1e30, -1000.0, -200.0, -100.0, -88.0, -60.0],
     "scale": [0.0, 1e-45, 1e-40, 1e-38],
@@ -38,7 +38,7 @@ def vanishing_extremes(
         options = {"parametrization": parametrization, "reduction": "none"}
         n = len(raw)
         tensors = {**{k: [v] * n for k, v in others.items()}, "raw_scale": raw}
-        # That of a scale of 0 is infinite, or none.
+        # The gradient at a scale of 0 is infinite, or does not exist.
         zeros = [i for i, r in enumerate(raw) if r in (0.0, -1e30)]
         x = [at] * n
         name = f"{parametrization}-vanishing"
@@ -49,7 +49,7 @@ def vanishing_extremes(
 
 
 def subnormal_extremes(**others: float) -> list[Extreme]:
-    """Scales and distances from 0 of which float32 has a few digits."""
+    """Scales, and distances from 0, that have few digits in float32."""
     points = {"softplus": -95.0, "scale": 2e-41, "log_scale": -95.0, "log_var": -190.0}
     x = [1e-41, 7e-42, 4e-41, 1e-40]
     return [
@@ -199,7 +199,7 @@ def _sample_extremes(*, log_prob: bool, **others: Any) -> list[Extreme]:
 
 
 def _density_extremes() -> list[Extreme]:
-    # As far from loc as the scale is wide, or almost.
+    # The distance from loc is half a scale.
     scale: dict[str, Callable[[float], float]] = {
         "softplus": lambda r: math.log1p(math.exp(r)) if r < 30 else r,
         "scale": lambda r: r,
@@ -326,7 +326,7 @@ def _records(family: str, *, tolerance: Tolerance, spread: float = 1.0) -> list[
 
 
 RECORDS = [
-    # exp(-z) multiplies the rounding error of z by z: none far out.
+    # A small spread, because exp(-z) multiplies the relative error of z by z.
     *_records("gumbel", tolerance=Tolerance(8, 16), spread=0.25),
     *_records("laplace", tolerance=Tolerance(8, 16)),
     *_records("logistic", tolerance=Tolerance(8, 16)),

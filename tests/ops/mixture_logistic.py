@@ -34,7 +34,7 @@ def _variant(
 
 
 def variants(**stds: float) -> dict[str, Variant]:
-    """Of a map by rows of parameters, drawn with these standard deviations."""
+    """Variants of a map by rows of parameters, drawn with these standard deviations."""
 
     def variant(reduction: str, **options: Any) -> Variant:
         return _variant(stds, reduction, **options)
@@ -52,7 +52,7 @@ def variants(**stds: float) -> dict[str, Variant]:
 
 
 def errors(first: str, second: str) -> list[Error]:
-    """Of a map by mixtures, given the names of the components' parameters."""
+    """Errors of a map by mixtures, given the names of the components' parameters."""
     return [
         Error(
             f"{first}_components",
@@ -113,10 +113,10 @@ def _extremes() -> list[Extreme]:
         # One component is affine: nothing is lost at any distance.
         one = {"logits": [[7.0]] * n, "loc": [[0.0]] * n, "log_scale": [[0.0]] * n}
         result.append(Extreme(f"{name}-one", {"x": x, **one}, options))
-        # Two of the same, far up in the logits.
+        # Two equal components with huge logits.
         same = {k: [[v[0][0]] * 2] * n for k, v in one.items()} | {"logits": [[1e30, 1e30]] * n}
         result.append(Extreme(f"{name}-same", {"x": x, **same}, options))
-        # One that is left out; weights and scales of all sizes.
+        # A component without weight, and weights of all sizes.
         others = {
             "x": [0.5, -2.0, 2.0, 50.0, -50.0],
             "logits": [[0.0, -INF], [-1e30, 0.0], [90.0, 0.0], [0.0, -60.0], [0.0, 60.0]],
@@ -137,8 +137,8 @@ def _extremes() -> list[Extreme]:
 
 def _far() -> list[Extreme]:
     result = []
-    # So far away that z, or x - loc, is more than float32 holds: one component counts, two that are
-    # as near, those on both sides.
+    # z, or x - loc, is more than float32 holds. Either one component counts, or two at the same
+    # distance, or those on both sides.
     far = {
         "x": [1.0, 200.0, -3e38, 1e30, 0.5, 3e38],
         "logits": [[0.0, -1.0], [89.0, 0.0], [0.0, 0.0], [0.5, 0.5], [0.25, 0.0], [0.0, 0.0]],
@@ -161,7 +161,7 @@ def _far() -> list[Extreme]:
     options = {"reduction": "none"}
     result.append(Extreme("forward-far", far, options))
     result.append(Extreme("forward-far_one", one, options))
-    # Solutions beyond the largest number, and narrow components beside x, which holds none of it.
+    # Solutions beyond the largest number, and components narrower than the last digit of x.
     inverse = {**options, "inverse": True}
     beyond = {
         "x": [1.0, -2.0, 1e-3, 0.0, 3.0],

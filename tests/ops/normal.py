@@ -166,7 +166,7 @@ def _errors(*, prior: bool, samples: bool) -> list[Error]:
 
 
 def _extremes(*, prior: bool, samples: bool) -> list[Extreme]:
-    # In float32: softplus(-100) and scale = 1e-40 are subnormal, exp(100) overflows.
+    # softplus(-100) and scale = 1e-40 are subnormal in float32, and exp(100) overflows.
     points = {
         "softplus": [-1e30, -200.0, -100.0, -17.5, -16.5, 0.0, 17.5, 100.0, 1e18],
         "scale": [0.0, 1e-45, 1e-40, 1e-30, 1e-7, 1.0, 1e18],

@@ -46,7 +46,7 @@ def _extremes() -> list[Extreme]:
     result = []
     for parametrization, raw in points.items():
         options = {"parametrization": parametrization, "reduction": "none"}
-        # As far from the mean as the scale is wide, or almost.
+        # The distance from the mean is of the size of the scale.
         scale: dict[str, Callable[[float], float]] = {
             "softplus": lambda r: math.log1p(math.exp(r)) if r < 30 else r,
             "scale": lambda r: r,

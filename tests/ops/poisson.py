@@ -18,7 +18,7 @@ def _variant(
         log_rate = draw.normal(shape[-1:] if layout == "row" else shape, mean=1.0)
         x_shape = {"wide": (2, *shape), "column": (*shape[:-1], 1)}.get(layout, shape)
         x = draw.uniform(x_shape, 0.1, top)
-        if counts:  # not 0, beside which finite differences would look
+        if counts:  # from 1 on: finite differences at 0 would take negative counts
             x = x.ceil()
         return Call({"log_rate": log_rate, "x": x}, {"reduction": reduction})
 
@@ -50,12 +50,12 @@ RECORDS = [
         },
         tolerance={torch.float32: Tolerance(8, 8), torch.float64: Tolerance(8, 8)},
         extremes=[
-            # By x the derivative at l = -inf is -inf; that of the reference is NaN.
+            # At l = -inf the derivative by x is -inf, and the reference's is NaN.
             *(
                 _extreme(f"x-{x}", _LOG_RATES, x, no_gradient=(10, 11, 12))
                 for x in (0.0, 1e-30, 0.5, 1.0, 2.0, 3.0, 9.5, 40.0)
             ),
-            # An infinite rate, of which the logarithm still counts; all that float32 holds.
+            # Rates that are infinite but have finite logarithms, up to the largest of float32.
             Extreme(
                 "large",
                 {

@@ -26,7 +26,7 @@ POINTS = {
     "log_scale": [-200.0, -100.0, -80.0, -1e-8, 0.0, 1e-8, 1.0],
     "log_var": [-200.0, -100.0, -1e-8, 0.0, 1e-8, 2.0],
 }
-# Where nothing is exponentiated.
+# Large scales, for functions that do not take exponentials of them.
 LARGE = {
     "softplus": [100.0, 1e18],
     "scale": [100.0, 1e18],
@@ -98,10 +98,10 @@ def _sample_extremes(family: str) -> list[Extreme]:
 def _density_extremes(family: str) -> list[Extreme]:
     result = []
     for parametrization, points in POINTS.items():
-        # Of a tiny scale the gradient by x overflows float32, unless x is as small.
+        # For a tiny scale the gradient by x overflows float32, unless x is as small.
         raw = [r for r in points[-4:] if r != 1e-30] + LARGE[parametrization]
         options = {"parametrization": parametrization, "reduction": "none"}
-        # log x = loc to the last digit, or x = 0.5.
+        # For log-normal, log x = loc to the last digit; for half-Cauchy, x = 0.5.
         x, loc = (1.0, 0.0) if family == "lognormal" else (0.5, 0.0)
         tensors = _with_loc(family, {"x": [x] * len(raw), "raw_scale": raw}, loc)
         result.append(Extreme(f"{parametrization}-raw", tensors, options))

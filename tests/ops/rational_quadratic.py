@@ -10,7 +10,7 @@ import torch
 from ops.record import Call, Draw, Error, Extreme, OpRecord, Shape, Tolerance, Variant
 
 INF, NAN = math.inf, math.nan
-SLOPES = {"linear": -1, "circular": 0, None: 1, "affine": 1}  # more than there are bins
+SLOPES = {"linear": -1, "circular": 0, None: 1, "affine": 1}  # number of slopes less that of bins
 
 
 def _variant(
@@ -24,11 +24,11 @@ def _variant(
     **options: Any,
 ) -> Variant:
     def inputs(draw: Draw, shape: Shape) -> Call:
-        # Most of x inside, next to knots of no bin in particular; with linear tails some outside.
+        # Most of x lies inside, in any bin; with linear tails some lie outside.
         limit = {"linear": 1.2, "circular": 2.5, None: 0.99, "affine": 1.5}[tails] * bound
         x = draw.uniform((*shape[:-1], 1) if layout == "column" and shape else shape, -limit, limit)
         leading = shape[-1:] if layout == "row" else (2, *shape) if layout == "wide" else shape
-        # Two elements that tests change: inside, and next to the slope that is changed.
+        # The element that tests change lies inside, next to the slope that they change.
         if x.numel():
             x.view(-1)[x.numel() // 2] = 0.99 * bound
         sizes = {"widths": bins, "heights": bins, "derivatives": bins + SLOPES[tails]}
@@ -59,7 +59,7 @@ def _extremes() -> list[Extreme]:
         slopes = {"derivatives": _rows(10, [0.2, 0.3, -0.7, 1.5])}
         affine = {**options, "tails": "affine"}
         result.append(Extreme(f"{name}-affine", {"x": x, **parameters, **slopes}, affine))
-        # Bins as small, slopes as steep and as flat as they get.
+        # The smallest bins, and the steepest and flattest slopes.
         steep = {
             "x": [-2.5, -0.5, 0.0, 0.5, 2.5],
             "widths": [

@@ -1,4 +1,4 @@
-"""What the tests must know about an op: the record from which functional/every_op makes all.
+"""Records of ops, from which functional/every_op makes all its tests.
 
 A record names the op and says how to make inputs for it. Everything else has defaults: the function
 is ``bslfast.functional.<name>``, the oracle ``bslfast.reference.<name>``, all tensor arguments are
@@ -79,10 +79,10 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Extreme:
-    """Inputs at the end of the range. What is None must be as the float64 reference says.
+    """Inputs at the end of the range. Results left None must be those of the float64 reference.
 
-    Where an argument is not finite the loss has no gradient: ``no_gradient`` lists elements for
-    which any is right.
+    Where an argument is not finite the loss has no gradient: ``no_gradient`` lists elements whose
+    gradient may be anything.
     """
 
     name: str
@@ -108,7 +108,7 @@ class OpRecord:
     name: str
     variants: Mapping[str, Variant]
     tolerance: Mapping[torch.dtype, Tolerance]
-    #: Takes ``seed`` and ``stream``.
+    #: Whether the op takes ``seed`` and ``stream``.
     random: bool = False
     not_differentiable: frozenset[str] = frozenset()
     #: Arguments that some variants want in a finite range: infinities are errors there.
@@ -128,16 +128,16 @@ class OpRecord:
 
     @property
     def values(self) -> int:
-        """How many of the results are values, which keep 16 bits; the others are logarithms."""
+        """The number of results that are values, which keep 16 bits; the others are logarithms."""
         logarithms = ("_log_prob", "_kl", "_bound")
         return 0 if self.name.endswith(logarithms) and "_rsample_" not in self.name else 1
 
     def rounded(self, results: Sequence[Tensor], low: torch.dtype) -> list[Tensor]:
-        """What a call on tensors of ``low`` returns where one on float32 has these results."""
+        """Results of a call on tensors of ``low``, given those of a call on float32."""
         return [r.to(low) if i < self.values else r for i, r in enumerate(results)]
 
     def prepared(self, call: Call) -> Call:
-        """With what ``function`` would otherwise compute by torch before it calls the op."""
+        """Add the arguments that ``function`` would compute by torch before it calls the op."""
         return call
 
     def differentiable(self, call: Call) -> list[str]:
@@ -186,7 +186,7 @@ def positional(function: Callable[..., Any], call: Call) -> Callable[..., Result
 
 
 def leaves(call: Call, names: Sequence[str]) -> Call:
-    """The same call on fresh leaves, of which ``names`` require a gradient."""
+    """A copy of the call on fresh leaves, of which ``names`` require a gradient."""
     return replace(
         call, tensors={k: t.detach().requires_grad_(k in names) for k, t in call.tensors.items()}
     )
@@ -277,12 +277,12 @@ def expected_with_gradients(
 
 
 def errors(actual: Tensor, expected: Tensor, elements: int | None = None) -> Tensor:
-    """By how many eps of the numbers that went in each element is off.
+    """The error of each element, in eps of the size of its terms.
 
-    An element is the sum of terms, some of which cancel. Their size is taken to be that of the
-    element or, if more, of a typical one (the root mean square), and at least 1 for each term, of
-    which there are ``elements`` divided by the number of results. Without ``elements``: one term,
-    and elements that have nothing to do with each other.
+    An element is a sum of terms, some of which cancel. Their size is taken to be that of the
+    element or, if more, of a typical element (the root mean square), and at least 1 for each term.
+    The number of terms is ``elements`` divided by the number of results. Without ``elements`` there
+    is one term, and a typical element does not count.
     """
     size = torch.ones((), dtype=torch.float64)
     if elements is not None:
@@ -322,7 +322,7 @@ def assert_close(
 def assert_extreme(
     record: OpRecord, extreme: Extreme, dtype: torch.dtype, device: str = "cpu"
 ) -> None:
-    """What an extreme case states, and where it states nothing, what the reference gives."""
+    """Require the stated numbers of an extreme case, and else the reference's."""
     tensors = {k: torch.tensor(v, dtype=dtype) for k, v in extreme.tensors.items()}
     call = Call(tensors, dict(extreme.options))
     if record.random:
@@ -360,7 +360,7 @@ def assert_same(actual: Sequence[Tensor], expected: Sequence[Tensor], label: str
 def assert_same_gradients(
     actual: Mapping[str, Tensor | None], expected: Mapping[str, Tensor | None], label: str = ""
 ) -> None:
-    """Likewise; that no gradient arrived is the same as zero."""
+    """Require equality to the last bit, dtype and shape included; no gradient equals zero."""
     assert actual.keys() == expected.keys()
     for name, grad in actual.items():
         other = expected[name]

@@ -54,7 +54,7 @@ def _extremes() -> list[Extreme]:
 RECORDS = [
     OpRecord(
         "relaxed_bernoulli_rsample",
-        # Not hard ones, whose gradients are not those of their values: see extremes.
+        # Hard samples are among the extremes only, as their gradients are not their values'.
         {
             "tensor": _variant("full"),
             "number": _variant("number"),

@@ -129,7 +129,7 @@ def _variants(family: str) -> dict[str, Variant]:
     }
 
 
-# A logarithm of a scale near its prior's is of the size of rounding errors, not of 1.
+# The logarithm of a ratio of almost equal scales is of the size of rounding errors, not of 1.
 TOLERANCE = dict.fromkeys((torch.float32, torch.float64), Tolerance(8, 16))
 
 RECORDS = [

@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def load(options: argparse.Namespace) -> tuple[Split, str]:
-    """Return the images, split at random, and where they came from."""
+    """Return the images, split at random, and the name of their source."""
     from bslfast.data import load_digits, split
 
     data = load_digits()

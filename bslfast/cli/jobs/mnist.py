@@ -53,7 +53,7 @@ def load(options: argparse.Namespace) -> tuple[Split, str]:
 
 
 def _shuffled(data: Dataset, options: argparse.Namespace) -> Examples:
-    """Images in random order, as files may be sorted by class, and as many as are wanted."""
+    """The wanted number of images in random order, as files may be sorted by class."""
     from bslfast.data import Examples
 
     generator = torch.Generator().manual_seed(options.seed)

@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     torch.set_num_threads(options.threads)
     data = load_moons(seed=options.seed % 2**32)
     parts = split(data.x, data.y, seed=options.seed)
-    # Fitted on the training part alone: what is held out must not shape what the model sees.
+    # Fitted on the training part alone: held-out rows must not influence the model's inputs.
     scaler = Standardizer.fit(parts.train.x)
     train, validation, test = ((scaler.transform(part.x),) for part in parts)
     model = _build(options)
@@ -111,7 +111,7 @@ def evaluate(model: flows.Flow, x: Tensor, scaler: Standardizer) -> dict[str, fl
     Args:
         model: a flow of standardised points.
         x: standardised points.
-        scaler: what standardised them.
+        scaler: the Standardizer that standardised them.
     """
     return {"nll": _offset(scaler) - model.log_prob(x).double().mean().item()}
 
@@ -127,10 +127,10 @@ def pictures(
 
     Args:
         model: a flow of standardised points.
-        history: of its training.
-        scaler: what standardised the points.
-        x: held-out points as they came.
-        options: of the job.
+        history: history of its training.
+        scaler: the Standardizer that standardised the points.
+        x: held-out points in their original unit.
+        options: options of the job.
     """
     from bslfast.plots import densities
 
@@ -152,7 +152,7 @@ def pictures(
 
 
 def _offset(scaler: Standardizer) -> float:
-    """What the scaling adds to a negative log density: the log-determinant of its inverse."""
+    """The log-determinant of the scaling's inverse, which it adds to a negative log density."""
     return scaler.scale.double().log().sum().item()
 
 
@@ -164,7 +164,7 @@ def _reference(
     scaler: Standardizer,
     setting: dict[str, Any],
 ) -> dict[str, Any]:
-    """Train the same flow in plain torch, time both and return what came out."""
+    """Train the same flow in plain torch, time both and return the results."""
     from bslfast.cli.plain import plain
     from bslfast.training import fit
 
@@ -189,5 +189,5 @@ def _build(options: argparse.Namespace) -> flows.Flow:
     with seeded(options.seed, torch.device("cpu")):
         if options.flow == "realnvp":
             return flows.RealNVP(2, **shape)
-        # So far out that neither standardised data nor noise meets the splines' ends.
+        # A bound that neither standardised data nor noise reaches.
         return flows.NSF(2, bound=5.0, **shape)

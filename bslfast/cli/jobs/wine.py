@@ -1,4 +1,4 @@
-"""``bslfast train wine``: which of three cultivars is a wine from? Classification, 178 wines."""
+"""``bslfast train wine``: classification of 178 wines by their cultivar, one of three."""
 
 from __future__ import annotations
 

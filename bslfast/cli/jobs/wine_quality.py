@@ -1,4 +1,4 @@
-"""``bslfast train wine-quality``: the grade of a wine from 11 measurements. Regression."""
+"""``bslfast train wine-quality``: regression of a wine's grade on 11 measurements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every op at the end of the range, and what it refuses."""
+"""Every op at the end of the range, and its errors."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ EXTREMES = [
 @pytest.mark.parametrize("level", _cpu.isa_levels())
 @pytest.mark.parametrize(("record", "extreme", "dtype"), EXTREMES)
 def test_extreme_values(record: OpRecord, extreme: Extreme, dtype: torch.dtype, level: str) -> None:
-    """Nothing overflows early, cancels or turns into NaN that is not one."""
+    """Nothing overflows early or cancels, and only NaN becomes NaN."""
     with isa(level):
         assert_extreme(record, extreme, dtype)
 
@@ -56,7 +56,7 @@ def test_extreme_values(record: OpRecord, extreme: Extreme, dtype: torch.dtype, 
 @pytest.mark.parametrize("special", [math.nan, math.inf, -math.inf])
 @of_each_case
 def test_special_values_stay_in_their_place(case: Case, special: float) -> None:
-    """In each argument: what the formula gives there, nothing elsewhere; NaN comes through."""
+    """An infinity or NaN in an argument changes its own results alone. NaN comes through."""
     for dtype in DTYPES:
         plain = case.call(dtype, SHAPE)
         for name, tensor in plain.tensors.items():
@@ -92,7 +92,7 @@ ERRORS = [
 
 @pytest.mark.parametrize(("record", "error"), ERRORS)
 def test_refuses(record: OpRecord, error: Error) -> None:
-    """By name, with what was expected and what came; with and without gradients."""
+    """Errors name the argument, what was expected and what came, with and without gradients."""
     call = first_case(record).call(torch.float32, SMALL)
     arguments = {**call.tensors, **call.options, **error.arguments}
     for grad in (False, True):
@@ -122,7 +122,7 @@ WRONG_TENSORS: dict[str, tuple[Callable[[Tensor], Any], type[Exception], str]] =
 @pytest.mark.parametrize("wrong", WRONG_TENSORS)
 @of_each_op
 def test_refuses_wrong_tensors(record: OpRecord, wrong: str) -> None:
-    """Every tensor argument, without a line in the record."""
+    """Every op refuses wrong tensors in every argument, without a line in the record."""
     make, exception, match = WRONG_TENSORS[wrong]
     call = widest_case(record).call(torch.float32, SMALL)
     for name, tensor in call.tensors.items():

@@ -79,7 +79,7 @@ def _subsets(names: Sequence[str]) -> Iterator[list[str]]:
 @of_each_route
 @of_each_case
 def test_routes_agree(case: Case, route: str) -> None:
-    """Kernel, operator and functorch Function: one definition, so equal to the last bit."""
+    """Kernel, operator and functorch Function are one definition, so equal to the last bit."""
     call = case.call(torch.float32, SHAPE)
     for names in _subsets(case.record.differentiable(call)):
         expected = run_with_gradients(case.record.function, call, names)
@@ -90,7 +90,7 @@ def test_routes_agree(case: Case, route: str) -> None:
 
 @of_each_op
 def test_routes_agree_in_sixteen_bits(record: OpRecord) -> None:
-    """Dtypes too: of values, logarithms and gradients, also where they are only planned."""
+    """Dtypes of values, logarithms and gradients agree too, also where they are only planned."""
     case, low = widest_case(record), torch.bfloat16
     call = case.call(torch.float32, SHAPE).map(lambda t: t.to(low) if t.is_floating_point() else t)
     names = record.differentiable(call)
@@ -116,7 +116,7 @@ def test_routes_agree_in_sixteen_bits(record: OpRecord) -> None:
 
 @of_each_op
 def test_second_derivatives_in_sixteen_bits(record: OpRecord) -> None:
-    """Those of float32, rounded once."""
+    """They are those of float32, rounded once."""
     low = torch.bfloat16
     call = first_case(record).call(torch.float32, SMALL).map(lambda t: t.to(low))
     names = record.differentiable(call)
@@ -186,7 +186,7 @@ def _shape_of(argument: Any) -> Any:
 
 @of_each_op
 def test_operators_pass_opcheck(record: OpRecord) -> None:
-    """Schema, autograd registration, fake kernel and tracing, of forward and backward operators."""
+    """Schema, autograd registration, fake kernel and tracing of both operators are right."""
     seen, traced = set(), set()
     for name in record.variants:
         call = Case(record, name).call(torch.float32, SMALL)
@@ -258,7 +258,7 @@ def _assert_compiled_agrees(case: Case, call: Call, compiled: Callable[..., Resu
 
 @of_each_case
 def test_compile(case: Case) -> None:
-    """One graph, forward and backward, equal to eager for the same seed."""
+    """Forward and backward are one graph, with the results of eager mode for the same seed."""
     call = case.call(torch.float32, SHAPE)
     _assert_compiled_agrees(
         case, call, compile_case(case, call, backend="aot_eager", dynamic=False)
@@ -267,7 +267,7 @@ def test_compile(case: Case) -> None:
 
 @of_each_case
 def test_compile_dynamic(case: Case) -> None:
-    """One graph for all sizes."""
+    """One graph serves all sizes."""
     call = case.call(torch.float32, SHAPE)
     counter = CompileCounterWithBackend("aot_eager")
     compiled = compile_case(case, call, backend=counter, dynamic=True)
@@ -305,7 +305,7 @@ def test_export(record: OpRecord) -> None:
 
 @of_each_case
 def test_fake_and_meta_tensors(case: Case) -> None:
-    """What torch plans with: shape, dtype and strides are those of the real results."""
+    """Shape, dtype and strides that torch plans with are those of the real results."""
     for shape in (SHAPE, (0, 3)):
         call = case.call(torch.float32, shape)
         names = case.record.differentiable(call)
@@ -346,7 +346,7 @@ def _loss(function: Callable[..., Results]) -> Callable[..., Tensor]:
 
 @of_each_case
 def test_vmap(case: Case) -> None:
-    """Each example as if it were alone, whichever arguments have the batch, in any dimension."""
+    """Each example has its own result, whichever arguments have the batch, in any dimension."""
     calls, stacked, function = _batch(case)
     expected = stack([run(case.record.function, c) for c in calls])
     assert_same(torch.func.vmap(function)(*stacked), expected)
@@ -362,7 +362,7 @@ def test_vmap(case: Case) -> None:
 
 @of_each_case
 def test_grad_transforms(case: Case) -> None:
-    """grad, vmap of grad (one gradient per example) and grad of vmap."""
+    """These are grad, vmap of grad (one gradient per example) and grad of vmap."""
     calls, stacked, function = _batch(case)
     names = case.record.differentiable(calls[0])
     where = tuple(i for i, k in enumerate(calls[0].tensors) if k in names)
@@ -407,7 +407,7 @@ def test_jacobian(case: Case) -> None:
 
 @of_each_op
 def test_forward_mode_is_never_silent(record: OpRecord) -> None:
-    """A tangent comes out right, or there is an error; it is not dropped."""
+    """A tangent comes out right, or there is an error. It is not dropped."""
     call = first_case(record).call(torch.float64, SMALL)
     name = record.differentiable(call)[0]
     tangent = torch.ones_like(call.tensors[name])

@@ -42,7 +42,7 @@ from torch.utils.checkpoint import checkpoint
 
 @of_each_random_op
 def test_seeds_and_streams(record: OpRecord) -> None:
-    """Noise is a function of seed, stream and element: of all 64 bits of the seed."""
+    """Noise is a function of seed, stream and element, with all 64 bits of the seed."""
     call = first_case(record).call(torch.float32, SHAPE)
     base = run(record.function, call)
     assert_same(run(record.function, call), base)
@@ -60,7 +60,7 @@ def test_seeds_and_streams(record: OpRecord) -> None:
 
 @of_each_random_op
 def test_manual_seed_governs(record: OpRecord) -> None:
-    """Without a seed: torch's generator, and nothing else."""
+    """Without a seed, torch's generator governs the noise, and nothing else does."""
     call = first_case(record).call(torch.float32, SHAPE).options_but(seed=None)
     torch.manual_seed(1)
     first, second = run(record.function, call), run(record.function, call)
@@ -97,7 +97,7 @@ def test_compiled_seeds(record: OpRecord) -> None:
 
 @of_each_random_op
 def test_vmap_over_seeds(record: OpRecord) -> None:
-    """Batched seeds are seeds; without one, vmap's randomness says what is meant."""
+    """Batched seeds are seeds. Without a seed, vmap's randomness decides."""
     call = first_case(record).call(torch.float32, SHAPE)
     tensors = tuple(call.tensors.values())
 
@@ -123,7 +123,7 @@ def test_vmap_over_seeds(record: OpRecord) -> None:
 @pytest.mark.parametrize("reentrant", [True, False])
 @of_each_random_op
 def test_checkpointing(record: OpRecord, reentrant: bool) -> None:
-    """What activation checkpointing computes again has the noise of the first time."""
+    """Activation checkpointing computes again with the noise of the first time."""
     call = first_case(record).call(torch.float32, SHAPE).options_but(seed=None)
     names = record.differentiable(call)
     function = positional(record.function, call)
@@ -144,7 +144,7 @@ def test_checkpointing(record: OpRecord, reentrant: bool) -> None:
 @pytest.mark.parametrize("route", ["eager", "operator"])
 @of_each_case
 def test_saved_for_backward(case: Case, route: str) -> None:
-    """The arguments and the seed, not a byte more: counted."""
+    """Backward keeps the arguments and the seed, and not a byte more."""
     record = case.record
     call = case.call(torch.float32, SHAPE)
     saved: dict[int, int] = {}
@@ -170,7 +170,7 @@ def test_saved_for_backward(case: Case, route: str) -> None:
 
 @of_each_case
 def test_nothing_is_kept(case: Case) -> None:
-    """No reference cycle: memory is free when the last name goes, without the garbage collector."""
+    """There is no reference cycle: memory is free with the last name, without the collector."""
     gc.disable()
     try:
         call = leaves(
@@ -188,7 +188,7 @@ def test_nothing_is_kept(case: Case) -> None:
 
 @of_each_op
 def test_arguments_are_not_written_to(record: OpRecord) -> None:
-    """Nor are incoming gradients, which autograd shares; a second backward gives the same."""
+    """Nor are incoming gradients, which autograd shares. A second backward gives the same."""
     call = widest_case(record).call(torch.float32, SHAPE)
     names = record.differentiable(call)
     fresh = leaves(call.map(Tensor.clone), names)
@@ -204,7 +204,7 @@ def test_arguments_are_not_written_to(record: OpRecord) -> None:
 
 @of_each_op
 def test_deterministic_algorithms(record: OpRecord) -> None:
-    """Allowed, and nothing is read of fresh memory, which torch then fills with NaN."""
+    """They are allowed. Torch then fills fresh memory with NaN, and none of it is read."""
     call = widest_case(record).call(torch.float32, SHAPE)
     names = record.differentiable(call)
     expected = run_with_gradients(record.function, call, names)

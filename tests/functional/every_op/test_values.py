@@ -66,7 +66,7 @@ def test_every_op_has_a_record() -> None:
 
 @of_each_op
 def test_reference_has_the_same_signature(record: OpRecord) -> None:
-    """Or the oracle would not stand in for the op."""
+    """Only then can the oracle stand in for the op."""
     assert inspect.signature(record.function) == inspect.signature(record.reference)
 
 
@@ -95,7 +95,7 @@ def check(record: OpRecord, call: Call, label: str = "") -> None:
 @of_each_dtype
 @of_each_case
 def test_agrees_with_the_reference(case: Case, dtype: torch.dtype, level: str) -> None:
-    """Values and gradients, by every instruction set, against float64 on the same numbers."""
+    """Values and gradients agree with float64 on the same numbers, at every instruction set."""
     with isa(level):
         for seed in range(3):
             check(case.record, case.call(dtype, SHAPE, seed), level)
@@ -106,7 +106,7 @@ def test_agrees_with_the_reference(case: Case, dtype: torch.dtype, level: str) -
 )
 @of_each_case
 def test_any_shape(case: Case, shape: tuple[int, ...]) -> None:
-    """None, one, fewer than a vector, no whole number of vectors."""
+    """Shapes have no element, one, fewer than a vector, and no whole number of vectors."""
     if len(shape) < case.min_dims:
         pytest.skip("this variant needs a dimension")
     for dtype in DTYPES:
@@ -133,7 +133,7 @@ def test_sample_shapes_of_ones(record: OpRecord, sample_shape: tuple[int, ...]) 
 
 @of_each_case
 def test_no_gradient_mode(case: Case) -> None:
-    """The same values where nothing is recorded, and nothing that asks for a gradient."""
+    """Values are the same where nothing is recorded, and no result requires a gradient."""
     call = case.call(torch.float32, SHAPE)
     expected = run(case.record.function, call)
     assert not any(r.requires_grad for r in expected)
@@ -146,7 +146,7 @@ def test_no_gradient_mode(case: Case) -> None:
 
 @of_each_case
 def test_second_derivatives(case: Case) -> None:
-    """gradcheck and gradgradcheck, also with batched gradients, by finite differences."""
+    """They pass gradcheck and gradgradcheck by finite differences, also with batched gradients."""
     call = case.call(torch.float64, SMALL)
     names = case.record.differentiable(call)
     tensors = tuple(leaves(call, names).tensors.values())
@@ -212,7 +212,7 @@ of_each_layout = pytest.mark.parametrize("layout", LAYOUTS, ids=lambda f: f.__na
 @of_each_layout
 @of_each_case
 def test_any_layout(case: Case, layout: Callable[[Tensor], Tensor]) -> None:
-    """Each tensor argument, and all at once, in a layout: exactly the contiguous result."""
+    """Arguments in a layout, alone and all at once, give exactly the contiguous result."""
     for dtype, shape in itertools.product(DTYPES, [SHAPE, (3, 4, 2, 67)]):
         call = case.call(dtype, shape)
         for names in [*([name] for name in call.tensors), list(call.tensors)]:
@@ -248,7 +248,7 @@ def test_nine_strided_dimensions(case: Case) -> None:
 )
 @of_each_case
 def test_any_number_of_threads(case: Case, shape: tuple[int, ...]) -> None:
-    """The last bit too: rows longer and shorter than what a thread takes at a time."""
+    """Results are equal to the last bit, for rows longer and shorter than a thread's chunk."""
     for dtype in DTYPES:
         call = case.call(dtype, shape)
         names = case.record.differentiable(call)
@@ -279,11 +279,11 @@ of_each_low_dtype = pytest.mark.parametrize(
 @of_each_low_dtype
 @of_each_case
 def test_sixteen_bits(case: Case, low: torch.dtype) -> None:
-    """float32 arithmetic, rounded once: the float32 op on the same numbers, to the last bit.
+    """The results are those of the float32 op on the same numbers, rounded once, to the last bit.
 
-    (An incoming gradient of 16 bits is a number of 32 as well.) So the error is that of one
-    rounding, also in gradients that are sums. Logarithms are not rounded at all. Likewise the
-    reference.
+    An incoming gradient of 16 bits is a float32 number as well. So the error is that of one
+    rounding, also in gradients that are sums. Logarithms are not rounded at all. The reference is
+    tested in the same way.
     """
     record = case.record
     call = case.call(torch.float32, SHAPE).map(lambda t: t.to(low) if t.is_floating_point() else t)
@@ -302,7 +302,7 @@ def test_sixteen_bits(case: Case, low: torch.dtype) -> None:
 @of_each_low_dtype
 @of_each_op
 def test_sixteen_bits_overflow_in_no_logarithm(record: OpRecord, low: torch.dtype) -> None:
-    """Sums beyond 65504, the largest float16, and their gradients."""
+    """Sums, and their gradients, go beyond 65504, the largest float16."""
     case = widest_case(record)
     call = case.call(low, (600, 700))
     if "reduction" in inspect.signature(record.function).parameters:
@@ -333,7 +333,7 @@ def test_autocast(record: OpRecord, low: torch.dtype) -> None:
 @of_each_low_dtype
 @of_each_op
 def test_autocast_of_several_dtypes(record: OpRecord, low: torch.dtype) -> None:
-    """Data are float32 where a network's outputs have 16 bits, or the other way round."""
+    """Data may be float32 and a network's outputs 16-bit, or the other way round."""
     call = widest_case(record).call(torch.float32, SHAPE).map(lambda t: t.to(low).float())
     expected = run(record.function, call)
     for name in call.tensors:
@@ -350,7 +350,7 @@ def test_autocast_of_several_dtypes(record: OpRecord, low: torch.dtype) -> None:
 
 @of_each_random_op
 def test_oracle_draws_the_noise_of_the_dtype(record: OpRecord) -> None:
-    """float32 noise in a float64 reference, or the comparison above would be of nothing."""
+    """The float64 reference has float32 noise. Else the comparison above would be of nothing."""
     call = first_case(record).call(torch.float32, SHAPE).map(Tensor.double)
     own = run(record.reference, call)
     with noise_of(torch.float32):
