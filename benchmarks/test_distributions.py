@@ -225,7 +225,7 @@ CASES = [
     _small("kl_divergence(Normal, Normal)", _OURS[1], _TORCHS[1], numbers),
     _small(
         "bernoulli_log_prob of few",
-        lambda logits, x: BF.bernoulli_log_prob(logits, x, reduction="none"),
+        lambda logits, x: BF.bernoulli_log_prob(x, logits, reduction="none"),
         lambda logits, x: -F.binary_cross_entropy_with_logits(logits, x, reduction="none"),
         lambda n: (torch.randn(n, requires_grad=True), torch.rand(n)),
     ),

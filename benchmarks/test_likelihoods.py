@@ -19,10 +19,10 @@ CLASSES = {"128x10": (128, 10), "65kx10": (1 << 16, 10), "4096x1000": (4096, 100
 
 
 def bernoulli_inputs(shape: tuple[int, int]) -> Sequence[Tensor]:
-    return torch.randn(shape, requires_grad=True), (torch.rand(shape) > 0.5).float()
+    return (torch.rand(shape) > 0.5).float(), torch.randn(shape, requires_grad=True)
 
 
-def eager_bernoulli(logits: Tensor, x: Tensor) -> Tensor:
+def eager_bernoulli(x: Tensor, logits: Tensor) -> Tensor:
     return -F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(-1)
 
 

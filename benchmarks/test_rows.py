@@ -28,19 +28,19 @@ CLASSES = {"4096x10": (4096, 10), "4096x64": (4096, 64), "4096x1000": (4096, 100
 
 def poisson_inputs(shape: tuple[int, int]) -> Sequence[Tensor]:
     log_rate = torch.randn(shape)
-    return log_rate.requires_grad_(), torch.poisson(log_rate.detach().exp())
+    return torch.poisson(log_rate.exp()), log_rate.requires_grad_()
 
 
-def eager_poisson(log_rate: Tensor, x: Tensor) -> Tensor:
+def eager_poisson(x: Tensor, log_rate: Tensor) -> Tensor:
     return (x * log_rate - log_rate.exp() - torch.lgamma(x + 1)).sum(-1)
 
 
 def negative_binomial_inputs(shape: tuple[int, int]) -> Sequence[Tensor]:
-    log_rate, x = poisson_inputs(shape)
-    return log_rate, torch.randn(shape[-1]).requires_grad_(), x
+    x, log_rate = poisson_inputs(shape)
+    return x, log_rate, torch.randn(shape[-1]).requires_grad_()
 
 
-def eager_negative_binomial(log_rate: Tensor, log_total_count: Tensor, x: Tensor) -> Tensor:
+def eager_negative_binomial(x: Tensor, log_rate: Tensor, log_total_count: Tensor) -> Tensor:
     """As torch.distributions has it."""
     total, logits = log_total_count.exp(), log_rate - log_total_count
     likely = total * F.logsigmoid(-logits) + x * F.logsigmoid(logits)

@@ -61,7 +61,7 @@ class Bernoulli(_Sampled, torch.distributions.Bernoulli):
         """Return log probabilities."""
         if self._validate_args:
             self._validate_sample(value)
-        return BF.bernoulli_log_prob(self.logits, value.to(self.logits), reduction="none")
+        return BF.bernoulli_log_prob(value.to(self.logits), self.logits, reduction="none")
 
     def entropy(self) -> Tensor:
         """Return the entropies, in nats: log(1 + exp(-|l|)) + |l| sigmoid(-|l|), both positive."""
@@ -171,7 +171,7 @@ class Poisson(_Sampled, torch.distributions.Poisson):
         """Return log probabilities of counts."""
         if self._validate_args:
             self._validate_sample(value)
-        return BF.poisson_log_prob(self.log_rate, value.to(self.log_rate), reduction="none")
+        return BF.poisson_log_prob(value.to(self.log_rate), self.log_rate, reduction="none")
 
     def entropy(self) -> Tensor:
         """Return the entropies, in nats, computed in float64.
@@ -185,7 +185,7 @@ class Poisson(_Sampled, torch.distributions.Poisson):
         counts = torch.arange(_COUNTS, dtype=torch.float64, device=log_rate.device)
         given = torch.where(few, log_rate, 0.0).unsqueeze(-1)
         # exp(-800) is 0, and 0 times it is not NaN.
-        log_prob = BF.poisson_log_prob(given, counts, reduction="none").clamp(min=-800.0)
+        log_prob = BF.poisson_log_prob(counts, given, reduction="none").clamp(min=-800.0)
         small = (log_prob.exp() * -log_prob).sum(-1)
         # where() twice: the branch not taken must not send NaN into the gradient.
         log_rate = torch.where(few, 4.0, log_rate)
@@ -268,8 +268,9 @@ class NegativeBinomial(_Sampled, torch.distributions.NegativeBinomial):
         """Return log probabilities of counts."""
         if self._validate_args:
             self._validate_sample(value)
+        value = value.to(self.log_rate)
         return BF.negative_binomial_log_prob(
-            self.log_rate, self.log_total_count, value.to(self.log_rate), reduction="none"
+            value, self.log_rate, self.log_total_count, reduction="none"
         )
 
     @lazy_property

@@ -19,9 +19,9 @@ from torch.distributions.utils import lazy_property
 from typing_extensions import Self
 
 from bslfast import _checks
+from bslfast._formulas import log_scale_of
 from bslfast.functional._op import plain
 from bslfast.functional.normal import PARAMETRIZATIONS
-from bslfast.reference.normal import log_scale_of
 
 Number = float | int
 D = TypeVar("D", bound=Distribution)

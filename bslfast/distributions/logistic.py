@@ -10,8 +10,8 @@ from torch.distributions import Distribution, constraints
 from torch.distributions.kl import register_kl
 
 import bslfast.functional as BF
+from bslfast._formulas import log_scale_of
 from bslfast.distributions.location_scale import LocationScale, nearer_tail
-from bslfast.reference.normal import log_scale_of
 
 
 class Logistic(LocationScale, Distribution):

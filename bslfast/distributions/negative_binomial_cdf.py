@@ -28,7 +28,7 @@ def at_most_and_more(log_rate: Tensor, log_total_count: Tensor, y: Tensor) -> tu
     log_odds = log_rate - log_total_count
     p, q = torch.sigmoid(-log_odds), torch.sigmoid(log_odds)
     r, b = log_total_count.exp(), count + 1
-    chance = BF.negative_binomial_log_prob(log_rate, log_total_count, count, reduction="none").exp()
+    chance = BF.negative_binomial_log_prob(count, log_rate, log_total_count, reduction="none").exp()
     above = p * b > (r + 1) * q
     first, second = torch.where(above, b, r + 1), torch.where(above, r, b)
     x, rest = torch.where(above, q, p), torch.where(above, p, q)

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.distributions.kl import register_kl
 
 import bslfast.functional as BF
+from bslfast._formulas import log_gamma_half_step
 from bslfast.distributions import student_t_cdf
 from bslfast.distributions.location_scale import Number, RawScale
-from bslfast.reference.student_t import log_gamma_half_step
 
 
 class StudentT(RawScale, torch.distributions.StudentT):

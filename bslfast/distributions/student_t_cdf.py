@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 import bslfast.functional as BF
-from bslfast.reference.student_t import log_gamma_half_step
+from bslfast._formulas import log_gamma_half_step
 
 #: n above, for which seven terms of the series are enough.
 _STEPS = 16

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bslfast import _checks
 from bslfast import functional as BF
+from bslfast._torch import transforms_active
 from bslfast.flows.transform import Transform, check_inputs
 
 
@@ -164,7 +165,7 @@ class ActNorm(_PerFeature):
         """See :meth:`Transform.forward`."""
         check_inputs(self, "x", x, context)
         if self.training and not self._is_initialized and x.numel() > 0:
-            if torch._C._are_functorch_transforms_active():
+            if transforms_active():
                 _Initialize.apply(x, self)  # type: ignore[no-untyped-call]
             else:
                 self._initialize(x)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from bslfast import functional as BF
+from bslfast._formulas import planar_direction
 from bslfast.flows.transform import Transform, check_inputs
-from bslfast.reference.planar import planar_direction
 
 
 class Planar(Transform):

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from bslfast import _checks
+from bslfast._formulas import log_near_one
 from bslfast._precision import log_dtype, wide
 from bslfast.flows.linear import Householder
 from bslfast.flows.planar import solve_tanh
 from bslfast.flows.transform import Transform, check_inputs
-from bslfast.reference.planar import log_near_one
 
 
 class Sylvester(Transform):

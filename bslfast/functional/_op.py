@@ -21,11 +21,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._library.autograd import Info, make_autograd_impl
-from torch.autograd import forward_ad
 
 from bslfast._native import _cpu, cuda, serial_after_fork
 from bslfast._precision import SIXTEEN_BITS, in_float32
+from bslfast._torch import (
+    autograd_kernel,
+    dispatch_keys,
+    dispatch_modes,
+    has_tangents,
+    is_batched,
+    is_zero_tensor,
+    parse_schema,
+    tracing_state,
+    transforms_active,
+)
 
 _LIBRARY = torch.library.Library("bslfast", "FRAGMENT")
 # Any, because torch's own annotations are too narrow.
@@ -39,10 +48,6 @@ _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 _use_reference = False
 # Bound once, as the smallest op takes only a few microseconds and each look-up in torch counts.
 _is_compiling = torch.compiler.is_compiling
-_transforming: Callable[[], bool] = torch._C._are_functorch_transforms_active
-_dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
-_tracing_state: Callable[[], Any] = torch._C._get_tracing_state
-_dispatch_keys: Callable[[Tensor], Any] = torch._C._dispatch_keys
 _has_torch_threads = _cpu.has_torch_threads
 
 
@@ -55,7 +60,7 @@ def _keys_of_plain_tensors() -> frozenset[int]:
     found = set()
     for inference in (False, True):
         with torch.inference_mode(inference):
-            found.add(_dispatch_keys(torch.empty(0, device="cpu")).raw_repr())
+            found.add(dispatch_keys(torch.empty(0, device="cpu")).raw_repr())
     return frozenset(found)
 
 
@@ -113,7 +118,7 @@ class Op:
         rounded: int | None = None,
         has_cuda: bool = False,
     ) -> None:
-        parsed = torch._C.parse_schema(f"bslfast::{schema}")
+        parsed = parse_schema(f"bslfast::{schema}")
         self.name = parsed.name.removeprefix("bslfast::")
         self.schema = schema
         self.forward = serial_after_fork(forward)
@@ -148,9 +153,9 @@ class Op:
         if _use_reference or not self._has_kernels(tensors[0].device):
             return self.reference(*args)
         if not torch.compiler.is_compiling():
-            if forward_ad._current_level >= 0:  # kernels would drop tangents in silence
+            if has_tangents():  # kernels would drop tangents in silence
                 return self.reference(*args)
-            if self.differentiable and torch._C._are_functorch_transforms_active():
+            if self.differentiable and transforms_active():
                 return self._transformable.apply(*args)
         return self.operator(*args)
 
@@ -209,7 +214,7 @@ class Op:
 
         @functools.cache
         def kernel() -> Callable[..., Any]:
-            return make_autograd_impl(operator, Info(backward, setup_context))
+            return autograd_kernel(operator, backward, setup_context)
 
         def autograd(keyset: Any, *args: Any) -> Any:
             return kernel()(keyset, *args)
@@ -439,10 +444,10 @@ def unwatched() -> bool:
     return (
         not _use_reference
         and not _is_compiling()
-        and not _transforming()
-        and not _dispatch_modes()
-        and _tracing_state() is None
-        and forward_ad._current_level < 0
+        and not transforms_active()
+        and not dispatch_modes()
+        and tracing_state() is None
+        and not has_tangents()
     )
 
 
@@ -455,7 +460,7 @@ def plain(tensors: Sequence[Tensor | None]) -> bool:
         return False
     for t in tensors:
         if t is not None and (
-            type(t) not in _PLAIN_TYPES or _dispatch_keys(t).raw_repr() not in _PLAIN_KEYS
+            type(t) not in _PLAIN_TYPES or dispatch_keys(t).raw_repr() not in _PLAIN_KEYS
         ):
             return False
     return True
@@ -468,13 +473,8 @@ def runs_eagerly(tensors: Sequence[Tensor], *, on_cuda: bool = False) -> bool:
     for t in tensors:
         if type(t) not in _PLAIN_TYPES:
             return False
-        if _dispatch_keys(t).raw_repr() not in _PLAIN_KEYS and not (
-            on_cuda
-            and t.is_cuda
-            and not t.is_neg()
-            and not t._is_zerotensor()
-            and not torch._C._functorch.is_legacy_batchedtensor(t)
-            and not torch._C._functorch.is_functorch_wrapped_tensor(t)
+        if dispatch_keys(t).raw_repr() not in _PLAIN_KEYS and not (
+            on_cuda and t.is_cuda and not t.is_neg() and not is_zero_tensor(t) and not is_batched(t)
         ):
             return False
     return True

@@ -8,7 +8,7 @@ from bslfast.functional._pointwise import PointwiseOp
 
 
 def negative_binomial_log_prob(
-    log_rate: Tensor, log_total_count: Tensor, x: Tensor, *, reduction: str = "row"
+    x: Tensor, log_rate: Tensor, log_total_count: Tensor, *, reduction: str = "row"
 ) -> Tensor:
     r"""Log probability of counts of mean mu = exp(l) and variance mu + mu^2 / r, in nats.
 
@@ -20,10 +20,10 @@ def negative_binomial_log_prob(
     digits.
 
     Args:
+        x: counts; broadcasts with the others; any numbers >= 0.
         log_rate: logarithms l of the means, any shape.
         log_total_count: logarithms of r, the number of failures at which counting stops (the
             inverse of the dispersion); broadcasts with the others.
-        x: counts; broadcasts with the others; any numbers >= 0.
         reduction: ``"none"`` one value per element, ``"row"`` sums over the last dimension,
             ``"sum"`` one sum. Never an average.
 
@@ -43,7 +43,7 @@ def negative_binomial_log_prob(
     >>> import torch, bslfast.functional as BF
     >>> log_rate, log_total_count = torch.zeros(2), torch.tensor([0.0, 40.0])
     >>> x = torch.full((2,), 3.0)  # a geometric law, -4 log 2; a Poisson one
-    >>> BF.negative_binomial_log_prob(log_rate, log_total_count, x, reduction="none")
+    >>> BF.negative_binomial_log_prob(x, log_rate, log_total_count, reduction="none")
     tensor([-2.7726, -2.7918])
     """
     log_prob: Tensor = _negative_binomial_log_prob(

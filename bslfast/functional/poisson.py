@@ -7,7 +7,7 @@ from torch import Tensor
 from bslfast.functional._pointwise import PointwiseOp
 
 
-def poisson_log_prob(log_rate: Tensor, x: Tensor, *, reduction: str = "row") -> Tensor:
+def poisson_log_prob(x: Tensor, log_rate: Tensor, *, reduction: str = "row") -> Tensor:
     r"""Log probability of counts under Poisson distributions with these log rates, in nats.
 
     .. math:: x\,l - e^l - \log \Gamma(x + 1)
@@ -16,8 +16,8 @@ def poisson_log_prob(log_rate: Tensor, x: Tensor, *, reduction: str = "row") -> 
     the formula above grow with x log x and almost cancel, these have one sign.
 
     Args:
-        log_rate: logarithms of the rates, any shape. -inf is a rate of 0.
         x: counts, of a shape that broadcasts with that of ``log_rate``; any numbers >= 0.
+        log_rate: logarithms of the rates, any shape. -inf is a rate of 0.
         reduction: ``"none"`` one value per element, ``"row"`` sums over the last dimension,
             ``"sum"`` one sum. Never an average.
 
@@ -34,7 +34,7 @@ def poisson_log_prob(log_rate: Tensor, x: Tensor, *, reduction: str = "row") -> 
     Source: Loader, "Fast and accurate computation of binomial probabilities" (2000).
 
     >>> import torch, bslfast.functional as BF
-    >>> BF.poisson_log_prob(torch.zeros(1, 2), torch.tensor([[0.0, 3.0]]), reduction="none")
+    >>> BF.poisson_log_prob(torch.tensor([[0.0, 3.0]]), torch.zeros(1, 2), reduction="none")
     tensor([[-1.0000, -2.7918]])
     """
     log_prob: Tensor = _poisson_log_prob(log_rate, x, reduction=reduction)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from bslfast import _checks
+from bslfast._formulas import bound_of
 from bslfast.functional._rows import RowOp
-from bslfast.reference.rational_quadratic import bound_of
 
 #: How many more slopes than bins.
 EXTRA_SLOPES: dict[str | None, int] = {"linear": -1, "affine": 1, "circular": 0, None: 1}

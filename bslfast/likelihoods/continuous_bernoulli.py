@@ -85,7 +85,7 @@ class ContinuousBernoulli(Continuous):
         constant = _log_constant(wide(logits))
         if reduction == "row":
             constant = constant.sum(-1)
-        return BF.bernoulli_log_prob(logits, y, reduction=reduction) + constant
+        return BF.bernoulli_log_prob(y, logits, reduction=reduction) + constant
 
     def _mirrored(self, each: Any) -> tuple[Any, Callable[[Tensor], Tensor]]:
         return _Law(-each.logits), lambda y: 1 - y
@@ -117,7 +117,7 @@ class _Law:
         return self.variance.sqrt()
 
     def log_prob(self, y: Tensor) -> Tensor:
-        log_prob = BF.bernoulli_log_prob(self.logits, y, reduction="none")
+        log_prob = BF.bernoulli_log_prob(y, self.logits, reduction="none")
         return log_prob + _log_constant(self.logits)
 
     def cdf(self, y: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import bslfast.distributions as bd
 import bslfast.functional as BF
 from bslfast import _checks
 from bslfast._precision import log_dtype, wide
+from bslfast._torch import standard_gamma
 from bslfast.distributions.negative_binomial_cdf import at_most_and_more
 from bslfast.likelihoods.base import (
     Likelihood,
@@ -94,7 +95,7 @@ class Bernoulli(Likelihood):
         return _quantiles(torch.sigmoid(self._check_samples(samples)), level)
 
     def _density(self, parameters: tuple[Tensor, ...], y: Tensor, reduction: str) -> Tensor:
-        return BF.bernoulli_log_prob(parameters[0], y, reduction=reduction)
+        return BF.bernoulli_log_prob(y, parameters[0], reduction=reduction)
 
 
 class Poisson(Likelihood):
@@ -159,7 +160,7 @@ class Poisson(Likelihood):
         return lower.to(samples.dtype), upper.to(samples.dtype)
 
     def _density(self, parameters: tuple[Tensor, ...], y: Tensor, reduction: str) -> Tensor:
-        return BF.poisson_log_prob(parameters[0], y, reduction=reduction)
+        return BF.poisson_log_prob(y, parameters[0], reduction=reduction)
 
 
 class NegativeBinomial(Likelihood):
@@ -231,7 +232,7 @@ class NegativeBinomial(Likelihood):
         generator = torch.Generator(output.device).manual_seed(seed)
         log_rate, log_total_count = self._parameters_of(wide(output.detach()), dim)
         total = log_total_count.detach().expand(log_rate.shape).exp()
-        gamma = torch._standard_gamma(total, generator=generator)
+        gamma = standard_gamma(total, generator=generator)
         rate = gamma * (log_rate - log_total_count.detach()).exp()
         return torch.poisson(rate, generator).to(output.dtype)
 
@@ -279,7 +280,7 @@ class NegativeBinomial(Likelihood):
     def _density(self, parameters: tuple[Tensor, ...], y: Tensor, reduction: str) -> Tensor:
         log_rate, *others = parameters
         total = others[0] if others else self._own(log_rate)
-        return BF.negative_binomial_log_prob(log_rate, total, y, reduction=reduction)
+        return BF.negative_binomial_log_prob(y, log_rate, total, reduction=reduction)
 
 
 class Categorical(Likelihood):

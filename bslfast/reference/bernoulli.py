@@ -13,7 +13,7 @@ from bslfast.reference.generalized_kl import NEAR, excess
 
 
 @in_float32(values=0)
-def bernoulli_log_prob(logits: Tensor, x: Tensor, *, reduction: str = "row") -> Tensor:
+def bernoulli_log_prob(x: Tensor, logits: Tensor, *, reduction: str = "row") -> Tensor:
     """See :func:`bslfast.functional.bernoulli_log_prob`."""
     z = torch.where(logits > 0, x - 1, x)
     # The outcome that infinite logits are certain of: 0 times infinity is 0 here.

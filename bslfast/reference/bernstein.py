@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bslfast._formulas import scale_of
 from bslfast._precision import in_float32
 from bslfast.reference.affine_coupling import reduced
 from bslfast.reference.mixture_logistic import find_root, implicit
-from bslfast.reference.normal import scale_of
 
 
 @in_float32(values=1)

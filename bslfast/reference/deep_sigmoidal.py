@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bslfast._formulas import log_scale_of, scale_of
 from bslfast._precision import in_float32
 from bslfast.reference.mixture_logistic import Components, finite_where, transform_by, twice
-from bslfast.reference.normal import log_scale_of, scale_of
 
 
 @in_float32(values=1)

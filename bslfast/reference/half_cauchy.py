@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bslfast._formulas import log_scale_of, scale_of
 from bslfast._precision import in_float32
 from bslfast.reference.affine_coupling import reduced
 from bslfast.reference.location_scale import scaled, standardised, uniforms
-from bslfast.reference.normal import log_scale_of, scale_of
 
 
 @in_float32(values=1)

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from bslfast._formulas import log_scale_of, scale_of
 from bslfast._precision import in_float32
 from bslfast.reference.affine_coupling import reduced
 from bslfast.reference.location_scale import family
-from bslfast.reference.normal import log_scale_of, scale_of
 
 
 @in_float32(values=0)

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bslfast._formulas import in_softplus_tail, log_scale_of, scale_of
 from bslfast._precision import in_float32
 from bslfast.reference.affine_coupling import reduced
 from bslfast.reference.noise import uniform
-from bslfast.reference.normal import in_softplus_tail, log_scale_of, scale_of
 
 
 def uniforms(

@@ -18,7 +18,7 @@ _MANY = 10
 
 @in_float32(values=0)
 def negative_binomial_log_prob(
-    log_rate: Tensor, log_total_count: Tensor, x: Tensor, *, reduction: str = "row"
+    x: Tensor, log_rate: Tensor, log_total_count: Tensor, *, reduction: str = "row"
 ) -> Tensor:
     """See :func:`bslfast.functional.negative_binomial_log_prob`."""
     x = torch.where(x < 0, torch.nan, x)

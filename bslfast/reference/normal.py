@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bslfast._formulas import log_scale_of, scale_of
 from bslfast._precision import in_float32
 from bslfast.reference.noise import normal as standard_normal
 
@@ -117,30 +118,3 @@ def normal_rsample_kl_many(
         )
     ]
     return tuple(sample for sample, _ in drawn), sum((kl for _, kl in drawn[1:]), drawn[0][1])
-
-
-def scale_of(raw_scale: Tensor, parametrization: str) -> Tensor:
-    """The standard deviation that a raw parameter stands for."""
-    if parametrization == "softplus":
-        # Not F.softplus, which is x beyond a threshold: an error of 2e-9 in float64.
-        return torch.logaddexp(raw_scale, raw_scale.new_zeros(()))
-    if parametrization == "scale":
-        return torch.where(raw_scale >= 0, raw_scale, torch.nan)
-    return torch.exp(raw_scale if parametrization == "log_scale" else 0.5 * raw_scale)
-
-
-def in_softplus_tail(raw_scale: Tensor) -> Tensor:
-    """Where softplus is exp to the last digit. 16 bits have few, and underflow below -9."""
-    return raw_scale < {torch.float64: -37, torch.float32: -17}.get(raw_scale.dtype, -9)
-
-
-def log_scale_of(raw_scale: Tensor, parametrization: str) -> Tensor:
-    """Its logarithm, also where the scale itself underflows."""
-    if parametrization == "softplus":
-        tail = in_softplus_tail(raw_scale)
-        # where() twice: the branch not taken must not send NaN into the gradient.
-        inner = torch.where(tail, torch.zeros_like(raw_scale), raw_scale)
-        return torch.where(tail, raw_scale, scale_of(inner, parametrization).log())
-    if parametrization == "scale":
-        return torch.log(raw_scale)
-    return raw_scale if parametrization == "log_scale" else 0.5 * raw_scale

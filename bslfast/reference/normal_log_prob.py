@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bslfast._formulas import log_scale_of
 from bslfast._precision import in_float32
 from bslfast.reference.affine_coupling import reduced
 from bslfast.reference.location_scale import located, scaled, standardised
 from bslfast.reference.noise import normal as standard_normal
-from bslfast.reference.normal import log_scale_of
 
 _HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
 

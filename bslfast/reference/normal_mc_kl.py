@@ -8,11 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bslfast._formulas import log_gamma_half_step, log_scale_of, scale_of
 from bslfast._precision import in_float32
 from bslfast.reference.affine_coupling import reduced
 from bslfast.reference.noise import normal as standard_normal
-from bslfast.reference.normal import log_scale_of, scale_of
-from bslfast.reference.student_t import log_gamma_half_step
 
 _HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
 _EULER_GAMMA = 0.5772156649015329

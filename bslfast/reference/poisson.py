@@ -25,7 +25,7 @@ _MANY = 10.0
 
 
 @in_float32(values=0)
-def poisson_log_prob(log_rate: Tensor, x: Tensor, *, reduction: str = "row") -> Tensor:
+def poisson_log_prob(x: Tensor, log_rate: Tensor, *, reduction: str = "row") -> Tensor:
     """See :func:`bslfast.functional.poisson_log_prob`."""
     x = torch.where(x < 0, torch.nan, x)
     rate = torch.exp(log_rate)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bslfast._formulas import log_near_one
 from bslfast._precision import in_float32
-from bslfast.reference.planar import log_near_one
 
 
 @in_float32(values=1)

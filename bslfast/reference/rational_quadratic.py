@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bslfast._formulas import bound_of
 from bslfast._precision import in_float32
 from bslfast.reference.affine_coupling import reduced
 
@@ -137,19 +138,6 @@ def _along_tails(
     if inverse:
         return end + excess / slope, -slope.log()
     return end + excess * slope, slope.log()
-
-
-def bound_of(dtype: torch.dtype, bound: float) -> float:
-    """``bound`` as a number of 16 bits if ``dtype`` has so few, else as it is.
-
-    Rounded to such a dtype, what lies below a bound that is none of its numbers may lie above.
-    """
-    info = torch.finfo(dtype)
-    if info.bits > 16:
-        return bound
-    # Dekker's splitting: arithmetic, which torch.compile traces whatever is known of the number.
-    scaled = bound * (info.eps * 2.0**52 + 1)
-    return min(scaled - (scaled - bound), info.max)
 
 
 def knots_of(logits: Tensor, bound: float, minimum: float) -> tuple[Tensor, Tensor]:

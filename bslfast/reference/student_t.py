@@ -8,23 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bslfast._formulas import log_gamma_half_step, log_scale_of
 from bslfast._precision import in_float32
 from bslfast.reference.affine_coupling import reduced
 from bslfast.reference.location_scale import located, scaled, standardised, uniforms
-from bslfast.reference.normal import log_scale_of
-
-# c(k) = -(1 - 4^-k) B(2 k) / (k (2 k - 1)), see csrc/core/special.h.
-_SERIES = (
-    -1 / 8,
-    1 / 192,
-    -1 / 640,
-    17 / 14336,
-    -31 / 18432,
-    691 / 180224,
-    -5461 / 425984,
-    929569 / 15728640,
-)
-_SHIFT = 10
 
 
 @in_float32(values=1)
@@ -86,18 +73,3 @@ def student_t_log_prob(
     kernel = 0.5 * (df + 1) * torch.where(large, far, near)
     normaliser = log_gamma_half_step(0.5 * df) - 0.5 * math.log(2 * math.pi)
     return reduced(scaled(normaliser - kernel, z, raw_scale, parametrization), reduction)
-
-
-def log_gamma_half_step(x: Tensor) -> Tensor:
-    """``lgamma(x + 1/2) - lgamma(x) - log(x) / 2``, which the difference has few digits of."""
-    small = x < _SHIFT
-    low = torch.where(small, x, 1.0)
-    shift = 0.5 * torch.log((low + _SHIFT) / low)
-    for i in range(_SHIFT):
-        shift = shift + torch.log((low + i) / (low + (i + 0.5)))
-    high = torch.where(small, x + _SHIFT, x)
-    square = 1 / (high * high)
-    series = torch.zeros_like(x)
-    for c in reversed(_SERIES):
-        series = series * square + c
-    return series / high + torch.where(small, shift, 0.0)

@@ -21,16 +21,16 @@ def test_bernoulli_closed_form() -> None:
     logits = 5 * torch.randn(7, 9, dtype=torch.float64)
     x = torch.randint(0, 2, (7, 9)).double()
     expected = Bernoulli(logits=logits).log_prob(x)
-    torch.testing.assert_close(BF.bernoulli_log_prob(logits, x, reduction="none"), expected)
-    torch.testing.assert_close(BF.bernoulli_log_prob(logits, x), expected.sum(-1))
-    torch.testing.assert_close(BF.bernoulli_log_prob(logits, x, reduction="sum"), expected.sum())
+    torch.testing.assert_close(BF.bernoulli_log_prob(x, logits, reduction="none"), expected)
+    torch.testing.assert_close(BF.bernoulli_log_prob(x, logits), expected.sum(-1))
+    torch.testing.assert_close(BF.bernoulli_log_prob(x, logits, reduction="sum"), expected.sum())
 
 
 def test_bernoulli_keeps_small_results() -> None:
     """For certain outcomes x l - softplus(l) would be 0 in float32."""
     logits = torch.tensor([20.0, -20.0, 60.0])
     x = torch.tensor([1.0, 0.0, 1.0])
-    found = BF.bernoulli_log_prob(logits, x, reduction="none")
+    found = BF.bernoulli_log_prob(x, logits, reduction="none")
     expected = -torch.exp(-logits.abs())
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
 

@@ -19,9 +19,9 @@ def test_closed_form() -> None:
     law = torch.distributions.NegativeBinomial(
         log_total_count.exp(), logits=log_rate - log_total_count
     )
-    found = BF.negative_binomial_log_prob(log_rate, log_total_count, x, reduction="none")
+    found = BF.negative_binomial_log_prob(x, log_rate, log_total_count, reduction="none")
     torch.testing.assert_close(found, law.log_prob(x))
-    found = BF.negative_binomial_log_prob(log_rate, log_total_count, x)
+    found = BF.negative_binomial_log_prob(x, log_rate, log_total_count)
     torch.testing.assert_close(found, law.log_prob(x).sum(-1))
 
 
@@ -29,7 +29,7 @@ def test_adds_up_to_one() -> None:
     log_rate = torch.tensor([[-30.0], [-2.0], [0.0], [2.5], [4.0]], dtype=torch.float64)
     log_total_count = torch.tensor([[0.5], [-3.0], [1.0], [3.0], [40.0]], dtype=torch.float64)
     x = torch.arange(4000.0, dtype=torch.float64)
-    log_prob = BF.negative_binomial_log_prob(log_rate, log_total_count, x, reduction="none")
+    log_prob = BF.negative_binomial_log_prob(x, log_rate, log_total_count, reduction="none")
     total = log_prob.exp().sum(-1)
     torch.testing.assert_close(total, torch.ones(5, dtype=torch.float64), rtol=0, atol=1e-13)
 
@@ -60,7 +60,7 @@ def test_keeps_its_digits(mu: float, log_total: float, dtype: torch.dtype) -> No
     log_rate = (torch.full((n,), mu).double().log() + 0.1 * torch.randn(n)).to(dtype)
     log_total_count = (log_total + 0.1 * torch.randn(n, dtype=torch.float64)).to(dtype)
     tensors = [t.requires_grad_() for t in (log_rate, log_total_count, x)]
-    log_prob = BF.negative_binomial_log_prob(*tensors, reduction="none")
+    log_prob = BF.negative_binomial_log_prob(x, *tensors[:2], reduction="none")
     grads = torch.autograd.grad(log_prob.sum(), tensors)
     found = torch.stack([log_prob.detach(), *grads]).double().T.tolist()
     eps = torch.finfo(dtype).eps
@@ -87,10 +87,10 @@ def test_keeps_its_digits(mu: float, log_total: float, dtype: torch.dtype) -> No
 def test_is_poisson_in_the_limit() -> None:
     log_rate = torch.tensor([-200.0, -3.0, 0.0, 2.0, 80.0])
     x = torch.tensor([0.0, 2.0, 0.0, 9.0, 3.0])
-    expected = BF.poisson_log_prob(log_rate, x, reduction="none")
+    expected = BF.poisson_log_prob(x, log_rate, reduction="none")
     for log_total_count in (200.0, 1e30, torch.inf):
         total = torch.full((5,), log_total_count).requires_grad_()
-        found = BF.negative_binomial_log_prob(log_rate, total, x, reduction="none")
+        found = BF.negative_binomial_log_prob(x, log_rate, total, reduction="none")
         torch.testing.assert_close(found.detach(), expected)
         (grad,) = torch.autograd.grad(found.sum(), total)
         assert grad.count_nonzero() == 0
@@ -100,12 +100,12 @@ def test_ends() -> None:
     """No mean and no event; a total count so small that what counts is its logarithm."""
     none = torch.full((3,), -torch.inf)
     x = torch.tensor([0.0, 1.0, 10.0])
-    found = BF.negative_binomial_log_prob(none, torch.zeros(3), x, reduction="none")
+    found = BF.negative_binomial_log_prob(x, none, torch.zeros(3), reduction="none")
     assert found.tolist() == [0.0, -torch.inf, -torch.inf]
-    found = BF.negative_binomial_log_prob(torch.zeros(3), none, x, reduction="none")
+    found = BF.negative_binomial_log_prob(x, torch.zeros(3), none, reduction="none")
     assert found.tolist() == [0.0, -torch.inf, -torch.inf]
     tiny = torch.full((3,), -1e4)
-    found = BF.negative_binomial_log_prob(torch.zeros(3), tiny, x, reduction="none")
+    found = BF.negative_binomial_log_prob(x, torch.zeros(3), tiny, reduction="none")
     # log r - log x + x log q, and q = 1 to all digits.
     torch.testing.assert_close(found, torch.tensor([0.0, -1e4, -1e4 - 2.302585]))
 

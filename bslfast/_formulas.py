@@ -1,0 +1,92 @@
+"""Formulas in plain torch that the package and its reference share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# c(k) = -(1 - 4^-k) B(2 k) / (k (2 k - 1)), see csrc/core/special.h.
+_SERIES = (
+    -1 / 8,
+    1 / 192,
+    -1 / 640,
+    17 / 14336,
+    -31 / 18432,
+    691 / 180224,
+    -5461 / 425984,
+    929569 / 15728640,
+)
+_SHIFT = 10
+
+
+def scale_of(raw_scale: Tensor, parametrization: str) -> Tensor:
+    """The standard deviation that a raw parameter stands for."""
+    if parametrization == "softplus":
+        # Not F.softplus, which is x beyond a threshold: an error of 2e-9 in float64.
+        return torch.logaddexp(raw_scale, raw_scale.new_zeros(()))
+    if parametrization == "scale":
+        return torch.where(raw_scale >= 0, raw_scale, torch.nan)
+    return torch.exp(raw_scale if parametrization == "log_scale" else 0.5 * raw_scale)
+
+
+def in_softplus_tail(raw_scale: Tensor) -> Tensor:
+    """Where softplus is exp to the last digit. 16 bits have few, and underflow below -9."""
+    return raw_scale < {torch.float64: -37, torch.float32: -17}.get(raw_scale.dtype, -9)
+
+
+def log_scale_of(raw_scale: Tensor, parametrization: str) -> Tensor:
+    """Its logarithm, also where the scale itself underflows."""
+    if parametrization == "softplus":
+        tail = in_softplus_tail(raw_scale)
+        # where() twice: the branch not taken must not send NaN into the gradient.
+        inner = torch.where(tail, torch.zeros_like(raw_scale), raw_scale)
+        return torch.where(tail, raw_scale, scale_of(inner, parametrization).log())
+    if parametrization == "scale":
+        return torch.log(raw_scale)
+    return raw_scale if parametrization == "log_scale" else 0.5 * raw_scale
+
+
+def planar_direction(u: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The direction u + k w of an invertible map, its product m > -1 with w, and 1 + m."""
+    wu, ww = (w * u).sum(dim=-1), (w * w).sum(dim=-1)
+    none = ww == 0
+    soft = torch.logaddexp(wu, wu.new_zeros(()))
+    m, det = torch.where(none, wu, soft - 1), torch.where(none, 1 + wu, soft)
+    k = (m - wu) / torch.where(none, 1.0, ww)
+    return u + k.unsqueeze(-1) * w, m, det
+
+
+def log_near_one(less_one: Tensor, whole: Tensor) -> Tensor:
+    """The logarithm of ``whole`` = 1 + ``less_one``: each where it is accurate."""
+    near = ~(less_one < -0.5)
+    # where() twice: the branch not taken must not send NaN into the gradient.
+    close = torch.log1p(torch.where(near, less_one, 0.0))
+    return torch.where(near, close, torch.log(torch.where(near, 1.0, whole)))
+
+
+def bound_of(dtype: torch.dtype, bound: float) -> float:
+    """``bound`` as a number of 16 bits if ``dtype`` has so few, else as it is.
+
+    Rounded to such a dtype, what lies below a bound that is none of its numbers may lie above.
+    """
+    info = torch.finfo(dtype)
+    if info.bits > 16:
+        return bound
+    # Dekker's splitting: arithmetic, which torch.compile traces whatever is known of the number.
+    scaled = bound * (info.eps * 2.0**52 + 1)
+    return min(scaled - (scaled - bound), info.max)
+
+
+def log_gamma_half_step(x: Tensor) -> Tensor:
+    """``lgamma(x + 1/2) - lgamma(x) - log(x) / 2``, which the difference has few digits of."""
+    small = x < _SHIFT
+    low = torch.where(small, x, 1.0)
+    shift = 0.5 * torch.log((low + _SHIFT) / low)
+    for i in range(_SHIFT):
+        shift = shift + torch.log((low + i) / (low + (i + 0.5)))
+    high = torch.where(small, x + _SHIFT, x)
+    square = 1 / (high * high)
+    series = torch.zeros_like(x)
+    for c in reversed(_SERIES):
+        series = series * square + c
+    return series / high + torch.where(small, shift, 0.0)

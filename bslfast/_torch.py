@@ -1,0 +1,47 @@
+"""The private names of torch that the package uses. No other module has any.
+
+A new version of torch may change them: this is the file to look at then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._library.autograd import Info, make_autograd_impl
+from torch.autograd import forward_ad
+
+# Bound, not wrapped: each call of an op asks most of these.
+transforms_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
+dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
+tracing_state: Callable[[], Any] = torch._C._get_tracing_state
+dispatch_keys: Callable[[Tensor], Any] = torch._C._dispatch_keys
+parse_schema: Callable[[str], Any] = torch._C.parse_schema
+standard_gamma: Callable[..., Tensor] = torch._standard_gamma
+
+
+def has_tangents() -> bool:
+    """Whether forward-mode differentiation is active."""
+    return forward_ad._current_level >= 0
+
+
+def is_batched(tensor: Tensor) -> bool:
+    """Whether a tensor is a batch of vmap or of is_grads_batched, or wrapped by torch.func."""
+    functorch = torch._C._functorch
+    return functorch.is_legacy_batchedtensor(tensor) or functorch.is_functorch_wrapped_tensor(
+        tensor
+    )
+
+
+def is_zero_tensor(tensor: Tensor) -> bool:
+    """Whether a tensor stands for zeros without memory."""
+    return tensor._is_zerotensor()
+
+
+def autograd_kernel(
+    operator: Any, backward: Callable[..., Any], setup_context: Callable[..., Any]
+) -> Callable[..., Any]:
+    """What ``torch.library.register_autograd`` registers for an operator."""
+    return make_autograd_impl(operator, Info(backward, setup_context))

@@ -1,0 +1,90 @@
+"""The order of the package: what may import what, and where torch's private names are."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import bslfast
+
+ROOT = Path(bslfast.__file__).parent
+#: From the bottom: a module imports from lower layers, from its own part, and from nothing above.
+LAYERS = (
+    ("_files", "_formulas", "_lazy", "_precision", "_torch"),
+    ("_checks", "_native"),
+    ("reference",),
+    ("functional",),
+    ("distributions", "elbo", "nn"),
+    ("flows", "likelihoods"),
+    ("bnn", "predict", "vae"),
+    ("data", "metrics", "training"),
+    ("plots",),
+    ("",),
+    ("info",),
+    ("cli",),
+    ("__main__",),
+)
+LEVELS = {part: level for level, parts in enumerate(LAYERS) for part in parts}
+PRIVATE = re.compile(
+    r"torch\.(\w+\.)*_[a-zA-Z]\w*|from torch(\.\w+)*\._\w+|_current_level|_is_zerotensor"
+)
+
+
+def modules() -> dict[str, Path]:
+    """Every module by its name: bslfast.flows.maps, say."""
+    found = {}
+    for path in ROOT.rglob("*.py"):
+        parts = path.relative_to(ROOT.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The modules of the package that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name in MODULES)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "") in MODULES:
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in MODULES else str(node.module)
+
+
+def part_of(module: str) -> str:
+    """The first name after the package's."""
+    return module.split(".")[1] if "." in module else ""
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_run_downward(module: str) -> None:
+    part = part_of(module)
+    for other in imports(MODULES[module]):
+        above = part_of(other)
+        assert above == part or LEVELS[above] < LEVELS[part], other
+
+
+def test_no_circles() -> None:
+    """Of single modules, also inside a part. Packages hold their modules: the root is left out."""
+    graph = {m: {i for i in imports(p) if i not in (m, "bslfast")} for m, p in MODULES.items()}
+    assert len(tuple(TopologicalSorter(graph).static_order())) == len(graph)
+
+
+def test_the_reference_is_for_ops_alone() -> None:
+    """What else needs a formula has it from _formulas: the reference is to compare with."""
+    for module, path in MODULES.items():
+        if part_of(module) not in ("reference", "functional", ""):
+            assert "reference" not in map(part_of, imports(path)), module
+
+
+def test_private_names_of_torch_are_in_one_file() -> None:
+    for path in MODULES.values():
+        found = PRIVATE.search(path.read_text())
+        assert (found is not None) == (path.name == "_torch.py"), f"{path.name}: {found}"
