@@ -83,11 +83,11 @@ def eager_laplace_kl(loc: Tensor, raw_scale: Tensor) -> Tensor:
 
 
 def eager_bernoulli_kl(logits: Tensor, prior_logits: Tensor) -> Tensor:
-    return kl_divergence(Bernoulli(logits=logits), Bernoulli(logits=prior_logits)).sum(-1)
+    return kl_divergence(Bernoulli(logits=logits), Bernoulli(logits=prior_logits)).sum()
 
 
 def eager_generalized_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    return kl_divergence(Poisson(log_p.exp()), Poisson(log_q.exp())).sum(-1)
+    return kl_divergence(Poisson(log_p.exp()), Poisson(log_q.exp())).sum()
 
 
 def one_scale(shape: tuple[int, int]) -> Sequence[Tensor]:

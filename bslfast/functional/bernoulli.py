@@ -41,7 +41,7 @@ def bernoulli_log_prob(x: Tensor, logits: Tensor, *, reduction: str = "row") -> 
     return log_prob
 
 
-def bernoulli_kl(logits: Tensor, prior_logits: Tensor, *, reduction: str = "row") -> Tensor:
+def bernoulli_kl(logits: Tensor, prior_logits: Tensor, *, reduction: str = "sum") -> Tensor:
     r"""KL divergence from Bernoulli(prior_logits) to Bernoulli(logits), in nats.
 
     .. math:: p \log \frac{p}{q} + (1 - p) \log \frac{1 - p}{1 - q}, \quad

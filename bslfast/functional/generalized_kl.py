@@ -14,7 +14,7 @@ def generalized_kl(
     log_p_total: Tensor | float = 0.0,
     log_q_total: Tensor | float = 0.0,
     *,
-    reduction: str = "row",
+    reduction: str = "sum",
 ) -> Tensor:
     r"""Generalised KL divergence (I-divergence) from q to p, given by logarithms, in nats.
 

@@ -28,7 +28,7 @@ def bernoulli_log_prob(x: Tensor, logits: Tensor, *, reduction: str = "row") -> 
 
 
 @in_float32(values=0)
-def bernoulli_kl(logits: Tensor, prior_logits: Tensor, *, reduction: str = "row") -> Tensor:
+def bernoulli_kl(logits: Tensor, prior_logits: Tensor, *, reduction: str = "sum") -> Tensor:
     """See :func:`bslfast.functional.bernoulli_kl`."""
     a = torch.where(logits > 0, -logits, logits)
     b = torch.where(logits > 0, -prior_logits, prior_logits)

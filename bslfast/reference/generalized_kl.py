@@ -21,7 +21,7 @@ def generalized_kl(
     log_p_total: Tensor | float = 0.0,
     log_q_total: Tensor | float = 0.0,
     *,
-    reduction: str = "row",
+    reduction: str = "sum",
 ) -> Tensor:
     """See :func:`bslfast.functional.generalized_kl`."""
     p, q = log_p - log_p_total, log_q - log_q_total
