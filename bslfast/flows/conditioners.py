@@ -93,8 +93,10 @@ def _repeat(values: Sequence[float], to: Tensor) -> None:
     to.view(-1, len(values)).copy_(torch.tensor(values, device="cpu", dtype=to.dtype))
 
 
-def _check_start(start: Sequence[float], outputs: int) -> tuple[float, ...]:
-    values = tuple(start)
+def _check_start(start: Any, outputs: int) -> tuple[float, ...]:
+    if not isinstance(start, (tuple, list)):
+        raise TypeError(f"start: expected a tuple of numbers, got {_checks.describe(start)}")
+    values = tuple(_checks.number("start", value) for value in start)
     if not values or outputs % len(values):
         raise ValueError(
             f"start: expected numbers of which the {outputs} outputs are repetitions, got "
@@ -159,7 +161,7 @@ class Conditioner(nn.Module):
         hidden = _checks.widths("hidden", hidden)
         self.activation = _checks.choice("activation", activation, tuple(ACTIVATIONS))
         self.residual = _checks.integer("residual", residual, 0)
-        if residual and not hidden:
+        if self.residual and not hidden:
             raise ValueError(
                 "residual: expected 0 for a network without hidden layers, whose width the blocks "
                 f"would have, got {residual}"
@@ -392,7 +394,7 @@ class MADE(Conditioner):
             raise ValueError(
                 f"order: expected each of 0 to {self.features - 1} once, got {order!r}"
             )
-        self._lowest = 0 if context else 1
+        self._lowest = 0 if _checks.integer("context", context, 0) else 1
         place_of = {feature: place for place, feature in enumerate(self.order)}
         # Of each input, and of the feature of each output.
         self._degrees_in = [place_of[feature] + 1 for feature in range(self.features)]

@@ -22,7 +22,7 @@ from bslfast.flows.maps import (
     Spline,
     check_map,
 )
-from bslfast.flows.transform import Permutation, Transform, check_inputs
+from bslfast.flows.transform import Permutation, Transform, check_inputs, has_values
 
 
 class Mapped(Transform):
@@ -182,7 +182,7 @@ class Coupling(Mapped):
 
 def _bools(name: str, value: Any) -> list[bool]:
     """A mask as Python has it."""
-    if isinstance(value, Tensor) and (value.dtype != torch.bool or value.is_meta):
+    if isinstance(value, Tensor) and (value.dtype != torch.bool or not has_values(value)):
         raise TypeError(
             f"{name}: expected bools, a True for each feature that moves, got "
             f"{_checks.describe(value)}"

@@ -166,6 +166,8 @@ class Spline(Map):
         tails: what is outside [-bound, bound]. ``"linear"``: the identity; ``"affine"``: lines that
             go on with the slopes at the ends; None: nothing, the interval is the domain;
             ``"circular"``: likewise, and its two ends are one point with one slope, as for angles.
+            A conditioner that looks at angles should do so by their sines and cosines: otherwise
+            the two ends are far apart to it.
         min_bin_width, min_bin_height, min_derivative: as in
             :func:`bslfast.functional.rational_quadratic_spline`.
 

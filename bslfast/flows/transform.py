@@ -370,8 +370,7 @@ def no_log_det(x: Tensor, dims: int = 1) -> Tensor:
 
 def check_order(name: str, order: Any) -> tuple[int, ...]:
     """Return ``order`` as Python has it if it is a permutation, else raise ValueError."""
-    on_meta = isinstance(order, Tensor) and order.is_meta
-    given: Any = order.tolist() if hasattr(order, "tolist") and not on_meta else order
+    given: Any = order.tolist() if hasattr(order, "tolist") and has_values(order) else order
     count = len(given) if isinstance(given, Sequence) else 0
     if (
         not isinstance(given, Sequence)
@@ -380,6 +379,14 @@ def check_order(name: str, order: Any) -> tuple[int, ...]:
     ):
         raise ValueError(f"{name}: expected each of 0 to {max(count - 1, 0)} once, got {order!r}")
     return tuple(int(i) for i in given)
+
+
+def has_values(value: Any) -> bool:
+    """Whether Python can list what is in ``value``: if it is a tensor, a dense one with memory."""
+    return not isinstance(value, Tensor) or (
+        value.layout == torch.strided
+        and not (value.is_nested or value.is_meta or value.is_quantized)
+    )
 
 
 def check_transform(name: str, value: Any) -> Transform:

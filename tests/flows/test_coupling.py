@@ -200,6 +200,13 @@ def test_state_dict_keys_of_models_stay() -> None:
         ),
         (
             TypeError,
+            "mask: expected bools",
+            lambda: Coupling(
+                Affine(), torch.tensor([True, False], device="meta"), Conditioner(1, 2)
+            ),
+        ),
+        (
+            TypeError,
             "mask: expected a sequence of bools",
             lambda: Coupling(Affine(), torch.tensor([[True, False]]), Conditioner(1, 2)),
         ),
@@ -248,6 +255,7 @@ def test_state_dict_keys_of_models_stay() -> None:
             "residual: expected 0 for a network without hidden",
             lambda: Conditioner(1, 2, hidden=(), residual=1),
         ),
+        (TypeError, "start: expected a tuple", lambda: Conditioner(1, 4, start=1.0)),
         (ValueError, "start: expected numbers", lambda: Conditioner(1, 4, start=(0.0,) * 3)),
         (ValueError, "activation: expected one of", lambda: flows.NSF(2, activation="cube")),
     ],
