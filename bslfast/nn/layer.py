@@ -118,7 +118,8 @@ class BayesianLayer(BayesianModule):
             del self._parameters[name]
             self.posteriors[name], self.priors[name] = posterior[name], prior[name]
             self._keys[name] = keys
-            loc = _checks.operand(name, parameter.detach())
+            _checks.operand(name, parameter)
+            loc = parameter.detach()
             for key, value in zip(keys, (loc, *posterior[name].allocate(loc)), strict=True):
                 self.register_parameter(key, nn.Parameter(value, parameter.requires_grad))
         for weight in self.weights():
