@@ -51,14 +51,6 @@ KNOWN: list[Known] = [
         lambda case: _extreme(case, "planar"),
     ),
     Known(
-        "radial: a huge alpha loses digits of the small map that is left",
-        Plan(
-            *("radial", "column", (1,)),
-            values=(("raw_alpha", 0.0, 1e18), ("z", 0.0, 1e6)),
-        ),
-        lambda case: _extreme(case, "radial"),
-    ),
-    Known(
         "gradient of normal divergences where the scale's square overflows",
         Plan(
             *("normal_rsample_kl_many", "two", ()),
