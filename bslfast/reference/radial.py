@@ -18,10 +18,14 @@ def radial(z: Tensor, z0: Tensor, raw_alpha: Tensor, raw_beta: Tensor) -> tuple[
     distance = torch.linalg.vector_norm(z - z0, dim=-1)
     h = 1 / (alpha + distance)
     c = (total - alpha) * h
-    y = z + c.unsqueeze(-1) * (z - z0)
+    det = (total + distance) * h  # 1 + c, whose digits c has lost where it is close to -1
+    close = (c < -0.5).unsqueeze(-1)
+    y = torch.where(close, z0, z) + torch.where(close, det.unsqueeze(-1), c.unsqueeze(-1)) * (
+        z - z0
+    )
     log_det = log_near_one(
         c * (alpha * h), (distance * h) * ((distance + 2 * alpha) * h) + (alpha * h) * (total * h)
     )
     if z.shape[-1] != 1:
-        log_det = log_det + (z.shape[-1] - 1) * log_near_one(c, (total + distance) * h)
+        log_det = log_det + (z.shape[-1] - 1) * log_near_one(c, det)
     return y, log_det.expand(shape).clone(memory_format=torch.contiguous_format)

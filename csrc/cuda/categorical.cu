@@ -59,7 +59,7 @@ void backward(const CategoricalBackward& a, cudaStream_t stream) {
 }  // namespace
 
 namespace BSL_ISA {
-extern const RowKernels<CategoricalForward, CategoricalBackward> categorical_kernels = {
+extern const KernelsOf<CategoricalForward, CategoricalBackward> categorical_kernels = {
     forward<float>, forward<double>, backward<float>, backward<double>};
 }  // namespace BSL_ISA
 }  // namespace bsl

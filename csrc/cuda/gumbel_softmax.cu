@@ -88,7 +88,7 @@ void backward(const GumbelSoftmaxBackward& a, cudaStream_t stream) {
 }  // namespace
 
 namespace BSL_ISA {
-extern const RowKernels<GumbelSoftmaxForward, GumbelSoftmaxBackward> gumbel_softmax_kernels = {
+extern const KernelsOf<GumbelSoftmaxForward, GumbelSoftmaxBackward> gumbel_softmax_kernels = {
     forward<float>, forward<double>, backward<float>, backward<double>};
 }  // namespace BSL_ISA
 }  // namespace bsl

@@ -132,7 +132,7 @@ void backward(const IwaeBoundBackward& a, cudaStream_t stream) {
 }  // namespace
 
 namespace BSL_ISA {
-extern const RowKernels<IwaeBoundForward, IwaeBoundBackward> iwae_bound_kernels = {
+extern const KernelsOf<IwaeBoundForward, IwaeBoundBackward> iwae_bound_kernels = {
     forward<float>, forward<double>, backward<float>, backward<double>};
 }  // namespace BSL_ISA
 }  // namespace bsl

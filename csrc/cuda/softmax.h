@@ -45,9 +45,9 @@ struct GumbelSoftmaxBackward : GumbelSoftmaxCall {
 };
 
 namespace cuda {
-extern const RowKernels<CategoricalForward, CategoricalBackward> categorical_kernels;
-extern const RowKernels<GumbelSoftmaxForward, GumbelSoftmaxBackward> gumbel_softmax_kernels;
-extern const RowKernels<IwaeBoundForward, IwaeBoundBackward> iwae_bound_kernels;
+extern const KernelsOf<CategoricalForward, CategoricalBackward> categorical_kernels;
+extern const KernelsOf<GumbelSoftmaxForward, GumbelSoftmaxBackward> gumbel_softmax_kernels;
+extern const KernelsOf<IwaeBoundForward, IwaeBoundBackward> iwae_bound_kernels;
 }  // namespace cuda
 
 }  // namespace bsl

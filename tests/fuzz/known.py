@@ -30,14 +30,6 @@ KNOWN: list[Known] = [
         lambda case: _extreme(case, "planar"),
     ),
     Known(
-        "radial: a huge alpha loses digits of the small map that is left",
-        Plan(
-            *("radial", "column", (1,)),
-            values=(("raw_alpha", 0.0, 1e18), ("z", 0.0, 1e6)),
-        ),
-        lambda case: _extreme(case, "radial"),
-    ),
-    Known(
         "Bernstein polynomials with a step of which float32 holds a few bits only",
         Plan(
             *("bernstein_transform", "inverse-none-degree_2", (15,)),

@@ -2,6 +2,8 @@
 //
 //   y = z + c (z - z0), c = beta / (alpha + r), r = |z - z0|, alpha = softplus(raw_alpha),
 //   beta = softplus(raw_beta) - alpha; det = (1 + c)^(D - 1) (1 + c alpha / (alpha + r))
+//
+// Where c is close to -1, y = z0 + (1 + c) (z - z0), with 1 + c as a sum of positive terms.
 #pragma once
 
 #include "core/math.h"
@@ -60,7 +62,7 @@ BSL_HD Gradients<T> gradients(const Map<T>& p, T others, T raw_alpha, T raw_beta
 
 // By the squared distance, and the product of y's gradient with z - z0.
 struct Radial : RowMap<2, 2> {
-  static constexpr int sums = 1, sums_with_gradient = 2, coefficients = 2;
+  static constexpr int sums = 1, sums_with_gradient = 2, coefficients = 3;
   template <int I>
   static constexpr bool of_parameters = false;
 
@@ -75,15 +77,25 @@ struct Radial : RowMap<2, 2> {
     return map(static_cast<T>(math::sqrt(s.of[0])), raw.of[0], raw.of[1]);
   }
 
+  // Whether y is written by z0 and 1 + c, rather than by z and c; and what of the two it is.
+  template <typename T>
+  BSL_HD static T is_close(const Map<T>& p) {
+    return p.c < T(-0.5) ? T(1) : T(0);
+  }
+  template <typename T>
+  BSL_HD static T factor(const Map<T>& p) {
+    return p.c < T(-0.5) ? p.det : p.c;
+  }
+
   template <typename T>
   BSL_HD static RowResult<T> forward(const Sums& s, const RowNumbers<T>& raw, T width) {
     const Map<T> p = map_of(s, raw);
-    return {log_det(p, width - T(1)), {{p.c}}};
+    return {log_det(p, width - T(1)), {{factor(p), T(0), is_close(p)}}};
   }
 
   template <typename T>
   BSL_HD static T value(const Coefficients<T>& by, const Column<T, 2>& c) {
-    return c.row[0] + by.of[0] * (c.row[0] - c.row[1]);
+    return (by.of[2] > T(0) ? c.row[1] : c.row[0]) + by.of[0] * (c.row[0] - c.row[1]);
   }
 
   template <typename T>
@@ -92,13 +104,15 @@ struct Radial : RowMap<2, 2> {
     const Map<T> p = map_of(s, raw);
     const Gradients<T> g =
         gradients(p, width - T(1), raw.of[0], raw.of[1], static_cast<T>(s.of[1]), grad_log);
-    return {{{g.raw_alpha, g.raw_beta}}, {{p.c, g.along}}};
+    return {{{g.raw_alpha, g.raw_beta}}, {{factor(p), g.along, is_close(p)}}};
   }
 
   template <int I, typename T>
   BSL_HD static T gradient(const Coefficients<T>& by, const Column<T, 2>& c) {
     const T moved = by.of[0] * c.grad + by.of[1] * (c.row[0] - c.row[1]);
-    return I == 0 ? c.grad + moved : -moved;
+    const bool close = by.of[2] > T(0);
+    if constexpr (I == 0) return close ? moved : c.grad + moved;
+    return close ? c.grad - moved : -moved;
   }
 };
 
