@@ -41,8 +41,10 @@ def negative_elbo(
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Graves, "Practical variational inference for neural networks" (2011); Blundell et al.,
-    "Weight uncertainty in neural networks" (2015), equation 8 with equal weights.
+    Source: Graves, "Practical variational inference for neural networks" (2011,
+    https://papers.nips.cc/paper/2011/hash/7eb3c8be3d411e8ebfab08eba5f49632-Abstract.html); Blundell
+    et al., "Weight uncertainty in neural networks" (2015, arXiv:1505.05424), equation 8 with equal
+    weights.
 
     Example:
         >>> import torch
@@ -90,8 +92,8 @@ def free_bits(kl: Tensor, minimum: float, *, weights: Tensor | None = None) -> T
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Kingma et al., "Improved variational inference with inverse autoregressive flow"
-    (2016), section 4 of the appendix, with one group for each dimension.
+    Source: Kingma et al., "Improved variational inference with inverse autoregressive flow" (2016,
+    arXiv:1606.04934), section 4 of the appendix, with one group for each dimension.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""The lists of CONTRIBUTING.md: each file is there, and no file is missing."""
+"""What CONTRIBUTING.md asks for: complete lists of files, and sources that can be found."""
 
 from __future__ import annotations
 
@@ -57,3 +57,21 @@ def test_lists_are_complete(title: str) -> None:
 
 def test_a_row_op_costs_no_more_than_a_pointwise_op() -> None:
     assert len(listed("A row op")) == len(listed("A pointwise op")) == 10
+
+
+def sources() -> list[str]:
+    """Every ``Source:`` of the package's docstrings, each up to an empty line."""
+    texts = [path.read_text() for path in (ROOT / "bslfast").rglob("*.py")]
+    found = [m for t in texts for m in re.findall(r'(?s)Source:(.*?)(?:\n\s*\n|""")', t)]
+    return [" ".join(source.split()) for source in found]
+
+
+def test_sources_can_be_found() -> None:
+    """Each work by its number at arXiv, its DOI, its ISBN or its page."""
+    assert len(sources()) > 100
+    for source in sources():
+        works = re.findall(r'"[^"]+"(?: \(| |,)', source) or [source]
+        links = re.findall(
+            r"arXiv:\d{4}\.\d{4,5}|doi:10\.\d+/\S+|ISBN 97\S+|https?://|``\w+", source
+        )
+        assert len(links) >= len(works), source

@@ -46,7 +46,7 @@ def load_digits() -> Dataset:
         ModuleNotFoundError: if scikit-learn is not installed.
 
     Source: Alpaydin and Kaynak, "Optical recognition of handwritten digits", UCI Machine Learning
-    Repository (1998), CC BY 4.0.
+    Repository (1998, doi:10.24432/C50P49), CC BY 4.0.
 
     Example:
         >>> data = load_digits()
@@ -89,7 +89,8 @@ def load_mnist(part: str = "train", *, threshold: float | None = 0.5) -> Dataset
         FileNotFoundError: if none of the three ways works; the text names them.
         ValueError: naming a file with wrong content.
 
-    Source: LeCun, Cortes and Burges, "The MNIST database of handwritten digits" (1998).
+    Source: LeCun, Cortes and Burges, "The MNIST database of handwritten digits" (1998,
+    http://yann.lecun.com/exdb/mnist/).
     """
     _checks.choice("part", part, ("train", "test"))
     if threshold is not None:

@@ -36,7 +36,8 @@ def load_wine() -> Dataset:
     Raises:
         ModuleNotFoundError: if scikit-learn is not installed.
 
-    Source: Aeberhard and Forina, "Wine", UCI Machine Learning Repository (1991), CC BY 4.0.
+    Source: Aeberhard and Forina, "Wine", UCI Machine Learning Repository (1991,
+    doi:10.24432/C5PC7J), CC BY 4.0.
 
     Example:
         >>> data = load_wine()
@@ -80,7 +81,7 @@ def load_wine_quality(color: str = "white") -> Dataset:
         TypeError, ValueError: if ``color`` is not one of the two.
 
     Source: Cortez et al., "Modeling wine preferences by data mining from physicochemical
-    properties" (2009), UCI Machine Learning Repository, CC BY 4.0.
+    properties" (2009, doi:10.1016/j.dss.2009.05.016), UCI Machine Learning Repository, CC BY 4.0.
     """
     _checks.choice("color", color, tuple(_QUALITY_SHA256))
     name = f"winequality-{color}.csv"

@@ -6,7 +6,7 @@ Either is the chance of y itself times a continued fraction of positive terms, e
 b p = (r + 1) q. Where a median lies far from there (r << 1) the smaller chance is 1 less the other.
 
 Source: Didonato and Morris, "Algorithm 708: significant digit computation of the incomplete beta
-function ratios" (1992), functions BFRAC and BUP.
+function ratios" (1992, doi:10.1145/131766.131776), functions BFRAC and BUP.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ w = log(1 + t^2 / df) and x = exp(-w), the tail above t > 0 is x^a / B times a M
 
 Next to the median 1/2 less the tail comes from the hypergeometric series of I_y(1/2, a), y = 1 - x.
 Source: DiDonato and Morris, "Algorithm 708: significant digit computation of the incomplete beta
-function ratios" (1992), functions BUP, BGRAT and BPSER.
+function ratios" (1992, doi:10.1145/131766.131776), functions BUP, BGRAT and BPSER.
 
 All is computed in float64, for any df > 0. The largest relative errors found for df from 0.01 to
 1e8: of the tail 3e-15 + 2.2e-16 log(1 / tail), of quantiles 4e-15 (1 + log(1 / tail) / df).

@@ -37,9 +37,10 @@ class VonMises(torch.distributions.VonMises):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Mardia and Jupp, "Directional statistics" (2000), section 3.5.4; Best and Fisher,
-    "Efficient simulation of the von Mises distribution" (1979); Figurnov, Mohamed and Mnih,
-    "Implicit reparameterization gradients" (2018).
+    Source: Mardia and Jupp, "Directional statistics" (2000, doi:10.1002/9780470316979), section
+    3.5.4; Best and Fisher, "Efficient simulation of the von Mises distribution" (1979,
+    doi:10.2307/2346732); Figurnov, Mohamed and Mnih, "Implicit reparameterization gradients" (2018,
+    arXiv:1805.08498).
 
     >>> import torch
     >>> q = VonMises(torch.zeros(3), torch.tensor([1e-3, 1.0, 1e6]))
@@ -182,7 +183,7 @@ def _legendre(n: int) -> tuple[list[float], list[float]]:
 #
 # From _LARGE on exp(-k) I0(k) = (2 pi k)^-1/2 S(1 / k) with a series S of positive coefficients. A
 # difference of Bessel functions has no digits of 1 - A = 1 / (2 k) + ... there. Source: Abramowitz
-# and Stegun, "Handbook of mathematical functions" (1964), 9.7.1.
+# and Stegun, "Handbook of mathematical functions" (1964, ISBN 978-0-486-61272-0), 9.7.1.
 
 _LARGE = 20.0
 _TERMS = 34

@@ -40,10 +40,10 @@ class Autoregressive(Mapped):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Kingma et al., "Improved variational inference with inverse autoregressive flow" (2016);
-    Papamakarios, Pavlakou and Murray, "Masked autoregressive flow for density estimation" (2017);
-    with deep sigmoidal maps: Huang, Krueger, Lacoste and Courville, "Neural autoregressive flows"
-    (2018).
+    Source: Kingma et al., "Improved variational inference with inverse autoregressive flow" (2016,
+    arXiv:1606.04934); Papamakarios, Pavlakou and Murray, "Masked autoregressive flow for density
+    estimation" (2017, arXiv:1705.07057); with deep sigmoidal maps: Huang, Krueger, Lacoste and
+    Courville, "Neural autoregressive flows" (2018, arXiv:1804.00779).
 
     >>> import torch
     >>> from bslfast.flows import MADE, Autoregressive, DeepSigmoidal

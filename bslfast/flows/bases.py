@@ -92,8 +92,8 @@ class NormalBase(_Learned):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Papamakarios et al., "Normalizing flows for probabilistic modeling and inference"
-    (2021), section 2.
+    Source: Papamakarios et al., "Normalizing flows for probabilistic modeling and inference" (2021,
+    arXiv:1912.02762), section 2.
 
     >>> import torch
     >>> from bslfast.flows import AffineCoupling, Flow, NormalBase
@@ -145,7 +145,8 @@ class StudentTBase(_Learned):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Jaini, Kobyzev, Yu and Brubaker, "Tails of Lipschitz triangular flows" (2020).
+    Source: Jaini, Kobyzev, Yu and Brubaker, "Tails of Lipschitz triangular flows" (2020,
+    arXiv:1907.04481).
 
     >>> import torch
     >>> from bslfast.flows import NSF, Flow, StudentTBase
@@ -197,7 +198,7 @@ class UniformBase(Base):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Rezende et al., "Normalizing flows on tori and spheres" (2020).
+    Source: Rezende et al., "Normalizing flows on tori and spheres" (2020, arXiv:2002.02428).
 
     >>> import math, torch
     >>> from bslfast.flows import Composite, Flow, SplineCoupling, UniformBase

@@ -131,8 +131,9 @@ class Conditioner(nn.Module):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: He, Zhang, Ren and Sun, "Identity mappings in deep residual networks" (2016); in flows:
-    Durkan, Bekasov, Murray and Papamakarios, "Neural spline flows" (2019), appendix B.
+    Source: He, Zhang, Ren and Sun, "Identity mappings in deep residual networks" (2016,
+    arXiv:1603.05027); in flows: Durkan, Bekasov, Murray and Papamakarios, "Neural spline flows"
+    (2019, arXiv:1906.04032), appendix B.
 
     >>> import torch
     >>> from bslfast.flows import Conditioner
@@ -284,8 +285,8 @@ class ConvConditioner(nn.Module):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Kingma and Dhariwal, "Glow: generative flow with invertible 1x1 convolutions" (2018),
-    section 4.
+    Source: Kingma and Dhariwal, "Glow: generative flow with invertible 1x1 convolutions" (2018,
+    arXiv:1807.03039), section 4.
 
     >>> import torch
     >>> from bslfast.flows import ConvConditioner
@@ -361,7 +362,8 @@ class MADE(Conditioner):
         TypeError, ValueError: naming the argument, what was expected and what came.
 
     Source: Germain, Gregor, Murray and Larochelle, "MADE: masked autoencoder for distribution
-    estimation" (2015); residual: Durkan and Nash, "Autoregressive energy machines" (2019).
+    estimation" (2015, arXiv:1502.03509); residual: Durkan and Nash, "Autoregressive energy
+    machines" (2019, arXiv:1904.05626).
 
     >>> import torch
     >>> from bslfast.flows import MADE, Additive

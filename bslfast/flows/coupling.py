@@ -114,7 +114,8 @@ class Coupling(Mapped):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017).
+    Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017,
+    arXiv:1605.08803).
 
     >>> import torch
     >>> from bslfast.flows import Conditioner, Coupling, Spline
@@ -249,7 +250,8 @@ class AdditiveCoupling(_Halves):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Dinh, Krueger and Bengio, "NICE: Non-linear independent components estimation" (2015).
+    Source: Dinh, Krueger and Bengio, "NICE: Non-linear independent components estimation" (2015,
+    arXiv:1410.8516).
 
     >>> import torch
     >>> from bslfast.flows import AdditiveCoupling
@@ -299,7 +301,8 @@ class AffineCoupling(_Halves):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017).
+    Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017,
+    arXiv:1605.08803).
 
     >>> import torch
     >>> from bslfast.flows import AffineCoupling
@@ -360,7 +363,8 @@ class SplineCoupling(_Halves):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Durkan, Bekasov, Murray and Papamakarios, "Neural spline flows" (2019).
+    Source: Durkan, Bekasov, Murray and Papamakarios, "Neural spline flows" (2019,
+    arXiv:1906.04032).
 
     >>> import torch
     >>> from bslfast.flows import SplineCoupling
@@ -422,7 +426,7 @@ class MixtureLogisticCoupling(_Halves):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Ho, Chen, Srinivas, Duan and Abbeel, "Flow++" (2019), section 3.2.
+    Source: Ho, Chen, Srinivas, Duan and Abbeel, "Flow++" (2019, arXiv:1902.00275), section 3.2.
 
     >>> import torch
     >>> from bslfast.flows import MixtureLogisticCoupling
@@ -479,8 +483,8 @@ class DeepSigmoidalCoupling(_Halves):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Huang, Krueger, Lacoste and Courville, "Neural autoregressive flows" (2018),
-    section 3.2.
+    Source: Huang, Krueger, Lacoste and Courville, "Neural autoregressive flows" (2018,
+    arXiv:1804.00779), section 3.2.
 
     >>> import torch
     >>> from bslfast.flows import DeepSigmoidalCoupling
@@ -537,7 +541,8 @@ class BernsteinCoupling(_Halves):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Ramasinghe et al., "Robust normalizing flows using Bernstein-type polynomials" (2021).
+    Source: Ramasinghe et al., "Robust normalizing flows using Bernstein-type polynomials" (2021,
+    arXiv:2102.03509).
 
     >>> import torch
     >>> from bslfast.flows import BernsteinCoupling

@@ -55,7 +55,7 @@ class LeakyReLU(Elementwise):
         TypeError, ValueError: naming the argument, what was expected and what came.
 
     Source: Maas, Hannun and Ng, "Rectifier nonlinearities improve neural network acoustic models"
-    (2013).
+    (2013, https://ai.stanford.edu/~amaas/papers/relu_hybrid_icml2013_final.pdf).
 
     >>> import torch
     >>> from bslfast.flows import LeakyReLU
@@ -82,7 +82,7 @@ class Tanh(Elementwise):
 
     Shape: x [..., features] -> (z [..., features], log_det [...]).
 
-    Source: Haarnoja et al., "Soft actor-critic" (2018), appendix C.
+    Source: Haarnoja et al., "Soft actor-critic" (2018, arXiv:1801.01290), appendix C.
 
     >>> import torch
     >>> from bslfast.flows import Tanh
@@ -106,7 +106,7 @@ class Atanh(Elementwise):
 
     Shape: x [..., features] -> (z [..., features], log_det [...]), log_det being -inf outside.
 
-    Source: Haarnoja et al., "Soft actor-critic" (2018), appendix C.
+    Source: Haarnoja et al., "Soft actor-critic" (2018, arXiv:1801.01290), appendix C.
 
     >>> import torch
     >>> from bslfast.flows import Atanh
@@ -128,8 +128,8 @@ class Sigmoid(Elementwise):
 
     Shape: x [..., features] -> (z [..., features], log_det [...]).
 
-    Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017),
-    section 4.1.
+    Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017,
+    arXiv:1605.08803), section 4.1.
 
     >>> import torch
     >>> from bslfast.flows import Sigmoid
@@ -153,8 +153,8 @@ class Logit(Elementwise):
 
     Shape: x [..., features] -> (z [..., features], log_det [...]), log_det being -inf outside.
 
-    Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017),
-    section 4.1.
+    Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017,
+    arXiv:1605.08803), section 4.1.
 
     >>> import torch
     >>> from bslfast.flows import Logit
@@ -177,7 +177,8 @@ class Softplus(Elementwise):
     Shape: x [..., features] -> (z [..., features], log_det [...]).
 
     Source: Dugas et al., "Incorporating second-order functional knowledge for better option
-    pricing" (2000).
+    pricing" (2000,
+    https://papers.nips.cc/paper/2000/hash/44968aece94f667e4095002d140b5896-Abstract.html).
 
     >>> import torch
     >>> from bslfast.flows import Softplus
@@ -199,8 +200,8 @@ class Exp(Elementwise):
 
     Shape: x [..., features] -> (z [..., features], log_det [...]).
 
-    Source: Papamakarios et al., "Normalizing flows for probabilistic modeling and inference"
-    (2021).
+    Source: Papamakarios et al., "Normalizing flows for probabilistic modeling and inference" (2021,
+    arXiv:1912.02762).
 
     >>> import torch
     >>> from bslfast.flows import Exp
@@ -225,8 +226,8 @@ class Log(Elementwise):
 
     Shape: x [..., features] -> (z [..., features], log_det [...]), log_det being -inf outside.
 
-    Source: Papamakarios et al., "Normalizing flows for probabilistic modeling and inference"
-    (2021).
+    Source: Papamakarios et al., "Normalizing flows for probabilistic modeling and inference" (2021,
+    arXiv:1912.02762).
 
     >>> import torch
     >>> from bslfast.flows import Flow, Log

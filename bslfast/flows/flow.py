@@ -36,8 +36,8 @@ class Flow(nn.Module):
         ValueError: if the inverse of ``transform`` is not defined for all noise, which then would
             make no sample; or if ``base`` has other features or another context.
 
-    Source: Papamakarios et al., "Normalizing flows for probabilistic modeling and inference"
-    (2021).
+    Source: Papamakarios et al., "Normalizing flows for probabilistic modeling and inference" (2021,
+    arXiv:1912.02762).
 
     >>> import torch
     >>> from bslfast.flows import AffineCoupling, Composite, Flow

@@ -91,8 +91,8 @@ class Squeeze(ImageTransform):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017),
-    section 3.6.
+    Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017,
+    arXiv:1605.08803), section 3.6.
 
     >>> import torch
     >>> from bslfast.flows import Squeeze
@@ -146,7 +146,8 @@ class InvertibleConv1x1(ImageTransform):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Kingma and Dhariwal, "Glow: generative flow with invertible 1x1 convolutions" (2018).
+    Source: Kingma and Dhariwal, "Glow: generative flow with invertible 1x1 convolutions" (2018,
+    arXiv:1807.03039).
 
     >>> import torch
     >>> from bslfast.flows import InvertibleConv1x1
@@ -198,8 +199,8 @@ class PerPixel(ImageTransform):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Kingma and Dhariwal, "Glow: generative flow with invertible 1x1 convolutions" (2018),
-    section 3.1.
+    Source: Kingma and Dhariwal, "Glow: generative flow with invertible 1x1 convolutions" (2018,
+    arXiv:1807.03039), section 3.1.
 
     >>> import torch
     >>> from bslfast.flows import ActNorm, PerPixel
@@ -246,8 +247,8 @@ class Images(Row):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017),
-    section 3.6.
+    Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017,
+    arXiv:1605.08803), section 3.6.
 
     >>> import torch
     >>> from bslfast.flows import ActNorm, Flow, Images, InvertibleConv1x1, PerPixel, Squeeze

@@ -107,8 +107,8 @@ class PLULinear(Transform):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Kingma and Dhariwal, "Glow: generative flow with invertible 1x1 convolutions" (2018),
-    section 3.2.
+    Source: Kingma and Dhariwal, "Glow: generative flow with invertible 1x1 convolutions" (2018,
+    arXiv:1807.03039), section 3.2.
 
     >>> import torch
     >>> from bslfast.flows import PLULinear
@@ -168,8 +168,9 @@ class Householder(Transform):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Tomczak and Welling, "Improving variational auto-encoders using Householder flow"
-    (2016); Joffrain et al., "Accumulating Householder transformations, revisited" (2006).
+    Source: Tomczak and Welling, "Improving variational auto-encoders using Householder flow" (2016,
+    arXiv:1611.09630); Joffrain et al., "Accumulating Householder transformations, revisited" (2006,
+    doi:10.1145/1141885.1141886).
 
     >>> import torch
     >>> from bslfast.flows import Householder

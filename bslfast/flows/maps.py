@@ -90,7 +90,8 @@ class Additive(Map):
     Shape: x [..., features], parameters [..., features] -> (z [..., features], log_det [...]),
     log_det being 0.
 
-    Source: Dinh, Krueger and Bengio, "NICE: Non-linear independent components estimation" (2015).
+    Source: Dinh, Krueger and Bengio, "NICE: Non-linear independent components estimation" (2015,
+    arXiv:1410.8516).
 
     >>> import torch
     >>> from bslfast.flows import Additive
@@ -126,7 +127,8 @@ class Affine(Map):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017).
+    Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017,
+    arXiv:1605.08803).
 
     >>> import torch
     >>> from bslfast.flows import Affine
@@ -178,8 +180,9 @@ class Spline(Map):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Durkan, Bekasov, Murray and Papamakarios, "Neural spline flows" (2019); circular:
-    Rezende et al., "Normalizing flows on tori and spheres" (2020).
+    Source: Durkan, Bekasov, Murray and Papamakarios, "Neural spline flows" (2019,
+    arXiv:1906.04032); circular: Rezende et al., "Normalizing flows on tori and spheres" (2020,
+    arXiv:2002.02428).
 
     >>> import torch
     >>> from bslfast.flows import Spline
@@ -300,7 +303,7 @@ class MixtureLogistic(_Components):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Ho, Chen, Srinivas, Duan and Abbeel, "Flow++" (2019), section 3.2.
+    Source: Ho, Chen, Srinivas, Duan and Abbeel, "Flow++" (2019, arXiv:1902.00275), section 3.2.
 
     >>> import torch
     >>> from bslfast.flows import MixtureLogistic
@@ -336,8 +339,8 @@ class DeepSigmoidal(_Components):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Huang, Krueger, Lacoste and Courville, "Neural autoregressive flows" (2018),
-    section 3.2.
+    Source: Huang, Krueger, Lacoste and Courville, "Neural autoregressive flows" (2018,
+    arXiv:1804.00779), section 3.2.
 
     >>> import torch
     >>> from bslfast.flows import DeepSigmoidal
@@ -371,7 +374,8 @@ class Bernstein(Map):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Ramasinghe et al., "Robust normalizing flows using Bernstein-type polynomials" (2021).
+    Source: Ramasinghe et al., "Robust normalizing flows using Bernstein-type polynomials" (2021,
+    arXiv:2102.03509).
 
     >>> import torch
     >>> from bslfast.flows import Bernstein

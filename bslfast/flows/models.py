@@ -39,7 +39,8 @@ class RealNVP(Flow):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017).
+    Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017,
+    arXiv:1605.08803).
 
     >>> import torch, bslfast
     >>> flow = bslfast.flows.RealNVP(3, context=2)
@@ -103,7 +104,8 @@ class NSF(Flow):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Durkan, Bekasov, Murray and Papamakarios, "Neural spline flows" (2019).
+    Source: Durkan, Bekasov, Murray and Papamakarios, "Neural spline flows" (2019,
+    arXiv:1906.04032).
 
     >>> import torch, bslfast
     >>> flow = bslfast.flows.NSF(2)
@@ -165,7 +167,8 @@ class NICE(Flow):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Dinh, Krueger and Bengio, "NICE: Non-linear independent components estimation" (2015).
+    Source: Dinh, Krueger and Bengio, "NICE: Non-linear independent components estimation" (2015,
+    arXiv:1410.8516).
 
     >>> import torch, bslfast
     >>> flow = bslfast.flows.NICE(3)
@@ -223,7 +226,8 @@ class Glow(Flow):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Kingma and Dhariwal, "Glow: generative flow with invertible 1x1 convolutions" (2018).
+    Source: Kingma and Dhariwal, "Glow: generative flow with invertible 1x1 convolutions" (2018,
+    arXiv:1807.03039).
 
     >>> import torch, bslfast
     >>> flow = bslfast.flows.Glow((1, 8, 8), scales=2, steps=2, hidden=(8, 8)).eval()
@@ -299,7 +303,7 @@ class MAF(Flow):
         TypeError, ValueError: naming the argument, what was expected and what came.
 
     Source: Papamakarios, Pavlakou and Murray, "Masked autoregressive flow for density estimation"
-    (2017).
+    (2017, arXiv:1705.07057).
 
     >>> import torch, bslfast
     >>> flow = bslfast.flows.MAF(3, context=2)
@@ -355,7 +359,8 @@ class IAF(MAF):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Kingma et al., "Improved variational inference with inverse autoregressive flow" (2016).
+    Source: Kingma et al., "Improved variational inference with inverse autoregressive flow" (2016,
+    arXiv:1606.04934).
 
     >>> import torch, bslfast
     >>> flow = bslfast.flows.IAF(3)

@@ -56,7 +56,7 @@ class Standardize(_PerFeature):
         TypeError, ValueError: naming the argument, what was expected and what came.
 
     Source: Papamakarios, Pavlakou and Murray, "Masked autoregressive flow for density estimation"
-    (2017), section 4, standardises all its data so.
+    (2017, arXiv:1705.07057), section 4, standardises all its data so.
 
     >>> import torch
     >>> from bslfast.flows import Standardize
@@ -127,8 +127,8 @@ class ActNorm(_PerFeature):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Kingma and Dhariwal, "Glow: generative flow with invertible 1x1 convolutions" (2018),
-    section 3.1.
+    Source: Kingma and Dhariwal, "Glow: generative flow with invertible 1x1 convolutions" (2018,
+    arXiv:1807.03039), section 3.1.
 
     >>> import torch
     >>> from bslfast.flows import ActNorm
@@ -249,8 +249,8 @@ class BatchNorm(Transform):
         TypeError, ValueError: naming the argument, what was expected and what came.
         RuntimeError: the inverse in training mode.
 
-    Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017),
-    section 3.7.
+    Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017,
+    arXiv:1605.08803), section 3.7.
 
     >>> import torch
     >>> from bslfast.flows import BatchNorm

@@ -28,8 +28,8 @@ class Planar(Transform):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Rezende and Mohamed, "Variational inference with normalizing flows" (2015), section 4.1
-    and appendix A.1.
+    Source: Rezende and Mohamed, "Variational inference with normalizing flows" (2015,
+    arXiv:1505.05770), section 4.1 and appendix A.1.
 
     >>> import torch
     >>> from bslfast.flows import Planar

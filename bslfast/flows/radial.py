@@ -25,8 +25,8 @@ class Radial(Transform):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Rezende and Mohamed, "Variational inference with normalizing flows" (2015), section 4.1
-    and appendix A.2.
+    Source: Rezende and Mohamed, "Variational inference with normalizing flows" (2015,
+    arXiv:1505.05770), section 4.1 and appendix A.2.
 
     >>> import torch
     >>> from bslfast.flows import Radial

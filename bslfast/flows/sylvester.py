@@ -39,7 +39,7 @@ class Sylvester(Transform):
         TypeError, ValueError: naming the argument, what was expected and what came.
 
     Source: van den Berg, Hasenclever, Tomczak and Welling, "Sylvester normalizing flows for
-    variational inference" (2018).
+    variational inference" (2018, arXiv:1803.05649).
 
     >>> import torch
     >>> from bslfast.flows import Sylvester

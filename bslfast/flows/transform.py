@@ -235,8 +235,8 @@ class Leading(Transform):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017),
-    section 3.6.
+    Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017,
+    arXiv:1605.08803), section 3.6.
 
     >>> import torch
     >>> from bslfast.flows import Leading, LeakyReLU

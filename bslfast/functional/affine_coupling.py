@@ -42,7 +42,8 @@ def affine_coupling(
         TypeError: an argument is not a floating-point tensor, or dtypes differ.
         ValueError: shapes do not broadcast, devices differ, an unknown scale_fn or reduction.
 
-    Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017).
+    Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017,
+    arXiv:1605.08803).
 
     >>> import torch, bslfast.functional as BF
     >>> x, shift, raw_scale = torch.ones(2, 3), torch.full((3,), 0.5), torch.full((3,), 1.0)

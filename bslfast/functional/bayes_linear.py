@@ -49,7 +49,7 @@ def bayes_linear(
         TypeError, ValueError: a wrong dtype, shape, device, parametrization or prior; only one of
             the bias' two parameters.
 
-    Source: Blundell et al., "Weight uncertainty in neural networks" (2015).
+    Source: Blundell et al., "Weight uncertainty in neural networks" (2015, arXiv:1505.05424).
 
     >>> import torch, bslfast.functional as BF
     >>> y, kl = BF.bayes_linear(torch.ones(5, 3), torch.zeros(2, 3), torch.zeros(2, 3), seed=0)

@@ -31,7 +31,8 @@ def bernoulli_log_prob(x: Tensor, logits: Tensor, *, reduction: str = "row") -> 
         ValueError: shapes do not broadcast, devices differ, an unknown reduction, or ``"row"`` of
             tensors without dimensions.
 
-    Source: Bishop, "Pattern Recognition and Machine Learning" (2006), section 4.3.2.
+    Source: Bishop, "Pattern Recognition and Machine Learning" (2006, ISBN 978-0-387-31073-2),
+    section 4.3.2.
 
     >>> import torch, bslfast.functional as BF
     >>> BF.bernoulli_log_prob(torch.tensor([[1.0, 1.0]]), torch.tensor([[0.0, 20.0]]))
@@ -64,7 +65,8 @@ def bernoulli_kl(logits: Tensor, prior_logits: Tensor, *, reduction: str = "sum"
     Raises:
         TypeError, ValueError: as :func:`bernoulli_log_prob`.
 
-    Source: Banerjee et al., "Clustering with Bregman divergences" (2005), section 4.
+    Source: Banerjee et al., "Clustering with Bregman divergences" (2005,
+    https://jmlr.org/papers/v6/banerjee05b.html), section 4.
 
     >>> import torch, bslfast.functional as BF
     >>> BF.bernoulli_kl(torch.tensor([0.0, 20.0]), torch.tensor([-100.0, 25.0]), reduction="none")

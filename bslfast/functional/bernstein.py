@@ -58,8 +58,9 @@ def bernstein_transform(
         ValueError: shapes or devices do not match, too many coefficients or fewer than two, bound
             not above 0, an unknown reduction, or ``"row"`` of an ``x`` without dimensions.
 
-    Source: Sick, Hothorn and Dürr, "Deep transformation models" (2020); Ramasinghe et al., "Robust
-    normalizing flows using Bernstein-type polynomials" (2021).
+    Source: Sick, Hothorn and Dürr, "Deep transformation models" (2020, arXiv:2004.00464);
+    Ramasinghe et al., "Robust normalizing flows using Bernstein-type polynomials" (2021,
+    arXiv:2102.03509).
 
     >>> import torch, bslfast.functional as BF
     >>> x, raw = torch.tensor([[-4.0, 0.5, 2.0]]), torch.randn(1, 3, 17)

@@ -32,7 +32,8 @@ def categorical_log_prob(logits: Tensor, index: Tensor, *, reduction: str = "non
         ValueError: shapes do not broadcast, devices differ, an unknown reduction, or an index
             that is not a class (that in eager mode on the CPU; elsewhere the result is NaN).
 
-    Source: Bishop, "Pattern Recognition and Machine Learning" (2006), section 4.3.4.
+    Source: Bishop, "Pattern Recognition and Machine Learning" (2006, ISBN 978-0-387-31073-2),
+    section 4.3.4.
 
     >>> import torch, bslfast.functional as BF
     >>> BF.categorical_log_prob(torch.tensor([[0.0, 0.0], [0.0, -1.0]]), torch.tensor([1, 0]))

@@ -55,8 +55,8 @@ def deep_sigmoidal_transform(
         ValueError: shapes or devices do not match, too many sigmoids or none, an unknown
             reduction, or ``"row"`` of an ``x`` without dimensions.
 
-    Source: Huang, Krueger, Lacoste and Courville, "Neural autoregressive flows" (2018),
-    section 3.2.
+    Source: Huang, Krueger, Lacoste and Courville, "Neural autoregressive flows" (2018,
+    arXiv:1804.00779), section 3.2.
 
     >>> import torch, bslfast.functional as BF
     >>> x = torch.tensor([[-4.0, 0.5, 2.0]])

@@ -49,8 +49,8 @@ def discretized_logistic_log_prob(
         ValueError: shapes do not broadcast, devices differ, fewer than two bins, high not above
             low, an unknown reduction, or ``"row"`` of tensors without dimensions.
 
-    Source: Kingma et al., "Improved variational inference with inverse autoregressive flow"
-    (2016); Salimans et al., "PixelCNN++" (2017).
+    Source: Kingma et al., "Improved variational inference with inverse autoregressive flow" (2016,
+    arXiv:1606.04934); Salimans et al., "PixelCNN++" (2017, arXiv:1701.05517).
 
     >>> import torch, bslfast.functional as BF
     >>> x = torch.linspace(-1, 1, 256)

@@ -53,7 +53,7 @@ def discretized_logistic_mixture_log_prob(
             bins, high not above low, an unknown reduction, or ``"row"`` of an ``x`` without
             dimensions.
 
-    Source: Salimans, Karpathy, Chen and Kingma, "PixelCNN++" (2017), section 2.1.
+    Source: Salimans, Karpathy, Chen and Kingma, "PixelCNN++" (2017, arXiv:1701.05517), section 2.1.
 
     >>> import torch, bslfast.functional as BF
     >>> x = torch.linspace(-1, 1, 256)

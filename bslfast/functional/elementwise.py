@@ -32,7 +32,7 @@ def leaky_relu_transform(
             tensor without dimensions.
 
     Source: Maas, Hannun and Ng, "Rectifier nonlinearities improve neural network acoustic models"
-    (2013).
+    (2013, https://ai.stanford.edu/~amaas/papers/relu_hybrid_icml2013_final.pdf).
 
     >>> import torch, bslfast.functional as BF
     >>> BF.leaky_relu_transform(torch.tensor([-2.0, 3.0]), negative_slope=0.5)
@@ -69,7 +69,7 @@ def tanh_transform(
         TypeError: ``x`` is not a floating-point tensor.
         ValueError: an unknown reduction, or ``"row"`` of a tensor without dimensions.
 
-    Source: Haarnoja et al., "Soft actor-critic" (2018), appendix C.
+    Source: Haarnoja et al., "Soft actor-critic" (2018, arXiv:1801.01290), appendix C.
 
     >>> import torch, bslfast.functional as BF
     >>> y, log_det = BF.tanh_transform(torch.tensor([[0.0, 100.0]]))
@@ -101,8 +101,8 @@ def sigmoid_transform(
         TypeError: ``x`` is not a floating-point tensor.
         ValueError: an unknown reduction, or ``"row"`` of a tensor without dimensions.
 
-    Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017),
-    section 4.1, maps pixels by the logit.
+    Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (2017,
+    arXiv:1605.08803), section 4.1, maps pixels by the logit.
 
     >>> import torch, bslfast.functional as BF
     >>> BF.sigmoid_transform(torch.tensor([[0.5, 0.75]]), inverse=True)
@@ -134,7 +134,8 @@ def softplus_transform(
         ValueError: an unknown reduction, or ``"row"`` of a tensor without dimensions.
 
     Source: Dugas et al., "Incorporating second-order functional knowledge for better option
-    pricing" (2000).
+    pricing" (2000,
+    https://papers.nips.cc/paper/2000/hash/44968aece94f667e4095002d140b5896-Abstract.html).
 
     >>> import torch, bslfast.functional as BF
     >>> BF.softplus_transform(torch.tensor([[0.0, 1000.0]]))

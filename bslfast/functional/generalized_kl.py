@@ -42,7 +42,7 @@ def generalized_kl(
         ValueError: shapes do not broadcast, devices differ, an unknown reduction, or ``"row"`` of
             tensors without dimensions.
 
-    Source: Csiszar, "Why least squares and maximum entropy?" (1991).
+    Source: Csiszar, "Why least squares and maximum entropy?" (1991, doi:10.1214/aos/1176348385).
 
     >>> import torch, bslfast.functional as BF
     >>> BF.generalized_kl(torch.tensor([-200.0, 0.0]), torch.zeros(2), reduction="none")

@@ -38,7 +38,7 @@ def gumbel_rsample(
     Raises:
         TypeError, ValueError: as :func:`bslfast.functional.normal_rsample`.
 
-    Source: Gumbel, "Statistics of extremes" (1958), section 5.2.
+    Source: Gumbel, "Statistics of extremes" (1958, doi:10.7312/gumb92958), section 5.2.
 
     >>> import torch, bslfast.functional as BF
     >>> x = BF.gumbel_rsample(torch.zeros(2), torch.ones(2), sample_shape=(4000,), seed=0,
@@ -87,7 +87,7 @@ def gumbel_rsample_log_prob(
         TypeError, ValueError: as :func:`gumbel_rsample`; an unknown reduction, or ``"row"`` of
             samples without dimensions.
 
-    Source: Gumbel, "Statistics of extremes" (1958), section 5.2.
+    Source: Gumbel, "Statistics of extremes" (1958, doi:10.7312/gumb92958), section 5.2.
 
     >>> import torch, bslfast.functional as BF
     >>> loc, raw_scale = torch.zeros(4, 3), torch.zeros(3)
@@ -134,7 +134,7 @@ def gumbel_log_prob(
     Raises:
         TypeError, ValueError: as :func:`gumbel_rsample_log_prob`.
 
-    Source: Gumbel, "Statistics of extremes" (1958), section 5.2.
+    Source: Gumbel, "Statistics of extremes" (1958, doi:10.7312/gumb92958), section 5.2.
 
     >>> import torch, bslfast.functional as BF
     >>> zero = torch.zeros(1)

@@ -44,8 +44,8 @@ def gumbel_softmax_rsample(
         TypeError: logits not a floating-point tensor, temperature not a number, hard not a bool.
         ValueError: logits without dimensions, a temperature that is not above 0.
 
-    Source: Jang, Gu and Poole, "Categorical reparameterization with Gumbel-softmax" (2017);
-    Maddison, Mnih and Teh, "The concrete distribution" (2017).
+    Source: Jang, Gu and Poole, "Categorical reparameterization with Gumbel-softmax" (2017,
+    arXiv:1611.01144); Maddison, Mnih and Teh, "The concrete distribution" (2017, arXiv:1611.00712).
 
     >>> import torch, bslfast.functional as BF
     >>> logits = torch.tensor([0.0, 1.0, -1.0], requires_grad=True)

@@ -38,7 +38,8 @@ def half_cauchy_rsample(
         ValueError: an unknown parametrization, or a negative scale (that in eager mode on the CPU;
             elsewhere the result is NaN).
 
-    Source: Gelman, "Prior distributions for variance parameters in hierarchical models" (2006).
+    Source: Gelman, "Prior distributions for variance parameters in hierarchical models" (2006,
+    doi:10.1214/06-BA117A).
 
     >>> import torch, bslfast.functional as BF
     >>> x = BF.half_cauchy_rsample(torch.full((4000,), 2.0), parametrization="scale", seed=0)
@@ -79,7 +80,8 @@ def half_cauchy_log_prob(
         TypeError, ValueError: as :func:`half_cauchy_rsample`; shapes that do not broadcast, unlike
             dtypes or devices, an unknown reduction, or ``"row"`` of tensors without dimensions.
 
-    Source: Gelman, "Prior distributions for variance parameters in hierarchical models" (2006).
+    Source: Gelman, "Prior distributions for variance parameters in hierarchical models" (2006,
+    doi:10.1214/06-BA117A).
 
     >>> import torch, bslfast.functional as BF
     >>> x = torch.tensor([0.0, 1.0, -1.0])
@@ -118,7 +120,7 @@ def half_cauchy_kl(
             (a tensor's zeros are let through: the divergence is infinite there).
 
     Source: Chyzak and Nielsen, "A closed-form formula for the Kullback-Leibler divergence between
-    Cauchy distributions" (2019).
+    Cauchy distributions" (2019, arXiv:1905.10965).
 
     >>> import torch, bslfast.functional as BF
     >>> BF.half_cauchy_kl(torch.ones(3), 3.0, parametrization="scale")

@@ -44,8 +44,9 @@ def iwae_bound(log_weights: Tensor, *, dim: int = -1, estimator: str = "iwae") -
         ValueError: a dimension that log_weights does not have, or that is empty; an unknown
             estimator.
 
-    Source: Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders" (2016); Tucker et
-    al., "Doubly reparameterized gradient estimators for Monte Carlo objectives" (2019).
+    Source: Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders" (2016,
+    arXiv:1509.00519); Tucker et al., "Doubly reparameterized gradient estimators for Monte Carlo
+    objectives" (2019, arXiv:1810.04152).
 
     >>> import torch, bslfast.functional as BF
     >>> log_weights = torch.tensor([0.0, 0.0, -1.0]).requires_grad_()

@@ -44,8 +44,8 @@ def laplace_rsample(
     Raises:
         TypeError, ValueError: as :func:`bslfast.functional.normal_rsample`.
 
-    Source: Kotz, Kozubowski and Podgorski, "The Laplace distribution and generalizations"
-    (2001), chapter 2.
+    Source: Kotz, Kozubowski and Podgorski, "The Laplace distribution and generalizations" (2001,
+    doi:10.1007/978-1-4612-0173-1), chapter 2.
 
     >>> import torch, bslfast.functional as BF
     >>> x = BF.laplace_rsample(torch.zeros(2), torch.ones(2), sample_shape=(4000,), seed=0,
@@ -94,8 +94,8 @@ def laplace_rsample_log_prob(
         TypeError, ValueError: as :func:`laplace_rsample`; an unknown reduction, or ``"row"`` of
             samples without dimensions.
 
-    Source: Kotz, Kozubowski and Podgorski, "The Laplace distribution and generalizations"
-    (2001), chapter 2.
+    Source: Kotz, Kozubowski and Podgorski, "The Laplace distribution and generalizations" (2001,
+    doi:10.1007/978-1-4612-0173-1), chapter 2.
 
     >>> import torch, bslfast.functional as BF
     >>> loc, raw_scale = torch.zeros(4, 3), torch.zeros(3)
@@ -143,8 +143,8 @@ def laplace_log_prob(
     Raises:
         TypeError, ValueError: as :func:`laplace_rsample_log_prob`.
 
-    Source: Kotz, Kozubowski and Podgorski, "The Laplace distribution and generalizations"
-    (2001), chapter 2.
+    Source: Kotz, Kozubowski and Podgorski, "The Laplace distribution and generalizations" (2001,
+    doi:10.1007/978-1-4612-0173-1), chapter 2.
 
     >>> import torch, bslfast.functional as BF
     >>> zero = torch.zeros(1)
@@ -188,7 +188,8 @@ def laplace_kl(
         TypeError, ValueError: as :func:`laplace_rsample_log_prob`; a prior_scale that is not
             positive (a tensor's zeros are let through: the divergence is infinite there).
 
-    Source: Meyer, "An alternative probabilistic interpretation of the Huber loss" (2021), appendix.
+    Source: Meyer, "An alternative probabilistic interpretation of the Huber loss" (2021,
+    arXiv:1911.02088), appendix.
 
     >>> import torch, bslfast.functional as BF
     >>> BF.laplace_kl(torch.ones(3), torch.zeros(3), parametrization="log_scale")

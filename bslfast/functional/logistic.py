@@ -38,7 +38,8 @@ def logistic_rsample(
     Raises:
         TypeError, ValueError: as :func:`bslfast.functional.normal_rsample`.
 
-    Source: Balakrishnan, "Handbook of the logistic distribution" (1991), chapter 1.
+    Source: Balakrishnan, "Handbook of the logistic distribution" (1991, doi:10.1201/9781482277098),
+    chapter 1.
 
     >>> import torch, bslfast.functional as BF
     >>> x = BF.logistic_rsample(torch.zeros(2), torch.ones(2), sample_shape=(4000,), seed=0,
@@ -87,7 +88,8 @@ def logistic_rsample_log_prob(
         TypeError, ValueError: as :func:`logistic_rsample`; an unknown reduction, or ``"row"`` of
             samples without dimensions.
 
-    Source: Balakrishnan, "Handbook of the logistic distribution" (1991), chapter 1.
+    Source: Balakrishnan, "Handbook of the logistic distribution" (1991, doi:10.1201/9781482277098),
+    chapter 1.
 
     >>> import torch, bslfast.functional as BF
     >>> loc, raw_scale = torch.zeros(4, 3), torch.zeros(3)
@@ -134,7 +136,8 @@ def logistic_log_prob(
     Raises:
         TypeError, ValueError: as :func:`logistic_rsample_log_prob`.
 
-    Source: Balakrishnan, "Handbook of the logistic distribution" (1991), chapter 1.
+    Source: Balakrishnan, "Handbook of the logistic distribution" (1991, doi:10.1201/9781482277098),
+    chapter 1.
 
     >>> import torch, bslfast.functional as BF
     >>> zero = torch.zeros(1)

@@ -35,8 +35,8 @@ def lognormal_rsample(
     Raises:
         TypeError, ValueError: as :func:`bslfast.functional.normal_rsample`.
 
-    Source: Johnson, Kotz and Balakrishnan, "Continuous univariate distributions" (1994), volume 1,
-    chapter 14.
+    Source: Johnson, Kotz and Balakrishnan, "Continuous univariate distributions" (1994, ISBN
+    978-0-471-58495-7), volume 1, chapter 14.
 
     >>> import torch, bslfast.functional as BF
     >>> x = BF.lognormal_rsample(torch.ones(4000), torch.ones(4000), seed=0)
@@ -83,8 +83,8 @@ def lognormal_log_prob(
         TypeError, ValueError: as :func:`lognormal_rsample`; an unknown reduction, or ``"row"`` of
             tensors without dimensions.
 
-    Source: Johnson, Kotz and Balakrishnan, "Continuous univariate distributions" (1994), volume 1,
-    chapter 14.
+    Source: Johnson, Kotz and Balakrishnan, "Continuous univariate distributions" (1994, ISBN
+    978-0-471-58495-7), volume 1, chapter 14.
 
     >>> import torch, bslfast.functional as BF
     >>> x, zero = torch.tensor([[1.0, 3.0]]), torch.zeros(1)

@@ -53,7 +53,7 @@ def mixture_logistic_transform(
         ValueError: shapes or devices do not match, too many components or none, an unknown
             reduction, or ``"row"`` of an ``x`` without dimensions.
 
-    Source: Ho, Chen, Srinivas, Duan and Abbeel, "Flow++" (2019), section 3.2.
+    Source: Ho, Chen, Srinivas, Duan and Abbeel, "Flow++" (2019, arXiv:1902.00275), section 3.2.
 
     >>> import torch, bslfast.functional as BF
     >>> x = torch.tensor([[-4.0, 0.5, 2.0]])

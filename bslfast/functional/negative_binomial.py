@@ -37,8 +37,9 @@ def negative_binomial_log_prob(
             tensors without dimensions, or a negative count (that in eager mode on the CPU;
             elsewhere the result is NaN).
 
-    Source: Loader, "Fast and accurate computation of binomial probabilities" (2000); Hilbe,
-    "Negative binomial regression" (2011), chapter 5.
+    Source: Loader, "Fast and accurate computation of binomial probabilities" (2000,
+    https://www.r-project.org/doc/reports/CLoader-dbinom-2002.pdf); Hilbe, "Negative binomial
+    regression" (2011, doi:10.1017/CBO9780511973420), chapter 5.
 
     >>> import torch, bslfast.functional as BF
     >>> log_rate, log_total_count = torch.zeros(2), torch.tensor([0.0, 40.0])

@@ -50,8 +50,9 @@ def normal_rsample(
         ValueError: shapes do not broadcast, devices differ, an unknown parametrization, or a
             negative scale (that in eager mode on the CPU; elsewhere the result is NaN).
 
-    Source: Kingma and Welling, "Auto-encoding variational Bayes" (2014); noise by Salmon et al.,
-    "Parallel random numbers: as easy as 1, 2, 3" (2011).
+    Source: Kingma and Welling, "Auto-encoding variational Bayes" (2014, arXiv:1312.6114); noise by
+    Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011,
+    doi:10.1145/2063384.2063405).
 
     >>> import math, torch, bslfast.functional as BF
     >>> loc, raw_scale = torch.zeros(2, requires_grad=True), torch.zeros(2)
@@ -96,7 +97,8 @@ def normal_kl(
     Raises:
         TypeError, ValueError: as :func:`normal_rsample`; a prior_scale that is not positive.
 
-    Source: Bishop, "Pattern Recognition and Machine Learning" (2006), exercise 1.30.
+    Source: Bishop, "Pattern Recognition and Machine Learning" (2006, ISBN 978-0-387-31073-2),
+    exercise 1.30.
 
     >>> import torch, bslfast.functional as BF
     >>> BF.normal_kl(torch.ones(3), torch.zeros(3), parametrization="log_scale")
@@ -132,7 +134,8 @@ def normal_rsample_kl(
     Raises:
         TypeError, ValueError: as :func:`normal_rsample` and :func:`normal_kl`.
 
-    Source: Blundell et al., "Weight uncertainty in neural networks" (2015), with the closed form.
+    Source: Blundell et al., "Weight uncertainty in neural networks" (2015, arXiv:1505.05424), with
+    the closed form.
 
     >>> import torch, bslfast.functional as BF
     >>> weight, kl = BF.normal_rsample_kl(torch.zeros(4, 3), torch.full((4, 3), -3.0), seed=0)

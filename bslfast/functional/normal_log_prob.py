@@ -43,7 +43,8 @@ def normal_log_prob(
             reduction, ``"row"`` of tensors without dimensions, or a negative scale (that in eager
             mode on the CPU; elsewhere the result is NaN).
 
-    Source: Bishop, "Pattern Recognition and Machine Learning" (2006), equation 1.46.
+    Source: Bishop, "Pattern Recognition and Machine Learning" (2006, ISBN 978-0-387-31073-2),
+    equation 1.46.
 
     >>> import torch, bslfast.functional as BF
     >>> zero = torch.zeros(1)
@@ -94,8 +95,8 @@ def normal_rsample_log_prob(
         TypeError, ValueError: as :func:`normal_rsample`; an unknown reduction, or ``"row"`` of
             samples without dimensions.
 
-    Source: Kingma and Welling, "Auto-encoding variational Bayes" (2014); Roeder, Wu and Duvenaud,
-    "Sticking the landing" (2017).
+    Source: Kingma and Welling, "Auto-encoding variational Bayes" (2014, arXiv:1312.6114); Roeder,
+    Wu and Duvenaud, "Sticking the landing" (2017, arXiv:1703.09194).
 
     >>> import torch, bslfast.functional as BF
     >>> loc, log_var = torch.ones(4, 3), torch.full((3,), -100.0)

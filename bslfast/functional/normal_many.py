@@ -47,7 +47,8 @@ def normal_rsample_kl_many(
         TypeError, ValueError: as :func:`bslfast.functional.normal_rsample`; sequences of different
             lengths, or empty.
 
-    Source: Blundell et al., "Weight uncertainty in neural networks" (2015), with the closed form.
+    Source: Blundell et al., "Weight uncertainty in neural networks" (2015, arXiv:1505.05424), with
+    the closed form.
 
     >>> import torch, bslfast.functional as BF
     >>> shapes = ((4, 3), (4,))

@@ -63,10 +63,10 @@ def normal_rsample_mc_kl(
         TypeError, ValueError: as :func:`bslfast.functional.normal_rsample`; an unknown prior or
             reduction, numbers outside their ranges.
 
-    Source: Blundell et al., "Weight uncertainty in neural networks" (2015), sections 3.2 and 3.3;
-    log-uniform: Kingma, Salimans and Welling, "Variational dropout and the local
-    reparameterization trick" (2015); horseshoe: Carvalho, Polson and Scott, "The horseshoe
-    estimator for sparse signals" (2010).
+    Source: Blundell et al., "Weight uncertainty in neural networks" (2015, arXiv:1505.05424),
+    sections 3.2 and 3.3; log-uniform: Kingma, Salimans and Welling, "Variational dropout and the
+    local reparameterization trick" (2015, arXiv:1506.02557); horseshoe: Carvalho, Polson and Scott,
+    "The horseshoe estimator for sparse signals" (2010, doi:10.1093/biomet/asq017).
 
     >>> import torch, bslfast.functional as BF
     >>> loc, raw_scale = torch.zeros(4, 3), torch.full((4, 3), -3.0)

@@ -30,8 +30,8 @@ def planar(z: Tensor, u: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         TypeError: an argument is not a floating-point tensor, or dtypes differ.
         ValueError: shapes do not match, or devices differ.
 
-    Source: Rezende and Mohamed, "Variational inference with normalizing flows" (2015), section 4.1
-    and appendix A.1.
+    Source: Rezende and Mohamed, "Variational inference with normalizing flows" (2015,
+    arXiv:1505.05770), section 4.1 and appendix A.1.
 
     >>> import torch, bslfast.functional as BF
     >>> z = torch.tensor([[0.0, 0.0], [3.0, 1.0]])

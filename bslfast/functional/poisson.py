@@ -31,7 +31,8 @@ def poisson_log_prob(x: Tensor, log_rate: Tensor, *, reduction: str = "row") -> 
             tensors without dimensions, or a negative count (that in eager mode on the CPU;
             elsewhere the result is NaN).
 
-    Source: Loader, "Fast and accurate computation of binomial probabilities" (2000).
+    Source: Loader, "Fast and accurate computation of binomial probabilities" (2000,
+    https://www.r-project.org/doc/reports/CLoader-dbinom-2002.pdf).
 
     >>> import torch, bslfast.functional as BF
     >>> BF.poisson_log_prob(torch.tensor([[0.0, 3.0]]), torch.zeros(1, 2), reduction="none")

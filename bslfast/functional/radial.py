@@ -29,8 +29,8 @@ def radial(z: Tensor, z0: Tensor, raw_alpha: Tensor, raw_beta: Tensor) -> tuple[
         TypeError: an argument is not a floating-point tensor, or dtypes differ.
         ValueError: shapes do not match, or devices differ.
 
-    Source: Rezende and Mohamed, "Variational inference with normalizing flows" (2015), section 4.1
-    and appendix A.2.
+    Source: Rezende and Mohamed, "Variational inference with normalizing flows" (2015,
+    arXiv:1505.05770), section 4.1 and appendix A.2.
 
     >>> import torch, bslfast.functional as BF
     >>> z, one = torch.tensor([[3.0, 4.0]]), torch.tensor(1.0)

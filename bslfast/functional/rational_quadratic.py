@@ -74,8 +74,8 @@ def rational_quadratic_spline(
             reduction; with ``tails=None`` an ``x`` outside the domain (that in eager mode on the
             CPU; elsewhere the results there are NaN).
 
-    Source: Durkan, Bekasov, Murray and Papamakarios, "Neural spline flows" (2019); the inverse's
-    formula: docs/numerics.md.
+    Source: Durkan, Bekasov, Murray and Papamakarios, "Neural spline flows" (2019,
+    arXiv:1906.04032); the inverse's formula: docs/numerics.md.
 
     >>> import torch, bslfast.functional as BF
     >>> x = torch.tensor([[-4.0, -1.0, 2.0]])

@@ -44,8 +44,9 @@ def relaxed_bernoulli_rsample(
         ValueError: shapes do not broadcast, devices differ, or a temperature <= 0 (of a tensor in
             eager mode on the CPU).
 
-    Source: Maddison, Mnih and Teh, "The Concrete distribution" (2017); straight-through: Jang, Gu
-    and Poole, "Categorical reparameterization with Gumbel-softmax" (2017).
+    Source: Maddison, Mnih and Teh, "The Concrete distribution" (2017, arXiv:1611.00712);
+    straight-through: Jang, Gu and Poole, "Categorical reparameterization with Gumbel-softmax"
+    (2017, arXiv:1611.01144).
 
     >>> import torch, bslfast.functional as BF
     >>> logits = torch.zeros(4000, requires_grad=True)

@@ -44,8 +44,9 @@ def standard_normal(
         TypeError, ValueError: a shape that is none, a dtype that is not floating point, a seed or
             stream out of range.
 
-    Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011); Box and Muller,
-    "A note on the generation of random normal deviates" (1958).
+    Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011,
+    doi:10.1145/2063384.2063405); Box and Muller, "A note on the generation of random normal
+    deviates" (1958, doi:10.1214/aoms/1177706645).
 
     >>> import bslfast.functional as BF
     >>> z = BF.standard_normal((1000, 100), seed=0)
@@ -70,7 +71,8 @@ def standard_uniform(
 
     Args, Returns, Raises: as :func:`standard_normal`.
 
-    Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011).
+    Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011,
+    doi:10.1145/2063384.2063405).
 
     >>> import bslfast.functional as BF
     >>> u = BF.standard_uniform((1000,), seed=0)

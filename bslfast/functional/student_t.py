@@ -42,7 +42,8 @@ def student_t_rsample(
         ValueError: shapes do not broadcast, devices differ, an unknown parametrization, or a
             negative scale or df <= 0 (these in eager mode on the CPU; elsewhere the result is NaN).
 
-    Source: Bailey, "Polar generation of random variates with the t-distribution" (1994).
+    Source: Bailey, "Polar generation of random variates with the t-distribution" (1994,
+    doi:10.2307/2153537).
 
     >>> import torch, bslfast.functional as BF
     >>> df = torch.full((4000,), 5.0, requires_grad=True)
@@ -99,7 +100,8 @@ def student_t_log_prob(
         TypeError, ValueError: as :func:`student_t_rsample`; an unknown reduction, or ``"row"`` of
             tensors without dimensions.
 
-    Source: Bishop, "Pattern Recognition and Machine Learning" (2006), equation 2.159.
+    Source: Bishop, "Pattern Recognition and Machine Learning" (2006, ISBN 978-0-387-31073-2),
+    equation 2.159.
 
     >>> import torch, bslfast.functional as BF
     >>> x, one = torch.tensor([[0.0, 1.0]]), torch.ones(1)

@@ -48,7 +48,7 @@ class ContinuousBernoulli(Continuous):
         TypeError, ValueError: naming the argument, what was expected and what came.
 
     Source: Loaiza-Ganem and Cunningham, "The continuous Bernoulli: fixing a pervasive error in
-    variational autoencoders" (2019).
+    variational autoencoders" (2019, arXiv:1907.06845).
 
     Example:
         >>> import torch

@@ -41,7 +41,8 @@ class Bernoulli(Likelihood):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Bishop, "Pattern Recognition and Machine Learning" (2006), section 4.3.2.
+    Source: Bishop, "Pattern Recognition and Machine Learning" (2006, ISBN 978-0-387-31073-2),
+    section 4.3.2.
 
     Example:
         >>> import torch
@@ -109,7 +110,8 @@ class Poisson(Likelihood):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: McCullagh and Nelder, "Generalized linear models" (1989), chapter 6.
+    Source: McCullagh and Nelder, "Generalized linear models" (1989, doi:10.1007/978-1-4899-3242-6),
+    chapter 6.
 
     Example:
         >>> import torch
@@ -180,7 +182,7 @@ class NegativeBinomial(Likelihood):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Hilbe, "Negative binomial regression" (2011), chapter 5.
+    Source: Hilbe, "Negative binomial regression" (2011, doi:10.1017/CBO9780511973420), chapter 5.
 
     Example:
         >>> import torch

@@ -31,8 +31,8 @@ class DiscretizedLogisticMixture(Likelihood):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Salimans, Karpathy, Chen and Kingma, "PixelCNN++" (2017), section 2.1; here the colours
-    of a pixel are independent.
+    Source: Salimans, Karpathy, Chen and Kingma, "PixelCNN++" (2017, arXiv:1701.05517), section 2.1;
+    here the colours of a pixel are independent.
 
     Example:
         >>> import torch

@@ -166,7 +166,8 @@ class Normal(_LocationScale):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Bishop, "Pattern Recognition and Machine Learning" (2006), section 5.2.
+    Source: Bishop, "Pattern Recognition and Machine Learning" (2006, ISBN 978-0-387-31073-2),
+    section 5.2.
 
     Example:
         >>> import torch
@@ -193,7 +194,7 @@ class HeteroscedasticNormal(Normal):
         targets, parametrization: as in :class:`Normal`.
 
     Source: Nix and Weigend, "Estimating the mean and variance of the target probability
-    distribution" (1994).
+    distribution" (1994, doi:10.1109/ICNN.1994.374138).
 
     Example:
         >>> import torch
@@ -219,8 +220,8 @@ class Laplace(_LocationScale):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Kotz, Kozubowski and Podgorski, "The Laplace distribution and generalizations"
-    (2001), chapter 2.
+    Source: Kotz, Kozubowski and Podgorski, "The Laplace distribution and generalizations" (2001,
+    doi:10.1007/978-1-4612-0173-1), chapter 2.
 
     Example:
         >>> import torch
@@ -250,7 +251,8 @@ class StudentT(_LocationScale):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Lange, Little and Taylor, "Robust statistical modeling using the t distribution" (1989).
+    Source: Lange, Little and Taylor, "Robust statistical modeling using the t distribution" (1989,
+    doi:10.1080/01621459.1989.10478852).
 
     Example:
         >>> import torch

@@ -145,7 +145,8 @@ def expected_calibration_error(probabilities: Tensor, y: Tensor, bins: int = 15)
 
     Arguments and errors are those of :func:`reliability`.
 
-    Source: Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning" (2015).
+    Source: Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning" (2015,
+    doi:10.1609/aaai.v29i1.9602).
 
     Example:
         >>> p = torch.tensor([[0.75, 0.25]] * 4)
@@ -192,7 +193,7 @@ def calibration_curve(prediction: Prediction, y: Tensor, levels: Tensor) -> Tens
         TypeError, ValueError: naming the argument, what was expected and what came.
 
     Source: Kuleshov et al., "Accurate uncertainties for deep learning using calibrated regression"
-    (2018), with central instead of one-sided intervals.
+    (2018, arXiv:1807.00263), with central instead of one-sided intervals.
     """
     _check_finite(prediction, y)
     _checks.floating("levels", levels, 1, "[levels]")

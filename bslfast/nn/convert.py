@@ -63,7 +63,8 @@ def to_bayesian(
             :class:`bslfast.nn.BayesianLayer` raises.
 
     Source: Krishnan, Subedar and Tickoo, "Specifying weight priors in Bayesian deep neural networks
-    with empirical Bayes" (2020), for posteriors around the weights of a trained network.
+    with empirical Bayes" (2020, arXiv:1906.05323), for posteriors around the weights of a trained
+    network.
 
     >>> import torch, bslfast
     >>> plain = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))

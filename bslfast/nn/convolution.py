@@ -57,7 +57,7 @@ class BayesConv1d(_Convolution, nn.Conv1d):
         TypeError, ValueError: a wrong size, number, parametrization or dtype; a wrong input.
 
     Source: Shridhar, Laumann and Liwicki, "A comprehensive guide to Bayesian convolutional neural
-    network with variational inference" (2019).
+    network with variational inference" (2019, arXiv:1901.02731).
 
     >>> import torch, bslfast
     >>> layer = bslfast.nn.BayesConv1d(3, 4, 3, padding="same", padding_mode="circular")
@@ -88,7 +88,7 @@ class BayesConvTranspose1d(_Convolution, nn.ConvTranspose1d):
         TypeError, ValueError: a wrong size, number, parametrization or dtype; a wrong input.
 
     Source: Shridhar, Laumann and Liwicki, "A comprehensive guide to Bayesian convolutional neural
-    network with variational inference" (2019).
+    network with variational inference" (2019, arXiv:1901.02731).
 
     >>> import torch, bslfast
     >>> layer = bslfast.nn.BayesConvTranspose1d(3, 4, 2, stride=2)
@@ -118,7 +118,7 @@ class BayesConv2d(_Convolution, nn.Conv2d):
         TypeError, ValueError: a wrong size, number, parametrization or dtype; a wrong input.
 
     Source: Shridhar, Laumann and Liwicki, "A comprehensive guide to Bayesian convolutional neural
-    network with variational inference" (2019).
+    network with variational inference" (2019, arXiv:1901.02731).
 
     >>> import torch, bslfast
     >>> layer = bslfast.nn.BayesConv2d(3, 4, 3, padding="same", padding_mode="circular")
@@ -149,7 +149,7 @@ class BayesConvTranspose2d(_Convolution, nn.ConvTranspose2d):
         TypeError, ValueError: a wrong size, number, parametrization or dtype; a wrong input.
 
     Source: Shridhar, Laumann and Liwicki, "A comprehensive guide to Bayesian convolutional neural
-    network with variational inference" (2019).
+    network with variational inference" (2019, arXiv:1901.02731).
 
     >>> import torch, bslfast
     >>> layer = bslfast.nn.BayesConvTranspose2d(3, 4, 2, stride=2)
@@ -180,7 +180,7 @@ class BayesConv3d(_Convolution, nn.Conv3d):
         TypeError, ValueError: a wrong size, number, parametrization or dtype; a wrong input.
 
     Source: Shridhar, Laumann and Liwicki, "A comprehensive guide to Bayesian convolutional neural
-    network with variational inference" (2019).
+    network with variational inference" (2019, arXiv:1901.02731).
 
     >>> import torch, bslfast
     >>> layer = bslfast.nn.BayesConv3d(3, 4, 3, padding="same", padding_mode="circular")
@@ -211,7 +211,7 @@ class BayesConvTranspose3d(_Convolution, nn.ConvTranspose3d):
         TypeError, ValueError: a wrong size, number, parametrization or dtype; a wrong input.
 
     Source: Shridhar, Laumann and Liwicki, "A comprehensive guide to Bayesian convolutional neural
-    network with variational inference" (2019).
+    network with variational inference" (2019, arXiv:1901.02731).
 
     >>> import torch, bslfast
     >>> layer = bslfast.nn.BayesConvTranspose3d(3, 4, 2, stride=2)

@@ -34,7 +34,7 @@ class BayesEmbedding(BayesianLayer, nn.Embedding):
         TypeError, ValueError: a wrong size, number, parametrization or dtype; a wrong input.
         IndexError: an index outside the table.
 
-    Source: Blundell et al., "Weight uncertainty in neural networks" (2015).
+    Source: Blundell et al., "Weight uncertainty in neural networks" (2015, arXiv:1505.05424).
 
     >>> import torch, bslfast
     >>> layer = bslfast.nn.BayesEmbedding(10, 3, padding_idx=0)

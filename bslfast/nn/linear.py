@@ -39,7 +39,7 @@ class BayesLinear(BayesianLayer, nn.Linear):
     Raises:
         TypeError, ValueError: a wrong size, number, parametrization or dtype; a wrong input.
 
-    Source: Blundell et al., "Weight uncertainty in neural networks" (2015).
+    Source: Blundell et al., "Weight uncertainty in neural networks" (2015, arXiv:1505.05424).
 
     >>> import torch, bslfast
     >>> layer = bslfast.nn.BayesLinear(3, 2)

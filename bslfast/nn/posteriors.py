@@ -96,7 +96,7 @@ class Normal(_Scaled):
     Raises:
         TypeError, ValueError: an unknown parametrization; a number that is none, or not positive.
 
-    Source: Blundell et al., "Weight uncertainty in neural networks" (2015).
+    Source: Blundell et al., "Weight uncertainty in neural networks" (2015, arXiv:1505.05424).
 
     >>> import bslfast
     >>> posterior = bslfast.nn.posteriors.Normal(init_scale=0.1)
@@ -142,8 +142,8 @@ class Laplace(_Scaled):
     Raises:
         TypeError, ValueError: an unknown parametrization; a number that is none, or not positive.
 
-    Source: Kotz, Kozubowski and Podgorski, "The Laplace distribution and generalizations"
-    (2001), chapter 2.
+    Source: Kotz, Kozubowski and Podgorski, "The Laplace distribution and generalizations" (2001,
+    doi:10.1007/978-1-4612-0173-1), chapter 2.
 
     >>> import torch, bslfast
     >>> from bslfast.nn import posteriors, priors
@@ -185,7 +185,8 @@ class Deterministic(Posterior):
 
     Parameters: ``loc``, of the shape of the weight.
 
-    Source: Bishop, "Pattern Recognition and Machine Learning" (2006), section 3.3.
+    Source: Bishop, "Pattern Recognition and Machine Learning" (2006, ISBN 978-0-387-31073-2),
+    section 3.3.
 
     >>> import bslfast
     >>> posterior = {"bias": bslfast.nn.posteriors.Deterministic()}  # for the weight the usual one

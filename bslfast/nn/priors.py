@@ -55,7 +55,7 @@ class Normal(Prior):
     Raises:
         TypeError, ValueError: a number that is none, or outside its range.
 
-    Source: Blundell et al., "Weight uncertainty in neural networks" (2015).
+    Source: Blundell et al., "Weight uncertainty in neural networks" (2015, arXiv:1505.05424).
 
     >>> import bslfast
     >>> bslfast.nn.BayesLinear(3, 2, prior=bslfast.nn.priors.Normal(scale=0.5)).priors["bias"]
@@ -88,7 +88,8 @@ class ScaleMixture(Prior):
     Raises:
         TypeError, ValueError: a number that is none, or outside its range.
 
-    Source: Blundell et al., "Weight uncertainty in neural networks" (2015), section 3.3.
+    Source: Blundell et al., "Weight uncertainty in neural networks" (2015, arXiv:1505.05424),
+    section 3.3.
 
     >>> import bslfast
     >>> bslfast.nn.priors.ScaleMixture(pi=0.25, sigma2=0.01)
@@ -121,8 +122,8 @@ class Laplace(Prior):
     Raises:
         TypeError, ValueError: a number that is none, or outside its range.
 
-    Source: Kotz, Kozubowski and Podgorski, "The Laplace distribution and generalizations"
-    (2001), chapter 2.
+    Source: Kotz, Kozubowski and Podgorski, "The Laplace distribution and generalizations" (2001,
+    doi:10.1007/978-1-4612-0173-1), chapter 2.
 
     >>> import bslfast
     >>> bslfast.nn.BayesLinear(3, 2, prior=bslfast.nn.priors.Laplace(0.3)).priors["weight"]
@@ -157,7 +158,7 @@ class StudentT(Prior):
     Raises:
         TypeError, ValueError: a number that is none, or outside its range.
 
-    Source: Fortuin et al., "Bayesian neural network priors revisited" (2022).
+    Source: Fortuin et al., "Bayesian neural network priors revisited" (2022, arXiv:2102.06571).
 
     >>> import bslfast
     >>> bslfast.nn.priors.StudentT(df=4)
@@ -194,7 +195,8 @@ class Horseshoe(Prior):
     Raises:
         TypeError, ValueError: a number that is none, or outside its range.
 
-    Source: Carvalho, Polson and Scott, "The horseshoe estimator for sparse signals" (2010).
+    Source: Carvalho, Polson and Scott, "The horseshoe estimator for sparse signals" (2010,
+    doi:10.1093/biomet/asq017).
 
     >>> import bslfast
     >>> bslfast.nn.priors.Horseshoe()
@@ -219,7 +221,7 @@ class LogUniform(Prior):
     estimated from the sample that the layer uses.
 
     Source: Kingma, Salimans and Welling, "Variational dropout and the local reparameterization
-    trick" (2015).
+    trick" (2015, arXiv:1506.02557).
 
     >>> import bslfast
     >>> bslfast.nn.priors.LogUniform()

@@ -53,9 +53,9 @@ class VAE(Decoding):
             calls: an encoder whose output has an odd last dimension, a decoder whose output has
             another shape than x, an integer x, x outside [0, 1] (in eager mode on the CPU).
 
-    Source: Kingma and Welling, "Auto-encoding variational Bayes" (2014); beta by Higgins et al.,
-    "beta-VAE" (2017); missing values as by Nazabal et al., "Handling incomplete heterogeneous data
-    using VAEs" (2020).
+    Source: Kingma and Welling, "Auto-encoding variational Bayes" (2014, arXiv:1312.6114); beta by
+    Higgins et al., "beta-VAE" (2017, https://openreview.net/forum?id=Sy2fzU9gl); missing values as
+    by Nazabal et al., "Handling incomplete heterogeneous data using VAEs" (2020, arXiv:1807.03653).
 
     >>> import torch, bslfast
     >>> from bslfast.vae import VAE, mlp_encoder, mlp_decoder
@@ -221,7 +221,7 @@ class VAE(Decoding):
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came.
 
-        Source: Burda et al., "Importance weighted autoencoders" (2016).
+        Source: Burda et al., "Importance weighted autoencoders" (2016, arXiv:1509.00519).
         """
         n_samples = _checks.integer("n_samples", n_samples)
         mu, log_var = self.encode(x)
@@ -273,8 +273,9 @@ class VAE(Decoding):
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came.
 
-        Source: Burda et al., "Importance weighted autoencoders" (2016); Tucker et al., "Doubly
-        reparameterized gradient estimators for Monte Carlo objectives" (2019).
+        Source: Burda et al., "Importance weighted autoencoders" (2016, arXiv:1509.00519); Tucker et
+        al., "Doubly reparameterized gradient estimators for Monte Carlo objectives" (2019,
+        arXiv:1810.04152).
         """
         samples = _checks.integer("samples", samples)
         _checks.choice("estimator", estimator, ESTIMATORS)

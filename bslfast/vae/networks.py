@@ -78,7 +78,7 @@ def conv_encoder(
         channels: of the convolutions.
         strides: of the convolutions; each divides height and width.
 
-    Source: Foster, "Generative deep learning" (2019), chapter 3.
+    Source: Foster, "Generative deep learning" (2019, ISBN 978-1-4920-4194-8), chapter 3.
 
     >>> import torch
     >>> conv_encoder((1, 8, 8), 2, (4, 8), (2, 2))(torch.rand(5, 1, 8, 8)).shape

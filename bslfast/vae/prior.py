@@ -31,7 +31,7 @@ class VampPrior(nn.Module):
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Tomczak and Welling, "VAE with a VampPrior" (2018).
+    Source: Tomczak and Welling, "VAE with a VampPrior" (2018, arXiv:1705.07120).
 
     >>> import torch
     >>> from bslfast.vae import VAE, VampPrior, mlp_encoder, mlp_decoder
