@@ -178,7 +178,7 @@ class Poisson(_Sampled, torch.distributions.Poisson):
 
         A sum over the counts up to rate 40; beyond, log(2 pi e r) / 2 and a series in 1 / r, of
         which less than 1e-16 is left out. Source: Evans, Boersma, Blachman and Jagers, "The entropy
-        of a Poisson distribution" (1988).
+        of a Poisson distribution" (1988, doi:10.1137/1030059).
         """
         log_rate = self.log_rate.double()
         few = log_rate < math.log(_MANY)
