@@ -1,4 +1,4 @@
-"""Mixtures of discretised logistics in plain torch: csrc/cpu/discretized_logistic_mixture.cpp."""
+"""Mixtures of discretised logistics in plain torch: csrc/rows/discretized_logistic_mixture.cpp."""
 
 from __future__ import annotations
 
