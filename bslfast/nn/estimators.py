@@ -58,12 +58,20 @@ def draw(
     every = [(layer, layer.weights()) for layer in layers]
     named = [(layer, weights) for layer, weights in every if weights]
     calls: dict[Hashable, tuple[Divergence, list[int], list[Weight]]] = {}
-    for place, weight in enumerate(w for _, weights in named for w in weights):
-        divergence = divergence_of(weight)
-        kind = divergence.kind(weight)
-        _, places, alike = calls.setdefault(place if kind is None else kind, (divergence, [], []))
-        places.append(place)
-        alike.append(weight)
+    place = 0
+    for _, weights in named:
+        for weight in weights:
+            divergence = divergence_of(weight)
+            kind = divergence.kind(weight)
+            if kind is None:
+                kind = place
+            if kind in calls:
+                _, places, alike = calls[kind]
+                places.append(place)
+                alike.append(weight)
+            else:
+                calls[kind] = divergence, [place], [weight]
+            place += 1
     samples: dict[int, Tensor] = {}
     parts: list[Part | None] = []
     for divergence, places, alike in calls.values():

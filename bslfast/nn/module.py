@@ -107,10 +107,13 @@ class Remembered:
 
 def remember(parts: Sequence[Part | None], layers: Sequence[BayesianModule]) -> None:
     """Let layers remember their divergence if it has a place in the graph of what was drawn."""
-    known = [part for part in parts if part is not None]
-    if len(known) == len(parts) and any(
-        part.place is not None and part.place.requires_grad for part in known
-    ):
+    known, graph = [], False
+    for part in parts:
+        if part is None:
+            return
+        known.append(part)
+        graph = graph or (part.place is not None and part.place.requires_grad)
+    if graph:
         Remembered(known, layers)
 
 

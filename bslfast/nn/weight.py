@@ -255,7 +255,8 @@ DIVERGENCES: dict[tuple[type[Posterior], type[Prior]], Divergence] = {
 
 def divergence_of(weight: Weight) -> Divergence:
     """The entry of :data:`DIVERGENCES`; raises ValueError if there is none."""
-    found = DIVERGENCES.get((type(weight.posterior), type(weight.prior)))
+    posterior, prior, _ = weight
+    found = DIVERGENCES.get((type(posterior), type(prior)))
     if found is None:
         known = [prior.__name__ for kind, prior in DIVERGENCES if kind is type(weight.posterior)]
         raise ValueError(
