@@ -2,7 +2,7 @@
 
 python benchmarks/report.py results.json --table results.md --picture results.png
 
---headlines speed.png is a small picture of the cases in HEADLINES, of those that are in the results.
+--headlines speed.png is a small picture of those cases in HEADLINES that are in the results.
 """
 
 from __future__ import annotations
