@@ -138,7 +138,8 @@ class Kernels:
             return (None,) * len(tensors)
         if shape is None:
             shape = self.shape(tensors, sample_shape)
-        first, width = tensors[0], tensors[0].shape[-1]
+        first = tensors[0]
+        width = first.shape[-1] if self.kinds[0] == ROW else 1
         on_cuda = cuda.holds(first)
         # Gradients of a row that serves all elements are added up by the kernel, in float64.
         shared = [
