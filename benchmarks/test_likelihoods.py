@@ -44,10 +44,10 @@ def eager_normal(x: Tensor, loc: Tensor, log_var: Tensor) -> Tensor:
 
 
 def categorical_inputs(shape: tuple[int, int]) -> Sequence[Tensor]:
-    return torch.randn(shape, requires_grad=True), torch.randint(shape[1], shape[:1])
+    return torch.randint(shape[1], shape[:1]), torch.randn(shape, requires_grad=True)
 
 
-def eager_categorical(logits: Tensor, index: Tensor) -> Tensor:
+def eager_categorical(index: Tensor, logits: Tensor) -> Tensor:
     return -F.cross_entropy(logits, index, reduction="none")
 
 

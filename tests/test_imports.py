@@ -48,8 +48,12 @@ MODULES = modules()
 
 
 def imports(path: Path) -> Iterator[str]:
-    """The modules of the package that a file imports, wherever in it."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    """The modules of the package that a file imports when it runs, wherever in it."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (a.name for a in node.names if a.name in MODULES)
         elif isinstance(node, ast.ImportFrom) and (node.module or "") in MODULES:

@@ -116,7 +116,7 @@ class Categorical(_Sampled, torch.distributions.Categorical):
         """Return log probabilities of class indices."""
         if self._validate_args:
             self._validate_sample(value)
-        return BF.categorical_log_prob(self._raw, value.long())
+        return BF.categorical_log_prob(value.long(), self._raw)
 
     def entropy(self) -> Tensor:
         """Return the entropies, in nats: log(sum) + sum of p |l - max|, of exp(l - max).

@@ -10,7 +10,7 @@ from bslfast._native import categorical as native
 from bslfast.functional._op import Op
 
 
-def categorical_log_prob(logits: Tensor, index: Tensor, *, reduction: str = "none") -> Tensor:
+def categorical_log_prob(index: Tensor, logits: Tensor, *, reduction: str = "none") -> Tensor:
     r"""Log probability of classes under categorical distributions with these logits, in nats.
 
     .. math:: l_k - \log \sum_c e^{l_c}
@@ -18,9 +18,9 @@ def categorical_log_prob(logits: Tensor, index: Tensor, *, reduction: str = "non
     The normalised logits are never stored.
 
     Args:
-        logits: unnormalised log probabilities, [..., classes]. -inf excludes a class.
         index: classes from 0 on, int64 [...]; broadcasts with the shape of ``logits`` without its
             last dimension.
+        logits: unnormalised log probabilities, [..., classes]. -inf excludes a class.
         reduction: ``"none"`` one value per index, ``"sum"`` one sum. Never an average.
 
     Returns:
@@ -36,7 +36,7 @@ def categorical_log_prob(logits: Tensor, index: Tensor, *, reduction: str = "non
     section 4.3.4.
 
     >>> import torch, bslfast.functional as BF
-    >>> BF.categorical_log_prob(torch.tensor([[0.0, 0.0], [0.0, -1.0]]), torch.tensor([1, 0]))
+    >>> BF.categorical_log_prob(torch.tensor([1, 0]), torch.tensor([[0.0, 0.0], [0.0, -1.0]]))
     tensor([-0.6931, -0.3133])
     """
     logits = _checks.operand("logits", logits)

@@ -323,11 +323,11 @@ class Categorical(Likelihood):
         check_outputs(output, self.classes)
         if mask is None:
             _checks.class_indices("y", y, self.classes, output.shape[-2])
-            return BF.categorical_log_prob(output, y)
+            return BF.categorical_log_prob(y, output)
         y = observed("y", _checks.tensor("y", y), mask, 0)
         _checks.class_indices("y", y, self.classes, output.shape[-2])
         output = torch.where(mask.unsqueeze(-1), output, 0.0)
-        return torch.where(mask, BF.categorical_log_prob(output, y), 0.0)
+        return torch.where(mask, BF.categorical_log_prob(y, output), 0.0)
 
     def mean(self, output: Tensor, *, dim: int = -1) -> Tensor:
         """Return the class probabilities."""

@@ -9,7 +9,7 @@ from bslfast._precision import in_float32
 
 
 @in_float32(values=0)
-def categorical_log_prob(logits: Tensor, index: Tensor, *, reduction: str = "none") -> Tensor:
+def categorical_log_prob(index: Tensor, logits: Tensor, *, reduction: str = "none") -> Tensor:
     """See :func:`bslfast.functional.categorical_log_prob`."""
     classes = logits.shape[-1]
     shape = torch.broadcast_shapes(logits.shape[:-1], index.shape)

@@ -199,8 +199,9 @@ def test_rows_of_every_length(columns: int) -> None:
     for name, others, options in calls:
 
         def function(first: torch.Tensor) -> Any:
-            moved = (o.to(first.device) if isinstance(o, torch.Tensor) else o for o in others)  # noqa: B023
-            return getattr(BF, name)(first, *moved, **options)  # noqa: B023
+            moved = [o.to(first.device) if isinstance(o, torch.Tensor) else o for o in others]  # noqa: B023
+            given = (*moved, first) if name == "categorical_log_prob" else (first, *moved)  # noqa: B023
+            return getattr(BF, name)(*given, **options)  # noqa: B023
 
         expected, expected_grads = run_with_gradients(function, Call({"first": logits}), ["first"])
         on_device = Call({"first": logits.cuda()})
@@ -241,7 +242,7 @@ def test_as_many_parameters_as_there_may_be(dtype: torch.dtype) -> None:
 
 def test_what_the_cpu_refuses_is_nan() -> None:
     logits = torch.zeros(3, 5, device="cuda", requires_grad=True)
-    log_prob = BF.categorical_log_prob(logits, torch.tensor([-1, 2, 5], device="cuda"))
+    log_prob = BF.categorical_log_prob(torch.tensor([-1, 2, 5], device="cuda"), logits)
     (grad,) = torch.autograd.grad(log_prob.sum(), logits)
     assert log_prob.isnan().tolist() == [True, False, True]
     assert grad.isnan().all(-1).tolist() == [True, False, True]
@@ -327,7 +328,8 @@ def test_more_numbers_in_rows_than_an_int_counts(
             "iwae_bound": (),
             "planar": (*torch.ones(2, x.shape[1], device="cuda"), torch.ones((), device="cuda")),
         }[name]
-        last = as_tuple(getattr(BF, name)(x, *others))[-1][-2:]
+        given = (*others, x) if name == "categorical_log_prob" else (x, *others)
+        last = as_tuple(getattr(BF, name)(*given))[-1][-2:]
         (grad,) = torch.autograd.grad(last.sum(), x)
         found.append([last.detach(), grad[-2:].clone()])
     assert_same(found[0], found[1])

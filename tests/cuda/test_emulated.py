@@ -296,7 +296,8 @@ def test_rows_of_a_whole_block(dtype: torch.dtype, emulated: ModuleType) -> None
         function, call = getattr(BF, name), Call({"logits": logits})
 
         def by_logits(logits: torch.Tensor) -> torch.Tensor:
-            return function(logits, *others, **options)  # noqa: B023
+            first = (*others, logits) if name == "categorical_log_prob" else (logits, *others)  # noqa: B023
+            return function(*first, **options)  # noqa: B023
 
         with as_on_a_device(emulated):
             results, grads = run_with_gradients(by_logits, call, ["logits"])
@@ -504,10 +505,10 @@ def test_what_is_no_class_is_nan(emulated: ModuleType) -> None:
     logits = Draw(torch.float64).normal((3, 5)).requires_grad_()
     index = torch.tensor([-1, 2, 5])
     with as_on_a_device(emulated):
-        log_prob = BF.categorical_log_prob(logits, index)
-        total = BF.categorical_log_prob(logits, index, reduction="sum")
+        log_prob = BF.categorical_log_prob(index, logits)
+        total = BF.categorical_log_prob(index, logits, reduction="sum")
         (grad,) = torch.autograd.grad(log_prob.sum(), logits)
-        none = BF.categorical_log_prob(logits[:, :0], index)
+        none = BF.categorical_log_prob(index, logits[:, :0])
     assert log_prob.isnan().tolist() == [True, False, True]
     assert total.isnan()
     assert grad.isnan().all(-1).tolist() == [True, False, True]

@@ -57,9 +57,9 @@ def test_categorical_closed_form(classes: int) -> None:
     logits = 3 * torch.randn(37, classes, dtype=torch.float64)
     index = torch.randint(classes, (37,))
     expected = Categorical(logits=logits, validate_args=False).log_prob(index)
-    torch.testing.assert_close(BF.categorical_log_prob(logits, index), expected)
+    torch.testing.assert_close(BF.categorical_log_prob(index, logits), expected)
     torch.testing.assert_close(
-        BF.categorical_log_prob(logits, index, reduction="sum"), expected.sum()
+        BF.categorical_log_prob(index, logits, reduction="sum"), expected.sum()
     )
 
 
@@ -76,7 +76,7 @@ def test_categorical_broadcasts(
     for function in (BF.categorical_log_prob, reference.categorical_log_prob):
         logits = torch.linspace(-1, 1, int(torch.Size(logits_shape).numel())).double()
         logits = logits.reshape(logits_shape).requires_grad_()
-        log_prob = function(logits, index)
+        log_prob = function(index, logits)
         (grad,) = torch.autograd.grad((log_prob * log_prob.detach()).sum(), logits)
         results.append((log_prob.detach(), grad))
     for ours, theirs in zip(*results, strict=True):
@@ -85,15 +85,15 @@ def test_categorical_broadcasts(
 
 def test_categorical_reads_any_layout() -> None:
     logits, index = torch.randn(9, 7), torch.randint(7, (9, 2))[:, 0]
-    expected = BF.categorical_log_prob(logits, index.contiguous())
-    assert torch.equal(BF.categorical_log_prob(logits.t().contiguous().t(), index), expected)
+    expected = BF.categorical_log_prob(index.contiguous(), logits)
+    assert torch.equal(BF.categorical_log_prob(index, logits.t().contiguous().t()), expected)
 
 
 def test_categorical_index_out_of_range_is_nan_where_nothing_is_checked() -> None:
     """Devices without kernels give NaN; in eager mode on the CPU it is an error, see the record."""
     logits, index = torch.randn(3, 4, requires_grad=True), torch.tensor([1, 4, -1])
     with BF.use_reference():
-        found = BF.categorical_log_prob(logits, index)
+        found = BF.categorical_log_prob(index, logits)
     assert found.isnan().tolist() == [False, True, True]
 
 
@@ -102,12 +102,12 @@ def test_categorical_index_is_compiled_as_an_argument() -> None:
     torch._dynamo.reset()
     compiled = torch.compile(BF.categorical_log_prob, fullgraph=True, backend="aot_eager")
     for index in (torch.tensor([0, 1, 2, 3, 0, 1]), torch.tensor([3, 3, 3, 0, 0, 0])):
-        expected = torch.autograd.grad(BF.categorical_log_prob(logits, index).sum(), logits)
-        actual = torch.autograd.grad(compiled(logits, index).sum(), logits)
+        expected = torch.autograd.grad(BF.categorical_log_prob(index, logits).sum(), logits)
+        actual = torch.autograd.grad(compiled(index, logits).sum(), logits)
         assert torch.equal(actual[0], expected[0])
 
 
 def test_categorical_maps_over_the_index() -> None:
     logits, index = torch.randn(4), torch.tensor([0, 3, 2])
-    found = torch.func.vmap(BF.categorical_log_prob, (None, 0))(logits, index)
-    assert torch.equal(found, BF.categorical_log_prob(logits.expand(3, 4), index))
+    found = torch.func.vmap(BF.categorical_log_prob, (0, None))(index, logits)
+    assert torch.equal(found, BF.categorical_log_prob(index, logits.expand(3, 4)))
