@@ -205,12 +205,14 @@ class Kernels:
         return shape, 1
 
 
-def wasted(elements: Sequence[int], n_samples: int, most: int = 2048) -> bool:
+def wasted(elements: Sequence[int], n_samples: int, most: int = 16384) -> bool:
     """Whether samples of so few elements would leave blocks so empty that it costs too much.
 
-    Kernels compute a block of numbers for every sample. ``most`` is how many may be in vain.
+    Kernels compute a block of numbers for every sample. ``most`` is how many may be in vain, for
+    what it saves: an eighth of them where there are next to no elements.
     """
-    return (_cpu.BLOCK - math.prod(elements)) * n_samples > most
+    n = math.prod(elements)
+    return (_cpu.BLOCK - n) * n_samples > (most if n >= 16 else most // 8)
 
 
 def _shape(tensors: Sequence[Tensor], sample_shape: Sequence[int]) -> torch.Size:

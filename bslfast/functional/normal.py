@@ -160,9 +160,13 @@ def normal_rsample_kl(
 def _drawn_at_once(loc: Tensor, raw_scale: Tensor, sample_shape: Sequence[int]) -> bool:
     """Whether one kernel does well at several samples of each element and one divergence of it."""
     n_samples = math.prod(sample_shape)
-    if n_samples == 0 or cuda.holds(_checks.operand("loc", loc)):
+    if not isinstance(loc, Tensor) or not isinstance(raw_scale, Tensor):  # the op says what it is
+        return True
+    if n_samples == 0 or cuda.holds(loc):
         return False
-    shape = _checks.broadcast(loc=loc, raw_scale=_checks.operand("raw_scale", raw_scale))
+    shape = loc.shape
+    if raw_scale.shape != shape:
+        shape = _checks.broadcast(loc=loc, raw_scale=raw_scale)
     # A graph node more, for the divergence alone, costs about what so many numbers do.
     return not wasted(shape, n_samples, most=32768)
 
