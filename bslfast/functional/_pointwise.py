@@ -31,6 +31,9 @@ class PointwiseOp:
     """
 
     _kernels_of = Kernels
+    # Of (tensors, seed): the tensors, whether kernels may be called on them directly, and their
+    # shape. What pointwise ops do stands in __call__: a function more would show in a small call.
+    _looked_at: Any = None
 
     def __init__(
         self,
@@ -95,7 +98,23 @@ class PointwiseOp:
         ``others`` are the options and the numbers, in any order.
         """
         given_seed = (seed,) if isinstance(seed, Tensor) else ()
-        tensors, directly, shape = self._looked_at(tensors, given_seed)
+        if self._looked_at is not None:
+            tensors, directly, shape = self._looked_at(tensors, given_seed)
+        else:
+            first = tensors[0]
+            same, directly = True, first is not None and plain((*tensors, *given_seed))
+            directly = directly and first.dtype in NATIVE
+            if directly:
+                dtype, shape = first.dtype, first.shape
+                for t in tensors:
+                    if t is None or t.dtype is not dtype:
+                        directly = False
+                        break
+                    same = same and t.shape == shape
+            if not directly:
+                tensors, same = self._checked(tensors), False
+            if not same:
+                shape = _checks.broadcast(**dict(zip(self.tensors, tensors, strict=True)))
         given: tuple[Any, ...] = ()
         if self._random:
             sample_shape = _checks.sizes("sample_shape", sample_shape)
@@ -130,27 +149,6 @@ class PointwiseOp:
     def _rounded(self) -> int | None:
         """As :class:`Op` wants to know it: the kernels take tensors of 16 bits."""
         return None
-
-    def _looked_at(
-        self, tensors: tuple[Tensor, ...], seed: tuple[Tensor, ...]
-    ) -> tuple[tuple[Tensor, ...], bool, torch.Size]:
-        """The tensors, whether kernels may be called on them directly, and their shape."""
-        first = tensors[0]
-        same, directly = True, first is not None and plain((*tensors, *seed))
-        directly = directly and first.dtype in NATIVE
-        if directly:
-            dtype, shape = first.dtype, first.shape
-            for t in tensors:
-                if t is None or t.dtype is not dtype:
-                    directly = False
-                    break
-                same = same and t.shape == shape
-        if not directly:
-            tensors = self._checked(tensors)
-            same = False
-        if not same:
-            shape = _checks.broadcast(**dict(zip(self.tensors, tensors, strict=True)))
-        return tensors, directly, shape
 
     def _checked(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         first, *rest = map(_checks.operand, self.tensors, tensors)
