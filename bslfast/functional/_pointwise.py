@@ -39,7 +39,6 @@ class PointwiseOp:
     _kernels_of = Kernels
     # Of (tensors, seed): the tensors, whether kernels may be called on them directly, and their
     # shape. What pointwise ops do stands in __call__: a function more would show in a small call.
-    _looked_at: Any = None
 
     def __init__(
         self,
