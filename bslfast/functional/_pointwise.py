@@ -37,8 +37,6 @@ class PointwiseOp:
     """
 
     _kernels_of = Kernels
-    # Of (tensors, seed): the tensors, whether kernels may be called on them directly, and their
-    # shape. What pointwise ops do stands in __call__: a function more would show in a small call.
 
     def __init__(
         self,
