@@ -31,7 +31,7 @@ def _of_logits(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if index is None:
             has_rows = isinstance(logits, Tensor) and logits.dim() > 0
             index = index_for(logits) if has_rows else torch.zeros((), dtype=torch.int64)
-        return function(logits, index, reduction=reduction)
+        return function(index, logits, reduction=reduction)
 
     return of_logits
 
