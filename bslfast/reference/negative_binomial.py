@@ -47,7 +47,7 @@ def negative_binomial_log_prob(
     far = torch.exp(log_np) - total * (1 + torch.where(near, 0.0, d))
     excess = torch.where(near, total * small * small * series, far)
     gamma = _remainder(x + total, log_n) - _remainder(total, log_total_count) - 0.5 * log_ratio
-    return reduced(poisson_log_prob(rate, x, reduction="none") - excess + gamma, reduction)
+    return reduced(poisson_log_prob(x, rate, reduction="none") - excess + gamma, reduction)
 
 
 def _remainder(y: Tensor, log_y: Tensor) -> Tensor:

@@ -230,6 +230,7 @@ ARGUMENTS: dict[str, Any] = {
     "df": torch.full((2,), 3.0),
     "loc": torch.zeros(2),
     "log_rate": torch.zeros(2),
+    "log_total_count": torch.zeros(2),
     "logits": torch.zeros(2),
     "scale": torch.ones(2),
     "temperature": 0.5,
