@@ -267,7 +267,12 @@ class PointwiseOp:
         grads, needs = args[: self._results], tuple(args[-1])
         tensors, *call = self._split(args[self._results : -1])
         if self._parts and (grads[0] is None or grads[1] is None):
-            return self._backward_of_part(grads, tensors, tuple(call), needs)
+            found = self._backward_of_part(grads, tensors, tuple(call), needs)
+            # An operator's gradient is a tensor where one is needed.
+            return tuple(
+                torch.zeros_like(t) if need and g is None else g
+                for t, need, g in zip(tensors, needs, found, strict=True)
+            )
         return self._kernels.backward(grads, tensors, *call, needs=needs)
 
     def _fake(self, *args: Any) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor
 from bslfast import _checks
 from bslfast._native import cuda
 from bslfast._native.pointwise import wasted
+from bslfast._precision import SIXTEEN_BITS, in_float32
 from bslfast.functional._pointwise import PARAMETRIZATIONS as PARAMETRIZATIONS
 from bslfast.functional._pointwise import PointwiseOp, location_scale_op, number, parameter
 
@@ -149,6 +150,17 @@ def normal_rsample_kl(
     drawn: dict[str, Any] = {"seed": seed, "stream": stream, "parametrization": parametrization}
     sizes = _checks.sizes("sample_shape", sample_shape)
     if sizes and not _drawn_at_once(loc, raw_scale, sizes):
+        if isinstance(loc, Tensor) and loc.dtype in SIXTEEN_BITS:
+            # Two gradients meet at each parameter: their sum is rounded, not each of them.
+            widened = in_float32(values=1)(normal_rsample_kl)
+            return widened(
+                *given[:2],
+                prior_loc=prior_loc,
+                prior_scale=prior_scale,
+                sample_shape=sizes,
+                reduction=reduction,
+                **drawn,
+            )
         kl = normal_kl(*given, parametrization=parametrization, reduction=reduction)
         return normal_rsample(loc, raw_scale, sample_shape=sizes, **drawn), kl
     result: tuple[Tensor, Tensor] = _with_prior(
@@ -224,6 +236,12 @@ def _with_prior(
     of_numbers, of_tensors = ops
     if isinstance(prior_loc, Tensor) or isinstance(prior_scale, Tensor):
         like = _checks.operand("loc", loc)
+        if like.dtype in SIXTEEN_BITS and not (
+            isinstance(prior_loc, Tensor) and isinstance(prior_scale, Tensor)
+        ):
+            # A number keeps its digits, which a tensor of 16 bits would not hold.
+            widened = in_float32(values=ops is _RSAMPLE_KL)(_with_prior)
+            return widened(ops, loc, raw_scale, prior_loc, prior_scale, **others)
         prior_loc = parameter("prior_loc", prior_loc, like)
         prior_scale = parameter("prior_scale", prior_scale, like, above=0.0)
         return of_tensors(loc, raw_scale, prior_loc, prior_scale, **others)

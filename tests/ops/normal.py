@@ -9,7 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ops.record import Call, Draw, Error, Extreme, OpRecord, Shape, Tolerance, Variant
+from ops.record import (
+    Call,
+    Draw,
+    Error,
+    Extreme,
+    OpRecord,
+    Results,
+    Shape,
+    Tolerance,
+    Variant,
+)
 
 NAN, INF = math.nan, math.inf
 # Found: 2.3 and 9.7. Gradients are products of up to four numbers, and terms of a sum cancel.
@@ -237,6 +247,14 @@ _NO_PRIOR = {
 }
 
 
+def _saved_bytes(call: Call, results: Results) -> int:
+    """Beside a tensor, the prior's other parameter is one as well, of one element."""
+    given = [name in call.tensors for name in ("prior_loc", "prior_scale")]
+    tensors = sum(t.untyped_storage().nbytes() for t in call.tensors.values())
+    drawn = 8 if len(results) == 2 else 0
+    return tensors + drawn + (results[-1].element_size() if any(given) and not all(given) else 0)
+
+
 def _with_prior(make: Callable[..., Variant]) -> dict[str, Variant]:
     return {
         "softplus-sum": make("softplus", reduction="sum"),
@@ -272,6 +290,7 @@ RECORDS = [
             "log_var-row-wide_prior": _variant("log_var", prior="wide", reduction="row"),
         },
         tolerance=TOLERANCE,
+        saved_bytes=_saved_bytes,
         extremes=_extremes(prior=True, samples=False),
         errors=_errors(prior=True, samples=False),
     ),
@@ -280,6 +299,7 @@ RECORDS = [
         _with_prior(_two_samples),
         tolerance=TOLERANCE,
         random=True,
+        saved_bytes=_saved_bytes,
         extremes=_extremes(prior=True, samples=True),
         errors=[
             *_errors(prior=True, samples=True),
