@@ -116,21 +116,23 @@ struct LogProb : Pointwise<3, kLog> {
                                          T count) {
     const T x = special::nan_if_negative(count);
     const Terms<T> k(l, t, x);
-    // r q is mu p, of which one may be a product of 0 and infinity.
-    const T far = x * k.p - (k.few ? math::exp(l) * k.p : k.r * k.q);
-    const T d = poisson::distance(l, x).d;
-    const T h = T(0.5) * d;
-    const T m = h + h * h * math::exp_tail(h);
-    const T by_l = poisson::is_near(d) ? -(x * k.p) * (m * (m + T(2))) : far;
-    const T by_x = poisson::LogProb::backward(numbers, {T(0), T(1)}, k.log_rate, x).of[1] +
-                   (digamma_rest(k.n, k.log_n) - T(1) / k.n);
     // r (digamma_rest(n) - digamma_rest(r)); of large r what their first terms leave.
     const T r = k.r, inverse_r = T(1) / r, inverse_n = T(1) / k.n;
-    const T small = r * (digamma_rest(k.n, k.log_n) - digamma_rest(r, k.log_r));
+    const T rest_of_n = digamma_rest(k.n, k.log_n);
+    const T small = r * (rest_of_n - digamma_rest(r, k.log_r));
     const T large = inverse_r * special::digamma_tail(inverse_r * inverse_r) -
                     (T(1) - k.share) * (inverse_n * special::digamma_tail(inverse_n * inverse_n)) -
                     T(0.5) * k.share;
     const T by_gamma = k.share + (r < special::kStirlingStart<T> ? small : large);
+    const T by_x = poisson::LogProb::backward(numbers, {T(0), T(1)}, k.log_rate, x).of[1] +
+                   (rest_of_n - inverse_n);
+    // r q is mu p, of which one may be a product of 0 and infinity.
+    const T xp = x * k.p;
+    const T far = xp - ((k.few ? math::exp(l) * k.p : r * k.q));
+    const T d = poisson::distance(l, x).d;
+    const T h = T(0.5) * d;
+    const T m = h + h * h * math::exp_tail(h);
+    const T by_l = poisson::is_near(d) ? -xp * (m * (m + T(2))) : far;
     return {{grad.log * by_l, grad.log * (by_gamma - k.r_excess), grad.log * by_x}};
   }
 };
