@@ -21,10 +21,10 @@ DTYPES = {getattr(torch, name): code for code, name in enumerate(_cpu.DTYPES)}
 _MAX_DIMS = _cpu.MAX_DIMS
 
 
-def operand(tensor: Tensor | float | None, shape: Sequence[int]) -> Operand:
+def operand(tensor: Tensor | None, shape: Sequence[int]) -> Operand:
     """``tensor`` as an operand of a call over ``shape``; broadcast to it without a copy."""
-    if tensor is None or isinstance(tensor, float):
-        return tensor
+    if tensor is None:
+        return None
     if tensor.shape == shape:
         if tensor.is_contiguous():
             return tensor.data_ptr()
@@ -39,12 +39,10 @@ def operand(tensor: Tensor | float | None, shape: Sequence[int]) -> Operand:
     return expanded.data_ptr(), expanded.stride()
 
 
-def operands(tensors: Sequence[Tensor | float | None], shape: Sequence[int]) -> list[Operand]:
+def operands(tensors: Sequence[Tensor], shape: Sequence[int]) -> list[Operand]:
     """All of them, those of the call's shape without a call each."""
     return [
-        t.data_ptr()
-        if isinstance(t, Tensor) and t.shape == shape and t.is_contiguous()
-        else operand(t, shape)
+        t.data_ptr() if t.shape == shape and t.is_contiguous() else operand(t, shape)
         for t in tensors
     ]
 

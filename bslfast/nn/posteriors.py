@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
@@ -61,6 +61,8 @@ class _Scaled(Posterior):
     """A location and a scale for each weight."""
 
     names: ClassVar[tuple[str, ...]] = ("loc", "raw_scale")
+    #: The op that draws.
+    _drawn: ClassVar[Callable[..., Tensor]]
     parametrization: str = "softplus"
     init_scale: float = 0.02
 
@@ -72,6 +74,25 @@ class _Scaled(Posterior):
     def reset(self, parameters: Sequence[Tensor]) -> None:
         """Set all scales to ``init_scale``."""
         parameters[1].fill_(raw_scale_of(self.init_scale, self.parametrization))
+
+    def rsample(
+        self,
+        parameters: Sequence[Tensor],
+        *,
+        sample_shape: Sequence[int] = (),
+        seed: int | Tensor | None = None,
+        stream: int = 0,
+    ) -> Tensor:
+        """Samples [*sample_shape, *shape of the weight], whose gradients reach the parameters."""
+        loc, raw_scale = parameters
+        return type(self)._drawn(
+            loc,
+            raw_scale,
+            parametrization=self.parametrization,
+            sample_shape=sample_shape,
+            seed=seed,
+            stream=stream,
+        )
 
     def scale(self, parameters: Sequence[Tensor]) -> Tensor:
         """The scale of each weight, of its shape."""
@@ -105,24 +126,7 @@ class Normal(_Scaled):
     0.10000000149011612
     """
 
-    def rsample(
-        self,
-        parameters: Sequence[Tensor],
-        *,
-        sample_shape: Sequence[int] = (),
-        seed: int | Tensor | None = None,
-        stream: int = 0,
-    ) -> Tensor:
-        """Samples [*sample_shape, *shape of the weight], whose gradients reach the parameters."""
-        loc, raw_scale = parameters
-        return BF.normal_rsample(
-            loc,
-            raw_scale,
-            parametrization=self.parametrization,
-            sample_shape=sample_shape,
-            seed=seed,
-            stream=stream,
-        )
+    _drawn = staticmethod(BF.normal_rsample)
 
     def stddev(self, parameters: Sequence[Tensor]) -> Tensor:
         """The standard deviation of each weight, of its shape."""
@@ -152,24 +156,7 @@ class Laplace(_Scaled):
     torch.Size([5, 2])
     """
 
-    def rsample(
-        self,
-        parameters: Sequence[Tensor],
-        *,
-        sample_shape: Sequence[int] = (),
-        seed: int | Tensor | None = None,
-        stream: int = 0,
-    ) -> Tensor:
-        """Samples [*sample_shape, *shape of the weight], whose gradients reach the parameters."""
-        loc, raw_scale = parameters
-        return BF.laplace_rsample(
-            loc,
-            raw_scale,
-            parametrization=self.parametrization,
-            sample_shape=sample_shape,
-            seed=seed,
-            stream=stream,
-        )
+    _drawn = staticmethod(BF.laplace_rsample)
 
     def stddev(self, parameters: Sequence[Tensor]) -> Tensor:
         """The standard deviation of each weight, of its shape."""
