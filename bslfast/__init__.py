@@ -16,6 +16,7 @@ try:
     from bslfast import bnn, distributions, flows, functional, likelihoods, nn, reference, vae
     from bslfast.elbo import free_bits, negative_elbo
     from bslfast.predict import Prediction, predict
+    from bslfast.programs import whole_networks
 finally:
     if _collecting:
         _gc.enable()
@@ -48,4 +49,5 @@ __all__ = [
     "reference",
     "training",
     "vae",
+    "whole_networks",
 ]

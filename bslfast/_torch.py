@@ -45,3 +45,14 @@ def autograd_kernel(
 ) -> Callable[..., Any]:
     """What ``torch.library.register_autograd`` registers for an operator."""
     return make_autograd_impl(operator, Info(backward, setup_context))
+
+
+def global_hooks() -> tuple[dict[Any, Any], ...]:
+    """The hooks of all modules together, dictionaries that stay the same."""
+    module = torch.nn.modules.module
+    return (
+        module._global_backward_pre_hooks,
+        module._global_backward_hooks,
+        module._global_forward_hooks,
+        module._global_forward_pre_hooks,
+    )

@@ -25,7 +25,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class _Layer(nn.Linear):
+class Layer(nn.Linear):
     """A dense layer, with a start of its own.
 
     Args:
@@ -63,7 +63,7 @@ class _Layer(nn.Linear):
                 parameter.mul_(math.sqrt(self.in_features / self.every))
 
 
-class _MaskedLayer(_Layer):
+class MaskedLayer(Layer):
     """A dense layer in which each output sees the inputs of degrees up to its own.
 
     Args:
@@ -82,8 +82,12 @@ class _MaskedLayer(_Layer):
         super().reset_parameters()
         if "mask" not in self._buffers:  # while it is made
             self.register_buffer("mask", torch.empty_like(self.weight, dtype=torch.bool))
+        self.mask.copy_(self.wanted_mask())
+
+    def wanted_mask(self) -> Tensor:
+        """The mask that the degrees say, on the CPU."""
         seen, sees = (torch.tensor(d, device="cpu") for d in (self.seen, self.sees))
-        self.mask.copy_(seen <= sees.unsqueeze(1))
+        return seen <= sees.unsqueeze(1)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight * self.mask, self.bias)
@@ -184,10 +188,10 @@ class Conditioner(nn.Module):
             more: dict[str, Any] = {"start": self.start} if index == last else first
             self.layers.append(self._layer(index, n_in, n_out, **more, **options))
             if index == 0 and inputs and context:
-                self.context_layer = _Layer(context, n_out, bias=False, **more, **options)
+                self.context_layer = Layer(context, n_out, bias=False, **more, **options)
 
     def _layer(self, index: int, n_in: int, n_out: int, **options: Any) -> nn.Linear:
-        return _Layer(n_in, n_out, **options)
+        return Layer(n_in, n_out, **options)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -421,7 +425,7 @@ class MADE(Conditioner):
     def _layer(self, index: int, n_in: int, n_out: int, **options: Any) -> nn.Linear:
         if self.features == 1:
             return super()._layer(index, n_in, n_out, **options)
-        return _MaskedLayer(
+        return MaskedLayer(
             self._degrees_in if index == 0 else self._degrees(n_in),
             self._places if "start" in options else self._degrees(n_out),
             **options,

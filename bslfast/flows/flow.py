@@ -13,6 +13,7 @@ from torch.distributions import Distribution, constraints
 
 from bslfast import _checks
 from bslfast import functional as BF
+from bslfast import programs
 from bslfast._precision import wide
 from bslfast.flows.bases import Base
 from bslfast.flows.domains import Constraint, Defined, Step, inverse_gap
@@ -98,10 +99,16 @@ class Flow(nn.Module):
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
-        check_inputs(self._takes(), "x", x, context)
+        x = check_inputs(self._takes(), "x", x, context)
         self._check_dtypes("x", x, context)
+        whole = programs.run(
+            self, "density", _density_steps, "_density_by_ops", x, context, value=False
+        )
+        return self._density_by_ops(x, context)[1] if whole is None else whole[1]
+
+    def _density_by_ops(self, x: Tensor, context: Tensor | None) -> tuple[None, Tensor]:
         z, log_det = self.transform(x, context if self.transform.context else None)
-        return self._log_prob(z, log_det, context)
+        return None, self._log_prob(z, log_det, context)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return :meth:`log_prob`: so that DistributedDataParallel and torch.compile wrap it."""
@@ -217,6 +224,17 @@ class Flow(nn.Module):
                     f"{key}: expected {wanted}, the dtype of the flow, got "
                     f"{_checks.describe(value)}"
                 )
+
+
+def _density_steps(builder: programs.Builder, flow: Flow) -> programs.Lanes:
+    """From x to z and its log density."""
+    builder.looked_at(flow)
+    lanes: programs.Lanes = programs.lower(builder, flow.transform, builder.x, False)
+    if flow.base is None:
+        builder.step("standard_normal", lanes, 0)
+    else:
+        programs.lower(builder, flow.base, lanes)
+    return lanes
 
 
 def _check_base(base: Base, transform: Transform) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from bslfast import _checks
+from bslfast import _checks, programs
 from bslfast._precision import log_dtype
 from bslfast.flows.domains import Defined, Step, forward_gap, inverse_gap
 
@@ -158,6 +158,10 @@ class Composite(Row):
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.forward`."""
         x = check_inputs(self, "x", x, context)
+        whole = programs.run(self, "forward", _steps, "_by_ops", x, context)
+        return self._by_ops(x, context) if whole is None else whole
+
+    def _by_ops(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         total: Tensor | None = None
         for transform in self.transforms:
             x, log_det = transform(x, context if transform.context else None)
@@ -168,6 +172,10 @@ class Composite(Row):
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.inverse`."""
         z = check_inputs(self, "z", z, context)
+        whole = programs.run(self, "inverse", _inverse_steps, "_inverse_by_ops", z, context)
+        return self._inverse_by_ops(z, context) if whole is None else whole
+
+    def _inverse_by_ops(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         total: Tensor | None = None
         for transform in reversed(self.transforms):
             assert isinstance(transform, Transform)
@@ -175,6 +183,16 @@ class Composite(Row):
             total = log_det if total is None else total + log_det
         assert total is not None
         return z, total
+
+
+def _steps(builder: programs.Builder, transform: Transform) -> programs.Lanes:
+    found: programs.Lanes = programs.lower(builder, transform, builder.x, False)
+    return found
+
+
+def _inverse_steps(builder: programs.Builder, transform: Transform) -> programs.Lanes:
+    found: programs.Lanes = programs.lower(builder, transform, builder.x, True)
+    return found
 
 
 class Inverse(Transform):

@@ -24,6 +24,7 @@ void register_math(py::module_& m);
 void register_noise(py::module_& m);
 void register_normal_many(py::module_& m);
 void register_pointwise(py::module_& m);
+void register_program(py::module_& m);
 void register_rows(py::module_& m);
 
 namespace {
@@ -96,5 +97,6 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   bsl::register_categorical(m);
   bsl::register_iwae_bound(m);
   bsl::register_gumbel_softmax(m);
+  bsl::register_program(m);
   bsl::register_rows(m);
 }

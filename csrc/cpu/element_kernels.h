@@ -4,13 +4,14 @@
 //   static constexpr int kOperands;   // how many rows
 //   static constexpr bool kHasValue;  // whether it returns a number beside the logarithm
 //   static constexpr int kLongest;    // the longest rows
-//   void load(const T* x, const T* const* const* rows, int first);  // rows[operand][first + t]
+//   void load(const T* x, const T* const* lanes);  // lanes[operand][number * kRows + t]
 //   void map(T* value, T* log);
 //   int invalid() const;  // the bits of inputs that were outside their domain in map()
 //   void gradients(const T* by_value, const T* by_log, T* by_x);
-//   void store(int n, T* const* grads);  // of the rows of the first n elements
+//   const T* gradient(int operand);  // that of the operand's rows, as they came
 //
-// Rows of parameters are transposed to [number][element]: SIMD lanes run over elements.
+// Rows of parameters are transposed to lanes [number][element]: SIMD lanes run over elements. They
+// stay where they are until the last call for the tile.
 #pragma once
 
 #include "core/pointwise.h"
@@ -39,7 +40,8 @@ struct ElementTile {
 template <typename T, typename Tile>
 struct ElementReaders {
   explicit ElementReaders(const ElementCall& a)
-      : x(a.inputs[0], a.shape),
+      : widths(a.widths),
+        x(a.inputs[0], a.shape),
         rows{{a.inputs[1], a.shape}, {a.inputs[2], a.shape}, {a.inputs[3], a.shape}} {
     static_assert(Tile::kOperands < kMaxRowInputs, "");
   }
@@ -50,12 +52,19 @@ struct ElementReaders {
     const T* numbers = x.block(start, length);
     const T* const* found[kMaxRowInputs - 1] = {};
     for (int i = 0; i < Tile::kOperands; ++i) found[i] = rows[i].block(start, length);
+    const T* operands[kMaxRowInputs - 1] = {};
+    for (int k = 0; k < Tile::kOperands; ++k) operands[k] = lanes[k];
     for (int i = 0; i < length; i += kRows) {
-      tile.load(numbers + i, found, i);
+      for (int k = 0; k < Tile::kOperands; ++k) {
+        load_rows(found[k] + i, static_cast<int>(widths[1 + k]), lanes[k]);
+      }
+      tile.load(numbers + i, operands);
       f(i);
     }
   }
 
+  const int64_t* widths;
+  alignas(64) T lanes[Tile::kOperands][(Tile::kLongest + 1) * kRows];
   Reader<T> x;
   RowReader<T> rows[kMaxRowInputs - 1];
 };
@@ -95,12 +104,12 @@ void element_backward(const RowBackward& a) {
       const T* by_log = grad_log.block(start, n);
       readers.for_each_tile(tile, start, n, [&](int i) {
         tile.gradients(by_value + i, by_log + i, by_x + i);
-        T* grads[kMaxRowInputs - 1] = {};
-        for (int k = 0; k < Tile<T>::kOperands; ++k) {
+        for (int k = Tile<T>::kOperands - 1; k >= 0; --k) {
           T* data = static_cast<T*>(a.grads[1 + k]);
-          if (data != nullptr) grads[k] = data + (start + i) * a.widths[1 + k];
+          if (data == nullptr) continue;
+          transpose_back(tile.gradient(k), n - i < kRows ? n - i : kRows,
+                         static_cast<int>(a.widths[1 + k]), data + (start + i) * a.widths[1 + k]);
         }
-        tile.store(n - i < kRows ? n - i : kRows, grads);
       });
       grad_x.store(by_x, start, n);
     });

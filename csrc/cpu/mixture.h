@@ -14,23 +14,21 @@ class MixtureTile : public ElementTile<3, kMaxComponents, HasValue> {
     for (int i = 0; i < kMaxNumbers; ++i) numbers_.at[i] = static_cast<T>(call.numbers[i]);
   }
 
-  void load(const T* x, const T* const* const* rows, int first) {
+  void load(const T* x, const T* const* lanes) {
     for (int t = 0; t < kRows; ++t) x_[t] = x[t];
-    load_rows(rows[0] + first, n_, logit_);
-    load_rows(rows[1] + first, n_, loc_);
-    load_rows(rows[2] + first, n_, log_scale_);
+    loc_ = lanes[1];
+    log_scale_ = lanes[2];
     // A common factor of the weights means nothing; without it all logarithms are small.
     alignas(64) T max[kRows];
-    tile_max(logit_, n_, max);
+    tile_max(lanes[0], n_, max);
     for (int k = 0; k < n_; ++k) {
-      for (int t = 0; t < kRows; ++t) logit_[k * kRows + t] -= max[t];
+      const T* lane = lanes[0] + k * kRows;
+      for (int t = 0; t < kRows; ++t) logit_[k * kRows + t] = lane[t] - max[t];
     }
   }
 
-  void store(int n, T* const* grads) const {
-    if (grads[0] != nullptr) transpose_back(by_logit_, n, n_, grads[0]);
-    if (grads[1] != nullptr) transpose_back(by_loc_, n, n_, grads[1]);
-    if (grads[2] != nullptr) transpose_back(by_scale_, n, n_, grads[2]);
+  const T* gradient(int operand) const {
+    return operand == 0 ? by_logit_ : operand == 1 ? by_loc_ : by_scale_;
   }
 
  protected:
@@ -76,7 +74,9 @@ class MixtureTile : public ElementTile<3, kMaxComponents, HasValue> {
   const int n_;
   Numbers<T> numbers_;
   alignas(64) T x_[kRows];
-  alignas(64) Rows<T> logit_, loc_, log_scale_;
+  const T* loc_ = nullptr;
+  const T* log_scale_ = nullptr;
+  alignas(64) Rows<T> logit_;
   alignas(64) Rows<T> by_logit_, by_loc_, by_scale_;
 };
 

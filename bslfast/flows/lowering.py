@@ -1,0 +1,379 @@
+"""What steps of a program transforms, networks, maps and bases of flows stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bslfast.flows.autoregressive import Autoregressive
+from bslfast.flows.bases import NormalBase
+from bslfast.flows.conditioners import MADE, Conditioner, Layer, MaskedLayer
+from bslfast.flows.coupling import Coupling
+from bslfast.flows.maps import (
+    Additive,
+    Affine,
+    Bernstein,
+    DeepSigmoidal,
+    Map,
+    MixtureLogistic,
+    Spline,
+)
+from bslfast.flows.normalization import ActNorm, Standardize
+from bslfast.flows.transform import Composite, Inverse, Leading, Permutation
+from bslfast.functional.affine_coupling import SCALE_FNS
+from bslfast.functional.rational_quadratic import EXTRA_SLOPES, TAILS
+from bslfast.programs import Builder, CannotLower, Lanes, lower, lowers
+
+#: The activations that a step has, in its order.
+STEPPED = ("relu", "tanh", "sigmoid", "silu")
+
+
+# --- flows and transforms: (builder, transform, lanes, inverse) -> lanes --------------------------
+
+
+def _transformed(builder: Builder, transform: nn.Module, lanes: Lanes, inverse: bool) -> Lanes:
+    found: Lanes = lower(builder, transform, lanes, inverse)
+    return found
+
+
+@lowers(Composite)
+def _composite(builder: Builder, module: Composite, lanes: Lanes, inverse: bool) -> Lanes:
+    builder.looked_at(module)
+    builder.looked_at(module.transforms)
+    transforms = list(module.transforms)
+    for transform in reversed(transforms) if inverse else transforms:
+        lanes = _transformed(builder, transform, lanes, inverse)
+    return lanes
+
+
+@lowers(Inverse)
+def _inverse(builder: Builder, module: Inverse, lanes: Lanes, inverse: bool) -> Lanes:
+    builder.looked_at(module)
+    return _transformed(builder, module.transform, lanes, not inverse)
+
+
+@lowers(Leading)
+def _leading(builder: Builder, module: Leading, lanes: Lanes, inverse: bool) -> Lanes:
+    builder.looked_at(module)
+    first = module.sizes[0]
+    return _transformed(builder, module.transform, lanes[:first], inverse) + lanes[first:]
+
+
+@lowers(Permutation)
+def _permutation(builder: Builder, module: Permutation, lanes: Lanes, inverse: bool) -> Lanes:
+    builder.looked_at(module)
+    order = module.inverse_order if inverse else module.order
+    builder.buffers.append(order)
+    return [lanes[index] for index in order.tolist()]
+
+
+@lowers(Standardize, ActNorm)
+def _per_feature(
+    builder: Builder, module: Standardize | ActNorm, lanes: Lanes, inverse: bool
+) -> Lanes:
+    builder.looked_at(module)
+    if isinstance(module, ActNorm):
+        # Its first batch sets the parameters.
+        builder.buffers.append(module.initialized)
+        if not module.initialized:
+            raise CannotLower("an ActNorm has not seen its first batch")
+    loc, raw = (_constant(builder, tensor) for tensor in (module.loc, module.log_scale))
+    return _affine(builder, lanes, loc, raw, "exp", not inverse)
+
+
+@lowers(Coupling)
+def _coupling(builder: Builder, module: Coupling, lanes: Lanes, inverse: bool) -> Lanes:
+    builder.looked_at(module, "map")
+    order = list(range(module.features))
+    if module.permutation is not None:
+        builder.looked_at(module.permutation)
+        builder.buffers.append(module.permutation.order)
+        order = module.permutation.order.tolist()
+    split = module.sizes[0]
+    first, second = order[:split], order[split:]
+    moved, kept = (first, second) if module.flip else (second, first)
+    parameters = _chosen(builder, module.conditioner, [lanes[i] for i in kept])
+    found = _mapped(builder, module.map, [lanes[i] for i in moved], parameters, inverse)
+    lanes = list(lanes)
+    for index, lane in zip(moved, found, strict=True):
+        lanes[index] = lane
+    return lanes
+
+
+@lowers(Autoregressive)
+def _autoregressive(
+    builder: Builder, module: Autoregressive, lanes: Lanes, inverse: bool
+) -> Lanes:
+    builder.looked_at(module, "map", "order")
+    if not inverse:
+        parameters = _chosen(builder, module.conditioner, lanes)
+        return _mapped(builder, module.map, lanes, parameters, False)
+    if type(module.conditioner) is not MADE:
+        raise CannotLower(f"{type(module.conditioner).__name__} has no steps in order")
+    return _solve(builder, module.map, module.conditioner, lanes)
+
+
+# --- bases: (builder, base, lanes) ----------------------------------------------------------------
+
+
+@lowers(NormalBase)
+def _normal_base(builder: Builder, base: NormalBase, lanes: Lanes) -> None:
+    builder.looked_at(base)
+    parameters = _chosen(builder, base.conditioner, [])
+    count = len(lanes)
+    standard = _affine(builder, lanes, parameters[:count], parameters[count:], "exp", True)
+    builder.step("standard_normal", standard, 0)
+
+
+# --- networks: (builder, network, lanes) -> lanes -------------------------------------------------
+
+
+def _chosen(builder: Builder, network: nn.Module, lanes: Lanes) -> Lanes:
+    found: Lanes = lower(builder, network, lanes)
+    return found
+
+
+@lowers(Conditioner, MADE)
+def _conditioner(builder: Builder, network: Conditioner, lanes: Lanes) -> Lanes:
+    _look_at_network(builder, network)
+    if network.constant is not None:
+        return _constant(builder, network.constant)
+    first, *rest = network.layers
+    h = _layer(builder, first, lanes if network.inputs else builder.context)
+    if network.context_layer is not None:
+        h = _layer(builder, network.context_layer, builder.context, h)
+    if not network.residual:
+        for layer in rest:
+            h = _layer(builder, layer, _activated(builder, network, h))
+        return h
+    blocks = len(rest) - 1 - 2 * network.residual
+    for layer in rest[:blocks]:
+        h = _layer(builder, layer, _activated(builder, network, h))
+    for inner, outer in zip(rest[blocks:-1:2], rest[blocks + 1 : -1 : 2], strict=True):
+        a = _layer(builder, inner, _activated(builder, network, h))
+        h = _layer(builder, outer, _activated(builder, network, a), h)
+    return _layer(builder, rest[-1], h)
+
+
+def _look_at_network(builder: Builder, network: Conditioner) -> None:
+    builder.looked_at(network, "activation", "residual", "inputs")
+    builder.looked_at(network.layers)
+    layers = list(network.layers)
+    if network.context_layer is not None:
+        layers.append(network.context_layer)
+    for layer in layers:
+        builder.looked_at(layer)
+    if network.activation not in STEPPED:
+        raise CannotLower(f"no step has the activation {network.activation!r}")
+
+
+def _layer(
+    builder: Builder, layer: nn.Module, lanes: Lanes, added: Lanes | None = None
+) -> Lanes:
+    found: Lanes = lower(builder, layer, lanes, added)
+    return found
+
+
+@lowers(Layer, nn.Linear)
+def _linear(builder: Builder, layer: nn.Linear, lanes: Lanes, added: Lanes | None) -> Lanes:
+    return builder.dense(lanes, layer.out_features, layer.weight, layer.bias, added=added)
+
+
+@lowers(MaskedLayer)
+def _masked(builder: Builder, layer: MaskedLayer, lanes: Lanes, added: Lanes | None) -> Lanes:
+    builder.buffers.append(layer.mask)
+    if not torch.equal(layer.mask.cpu(), layer.wanted_mask()):
+        raise CannotLower("a mask differs from what the degrees say")
+    levels = (layer.seen, layer.sees)
+    return builder.dense(
+        lanes, layer.out_features, layer.weight, layer.bias, added=added, levels=levels
+    )
+
+
+def _activated(builder: Builder, network: Conditioner, lanes: Lanes) -> Lanes:
+    if not lanes:
+        return []
+    return builder.step(
+        "activation", lanes, len(lanes), options=[STEPPED.index(network.activation)]
+    )
+
+
+def _constant(builder: Builder, values: Tensor) -> Lanes:
+    return builder.dense([], values.numel(), None, values)
+
+
+# --- maps: (builder, map, lanes, parameters, inverse) -> lanes ------------------------------------
+
+
+def _mapped(
+    builder: Builder, map: Map, lanes: Lanes, parameters: Lanes, inverse: bool
+) -> Lanes:
+    found: Lanes = lower(builder, map, lanes, parameters, inverse)
+    return found
+
+
+@lowers(Additive)
+def _additive(
+    builder: Builder, map: Additive, lanes: Lanes, parameters: Lanes, inverse: bool
+) -> Lanes:
+    return builder.step("additive", lanes + parameters, len(lanes), options=[inverse])
+
+
+@lowers(Affine)
+def _affine_map(
+    builder: Builder, map: Affine, lanes: Lanes, parameters: Lanes, inverse: bool
+) -> Lanes:
+    count = len(lanes)
+    return _affine(
+        builder, lanes, parameters[:count], parameters[count:], map.scale_fn, inverse
+    )
+
+
+def _affine(
+    builder: Builder, lanes: Lanes, shift: Lanes, raw: Lanes, scale_fn: str, inverse: bool
+) -> Lanes:
+    return builder.step(
+        "affine_coupling",
+        lanes + shift + raw,
+        len(lanes),
+        options=[SCALE_FNS.index(scale_fn), inverse],
+    )
+
+
+def _by_rows(
+    builder: Builder,
+    kind: str,
+    lanes: Lanes,
+    parameters: Lanes,
+    variant: int,
+    widths: Sequence[int],
+    numbers: Sequence[float] = (),
+) -> Lanes:
+    return builder.step(
+        kind, lanes + parameters, len(lanes), options=[variant, *widths], numbers=numbers
+    )
+
+
+@lowers(Spline)
+def _spline(
+    builder: Builder, map: Spline, lanes: Lanes, parameters: Lanes, inverse: bool
+) -> Lanes:
+    if map.tails not in ("linear", "affine"):
+        raise CannotLower(f"splines with tails={map.tails!r} check that x lies inside")
+    return _by_rows(
+        builder,
+        "rational_quadratic_spline",
+        lanes,
+        parameters,
+        2 * TAILS.index(map.tails) + inverse,
+        (map.bins, map.bins, map.bins + EXTRA_SLOPES[map.tails]),
+        (map.bound, map.min_bin_width, map.min_bin_height, map.min_derivative),
+    )
+
+
+@lowers(MixtureLogistic)
+def _mixture_logistic(
+    builder: Builder, map: MixtureLogistic, lanes: Lanes, parameters: Lanes, inverse: bool
+) -> Lanes:
+    widths = (map.components,) * 3
+    return _by_rows(builder, "mixture_logistic_transform", lanes, parameters, inverse, widths)
+
+
+@lowers(DeepSigmoidal)
+def _deep_sigmoidal(
+    builder: Builder, map: DeepSigmoidal, lanes: Lanes, parameters: Lanes, inverse: bool
+) -> Lanes:
+    widths = (map.components,) * 3
+    return _by_rows(builder, "deep_sigmoidal_transform", lanes, parameters, inverse, widths)
+
+
+@lowers(Bernstein)
+def _bernstein(
+    builder: Builder, map: Bernstein, lanes: Lanes, parameters: Lanes, inverse: bool
+) -> Lanes:
+    return _by_rows(
+        builder,
+        "bernstein_transform",
+        lanes,
+        parameters,
+        inverse,
+        (map.degree + 1,),
+        (map.bound,),
+    )
+
+
+# --- the inverse of an autoregressive transform ---------------------------------------------------
+
+
+def _solve(builder: Builder, map: Map, network: MADE, lanes: Lanes) -> Lanes:
+    """One feature after the other, as :meth:`MADE.in_order` does: each weight is used once."""
+    _look_at_network(builder, network)
+    if not network.inputs:
+        return _mapped(builder, map, lanes, _chosen(builder, network, []), True)
+    layers: list[Any] = list(network.layers)
+    last = len(layers) - 1
+    blocks = last - 2 * network.residual
+    # The lanes of each layer's inputs, as far as they are known. Of the features, the others are
+    # masked.
+    known: list[Lanes] = [list(lanes), *([] for _ in range(last))]
+    ends = network._ends
+
+    def outputs(index: int, place: int, added: Lanes | None = None) -> Lanes:
+        """What a layer makes of inputs of which the last ones have just become known."""
+        layer = layers[index]
+        if index == last:
+            rows = [row for row, own in enumerate(network._places) if own == place]
+        else:
+            rows = list(range(*ends[index][place : place + 2]))
+        found: Lanes = []
+        for part in _progressions(rows):
+            levels = None
+            if index == 0:
+                levels = (layer.seen, [layer.sees[row] for row in part])
+            found += builder.dense(
+                known[index],
+                len(part),
+                layer.weight,
+                layer.bias,
+                rows=part,
+                levels=levels,
+                added=added,
+            )
+            if index == 0 and network.context_layer is not None:
+                weight = network.context_layer.weight
+                own = builder.dense(
+                    builder.context, len(part), weight, None, rows=part, added=found[-len(part) :]
+                )
+                found[-len(part) :] = own
+        return found
+
+    for place, feature in enumerate(network.order):
+        h = outputs(0, place)
+        for index in range(1, blocks):
+            known[index] += _activated(builder, network, h)
+            h = outputs(index, place)
+        for index in range(blocks, last, 2):
+            known[index] += _activated(builder, network, h)
+            known[index + 1] += _activated(builder, network, outputs(index, place))
+            h = outputs(index + 1, place, h)
+        if last:
+            known[last] += h if network.residual else _activated(builder, network, h)
+            h = outputs(last, place)
+        [known[0][feature]] = _mapped(builder, map, [lanes[feature]], h, True)
+    return known[0]
+
+
+def _progressions(rows: list[int]) -> list[range]:
+    """Rising numbers in parts that are evenly spaced."""
+    found: list[range] = []
+    for row in rows:
+        if found and len(found[-1]) == 1:
+            found[-1] = range(found[-1].start, row + 1, row - found[-1].start)
+        elif found and row == found[-1][-1] + found[-1].step:
+            found[-1] = range(found[-1].start, row + 1, found[-1].step)
+        else:
+            found.append(range(row, row + 1))
+    return found

@@ -1,0 +1,501 @@
+"""Whole networks as one call: trees of modules become programs, which kernels run row by row.
+
+A :class:`Builder` collects the steps of a program (csrc/core/program.h). What steps a module stands
+for, a function says that :func:`lowers` registers for its class. A module that none is registered
+for, or one with settings that no step has, raises :class:`CannotLower` with the reason.
+
+Parameters stay where they are: a program knows their places, and every call asks for their
+addresses. What a program was made from is looked at before each call, see :class:`Lowered`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bslfast import _checks
+from bslfast._native import _cpu, serial_after_fork
+from bslfast._torch import global_hooks
+from bslfast.functional._op import differentiated, runs_eagerly
+
+Lanes = list[int]
+_enabled = True
+_of_thread = threading.local()
+
+_DTYPE = operator.attrgetter("dtype")
+_IS_CPU = operator.attrgetter("is_cpu")
+_SHAPE = operator.attrgetter("shape")
+_VERSION = operator.attrgetter("_version")
+
+
+class whole_networks:  # noqa: N801
+    """Switch programs on or off, for all threads; as a context manager, for a while.
+
+    Networks that are switched off run op by op, with the same results up to rounding.
+
+    Args:
+        enabled: whether flows whose networks are small run as one call where they can.
+
+    Raises:
+        TypeError: if ``enabled`` is no bool.
+
+    >>> import torch, bslfast
+    >>> flow, x = bslfast.flows.RealNVP(3), torch.randn(5, 3)
+    >>> whole = flow.log_prob(x)
+    >>> with bslfast.whole_networks(False):
+    ...     torch.allclose(flow.log_prob(x), whole)
+    True
+    """
+
+    def __init__(self, enabled: bool) -> None:
+        global _enabled
+        self._before = _enabled
+        _enabled = _checks.flag("enabled", enabled)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        global _enabled
+        _enabled = self._before
+
+
+class CannotLower(Exception):
+    """Why a module does not become a program."""
+
+
+class Builder:
+    """The steps of a program while it is made.
+
+    Args:
+        features, context: how many numbers a row of x and one of the context have.
+
+    Attributes:
+        x, context: the lanes of these numbers.
+    """
+
+    def __init__(self, features: int, context: int = 0) -> None:
+        self.features = features
+        self.x: Lanes = list(range(features))
+        self.context: Lanes = list(range(features, features + context))
+        self.parameters: list[Tensor] = []
+        self._places: dict[int, int] = {}
+        self._lanes = features + context
+        self._steps: list[tuple[str, Lanes, Lanes, list[int], list[int], list[float]]] = []
+        # What the steps were made from: entries of dictionaries, hooks, contents of buffers.
+        self.entries: list[tuple[dict[str, Any], str, Any]] = []
+        self.hooks: list[dict[Any, Any]] = []
+        self.buffers: list[Tensor] = []
+
+    def step(
+        self,
+        kind: str,
+        inputs: Lanes,
+        outputs: int,
+        *,
+        parameters: Sequence[Tensor | None] = (),
+        options: Iterable[int] = (),
+        numbers: Sequence[float] = (),
+    ) -> Lanes:
+        """Add a step, and return the lanes that it writes.
+
+        Args:
+            kind, inputs, options, numbers: see the step's file in csrc/cpu/steps.
+            outputs: how many lanes it writes.
+            parameters: tensors that it reads, of which None is absent.
+        """
+        found = list(range(self._lanes, self._lanes + outputs))
+        self._lanes += outputs
+        places = [-1 if p is None else self._place(p) for p in parameters]
+        self._steps.append((kind, inputs, found, places, [*map(int, options)], [*numbers]))
+        return found
+
+    def dense(
+        self,
+        inputs: Lanes,
+        outputs: int,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        *,
+        added: Lanes | None = None,
+        rows: range | None = None,
+        levels: tuple[Sequence[int], Sequence[int]] | None = None,
+    ) -> Lanes:
+        """Add a dense layer, or the outputs of it that ``rows`` has.
+
+        Args:
+            inputs: at most as many lanes as ``weight`` has columns.
+            outputs: how many.
+            weight, bias: of the layer; without inputs the former is None.
+            added: lanes to add to the outputs.
+            rows: which outputs; None for all.
+            levels: of the inputs and of the outputs: an output sees the inputs of levels up to its
+                own; None if each sees all.
+        """
+        first, between = (0, 1) if rows is None else (rows.start, rows.step)
+        length = 0 if weight is None else weight.shape[1]
+        options = [added is not None, first, between, length]
+        if levels is not None:
+            options += [*levels[0], *levels[1]]
+        return self.step(
+            "dense",
+            inputs + (added or []),
+            outputs,
+            parameters=(weight, bias),
+            options=options,
+        )
+
+    def looked_at(self, module: nn.Module, *settings: str) -> None:
+        """Note that the steps depend on a module: its parts, and these attributes of it."""
+        for owned in (module._parameters, module._modules, module._buffers):
+            self.entries += [(owned, name, value) for name, value in owned.items()]
+        own = vars(module)
+        self.entries += [(own, name, own[name]) for name in settings]
+        self.entries.append((own, "forward", None))
+        self.hooks += [
+            own["_forward_hooks"],
+            own["_forward_pre_hooks"],
+            own["_backward_hooks"],
+            own["_backward_pre_hooks"],
+        ]
+
+    def build(self, results: Lanes) -> Any:
+        """Return the program, whose value are these lanes."""
+        return _cpu.Program(
+            self.features,
+            len(self.context),
+            self._steps,
+            results,
+            [parameter.numel() for parameter in self.parameters],
+        )
+
+    def _place(self, parameter: Tensor) -> int:
+        place = self._places.get(id(parameter))
+        if place is None:
+            place = self._places[id(parameter)] = len(self.parameters)
+            self.parameters.append(parameter)
+        return place
+
+
+_registry: dict[type, Callable[..., Any]] = {}
+#: What a subclass may define anew and still be lowered as its base class is.
+_HARMLESS = {
+    "__init__",
+    "__module__",
+    "__doc__",
+    "__qualname__",
+    "__annotations__",
+    "__firstlineno__",
+    "__static_attributes__",
+    "__parameters__",
+    "__orig_bases__",
+    "extra_repr",
+    "reset_parameters",
+}
+
+
+def lowers(*classes: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register what lowers objects of these classes: function(builder, object, ...)."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        for kind in classes:
+            _registry[kind] = function
+        return function
+
+    return register
+
+
+def lower(builder: Builder, value: Any, *args: Any) -> Any:
+    """Add the steps that ``value`` stands for, by what is registered for its class.
+
+    Raises:
+        CannotLower: if there is nothing, or it has no steps for this object.
+    """
+    for kind in type(value).__mro__:
+        if kind in _registry:
+            return _registry[kind](builder, value, *args)
+        if not _HARMLESS.issuperset(vars(kind)):
+            break
+    raise CannotLower(f"{type(value).__name__} has no steps")
+
+
+class Lowered:
+    """The program of a module, or the reason why there is none, and what it was made from.
+
+    Args:
+        module: what is lowered.
+        steps: (builder, module) -> the lanes of the results.
+    """
+
+    def __init__(self, module: nn.Module, steps: Callable[[Builder, Any], Lanes]) -> None:
+        features: Any = module.features
+        builder = Builder(features, module.context)  # type: ignore[arg-type]
+        self.reason: str | None = None
+        try:
+            results = steps(builder, module)
+            self._check(builder)
+            self.program = builder.build(results)
+        except CannotLower as error:
+            self.reason = str(error)
+        self.parameters = tuple(builder.parameters)
+        self._dicts, self._names, self._values = zip(*builder.entries, strict=True)
+        self._hooks = (*builder.hooks, *global_hooks())
+        self._buffers = builder.buffers
+        self._versions = [b._version for b in builder.buffers]
+        self._shapes = [p.shape for p in self.parameters]
+        self.sizes = [p.numel() for p in self.parameters]
+
+    def _check(self, builder: Builder) -> None:
+        for tensor in (*builder.parameters, *builder.buffers):
+            if type(tensor) not in (Tensor, nn.Parameter) or tensor.is_inference():
+                raise CannotLower(f"a parameter is {_checks.describe(tensor)}")
+
+    def holds(self) -> bool:
+        """Whether the module is what it was."""
+        return (
+            all(map(operator.is_, map(dict.get, self._dicts, self._names), self._values))
+            and list(map(_VERSION, self._buffers)) == self._versions
+        )
+
+    def obstacle(self, x: Tensor, context: Tensor | None) -> str | None:
+        """Why the program cannot run now on x and a context; None if it can."""
+        if self.reason is not None:
+            return self.reason
+        if any(self._hooks):
+            return "a module has hooks"
+        dtype = x.dtype
+        if dtype is not torch.float32 and dtype is not torch.float64:
+            return f"x is {dtype}"
+        parameters = self.parameters
+        if not (
+            all(map(dtype.__eq__, map(_DTYPE, parameters)))
+            and all(map(_IS_CPU, parameters))
+            and all(map(Tensor.is_contiguous, parameters))
+            and list(map(_SHAPE, parameters)) == self._shapes
+        ):
+            return "parameters are no contiguous tensors on the CPU of the dtype of x"
+        tensors = (x,) if context is None else (x, context)
+        if not x.is_cpu or not runs_eagerly(tensors) or torch.is_autocast_enabled("cpu"):
+            return "torch traces or transforms the call, or x is no plain tensor on the CPU"
+        if context is not None and context.dtype is not dtype:
+            return f"the context is {context.dtype}"
+        return None
+
+    def addresses(self) -> list[int]:
+        return list(map(Tensor.data_ptr, self.parameters))
+
+
+_lowered: weakref.WeakKeyDictionary[nn.Module, dict[str, Lowered]] = weakref.WeakKeyDictionary()
+
+
+def lowered(
+    module: nn.Module, what: str, steps: Callable[[Builder, Any], Lanes]
+) -> Lowered:
+    """Return what ``steps`` makes of a module, made again if the module has changed."""
+    own = _lowered.get(module)
+    if own is None:
+        own = _lowered[module] = {}
+    found = own.get(what)
+    if found is None or not found.holds():
+        found = own[what] = Lowered(module, steps)
+    return found
+
+
+def run(
+    module: nn.Module,
+    what: str,
+    steps: Callable[[Builder, Any], Lanes],
+    by_ops: str,
+    x: Tensor,
+    context: Tensor | None,
+    *,
+    value: bool = True,
+) -> tuple[Tensor | None, Tensor] | None:
+    """Run the program of a module on rows x [..., features], or return None if it cannot run.
+
+    Args:
+        module: whose program; it has ``features`` and ``context``.
+        what: which of its programs.
+        steps: makes it.
+        by_ops: the method (x, context) -> (vectors or None, logarithms) that does the same by
+            ops, for second derivatives.
+        x, context: as :func:`bslfast.flows.transform.check_inputs` wants them.
+        value: whether the vectors are wanted.
+
+    Returns:
+        (vectors [..., features] or None, logarithms [...]).
+    """
+    if not _enabled or getattr(_of_thread, "by_ops", False):
+        return None
+    found = lowered(module, what, steps)
+    if found.obstacle(x, context) is not None:
+        return None
+    shape = x.shape[:-1]
+    if context is not None:
+        context = context.expand(*shape, context.shape[-1]).reshape(-1, context.shape[-1])
+    rows = x.reshape(-1, x.shape[-1])
+    if not rows.shape[0]:
+        return None
+    vectors, log = _call(found, (module, by_ops), rows, context, value)
+    return None if vectors is None else vectors.view(x.shape), log.view(shape)
+
+
+def _call(
+    found: Lowered,
+    method: tuple[nn.Module, str],
+    x: Tensor,
+    context: Tensor | None,
+    value: bool,
+) -> tuple[Tensor | None, Tensor]:
+    if torch.is_grad_enabled() and (
+        x.requires_grad
+        or (context is not None and context.requires_grad)
+        or any(p.requires_grad for p in found.parameters)
+    ):
+        result: tuple[Tensor | None, Tensor] = _Whole.apply(  # type: ignore[no-untyped-call]
+            (found, method, value), x, context, *found.parameters
+        )
+        return result
+    return _forward(found, x, context, value)
+
+
+@serial_after_fork
+def _forward(
+    found: Lowered, x: Tensor, context: Tensor | None, value: bool
+) -> tuple[Tensor | None, Tensor]:
+    x = x.contiguous()
+    rows = x.shape[0]
+    vectors = torch.empty_like(x) if value else None
+    log = x.new_empty(rows)
+    held = None if context is None else context.contiguous()
+    found.program.forward(
+        x.dtype is torch.float64,
+        rows,
+        found.addresses(),
+        x.data_ptr(),
+        _address(held),
+        _address(vectors),
+        log.data_ptr(),
+    )
+    return vectors, log
+
+
+@serial_after_fork
+def _backward(
+    found: Lowered,
+    x: Tensor,
+    context: Tensor | None,
+    grad_value: Tensor | None,
+    grad_log: Tensor | None,
+    needs: Sequence[bool],
+) -> list[Tensor | None]:
+    x = x.contiguous()
+    held = [None if t is None else t.contiguous() for t in (context, grad_value, grad_log)]
+    grad_x = torch.empty_like(x) if needs[0] else None
+    grad_context = torch.empty_like(held[0]) if needs[1] and held[0] is not None else None
+    wanted = list(needs[2:])
+    flat = x.new_empty(found.program.n_parameters)
+    found.program.backward(
+        x.dtype is torch.float64,
+        x.shape[0],
+        found.addresses(),
+        x.data_ptr(),
+        *map(_address, held),
+        _address(grad_x),
+        _address(grad_context),
+        flat.data_ptr(),
+        wanted,
+    )
+    parts = flat.split(found.sizes)
+    return [
+        grad_x,
+        grad_context,
+        *(
+            part.view(shape) if want else None
+            for part, shape, want in zip(parts, found._shapes, wanted, strict=True)
+        ),
+    ]
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+class _Whole(torch.autograd.Function):
+    """A program as one node: it saves x and the parameters, and computes the rest again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        call: tuple[Lowered, tuple[nn.Module, str], bool],
+        x: Tensor,
+        context: Tensor | None,
+        *parameters: Tensor,
+    ) -> tuple[Tensor | None, Tensor]:
+        ctx.call = call
+        ctx.save_for_backward(x, context, *parameters)
+        ctx.set_materialize_grads(False)
+        found, _, value = call
+        return _forward(found, x, context, value)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        found, method, _ = ctx.call
+        x, context, *parameters = ctx.saved_tensors
+        needs = ctx.needs_input_grad[1:]
+        if not torch.is_grad_enabled() and runs_eagerly([g for g in grads if g is not None]):
+            return None, *_backward(found, x, context, *grads, needs)
+
+        def again(*tensors: Tensor) -> Sequence[Tensor]:
+            return _by_ops(*method, found, *tensors)
+
+        return None, *differentiated(again, (x, context, *parameters), needs, grads)
+
+
+class _Method(nn.Module):
+    """A method of a module as a module of its own."""
+
+    def __init__(self, module: nn.Module, method: str) -> None:
+        super().__init__()
+        self.module, self.method = module, method
+
+    def forward(self, *args: Any) -> Any:
+        return getattr(self.module, self.method)(*args)
+
+
+def _by_ops(
+    module: nn.Module,
+    method: str,
+    found: Lowered,
+    x: Tensor,
+    context: Tensor | None,
+    *parameters: Tensor,
+) -> Sequence[Tensor]:
+    """What the program computes, by ops, with these tensors in the place of its parameters."""
+    called = _Method(module, method)
+    names = {
+        id(tensor): name
+        for name, tensor in itertools.chain(called.named_parameters(), called.named_buffers())
+    }
+    state = {
+        names[id(own)]: given for own, given in zip(found.parameters, parameters, strict=True)
+    }
+    _of_thread.by_ops = True
+    try:
+        results: Sequence[Tensor] = torch.func.functional_call(called, state, (x, context))
+        return results
+    finally:
+        _of_thread.by_ops = False

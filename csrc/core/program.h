@@ -1,0 +1,62 @@
+// Programs: a whole network, its maps and its log density as a list of steps, run as one call.
+//
+// A program works on tiles of kTileRows rows of the data. A tile has lanes: arrays of kTileRows
+// numbers, one for each row. The first lanes are the features of x, the next ones those of the
+// context. Each step reads some lanes and writes lanes of its own, so that no lane is written
+// twice. Steps add to a logarithm for each row. Which steps there are, cpu/steps/ has in a file
+// each.
+//
+// A step that only reorders features costs nothing: later steps read other lanes.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace bsl {
+
+constexpr int kTileRows = 32;
+
+// What steps there are: the name that Python uses, and the type in cpu/steps/.
+#define BSL_STEP_KINDS(X)                               \
+  X(dense, Dense)                                       \
+  X(activation, Activation)                             \
+  X(additive, Additive)                                 \
+  X(affine_coupling, Affine)                            \
+  X(rational_quadratic_spline, RationalQuadraticSpline) \
+  X(mixture_logistic_transform, MixtureLogisticMap)     \
+  X(deep_sigmoidal_transform, DeepSigmoidalMap)         \
+  X(bernstein_transform, BernsteinMap)                  \
+  X(standard_normal, StandardNormal)
+
+struct Step {
+  int kind;                         // its place in the list above
+  std::vector<int32_t> inputs;      // lanes that it reads
+  std::vector<int32_t> outputs;     // lanes that it writes
+  std::vector<int32_t> parameters;  // places in the program's table; -1: it has none there
+  std::vector<int32_t> options;     // what they mean, the step's file says
+  std::vector<double> numbers;      // likewise
+};
+
+struct Program {
+  int32_t features, context;
+  int32_t lanes;                 // in all
+  std::vector<int32_t> results;  // the lanes of the vector that it returns
+  std::vector<int64_t> sizes;    // how many numbers each parameter has
+  std::vector<int64_t> places;   // where its gradient begins, in the row of all
+  int64_t n_parameters = 0;      // the length of that row
+  std::vector<Step> steps;
+  int64_t scratch = 0;  // numbers that the most demanding step needs for itself
+};
+
+// How many rows one chunk of a backward pass has. It depends on the call alone, so that sums over
+// rows are the same for any number of threads. Each chunk has its own sums of gradients: so there
+// are few where there are many parameters.
+inline int64_t program_chunk_rows(int64_t rows, int64_t n_parameters) {
+  constexpr int64_t room = int64_t{1} << 20, least = 4, most = 16;
+  const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
+  int64_t chunks = n_parameters > 0 ? room / n_parameters : most;
+  chunks = chunks < least ? least : chunks > most ? most : chunks;
+  return (tiles + chunks - 1) / chunks * kTileRows;
+}
+
+}  // namespace bsl

@@ -1,0 +1,196 @@
+#include "cpu/program.h"
+
+#include <algorithm>
+#include <new>
+
+#include "cpu/parallel.h"
+#include "cpu/steps/activation.h"
+#include "cpu/steps/dense.h"
+#include "cpu/steps/element_map.h"
+#include "cpu/steps/maps.h"
+#include "cpu/steps/standard_normal.h"
+
+namespace bsl {
+namespace {
+
+template <typename T>
+struct StepFunctions {
+  const char* (*fault)(const Step&, const Program&);
+  int64_t (*scratch)(const Step&);
+  void (*forward)(const Step&, const TileOf<T>&);
+  void (*backward)(const Step&, const TileOf<T>&);
+};
+
+template <typename T>
+constexpr StepFunctions<T> kSteps[] = {
+#define BSL_FUNCTIONS(name, type) \
+  {type::fault, type::scratch, type::template forward<T>, type::template backward<T>},
+    BSL_STEP_KINDS(BSL_FUNCTIONS)
+#undef BSL_FUNCTIONS
+};
+
+const char* fault(const Step& step, const Program& program) {
+  return kSteps<float>[step.kind].fault(step, program);
+}
+
+int64_t scratch(const Step& step) { return kSteps<float>[step.kind].scratch(step); }
+
+// Memory of a thread, kept for its next call.
+class Arena {
+ public:
+  Arena() = default;
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+  ~Arena() { release(); }
+
+  template <typename T>
+  T* room(int64_t numbers) {
+    const size_t bytes = static_cast<size_t>(numbers) * sizeof(T);
+    if (bytes > bytes_) {
+      release();
+      data_ = ::operator new(bytes, kAlignment);
+      bytes_ = bytes;
+    }
+    return static_cast<T*>(data_);
+  }
+
+ private:
+  static constexpr std::align_val_t kAlignment{64};
+  void release() {
+    if (data_ != nullptr) ::operator delete(data_, kAlignment);
+    data_ = nullptr;
+    bytes_ = 0;
+  }
+
+  void* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+Arena& arena_of_thread() {
+  static thread_local Arena arena;
+  return arena;
+}
+
+// Rows [first, first + rows) of a matrix as lanes; those beyond the last are copies of it.
+template <typename T>
+void load_lanes(const T* data, int64_t first, int rows, int columns, T* lanes) {
+  for (int r = 0; r < kTileRows; ++r) {
+    const T* row = data + (first + std::min(r, rows - 1)) * columns;
+    for (int c = 0; c < columns; ++c) lanes[c * kTileRows + r] = row[c];
+  }
+}
+
+template <typename T, typename Lane>
+void store_lanes(const Lane& lane, int64_t first, int rows, int columns, T* data) {
+  for (int c = 0; c < columns; ++c) {
+    const T* from = lane(c);
+    for (int r = 0; r < rows; ++r) data[(first + r) * columns + c] = from[r];
+  }
+}
+
+// Loads a tile and runs all steps.
+template <typename T, typename Call>
+void run(const Call& a, int64_t first, const TileOf<T>& t) {
+  const Program& p = *a.program;
+  load_lanes(a.x, first, t.rows, p.features, t.values);
+  if (p.context > 0) load_lanes(a.context, first, t.rows, p.context, t.lane(p.features));
+  std::fill_n(t.log, kTileRows, 0.0);
+  for (const Step& step : p.steps) kSteps<T>[step.kind].forward(step, t);
+}
+
+template <typename T>
+void forward(const ProgramForward<T>& a) {
+  const Program& p = *a.program;
+  const int64_t tiles = (a.rows + kTileRows - 1) / kTileRows;
+  parallel_chunks(tiles, [&](int64_t tile) {
+    const int64_t lanes = static_cast<int64_t>(p.lanes) * kTileRows;
+    double log[kTileRows];
+    TileOf<T> t{};
+    t.values = arena_of_thread().room<T>(lanes + p.scratch);
+    t.scratch = t.values + lanes;
+    t.log = log;
+    t.parameters = a.parameters;
+    const int64_t first = tile * kTileRows;
+    t.rows = static_cast<int>(std::min<int64_t>(kTileRows, a.rows - first));
+    run(a, first, t);
+    for (int r = 0; r < t.rows; ++r) a.log[first + r] = static_cast<T>(log[r]);
+    if (a.value == nullptr) return;
+    store_lanes<T>([&](int c) { return t.lane(p.results[c]); }, first, t.rows, p.features, a.value);
+  });
+}
+
+// The gradients of a tile's rows, by all steps from the last to the first.
+template <typename T>
+void run_back(const ProgramBackward<T>& a, int64_t first, const TileOf<T>& t) {
+  const Program& p = *a.program;
+  std::fill_n(t.grads, static_cast<int64_t>(p.lanes) * kTileRows, T(0));
+  if (a.grad_value != nullptr) {
+    for (int c = 0; c < p.features; ++c) {
+      T* grad = t.grad(p.results[c]);
+      for (int r = 0; r < t.rows; ++r) grad[r] += a.grad_value[(first + r) * p.features + c];
+    }
+  }
+  for (auto step = p.steps.rbegin(); step != p.steps.rend(); ++step) {
+    kSteps<T>[step->kind].backward(*step, t);
+  }
+  if (a.grad_x != nullptr) {
+    store_lanes<T>([&](int c) { return t.grad(c); }, first, t.rows, p.features, a.grad_x);
+  }
+  if (a.grad_context != nullptr) {
+    store_lanes<T>([&](int c) { return t.grad(p.features + c); }, first, t.rows, p.context,
+                   a.grad_context);
+  }
+}
+
+template <typename T>
+void backward(const ProgramBackward<T>& a) {
+  const Program& p = *a.program;
+  const int64_t chunk_rows = program_chunk_rows(a.rows, p.n_parameters);
+  const int64_t chunks = (a.rows + chunk_rows - 1) / chunk_rows;
+  parallel_chunks(chunks, [&](int64_t chunk) {
+    const int64_t lanes = static_cast<int64_t>(p.lanes) * kTileRows;
+    double log[kTileRows];
+    T grad_log[kTileRows];
+    TileOf<T> t{};
+    t.values = arena_of_thread().room<T>(2 * lanes + p.scratch);
+    t.grads = t.values + lanes;
+    t.scratch = t.grads + lanes;
+    t.log = log;
+    t.grad_log = grad_log;
+    t.parameters = a.parameters;
+    t.grad_parameters = a.sums + chunk * p.n_parameters;
+    t.wanted = a.wanted;
+    t.places = p.places.data();
+    std::fill_n(t.grad_parameters, p.n_parameters, T(0));
+    const int64_t end = std::min(a.rows, (chunk + 1) * chunk_rows);
+    for (int64_t first = chunk * chunk_rows; first < end; first += kTileRows) {
+      t.rows = static_cast<int>(std::min<int64_t>(kTileRows, end - first));
+      for (int r = 0; r < kTileRows; ++r) {
+        const bool given = a.grad_log != nullptr && r < t.rows;
+        grad_log[r] = given ? a.grad_log[first + r] : T(0);
+      }
+      run(a, first, t);
+      run_back(a, first, t);
+    }
+  });
+  // Sums over chunks, in their order.
+  constexpr int64_t share = 4096;
+  parallel_chunks((p.n_parameters + share - 1) / share, [&](int64_t part) {
+    const int64_t begin = part * share, end = std::min(p.n_parameters, begin + share);
+    T* total = a.grad_parameters;
+    for (int64_t i = begin; i < end; ++i) total[i] = a.sums[i];
+    for (int64_t chunk = 1; chunk < chunks; ++chunk) {
+      const T* sums = a.sums + chunk * p.n_parameters;
+#pragma GCC ivdep
+      for (int64_t i = begin; i < end; ++i) total[i] += sums[i];
+    }
+  });
+}
+
+}  // namespace
+
+namespace BSL_ISA {
+extern const ProgramKernels program_kernels = {fault,           scratch,         forward<float>,
+                                               forward<double>, backward<float>, backward<double>};
+}  // namespace BSL_ISA
+}  // namespace bsl

@@ -1,0 +1,82 @@
+// Activations of networks. Their derivative is computed from the value or from the argument.
+#pragma once
+
+#include "core/math.h"
+#include "cpu/steps/tile.h"
+
+namespace bsl {
+namespace {
+
+// options: the activation's place in this list.
+struct Activation {
+  enum Kind { relu, tanh, sigmoid, silu, kinds };
+
+  static const char* fault(const Step& step, const Program&) {
+    if (step.options.size() != 1 || step.options[0] < 0 || step.options[0] >= kinds) {
+      return "options";
+    }
+    return step.inputs.size() == step.outputs.size() ? nullptr : "inputs and outputs";
+  }
+
+  static int64_t scratch(const Step&) { return 0; }
+
+  template <typename T>
+  static void forward(const Step& step, const TileOf<T>& t) {
+    switch (step.options[0]) {
+      case relu:
+        return for_each(step, t, [](T x) { return x < T(0) ? T(0) : x; });
+      case tanh:
+        return for_each(step, t, [](T x) { return math::tanh(x); });
+      case sigmoid:
+        return for_each(step, t, [](T x) { return math::sigmoid(x); });
+      default:
+        return for_each(step, t, [](T x) { return x * math::sigmoid(x); });
+    }
+  }
+
+  template <typename T>
+  static void backward(const Step& step, const TileOf<T>& t) {
+    switch (step.options[0]) {
+      case relu:
+        return pull_back(step, t, [](T, T y) { return y > T(0) ? T(1) : T(0); });
+      case tanh:
+        return pull_back(step, t, [](T, T y) { return (T(1) - y) * (T(1) + y); });
+      case sigmoid:
+        return pull_back(step, t, [](T, T y) { return y * (T(1) - y); });
+      default:
+        return pull_back(step, t, [](T x, T y) {
+          const T s = math::sigmoid(x);
+          return s + y * (T(1) - s);
+        });
+    }
+  }
+
+ private:
+  template <typename T, typename F>
+  static void for_each(const Step& step, const TileOf<T>& t, const F& f) {
+    for (size_t i = 0; i < step.inputs.size(); ++i) {
+      const T* x = t.lane(step.inputs[i]);
+      T* y = t.lane(step.outputs[i]);
+#pragma GCC ivdep
+      for (int r = 0; r < kTileRows; ++r) y[r] = f(x[r]);
+    }
+  }
+
+  template <typename T, typename F>
+  static void pull_back(const Step& step, const TileOf<T>& t, const F& derivative) {
+    for (size_t i = 0; i < step.inputs.size(); ++i) {
+      const T* x = t.lane(step.inputs[i]);
+      const T* y = t.lane(step.outputs[i]);
+      const T* grad_y = t.grad(step.outputs[i]);
+      T* grad_x = t.grad(step.inputs[i]);
+#pragma GCC ivdep
+      for (int r = 0; r < kTileRows; ++r) {
+        // A gradient of 0 stays 0, also where the derivative is NaN.
+        grad_x[r] += grad_y[r] == T(0) ? T(0) : grad_y[r] * derivative(x[r], y[r]);
+      }
+    }
+  }
+};
+
+}  // namespace
+}  // namespace bsl

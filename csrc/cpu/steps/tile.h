@@ -1,0 +1,45 @@
+// What a step of a program (core/program.h) sees of the tile that it works on.
+//
+// A step is a struct in a file of this folder, named like its kind, with
+//
+//   static const char* fault(const Step& step, const Program& program);  // null: it is well formed
+//   static int64_t scratch(const Step& step);                   // numbers of its own
+//   template <typename T>
+//   static void forward(const Step& step, const TileOf<T>& t);  // from its inputs to its outputs
+//   template <typename T>
+//   static void backward(const Step& step, const TileOf<T>& t);  // adds to the inputs' gradients
+//
+// A gradient is added to, as a lane may have several readers.
+#pragma once
+
+#include "core/platform.h"
+#include "core/program.h"
+
+namespace bsl {
+namespace {
+
+template <typename T>
+struct TileOf {
+  T* values;  // [lanes][kTileRows]
+  T* grads;   // likewise; in backward
+  double* log;
+  const T* grad_log;
+  const T* const* parameters;
+  T* grad_parameters;  // the row of all
+  const bool* wanted;
+  const int64_t* places;
+  T* scratch;
+  int rows;  // those beyond are copies, and their gradients are zeros
+
+  T* lane(int32_t index) const { return values + static_cast<int64_t>(index) * kTileRows; }
+  T* grad(int32_t index) const { return grads + static_cast<int64_t>(index) * kTileRows; }
+
+  const T* parameter(int32_t index) const { return index < 0 ? nullptr : parameters[index]; }
+  // Null if it is not wanted.
+  T* grad_parameter(int32_t index) const {
+    return index < 0 || !wanted[index] ? nullptr : grad_parameters + places[index];
+  }
+};
+
+}  // namespace
+}  // namespace bsl
