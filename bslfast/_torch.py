@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch._library.autograd import Info, make_autograd_impl
 from torch.autograd import forward_ad
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 # Bound, not wrapped: each call of an op asks most of these.
 transforms_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
@@ -56,3 +57,13 @@ def global_hooks() -> tuple[dict[Any, Any], ...]:
         module._global_forward_hooks,
         module._global_forward_pre_hooks,
     )
+
+
+def optimizer_hooks() -> tuple[dict[Any, Any], ...]:
+    """The hooks of all optimisers together."""
+    return _global_optimizer_pre_hooks, _global_optimizer_post_hooks
+
+
+def has_hooks(tensor: Tensor) -> bool:
+    """Whether something is called with the gradient of a tensor."""
+    return bool(tensor._backward_hooks or tensor._post_accumulate_grad_hooks)

@@ -11,6 +11,7 @@ addresses. What a program was made from is looked at before each call, see :clas
 from __future__ import annotations
 
 import itertools
+import math
 import operator
 import threading
 import weakref
@@ -281,7 +282,7 @@ class Lowered:
             return f"x is {dtype}"
         parameters = self.parameters
         if not (
-            all(map(dtype.__eq__, map(_DTYPE, parameters)))
+            {dtype}.issuperset(map(_DTYPE, parameters))
             and all(map(_IS_CPU, parameters))
             and all(map(Tensor.is_contiguous, parameters))
             and list(map(_SHAPE, parameters)) == self._shapes
@@ -314,6 +315,20 @@ def lowered(
     return found
 
 
+def runnable(
+    module: nn.Module,
+    what: str,
+    steps: Callable[[Builder, Any], Lanes],
+    x: Tensor,
+    context: Tensor | None,
+) -> Lowered | None:
+    """Return the program of a module if it can run on x and a context, see :func:`run`."""
+    if not _enabled or getattr(_of_thread, "by_ops", False):
+        return None
+    found = lowered(module, what, steps)
+    return found if found.obstacle(x, context) is None else None
+
+
 def run(
     module: nn.Module,
     what: str,
@@ -338,10 +353,8 @@ def run(
     Returns:
         (vectors [..., features] or None, logarithms [...]).
     """
-    if not _enabled or getattr(_of_thread, "by_ops", False):
-        return None
-    found = lowered(module, what, steps)
-    if found.obstacle(x, context) is not None:
+    found = runnable(module, what, steps, x, context)
+    if found is None:
         return None
     shape = x.shape[:-1]
     if context is not None:
@@ -428,6 +441,65 @@ def _backward(
             for part, shape, want in zip(parts, found._shapes, wanted, strict=True)
         ),
     ]
+
+
+@serial_after_fork
+def train(
+    found: Lowered,
+    x: Tensor,
+    context: Tensor | None,
+    order: Tensor,
+    batch_rows: int,
+    states: Sequence[tuple[Tensor | None, Tensor | None] | None],
+    optimizer: str,
+    numbers: tuple[float, float, float, float],
+    clip: float | None,
+    rates: Sequence[float],
+    steps_before: int,
+) -> list[float]:
+    """Take steps that maximise the mean logarithm of mini-batches: see csrc/cpu/optimizer.h.
+
+    Args:
+        found: a program that can run on ``x`` and ``context``.
+        x, context: all rows.
+        order: int64, the rows of all mini-batches one after the other.
+        batch_rows: how many rows a mini-batch has; the last one may have fewer.
+        states: what the optimizer remembers of each of the program's parameters, contiguous: the
+            mean of gradients and that of squares, each None if it has none. None for a parameter
+            that stays as it is.
+        optimizer: "adam", "adamw", "sgd" or "rmsprop".
+        numbers: decay of the mean and of that of squares, epsilon, weight decay.
+        clip: what the norm of all gradients is at most.
+        rates: the learning rate of each step.
+        steps_before: how many steps the optimizer has taken.
+
+    Returns:
+        For each step, the sum of its rows' negative logarithms.
+    """
+    x, order = x.contiguous(), order.contiguous()
+    held = None if context is None else context.contiguous()
+    means, squares = zip(*((None, None) if s is None else s for s in states), strict=True)
+    losses: list[float] = found.program.train(
+        x.dtype is torch.float64,
+        order.shape[0],
+        batch_rows,
+        order.data_ptr(),
+        x.data_ptr(),
+        _address(held),
+        found.addresses(),
+        [state is not None for state in states],
+        [*map(_address, means)],
+        [*map(_address, squares)],
+        optimizer,
+        *numbers,
+        math.inf if clip is None else clip,
+        rates,
+        steps_before,
+    )
+    torch.autograd.graph.increment_version(
+        [p for p, state in zip(found.parameters, states, strict=True) if state is not None]
+    )
+    return losses
 
 
 def _address(tensor: Tensor | None) -> int:

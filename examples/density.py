@@ -27,7 +27,7 @@ def main(epochs: int = 15, out: Path = Path("runs/examples")) -> float:
         flow,
         (train,),
         (validation,),
-        objective=lambda model, x: model(x),
+        objective=bslfast.flows.Flow.log_prob,
         epochs=epochs,
         batch_size=256,
         lr=5e-3,

@@ -106,6 +106,10 @@ class Flow(nn.Module):
         )
         return self._density_by_ops(x, context)[1] if whole is None else whole[1]
 
+    def _program(self, x: Tensor, context: Tensor | None = None) -> programs.Lowered | None:
+        """What computes :meth:`log_prob` as one call, if it can."""
+        return programs.runnable(self, "density", _density_steps, x, context)
+
     def _density_by_ops(self, x: Tensor, context: Tensor | None) -> tuple[None, Tensor]:
         z, log_det = self.transform(x, context if self.transform.context else None)
         return None, self._log_prob(z, log_det, context)

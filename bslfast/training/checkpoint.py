@@ -1,8 +1,8 @@
 """One safetensors file that holds everything a run needs to go on.
 
-Its tensors are the weights, Adam's moments, the best weights so far and the states of the random
-number generators. Its scalars are JSON in the file's metadata. The file holds no code, and nothing
-is unpickled.
+Its tensors are the weights, the optimiser's state, the best weights so far and the states of the
+random number generators. Its scalars are JSON in the file's metadata. The file holds no code, and
+nothing is unpickled.
 """
 
 from __future__ import annotations

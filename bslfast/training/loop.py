@@ -15,12 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bslfast import _checks
+from bslfast import _checks, programs
+from bslfast._torch import has_hooks, optimizer_hooks
 from bslfast.elbo import negative_elbo
+from bslfast.flows import Flow
 from bslfast.likelihoods import Likelihood
 from bslfast.nn import BayesianModule, kl
 from bslfast.predict import evaluating, likelihood_of, predict, seeded
 from bslfast.training import checkpoint as ckpt
+from bslfast.training.optimizers import Optimizer
 
 # Weight samples of one validation score. The seed is fixed, so they are the same in every epoch:
 # scores of two epochs differ by the weights' posterior and not by luck.
@@ -30,8 +33,8 @@ SECONDS_BETWEEN_CHECKPOINTS = 1.0
 # Validation examples that an objective scores at a time.
 _SCORED = 1024
 SCHEDULES = ("constant", "cosine")
-# Adam's state of each parameter.
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+# About how long one call of a program may take: an interrupt waits for it.
+_SECONDS_PER_CALL = 0.25
 
 # Takes the model and the tensors of a mini-batch; see :func:`fit`.
 Objective = Callable[..., "Tensor | tuple[Tensor, Tensor]"]
@@ -82,14 +85,22 @@ def fit(
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = False,
+    optimizer: str = "adam",
+    weight_decay: float = 0.0,
+    momentum: float = 0.0,
+    clip: float | None = None,
 ) -> History:
-    """Train ``model`` in place by Adam on the negative ELBO of shuffled mini-batches.
+    """Train ``model`` in place on the negative ELBO of shuffled mini-batches, by Adam or others.
 
     The loss of a mini-batch is
     ``negative_elbo(likelihood.log_prob(model(x), y), kl(model), dataset_size=len(train), beta)``.
     A model without Bayesian layers has no KL and trains by maximum likelihood. After each epoch
     the validation examples are scored by their mean log predictive density. The model ends with
     the weights of the epoch that scored best, or of the last one without validation data.
+
+    Flows train fastest with ``objective=Flow.log_prob``. On the CPU, if their networks, maps and
+    base have steps of a program, the steps of an epoch are one call without Python in between: the
+    same up to rounding. It leaves no ``.grad``. :class:`bslfast.whole_networks` switches this off.
 
     A run is repeatable: ``seed`` sets the order of the examples and the noise, and torch's global
     generators are left as they were. Resuming gives bit for bit the weights that an uninterrupted
@@ -101,7 +112,7 @@ def fit(
         validation: held-out tensors like ``train``; ``None`` scores nothing.
         epochs: total number of passes over the training data, including those before a resume.
         batch_size: examples per step; the last batch of an epoch may be smaller.
-        lr: Adam's learning rate.
+        lr: the learning rate.
         schedule: course of the learning rate. "constant" keeps ``lr``. "cosine" lowers it at every
             step along half a cosine, to 0 at the end of ``epochs``.
         patience: stop after this many epochs without a better validation score; ``None`` never.
@@ -114,11 +125,20 @@ def fit(
             returns the log likelihood of each example [batch], or a lower bound of it, instead of
             ``likelihood.log_prob(model(x), y)``. It may return a pair: the bound, and a divergence
             [batch] that the bound contains, for the record. Its mean scores validation examples.
+            For flows: ``bslfast.flows.Flow.log_prob``, with a batch of x, or of x and the context.
         checkpoint: a safetensors file, written between epochs, at most once a second, and at the
             end. The file is always whole, whatever interrupts the run.
         resume: go on from ``checkpoint``. It must come from the same model, data and settings
             (``patience`` may differ, and ``epochs`` if the schedule is constant).
         progress: show a progress bar on standard error.
+        optimizer: "adam", "adamw", "sgd" or "rmsprop", with the defaults of ``torch.optim`` but for
+            the arguments here.
+        weight_decay: how far each step pulls the weights to 0: with "adamw" by this times the
+            learning rate; with the others the gradient of half their squared norm times this is
+            added to that of the loss.
+        momentum: how much of the last step's direction "sgd" keeps.
+        clip: what the norm of all gradients together is scaled down to if it is greater, as
+            ``torch.nn.utils.clip_grad_norm_`` does; ``None`` leaves them.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came, also for NaN or
@@ -137,7 +157,10 @@ def fit(
         >>> round(model.weight.item(), 1)
         2.0
     """
-    run = _Run(model, train, validation, batch_size, lr, beta, seed, device, likelihood, objective)
+    run = _Run(
+        model, train, validation, batch_size, lr, beta, seed, device, likelihood, objective,
+        optimizer, weight_decay, momentum, clip,
+    )  # fmt: skip
     run.schedule(schedule, _checks.integer("epochs", epochs))
     if patience is not None:
         _checks.integer("patience", patience)
@@ -184,6 +207,10 @@ class _Run:
         device: torch.device | str | None,
         likelihood: Likelihood | None,
         objective: Objective | None,
+        optimizer: str,
+        weight_decay: float,
+        momentum: float,
+        clip: float | None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model: expected a torch.nn.Module, got {_checks.describe(model)}")
@@ -192,7 +219,7 @@ class _Run:
         # The bits of another number: with the seed itself validation would draw the noise of the
         # first training steps.
         self.validation_seed = _checks.generator_seed(seed) ^ 0x9E3779B97F4A7C15
-        _checks.number("lr", lr, above=0.0)
+        self.clip = None if clip is None else _checks.number("clip", clip, above=0.0)
         if device is None:
             parameter = next(model.parameters(), None)
             device = torch.device("cpu") if parameter is None else parameter.device
@@ -216,18 +243,27 @@ class _Run:
         self.parameters = {k: p for k, p in self.trained.named_parameters() if p.requires_grad}
         if not self.parameters:
             raise ValueError("model: expected parameters that require gradients, got none")
-        # fused: one kernel for all parameters, 5 to 10 times cheaper than the loop on small nets.
-        fused = all(p.is_floating_point() for p in self.parameters.values())
-        self.optimizer = torch.optim.Adam(self.parameters.values(), lr=lr, fused=fused)
+        self.optimizer = Optimizer(
+            optimizer,
+            self.parameters.values(),
+            lr=lr,
+            weight_decay=weight_decay,
+            momentum=momentum,
+        )
         self.history = History()
         self.best: dict[str, Tensor] = {}
         self.last_step: int | None = None  # where a falling learning rate reaches 0
+        self.steps_per_call = 1
         self.setting: dict[str, Any] = {
             "batch_size": batch_size,
             "lr": lr,
             "beta": beta,
             "seed": seed,
             "device": self.device.type,
+            "optimizer": optimizer,
+            "weight_decay": weight_decay,
+            "momentum": momentum,
+            "clip": clip,
         }
 
     def schedule(self, name: str, epochs: int) -> None:
@@ -238,34 +274,24 @@ class _Run:
             self.setting["schedule"] = f"cosine over {epochs} epochs"
             self.last_step = epochs * math.ceil(len(self.train[0]) / self.batch_size)
 
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        lr: float = self.setting["lr"]
+        if self.last_step is None:
+            return lr
+        return lr * (1 + math.cos(math.pi * step / self.last_step)) / 2
+
     def epoch(self) -> None:
         """One pass over the training data, then the validation score."""
         self.model.train()
         rows = self.train[0].shape[0]
-        order = torch.randperm(rows).to(self.device)
-        shuffled = [value[order] for value in self.train]
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
-        contained = torch.zeros_like(total)
-        divergence: Tensor | float = 0.0
-        for start in range(0, rows, self.batch_size):
-            batch = [value[start : start + self.batch_size] for value in shuffled]
-            self.optimizer.zero_grad()
-            if self.last_step is not None:
-                turn = math.pi * self.history.steps / self.last_step
-                self.optimizer.param_groups[0]["lr"] = self.setting["lr"] * (1 + math.cos(turn)) / 2
-            log_likelihood, part = self.score(batch)
-            if self.bayesian:
-                divergence = kl(self.model)
-            loss = negative_elbo(log_likelihood, divergence, dataset_size=rows, beta=self.beta)
-            loss.backward()
-            self.optimizer.step()
-            total += loss.detach() * log_likelihood.shape[0]
-            if part is not None:
-                contained += part.detach().sum()
-            self.history.steps += 1
-        if not self.bayesian and self.objective is not None:
-            divergence = contained / rows
-        loss_value = total.item() / rows
+        order = torch.randperm(rows)
+        found = self.program()
+        if found is None:
+            total, divergence = self.steps_by_ops(order.to(self.device))
+        else:
+            total, divergence = self.steps_at_once(found, order), 0.0
+        loss_value = total / rows
         epoch = len(self.history.loss) + 1
         if not math.isfinite(loss_value):
             raise FloatingPointError(
@@ -273,7 +299,7 @@ class _Run:
                 f"{self.setting['lr']} may help, or scaled inputs and targets"
             )
         self.history.loss.append(loss_value)
-        self.history.kl.append(divergence.item() if isinstance(divergence, Tensor) else divergence)
+        self.history.kl.append(divergence)
         if self.validation is None:
             self.history.best_epoch = epoch
             return
@@ -289,6 +315,102 @@ class _Run:
         if len(scores) == 1 or scores[-1] > scores[self.history.best_epoch - 1]:
             self.history.best_epoch = epoch
             self.best = {k: v.detach().clone() for k, v in self.trained.state_dict().items()}
+
+    def steps_by_ops(self, order: Tensor) -> tuple[float, float]:
+        """The steps of an epoch; returns the sum of its examples' losses, and the divergence."""
+        rows = order.shape[0]
+        shuffled = [value[order] for value in self.train]
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        contained = torch.zeros_like(total)
+        divergence: Tensor | float = 0.0
+        optimizer = self.optimizer.torch
+        for start in range(0, rows, self.batch_size):
+            batch = [value[start : start + self.batch_size] for value in shuffled]
+            optimizer.zero_grad()
+            optimizer.param_groups[0]["lr"] = self.rate(self.history.steps)
+            log_likelihood, part = self.score(batch)
+            if self.bayesian:
+                divergence = kl(self.model)
+            loss = negative_elbo(log_likelihood, divergence, dataset_size=rows, beta=self.beta)
+            loss.backward()
+            if self.clip is not None:
+                nn.utils.clip_grad_norm_(self.parameters.values(), self.clip)
+            optimizer.step()
+            total += loss.detach() * log_likelihood.shape[0]
+            if part is not None:
+                contained += part.detach().sum()
+            self.history.steps += 1
+        if not self.bayesian and self.objective is not None:
+            divergence = contained / rows
+        if isinstance(divergence, Tensor):
+            divergence = divergence.item()
+        return total.item(), divergence
+
+    def program(self) -> programs.Lowered | None:
+        """What takes the steps of an epoch at once, if the model is a flow that has a program."""
+        model = self.model
+        if self.objective is not Flow.log_prob or not isinstance(model, Flow) or self.bayesian:
+            return None
+        widths = [model.features, *([model.context] if model.context else [])]
+        if [value.shape[1:] for value in self.train] != [(width,) for width in widths]:
+            return None
+        found = model._program(*self.train)
+        if found is None:
+            return None
+        trained = self.in_program(found)
+        addresses = [address for address in found.addresses() if address]
+        if (
+            # Steps by ops would call hooks, or raise.
+            any(map(has_hooks, trained))
+            or any(optimizer_hooks())
+            or not torch.is_grad_enabled()
+            or any(value.requires_grad for value in self.train)
+            # Parameters must not share memory, and have as many steps behind them.
+            or len(set(addresses)) < len(addresses)
+            or len(self.optimizer.steps(trained)) != 1
+        ):
+            return None
+        return found
+
+    def in_program(self, found: programs.Lowered) -> list[Tensor]:
+        """The trained ones of a program's parameters."""
+        return [p for p in found.parameters if p in self.optimizer.torch.state]
+
+    def steps_at_once(self, found: programs.Lowered, order: Tensor) -> float:
+        """The steps of an epoch by few calls; returns the sum of its examples' losses."""
+        optimizer = self.optimizer
+        optimizer.torch.zero_grad()
+        trained = self.in_program(found)
+        [before] = optimizer.steps(trained)
+        states = [
+            optimizer.means(p) if p in optimizer.torch.state else None for p in found.parameters
+        ]
+        x, *context = (value.contiguous() for value in self.train)
+        losses: list[float] = []
+        steps = math.ceil(len(order) / self.batch_size)
+        while len(losses) < steps:
+            started = time.perf_counter()
+            first = len(losses)
+            end = min(steps, first + self.steps_per_call)
+            done = self.history.steps
+            losses += programs.train(
+                found,
+                x,
+                context[0] if context else None,
+                order[first * self.batch_size : end * self.batch_size],
+                self.batch_size,
+                states,
+                optimizer.name,
+                optimizer.numbers,
+                self.clip,
+                [self.rate(done + step) for step in range(end - first)],
+                before + first,
+            )
+            optimizer.count(trained, end - first)
+            self.history.steps += end - first
+            each = (time.perf_counter() - started) / (end - first)
+            self.steps_per_call = max(1, int(_SECONDS_PER_CALL / each))
+        return sum(losses)
 
     def score(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
         """The log likelihood of each example, and a divergence that it contains, if any."""
@@ -339,7 +461,10 @@ class _Run:
         No loss has been computed from them yet.
         """
         for name, value in self._tensors().items():
-            if name.startswith("adam.") or name.partition(".")[2] in self.parameters:
+            if (
+                name.startswith(f"{self.optimizer.name}.")
+                or name.partition(".")[2] in self.parameters
+            ):
                 try:
                     _checks.finite(name, value)
                 except ValueError as error:
@@ -353,9 +478,10 @@ class _Run:
         if self.validation is not None:
             tensors |= {f"best.{k}": v for k, v in (self.best or model).items()}
         for name, parameter in self.parameters.items():
-            # Adam has no state of a parameter that had no gradient: take its initial state.
-            state = self.optimizer.state.get(parameter) or _begin(self.optimizer, parameter)
-            tensors |= {f"adam.{key}.{name}": state[key] for key in _MOMENTS}
+            state = self.optimizer.torch.state[parameter]
+            tensors |= {
+                f"{self.optimizer.name}.{key}.{name}": state[key] for key in self.optimizer.keys
+            }
         tensors["rng.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
@@ -373,20 +499,20 @@ class _Run:
         ckpt.check_tensors(path, tensors, self._tensors())
         steps = math.ceil(len(self.train[0]) / self.batch_size)
         history = _history(path, reached, steps, self.validation is not None)
+        optimizer = self.optimizer
         for name in self.parameters:
-            ckpt.check_range(path, tensors, f"adam.step.{name}", history.steps)
-            ckpt.check_range(path, tensors, f"adam.exp_avg_sq.{name}", math.inf)
+            for key in optimizer.keys:
+                if key != optimizer.mean:
+                    most = history.steps if key == "step" else math.inf
+                    ckpt.check_range(path, tensors, f"{optimizer.name}.{key}.{name}", most)
         ckpt.check_generator(path, tensors, "rng.cpu", torch.device("cpu"))
         if self.device.type == "cuda":
             ckpt.check_generator(path, tensors, "rng.cuda", self.device)
         self.trained.load_state_dict(_with_prefix(tensors, "model."))
         self.best = {k: v.to(self.device) for k, v in _with_prefix(tensors, "best.").items()}
         for name, parameter in self.parameters.items():
-            step, *moments = (tensors[f"adam.{key}.{name}"].to(self.device) for key in _MOMENTS)
-            # The fused kernel needs moments with the parameter's memory layout.
-            moments = [torch.empty_like(parameter).copy_(moment) for moment in moments]
-            state = dict(zip(_MOMENTS, (step, *moments), strict=True))
-            self.optimizer.state[parameter] = state
+            saved = {key: tensors[f"{optimizer.name}.{key}.{name}"] for key in optimizer.keys}
+            optimizer.load(parameter, saved)
         self.history = history
         torch.set_rng_state(tensors["rng.cpu"])
         if self.device.type == "cuda":
@@ -430,15 +556,6 @@ def _examples(
     for part, value in zip("xy" if paired else range(len(values)), moved, strict=True):
         _checks.finite(f"{name} {part}", value)
     return moved
-
-
-def _begin(optimizer: torch.optim.Adam, parameter: Tensor) -> dict[str, Tensor]:
-    """The state with which Adam begins."""
-    fused = bool(optimizer.param_groups[0]["fused"])
-    dtype = torch.float32 if fused else torch.get_default_dtype()
-    step = torch.zeros((), dtype=dtype, device=parameter.device if fused else None)
-    zeros = parameter.new_zeros(()).expand_as(parameter)
-    return dict(zip(_MOMENTS, (step, zeros, zeros), strict=True))
 
 
 def _history(

@@ -156,6 +156,88 @@ void program_backward(const Program& p, bool is_double, int64_t rows,
   }
 }
 
+using Addresses = std::vector<uintptr_t>;
+
+template <typename T>
+std::vector<T*> writable(const Addresses& addresses) {
+  std::vector<T*> found;
+  for (const uintptr_t address : addresses) found.push_back(static_cast<T*>(pointer(address)));
+  return found;
+}
+
+template <typename T, typename Run>
+std::vector<double> train(const Program& p, int64_t rows, int64_t batch_rows, uintptr_t order,
+                          uintptr_t x, uintptr_t context, const Addresses& parameters,
+                          const std::vector<bool>& wanted, const Addresses& means,
+                          const Addresses& mean_squares, const OptimizerNumbers& optimizer,
+                          double clip, const std::vector<double>& rates, int64_t steps_before,
+                          const Run& run) {
+  const std::vector<T*> found = writable<T>(parameters);
+  const std::vector<T*> first = writable<T>(means), second = writable<T>(mean_squares);
+  const std::unique_ptr<bool[]> flags(new bool[wanted.size()]);
+  std::copy(wanted.begin(), wanted.end(), flags.get());
+  const auto chunks = [&](int64_t n) {
+    const int64_t chunk_rows = program_chunk_rows(n, p.n_parameters);
+    return n == 0 ? 0 : (n + chunk_rows - 1) / chunk_rows;
+  };
+  const int64_t most = std::max(chunks(std::min(rows, batch_rows)), chunks(rows % batch_rows));
+  const std::unique_ptr<T[]> sums(new T[static_cast<size_t>(most * p.n_parameters)]);
+  std::vector<double> partial(
+      static_cast<size_t>(std::max(most, program_training_parts(p.n_parameters))));
+  std::vector<double> losses(rates.size());
+  const ProgramTraining<T> a{&p,
+                             rows,
+                             batch_rows,
+                             static_cast<int64_t*>(pointer(order)),
+                             static_cast<T*>(pointer(x)),
+                             static_cast<T*>(pointer(context)),
+                             found.data(),
+                             flags.get(),
+                             first.data(),
+                             second.data(),
+                             optimizer,
+                             clip,
+                             rates.data(),
+                             steps_before,
+                             sums.get(),
+                             partial.data(),
+                             losses.data()};
+  py::gil_scoped_release release;
+  run(a);
+  return losses;
+}
+
+std::vector<double> program_train(const Program& p, bool is_double, int64_t rows,
+                                  int64_t batch_rows, uintptr_t order, uintptr_t x,
+                                  uintptr_t context, const Addresses& parameters,
+                                  const std::vector<bool>& wanted, const Addresses& means,
+                                  const Addresses& mean_squares, const std::string& optimizer,
+                                  double decay, double decay_square, double epsilon,
+                                  double weight_decay, double clip,
+                                  const std::vector<double>& rates, int64_t steps_before) {
+  check_count(p, parameters);
+  check_count(p, means);
+  check_count(p, mean_squares);
+  if (wanted.size() != p.sizes.size()) throw std::invalid_argument("number of parameters");
+  if (batch_rows < 1) throw std::invalid_argument("batch_rows");
+  if (static_cast<int64_t>(rates.size()) != (rows + batch_rows - 1) / batch_rows) {
+    throw std::invalid_argument("number of learning rates");
+  }
+  const auto* name = std::find(std::begin(kOptimizerNames), std::end(kOptimizerNames), optimizer);
+  if (name == std::end(kOptimizerNames)) {
+    throw std::invalid_argument("no optimizer is called '" + optimizer + "'");
+  }
+  const OptimizerNumbers numbers{static_cast<Optimizer>(name - kOptimizerNames), decay,
+                                 decay_square, epsilon, weight_decay};
+  const ProgramKernels& kernels = BSL_SELECT(program_kernels);
+  if (is_double) {
+    return train<double>(p, rows, batch_rows, order, x, context, parameters, wanted, means,
+                         mean_squares, numbers, clip, rates, steps_before, kernels.train_double);
+  }
+  return train<float>(p, rows, batch_rows, order, x, context, parameters, wanted, means,
+                      mean_squares, numbers, clip, rates, steps_before, kernels.train_float);
+}
+
 }  // namespace
 
 void register_program(py::module_& m) {
@@ -165,7 +247,8 @@ void register_program(py::module_& m) {
       .def_readonly("lanes", &Program::lanes)
       .def_readonly("n_parameters", &Program::n_parameters)
       .def("forward", &program_forward)
-      .def("backward", &program_backward);
+      .def("backward", &program_backward)
+      .def("train", &program_train);
 }
 
 }  // namespace bsl

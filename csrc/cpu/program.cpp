@@ -1,6 +1,7 @@
 #include "cpu/program.h"
 
 #include <algorithm>
+#include <limits>
 #include <new>
 
 #include "cpu/parallel.h"
@@ -187,10 +188,132 @@ void backward(const ProgramBackward<T>& a) {
   });
 }
 
+// --- training
+// --------------------------------------------------------------------------------------
+
+// Rows of a matrix as lanes; those beyond the last are copies of it.
+template <typename T>
+void gather_lanes(const T* data, const int64_t* order, int rows, int columns, T* lanes) {
+  for (int r = 0; r < kTileRows; ++r) {
+    const T* row = data + order[std::min(r, rows - 1)] * columns;
+    for (int c = 0; c < columns; ++c) lanes[c * kTileRows + r] = row[c];
+  }
+}
+
+// The gradients of the mean negative logarithm of `rows` rows, summed over each chunk of them.
+// Returns the sum of their negative logarithms.
+template <typename T>
+double batch_gradients(const ProgramTraining<T>& a, const int64_t* order, int64_t rows,
+                       int64_t chunk_rows, int64_t chunks) {
+  const Program& p = *a.program;
+  ProgramBackward<T> logarithm_alone{};
+  logarithm_alone.program = &p;
+  parallel_chunks(chunks, [&](int64_t chunk) {
+    const int64_t lanes = static_cast<int64_t>(p.lanes) * kTileRows;
+    double log[kTileRows];
+    T grad_log[kTileRows];
+    TileOf<T> t{};
+    t.values = arena_of_thread().room<T>(2 * lanes + p.scratch);
+    t.grads = t.values + lanes;
+    t.scratch = t.grads + lanes;
+    t.log = log;
+    t.grad_log = grad_log;
+    t.parameters = a.parameters;
+    t.grad_parameters = a.sums + chunk * p.n_parameters;
+    t.wanted = a.wanted;
+    t.places = p.places.data();
+    std::fill_n(t.grad_parameters, p.n_parameters, T(0));
+    double loss = 0;
+    const int64_t end = std::min(rows, (chunk + 1) * chunk_rows);
+    for (int64_t first = chunk * chunk_rows; first < end; first += kTileRows) {
+      t.rows = static_cast<int>(std::min<int64_t>(kTileRows, end - first));
+      for (int r = 0; r < kTileRows; ++r) {
+        grad_log[r] = r < t.rows ? T(-1) / static_cast<T>(rows) : T(0);
+      }
+      gather_lanes(a.x, order + first, t.rows, p.features, t.values);
+      if (p.context > 0) {
+        gather_lanes(a.context, order + first, t.rows, p.context, t.lane(p.features));
+      }
+      std::fill_n(log, kTileRows, 0.0);
+      for (const Step& step : p.steps) kSteps<T>[step.kind].forward(step, t);
+      run_back(logarithm_alone, first, t);
+      for (int r = 0; r < t.rows; ++r) loss -= log[r];
+    }
+    a.partial[chunk] = loss;
+  });
+  double loss = 0;
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) loss += a.partial[chunk];
+  return loss;
+}
+
+// Sums the gradients over chunks, and takes one step of the optimizer.
+template <typename T>
+void update(const ProgramTraining<T>& a, int64_t step, int64_t chunks) {
+  const Program& p = *a.program;
+  const int64_t parts = program_training_parts(p.n_parameters);
+  const auto for_each_part = [&](const auto& f) {
+    parallel_chunks(parts, [&](int64_t part) {
+      const int64_t begin = part * kTrainedParameters;
+      f(part, begin, std::min(p.n_parameters, begin + kTrainedParameters));
+    });
+  };
+  const auto sum_chunks = [&](int64_t begin, int64_t end) {
+    for (int64_t chunk = 1; chunk < chunks; ++chunk) {
+      const T* sums = a.sums + chunk * p.n_parameters;
+#pragma GCC ivdep
+      for (int64_t i = begin; i < end; ++i) a.sums[i] += sums[i];
+    }
+  };
+  const auto take = [&](const OptimizerStep<T>& taken, int64_t begin, int64_t end) {
+    for (size_t i = 0; i < p.sizes.size(); ++i) {
+      const int64_t from = std::max(begin, p.places[i]);
+      const int64_t to = std::min(end, p.places[i] + p.sizes[i]);
+      if (from >= to || !a.wanted[i]) continue;
+      const int64_t first = from - p.places[i];
+      const auto at = [&](T* values) { return values == nullptr ? nullptr : values + first; };
+      taken.update(to - from, a.sums + from, at(a.parameters[i]), at(a.means[i]),
+                   at(a.mean_squares[i]));
+    }
+  };
+  const auto factors = [&](double scale) {
+    return OptimizerStep<T>(a.optimizer, a.rates[step], scale, a.steps_before + step + 1);
+  };
+  if (!(a.clip < std::numeric_limits<double>::infinity())) {
+    const OptimizerStep<T> taken = factors(1);
+    for_each_part([&](int64_t, int64_t begin, int64_t end) {
+      sum_chunks(begin, end);
+      take(taken, begin, end);
+    });
+    return;
+  }
+  for_each_part([&](int64_t part, int64_t begin, int64_t end) {
+    sum_chunks(begin, end);
+    a.partial[part] = sum_of_squares(end - begin, a.sums + begin);
+  });
+  double squares = 0;
+  for (int64_t part = 0; part < parts; ++part) squares += a.partial[part];
+  const OptimizerStep<T> taken = factors(clip_factor(squares, a.clip));
+  for_each_part([&](int64_t, int64_t begin, int64_t end) { take(taken, begin, end); });
+}
+
+template <typename T>
+void train(const ProgramTraining<T>& a) {
+  const int64_t n_parameters = a.program->n_parameters;
+  for (int64_t step = 0; step * a.batch_rows < a.rows; ++step) {
+    const int64_t first = step * a.batch_rows;
+    const int64_t rows = std::min(a.batch_rows, a.rows - first);
+    const int64_t chunk_rows = program_chunk_rows(rows, n_parameters);
+    const int64_t chunks = (rows + chunk_rows - 1) / chunk_rows;
+    a.losses[step] = batch_gradients(a, a.order + first, rows, chunk_rows, chunks);
+    update(a, step, chunks);
+  }
+}
+
 }  // namespace
 
 namespace BSL_ISA {
 extern const ProgramKernels program_kernels = {fault,           scratch,         forward<float>,
-                                               forward<double>, backward<float>, backward<double>};
+                                               forward<double>, backward<float>, backward<double>,
+                                               train<float>,    train<double>};
 }  // namespace BSL_ISA
 }  // namespace bsl

@@ -37,8 +37,7 @@ from bslfast._native import _cpu, cuda
 from bslfast.bnn import BayesianMLP
 from bslfast.cli import main
 from bslfast.cli.images import objective as bound_of_images
-from bslfast.cli.jobs.moons import objective as density_of_points
-from bslfast.flows import NSF
+from bslfast.flows import NSF, Flow
 from bslfast.nn import BayesLinear, kl
 from bslfast.training import fit
 from bslfast.vae import VAE, mlp_decoder, mlp_encoder
@@ -567,7 +566,7 @@ def moons() -> tuple[torch.nn.Module, tuple[torch.Tensor, ...], dict[str, Any]]:
     angle = 3 * torch.rand(256)
     x = torch.stack([angle.cos(), angle.sin()], 1) + 0.1 * torch.randn(256, 2)
     flow = NSF(2, transforms=2, hidden=(16, 16), bound=5.0)
-    return flow, (x,), {"objective": density_of_points, "schedule": "cosine"}
+    return flow, (x,), {"objective": Flow.log_prob, "schedule": "cosine"}
 
 
 JOBS = {"wine": wine, "digits": digits, "moons": moons}

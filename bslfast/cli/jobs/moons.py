@@ -7,7 +7,7 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bslfast import flows
 from bslfast.cli import runner
@@ -37,12 +37,6 @@ def add_parser(names: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="widths of the hidden layers of each transform's network (%(default)s)",
     )  # fmt: skip
     parser.set_defaults(run=run)
-
-
-def objective(model: nn.Module, x: Tensor) -> Tensor:
-    """Return the log density of each point; for :func:`bslfast.training.fit`."""
-    log_prob: Tensor = model(x)
-    return log_prob
 
 
 def run(options: argparse.Namespace) -> int:
@@ -75,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
     checkpoint = folder / "checkpoint.safetensors"
     setting: dict[str, Any] = {
         "batch_size": options.batch_size, "lr": options.lr, "seed": options.seed,
-        "schedule": "cosine", "objective": objective,
+        "schedule": "cosine", "objective": flows.Flow.log_prob,
     }  # fmt: skip
     initial = copy.deepcopy(model)
     runner.warm_up(initial, train, setting, options.device)
