@@ -185,3 +185,50 @@ def pointwise_backward(
     grads: Sequence[int],
     n_samples: int,
 ) -> None: ...
+
+class Program:
+    lanes: int
+    n_parameters: int
+
+    def __init__(
+        self,
+        features: int,
+        context: int,
+        steps: Sequence[
+            tuple[
+                str,
+                Sequence[int],
+                Sequence[int],
+                Sequence[int],
+                Sequence[int],
+                Sequence[float],
+            ]
+        ],
+        results: Sequence[int],
+        sizes: Sequence[int],
+    ) -> None: ...
+    def forward(
+        self,
+        is_double: bool,
+        rows: int,
+        parameters: Sequence[int],
+        x: int,
+        context: int,
+        value: int,
+        log: int,
+    ) -> None: ...
+    def backward(
+        self,
+        is_double: bool,
+        rows: int,
+        parameters: Sequence[int],
+        x: int,
+        context: int,
+        log: int,
+        grad_value: int,
+        grad_log: int,
+        grad_x: int,
+        grad_context: int,
+        grad_parameters: int,
+        wanted: Sequence[bool],
+    ) -> None: ...
