@@ -20,6 +20,7 @@ dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
 tracing_state: Callable[[], Any] = torch._C._get_tracing_state
 dispatch_keys: Callable[[Tensor], Any] = torch._C._dispatch_keys
 parse_schema: Callable[[str], Any] = torch._C.parse_schema
+unflatten: Callable[[Tensor, Any], Any] = torch._C._nn.unflatten_dense_tensors
 standard_gamma: Callable[..., Tensor] = torch._standard_gamma
 
 

@@ -24,10 +24,12 @@ from torch import Tensor, nn
 
 from bslfast import _checks
 from bslfast._native import _cpu, serial_after_fork
-from bslfast._torch import global_hooks
+from bslfast._torch import global_hooks, unflatten
 from bslfast.functional._op import differentiated, runs_eagerly
 
 Lanes = list[int]
+#: Larger layers leave the cache, from where every tile of rows would read them again.
+MOST_WEIGHTS = 2**20
 _enabled = True
 _of_thread = threading.local()
 
@@ -37,7 +39,7 @@ _SHAPE = operator.attrgetter("shape")
 _VERSION = operator.attrgetter("_version")
 
 
-class whole_networks:  # noqa: N801
+class whole_networks:
     """Switch programs on or off, for all threads; as a context manager, for a while.
 
     Networks that are switched off run op by op, with the same results up to rounding.
@@ -98,6 +100,7 @@ class Builder:
         self._steps: list[tuple[str, Lanes, Lanes, list[int], list[int], list[float]]] = []
         # What the steps were made from: entries of dictionaries, hooks, contents of buffers.
         self.entries: list[tuple[dict[str, Any], str, Any]] = []
+        self.owned: list[dict[str, Any]] = []
         self.hooks: list[dict[Any, Any]] = []
         self.buffers: list[Tensor] = []
 
@@ -162,10 +165,13 @@ class Builder:
     def looked_at(self, module: nn.Module, *settings: str) -> None:
         """Note that the steps depend on a module: its parts, and these attributes of it."""
         for owned in (module._parameters, module._modules, module._buffers):
+            self.owned.append(owned)
             self.entries += [(owned, name, value) for name, value in owned.items()]
         own = vars(module)
         self.entries += [(own, name, own[name]) for name in settings]
-        self.entries.append((own, "forward", None))
+        self.entries.append((own, "forward", own.get("forward")))
+        if "forward" in own:
+            raise CannotLower(f"a {type(module).__name__} has a forward of its own")
         self.hooks += [
             own["_forward_hooks"],
             own["_forward_pre_hooks"],
@@ -248,26 +254,37 @@ class Lowered:
         try:
             results = steps(builder, module)
             self._check(builder)
+            self.steps = len(builder._steps)
             self.program = builder.build(results)
         except CannotLower as error:
             self.reason = str(error)
         self.parameters = tuple(builder.parameters)
         self._dicts, self._names, self._values = zip(*builder.entries, strict=True)
+        self._owned = builder.owned
+        self._lengths = list(map(len, builder.owned))
         self._hooks = (*builder.hooks, *global_hooks())
         self._buffers = builder.buffers
         self._versions = [b._version for b in builder.buffers]
         self._shapes = [p.shape for p in self.parameters]
-        self.sizes = [p.numel() for p in self.parameters]
+        #: Whether the next gradient of log densities is likely to be one number for all rows.
+        self.expects_equal = False
 
     def _check(self, builder: Builder) -> None:
         for tensor in (*builder.parameters, *builder.buffers):
             if type(tensor) not in (Tensor, nn.Parameter) or tensor.is_inference():
                 raise CannotLower(f"a parameter is {_checks.describe(tensor)}")
+        most = max((p.numel() for p in builder.parameters), default=0)
+        if most > MOST_WEIGHTS:
+            raise CannotLower(
+                f"a layer has {most} weights, and from {MOST_WEIGHTS} on torch's products are "
+                "as fast"
+            )
 
     def holds(self) -> bool:
         """Whether the module is what it was."""
         return (
             all(map(operator.is_, map(dict.get, self._dicts, self._names), self._values))
+            and list(map(len, self._owned)) == self._lengths
             and list(map(_VERSION, self._buffers)) == self._versions
         )
 
@@ -302,9 +319,7 @@ class Lowered:
 _lowered: weakref.WeakKeyDictionary[nn.Module, dict[str, Lowered]] = weakref.WeakKeyDictionary()
 
 
-def lowered(
-    module: nn.Module, what: str, steps: Callable[[Builder, Any], Lanes]
-) -> Lowered:
+def lowered(module: nn.Module, what: str, steps: Callable[[Builder, Any], Lanes]) -> Lowered:
     """Return what ``steps`` makes of a module, made again if the module has changed."""
     own = _lowered.get(module)
     if own is None:
@@ -329,6 +344,17 @@ def runnable(
     return found if found.obstacle(x, context) is None else None
 
 
+def explain(module: nn.Module, what: str, steps: Callable[[Builder, Any], Lanes], x: Tensor) -> str:
+    """Whether a call of a module with x and a context like it is a program, or why it is not."""
+    if not _enabled:
+        return "op by op: bslfast.whole_networks(False)"
+    found = lowered(module, what, steps)
+    reason = found.obstacle(x, None)
+    if reason is not None:
+        return f"op by op: {reason}"
+    return f"one call of {found.steps} steps"
+
+
 def run(
     module: nn.Module,
     what: str,
@@ -338,7 +364,7 @@ def run(
     context: Tensor | None,
     *,
     value: bool = True,
-) -> tuple[Tensor | None, Tensor] | None:
+) -> tuple[Any, Tensor] | None:
     """Run the program of a module on rows x [..., features], or return None if it cannot run.
 
     Args:
@@ -411,36 +437,30 @@ def _backward(
     found: Lowered,
     x: Tensor,
     context: Tensor | None,
-    grad_value: Tensor | None,
-    grad_log: Tensor | None,
+    grads: tuple[Tensor | None, Tensor | None],
     needs: Sequence[bool],
-) -> list[Tensor | None]:
+    log: Tensor | None = None,
+) -> tuple[Tensor | None, Tensor | None, Tensor]:
+    """Gradients of x, of the context, and of all parameters in a row; the logarithms, too."""
     x = x.contiguous()
-    held = [None if t is None else t.contiguous() for t in (context, grad_value, grad_log)]
+    held = [None if t is None else t.contiguous() for t in (context, *grads)]
     grad_x = torch.empty_like(x) if needs[0] else None
     grad_context = torch.empty_like(held[0]) if needs[1] and held[0] is not None else None
-    wanted = list(needs[2:])
     flat = x.new_empty(found.program.n_parameters)
     found.program.backward(
         x.dtype is torch.float64,
         x.shape[0],
         found.addresses(),
         x.data_ptr(),
-        *map(_address, held),
+        _address(held[0]),
+        _address(log),
+        *map(_address, held[1:]),
         _address(grad_x),
         _address(grad_context),
         flat.data_ptr(),
-        wanted,
+        list(needs[2:]),
     )
-    parts = flat.split(found.sizes)
-    return [
-        grad_x,
-        grad_context,
-        *(
-            part.view(shape) if want else None
-            for part, shape, want in zip(parts, found._shapes, wanted, strict=True)
-        ),
-    ]
+    return grad_x, grad_context, flat
 
 
 @serial_after_fork
@@ -479,7 +499,7 @@ def train(
     x, order = x.contiguous(), order.contiguous()
     held = None if context is None else context.contiguous()
     means, squares = zip(*((None, None) if s is None else s for s in states), strict=True)
-    losses: list[float] = found.program.train(
+    losses = found.program.train(
         x.dtype is torch.float64,
         order.shape[0],
         batch_rows,
@@ -507,7 +527,13 @@ def _address(tensor: Tensor | None) -> int:
 
 
 class _Whole(torch.autograd.Function):
-    """A program as one node: it saves x and the parameters, and computes the rest again."""
+    """A program as one node: it saves x and the parameters, and computes the rest again.
+
+    The gradient of a mean or a sum of log densities is the same number for all rows. Where the last
+    call had such a gradient, the next one computes gradients together with the log densities, for
+    1, and ``backward`` multiplies them by that number: the network is run once. Both ways give the
+    same bits.
+    """
 
     @staticmethod
     def forward(
@@ -520,16 +546,44 @@ class _Whole(torch.autograd.Function):
         ctx.call = call
         ctx.save_for_backward(x, context, *parameters)
         ctx.set_materialize_grads(False)
+        ctx.found = None
         found, _, value = call
-        return _forward(found, x, context, value)
+        if value or not found.expects_equal:
+            return _forward(found, x, context, value)
+        # Off again, unless this call's gradients are asked for.
+        found.expects_equal = False
+        log = x.new_empty(x.shape[0])
+        ctx.found = _backward(
+            found, x, context, (None, torch.ones_like(log)), ctx.needs_input_grad[1:], log
+        )
+        return None, log
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         found, method, _ = ctx.call
         x, context, *parameters = ctx.saved_tensors
         needs = ctx.needs_input_grad[1:]
+        grad_value, grad_log = grads
+        results: list[Any]
         if not torch.is_grad_enabled() and runs_eagerly([g for g in grads if g is not None]):
-            return None, *_backward(found, x, context, *grads, needs)
+            if (
+                grad_value is None
+                and grad_log is not None
+                and torch.equal(grad_log, grad_log[:1].expand_as(grad_log))
+            ):
+                found.expects_equal = True
+                row = ctx.found or _backward(
+                    found, x, context, (None, grad_log.new_ones(grad_log.shape)), needs
+                )
+                results = [None if g is None else g * grad_log[0] for g in row]
+            else:
+                results = [*_backward(found, x, context, (grad_value, grad_log), needs)]
+            parts = unflatten(results[2], parameters)
+            return (
+                None,
+                *results[:2],
+                *(part if need else None for part, need in zip(parts, needs[2:], strict=True)),
+            )
 
         def again(*tensors: Tensor) -> Sequence[Tensor]:
             return _by_ops(*method, found, *tensors)
@@ -562,9 +616,7 @@ def _by_ops(
         id(tensor): name
         for name, tensor in itertools.chain(called.named_parameters(), called.named_buffers())
     }
-    state = {
-        names[id(own)]: given for own, given in zip(found.parameters, parameters, strict=True)
-    }
+    state = {names[id(own)]: given for own, given in zip(found.parameters, parameters, strict=True)}
     _of_thread.by_ops = True
     try:
         results: Sequence[Tensor] = torch.func.functional_call(called, state, (x, context))

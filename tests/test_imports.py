@@ -19,6 +19,7 @@ LAYERS = (
     ("_checks", "_native"),
     ("reference",),
     ("functional",),
+    ("programs",),
     ("distributions", "elbo", "nn"),
     ("flows", "likelihoods"),
     ("bnn", "predict", "vae"),

@@ -185,3 +185,72 @@ def pointwise_backward(
     grads: Sequence[int],
     n_samples: int,
 ) -> None: ...
+
+class Program:
+    lanes: int
+    n_parameters: int
+
+    def __init__(
+        self,
+        features: int,
+        context: int,
+        steps: Sequence[
+            tuple[
+                str,
+                Sequence[int],
+                Sequence[int],
+                Sequence[int],
+                Sequence[int],
+                Sequence[float],
+            ]
+        ],
+        results: Sequence[int],
+        sizes: Sequence[int],
+    ) -> None: ...
+    def forward(
+        self,
+        is_double: bool,
+        rows: int,
+        parameters: Sequence[int],
+        x: int,
+        context: int,
+        value: int,
+        log: int,
+    ) -> None: ...
+    def backward(
+        self,
+        is_double: bool,
+        rows: int,
+        parameters: Sequence[int],
+        x: int,
+        context: int,
+        log: int,
+        grad_value: int,
+        grad_log: int,
+        grad_x: int,
+        grad_context: int,
+        grad_parameters: int,
+        wanted: Sequence[bool],
+    ) -> None: ...
+    def train(
+        self,
+        is_double: bool,
+        rows: int,
+        batch_rows: int,
+        order: int,
+        x: int,
+        context: int,
+        parameters: Sequence[int],
+        wanted: Sequence[bool],
+        means: Sequence[int],
+        mean_squares: Sequence[int],
+        optimizer: str,
+        decay: float,
+        decay_square: float,
+        epsilon: float,
+        weight_decay: float,
+        clip: float,
+        rates: Sequence[float],
+        steps_before: int,
+    ) -> list[float]:
+        """For each step, the sum of its rows' negative logarithms."""

@@ -8,7 +8,7 @@
 torch.Size([5, 2])
 """
 
-from bslfast.flows import lowering
+from bslfast.flows import lowering as lowering  # registers what becomes a program
 from bslfast.flows.autoregressive import Autoregressive
 from bslfast.flows.bases import Base, NormalBase, StudentTBase, UniformBase
 from bslfast.flows.conditioners import MADE, Conditioner, ConvConditioner

@@ -11,13 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
-from bslfast import _checks
+from bslfast import _checks, programs
 from bslfast import functional as BF
-from bslfast import programs
 from bslfast._precision import wide
 from bslfast.flows.bases import Base
 from bslfast.flows.domains import Constraint, Defined, Step, inverse_gap
-from bslfast.flows.transform import Transform, check_inputs, check_transform
+from bslfast.flows.transform import (
+    Composite,
+    Transform,
+    check_inputs,
+    check_transform,
+    inverse_steps,
+)
 
 
 class Flow(nn.Module):
@@ -159,6 +164,27 @@ class Flow(nn.Module):
         z, context = self._noise(n, context, seed)
         x, log_det = self.transform.inverse(z, context if self.transform.context else None)
         return x, self._log_prob(z, -log_det, context)
+
+    def explain(self) -> str:
+        """Say how the flow runs now: as one call of a kernel, or op by op, and then why.
+
+        A flow of small dense networks runs as one call on the CPU in eager mode, unless something
+        watches its parts, such as hooks. Both ways give the same up to rounding;
+        :class:`bslfast.whole_networks` switches the former off.
+
+        >>> import bslfast
+        >>> print(bslfast.flows.RealNVP(2, transforms=1, hidden=(8,)).explain())
+        log_prob: one call of 5 steps
+        sample, rsample_and_log_prob: one call of 4 steps
+        """
+        like = self._like()
+        x = like.new_empty((1, self.features))
+        density = programs.explain(self, "density", _density_steps, x)
+        if isinstance(self.transform, Composite):
+            inverse = programs.explain(self.transform, "inverse", inverse_steps, x)
+        else:
+            inverse = f"op by op: transform is a {type(self.transform).__name__}, no Composite"
+        return f"log_prob: {density}\nsample, rsample_and_log_prob: {inverse}"
 
     def distribution(self, context: Tensor | None = None) -> FlowDistribution:
         """Return the distribution of x as a ``torch.distributions.Distribution``.

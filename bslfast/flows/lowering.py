@@ -104,9 +104,7 @@ def _coupling(builder: Builder, module: Coupling, lanes: Lanes, inverse: bool) -
 
 
 @lowers(Autoregressive)
-def _autoregressive(
-    builder: Builder, module: Autoregressive, lanes: Lanes, inverse: bool
-) -> Lanes:
+def _autoregressive(builder: Builder, module: Autoregressive, lanes: Lanes, inverse: bool) -> Lanes:
     builder.looked_at(module, "map", "order")
     if not inverse:
         parameters = _chosen(builder, module.conditioner, lanes)
@@ -170,9 +168,7 @@ def _look_at_network(builder: Builder, network: Conditioner) -> None:
         raise CannotLower(f"no step has the activation {network.activation!r}")
 
 
-def _layer(
-    builder: Builder, layer: nn.Module, lanes: Lanes, added: Lanes | None = None
-) -> Lanes:
+def _layer(builder: Builder, layer: nn.Module, lanes: Lanes, added: Lanes | None = None) -> Lanes:
     found: Lanes = lower(builder, layer, lanes, added)
     return found
 
@@ -208,9 +204,7 @@ def _constant(builder: Builder, values: Tensor) -> Lanes:
 # --- maps: (builder, map, lanes, parameters, inverse) -> lanes ------------------------------------
 
 
-def _mapped(
-    builder: Builder, map: Map, lanes: Lanes, parameters: Lanes, inverse: bool
-) -> Lanes:
+def _mapped(builder: Builder, map: Map, lanes: Lanes, parameters: Lanes, inverse: bool) -> Lanes:
     found: Lanes = lower(builder, map, lanes, parameters, inverse)
     return found
 
@@ -227,9 +221,7 @@ def _affine_map(
     builder: Builder, map: Affine, lanes: Lanes, parameters: Lanes, inverse: bool
 ) -> Lanes:
     count = len(lanes)
-    return _affine(
-        builder, lanes, parameters[:count], parameters[count:], map.scale_fn, inverse
-    )
+    return _affine(builder, lanes, parameters[:count], parameters[count:], map.scale_fn, inverse)
 
 
 def _affine(
@@ -258,9 +250,7 @@ def _by_rows(
 
 
 @lowers(Spline)
-def _spline(
-    builder: Builder, map: Spline, lanes: Lanes, parameters: Lanes, inverse: bool
-) -> Lanes:
+def _spline(builder: Builder, map: Spline, lanes: Lanes, parameters: Lanes, inverse: bool) -> Lanes:
     if map.tails not in ("linear", "affine"):
         raise CannotLower(f"splines with tails={map.tails!r} check that x lies inside")
     return _by_rows(

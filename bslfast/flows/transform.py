@@ -158,7 +158,7 @@ class Composite(Row):
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.forward`."""
         x = check_inputs(self, "x", x, context)
-        whole = programs.run(self, "forward", _steps, "_by_ops", x, context)
+        whole = programs.run(self, "forward", forward_steps, "_by_ops", x, context)
         return self._by_ops(x, context) if whole is None else whole
 
     def _by_ops(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -172,7 +172,7 @@ class Composite(Row):
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.inverse`."""
         z = check_inputs(self, "z", z, context)
-        whole = programs.run(self, "inverse", _inverse_steps, "_inverse_by_ops", z, context)
+        whole = programs.run(self, "inverse", inverse_steps, "_inverse_by_ops", z, context)
         return self._inverse_by_ops(z, context) if whole is None else whole
 
     def _inverse_by_ops(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -185,12 +185,14 @@ class Composite(Row):
         return z, total
 
 
-def _steps(builder: programs.Builder, transform: Transform) -> programs.Lanes:
+def forward_steps(builder: programs.Builder, transform: Transform) -> programs.Lanes:
+    """From x to z."""
     found: programs.Lanes = programs.lower(builder, transform, builder.x, False)
     return found
 
 
-def _inverse_steps(builder: programs.Builder, transform: Transform) -> programs.Lanes:
+def inverse_steps(builder: programs.Builder, transform: Transform) -> programs.Lanes:
+    """From z to x."""
     found: programs.Lanes = programs.lower(builder, transform, builder.x, True)
     return found
 

@@ -113,9 +113,9 @@ void program_forward(const Program& p, bool is_double, int64_t rows,
 
 template <typename T, typename Run>
 void backward(const Program& p, int64_t rows, const std::vector<uintptr_t>& parameters, uintptr_t x,
-              uintptr_t context, uintptr_t grad_value, uintptr_t grad_log, uintptr_t grad_x,
-              uintptr_t grad_context, uintptr_t grad_parameters, const std::vector<bool>& wanted,
-              const Run& run) {
+              uintptr_t context, uintptr_t log, uintptr_t grad_value, uintptr_t grad_log,
+              uintptr_t grad_x, uintptr_t grad_context, uintptr_t grad_parameters,
+              const std::vector<bool>& wanted, const Run& run) {
   const std::vector<const T*> found = pointers<T>(parameters);
   const std::unique_ptr<bool[]> flags(new bool[wanted.size()]);
   std::copy(wanted.begin(), wanted.end(), flags.get());
@@ -128,6 +128,7 @@ void backward(const Program& p, int64_t rows, const std::vector<uintptr_t>& para
                              found.data(),
                              static_cast<T*>(pointer(x)),
                              static_cast<T*>(pointer(context)),
+                             static_cast<T*>(pointer(log)),
                              static_cast<T*>(pointer(grad_value)),
                              static_cast<T*>(pointer(grad_log)),
                              static_cast<T*>(pointer(grad_x)),
@@ -141,18 +142,18 @@ void backward(const Program& p, int64_t rows, const std::vector<uintptr_t>& para
 
 void program_backward(const Program& p, bool is_double, int64_t rows,
                       const std::vector<uintptr_t>& parameters, uintptr_t x, uintptr_t context,
-                      uintptr_t grad_value, uintptr_t grad_log, uintptr_t grad_x,
+                      uintptr_t log, uintptr_t grad_value, uintptr_t grad_log, uintptr_t grad_x,
                       uintptr_t grad_context, uintptr_t grad_parameters,
                       const std::vector<bool>& wanted) {
   check_count(p, parameters);
   if (wanted.size() != p.sizes.size()) throw std::invalid_argument("number of parameters");
   const ProgramKernels& kernels = BSL_SELECT(program_kernels);
   if (is_double) {
-    backward<double>(p, rows, parameters, x, context, grad_value, grad_log, grad_x, grad_context,
-                     grad_parameters, wanted, kernels.backward_double);
+    backward<double>(p, rows, parameters, x, context, log, grad_value, grad_log, grad_x,
+                     grad_context, grad_parameters, wanted, kernels.backward_double);
   } else {
-    backward<float>(p, rows, parameters, x, context, grad_value, grad_log, grad_x, grad_context,
-                    grad_parameters, wanted, kernels.backward_float);
+    backward<float>(p, rows, parameters, x, context, log, grad_value, grad_log, grad_x,
+                    grad_context, grad_parameters, wanted, kernels.backward_float);
   }
 }
 

@@ -89,6 +89,11 @@ void store_lanes(const Lane& lane, int64_t first, int rows, int columns, T* data
   }
 }
 
+template <typename T>
+void store_log(const double* log, int64_t first, int rows, T* data) {
+  for (int r = 0; r < rows; ++r) data[first + r] = static_cast<T>(log[r]);
+}
+
 // Loads a tile and runs all steps.
 template <typename T, typename Call>
 void run(const Call& a, int64_t first, const TileOf<T>& t) {
@@ -114,7 +119,7 @@ void forward(const ProgramForward<T>& a) {
     const int64_t first = tile * kTileRows;
     t.rows = static_cast<int>(std::min<int64_t>(kTileRows, a.rows - first));
     run(a, first, t);
-    for (int r = 0; r < t.rows; ++r) a.log[first + r] = static_cast<T>(log[r]);
+    store_log(log, first, t.rows, a.log);
     if (a.value == nullptr) return;
     store_lanes<T>([&](int c) { return t.lane(p.results[c]); }, first, t.rows, p.features, a.value);
   });
@@ -171,6 +176,7 @@ void backward(const ProgramBackward<T>& a) {
         grad_log[r] = given ? a.grad_log[first + r] : T(0);
       }
       run(a, first, t);
+      if (a.log != nullptr) store_log(log, first, t.rows, a.log);
       run_back(a, first, t);
     }
   });

@@ -28,6 +28,7 @@ struct ProgramBackward {
   const T* const* parameters;
   const T* x;
   const T* context;
+  T* log;               // null: not wanted
   const T* grad_value;  // null: zeros
   const T* grad_log;    // null: zeros
   T* grad_x;            // null: not wanted
