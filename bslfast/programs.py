@@ -499,7 +499,7 @@ def train(
     x, order = x.contiguous(), order.contiguous()
     held = None if context is None else context.contiguous()
     means, squares = zip(*((None, None) if s is None else s for s in states), strict=True)
-    losses = found.program.train(
+    losses: list[float] = found.program.train(
         x.dtype is torch.float64,
         order.shape[0],
         batch_rows,

@@ -315,6 +315,15 @@ def test_other_objectives(calls: list[int]) -> None:
         fit(flow(0), (X.float(),), epochs=1, **SETTING)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_modes_of_autograd(calls: list[int]) -> None:
+    with torch.autograd.set_detect_anomaly(True), pytest.raises(RuntimeError, match="nan values"):
+        fit(flow(), TRAIN, epochs=5, **{**SETTING, "lr": 1e200})
+    with torch.no_grad(), pytest.raises(RuntimeError, match="does not require grad"):
+        fit(flow(), TRAIN, epochs=1, **SETTING)
+    assert not calls
+
+
 def test_parameters_that_share_memory(calls: list[int]) -> None:
     model = flow(0)
     first, second = (c.conditioner.layers[0].bias for c in model.transform.transforms[:2])

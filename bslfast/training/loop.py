@@ -76,6 +76,10 @@ def fit(
     batch_size: int = 128,
     lr: float = 1e-2,
     schedule: str = "constant",
+    optimizer: str = "adam",
+    weight_decay: float = 0.0,
+    momentum: float = 0.0,
+    clip: float | None = None,
     patience: int | None = None,
     beta: float = 1.0,
     seed: int = 0,
@@ -85,10 +89,6 @@ def fit(
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = False,
-    optimizer: str = "adam",
-    weight_decay: float = 0.0,
-    momentum: float = 0.0,
-    clip: float | None = None,
 ) -> History:
     """Train ``model`` in place on the negative ELBO of shuffled mini-batches, by Adam or others.
 
@@ -115,6 +115,14 @@ def fit(
         lr: the learning rate.
         schedule: course of the learning rate. "constant" keeps ``lr``. "cosine" lowers it at every
             step along half a cosine, to 0 at the end of ``epochs``.
+        optimizer: "adam", "adamw", "sgd" or "rmsprop", with the defaults of ``torch.optim`` but for
+            the arguments here.
+        weight_decay: how far each step pulls the weights to 0: with "adamw" by this times the
+            learning rate; with the others the gradient of half their squared norm times this is
+            added to that of the loss.
+        momentum: how much of the last step's direction "sgd" keeps.
+        clip: what the norm of all gradients together is scaled down to if it is greater, as
+            ``torch.nn.utils.clip_grad_norm_`` does; ``None`` leaves them.
         patience: stop after this many epochs without a better validation score; ``None`` never.
         beta: weight of the KL, see :func:`bslfast.negative_elbo`.
         seed: a non-negative integer.
@@ -131,14 +139,6 @@ def fit(
         resume: go on from ``checkpoint``. It must come from the same model, data and settings
             (``patience`` may differ, and ``epochs`` if the schedule is constant).
         progress: show a progress bar on standard error.
-        optimizer: "adam", "adamw", "sgd" or "rmsprop", with the defaults of ``torch.optim`` but for
-            the arguments here.
-        weight_decay: how far each step pulls the weights to 0: with "adamw" by this times the
-            learning rate; with the others the gradient of half their squared norm times this is
-            added to that of the loss.
-        momentum: how much of the last step's direction "sgd" keeps.
-        clip: what the norm of all gradients together is scaled down to if it is greater, as
-            ``torch.nn.utils.clip_grad_norm_`` does; ``None`` leaves them.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came, also for NaN or
@@ -148,6 +148,9 @@ def fit(
         FloatingPointError: if the loss, the validation score or a weight becomes NaN or infinite;
             the last checkpoint stays.
         KeyboardInterrupt: passed on; the last checkpoint stays.
+
+    Source: Kingma and Ba (2015, arXiv:1412.6980) for Adam; Loshchilov and Hutter (2019,
+    arXiv:1711.05101) for AdamW; Pascanu et al. (2013, arXiv:1211.5063), algorithm 1, for ``clip``.
 
     Example:
         >>> from bslfast.likelihoods import Normal
@@ -364,6 +367,7 @@ class _Run:
             any(map(has_hooks, trained))
             or any(optimizer_hooks())
             or not torch.is_grad_enabled()
+            or torch.is_anomaly_enabled()
             or any(value.requires_grad for value in self.train)
             # Parameters must not share memory, and have as many steps behind them.
             or len(set(addresses)) < len(addresses)
