@@ -131,7 +131,7 @@ def main() -> None:
             {
                 "kind": case.kind, "features": case.features, "pass": what, "batch": batch,
                 "peer": peer.name, "flop": work * (1 if what in ("log_prob", "sample") else 3),
-                "ours": quartiles(times[0]), "theirs": quartiles(times[1]),
+                "ours": quartiles(times[0]), "theirs": quartiles(times[1]), "ratio": ratio(*times),
             }
         )  # fmt: skip
     chosen.out.mkdir(parents=True, exist_ok=True)
@@ -140,6 +140,12 @@ def main() -> None:
     print(text)
     (chosen.out / "table.md").write_text(text + "\n")
     picture(rows, chosen.out / "ratios.png")
+
+
+def ratio(ours: list[float], theirs: list[float]) -> float:
+    """The median over rounds A B B A, in which other work on the machine weighs on both."""
+    rounds = range(0, len(ours), 2)
+    return statistics.median(sum(theirs[k : k + 2]) / sum(ours[k : k + 2]) for k in rounds)
 
 
 def quartiles(times: list[float]) -> list[float]:

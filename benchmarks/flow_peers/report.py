@@ -31,22 +31,18 @@ def goal(row: Row) -> float | None:
     return goals[GOALS_FOR.index(row["pass"])]
 
 
-def ratio(row: Row) -> float:
-    return float(row["theirs"][1] / row["ours"][1])
-
-
 def table(about: dict[str, Any], rows: list[Row]) -> str:
     """Markdown: a line for each measurement of ours, with all peers."""
     peers = list(about["peers"])
     versions = ", ".join(f"{name} {version}" for name, version in about["peers"].items())
-    aims = [(ratio(row), aim) for row in rows if (aim := goal(row)) is not None]
+    aims = [(row["ratio"], aim) for row in rows if (aim := goal(row)) is not None]
     lines = [
         f"bslfast {about['bslfast']} ({about['isa']}), torch {about['torch']}, {versions}; "
         f"float32, {about['threads']} threads, {about['peak']:.0f} GFLOP/s at matrix products; "
         f"the machine's load before was {about['load']:.1f}.",
         "",
-        "Medians in ms, with quartiles for bslfast; then each peer's time as a multiple of ours, "
-        "[the multiple aimed at], and its time.",
+        "Medians in ms, with quartiles for bslfast; then each peer's time as a multiple of ours "
+        "(the median over rounds of both), [the multiple aimed at], and its time.",
         f"Aims reached: {sum(found >= aim for found, aim in aims)} of {len(aims)} (bold).",
         "",
         "| flow | batch | pass | bslfast | GFLOP/s | " + " | ".join(peers) + " |",
@@ -71,7 +67,7 @@ def table(about: dict[str, Any], rows: list[Row]) -> str:
 
 
 def _cell(row: Row) -> str:
-    found, aim = ratio(row), goal(row)
+    found, aim = row["ratio"], goal(row)
     text = f"{found:.1f}" if aim is None or found < aim else f"**{found:.1f}**"
     return f"{text}{'' if aim is None else f' [{aim}]'} {_ms(row['theirs'][1])}"
 
@@ -103,7 +99,7 @@ def picture(rows: list[Row], path: Path) -> None:
                 labels[what].index(_label(row)) + (k - (len(peers) - 1) / 2) * height
                 for row in chosen
             ]
-            bars = axes.barh(places, [ratio(row) for row in chosen], height * 0.95, label=peer)
+            bars = axes.barh(places, [row["ratio"] for row in chosen], height * 0.95, label=peer)
             axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=7)
             for place, row in zip(places, chosen, strict=True):
                 if (aim := goal(row)) is not None:
