@@ -528,7 +528,7 @@ def test_learned_density_integrates_to_one_and_has_learned(kind: str) -> None:
     x = 1.5 * torch.cat([angle.cos(), angle.sin()], dim=1) + 0.15 * torch.randn(2000, 2)
     # In float64 another order of sums does not make another flow of it.
     x = x.double()
-    flow = KINDS[kind](2, transforms=4, hidden=(32, 32), **DOUBLE)
+    flow = KINDS[kind](2, transforms=4, hidden=(32, 32)).double()
     before = -flow(x).mean().item()
     optimizer = torch.optim.Adam(flow.parameters(), 5e-3)
     for _ in range(100):
