@@ -8,7 +8,7 @@ RUNS ?= runs
 BENCH ?= --benchmark-max-time=0.2 --benchmark-min-rounds=7
 SOURCES := $(shell find csrc bslfast cmake -type f -not -name '*.pyc') CMakeLists.txt pyproject.toml
 
-.PHONY: quickstart test slow-test fuzz sanitize bench lint format develop wheel cuda-wheel gpu-check clean
+.PHONY: quickstart test slow-test fuzz sanitize bench bench-flows lint format develop wheel cuda-wheel gpu-check clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -74,6 +74,12 @@ bench: $(VENV)/.tools
 	$(BIN)/bslfast bench -- $(BENCH) --benchmark-json=$(RUNS)/bench/results.json
 	$(BIN)/python benchmarks/report.py $(RUNS)/bench/results.json \
 	  --table $(RUNS)/bench/results.md --picture $(RUNS)/bench/results.png
+
+# Flows beside those of nflows, zuko and flowjax, which go into build/peers (docs/testing.md). Options:
+# BENCH_FLOWS='--threads 1 --cases NSF-C-43', for example.
+BENCH_FLOWS ?=
+bench-flows: $(VENV)/.installed
+	$(BIN)/python benchmarks/flow_peers --out $(RUNS)/bench-flows $(BENCH_FLOWS)
 
 # An editable install for work on bslfast. Changes of Python files need no build; after changes of C++
 # run `make develop` again.

@@ -1,0 +1,156 @@
+"""Time bslfast's flows beside those of nflows, zuko and flowjax with the same weights.
+
+python benchmarks/flow_peers --out runs/bench-flows
+
+Installs the peers into build/peers, asserts that densities are equal, and times. A peer that cannot
+be installed is left out. Writes results.json, table.md and ratios.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import itertools
+import json
+import os
+import statistics
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from cases import CASES, Case, draw, multiply_adds, networks, ours, without_minima
+from peers import PASSES, PEERS, SAMPLES, Implementation, Peer, Torch, start
+from report import picture, table
+from tqdm import tqdm
+
+import bslfast.info
+
+NAMES = {case.name.replace(" D=", "-"): case for case in CASES}
+#: Seconds of a block of calls.
+BLOCK = 0.02
+
+
+def built(case: Case, peer: Peer, rows: int) -> tuple[Torch, Implementation]:
+    """Both flows with the same weights, after a comparison of their densities."""
+    torch.manual_seed(0)
+    flow, x = ours(case), torch.randn(rows, case.features)
+    draw(flow, case, peer.constant(case))
+    with torch.no_grad():
+        found = peer.build(case, networks(flow, case), x)
+        few = x[:64].double()
+        exact = without_minima(flow, case) if peer.package == "zuko" else flow
+        wanted = copy.deepcopy(exact).double().log_prob(few)
+        if isinstance(found, Torch):
+            # Translated biases have float32's digits.
+            log_prob, tolerance = found.module.double() and found.log_prob(few), 1e-7
+            found.module.float()
+        else:  # it computes in float32
+            log_prob, tolerance = found.log_prob, 1e-6
+        torch.testing.assert_close(log_prob, wanted, rtol=tolerance, atol=20 * tolerance)
+    return Torch(flow, flow.log_prob, flow.sample, x), found
+
+
+def alternate(
+    pair: tuple[Implementation, Implementation], what: str, batch: int, seconds: float
+) -> list[list[float]]:
+    """The times of a call of each, from blocks in the order A B B A until the time is over."""
+    calls = []
+    for one in pair:
+        once = one.seconds(what, batch, 1)  # the first call may compile
+        if once < 1:
+            once = one.seconds(what, batch, 1)
+        calls.append(max(1, min(1000, round(BLOCK / once))))
+    times: list[list[float]] = [[], []]
+    begin = time.perf_counter()
+    while not times[0] or time.perf_counter() - begin < seconds:
+        for k in (0, 1, 1, 0):
+            times[k].append(pair[k].seconds(what, batch, calls[k]) / calls[k])
+    return times
+
+
+def peak() -> float:
+    """The best GFLOP/s of torch at a product of matrices."""
+    a, best = torch.randn(1024, 1024), float("inf")
+    for _ in range(20):
+        begin = time.perf_counter()
+        torch.mm(a, a)
+        best = min(best, time.perf_counter() - begin)
+    return 2 * 1024**3 / best / 1e9
+
+
+def measurements(
+    cases: list[Case], peers: list[Peer], passes: list[str], batches: list[int]
+) -> Iterator[tuple[Case, Peer, str, int]]:
+    for case, peer, what in itertools.product(cases, peers, passes):
+        for batch in [SAMPLES] if what == "sample" else batches:
+            if peer.has(case) and (batch <= 512 or case.features > 8):
+                yield case, peer, what, batch
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--cases", nargs="+", choices=NAMES, default=list(NAMES))
+    parser.add_argument("--passes", nargs="+", choices=PASSES, default=list(PASSES))
+    parser.add_argument("--batches", nargs="+", type=int, default=[64, 512])
+    parser.add_argument(
+        "--peers", nargs="+", choices=[p.name for p in PEERS], default=[p.name for p in PEERS]
+    )
+    parser.add_argument("--seconds", type=float, default=0.3, help="of each measurement")
+    parser.add_argument("--installed", type=Path, default=Path("build/peers"))
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    # nflows says that its splines' networks are not scaled, as ours are not either.
+    warnings.filterwarnings("ignore", "Inputs to the softmax are not scaled down")
+    wanted = [peer for peer in PEERS if peer.name in chosen.peers]
+    peers = start(wanted, chosen.installed, chosen.threads)
+    if not peers:
+        raise SystemExit("no peer can be used")
+    about = bslfast.info.describe() | {
+        "threads": chosen.threads,
+        "peak": peak(),
+        "load": os.getloadavg()[0],
+        "peers": {peer.name: peer.version for peer in peers},
+    }
+    cases = [NAMES[name] for name in chosen.cases]
+    rows: list[dict[str, Any]] = []
+    pair_of, pair = None, None
+    bar = tqdm(list(measurements(cases, peers, chosen.passes, chosen.batches)), unit="pair")
+    for case, peer, what, batch in bar:
+        bar.set_description(f"{case.name}, {peer.name}, {what}, {batch}")
+        if pair_of != (case, peer):
+            pair_of, pair = (case, peer), built(case, peer, max(*chosen.batches, 64))
+        assert pair is not None
+        times = alternate(pair, what, batch, chosen.seconds)
+        work = 2 * multiply_adds(pair[0].module) * batch
+        rows.append(
+            {
+                "kind": case.kind, "features": case.features, "pass": what, "batch": batch,
+                "peer": peer.name, "flop": work * (1 if what in ("log_prob", "sample") else 3),
+                "ours": quartiles(times[0]), "theirs": quartiles(times[1]), "ratio": ratio(*times),
+            }
+        )  # fmt: skip
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    (chosen.out / "results.json").write_text(json.dumps({"about": about, "rows": rows}, indent=1))
+    text = table(about, rows)
+    print(text)
+    (chosen.out / "table.md").write_text(text + "\n")
+    picture(rows, chosen.out / "ratios.png")
+
+
+def ratio(ours: list[float], theirs: list[float]) -> float:
+    """The median over rounds A B B A, in which other work on the machine weighs on both."""
+    rounds = range(0, len(ours), 2)
+    return statistics.median(sum(theirs[k : k + 2]) / sum(ours[k : k + 2]) for k in rounds)
+
+
+def quartiles(times: list[float]) -> list[float]:
+    return statistics.quantiles(times, n=4, method="inclusive")
+
+
+if __name__ == "__main__":
+    main()
