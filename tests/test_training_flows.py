@@ -18,6 +18,7 @@ import bslfast
 from bslfast import programs
 from bslfast.flows import MAF, NSF, ActNorm, Composite, Flow, NormalBase, RealNVP
 from bslfast.training import History, checkpoint, fit, loop
+from bslfast.training.optimizers import Optimizer
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(150, 3, generator=GENERATOR, dtype=torch.float64)
@@ -213,6 +214,36 @@ def test_early_stopping_and_the_best_weights(calls: list[int]) -> None:
         other.validation_log_likelihood, rel=1e-6
     )
     assert_close(first, second, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "rmsprop"])
+def test_means_of_gradients_that_are_0_become_0(name: str, dtype: torch.dtype) -> None:
+    """They do not stay among the smallest numbers, with which CPUs are slow."""
+    model = MAF(3, transforms=1, hidden=(8,)).to(dtype)
+    before = copy.deepcopy(model)
+    momentum = 0.9 if name == "sgd" else 0.0
+    optimizer = Optimizer(name, model.parameters(), lr=0.1, weight_decay=0.0, momentum=momentum)
+    x = X.to(dtype)
+    found = model._program(x)
+    assert found is not None
+    states = [optimizer.means(p) for p in found.parameters]
+    for mean in itertools.chain(*states):
+        if mean is not None:
+            mean.fill_(torch.finfo(dtype).tiny)
+    order = torch.arange(len(x))
+    programs.train(
+        found, x, None, order, 150, states, name, optimizer.numbers, None, [0.1], steps_before=0
+    )
+    layer, old = (m.transform.transforms[0].conditioner.layers[-1] for m in (model, before))
+    hidden = layer.mask == 0
+    assert hidden.any()
+    assert torch.equal(layer.weight[hidden], old.weight[hidden])
+    means = [mean for mean in optimizer.means(layer.weight) if mean is not None]
+    assert means
+    for mean in means:
+        assert not mean[hidden].any()
+        assert mean[~hidden].abs().max() > 1e-9
 
 
 # --- bit for bit ----------------------------------------------------------------------------------
