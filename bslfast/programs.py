@@ -297,8 +297,10 @@ class Lowered:
         if dtype is not torch.float32 and dtype is not torch.float64:
             return f"x is {dtype}"
         parameters = self.parameters
+        if not parameters:
+            return "there are no parameters"
         if not (
-            all(map(dtype.__eq__, map(_DTYPE, parameters)))
+            all(map(operator.is_, map(_DTYPE, parameters), itertools.repeat(dtype)))
             and all(map(_IS_CPU, parameters))
             and all(map(Tensor.is_contiguous, parameters))
             and list(map(_SHAPE, parameters)) == self._shapes
@@ -369,13 +371,14 @@ def run(
     found = lowered(module, what, steps)
     if found.obstacle(x, context) is not None:
         return None
+    if not x.numel():
+        return None
     shape = x.shape[:-1]
     if context is not None:
         context = context.expand(*shape, context.shape[-1]).reshape(-1, context.shape[-1])
-    rows = x.reshape(-1, x.shape[-1])
-    if not rows.shape[0]:
-        return None
-    vectors, log = _call(found, (module, by_ops), rows, context, value)
+    if len(shape) == 1:
+        return _call(found, (module, by_ops), x, context, value)
+    vectors, log = _call(found, (module, by_ops), x.reshape(-1, x.shape[-1]), context, value)
     return None if vectors is None else vectors.view(x.shape), log.view(shape)
 
 

@@ -105,11 +105,13 @@ class Flow(nn.Module):
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
         x = check_inputs(self._takes(), "x", x, context)
-        self._check_dtypes("x", x, context)
         whole = programs.run(
             self, "density", _density_steps, "_density_by_ops", x, context, value=False
         )
-        return self._density_by_ops(x, context)[1] if whole is None else whole[1]
+        if whole is not None:
+            return whole[1]
+        self._check_dtypes("x", x, context)
+        return self._density_by_ops(x, context)[1]
 
     def _density_by_ops(self, x: Tensor, context: Tensor | None) -> tuple[None, Tensor]:
         z, log_det = self.transform(x, context if self.transform.context else None)

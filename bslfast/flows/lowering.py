@@ -12,6 +12,8 @@ from bslfast.flows.autoregressive import Autoregressive
 from bslfast.flows.bases import NormalBase
 from bslfast.flows.conditioners import MADE, Conditioner, Layer, MaskedLayer
 from bslfast.flows.coupling import Coupling
+from bslfast.flows.elementwise import Elementwise, LeakyReLU, Sigmoid, Softplus, Tanh
+from bslfast.flows.linear import PLULinear
 from bslfast.flows.maps import (
     Additive,
     Affine,
@@ -27,6 +29,12 @@ from bslfast.functional.affine_coupling import SCALE_FNS
 from bslfast.functional.rational_quadratic import EXTRA_SLOPES, TAILS
 from bslfast.programs import Builder, CannotLower, Lanes, lower, lowers
 
+_ELEMENTWISE = {
+    LeakyReLU: "leaky_relu_transform",
+    Tanh: "tanh_transform",
+    Sigmoid: "sigmoid_transform",
+    Softplus: "softplus_transform",
+}
 #: The activations that a step has, in its order.
 STEPPED = ("relu", "tanh", "sigmoid", "silu")
 
@@ -82,6 +90,40 @@ def _per_feature(
             raise CannotLower("an ActNorm has not seen its first batch")
     loc, raw = (_constant(builder, tensor) for tensor in (module.loc, module.log_scale))
     return _affine(builder, lanes, loc, raw, "exp", not inverse)
+
+
+@lowers(PLULinear)
+def _plu_linear(builder: Builder, module: PLULinear, lanes: Lanes, inverse: bool) -> Lanes:
+    builder.looked_at(module)
+    weight = module.weight
+    builder.looked_at(weight)
+    order = weight.inverse_order if inverse else weight.order
+    builder.buffers.append(order)
+    if inverse:
+        lanes = [lanes[index] for index in order.tolist()]
+    for upper in (False, True) if inverse else (True, False):
+        lanes = builder.step(
+            "triangular",
+            lanes,
+            len(lanes),
+            parameters=(weight.factors, weight.signs),
+            options=[upper, inverse],
+        )
+    return lanes if inverse else [lanes[index] for index in order.tolist()]
+
+
+@lowers(LeakyReLU, Tanh, Sigmoid, Softplus)
+def _elementwise(builder: Builder, module: Elementwise, lanes: Lanes, inverse: bool) -> Lanes:
+    numbers = []
+    if isinstance(module, LeakyReLU):
+        builder.looked_at(module, "negative_slope")
+        numbers = [module.negative_slope]
+    elif inverse:
+        raise CannotLower(f"the inverse of {type(module).__name__} checks that z lies inside")
+    else:
+        builder.looked_at(module)
+    kind = next(kind for own, kind in _ELEMENTWISE.items() if isinstance(module, own))
+    return builder.step(kind, lanes, len(lanes), options=[inverse], numbers=numbers)
 
 
 @lowers(Coupling)
@@ -231,7 +273,7 @@ def _affine(
         "affine_coupling",
         lanes + shift + raw,
         len(lanes),
-        options=[SCALE_FNS.index(scale_fn), inverse],
+        options=[2 * SCALE_FNS.index(scale_fn) + inverse],
     )
 
 
