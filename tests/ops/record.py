@@ -334,7 +334,11 @@ def assert_close(
 
 
 def assert_extreme(
-    record: OpRecord, extreme: Extreme, dtype: torch.dtype, device: str = "cpu"
+    record: OpRecord,
+    extreme: Extreme,
+    dtype: torch.dtype,
+    device: str = "cpu",
+    levels: Sequence[str] = (_cpu.isa(),),
 ) -> None:
     """Require the stated numbers of an extreme case, and else the reference's."""
     tensors = {k: torch.tensor(v, dtype=dtype) for k, v in extreme.tensors.items()}
@@ -344,22 +348,26 @@ def assert_extreme(
     names = record.differentiable(call)
     expected, expected_grads = expected_with_gradients(record, call, names)
     on_device = call.map(lambda t: t.to(device))
-    results, grads = run_with_gradients(record.function, on_device, names)
     bound = record.tolerance[dtype]
     times = 1 if device == "cpu" else 2  # a device contracts other products and sums
-    for i, result in enumerate(results):
-        stated = extreme.results[i] if extreme.results else None
-        wanted = expected[i] if stated is None else torch.tensor(stated, dtype=torch.float64)
-        assert_close(result.cpu(), wanted, times * bound.value, label=f"result {i}")
-    for name in names:
-        stated = (extreme.gradients or {}).get(name)
-        actual, wanted = grads[name], expected_grads[name]
-        if stated is not None:
-            wanted = torch.tensor(stated, dtype=torch.float64)
-        assert actual is not None
-        assert wanted is not None
-        kept = [i for i in range(len(wanted)) if i not in extreme.no_gradient]
-        assert_close(actual.cpu()[kept], wanted[kept], times * bound.gradient, label=f"d {name}")
+    for level in levels:
+        with isa(level):
+            results, grads = run_with_gradients(record.function, on_device, names)
+        for i, result in enumerate(results):
+            stated = extreme.results[i] if extreme.results else None
+            wanted = expected[i] if stated is None else torch.tensor(stated, dtype=torch.float64)
+            what = f"{level} result {i}"
+            assert_close(result.cpu(), wanted, times * bound.value, label=what)
+        for name in names:
+            stated = (extreme.gradients or {}).get(name)
+            actual, wanted = grads[name], expected_grads[name]
+            if stated is not None:
+                wanted = torch.tensor(stated, dtype=torch.float64)
+            assert actual is not None
+            assert wanted is not None
+            kept = [i for i in range(len(wanted)) if i not in extreme.no_gradient]
+            what = f"{level} d {name}"
+            assert_close(actual.cpu()[kept], wanted[kept], times * bound.gradient, label=what)
 
 
 def _is_same(a: Tensor, b: Tensor) -> bool:
