@@ -25,6 +25,7 @@ void register_noise(py::module_& m);
 void register_normal_many(py::module_& m);
 void register_pointwise(py::module_& m);
 void register_rows(py::module_& m);
+void register_tensors(py::module_& m);
 
 namespace {
 
@@ -97,4 +98,5 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   bsl::register_iwae_bound(m);
   bsl::register_gumbel_softmax(m);
   bsl::register_rows(m);
+  bsl::register_tensors(m);
 }
