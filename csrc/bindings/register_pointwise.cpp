@@ -1,4 +1,4 @@
-// All pointwise ops by their place in the table of cpu/pointwise.h.
+// All pointwise ops, by their place in the table of pointwise/ops.h.
 #include <pybind11/pybind11.h>
 
 #include <memory>
@@ -25,13 +25,14 @@ struct Entry {
 constexpr Entry kOps[] = {BSL_POINTWISE_OPS(BSL_ENTRY)};
 #undef BSL_ENTRY
 
-// Less than a chunk where an element has many samples, so that threads have their share of those.
+// An element with many samples is much work. Chunks are then shorter, so that all threads get some.
 int64_t largest_chunk(int64_t n_samples) {
   const int64_t blocks = kChunk / kBlock / n_samples;
   return (blocks > 1 ? blocks : 1) * kBlock;
 }
 
-// Lets other threads run Python meanwhile, but for a call of one chunk: to wake one takes longer.
+// Lets other threads run Python during a call, unless it has one chunk only. Such a call takes less
+// time than to wake another thread.
 class Released {
  public:
   explicit Released(const ChunkPlan& plan) {
