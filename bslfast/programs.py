@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from bslfast import _checks
 from bslfast._native import _cpu, serial_after_fork
 from bslfast._torch import global_hooks, unflatten
-from bslfast.functional._op import differentiated, runs_eagerly
+from bslfast.functional._op import differentiated, runs_eagerly, unwatched
 
 Lanes = list[int]
 #: Larger layers leave the cache, from where every tile of rows would read them again.
@@ -366,7 +366,7 @@ def run(
     Returns:
         (vectors [..., features] or None, logarithms [...]).
     """
-    if not _enabled or getattr(_of_thread, "by_ops", False):
+    if not _enabled or not unwatched() or getattr(_of_thread, "by_ops", False):
         return None
     found = lowered(module, what, steps)
     if found.obstacle(x, context) is not None:

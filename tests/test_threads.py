@@ -36,10 +36,12 @@ TESTS = Path(__file__).parent
 TIME_LIMIT = 90
 NO_KERNELS = {
     "has_torch_threads",
+    "in_common",
     "isa",
     "isa_levels",
     "row_chunks",
     "set_isa",
+    "set_tensor_types",
     "set_torch_parallel_for",
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -131,16 +132,17 @@ class PlainSpline(Spline):
         return 2 * bound * F.pad(sizes.cumsum(dim=-1), (1, 0)) - bound
 
 
+_MODULES: dict[type, type] = {BayesLinear: PlainBayesLinear, VAE: PlainVAE}
+_MAPS: dict[type, type] = {Affine: PlainAffine, Spline: PlainSpline}
+
+
 def plain(model: nn.Module) -> nn.Module:
     """Return a copy of ``model`` whose Bayesian layers, VAEs and flows run in plain torch."""
     twin = copy.deepcopy(model)
     for module in twin.modules():
-        if type(module) is VAE:
-            module.__class__ = PlainVAE
-        if type(module) is BayesLinear:
-            module.__class__ = PlainBayesLinear
+        module.__class__ = _MODULES.get(type(module), type(module))
         if isinstance(module, Mapped):
-            for ours, plain_map in ((Affine, PlainAffine), (Spline, PlainSpline)):
-                if type(module.map) is ours:
-                    module.map = plain_map(**dataclasses.asdict(module.map))
+            ours: Any = module.map
+            if type(ours) in _MAPS:
+                module.map = _MAPS[type(ours)](**dataclasses.asdict(ours))
     return twin

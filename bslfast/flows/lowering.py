@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bslfast.flows.autoregressive import Autoregressive
 from bslfast.flows.bases import NormalBase
-from bslfast.flows.conditioners import MADE, Conditioner, Layer, MaskedLayer
+from bslfast.flows.conditioners import MADE, Conditioner, _Layer, _MaskedLayer
 from bslfast.flows.coupling import Coupling
 from bslfast.flows.elementwise import Elementwise, LeakyReLU, Sigmoid, Softplus, Tanh
 from bslfast.flows.linear import PLULinear
@@ -215,13 +215,13 @@ def _layer(builder: Builder, layer: nn.Module, lanes: Lanes, added: Lanes | None
     return found
 
 
-@lowers(Layer, nn.Linear)
+@lowers(_Layer, nn.Linear)
 def _linear(builder: Builder, layer: nn.Linear, lanes: Lanes, added: Lanes | None) -> Lanes:
     return builder.dense(lanes, layer.out_features, layer.weight, layer.bias, added=added)
 
 
-@lowers(MaskedLayer)
-def _masked(builder: Builder, layer: MaskedLayer, lanes: Lanes, added: Lanes | None) -> Lanes:
+@lowers(_MaskedLayer)
+def _masked(builder: Builder, layer: _MaskedLayer, lanes: Lanes, added: Lanes | None) -> Lanes:
     builder.buffers.append(layer.mask)
     if not torch.equal(layer.mask.cpu(), layer.wanted_mask()):
         raise CannotLower("a mask differs from what the degrees say")

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bslfast._native import _cpu, cuda, serial_after_fork
+from bslfast._native import READS_TENSORS, _cpu, cuda, serial_after_fork
 from bslfast._precision import SIXTEEN_BITS, in_float32
 from bslfast._torch import (
     autograd_kernel,
@@ -48,7 +48,6 @@ _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 _use_reference = False
 # Bound once, as the smallest op takes only a few microseconds and each look-up in torch counts.
 _is_compiling = torch.compiler.is_compiling
-_has_torch_threads = _cpu.has_torch_threads
 
 
 def _keys_of_plain_tensors() -> frozenset[int]:
@@ -451,19 +450,41 @@ def unwatched() -> bool:
     )
 
 
-def plain(tensors: Sequence[Tensor | None]) -> bool:
-    """Whether the tensors (or None) are plain strided ones on the CPU, and :func:`unwatched`.
+#: What the tensors of a call have in common, if torch runs op by op. A level includes those before
+#: it. PLAIN: strided tensors on the CPU, or None. ONE_DTYPE: one native dtype, and none is None.
+#: ONE_SHAPE: one shape, too. A forked process has NOTHING, as :func:`serial_after_fork` must guard
+#: torch's ops there.
+NOTHING, PLAIN, ONE_DTYPE, ONE_SHAPE = 0, _cpu.PLAIN, _cpu.ONE_DTYPE, _cpu.ONE_SHAPE
 
-    False also in a forked process, where :func:`serial_after_fork` must guard torch's ops.
-    """
-    if not unwatched() or not _has_torch_threads():
-        return False
+
+def _in_common_by_attributes(tensors: tuple[Tensor | None, ...]) -> int:
+    """What ``_cpu.in_common`` finds, where torch has no table of C functions."""
+    if not _cpu.has_torch_threads():
+        return NOTHING
+    found = ONE_SHAPE
+    first = None
     for t in tensors:
-        if t is not None and (
-            type(t) not in _PLAIN_TYPES or dispatch_keys(t).raw_repr() not in _PLAIN_KEYS
-        ):
-            return False
-    return True
+        if t is None:
+            found = PLAIN
+            continue
+        if type(t) not in _PLAIN_TYPES or dispatch_keys(t).raw_repr() not in _PLAIN_KEYS:
+            return NOTHING
+        first = t if first is None else first
+        if t.dtype not in NATIVE or t.dtype is not first.dtype:
+            found = PLAIN
+        elif found == ONE_SHAPE and t.shape != first.shape:
+            found = ONE_DTYPE
+    return found
+
+
+in_common: Callable[[tuple[Tensor | None, ...]], int] = (
+    _cpu.in_common if READS_TENSORS else _in_common_by_attributes
+)
+
+
+def plain(tensors: tuple[Tensor | None, ...]) -> bool:
+    """Whether the tensors (or None) are plain strided ones on the CPU, and :func:`unwatched`."""
+    return unwatched() and in_common(tensors) >= PLAIN
 
 
 def runs_eagerly(tensors: Sequence[Tensor], *, on_cuda: bool = False) -> bool:

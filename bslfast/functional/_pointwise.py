@@ -13,7 +13,7 @@ from bslfast import _checks, reference
 from bslfast._native._operands import PARAMETRIZATIONS as _NUMBERED_PARAMETRIZATIONS
 from bslfast._native._operands import REDUCTIONS
 from bslfast._native.pointwise import Kernels
-from bslfast.functional._op import NATIVE, Op, plain
+from bslfast.functional._op import ONE_DTYPE, ONE_SHAPE, Op, in_common, unwatched
 
 #: What a scale may be made from.
 PARAMETRIZATIONS = tuple(_NUMBERED_PARAMETRIZATIONS)
@@ -162,21 +162,15 @@ class PointwiseOp:
         self, tensors: tuple[Tensor, ...], seed: tuple[Tensor, ...]
     ) -> tuple[tuple[Tensor, ...], bool, torch.Size]:
         """The tensors, whether kernels may be called on them directly, and their shape."""
-        first = tensors[0]
-        directly = first is not None and plain((*tensors, *seed) if seed else tensors)
-        same = directly = directly and first.dtype in NATIVE
-        if directly:
-            dtype, shape = first.dtype, first.shape
-            for t in tensors:
-                if t is None or t.dtype is not dtype:
-                    same = directly = False
-                    break
-                same = same and t.shape == shape
-        if not directly:
+        found = 0
+        if unwatched() and (not seed or in_common(seed)):
+            found = in_common(tensors)
+            if found == ONE_SHAPE:
+                return tensors, True, tensors[0].shape
+        if found < ONE_DTYPE:
             tensors = self._checked(tensors)
-        if not same:
-            shape = _checks.broadcast(**dict(zip(self.tensors, tensors, strict=True)))
-        return tensors, directly, shape
+        shape = _checks.broadcast(**dict(zip(self.tensors, tensors, strict=True)))
+        return tensors, found >= ONE_DTYPE, shape
 
     def _checked(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         first, *rest = map(_checks.operand, self.tensors, tensors)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bslfast import _checks
 from bslfast._native.rows import ROW, Kernels
-from bslfast.functional._op import NATIVE, plain
+from bslfast.functional._op import ONE_DTYPE, in_common, unwatched
 from bslfast.functional._pointwise import PointwiseOp
 
 
@@ -43,10 +43,7 @@ class RowOp(PointwiseOp):
     def _looked_at(
         self, tensors: tuple[Tensor, ...], seed: tuple[Tensor, ...]
     ) -> tuple[tuple[Tensor, ...], bool, torch.Size]:
-        first = tensors[0]
-        directly = first is not None and plain((*tensors, *seed)) and first.dtype in NATIVE
-        for t in tensors:
-            directly = directly and t is not None and t.dtype is first.dtype
+        directly = unwatched() and in_common(tensors) >= ONE_DTYPE
         if not directly:
             tensors = self._checked(tensors)
         self._check_rows(tensors)
