@@ -178,6 +178,13 @@ class Builder:
             own["_backward_pre_hooks"],
         ]
 
+    def read(self, buffer: Tensor) -> Any:
+        """Return what is in a buffer, as Python has it, and note that the steps depend on it."""
+        if not buffer.is_cpu:
+            raise CannotLower("a buffer is not on the CPU")
+        self.buffers.append(buffer)
+        return buffer.tolist()
+
     def build(self, results: Lanes) -> Any:
         """Return the program, whose value are these lanes."""
         return _cpu.Program(
@@ -366,7 +373,7 @@ def run(
     Returns:
         (vectors [..., features] or None, logarithms [...]).
     """
-    if not _enabled or not unwatched() or getattr(_of_thread, "by_ops", False):
+    if not _enabled or not x.is_cpu or not unwatched() or getattr(_of_thread, "by_ops", False):
         return None
     found = lowered(module, what, steps)
     if found.obstacle(x, context) is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from bslfast.flows.autoregressive import Autoregressive
@@ -73,9 +72,8 @@ def _leading(builder: Builder, module: Leading, lanes: Lanes, inverse: bool) -> 
 @lowers(Permutation)
 def _permutation(builder: Builder, module: Permutation, lanes: Lanes, inverse: bool) -> Lanes:
     builder.looked_at(module)
-    order = module.inverse_order if inverse else module.order
-    builder.buffers.append(order)
-    return [lanes[index] for index in order.tolist()]
+    order = builder.read(module.inverse_order if inverse else module.order)
+    return [lanes[index] for index in order]
 
 
 @lowers(Standardize, ActNorm)
@@ -83,11 +81,9 @@ def _per_feature(
     builder: Builder, module: Standardize | ActNorm, lanes: Lanes, inverse: bool
 ) -> Lanes:
     builder.looked_at(module)
-    if isinstance(module, ActNorm):
-        # Its first batch sets the parameters.
-        builder.buffers.append(module.initialized)
-        if not module.initialized:
-            raise CannotLower("an ActNorm has not seen its first batch")
+    # The first batch sets the parameters.
+    if isinstance(module, ActNorm) and not builder.read(module.initialized):
+        raise CannotLower("an ActNorm has not seen its first batch")
     loc, raw = (_constant(builder, tensor) for tensor in (module.loc, module.log_scale))
     return _affine(builder, lanes, loc, raw, "exp", not inverse)
 
@@ -97,10 +93,9 @@ def _plu_linear(builder: Builder, module: PLULinear, lanes: Lanes, inverse: bool
     builder.looked_at(module)
     weight = module.weight
     builder.looked_at(weight)
-    order = weight.inverse_order if inverse else weight.order
-    builder.buffers.append(order)
+    order = builder.read(weight.inverse_order if inverse else weight.order)
     if inverse:
-        lanes = [lanes[index] for index in order.tolist()]
+        lanes = [lanes[index] for index in order]
     for upper in (False, True) if inverse else (True, False):
         lanes = builder.step(
             "triangular",
@@ -109,7 +104,7 @@ def _plu_linear(builder: Builder, module: PLULinear, lanes: Lanes, inverse: bool
             parameters=(weight.factors, weight.signs),
             options=[upper, inverse],
         )
-    return lanes if inverse else [lanes[index] for index in order.tolist()]
+    return lanes if inverse else [lanes[index] for index in order]
 
 
 @lowers(LeakyReLU, Tanh, Sigmoid, Softplus)
@@ -132,8 +127,7 @@ def _coupling(builder: Builder, module: Coupling, lanes: Lanes, inverse: bool) -
     order = list(range(module.features))
     if module.permutation is not None:
         builder.looked_at(module.permutation)
-        builder.buffers.append(module.permutation.order)
-        order = module.permutation.order.tolist()
+        order = builder.read(module.permutation.order)
     split = module.sizes[0]
     first, second = order[:split], order[split:]
     moved, kept = (first, second) if module.flip else (second, first)
@@ -222,8 +216,7 @@ def _linear(builder: Builder, layer: nn.Linear, lanes: Lanes, added: Lanes | Non
 
 @lowers(_MaskedLayer)
 def _masked(builder: Builder, layer: _MaskedLayer, lanes: Lanes, added: Lanes | None) -> Lanes:
-    builder.buffers.append(layer.mask)
-    if not torch.equal(layer.mask.cpu(), layer.wanted_mask()):
+    if builder.read(layer.mask) != layer.wanted_mask().tolist():
         raise CannotLower("a mask differs from what the degrees say")
     levels = (layer.seen, layer.sees)
     return builder.dense(

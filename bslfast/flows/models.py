@@ -173,8 +173,8 @@ class NICE(Flow):
 
     >>> import torch, bslfast
     >>> flow = bslfast.flows.NICE(3)
-    >>> flow.log_prob(torch.zeros(1, 3))
-    tensor([-2.7568], grad_fn=<AddBackward0>)
+    >>> flow.log_prob(torch.zeros(1, 3)).detach()
+    tensor([-2.7568])
     """
 
     def __init__(
