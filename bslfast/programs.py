@@ -294,6 +294,11 @@ class Lowered:
             and list(map(_VERSION, self._buffers)) == self._versions
         )
 
+    def is_lent(self) -> bool:
+        """Whether other tensors stand for parameters, as under torch.func.functional_call."""
+        parameters = itertools.chain.from_iterable(map(dict.values, self._owned[::3]))
+        return any(type(p) is not nn.Parameter for p in parameters if p is not None)
+
     def obstacle(self, x: Tensor, context: Tensor | None) -> str | None:
         """Why the program cannot run now on x and a context; None if it can."""
         if self.reason is not None:
@@ -327,14 +332,20 @@ class Lowered:
 _lowered: weakref.WeakKeyDictionary[nn.Module, dict[str, Lowered]] = weakref.WeakKeyDictionary()
 
 
-def lowered(module: nn.Module, what: str, steps: Callable[[Builder, Any], Lanes]) -> Lowered:
-    """Return what ``steps`` makes of a module, made again if the module has changed."""
+def lowered(module: nn.Module, what: str, steps: Callable[[Builder, Any], Lanes]) -> Lowered | None:
+    """Return what ``steps`` makes of a module, made again if the module has changed.
+
+    None if it has other parameters for this call alone.
+    """
     own = _lowered.get(module)
     if own is None:
         own = _lowered[module] = {}
     found = own.get(what)
-    if found is None or not found.holds():
-        found = own[what] = Lowered(module, steps)
+    if found is not None and found.holds():
+        return found
+    if found is not None and found.is_lent():
+        return None
+    found = own[what] = Lowered(module, steps)
     return found
 
 
@@ -343,6 +354,8 @@ def explain(module: nn.Module, what: str, steps: Callable[[Builder, Any], Lanes]
     if not _enabled:
         return "op by op: bslfast.whole_networks(False)"
     found = lowered(module, what, steps)
+    if found is None:
+        return "op by op: the parameters are replaced for this call"
     reason = found.obstacle(x, None)
     if reason is not None:
         return f"op by op: {reason}"
@@ -376,7 +389,7 @@ def run(
     if not _enabled or not x.is_cpu or not unwatched() or getattr(_of_thread, "by_ops", False):
         return None
     found = lowered(module, what, steps)
-    if found.obstacle(x, context) is not None:
+    if found is None or found.obstacle(x, context) is not None:
         return None
     if not x.numel():
         return None

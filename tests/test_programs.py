@@ -486,6 +486,20 @@ def test_what_watches_goes_by_ops() -> None:
         assert not torch.equal(flow.log_prob(x), expected)
 
 
+def test_parameters_for_one_call() -> None:
+    flow = made("realnvp-wide")
+    x = torch.randn(5, 7, dtype=torch.float64)
+    flow.log_prob(x)
+    kept = programs.lowered(flow, "density", _density_steps)
+    other = {name: parameter * 0.9 for name, parameter in flow.named_parameters()}
+    found = torch.func.functional_call(flow, other, x)
+    assert programs.lowered(flow, "density", _density_steps) is kept
+    with bslfast.whole_networks(False):
+        torch.testing.assert_close(found, torch.func.functional_call(flow, other, x))
+    found.sum().backward()
+    assert all(parameter.grad is not None for parameter in flow.parameters())
+
+
 def test_copies_have_programs_of_their_own() -> None:
     flow = made("realnvp-wide")
     x = torch.randn(5, 7, dtype=torch.float64)
