@@ -236,6 +236,33 @@ def test_there_and_back_with_extreme_parameters(map: Map, dtype: torch.dtype, n:
         (ValueError, "parameters: ", lambda: Spline()(torch.ones(2), torch.ones(()))),
         (ValueError, "parameters: .*got a list", lambda: Spline()(torch.ones(1), [1.0] * 23)),
         (
+            ValueError,
+            r"parameters: expected a shape that broadcasts with that of x, \[3, 2\], got \[4, 2\]",
+            lambda: Additive()(torch.ones(3, 2), torch.ones(4, 2)),
+        ),
+        (
+            TypeError,
+            "parameters: expected the dtype of x, float32, got float64",
+            lambda: Additive()(torch.ones(2), torch.ones(2).double()),
+        ),
+        (
+            TypeError,
+            "parameters: expected dtype float32.* got int64",
+            lambda: Additive()(torch.ones(2), torch.ones(2).long()),
+        ),
+        (
+            ValueError,
+            r"widths: expected leading dimensions .*\[3, 2\], got \[4, 2\]",
+            lambda: Spline(4)(torch.ones(3, 2), torch.ones(4, 22)),
+        ),
+        (
+            ValueError,
+            r"x: expected values in \[-3, 3\]",
+            lambda: Spline(4, tails=None)(torch.tensor([9.0]), torch.ones(13)),
+        ),
+        (ValueError, "degree: expected an integer of at least 1", lambda: Bernstein(0)),
+        (TypeError, "degree: expected an integer of at least 1", lambda: Bernstein(2.5)),
+        (
             TypeError,
             "inverse: expected a bool",
             lambda: Additive()(torch.ones(1), torch.ones(1), inverse=1),
