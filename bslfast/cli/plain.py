@@ -104,7 +104,9 @@ class PlainSpline(Spline):
     def _map(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         assert not inverse, "training needs the map alone"
         bins, bound = self.bins, self.bound
-        widths, heights, derivatives = parameters.unflatten(-1, (x.shape[-1], -1)).split(
+        # A single feature without context has the same parameters in all rows.
+        rows = parameters.expand(*x.shape[:-1], parameters.shape[-1])
+        widths, heights, derivatives = rows.unflatten(-1, (x.shape[-1], -1)).split(
             (bins, bins, bins - 1), dim=-1
         )
         width_knots = self._knots(widths, self.min_bin_width)

@@ -35,6 +35,7 @@ from bslfast._torch import (
     tracing_state,
     transforms_active,
 )
+from bslfast.functional._vmap import Folding, Rule, one_by_one
 
 _LIBRARY = torch.library.Library("bslfast", "FRAGMENT")
 # Any, because torch's own annotations are too narrow.
@@ -104,6 +105,7 @@ class Op:
         rounded: None if the kernels take bfloat16 and float16. If they do not, the number of
             leading results that are values, to be rounded; see :mod:`bslfast._precision`.
         has_cuda: whether the CUDA module, if it is built, has kernels for this op.
+        folding: how vmap makes one call of all examples; None to call the op for each.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class Op:
         reference: Callable[..., Any],
         rounded: int | None = None,
         has_cuda: bool = False,
+        folding: Folding | None = None,
     ) -> None:
         parsed = parse_schema(f"bslfast::{schema}")
         self.name = parsed.name.removeprefix("bslfast::")
@@ -137,7 +140,7 @@ class Op:
         self.differentiable = [
             i for i, name in enumerate(tensor_names) if name not in ("seed", "index")
         ]
-        self._define()
+        self._define(folding)
 
     def __call__(self, *args: Any) -> Any:
         tensors = [a for a in args[: self.n_tensors] if a is not None]
@@ -183,19 +186,30 @@ class Op:
 
     # --- the operator in torch.ops.bslfast --------------------------------------------------------
 
-    def _define(self) -> None:
+    def _define(self, folding: Folding | None) -> None:
         backward_name = f"{self.name}_backward"
         arguments = self.schema[self.schema.index("(") + 1 : self.schema.rindex("->")].strip()[:-1]
         grads = ", ".join(f"Tensor? grad_{i}" for i in range(self.n_results))
         results = ", ".join("Tensor" for _ in self.differentiable)
-        self.operator = self._register(self.schema, self.forward, self.fake, self.n_tensors)
+        self.operator = self._register(
+            self.schema,
+            self.forward,
+            self.fake,
+            lambda operator: (
+                folding.forward(operator) if folding else one_by_one(operator, self.n_tensors)
+            ),
+        )
         if not self.differentiable:
             return
         self.backward_operator = self._register(
             f"{backward_name}({grads}, {arguments}, bool[] needs) -> ({results})",
             self._backward_without_none,
             self._fake_backward,
-            self.n_results + self.n_tensors,
+            lambda operator: (
+                folding.backward(operator, self.differentiable)
+                if folding
+                else one_by_one(operator, self.n_results + self.n_tensors)
+            ),
         )
         self._differentiate(self.operator, self._operator_backward, self._setup_context)
         self._differentiate(
@@ -221,7 +235,11 @@ class Op:
         _LIBRARY.impl(operator._opname, autograd, "Autograd", with_keyset=True)
 
     def _register(
-        self, schema: str, kernel: Callable[..., Any], fake: Callable[..., Any], n_tensors: int
+        self,
+        schema: str,
+        kernel: Callable[..., Any],
+        fake: Callable[..., Any],
+        batching: Callable[[Any], Rule],
     ) -> Any:
         name = schema[: schema.index("(")]
         _LIBRARY.define(schema)
@@ -230,9 +248,7 @@ class Op:
         if self.has_cuda:
             _LIBRARY.impl(name, kernel, "CUDA")
         torch.library.register_fake(f"bslfast::{name}", fake, lib=_LIBRARY)
-        torch.library.register_vmap(
-            f"bslfast::{name}", _batching_rule(operator, n_tensors), lib=_LIBRARY
-        )
+        torch.library.register_vmap(f"bslfast::{name}", batching(operator), lib=_LIBRARY)
         return operator
 
     def _backward_without_none(self, *args: Any) -> Tensor | tuple[Tensor, ...]:
@@ -526,24 +542,3 @@ def differentiated(
     for i, grad in zip(needed, found, strict=True):
         result[i] = grad
     return result
-
-
-def _batching_rule(operator: Any, n_tensors: int) -> Callable[..., Any]:
-    """Return a vmap rule of one call per example: noise must not depend on the rest of a batch."""
-
-    def rule(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
-        def example(index: int) -> Any:
-            tensors = [
-                a if dim is None else a.select(dim, index)
-                for a, dim in zip(args[:n_tensors], in_dims, strict=False)
-            ]
-            return operator(*tensors, *args[n_tensors:])
-
-        results = [example(i) for i in range(info.batch_size)]
-        if isinstance(results[0], Tensor):
-            return torch.stack(results), 0
-        return tuple(torch.stack(column) for column in zip(*results, strict=True)), (0,) * len(
-            results[0]
-        )
-
-    return rule

@@ -14,6 +14,7 @@ from bslfast._native._operands import PARAMETRIZATIONS as _NUMBERED_PARAMETRIZAT
 from bslfast._native._operands import REDUCTIONS
 from bslfast._native.pointwise import Kernels
 from bslfast.functional._op import ONE_DTYPE, ONE_SHAPE, Op, in_common, unwatched
+from bslfast.functional._vmap import Folding
 
 #: What a scale may be made from.
 PARAMETRIZATIONS = tuple(_NUMBERED_PARAMETRIZATIONS)
@@ -88,6 +89,7 @@ class PointwiseOp:
             reference=getattr(reference, twin or name),
             rounded=self._rounded(),
             has_cuda=True,
+            folding=None if kernels.is_random else self._folding(),
         )
         self._direct = self.op.directly(self._direct_forward, self._direct_backward)
 
@@ -157,6 +159,16 @@ class PointwiseOp:
     def _rounded(self) -> int | None:
         """As :class:`Op` wants to know it: the kernels take tensors of 16 bits."""
         return None
+
+    def _folding(self) -> Folding:
+        kernels = self._kernels
+        return Folding(
+            inner=(0,) * kernels.inputs,
+            value=0 if kernels.has_value else None,
+            has_log=kernels.has_log,
+            reductions=_checks.REDUCTIONS if kernels.reduces else (),
+            adds_up=False,
+        )
 
     def _looked_at(
         self, tensors: tuple[Tensor, ...], seed: tuple[Tensor, ...]

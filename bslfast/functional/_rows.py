@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from bslfast import _checks
-from bslfast._native.rows import ROW, Kernels
+from bslfast._native.rows import NOTHING, NUMBER, ROW, Kernels
 from bslfast.functional._op import ONE_DTYPE, in_common, unwatched
 from bslfast.functional._pointwise import PointwiseOp
+from bslfast.functional._vmap import Folding
 
 
 class RowOp(PointwiseOp):
@@ -39,6 +40,16 @@ class RowOp(PointwiseOp):
 
     def _rounded(self) -> int:
         return int(self._kernels.has_value)
+
+    def _folding(self) -> Folding:
+        kernels = self._kernels
+        return Folding(
+            inner=tuple(int(kind == ROW) for kind in kernels.kinds),
+            value={NOTHING: None, NUMBER: 0, ROW: 1}[kernels.value],
+            has_log=kernels.has_log,
+            reductions=_checks.REDUCTIONS if kernels.reduces else (),
+            adds_up=kernels.adds_up,
+        )
 
     def _looked_at(
         self, tensors: tuple[Tensor, ...], seed: tuple[Tensor, ...]
