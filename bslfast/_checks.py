@@ -137,7 +137,7 @@ def widths(name: str, value: Any, *, at_least: int = 0) -> tuple[int, ...]:
 def seed(value: Any, device: torch.device) -> Tensor:
     """Return the seed as a 0-dimensional int64 tensor; None draws it from torch's generator."""
     if value is None:
-        return torch.randint(0, _INT64 - 1, (), dtype=torch.int64, device=device)
+        return torch.randint(_INT64 - 1, (), device=device)
     if isinstance(value, Tensor) and not value.is_nested:
         if value.dtype != torch.int64 or value.numel() != 1:
             raise TypeError(

@@ -37,6 +37,16 @@ def is_batched(tensor: Tensor) -> bool:
     )
 
 
+def can_be_read(tensor: Tensor) -> bool:
+    """Whether a tensor's numbers may decide what runs: it is on the CPU, no batch, not traced."""
+    if torch.compiler.is_compiling() or dispatch_modes() or tracing_state():
+        return False
+    functorch = torch._C._functorch
+    while functorch.is_gradtrackingtensor(tensor):
+        tensor = functorch.get_unwrapped(tensor)
+    return type(tensor) is Tensor and tensor.device.type == "cpu" and not is_batched(tensor)
+
+
 def is_zero_tensor(tensor: Tensor) -> bool:
     """Whether a tensor stands for zeros without memory."""
     return tensor._is_zerotensor()

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from bslfast import _checks
 from bslfast._native import _cpu, serial_after_fork
 from bslfast._torch import global_hooks, unflatten
-from bslfast.functional._op import differentiated, runs_eagerly
+from bslfast.functional._op import differentiated, runs_eagerly, unwatched
 
 Lanes = list[int]
 #: Larger layers leave the cache, from where every tile of rows would read them again.
@@ -179,6 +179,13 @@ class Builder:
             own["_backward_pre_hooks"],
         ]
 
+    def read(self, buffer: Tensor) -> Any:
+        """Return what is in a buffer, as Python has it, and note that the steps depend on it."""
+        if not buffer.is_cpu:
+            raise CannotLower("a buffer is not on the CPU")
+        self.buffers.append(buffer)
+        return buffer.tolist()
+
     def build(self, results: Lanes) -> Any:
         """Return the program, whose value are these lanes."""
         return _cpu.Program(
@@ -288,6 +295,11 @@ class Lowered:
             and list(map(_VERSION, self._buffers)) == self._versions
         )
 
+    def is_lent(self) -> bool:
+        """Whether other tensors stand for parameters, as under torch.func.functional_call."""
+        parameters = itertools.chain.from_iterable(map(dict.values, self._owned[::3]))
+        return any(type(p) is not nn.Parameter for p in parameters if p is not None)
+
     def obstacle(self, x: Tensor, context: Tensor | None) -> str | None:
         """Why the program cannot run now on x and a context; None if it can."""
         if self.reason is not None:
@@ -298,8 +310,10 @@ class Lowered:
         if dtype is not torch.float32 and dtype is not torch.float64:
             return f"x is {dtype}"
         parameters = self.parameters
+        if not parameters:
+            return "there are no parameters"
         if not (
-            {dtype}.issuperset(map(_DTYPE, parameters))
+            all(map(operator.is_, map(_DTYPE, parameters), itertools.repeat(dtype)))
             and all(map(_IS_CPU, parameters))
             and all(map(Tensor.is_contiguous, parameters))
             and list(map(_SHAPE, parameters)) == self._shapes
@@ -319,14 +333,20 @@ class Lowered:
 _lowered: weakref.WeakKeyDictionary[nn.Module, dict[str, Lowered]] = weakref.WeakKeyDictionary()
 
 
-def lowered(module: nn.Module, what: str, steps: Callable[[Builder, Any], Lanes]) -> Lowered:
-    """Return what ``steps`` makes of a module, made again if the module has changed."""
+def lowered(module: nn.Module, what: str, steps: Callable[[Builder, Any], Lanes]) -> Lowered | None:
+    """Return what ``steps`` makes of a module, made again if the module has changed.
+
+    None if it has other parameters for this call alone.
+    """
     own = _lowered.get(module)
     if own is None:
         own = _lowered[module] = {}
     found = own.get(what)
-    if found is None or not found.holds():
-        found = own[what] = Lowered(module, steps)
+    if found is not None and found.holds():
+        return found
+    if found is not None and found.is_lent():
+        return None
+    found = own[what] = Lowered(module, steps)
     return found
 
 
@@ -338,10 +358,10 @@ def runnable(
     context: Tensor | None,
 ) -> Lowered | None:
     """Return the program of a module if it can run on x and a context, see :func:`run`."""
-    if not _enabled or getattr(_of_thread, "by_ops", False):
+    if not _enabled or not x.is_cpu or not unwatched() or getattr(_of_thread, "by_ops", False):
         return None
     found = lowered(module, what, steps)
-    return found if found.obstacle(x, context) is None else None
+    return None if found is None or found.obstacle(x, context) is not None else found
 
 
 def explain(module: nn.Module, what: str, steps: Callable[[Builder, Any], Lanes], x: Tensor) -> str:
@@ -349,6 +369,8 @@ def explain(module: nn.Module, what: str, steps: Callable[[Builder, Any], Lanes]
     if not _enabled:
         return "op by op: bslfast.whole_networks(False)"
     found = lowered(module, what, steps)
+    if found is None:
+        return "op by op: the parameters are replaced for this call"
     reason = found.obstacle(x, None)
     if reason is not None:
         return f"op by op: {reason}"
@@ -380,15 +402,14 @@ def run(
         (vectors [..., features] or None, logarithms [...]).
     """
     found = runnable(module, what, steps, x, context)
-    if found is None:
+    if found is None or not x.numel():
         return None
     shape = x.shape[:-1]
     if context is not None:
         context = context.expand(*shape, context.shape[-1]).reshape(-1, context.shape[-1])
-    rows = x.reshape(-1, x.shape[-1])
-    if not rows.shape[0]:
-        return None
-    vectors, log = _call(found, (module, by_ops), rows, context, value)
+    if len(shape) == 1:
+        return _call(found, (module, by_ops), x, context, value)
+    vectors, log = _call(found, (module, by_ops), x.reshape(-1, x.shape[-1]), context, value)
     return None if vectors is None else vectors.view(x.shape), log.view(shape)
 
 

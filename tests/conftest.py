@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 from pathlib import Path
 
 import pytest
+
+# A thread that waits sleeps. By default it spins for milliseconds, which takes the core from the
+# other process that runs tests. OpenMP reads this when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import torch
 
 
@@ -23,6 +29,15 @@ def pytest_report_header() -> list[str]:
         f"(BSLFAST_ISA={os.environ.get('BSLFAST_ISA', '')})",
         f"threads: {torch.get_num_threads()} of {os.cpu_count()}, {_native.THREADS}",
     ]
+
+
+def pytest_collection_finish() -> None:
+    """Take what lives to the end from the garbage collector.
+
+    torch.compile calls it often, and each time it would go through all that makes up the tests.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

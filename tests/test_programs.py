@@ -34,13 +34,18 @@ from bslfast.flows import (
     Flow,
     Inverse,
     Leading,
+    LeakyReLU,
     Map,
     MixtureLogistic,
     Permutation,
+    PLULinear,
     RealNVP,
+    Sigmoid,
+    Softplus,
     Spline,
     Standardize,
     Tanh,
+    Transform,
 )
 from bslfast.flows.flow import _density_steps
 from bslfast.flows.transform import forward_steps, inverse_steps
@@ -82,6 +87,8 @@ def mixed(map: Map, features: int, context: int, activation: str, residual: int)
         Permutation(torch.randperm(features)),
         Autoregressive(map, MADE(features, map, order=order, **network)),
         ActNorm(features),
+        PLULinear(features, seed=1),
+        LeakyReLU(features, negative_slope=0.7),
         Inverse(Autoregressive(map, MADE(features, map, order=order, **network))),
     ]
     if features > 1:
@@ -238,6 +245,22 @@ def test_any_leading_dimensions(rows: int) -> None:
     assert found.shape == (3, rows)
     with bslfast.whole_networks(False):
         torch.testing.assert_close(found, flow.log_prob(x, context))
+
+
+@pytest.mark.parametrize("kind", [Tanh, Sigmoid, Softplus])
+def test_bounded_maps_lower_one_way(kind: type[Transform]) -> None:
+    transform = Composite([AffineCoupling(3), kind(3)]).double()  # type: ignore[call-arg]
+    nn.init.normal_(transform.transforms[0].conditioner.output_bias)  # type: ignore[union-attr, arg-type]
+    assert programs.lowered(transform, "forward", forward_steps).reason is None
+    reason = programs.lowered(transform, "inverse", inverse_steps).reason
+    assert reason == f"the inverse of {kind.__name__} checks that z lies inside"
+    x = torch.randn(40, 3, dtype=torch.float64, requires_grad=True)
+    results = []
+    for on in (True, False):
+        with bslfast.whole_networks(on):
+            z, log_det = transform(x)
+            results.append((z, log_det, *torch.autograd.grad((z.sum(1) * log_det).sum(), x)))
+    torch.testing.assert_close(*results)
 
 
 def test_frozen_parameters_and_shared_ones() -> None:
@@ -421,7 +444,10 @@ def test_subclasses() -> None:
     ("flow", "reason"),
     [
         (lambda: RealNVP(2, activation="gelu"), "'gelu'"),
-        (lambda: Flow(Composite([AffineCoupling(2), Inverse(Tanh(2))])), "Tanh has no steps"),
+        (
+            lambda: Flow(Composite([AffineCoupling(2), Inverse(Tanh(2))])),
+            "the inverse of Tanh checks",
+        ),
         (lambda: Flow(Composite([ActNorm(2), AffineCoupling(2)])), "first batch"),
         (lambda: RealNVP(2, hidden=(1025, 1025)), "1050625 weights"),
         (lambda: RealNVP(2).half(), "float16"),
@@ -460,6 +486,20 @@ def test_what_watches_goes_by_ops() -> None:
         assert not torch.equal(flow.log_prob(x), expected)
 
 
+def test_parameters_for_one_call() -> None:
+    flow = made("realnvp-wide")
+    x = torch.randn(5, 7, dtype=torch.float64)
+    flow.log_prob(x)
+    kept = programs.lowered(flow, "density", _density_steps)
+    other = {name: parameter * 0.9 for name, parameter in flow.named_parameters()}
+    found = torch.func.functional_call(flow, other, x)
+    assert programs.lowered(flow, "density", _density_steps) is kept
+    with bslfast.whole_networks(False):
+        torch.testing.assert_close(found, torch.func.functional_call(flow, other, x))
+    found.sum().backward()
+    assert all(parameter.grad is not None for parameter in flow.parameters())
+
+
 def test_copies_have_programs_of_their_own() -> None:
     flow = made("realnvp-wide")
     x = torch.randn(5, 7, dtype=torch.float64)
@@ -484,8 +524,10 @@ def test_copies_have_programs_of_their_own() -> None:
         ([("dense", [0], [2], [5, -1], [0, 0, 1, 1], [])], [0, 1], "parameters out of range"),
         ([("dense", [0], [2], [0, 0], [0, 3, 1, 1], [])], [0, 1], "wrong weights"),
         ([("dense", [0], [2], [-1, -1], [0, 0, 1, 1], [])], [0, 1], "wrong weights"),
-        ([("affine_coupling", [0, 1], [2], [], [0, 0], [])], [0, 1], "wrong inputs and outputs"),
-        ([("affine_coupling", [0, 1, 1], [2], [], [7, 0], [])], [0, 1], "wrong options"),
+        ([("affine_coupling", [0, 1], [2], [], [0], [])], [0, 1], "wrong inputs and outputs"),
+        ([("affine_coupling", [0, 1, 1], [2], [], [6], [])], [0, 1], "wrong options"),
+        ([("triangular", [0, 1], [2, 3], [0, 0], [0, 0], [])], [0, 1], "wrong matrix"),
+        ([("triangular", [0], [2], [0, -1], [0, 0], [])], [0, 1], "wrong signs"),
         ([("standard_normal", [0], [2], [], [], [])], [0, 1], "wrong outputs"),
         (
             [("bernstein_transform", [0, 1, 0], [2], [], [0, 2], [3.0])],

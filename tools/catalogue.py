@@ -1,19 +1,23 @@
-"""Write docs/catalogue.md from the ops' docstrings, their records in tests/ops, and benchmarks.
+"""Write docs/catalogue.md: ops from their docstrings, records in tests/ops and benchmarks; flows.
 
 python tools/catalogue.py runs/bench/results.json
+python tools/catalogue.py  # with the errors and times that the page has: for a new op or flow
 """
 
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import bslfast.functional
+from bslfast import flows
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
@@ -48,6 +52,7 @@ eager / `torch.compile` at each size.
 |---|---|---|---|---|---|
 """
 SHAPE = (64, 67)
+PAGE = ROOT / "docs" / "catalogue.md"
 
 TARGETS = {"torch eager": 3.0, "torch.compile": 1.5}
 MISSED = """
@@ -77,29 +82,122 @@ MISSED_COMPILE = (
     "One pass forward and one back on either side; what is left is exp and log, which hold over "
     "the whole range here."
 )
+FLOWS = """
+## Flows
+
+Made from the classes. `Flow(flow.transform, base)` is a flow with another base. Every map works in
+`Coupling` and `Autoregressive`; the last rows have those that no ready-made flow uses. All inverses
+are exact: by a formula, or by a search that ends where rounding does (docs/numerics.md has bounds).
+
+Tests compare each map with its twin in plain torch, and its op with mpmath where it says so; each
+transform with its inverse, its log-determinant with that of autograd's Jacobian, its gradients by
+gradcheck; and integrate the density of a flow where it says quadrature.
+
+| flow | map | in | context | base | map's inverse | density / samples | tested against |
+|---|---|---|---|---|---|---|---|
+"""
+#: Maps whose inverse no formula has.
+SEARCHED = ("MixtureLogistic", "DeepSigmoidal", "Bernstein")
 
 
 def main() -> None:
-    measured = rows(Path(sys.argv[1])) if len(sys.argv) > 1 else []
-    lines = [_line(record, measured) for record in sorted(RECORDS, key=lambda r: r.name)]
-    text = HEADER.replace("{shape}", f"{SHAPE[0]} x {SHAPE[1]}") + "\n".join(lines) + "\n"
-    if measured:
-        text += MISSED + "\n".join(_missed(measured)) + "\n"
-    (ROOT / "docs" / "catalogue.md").write_text(text)
+    measured = rows(Path(sys.argv[1])) if len(sys.argv) > 1 else None
+    PAGE.write_text(page(measured))
 
 
-def _line(record: OpRecord, measured: list[Row]) -> str:
+def page(measured: list[Row] | None) -> str:
+    """The whole text; None keeps the errors and times that the page has."""
+    old = PAGE.read_text()
+    lines = []
+    for record in sorted(RECORDS, key=lambda r: r.name):
+        row = re.search(rf"^\| `{record.name}` \|.*$", old, re.MULTILINE)
+        if measured is None and row is not None:
+            figures = cells(row[0])[2:5]
+        else:
+            times = _ratios(record.name, measured or [])
+            figures = [_errors(record, torch.float32), _errors(record, torch.float64), times]
+        lines.append(_line(record, figures))
+    text = HEADER.replace("{shape}", f"{SHAPE[0]} x {SHAPE[1]}") + "\n".join(lines) + "\n" + MISSED
+    if measured is None:
+        text += old.split(MISSED)[1].split("\n## ")[0]
+    else:
+        text += "\n".join(_missed(measured)) + "\n"
+    return text + flow_table()
+
+
+def cells(row: str) -> list[str]:
+    """What is between the bars of a table's row."""
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]]
+
+
+def flow_table() -> str:
+    """The section about flows."""
+    public = [getattr(flows, name) for name in flows.__all__]
+    lines, used = [], set()
+    for kind in public:
+        if not issubclass(kind, flows.Flow) or kind is flows.Flow:
+            continue
+        parameters = inspect.signature(kind).parameters
+        switches = [k for k, v in parameters.items() if v.default is False]
+        for chosen in itertools.product((False, True), repeat=len(switches)):
+            options = {k: True for k, on in zip(switches, chosen, strict=True) if on}
+            flow = kind((1, 8, 8) if "shape" in parameters else 4, **options)
+            shown = kind.__name__ + ("".join(f"({k}={v})" for k, v in options.items()))
+            base = "standard normal" if flow.base is None else f"`{type(flow.base).__name__}`"
+            context = "yes" if "context" in parameters else "no"
+            step = next(m for m in flow.modules() if hasattr(m, "map") and hasattr(m, "moved"))
+            turned = any(isinstance(m, flows.Inverse) for m in flow.modules())
+            used.add(type(step.map))
+            lines.append(_flow_line(f"`{shown}`", step.map, type(step), turned, context, base))
+    for kind in public:
+        if issubclass(kind, flows.Map) and kind not in (flows.Map, *used):
+            lines += [
+                _flow_line("of your own", kind(), place, False, "yes", "any")
+                for place in (flows.Coupling, flows.Autoregressive)
+            ]
+    return FLOWS + "\n".join(lines) + "\n"
+
+
+def _flow_line(name: str, map: Any, transform: type, turned: bool, context: str, base: str) -> str:
+    kind = type(map).__name__
+    ordered = issubclass(transform, flows.Autoregressive)
+    one, many = "one pass", "feature by feature"
+    passes = (one, many if ordered else one)
+    op = re.search(r"BF\.(\w+)", inspect.getsource(type(map)._map))
+    against = ["Jacobian"]
+    if op is not None:
+        against.insert(0, f"`reference.{op[1]}`")
+        tests = (ROOT / "tests" / "functional").glob("test_*.py")
+        if any(op[1] in (text := t.read_text()) and "mpmath" in text for t in tests):
+            against.insert(1, "mpmath")
+    if f'"{name.strip("`").split("(")[0]}": ' in _kinds():
+        against.append("quadrature")
+    where = "autoregressive" if ordered else "coupling"
+    cells = [
+        name,
+        f"`{kind}`",
+        f"{where}, turned around" if turned else where,
+        context,
+        base,
+        "search" if kind in SEARCHED else "formula",
+        " / ".join(reversed(passes) if turned else passes),
+        ", ".join(against),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _kinds() -> str:
+    """The table of flows whose densities tests integrate."""
+    text = (ROOT / "tests" / "flows" / "test_flow.py").read_text()
+    return text.split("KINDS: ")[1].split("}")[0]
+
+
+def _line(record: OpRecord, figures: Sequence[str]) -> str:
     doc = inspect.getdoc(getattr(bslfast.functional, record.name)) or ""
     source = re.search(r"Source: (.*?)(?:\n\n|\Z)", doc, re.DOTALL)
-    cells = [
-        f"`{record.name}`",
-        _plain(doc.split("\n\n")[0]),
-        _errors(record, torch.float32),
-        _errors(record, torch.float64),
-        _ratios(record.name, measured),
-        " ".join(source[1].split()) if source else "",
-    ]
-    return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
+    said = _plain(doc.split("\n\n")[0]), " ".join(source[1].split()) if source else ""
+    what, where = (text.replace("|", "\\|") for text in said)
+    return f"| {' | '.join([f'`{record.name}`', what, *figures, where])} |"
 
 
 def _plain(text: str) -> str:

@@ -70,4 +70,6 @@ def serial_after_fork(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 THREADS = _torch_threads()
+#: Whether kernels read what they must know of a tensor themselves, see register_tensors.cpp.
+READS_TENSORS = _cpu.set_tensor_types(torch.Tensor, torch.nn.Parameter)
 _choose_isa()

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from bslfast._native._operands import Operand
 
 #: Names, by their code in calls.
@@ -11,6 +13,10 @@ PARAMETRIZATIONS: tuple[str, ...]
 MAX_DIMS: int
 #: How many elements kernels take at a time.
 BLOCK: int
+#: What :func:`in_common` says; a level includes those before it.
+PLAIN: int
+ONE_DTYPE: int
+ONE_SHAPE: int
 
 def isa_levels() -> list[str]:
     """The instruction sets that this build and this machine have, worst first."""
@@ -20,6 +26,12 @@ def isa() -> str:
 
 def set_isa(name: str) -> None:
     """Use another one of :func:`isa_levels`."""
+
+def set_tensor_types(tensor: type, parameter: type) -> bool:
+    """Whether torch has the functions by which kernels read its tensors; else they cannot."""
+
+def in_common(tensors: tuple[Tensor | None, ...]) -> int:
+    """What the tensors have in common, see :mod:`bslfast.functional._op`; 0 for nothing."""
 
 def set_torch_parallel_for(address: int) -> None: ...
 def has_torch_threads() -> bool: ...
@@ -32,6 +44,9 @@ def noise_uniform(
     out: int, n: int, is_double: bool, seed: int, stream: int, first: int
 ) -> None: ...
 def noise_normal(out: int, n: int, is_double: bool, seed: int, stream: int, first: int) -> None: ...
+def draw_few_normals(out: Tensor, scale: Tensor, seed: int, stream: int) -> bool:
+    """Fill ``out`` if no scale is negative. Returns whether that is so."""
+
 def normal_many_forward(
     dtype: int,
     parametrization: int,
@@ -160,7 +175,7 @@ def pointwise_forward(
     variant: int,
     dtype: int,
     shape: Sequence[int],
-    inputs: Sequence[Operand],
+    inputs: Sequence[Operand | Tensor],
     numbers: Sequence[float],
     seed: int,
     stream: int,
@@ -176,12 +191,12 @@ def pointwise_backward(
     variant: int,
     dtype: int,
     shape: Sequence[int],
-    inputs: Sequence[Operand],
+    inputs: Sequence[Operand | Tensor],
     numbers: Sequence[float],
     seed: int,
     stream: int,
-    grad_value: Operand,
-    grad_log: Operand,
+    grad_value: Operand | Tensor,
+    grad_log: Operand | Tensor,
     grads: Sequence[int],
     n_samples: int,
 ) -> None: ...

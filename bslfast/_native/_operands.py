@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bslfast._native import _cpu
-from bslfast._precision import log_dtype
+from bslfast._precision import SIXTEEN_BITS
 
 #: None, a number, the address of a contiguous tensor of the call's shape, or (address, strides).
 Operand = Union[None, float, int, tuple[int, tuple[int, ...]]]  # noqa: UP007 (Python 3.10)
@@ -18,7 +18,7 @@ Operand = Union[None, float, int, tuple[int, tuple[int, ...]]]  # noqa: UP007 (P
 REDUCTIONS = {name: code for code, name in enumerate(_cpu.REDUCTIONS)}
 PARAMETRIZATIONS = {name: code for code, name in enumerate(_cpu.PARAMETRIZATIONS)}
 DTYPES = {getattr(torch, name): code for code, name in enumerate(_cpu.DTYPES)}
-_MAX_DIMS = _cpu.MAX_DIMS
+MAX_DIMS = _cpu.MAX_DIMS
 
 
 def operand(tensor: Tensor | None, shape: Sequence[int]) -> Operand:
@@ -28,12 +28,12 @@ def operand(tensor: Tensor | None, shape: Sequence[int]) -> Operand:
     if tensor.shape == shape:
         if tensor.is_contiguous():
             return tensor.data_ptr()
-        if len(shape) <= _MAX_DIMS:
+        if len(shape) <= MAX_DIMS:
             return tensor.data_ptr(), tensor.stride()
     if tensor.numel() == 1:
         return tensor.data_ptr(), (0,) * len(shape)
     expanded = tensor.expand(shape)
-    if len(shape) > _MAX_DIMS:
+    if len(shape) > MAX_DIMS:
         copy = expanded.contiguous()
         return _held(copy, copy.stride())
     return expanded.data_ptr(), expanded.stride()
@@ -51,7 +51,7 @@ def row_operand(tensor: Tensor, shape: Sequence[int]) -> Operand:
     """``tensor`` as one row of contiguous numbers, its last dimension, per element of ``shape``."""
     expanded = tensor if tensor.shape[:-1] == shape else tensor.expand(*shape, tensor.shape[-1])
     strides = expanded.stride()
-    if (strides[-1] == 1 or tensor.shape[-1] <= 1) and len(shape) <= _MAX_DIMS:
+    if (strides[-1] == 1 or tensor.shape[-1] <= 1) and len(shape) <= MAX_DIMS:
         return tensor.data_ptr(), strides[:-1]
     copy = expanded.contiguous()
     return _held(copy, copy.stride()[:-1])
@@ -63,7 +63,7 @@ def grad_operand(grad: Tensor | None, shape: Sequence[int], reduction: str = "no
         return 0.0
     if reduction != "row":
         return operand(grad, shape)
-    if len(shape) <= _MAX_DIMS:  # without a torch op for each of unsqueeze and expand
+    if len(shape) <= MAX_DIMS:  # without a torch op for each of unsqueeze and expand
         return grad.data_ptr(), (*grad.stride(), 0)
     return operand(grad.unsqueeze(-1), shape)
 
@@ -96,9 +96,8 @@ def empty(shape: Sequence[int], like: Tensor) -> Tensor:
 
 def empty_log(shape: Sequence[int], like: Tensor) -> Tensor:
     """Room for the logarithms of a call on tensors such as ``like``."""
-    dtype = log_dtype(like.dtype)
-    if dtype != like.dtype:
-        return torch.empty(shape, dtype=dtype, device=like.device)
+    if like.dtype in SIXTEEN_BITS:
+        return torch.empty(shape, dtype=torch.float32, device=like.device)
     return empty(shape, like)
 
 

@@ -39,6 +39,15 @@ def forward(
     return out if computed == dtype else out.to(dtype)
 
 
+def normals_for(scale: Tensor, shape: torch.Size, seed: Tensor) -> Tensor | None:
+    """Few standard normals for samples with this scale; None if some of it is negative.
+
+    ``scale`` is a plain contiguous tensor of float32 or float64 numbers. Needs READS_TENSORS.
+    """
+    out = torch.empty_like(scale) if scale.shape == shape else scale.new_empty(shape)
+    return out if _cpu.draw_few_normals(out, scale, seed.data_ptr(), 0) else None
+
+
 def allocate(
     seed: Tensor, shape: Sequence[int], stream: int, dtype: torch.dtype, kind: str
 ) -> Tensor:

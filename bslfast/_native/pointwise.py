@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bslfast._native import _cpu, cuda
+from bslfast._native import READS_TENSORS, _cpu, cuda
 from bslfast._native._operands import (
     DTYPES,
+    MAX_DIMS,
     REDUCTIONS,
     Operand,
     address,
@@ -20,7 +21,6 @@ from bslfast._native._operands import (
     empty_log,
     grad_address,
     grad_operand,
-    operand,
     operands,
     reduced_shape,
     unbroadcast,
@@ -66,8 +66,10 @@ class Kernels:
         """``n_dims``: how many of the dimensions are samples."""
         if not self.has_log:
             return (empty(shape, first),)
-        of_log = shape[n_dims:] if n_dims and self.samples else shape
-        log = empty_log(reduced_shape(of_log, reduction), first)
+        of_log: Sequence[int] = shape[n_dims:] if n_dims and self.samples else shape
+        if reduction != "none":
+            of_log = reduced_shape(of_log, reduction)
+        log = empty_log(of_log, first)
         return (empty(shape, first), log) if self.has_value else (log,)
 
     def forward(
@@ -95,12 +97,13 @@ class Kernels:
         n_samples = 1
         if sample_shape and not on_cuda:
             shape, n_samples = self._apart(shape, len(sample_shape))
+        direct = READS_TENSORS and not on_cuda and len(shape) <= MAX_DIMS
         call = (
             cuda.pointwise_ops()[self._name][0] if on_cuda else self._index,
             variant,
             DTYPES[first.dtype],
             shape,
-            operands(tensors, shape),
+            tensors if direct else operands(tensors, shape),
             numbers,
             0 if seed is None else seed.data_ptr(),
             stream,
@@ -150,39 +153,34 @@ class Kernels:
         passed = self.passes_on[variant] if grads[0] is not None and n_samples == 1 else -1
         if passed >= 0 and tensors[passed].shape != shape:
             passed = -1
-        # One loop, and no function for what lies as it should: most of a call of few elements.
         found: list[Tensor | None] = []
-        read: list[Operand] = []
         written: list[int] = []
         broadcast = False
         for t, need in zip(tensors, needs, strict=True):
-            same = t.shape == shape
             grad, to = None, 0
-            if same and t.is_contiguous():
-                read.append(t.data_ptr())
-                if need and len(found) != passed:
+            if need and len(found) != passed:
+                if t.shape == shape and t.is_contiguous():  # without a call of ours
                     grad = torch.empty_like(t)
                     to = grad.data_ptr()
-            else:
-                read.append(operand(t, shape))
-                broadcast = broadcast or (need and not same)
-                if need and len(found) != passed:
+                else:
+                    broadcast = broadcast or t.shape != shape
                     grad = empty_grad(shape, t)
                     to = grad_address(grad, dtype)
             found.append(grad)
             written.append(to)
         if any(written) and 0 not in value_shape:
+            direct = READS_TENSORS and not on_cuda and len(value_shape) <= MAX_DIMS
             call = (
                 cuda.pointwise_ops()[self._name][0] if on_cuda else self._index,
                 variant,
                 DTYPES[dtype],
                 shape,
-                read,
+                tensors if direct else operands(tensors, shape),
                 numbers,
                 0 if seed is None else seed.data_ptr(),
                 stream,
-                grad_operand(grads[0], value_shape) if self.has_value else None,
-                grad_operand(grads[-1], shape, reduction) if self.has_log else None,
+                _incoming(grads[0], value_shape, "none", direct) if self.has_value else None,
+                _incoming(grads[-1], shape, reduction, direct) if self.has_log else None,
                 written,
             )
             if on_cuda:
@@ -203,6 +201,15 @@ class Kernels:
         if self.samples and (self.has_log or (n_samples > 1 and not wasted(elements, n_samples))):
             return elements, n_samples
         return shape, 1
+
+
+def _incoming(
+    grad: Tensor | None, shape: Sequence[int], reduction: str, direct: bool
+) -> Operand | Tensor:
+    """The gradient of a result as kernels take it: itself, if they read it directly."""
+    if grad is not None and direct and reduction != "row":
+        return grad
+    return grad_operand(grad, shape, reduction)
 
 
 def wasted(elements: Sequence[int], n_samples: int, most: int = 16384) -> bool:

@@ -34,8 +34,10 @@ class Kernels:
     Attributes:
         inputs: how many tensors it takes.
         kinds: for each, whether an element has a NUMBER or a ROW of it.
+        value: whether an element's value is a NUMBER or a ROW, or NOTHING if it has none.
         has_value, has_log: what it returns.
         reduces: whether its logarithms are summed.
+        adds_up: whether it sums the gradient of a row that serves all elements, in float64.
         is_random: whether it draws, so that it takes a seed.
         longest: the longest rows; 0 if they may have any length.
         n_variants: how many variants its options make.
@@ -45,15 +47,15 @@ class Kernels:
         (
             self._index,
             self.kinds,
-            self._value,
+            self.value,
             self.has_log,
             self.reduces,
-            self._adds_up,
+            self.adds_up,
             self.longest,
             self.n_variants,
         ) = _OPS[name]
         self.inputs = len(self.kinds)
-        self.has_value = self._value != NOTHING
+        self.has_value = self.value != NOTHING
         self.is_random = False
 
     def shape(self, tensors: Sequence[Tensor], sample_shape: Sequence[int] = ()) -> torch.Size:
@@ -78,7 +80,7 @@ class Kernels:
         first = tensors[0]
         results: tuple[Tensor, ...] = ()
         if self.has_value:
-            results = (empty(self._full(shape, 0, tensors[0], self._value), first),)
+            results = (empty(self._full(shape, 0, tensors[0], self.value), first),)
         if self.has_log:
             results = (*results, first.new_empty(reduced_shape(shape, reduction)))
         return results
@@ -143,10 +145,10 @@ class Kernels:
         on_cuda = cuda.holds(first)
         # Gradients of a row that serves all elements are added up by the kernel, in float64.
         shared = [
-            self._adds_up and i > 0 and self._is_shared(i, t, shape) for i, t in enumerate(tensors)
+            self.adds_up and i > 0 and self._is_shared(i, t, shape) for i, t in enumerate(tensors)
         ]
         chunks = 0
-        if self._adds_up and any(shared):
+        if self.adds_up and any(shared):
             count = cuda.module().row_chunks if on_cuda else _cpu.row_chunks
             chunks = count(self._index, math.prod(shape), width)
         found: list[Tensor | None] = []
@@ -160,9 +162,9 @@ class Kernels:
                 found.append(first.new_empty(self._full(shape, i, t, self.kinds[i])))
         if 0 not in shape:
             grad_value: Operand = 0.0  # also of an op that has none
-            if self._value == NUMBER:
+            if self.value == NUMBER:
                 grad_value = grad_operand(grads[0], shape)
-            elif self._value == ROW:
+            elif self.value == ROW:
                 by_value = grads[0]
                 if by_value is None:
                     by_value = first.new_zeros(width).expand(*shape, width)

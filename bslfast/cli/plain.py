@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -103,7 +104,9 @@ class PlainSpline(Spline):
     def _map(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         assert not inverse, "training needs the map alone"
         bins, bound = self.bins, self.bound
-        widths, heights, derivatives = parameters.unflatten(-1, (x.shape[-1], -1)).split(
+        # A single feature without context has the same parameters in all rows.
+        rows = parameters.expand(*x.shape[:-1], parameters.shape[-1])
+        widths, heights, derivatives = rows.unflatten(-1, (x.shape[-1], -1)).split(
             (bins, bins, bins - 1), dim=-1
         )
         width_knots = self._knots(widths, self.min_bin_width)
@@ -131,16 +134,17 @@ class PlainSpline(Spline):
         return 2 * bound * F.pad(sizes.cumsum(dim=-1), (1, 0)) - bound
 
 
+_MODULES: dict[type, type] = {BayesLinear: PlainBayesLinear, VAE: PlainVAE}
+_MAPS: dict[type, type] = {Affine: PlainAffine, Spline: PlainSpline}
+
+
 def plain(model: nn.Module) -> nn.Module:
     """Return a copy of ``model`` whose Bayesian layers, VAEs and flows run in plain torch."""
     twin = copy.deepcopy(model)
     for module in twin.modules():
-        if type(module) is VAE:
-            module.__class__ = PlainVAE
-        if type(module) is BayesLinear:
-            module.__class__ = PlainBayesLinear
+        module.__class__ = _MODULES.get(type(module), type(module))
         if isinstance(module, Mapped):
-            for ours, plain_map in ((Affine, PlainAffine), (Spline, PlainSpline)):
-                if type(module.map) is ours:
-                    module.map = plain_map(**dataclasses.asdict(module.map))
+            ours: Any = module.map
+            if type(ours) in _MAPS:
+                module.map = _MAPS[type(ours)](**dataclasses.asdict(ours))
     return twin

@@ -1,6 +1,6 @@
 """Data sets, splitting and scaling for the jobs."""
 
-from bslfast.data.files import read_csv
+from bslfast.data.files import read_csv, read_table
 from bslfast.data.images import load_digits, load_mnist, read_idx
 from bslfast.data.tabular import Dataset, Examples, Split, Standardizer, split
 from bslfast.data.toys import load_moons
@@ -18,5 +18,6 @@ __all__ = [
     "load_wine_quality",
     "read_csv",
     "read_idx",
+    "read_table",
     "split",
 ]

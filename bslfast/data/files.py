@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import itertools
 import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,6 +48,93 @@ def read_csv(path: str | os.PathLike[str], columns: Sequence[str], delimiter: st
         raise TypeError(f"columns: expected a sequence of names, got {columns!r}")
     if not columns:
         raise ValueError("columns: expected at least one name, got none")
+    path = Path(path)
+    lines = _csv_rows(path, delimiter)
+    return _parse(path, _header(path, lines), lines, columns, delimiter)
+
+
+def read_table(
+    path: str | os.PathLike[str], *, header: bool = True, delimiter: str = ","
+) -> tuple[Tensor, tuple[str, ...]]:
+    """Read all columns of a .npy or .csv file: (float64 [rows, columns], names of the columns).
+
+    Args:
+        path: a file whose name ends in .npy or .csv. A .npy file holds a matrix of real numbers, a
+            .csv file is as :func:`read_csv` takes it.
+        header: whether the first line of a .csv file has the names of its columns. Otherwise, and
+            in a .npy file, they are x1, x2 and so on.
+        delimiter: of a .csv file, one character.
+
+    Raises:
+        FileNotFoundError: if ``path`` is not a file.
+        ValueError: naming the file and its fault: another name, a .npy file that is damaged or
+            holds anything but a matrix of finite real numbers, a header of numbers or with a column
+            without a name, and the faults that :func:`read_csv` finds.
+        TypeError, ValueError: naming ``header`` or ``delimiter``.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder) / "points.csv"
+        ...     _ = path.write_text("a,b\\n1,2\\n3,4\\n")
+        ...     read_table(path)
+        (tensor([[1., 2.],
+                [3., 4.]], dtype=torch.float64), ('a', 'b'))
+    """
+    path = Path(path)
+    _checks.flag("header", header)
+    kind = path.suffix.lower()
+    if kind not in (".npy", ".csv"):
+        raise ValueError(f"{path}: expected a file whose name ends in .npy or .csv")
+    if kind == ".npy":
+        values = _read_npy(path)
+        return values, _numbered(values.shape[1])
+    lines = _csv_rows(path, delimiter)
+    if header:
+        names = _header(path, lines)
+        if all(_finite(name) is not None for name in names):
+            raise ValueError(
+                f"{path}, line 1: expected the names of the columns, got numbers; a file without "
+                f"a header is read with header=False (--no-header)"
+            )
+        if "" in names:
+            raise ValueError(
+                f"{path}, line 1: expected a name for each column, got none for column "
+                f"{names.index('') + 1} of {len(names)}"
+            )
+    else:
+        first = next(lines, None)
+        if first is None:
+            raise ValueError(f"{path}, line 1: expected numbers, got an empty file")
+        names = list(_numbered(len(first[1])))
+        lines = itertools.chain([first], lines)
+    return _parse(path, names, lines, names, delimiter), tuple(names)
+
+
+def _numbered(columns: int) -> tuple[str, ...]:
+    return tuple(f"x{i + 1}" for i in range(columns))
+
+
+def _read_npy(path: Path) -> Tensor:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected a .npy file, found none")
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (EOFError, ValueError) as error:
+        raise ValueError(
+            f"{path}: expected a whole .npy file of numbers, got one that numpy cannot read: "
+            f"{error}"
+        ) from None
+    wanted = f"{path}: expected a matrix [rows, columns] of real numbers, at least one"
+    if not isinstance(values, np.ndarray):
+        raise ValueError(f"{wanted}, got an archive of several arrays")
+    if values.dtype.kind not in "fiu" or values.ndim != 2 or values.size == 0:
+        raise ValueError(f"{wanted}, got shape {list(values.shape)} and dtype {values.dtype}")
+    return _checks.finite(str(path), torch.from_numpy(values.astype(np.float64)))
+
+
+def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV file, each with the number of its first line."""
     if not isinstance(delimiter, str):
         raise TypeError(f"delimiter: expected a str, got {_checks.describe(delimiter)}")
     if len(delimiter) != 1 or delimiter in '"\r\n':
@@ -53,7 +142,6 @@ def read_csv(path: str | os.PathLike[str], columns: Sequence[str], delimiter: st
             "delimiter: expected one character, neither a quote nor the end of a line, "
             f"got {delimiter!r}"
         )
-    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a CSV file, found none")
     content = path.read_bytes()
@@ -66,7 +154,24 @@ def read_csv(path: str | os.PathLike[str], columns: Sequence[str], delimiter: st
             f"{path}, line {line}: expected UTF-8 text, got the byte 0x{bad[error.start]:02x}: "
             f"{error.reason}"
         ) from None
-    return _parse(path, _rows(path, text, delimiter), columns, delimiter)
+    return _rows(path, text, delimiter)
+
+
+def _header(path: Path, lines: Iterator[tuple[int, list[str]]]) -> list[str]:
+    _, header = next(lines, (1, []))
+    if not header:
+        raise ValueError(f"{path}, line 1: expected a header, got an empty file or line")
+    return [name.strip() for name in header]
+
+
+def _finite(field: str) -> float | None:
+    """The number in a field, if it is a finite one."""
+    try:
+        # float() would take 1_000 and digits of other scripts, which other readers refuse.
+        value = float(field) if field.isascii() and "_" not in field else math.nan
+    except ValueError:
+        value = math.nan
+    return value if math.isfinite(value) else None
 
 
 def _rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -87,12 +192,12 @@ def _rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str
 
 
 def _parse(
-    path: Path, lines: Iterator[tuple[int, list[str]]], columns: Sequence[str], delimiter: str
+    path: Path,
+    header: Sequence[str],
+    lines: Iterator[tuple[int, list[str]]],
+    columns: Sequence[str],
+    delimiter: str,
 ) -> Tensor:
-    _, header = next(lines, (1, []))
-    if not header:
-        raise ValueError(f"{path}, line 1: expected a header, got an empty file or line")
-    header = [name.strip() for name in header]
     for column in columns:
         if header.count(column) != 1:
             raise ValueError(
@@ -118,13 +223,8 @@ def _parse(
             )
         values = []
         for position in positions:
-            try:
-                # float() would take 1_000 and digits of other scripts, which other readers refuse.
-                plain = row[position].isascii() and "_" not in row[position]
-                value = float(row[position]) if plain else math.nan
-            except ValueError:
-                value = math.nan
-            if not math.isfinite(value):
+            value = _finite(row[position])
+            if value is None:
                 raise ValueError(
                     f"{where}, column {header[position]!r}: expected a finite number, "
                     f"got {row[position]!r}"

@@ -25,6 +25,8 @@ from bslfast.functional.normal import PARAMETRIZATIONS
 
 Number = float | int
 D = TypeVar("D", bound=Distribution)
+#: The shape of one sample.
+ONE = torch.Size()
 
 
 class RawScale(Distribution):
@@ -123,16 +125,16 @@ class RawScale(Distribution):
         new._validate_args = self._validate_args
         return new
 
-    def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Sequence[int] = ONE) -> Tensor:
         """Return reparametrised samples, ``[*sample_shape, *batch_shape]``, by the fused op."""
         return type(self)._rsample(
-            *(self.__dict__[name] for name in self._others),
+            *[self.__dict__[name] for name in self._others],
             self.raw_scale,
             parametrization=self.parametrization,
-            sample_shape=_checks.sample_shape(sample_shape),
+            sample_shape=() if sample_shape is ONE else _checks.sample_shape(sample_shape),
         )
 
-    def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Sequence[int] = ONE) -> Tensor:
         """Return samples without a gradient."""
         with torch.no_grad():
             return self.rsample(sample_shape)
@@ -145,7 +147,7 @@ class RawScale(Distribution):
             value = self.raw_scale.new_tensor(value)
         return type(self)._log_prob(
             value,
-            *(self.__dict__[name] for name in self._others),
+            *[self.__dict__[name] for name in self._others],
             self.raw_scale,
             parametrization=self.parametrization,
             reduction="none",
@@ -192,7 +194,7 @@ def _surely_valid(distribution: Distribution) -> bool:
     """Whether all parameters, but those that are made when asked for, are plain and valid."""
     given = distribution.__dict__
     found = [(given[k], c) for k, c in distribution.arg_constraints.items() if k in given]
-    if not plain([value for value, _ in found]):
+    if not plain(tuple(value for value, _ in found)):
         return False
     for value, constraint in found:
         if constraint is constraints.real:

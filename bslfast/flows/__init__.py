@@ -12,15 +12,7 @@ from bslfast.flows import lowering as lowering  # registers what becomes a progr
 from bslfast.flows.autoregressive import Autoregressive
 from bslfast.flows.bases import Base, NormalBase, StudentTBase, UniformBase
 from bslfast.flows.conditioners import MADE, Conditioner, ConvConditioner
-from bslfast.flows.coupling import (
-    AdditiveCoupling,
-    AffineCoupling,
-    BernsteinCoupling,
-    Coupling,
-    DeepSigmoidalCoupling,
-    MixtureLogisticCoupling,
-    SplineCoupling,
-)
+from bslfast.flows.coupling import Coupling
 from bslfast.flows.elementwise import (
     Atanh,
     Elementwise,
@@ -45,6 +37,14 @@ from bslfast.flows.maps import (
     Spline,
 )
 from bslfast.flows.models import IAF, MAF, NICE, NSF, Glow, RealNVP
+from bslfast.flows.named_couplings import (
+    AdditiveCoupling,
+    AffineCoupling,
+    BernsteinCoupling,
+    DeepSigmoidalCoupling,
+    MixtureLogisticCoupling,
+    SplineCoupling,
+)
 from bslfast.flows.normalization import ActNorm, BatchNorm, Standardize
 from bslfast.flows.planar import Planar
 from bslfast.flows.radial import Radial

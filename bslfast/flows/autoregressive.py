@@ -64,7 +64,7 @@ class Autoregressive(Mapped):
                 f"bslfast.flows.MADE, got {_checks.describe(conditioner)}"
             )
         order = check_order("conditioner.order", order)
-        context = getattr(conditioner, "context", 0)
+        context = _checks.integer("conditioner.context", getattr(conditioner, "context", 0), 0)
         super().__init__(map, conditioner, len(order), context, moved=len(order))
         self.order = order
         if isinstance(conditioner, MADE) and conditioner.map != map:

@@ -25,7 +25,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class Layer(nn.Linear):
+class _Layer(nn.Linear):
     """A dense layer, with a start of its own.
 
     Args:
@@ -63,7 +63,7 @@ class Layer(nn.Linear):
                 parameter.mul_(math.sqrt(self.in_features / self.every))
 
 
-class MaskedLayer(Layer):
+class _MaskedLayer(_Layer):
     """A dense layer in which each output sees the inputs of degrees up to its own.
 
     Args:
@@ -188,10 +188,10 @@ class Conditioner(nn.Module):
             more: dict[str, Any] = {"start": self.start} if index == last else first
             self.layers.append(self._layer(index, n_in, n_out, **more, **options))
             if index == 0 and inputs and context:
-                self.context_layer = Layer(context, n_out, bias=False, **more, **options)
+                self.context_layer = _Layer(context, n_out, bias=False, **more, **options)
 
     def _layer(self, index: int, n_in: int, n_out: int, **options: Any) -> nn.Linear:
-        return Layer(n_in, n_out, **options)
+        return _Layer(n_in, n_out, **options)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -425,7 +425,7 @@ class MADE(Conditioner):
     def _layer(self, index: int, n_in: int, n_out: int, **options: Any) -> nn.Linear:
         if self.features == 1:
             return super()._layer(index, n_in, n_out, **options)
-        return MaskedLayer(
+        return _MaskedLayer(
             self._degrees_in if index == 0 else self._degrees(n_in),
             self._places if "start" in options else self._degrees(n_out),
             **options,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from bslfast.flows.autoregressive import Autoregressive
 from bslfast.flows.bases import NormalBase
-from bslfast.flows.conditioners import MADE, Conditioner, Layer, MaskedLayer
+from bslfast.flows.conditioners import MADE, Conditioner, _Layer, _MaskedLayer
 from bslfast.flows.coupling import Coupling
+from bslfast.flows.elementwise import Elementwise, LeakyReLU, Sigmoid, Softplus, Tanh
+from bslfast.flows.linear import PLULinear
 from bslfast.flows.maps import (
     Additive,
     Affine,
@@ -27,6 +28,12 @@ from bslfast.functional.affine_coupling import SCALE_FNS
 from bslfast.functional.rational_quadratic import EXTRA_SLOPES, TAILS
 from bslfast.programs import Builder, CannotLower, Lanes, lower, lowers
 
+_ELEMENTWISE = {
+    LeakyReLU: "leaky_relu_transform",
+    Tanh: "tanh_transform",
+    Sigmoid: "sigmoid_transform",
+    Softplus: "softplus_transform",
+}
 #: The activations that a step has, in its order.
 STEPPED = ("relu", "tanh", "sigmoid", "silu")
 
@@ -65,9 +72,8 @@ def _leading(builder: Builder, module: Leading, lanes: Lanes, inverse: bool) -> 
 @lowers(Permutation)
 def _permutation(builder: Builder, module: Permutation, lanes: Lanes, inverse: bool) -> Lanes:
     builder.looked_at(module)
-    order = module.inverse_order if inverse else module.order
-    builder.buffers.append(order)
-    return [lanes[index] for index in order.tolist()]
+    order = builder.read(module.inverse_order if inverse else module.order)
+    return [lanes[index] for index in order]
 
 
 @lowers(Standardize, ActNorm)
@@ -75,13 +81,44 @@ def _per_feature(
     builder: Builder, module: Standardize | ActNorm, lanes: Lanes, inverse: bool
 ) -> Lanes:
     builder.looked_at(module)
-    if isinstance(module, ActNorm):
-        # Its first batch sets the parameters.
-        builder.buffers.append(module.initialized)
-        if not module.initialized:
-            raise CannotLower("an ActNorm has not seen its first batch")
+    # The first batch sets the parameters.
+    if isinstance(module, ActNorm) and not builder.read(module.initialized):
+        raise CannotLower("an ActNorm has not seen its first batch")
     loc, raw = (_constant(builder, tensor) for tensor in (module.loc, module.log_scale))
     return _affine(builder, lanes, loc, raw, "exp", not inverse)
+
+
+@lowers(PLULinear)
+def _plu_linear(builder: Builder, module: PLULinear, lanes: Lanes, inverse: bool) -> Lanes:
+    builder.looked_at(module)
+    weight = module.weight
+    builder.looked_at(weight)
+    order = builder.read(weight.inverse_order if inverse else weight.order)
+    if inverse:
+        lanes = [lanes[index] for index in order]
+    for upper in (False, True) if inverse else (True, False):
+        lanes = builder.step(
+            "triangular",
+            lanes,
+            len(lanes),
+            parameters=(weight.factors, weight.signs),
+            options=[upper, inverse],
+        )
+    return lanes if inverse else [lanes[index] for index in order]
+
+
+@lowers(LeakyReLU, Tanh, Sigmoid, Softplus)
+def _elementwise(builder: Builder, module: Elementwise, lanes: Lanes, inverse: bool) -> Lanes:
+    numbers = []
+    if isinstance(module, LeakyReLU):
+        builder.looked_at(module, "negative_slope")
+        numbers = [module.negative_slope]
+    elif inverse:
+        raise CannotLower(f"the inverse of {type(module).__name__} checks that z lies inside")
+    else:
+        builder.looked_at(module)
+    kind = next(kind for own, kind in _ELEMENTWISE.items() if isinstance(module, own))
+    return builder.step(kind, lanes, len(lanes), options=[inverse], numbers=numbers)
 
 
 @lowers(Coupling)
@@ -90,8 +127,7 @@ def _coupling(builder: Builder, module: Coupling, lanes: Lanes, inverse: bool) -
     order = list(range(module.features))
     if module.permutation is not None:
         builder.looked_at(module.permutation)
-        builder.buffers.append(module.permutation.order)
-        order = module.permutation.order.tolist()
+        order = builder.read(module.permutation.order)
     split = module.sizes[0]
     first, second = order[:split], order[split:]
     moved, kept = (first, second) if module.flip else (second, first)
@@ -173,15 +209,14 @@ def _layer(builder: Builder, layer: nn.Module, lanes: Lanes, added: Lanes | None
     return found
 
 
-@lowers(Layer, nn.Linear)
+@lowers(_Layer, nn.Linear)
 def _linear(builder: Builder, layer: nn.Linear, lanes: Lanes, added: Lanes | None) -> Lanes:
     return builder.dense(lanes, layer.out_features, layer.weight, layer.bias, added=added)
 
 
-@lowers(MaskedLayer)
-def _masked(builder: Builder, layer: MaskedLayer, lanes: Lanes, added: Lanes | None) -> Lanes:
-    builder.buffers.append(layer.mask)
-    if not torch.equal(layer.mask.cpu(), layer.wanted_mask()):
+@lowers(_MaskedLayer)
+def _masked(builder: Builder, layer: _MaskedLayer, lanes: Lanes, added: Lanes | None) -> Lanes:
+    if builder.read(layer.mask) != layer.wanted_mask().tolist():
         raise CannotLower("a mask differs from what the degrees say")
     levels = (layer.seen, layer.sees)
     return builder.dense(
@@ -231,7 +266,7 @@ def _affine(
         "affine_coupling",
         lanes + shift + raw,
         len(lanes),
-        options=[SCALE_FNS.index(scale_fn), inverse],
+        options=[2 * SCALE_FNS.index(scale_fn) + inverse],
     )
 
 

@@ -108,7 +108,10 @@ class Additive(Map):
         return (0.0,)
 
     def _map(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        moved = x - parameters if inverse else x + parameters
+        x, shift = _checks.operand("x", x), _checks.operand("parameters", parameters)
+        _checks.alike("parameters", shift, "x", x)
+        _checks.broadcast(x=x, parameters=shift)
+        moved = x - shift if inverse else x + shift
         return moved, no_log_det(moved)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bslfast._native import _cpu, cuda, serial_after_fork
+from bslfast._native import READS_TENSORS, _cpu, cuda, serial_after_fork
 from bslfast._precision import SIXTEEN_BITS, in_float32
 from bslfast._torch import (
     autograd_kernel,
@@ -35,6 +35,7 @@ from bslfast._torch import (
     tracing_state,
     transforms_active,
 )
+from bslfast.functional._vmap import Folding, Rule, one_by_one
 
 _LIBRARY = torch.library.Library("bslfast", "FRAGMENT")
 # Any, because torch's own annotations are too narrow.
@@ -48,7 +49,6 @@ _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 _use_reference = False
 # Bound once, as the smallest op takes only a few microseconds and each look-up in torch counts.
 _is_compiling = torch.compiler.is_compiling
-_has_torch_threads = _cpu.has_torch_threads
 
 
 def _keys_of_plain_tensors() -> frozenset[int]:
@@ -105,6 +105,7 @@ class Op:
         rounded: None if the kernels take bfloat16 and float16. If they do not, the number of
             leading results that are values, to be rounded; see :mod:`bslfast._precision`.
         has_cuda: whether the CUDA module, if it is built, has kernels for this op.
+        folding: how vmap makes one call of all examples; None to call the op for each.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class Op:
         reference: Callable[..., Any],
         rounded: int | None = None,
         has_cuda: bool = False,
+        folding: Folding | None = None,
     ) -> None:
         parsed = parse_schema(f"bslfast::{schema}")
         self.name = parsed.name.removeprefix("bslfast::")
@@ -138,7 +140,7 @@ class Op:
         self.differentiable = [
             i for i, name in enumerate(tensor_names) if name not in ("seed", "index")
         ]
-        self._define()
+        self._define(folding)
 
     def __call__(self, *args: Any) -> Any:
         tensors = [a for a in args[: self.n_tensors] if a is not None]
@@ -184,19 +186,30 @@ class Op:
 
     # --- the operator in torch.ops.bslfast --------------------------------------------------------
 
-    def _define(self) -> None:
+    def _define(self, folding: Folding | None) -> None:
         backward_name = f"{self.name}_backward"
         arguments = self.schema[self.schema.index("(") + 1 : self.schema.rindex("->")].strip()[:-1]
         grads = ", ".join(f"Tensor? grad_{i}" for i in range(self.n_results))
         results = ", ".join("Tensor" for _ in self.differentiable)
-        self.operator = self._register(self.schema, self.forward, self.fake, self.n_tensors)
+        self.operator = self._register(
+            self.schema,
+            self.forward,
+            self.fake,
+            lambda operator: (
+                folding.forward(operator) if folding else one_by_one(operator, self.n_tensors)
+            ),
+        )
         if not self.differentiable:
             return
         self.backward_operator = self._register(
             f"{backward_name}({grads}, {arguments}, bool[] needs) -> ({results})",
             self._backward_without_none,
             self._fake_backward,
-            self.n_results + self.n_tensors,
+            lambda operator: (
+                folding.backward(operator, self.differentiable)
+                if folding
+                else one_by_one(operator, self.n_results + self.n_tensors)
+            ),
         )
         self._differentiate(self.operator, self._operator_backward, self._setup_context)
         self._differentiate(
@@ -222,7 +235,11 @@ class Op:
         _LIBRARY.impl(operator._opname, autograd, "Autograd", with_keyset=True)
 
     def _register(
-        self, schema: str, kernel: Callable[..., Any], fake: Callable[..., Any], n_tensors: int
+        self,
+        schema: str,
+        kernel: Callable[..., Any],
+        fake: Callable[..., Any],
+        batching: Callable[[Any], Rule],
     ) -> Any:
         name = schema[: schema.index("(")]
         _LIBRARY.define(schema)
@@ -231,9 +248,7 @@ class Op:
         if self.has_cuda:
             _LIBRARY.impl(name, kernel, "CUDA")
         torch.library.register_fake(f"bslfast::{name}", fake, lib=_LIBRARY)
-        torch.library.register_vmap(
-            f"bslfast::{name}", _batching_rule(operator, n_tensors), lib=_LIBRARY
-        )
+        torch.library.register_vmap(f"bslfast::{name}", batching(operator), lib=_LIBRARY)
         return operator
 
     def _backward_without_none(self, *args: Any) -> Tensor | tuple[Tensor, ...]:
@@ -451,19 +466,41 @@ def unwatched() -> bool:
     )
 
 
-def plain(tensors: Sequence[Tensor | None]) -> bool:
-    """Whether the tensors (or None) are plain strided ones on the CPU, and :func:`unwatched`.
+#: What the tensors of a call have in common, if torch runs op by op. A level includes those before
+#: it. PLAIN: strided tensors on the CPU, or None. ONE_DTYPE: one native dtype, and none is None.
+#: ONE_SHAPE: one shape, too. A forked process has NOTHING, as :func:`serial_after_fork` must guard
+#: torch's ops there.
+NOTHING, PLAIN, ONE_DTYPE, ONE_SHAPE = 0, _cpu.PLAIN, _cpu.ONE_DTYPE, _cpu.ONE_SHAPE
 
-    False also in a forked process, where :func:`serial_after_fork` must guard torch's ops.
-    """
-    if not unwatched() or not _has_torch_threads():
-        return False
+
+def _in_common_by_attributes(tensors: tuple[Tensor | None, ...]) -> int:
+    """What ``_cpu.in_common`` finds, where torch has no table of C functions."""
+    if not _cpu.has_torch_threads():
+        return NOTHING
+    found = ONE_SHAPE
+    first = None
     for t in tensors:
-        if t is not None and (
-            type(t) not in _PLAIN_TYPES or dispatch_keys(t).raw_repr() not in _PLAIN_KEYS
-        ):
-            return False
-    return True
+        if t is None:
+            found = PLAIN
+            continue
+        if type(t) not in _PLAIN_TYPES or dispatch_keys(t).raw_repr() not in _PLAIN_KEYS:
+            return NOTHING
+        first = t if first is None else first
+        if t.dtype not in NATIVE or t.dtype is not first.dtype:
+            found = PLAIN
+        elif found == ONE_SHAPE and t.shape != first.shape:
+            found = ONE_DTYPE
+    return found
+
+
+in_common: Callable[[tuple[Tensor | None, ...]], int] = (
+    _cpu.in_common if READS_TENSORS else _in_common_by_attributes
+)
+
+
+def plain(tensors: tuple[Tensor | None, ...]) -> bool:
+    """Whether the tensors (or None) are plain strided ones on the CPU, and :func:`unwatched`."""
+    return unwatched() and in_common(tensors) >= PLAIN
 
 
 def runs_eagerly(tensors: Sequence[Tensor], *, on_cuda: bool = False) -> bool:
@@ -505,24 +542,3 @@ def differentiated(
     for i, grad in zip(needed, found, strict=True):
         result[i] = grad
     return result
-
-
-def _batching_rule(operator: Any, n_tensors: int) -> Callable[..., Any]:
-    """Return a vmap rule of one call per example: noise must not depend on the rest of a batch."""
-
-    def rule(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
-        def example(index: int) -> Any:
-            tensors = [
-                a if dim is None else a.select(dim, index)
-                for a, dim in zip(args[:n_tensors], in_dims, strict=False)
-            ]
-            return operator(*tensors, *args[n_tensors:])
-
-        results = [example(i) for i in range(info.batch_size)]
-        if isinstance(results[0], Tensor):
-            return torch.stack(results), 0
-        return tuple(torch.stack(column) for column in zip(*results, strict=True)), (0,) * len(
-            results[0]
-        )
-
-    return rule

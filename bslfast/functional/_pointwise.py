@@ -13,7 +13,8 @@ from bslfast import _checks, reference
 from bslfast._native._operands import PARAMETRIZATIONS as _NUMBERED_PARAMETRIZATIONS
 from bslfast._native._operands import REDUCTIONS
 from bslfast._native.pointwise import Kernels
-from bslfast.functional._op import NATIVE, Op, plain
+from bslfast.functional._op import ONE_DTYPE, ONE_SHAPE, Op, in_common, unwatched
+from bslfast.functional._vmap import Folding
 
 #: What a scale may be made from.
 PARAMETRIZATIONS = tuple(_NUMBERED_PARAMETRIZATIONS)
@@ -88,6 +89,7 @@ class PointwiseOp:
             reference=getattr(reference, twin or name),
             rounded=self._rounded(),
             has_cuda=True,
+            folding=None if kernels.is_random else self._folding(),
         )
         self._direct = self.op.directly(self._direct_forward, self._direct_backward)
 
@@ -158,25 +160,29 @@ class PointwiseOp:
         """As :class:`Op` wants to know it: the kernels take tensors of 16 bits."""
         return None
 
+    def _folding(self) -> Folding:
+        kernels = self._kernels
+        return Folding(
+            inner=(0,) * kernels.inputs,
+            value=0 if kernels.has_value else None,
+            has_log=kernels.has_log,
+            reductions=_checks.REDUCTIONS if kernels.reduces else (),
+            adds_up=False,
+        )
+
     def _looked_at(
         self, tensors: tuple[Tensor, ...], seed: tuple[Tensor, ...]
     ) -> tuple[tuple[Tensor, ...], bool, torch.Size]:
         """The tensors, whether kernels may be called on them directly, and their shape."""
-        first = tensors[0]
-        directly = first is not None and plain((*tensors, *seed) if seed else tensors)
-        same = directly = directly and first.dtype in NATIVE
-        if directly:
-            dtype, shape = first.dtype, first.shape
-            for t in tensors:
-                if t is None or t.dtype is not dtype:
-                    same = directly = False
-                    break
-                same = same and t.shape == shape
-        if not directly:
+        found = 0
+        if unwatched() and (not seed or in_common(seed)):
+            found = in_common(tensors)
+            if found == ONE_SHAPE:
+                return tensors, True, tensors[0].shape
+        if found < ONE_DTYPE:
             tensors = self._checked(tensors)
-        if not same:
-            shape = _checks.broadcast(**dict(zip(self.tensors, tensors, strict=True)))
-        return tensors, directly, shape
+        shape = _checks.broadcast(**dict(zip(self.tensors, tensors, strict=True)))
+        return tensors, found >= ONE_DTYPE, shape
 
     def _checked(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         first, *rest = map(_checks.operand, self.tensors, tensors)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from bslfast import _checks
-from bslfast._native.rows import ROW, Kernels
-from bslfast.functional._op import NATIVE, plain
+from bslfast._native.rows import NOTHING, NUMBER, ROW, Kernels
+from bslfast.functional._op import ONE_DTYPE, in_common, unwatched
 from bslfast.functional._pointwise import PointwiseOp
+from bslfast.functional._vmap import Folding
 
 
 class RowOp(PointwiseOp):
@@ -40,13 +41,20 @@ class RowOp(PointwiseOp):
     def _rounded(self) -> int:
         return int(self._kernels.has_value)
 
+    def _folding(self) -> Folding:
+        kernels = self._kernels
+        return Folding(
+            inner=tuple(int(kind == ROW) for kind in kernels.kinds),
+            value={NOTHING: None, NUMBER: 0, ROW: 1}[kernels.value],
+            has_log=kernels.has_log,
+            reductions=_checks.REDUCTIONS if kernels.reduces else (),
+            adds_up=kernels.adds_up,
+        )
+
     def _looked_at(
         self, tensors: tuple[Tensor, ...], seed: tuple[Tensor, ...]
     ) -> tuple[tuple[Tensor, ...], bool, torch.Size]:
-        first = tensors[0]
-        directly = first is not None and plain((*tensors, *seed)) and first.dtype in NATIVE
-        for t in tensors:
-            directly = directly and t is not None and t.dtype is first.dtype
+        directly = unwatched() and in_common(tensors) >= ONE_DTYPE
         if not directly:
             tensors = self._checked(tensors)
         self._check_rows(tensors)

@@ -8,6 +8,7 @@ from torch import Tensor
 from bslfast import _checks, reference
 from bslfast._native import categorical as native
 from bslfast.functional._op import Op
+from bslfast.functional._vmap import Folding
 
 
 def categorical_log_prob(index: Tensor, logits: Tensor, *, reduction: str = "none") -> Tensor:
@@ -80,4 +81,7 @@ _categorical_log_prob = Op(
     reference=reference.categorical_log_prob,
     rounded=0,
     has_cuda=True,
+    folding=Folding(
+        inner=(1, 0), value=None, has_log=True, reductions=("none", "sum"), adds_up=False
+    ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["density", "learning_curves", "steps"]
+__all__ = ["density", "learning_curves", "marginals", "steps"]
 
 _GRID = 200  # points along each side of a density's picture
 _POINTS = 1500  # more hide each other
+_MOST = 1_000_000  # torch finds no quantiles of many more
 _POINT_STYLE: dict[str, Any] = {"s": 3, "linewidths": 0, "alpha": 0.6}
 
 
@@ -30,6 +31,8 @@ def density(
     samples: Tensor,
     log_prob: Callable[[Tensor], Tensor],
     title: str = "Data, samples and density",
+    *,
+    names: Sequence[str] = ("x1", "x2"),
 ) -> Figure:
     """Plot data, samples and the learned density side by side, in the same frame.
 
@@ -38,10 +41,12 @@ def density(
         samples: [m, 2], drawn from the learned density.
         log_prob: takes points [k, 2] and returns their log densities [k].
         title: heading of the picture.
+        names: of the two features.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
     """
+    names = _names(names, 2)
     data, samples = _points("data", data), _points("samples", samples)
     low, high = data.amin(0), data.amax(0)
     low, high = low - 0.12 * (high - low), high + 0.12 * (high - low)
@@ -67,10 +72,81 @@ def density(
     figure.colorbar(image, ax=right, label="probability density")
     right.set(title=f"density; its integral over the frame is {heights.sum().item() * cell:.3f}")
     for axes in (left, middle, right):
-        axes.set(xlabel="x1", ylabel="x2")
+        axes.set(xlabel=names[0], ylabel=names[1])
     _finish(figure, title)
     right.grid(visible=False)
     return figure
+
+
+@torch.no_grad()
+def marginals(
+    data: Tensor, samples: Tensor, names: Sequence[str], title: str = "Data and samples"
+) -> Figure:
+    """Plot pairs of features of the data above those of samples, in the same frames.
+
+    These are up to four pairs, no feature in two of them: first the two features whose correlation
+    is the largest in the data, then likewise among the rest. A single feature is two histograms.
+
+    Args:
+        data: [n, features].
+        samples: [m, features], drawn from the learned density.
+        names: of the features.
+        title: heading of the picture.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+    """
+    data, samples = _points("data", data, None), _points("samples", samples, data.shape[1])
+    names = _names(names, data.shape[1])
+    shown = (("data, held out", data, _BLUE), ("samples of the flow", samples, _ORANGE))
+    if len(names) == 1:
+        figure = _figure(6.4, 4)
+        axes = figure.add_subplot()
+        frame = _frame(data[:, 0])
+        for name, points, colour in shown:
+            axes.hist(
+                points[:, 0].tolist(), bins=60, range=frame, density=True, color=colour,
+                alpha=0.5, label=name,
+            )  # fmt: skip
+        axes.set(xlabel=names[0], ylabel="probability density")
+        axes.legend(framealpha=0.9, edgecolor="none")
+        return _finish(figure, title)
+    pairs = _correlated(data)
+    figure = _figure(max(6.0, 3.2 * len(pairs)), 6.4)
+    panels = figure.subplots(2, len(pairs), squeeze=False)
+    for row, (name, points, colour) in zip(panels, shown, strict=True):
+        count = min(len(points), _POINTS)
+        for axes, pair in zip(row, pairs, strict=True):
+            x1, x2 = points[:count, list(pair)].T.tolist()
+            axes.scatter(x1, x2, color=colour, **_POINT_STYLE)
+            axes.set(
+                xlabel=names[pair[0]], ylabel=names[pair[1]],
+                xlim=_frame(data[:, pair[0]]), ylim=_frame(data[:, pair[1]]),
+            )  # fmt: skip
+        row[0].set_title(f"{name} ({count})", loc="left")
+    return _finish(figure, title)
+
+
+def _correlated(data: Tensor, most: int = 4) -> list[tuple[int, int]]:
+    """Pairs of columns, no column in two of them, those of the largest correlation first."""
+    # Those of a constant column are 0.
+    unit = torch.nn.functional.normalize(data.double() - data.double().mean(0), dim=0)
+    size = (unit.T @ unit).abs()
+    left = torch.ones_like(size).triu(1).bool()
+    pairs: list[tuple[int, int]] = []
+    while left.any() and len(pairs) < most:
+        i, j = divmod(int(torch.where(left, size, -1.0).argmax()), len(size))
+        pairs.append((i, j))
+        left[[i, j]] = left[:, [i, j]] = False
+    return pairs
+
+
+def _frame(values: Tensor) -> tuple[float, float]:
+    """The range that holds all but the outermost thousandths of the data, and some room."""
+    some = values[:_MOST].double()
+    low, high = some.quantile(torch.tensor([0.001, 0.999], dtype=torch.float64)).tolist()
+    room = 0.08 * (high - low) or 1.0
+    return low - room, high + room
 
 
 @torch.no_grad()
@@ -170,13 +246,20 @@ def learning_curves(
     return _finish(figure, title)
 
 
-def _points(name: str, value: Tensor) -> Tensor:
-    points = _checks.floating(name, value, 2, "[n, 2]")
-    if points.shape[1] != 2 or len(points) == 0:
+def _points(name: str, value: Tensor, features: int | None = 2) -> Tensor:
+    shape = f"[n, {'features' if features is None else features}]"
+    points = _checks.floating(name, value, 2, shape)
+    if points.numel() == 0 or features not in (None, points.shape[1]):
         raise ValueError(
-            f"{name}: expected at least one point, [n, 2], got {_checks.describe(value)}"
+            f"{name}: expected at least one point, {shape}, got {_checks.describe(value)}"
         )
     return points.detach().cpu()
+
+
+def _names(names: Sequence[str], features: int) -> tuple[str, ...]:
+    if len(names) != features:
+        raise ValueError(f"names: expected {features} names of features, got {names!r}")
+    return tuple(names)
 
 
 def _cloud(axes: Axes, points: Tensor, colours: list[float]) -> None:

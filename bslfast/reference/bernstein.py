@@ -75,7 +75,9 @@ def _solve(rise: Tensor, steps: Tensor, bound: float) -> Tensor:
     below = rise / (factor * steps[..., 0]) - bound
     above = (rise - top) / (factor * steps[..., -1]) + bound
     end = torch.full_like(rise, bound)
+    # There is a root for each: where x is outside, that at the end.
+    within = torch.minimum(rise.clamp(min=0), top)
     inside = find_root(
-        lambda at: _polynomial(at, steps, bound), rise, rise.abs(), 0 * end, -end, end
+        lambda at: _polynomial(at, steps, bound), within, within.abs(), 0 * end, -end, end
     )
     return torch.where(rise <= 0, below, torch.where(rise >= top, above, inside))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bslfast._precision import in_float32
+from bslfast._torch import can_be_read
 from bslfast.reference.affine_coupling import reduced
 
 _STEPS = 100
@@ -203,6 +204,8 @@ def _rest(components: Components, y: Tensor, x: Tensor, *given: Tensor) -> Tenso
         following = rest + (y - found) * torch.exp(-log_slope)
         there, slope_there = _logit_of_cdf(components, x, following, *given)
         better = (y - there).abs() < (y - found).abs()
+        if can_be_read(better) and not better.any():
+            break
         rest = torch.where(better, following, rest)
         found = torch.where(better, there, found)
         log_slope = torch.where(better, slope_there, log_slope)
@@ -240,6 +243,9 @@ def find_root(
         following = torch.where(near, x, torch.where(good, there, middle))
         last = (following - x).abs()
         x = torch.where(rest.isnan(), rest, following)
+        # No further step would change such an x.
+        if can_be_read(x) and bool((near | rest.isnan()).all()):
+            break
     return x
 
 

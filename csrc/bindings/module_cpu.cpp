@@ -26,6 +26,7 @@ void register_normal_many(py::module_& m);
 void register_pointwise(py::module_& m);
 void register_program(py::module_& m);
 void register_rows(py::module_& m);
+void register_tensors(py::module_& m);
 
 namespace {
 
@@ -99,4 +100,5 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   bsl::register_gumbel_softmax(m);
   bsl::register_program(m);
   bsl::register_rows(m);
+  bsl::register_tensors(m);
 }

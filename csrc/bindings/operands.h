@@ -1,7 +1,7 @@
 // Converts Python's view of a tensor (bslfast/_native/_operands.py) to a kernel's.
 //
-// An operand comes as None (absent), a float (constant), an int (address of a contiguous tensor of
-// the call's shape) or a pair (address, strides).
+// An operand arrives as None (absent), a float (constant), an int (address of a contiguous tensor
+// of the call's shape) or a pair (address, strides).
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -26,7 +26,7 @@ inline uint64_t read_seed(uintptr_t address) {
   return address == 0 ? 0 : static_cast<uint64_t>(*static_cast<const int64_t*>(pointer(address)));
 }
 
-// torch's names of the dtypes that a call may have: its code is a place in this list.
+// torch's names of the dtypes that a call may have. A dtype's code is its place in this list.
 constexpr const char* kDTypeNames[] = {"float32", "float64", "bfloat16", "float16"};
 
 struct DType {

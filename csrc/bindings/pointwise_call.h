@@ -1,5 +1,5 @@
-// What the bindings of pointwise ops share, on the CPU and on CUDA devices. To be included after
-// the PointwiseKernels of either.
+// Functions that the bindings of pointwise ops share, on the CPU and on CUDA devices. The file that
+// includes this one includes the PointwiseKernels of either before.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -13,8 +13,8 @@
 
 namespace bsl {
 
-// For each entry of a table of ops, its name to (index, tensors, whether it returns values,
-// logarithms, whether it draws, takes a number of samples, and passes_on of each variant).
+// Maps the name of each op of a table to (index, number of tensors, has values, has logarithms,
+// draws, takes a number of samples, passes_on of each variant).
 template <typename Entries>
 pybind11::dict describe_ops(const Entries& entries) {
   pybind11::dict ops;
@@ -30,7 +30,7 @@ pybind11::dict describe_ops(const Entries& entries) {
   return ops;
 }
 
-// Fills in what all calls have, and returns the kernels of the variant.
+// Fills in the part that all calls have, and returns the kernels of the variant.
 template <typename Call, typename Entry>
 const auto& start(Call& a, const Entry& entry, int variant, const DType& dtype,
                   const std::vector<int64_t>& sizes, std::vector<PyOperand>& inputs,

@@ -1,5 +1,6 @@
 #include <pybind11/pybind11.h>
 
+#include "bindings/tensors.h"
 #include "core/philox.h"
 #include "cpu/noise.h"
 
@@ -35,6 +36,28 @@ void noise_normal(uintptr_t out, int64_t n, bool is_double, uint64_t seed, uint6
   }
 }
 
+template <typename T>
+bool any_negative(const PlainNumbers& numbers) {
+  const T* const x = static_cast<const T*>(numbers.data);
+  bool found = false;
+  for (int64_t i = 0; i < numbers.numel; ++i) found |= x[i] < T(0);
+  return found;
+}
+
+// Fills `out` with normal numbers for few samples of a scale, unless some of the scale is negative.
+// Returns whether it did. The GIL is held, as to wake another thread takes longer.
+bool draw_few_normals(py::handle out, py::handle scale, uintptr_t seed, uint64_t stream) {
+  const PlainNumbers to = plain_numbers(out), given = plain_numbers(scale);
+  if (given.is_double ? any_negative<double>(given) : any_negative<float>(given)) return false;
+  const NoiseRange range{to.numel, read_seed(seed), stream, 0};
+  if (to.is_double) {
+    BSL_SELECT(noise_kernels).normal_double(static_cast<double*>(to.data), range);
+  } else {
+    BSL_SELECT(noise_kernels).normal_float(static_cast<float*>(to.data), range);
+  }
+  return true;
+}
+
 // One counter by the scalar function that CUDA uses too.
 py::tuple philox4x32_words(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_t key0,
                            uint32_t key1) {
@@ -53,6 +76,7 @@ void register_noise(py::module_& m) {
         py::arg("seed"), py::arg("stream"), py::arg("first"));
   m.def("noise_normal", &noise_normal, py::arg("out"), py::arg("n"), py::arg("is_double"),
         py::arg("seed"), py::arg("stream"), py::arg("first"));
+  m.def("draw_few_normals", &draw_few_normals);
 }
 
 }  // namespace bsl

@@ -1,4 +1,4 @@
-// As register_noise.cpp, with a CUDA stream to run on and a seed on the device.
+// Like register_noise.cpp. A call also has a CUDA stream, and its seed lies on the device.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -11,7 +11,7 @@ namespace py = pybind11;
 namespace bsl::cuda {
 namespace {
 
-// Of one element at least.
+// The shape `sizes` has at least one element.
 void noise(bool normal, int dtype, const std::vector<int64_t>& sizes, uintptr_t seed,
            uint64_t stream, uintptr_t out, uintptr_t cuda_stream) {
   NoiseCall a{1, static_cast<const int64_t*>(pointer(seed)), stream, pointer(out)};

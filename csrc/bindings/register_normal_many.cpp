@@ -1,5 +1,5 @@
-// normal_rsample_kl_many: for one tensor after the other what normal_rsample_kl does, or the part
-// of it that is wanted. Tensors are contiguous, with numbers for priors.
+// normal_rsample_kl_many: samples and divergences as of normal_rsample_kl, tensor by tensor, or the
+// part of them that is wanted. Tensors are contiguous. Parameters of priors are numbers.
 #include <pybind11/pybind11.h>
 
 #include <cstring>
@@ -25,7 +25,7 @@ Operand contiguous(uintptr_t address, Storage storage) {
   return operand;
 }
 
-// A divergence, or its gradient: stored as float in a call on 16-bit tensors.
+// A divergence or its gradient. A call on 16-bit tensors stores it as float.
 double read_number(const void* data, const DType& dtype) {
   return dtype.is_double ? *static_cast<const double*>(data) : *static_cast<const float*>(data);
 }
@@ -38,7 +38,7 @@ void write_number(double value, void* data, const DType& dtype) {
   }
 }
 
-// The kernels for the sample, the divergence, or both; one of them is wanted.
+// The kernels for the sample, the divergence, or both. At least one of the two is wanted.
 const PointwiseVariant& kernels_of(bool sample, bool kl, int parametrization) {
   const PointwiseKernels& kernels = !kl       ? BSL_SELECT(normal_rsample_kernels)
                                     : !sample ? BSL_SELECT(normal_kl_fixed_prior_kernels)
@@ -55,7 +55,7 @@ struct Many {
   const std::vector<double>&prior_loc, &prior_scale;
   uint64_t seed, stream;
 
-  // Fills in what forward and backward of tensor i alike take.
+  // Fills in the arguments that forward and backward of tensor i share.
   template <typename Call>
   void start(Call& a, size_t i) const {
     a.shape = make_shape({sizes[i]}, {});
@@ -69,8 +69,8 @@ struct Many {
   }
 };
 
-// Returns which tensor has a scale that is not valid, or -1. `kl` is where the sum of all
-// divergences goes. 0, for it or for a sample: not wanted.
+// Returns the index of a tensor with an invalid scale, or -1. The sum of all divergences goes to
+// `kl`. An address of 0, of `kl` or of a sample, is an unwanted result.
 int normal_many_forward(int dtype, int parametrization, const std::vector<int64_t>& sizes,
                         const Addresses& loc, const Addresses& raw_scale,
                         const std::vector<double>& prior_loc,
@@ -103,7 +103,7 @@ int normal_many_forward(int dtype, int parametrization, const std::vector<int64_
   return -1;
 }
 
-// Gradients are those of samples and of the sum; 0: none arrives there.
+// The gradients that arrive are those of the samples and of the sum. 0 is a gradient that does not.
 void normal_many_backward(int dtype, int parametrization, const std::vector<int64_t>& sizes,
                           const Addresses& loc, const Addresses& raw_scale,
                           const std::vector<double>& prior_loc,

@@ -22,8 +22,8 @@ int64_t normal_many_partials(const std::vector<int64_t>& sizes) {
   return pieces;
 }
 
-// launch(call) for as many tensors at a time as a table holds. `sample` is where they are, or what
-// their gradients are.
+// Calls launch(call) for as many tensors at a time as a table holds. `sample` has the addresses of
+// the samples, or of their gradients.
 template <typename F>
 void for_each_table(const std::vector<int64_t>& sizes, const Addresses& loc,
                     const Addresses& raw_scale, const Addresses& sample,
@@ -48,7 +48,7 @@ void for_each_table(const std::vector<int64_t>& sizes, const Addresses& loc,
   }
 }
 
-// 0, for `kl` or for a sample: not wanted.
+// An address of 0, of `kl` or of a sample, is an unwanted result.
 void normal_many_forward(int dtype, int parametrization, const std::vector<int64_t>& sizes,
                          const Addresses& loc, const Addresses& raw_scale,
                          const std::vector<double>& prior_loc,

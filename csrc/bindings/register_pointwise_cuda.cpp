@@ -1,5 +1,5 @@
-// All pointwise ops that have CUDA kernels, by their place in the table of cuda/pointwise.h. As
-// register_pointwise.cpp, with a CUDA stream to run on, and room for partial sums from the caller.
+// All pointwise ops that have CUDA kernels, by their place in the table of cuda/pointwise.h. Like
+// register_pointwise.cpp. A call also has a CUDA stream, and memory for partial sums.
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
@@ -29,10 +29,10 @@ UnitPlan plan(const std::vector<int64_t>& sizes, Reduction reduction) {
   return UnitPlan(numel, sizes.empty() ? 1 : sizes.back(), reduction);
 }
 
-// Results may be stored as native numbers, of which a group is 16 bytes.
+// Results may be stored as native numbers. A group of those is 16 bytes.
 bool is_aligned(const void* result) { return reinterpret_cast<uintptr_t>(result) % 16 == 0; }
 
-// Whether kernels may take whole groups of an operand that is stored as the call's tensors are.
+// Whether kernels may read or write whole groups of an operand. Its storage is the call's.
 template <typename Call>
 bool reads_whole_groups(const Call& a, const DType& dtype, const Operand& x) {
   // 4 numbers, or 2 of type double.
@@ -40,7 +40,7 @@ bool reads_whole_groups(const Call& a, const DType& dtype, const Operand& x) {
   return has_whole_groups(x, a.shape, bytes);
 }
 
-// Likewise of all tensors.
+// Likewise for all tensors.
 template <typename Call>
 bool reads_whole_groups(const Call& a, const DType& dtype) {
   return std::all_of(std::begin(a.inputs), std::end(a.inputs),

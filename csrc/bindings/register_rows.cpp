@@ -21,15 +21,16 @@ struct Entry {
 constexpr Entry kOps[] = {BSL_ROW_OPS(BSL_ENTRY)};
 #undef BSL_ENTRY
 
-// Rows are cut into chunks by how long they are; elements with rows of parameters are the work of
-// dozens.
+// Chunks of rows depend on the rows' length. An element with rows of parameters is as much work as
+// dozens of other elements.
 ChunkPlan plan(const RowSignature& s, int64_t elements, int64_t width, int64_t last,
                Reduction reduction) {
   if (s.kinds[0] == Per::row) return plan_rows(elements, width > 0 ? width : 1, reduction);
   return ChunkPlan(elements, last, reduction, 2 * kBlock);
 }
 
-// How many sums a call makes of gradients of a row that serves all elements.
+// The gradient of a row that serves all elements is summed chunk by chunk. Returns how many sums
+// there are.
 int64_t row_chunks(int op, int64_t elements, int64_t width) {
   return plan(kOps[op].kernels().signature, elements, width, 1, Reduction::none).n_chunks;
 }

@@ -1,5 +1,5 @@
-// As register_rows.cpp, with a CUDA stream to run on, and room for coefficients from the caller.
-// Logarithms are those of every element.
+// Like register_rows.cpp. A call also has a CUDA stream, and memory for coefficients. Logarithms
+// are not summed: there is one for each element.
 #include <pybind11/pybind11.h>
 
 #include "bindings/launch.h"

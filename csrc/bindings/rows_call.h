@@ -1,5 +1,5 @@
-// What the bindings of ops over rows share, on the CPU and on CUDA devices. To be included after
-// the RowKernels of either.
+// Functions that the bindings of ops over rows share, on the CPU and on CUDA devices. The file that
+// includes this one includes the RowKernels of either before.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -13,8 +13,8 @@
 
 namespace bsl {
 
-// For each entry of a table of ops, its name to (index, what the signature says, variants). Kinds
-// are those of Per, by number.
+// Maps the name of each op of a table to (index, the members of its signature, variants). Kinds are
+// the numbers of Per.
 template <typename Entries>
 pybind11::dict describe_rows(const Entries& entries) {
   pybind11::dict ops;
@@ -30,7 +30,7 @@ pybind11::dict describe_rows(const Entries& entries) {
   return ops;
 }
 
-// Fills in what all calls have, and returns the kernels of the variant.
+// Fills in the part that all calls have, and returns the kernels of the variant.
 template <typename Call, typename Entry>
 const auto& start_rows(Call& a, const Entry& entry, int variant, const std::vector<int64_t>& sizes,
                        std::vector<PyOperand>& inputs, const std::vector<int64_t>& widths,
@@ -39,7 +39,7 @@ const auto& start_rows(Call& a, const Entry& entry, int variant, const std::vect
   const RowSignature& s = kernels.signature;
   bool fits = static_cast<int>(inputs.size()) == s.inputs && widths.size() == inputs.size() &&
               numbers.size() <= kMaxNumbers && variant >= 0 && variant < kernels.n_variants;
-  // The first row: what the others' lengths follow from.
+  // The first row, from whose length the others' follow.
   const size_t first = s.kinds[0] == Per::row ? 0 : 1;
   fits = fits && (s.longest == 0 || (widths[first] >= 1 && widths[first] <= s.longest));
   if (!fits) throw std::invalid_argument(std::string(entry.name) + ": not what its kernels take");

@@ -1,5 +1,5 @@
-// A root and a reciprocal as a GPU approximates them, to an ulp or so. Tests that run kernels on
-// the CPU put others in this file's place.
+// The GPU's approximations of a reciprocal root and a reciprocal. Their errors are about one ulp.
+// Tests that run CUDA kernels on the CPU have another file in place of this one.
 #pragma once
 
 namespace bsl {

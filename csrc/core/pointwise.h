@@ -1,8 +1,8 @@
-// Pointwise ops: from one element of each of a few tensors, and perhaps a random number, come a
-// value, a logarithm that is summed over rows (a log density, a divergence, a log-determinant), or
-// both.
+// Pointwise ops. The arguments are one element of each of a few tensors, and perhaps a random
+// number. The results are a value, a logarithm, or both. Logarithms (log densities, divergences,
+// log-determinants) are summed over rows.
 //
-// An op is a type with what varies as template parameters, such as
+// An op is a type, such as the one below. Its variants differ in template parameters.
 //
 //   struct LogProb : Pointwise<2, kLog> {
 //     template <typename T>
@@ -50,24 +50,24 @@ struct Pointwise {
   static constexpr int inputs = N;
   static constexpr Results results = R;
   static constexpr Noise noise = E;
-  // The input whose gradient is that of the value, unchanged; -1 if there is none. Where it is not
-  // broadcast, no kernel has to write it.
+  // The input whose gradient equals the value's; -1 if there is none. No kernel writes the gradient
+  // of this input, unless the input is broadcast.
   static constexpr int passes_on = -1;
-  // Which inputs are outside their domain, one bit each; NaN never is. An op that hides this
+  // A bit for each input that is outside its domain. NaN counts as inside. An op that hides this
   // function must also hide the constant.
   static constexpr bool checks = false;
   template <typename... T>
   BSL_HD static int invalid(T...) {
     return 0;
   }
-  // Whether a number that an element's inputs give comes from a loop of its own on the CPU: once
-  // for all samples of the element, and a shorter chain of operations in each loop. Such an op has
-  // prepare(inputs...) and forward_from(numbers, inputs..., noise..., prepared), or
+  // Whether the CPU computes a number of an element's inputs in a loop of its own. The number then
+  // serves all samples of the element, and each loop has a shorter chain of operations. Such an op
+  // has prepare(inputs...) and forward_from(numbers, inputs..., noise..., prepared), or
   // prepare_backward and backward_from. forward and backward are made of the two.
   static constexpr bool prepares_forward = false;
   static constexpr bool prepares_backward = false;
-  // Of an op with a logarithm that belongs to an element and not to its samples: what draws all
-  // samples but the first, from the first of the inputs.
+  // The op that draws all samples but the first, from the first of the inputs. Ops have one if
+  // their logarithm belongs to an element and not to its samples.
   using Further = void;
 };
 

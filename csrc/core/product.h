@@ -6,8 +6,8 @@
 namespace bsl {
 namespace {
 
-// A gradient times a derivative. No gradient is none, whatever it is multiplied by: 0 * infinity is
-// NaN, which would come through where a loss leaves an element out.
+// A gradient times a derivative. A gradient of 0 stays 0 even if the derivative is infinite or NaN.
+// Else an element that a loss leaves out would make NaN of the whole gradient.
 template <typename T>
 BSL_HD T product(T gradient, T derivative) {
   return gradient == T(0) ? T(0) : gradient * derivative;

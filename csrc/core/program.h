@@ -20,8 +20,13 @@ constexpr int kTileRows = 32;
 #define BSL_STEP_KINDS(X)                               \
   X(dense, Dense)                                       \
   X(activation, Activation)                             \
+  X(triangular, Triangular)                             \
   X(additive, Additive)                                 \
-  X(affine_coupling, Affine)                            \
+  X(affine_coupling, AffineMap)                         \
+  X(leaky_relu_transform, LeakyReluMap)                 \
+  X(tanh_transform, TanhMap)                            \
+  X(sigmoid_transform, SigmoidMap)                      \
+  X(softplus_transform, SoftplusMap)                    \
   X(rational_quadratic_spline, RationalQuadraticSpline) \
   X(mixture_logistic_transform, MixtureLogisticMap)     \
   X(deep_sigmoidal_transform, DeepSigmoidalMap)         \

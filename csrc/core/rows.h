@@ -1,8 +1,8 @@
-// Ops over rows: each element of a call has a row of contiguous numbers of some tensors, and one
+// Ops over rows. Each element of a call has a row of contiguous numbers of some tensors, and one
 // number of others. There are two kinds.
 //
-// RowMap: a row becomes a row of the same length and a logarithm, in two walks over its columns. An
-// op is a type such as
+// A RowMap makes of a row another one of the same length, and a logarithm. It walks over the
+// columns twice. An op is a type such as
 //
 //   struct Planar : RowMap<3, 1> {                          // three rows and a number
 //     static constexpr int sums = 3, sums_with_gradient = 5, coefficients = 5;
@@ -22,13 +22,13 @@
 //
 // The kernels around it are made by cpu/row_kernels.h and cuda/row_kernels.h.
 //
-// The other kind takes a number and rows of parameters, and makes of them a number and a logarithm:
-// see cpu/element_kernels.h and cuda/element_kernels.h. Of these, densities of mixtures are made
-// from that of a component:
+// The other kind makes a number and a logarithm of a number and rows of parameters: see
+// cpu/element_kernels.h and cuda/element_kernels.h. The density of a mixture belongs to it. The op
+// is then the density of a component:
 //
 //   struct Density : Pointwise<3, kLog> {  // of x and two parameters, with forward and backward
-//     template <typename T>                // how far x is, by which components are compared where
-//     BSL_HD static T log_distance(...);   // none has a weight left; arguments as of forward
+//     template <typename T>                // how far x is from the component, for where no weight
+//     BSL_HD static T log_distance(...);   // is above 0; takes what forward takes
 //   };
 #pragma once
 
@@ -40,27 +40,28 @@ namespace bsl {
 
 constexpr int kMaxRowInputs = 4;
 
-// What an element of a call has of a tensor, and of the op's value.
+// How many numbers of a tensor, or of the op's value, an element of a call has.
 enum class Per { nothing, number, row };
 
-// What Python asks the table of ops for.
+// The entry of an op in the table that Python reads.
 struct RowSignature {
   int inputs;
   Per kinds[kMaxRowInputs];  // in the order of the op's tensors
   Per value;                 // a row is as long as the first one
   bool has_log;
   bool reduces;  // whether logarithms are summed over elements
-  // Whether the kernels add up the gradient of a row that serves all elements, but the first.
+  // Whether the kernels add up the gradient of a row that serves all elements. Not that of the
+  // first tensor.
   bool adds_up;
   int longest;  // the longest rows; 0 if they may have any length
 };
 
-// A call, on the CPU as on CUDA devices, where all addresses are there. `S` is the elements' shape
-// with what the kernels need to walk through it.
+// A call on the CPU or on a CUDA device. All addresses are addresses of that device. `S` is the
+// elements' shape, in the form in which kernels walk through it.
 template <typename S>
 struct RowCall {
   S shape;
-  Operand inputs[kMaxRowInputs];  // that of a row: the strides over `shape` from row to row
+  Operand inputs[kMaxRowInputs];  // strides of rows: those from row to row over `shape`
   int64_t widths[kMaxRowInputs];  // how long rows are
   double numbers[kMaxNumbers];
   int variant;
@@ -69,7 +70,7 @@ struct RowCall {
 template <typename S>
 struct RowForwardOf : RowCall<S> {
   void* value;  // null: none
-  void* log;    // on CUDA devices of every element
+  void* log;    // on CUDA devices one for every element
   Reduction reduction;
   double* partials;  // room for partial sums of the CPU's kernels
   int* invalid;      // gets the bits of inputs that are outside their domain, on the CPU
@@ -79,10 +80,10 @@ template <typename S>
 struct RowBackwardOf : RowCall<S> {
   Operand grad_value, grad_log;  // broadcast to the call's shape
   void* grads[kMaxRowInputs];    // one number or one contiguous row per element; null: not wanted
-  // Instead, for a row that serves all elements: a sum for each chunk of them, [row_chunks(),
-  // width].
+  // The gradient of a row that serves all elements goes here instead: a sum for each chunk of
+  // elements, [row_chunks(), width].
   double* sums[kMaxRowInputs];
-  void* coefficients;  // then room for kMaxCoefficients numbers per element, on CUDA devices
+  void* coefficients;  // with `sums` on CUDA devices: room for kMaxCoefficients numbers per element
 };
 
 constexpr int kMaxSums = 5;
@@ -103,7 +104,7 @@ struct Column {
   T grad;
 };
 
-// In float64 whatever T is: a sum may be much smaller than its terms.
+// Sums are float64 for any T, as a sum may be much smaller than its terms.
 struct Sums {
   double of[kMaxSums];
 };
@@ -113,7 +114,7 @@ struct RowNumbers {
   T of[kMaxRowNumbers];
 };
 
-// What columns are made up with.
+// The numbers of a row that the functions of its columns need.
 template <typename T>
 struct Coefficients {
   T of[kMaxCoefficients];
@@ -131,7 +132,7 @@ struct RowGradients {
   Coefficients<T> by;
 };
 
-// Of a number and rows of parameters.
+// The signature of an op of a number and rows of parameters.
 constexpr RowSignature element_signature(int rows, bool has_value, int longest) {
   RowSignature s = {1 + rows, {},     has_value ? Per::number : Per::nothing, true, true,
                     false,    longest};

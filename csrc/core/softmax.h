@@ -1,4 +1,4 @@
-// What softmaxes, and what is made of them, are computed with.
+// Functions that all ops with a softmax share.
 #pragma once
 
 #include "core/math.h"
@@ -12,24 +12,25 @@ BSL_HD T larger(T a, T b) {
   return a > b ? a : b;
 }
 
-// exp(x - max), of which a softmax is made.
+// A term exp(x - max) of a softmax.
 template <typename T>
 BSL_HD T weight(T x, T max) {
   return math::exp(x - max);
 }
 
-// Whether a row has NaN: what is added to each of its ones and zeros.
+// NaN if the row's sum is NaN or infinite, else 0. Added to ones and zeros, it makes them NaN.
 template <typename T>
 BSL_HD T nan_or_zero(T sum) {
   return sum - sum;
 }
 
-// The least that is taken off logarithms of weights: nothing at all is exp(-infinity), not NaN.
+// A lower bound of the maximum that is subtracted from logarithms of weights. If all of them are
+// -infinity, so is the difference, which would be NaN without the bound.
 template <typename T>
 constexpr T kLowest = -math::Real<T>::max;
 
-// The distance by which components are compared where none has a weight left: the least is that of
-// the nearest. What is left out is nowhere.
+// Components are compared by their distances where no weight is above 0. The nearest component has
+// the least distance. A component that is left out (its logit is -infinity) is infinitely far.
 template <typename T>
 BSL_HD T compared(T logit, T distance) {
   return logit >= kLowest<T> ? distance : math::Real<T>::infinity;

@@ -1,4 +1,4 @@
-// Blocks, in which kernels walk over operands of any strides with loops that compilers vectorise.
+// Blocks of operands with any strides, over which kernels have loops that compilers vectorise.
 //
 // A kernel loops over blocks of kBlock logical elements. Reader hands it each operand's block as a
 // plain array: in place if the operand is contiguous, else gathered into a buffer. Blocks are

@@ -26,7 +26,7 @@ struct GumbelSoftmaxBackward {
   double temperature;
   uint64_t seed, stream;
   const void* grad;
-  void* grad_logits;  // of every row
+  void* grad_logits;  // one row for each row of the samples
 };
 
 struct GumbelSoftmaxKernels {

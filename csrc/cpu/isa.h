@@ -1,5 +1,5 @@
-// One wheel serves every CPU: kernel sources are compiled once per instruction set, and the best
-// set of the machine is chosen at run time.
+// One wheel serves every CPU. Kernel sources are compiled once per instruction set. The best set
+// that the machine has is chosen at run time.
 //
 // A family `foo` declares in cpu/foo.h a table of function pointers, `struct FooKernels`, and
 // BSL_DECLARE_KERNELS(FooKernels, foo_kernels). cpu/foo.cpp, compiled with -DBSL_ISA=<name>,
@@ -10,7 +10,8 @@ namespace bsl {
 
 enum class Isa { baseline, avx2, avx512 };
 
-// The instruction set in use; initially the best one that was built and that this machine has.
+// The instruction set in use. At the start it is the best one that was built and that the machine
+// has.
 Isa active_isa();
 bool isa_available(Isa isa);
 void set_active_isa(Isa isa);

@@ -1,4 +1,4 @@
-// Blocks and chunks, into which the CPU's kernels cut the work of a call.
+// The blocks and chunks that the CPU's kernels cut the work of a call into.
 #pragma once
 
 #include <cstdint>
@@ -45,8 +45,8 @@ struct ChunkPlan {
   }
 };
 
-// A plan whose elements are rows. Chunks have about kChunk numbers each, so that threads share
-// also few but wide rows.
+// A plan whose elements are rows. A chunk has about kChunk numbers, so that few but wide rows also
+// occupy several threads.
 ChunkPlan plan_rows(int64_t rows, int64_t columns, Reduction reduction);
 
 }  // namespace bsl

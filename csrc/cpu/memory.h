@@ -1,4 +1,5 @@
-// Huge pages for large results, as fresh memory costs as much time as the arithmetic.
+// Huge pages for large results. To fill fresh memory takes as much time as the arithmetic without
+// them.
 #pragma once
 
 #include <cstdint>

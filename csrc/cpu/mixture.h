@@ -1,5 +1,5 @@
-// What tiles of ops on mixtures share (cpu/element_kernels.h): all but map() and gradients(), which
-// leave by_logit_, by_loc_ and by_scale_.
+// The part that tiles of ops on mixtures share (cpu/element_kernels.h). Such a tile adds map() and
+// gradients(). These two leave their results in by_logit_, by_loc_ and by_scale_.
 #pragma once
 
 #include "cpu/element_kernels.h"
@@ -18,7 +18,7 @@ class MixtureTile : public ElementTile<3, kMaxComponents, HasValue> {
     for (int t = 0; t < kRows; ++t) x_[t] = x[t];
     loc_ = lanes[1];
     log_scale_ = lanes[2];
-    // A common factor of the weights means nothing; without it all logarithms are small.
+    // A common factor of the weights has no effect on results. Without it all logarithms are small.
     alignas(64) T max[kRows];
     tile_max(lanes[0], n_, max);
     for (int k = 0; k < n_; ++k) {
@@ -32,7 +32,7 @@ class MixtureTile : public ElementTile<3, kMaxComponents, HasValue> {
   }
 
  protected:
-  // Logarithms become weights exp(l - max), which are summed; the logarithm of that sum.
+  // Turns logarithms l into weights exp(l - max). Returns the logarithm of their sum.
   void weigh(Rows<T>& logs, T* max, T* sums, T* log_sums) const {
     tile_max(logs, n_, max);
     for (int t = 0; t < kRows; ++t) max[t] = max[t] < kLowest<T> ? kLowest<T> : max[t];
@@ -40,7 +40,7 @@ class MixtureTile : public ElementTile<3, kMaxComponents, HasValue> {
     for (int t = 0; t < kRows; ++t) log_sums[t] = math::log(sums[t]);
   }
 
-  // The least distance(i) of the components of row t that are not left out.
+  // The least distance(i) among the components of row t, without those that are left out.
   template <typename F>
   T least_distance(int t, const F& distance) const {
     T least = math::Real<T>::infinity;
@@ -51,7 +51,7 @@ class MixtureTile : public ElementTile<3, kMaxComponents, HasValue> {
     return least;
   }
 
-  // Where no component has a weight, the nearest get theirs among themselves.
+  // If no component has a weight above 0, the nearest ones share it.
   template <typename F>
   void weigh_nearest(Rows<T>& weights, T* sums, const F& distance) const {
     T none = 0;

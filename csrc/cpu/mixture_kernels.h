@@ -1,5 +1,5 @@
-// From the density of a component (core/rows.h) to the kernels of log sum_k softmax(logits)_k
-// P_k(x):
+// The kernels of log sum_k softmax(logits)_k P_k(x), made from the density of a component
+// (core/rows.h):
 //
 //   namespace BSL_ISA {
 //   extern const RowKernels foo_mixture_log_prob_kernels = mixture_kernels<foo::Density>();
@@ -69,7 +69,7 @@ class DensityTile : public MixtureTile<T, false> {
     });
   }
 
-  // exp(logit) and exp(logit) P_k(x), but for a factor of each row.
+  // exp(logit) and exp(logit) P_k(x), up to a factor that a row has in common.
   alignas(64) Rows<T> prior_, joint_;
   alignas(64) T prior_max_[kRows], joint_max_[kRows];
   alignas(64) T prior_sum_[kRows], joint_sum_[kRows], log_prior_[kRows], log_joint_[kRows];

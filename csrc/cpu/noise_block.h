@@ -1,4 +1,4 @@
-// Blocks of the noise of core/noise.h, for kernels to include.
+// Blocks of the noise of core/noise.h.
 //
 // Random words are made in the 64-bit lanes of vector registers. A multiplication of 32-bit halves
 // (pmuludq, part of SSE2) ignores the upper halves, so Philox can leave rubbish in them. A round is
@@ -82,8 +82,8 @@ struct Counters {
   }
 };
 
-// Vectors of counters in flight at once, as many as the registers hold: while one waits for its
-// multiplications, the others go on.
+// The number of vectors of counters that are computed at once, as many as the registers hold. While
+// one waits for its multiplications, the others go on.
 template <int N>
 struct Flight {
   Counters counters = {};
@@ -140,7 +140,7 @@ BSL_HD void random_block(uint64_t seed, uint64_t stream, uint64_t index,
 
 #endif
 
-// Elements computed together, from one word each in float and from two words each in double.
+// The number of elements that are computed together. A float takes one word, a double two.
 constexpr int kGroup = 32;
 
 BSL_HD void normal_group(const uint32_t* __restrict words, float* __restrict out) {

@@ -8,8 +8,8 @@
 
 namespace bsl {
 
-// If the op `samples`, a call may ask for several samples of each element: values and their
-// gradients are [n_samples, *shape], and all else is of the shape.
+// A call may ask for several samples of each element if the op `samples`. Values and their
+// gradients are then [n_samples, *shape], and everything else has the shape.
 struct PointwiseForward {
   Shape shape;
   int64_t n_samples;

@@ -1,4 +1,4 @@
-// From an op's scalar functions (core/pointwise.h) to its kernels:
+// The kernels of an op, made from its scalar functions (core/pointwise.h):
 //
 //   namespace BSL_ISA {
 //   extern const PointwiseKernels foo_log_prob_kernels = pointwise_kernels<foo::LogProb>();
@@ -28,7 +28,7 @@ class NoiseReader {
  public:
   NoiseReader(uint64_t seed, uint64_t stream) : seed_(seed), stream_(stream) {}
 
-  // Those of the block that begins at `start`: first, and second numbers.
+  // Sets blocks[0] to the first, and blocks[1] to the second numbers of the block at `start`.
   void load(int64_t start, const T** blocks) {
     const uint64_t first = static_cast<uint64_t>(start);
     if constexpr (E == Noise::normal) {
@@ -38,7 +38,7 @@ class NoiseReader {
       blocks[0] = uniform_block<T>(seed_, stream_, first, buffer_);
     }
     if constexpr (E == Noise::uniform_pair) {
-      // Element i has the numbers 2 i and 2 i + 1.
+      // The numbers of element i are 2 i and 2 i + 1.
       for (int half = 0; half < kBlock; half += kBlock / 2) {
         const T* pairs = uniform_block<T>(seed_, stream_, 2 * (first + half), buffer_);
         for (int i = 0; i < kBlock / 2; ++i) {
@@ -64,9 +64,9 @@ Numbers<T> rounded_numbers(const double (&numbers)[kMaxNumbers]) {
   return result;
 }
 
-// The loops are functions of pointers alone: that is what compilers vectorise. Not inlined, or what
-// is known of an argument's first element would make the first turn of a loop unlike the others. No
-// result overlaps an argument, unless it lies where an argument does.
+// Compilers vectorise these loops because they are functions of pointers alone. They are not
+// inlined: a caller's knowledge of an argument's first element would make the first turn of a loop
+// unlike the others. A result overlaps no argument, unless both begin at the same address.
 template <typename Op, bool backward, typename T, typename... In>
 __attribute__((noinline)) void prepare_block(T* prepared, const In*... in) {
 #pragma GCC ivdep
@@ -122,18 +122,18 @@ __attribute__((noinline)) void add_block(T* sum, const T* term) {
 template <typename Op>
 constexpr int kArguments = Op::inputs + count(Op::noise);
 
-// What draws further samples of an element, or void.
+// The op that draws further samples of an element, or void.
 template <typename Op>
 using FurtherOf =
     std::conditional_t<Op::noise != Noise::none && Op::results == kValue, Op, typename Op::Further>;
 
-// The arguments of Op's functions: the inputs, the noise, and what is prepared.
+// The arguments of Op's functions: inputs, noise, and the prepared number.
 template <typename Op>
 using ForwardArguments = std::make_index_sequence<kArguments<Op> + Op::prepares_forward>;
 template <typename Op>
 using BackwardArguments = std::make_index_sequence<kArguments<Op> + Op::prepares_backward>;
 
-// Of a chunk: what its blocks have in common.
+// The state that the blocks of a chunk share.
 template <typename Op, typename T>
 struct ForwardChunk {
   const PointwiseForward& a;
@@ -148,7 +148,7 @@ struct ForwardChunk {
         noise(call.seed, call.stream),
         value(call.value, call.storage) {}
 
-  // The samples [from, to) of a block, by an op of the first inputs.
+  // Draws the samples [from, to) of a block, by an op of the first inputs.
   template <typename Some, size_t... I, size_t... J>
   void run(const T* const* inputs, int64_t from, int64_t to, int64_t start, int length,
            std::index_sequence<I...>, std::index_sequence<J...>) {
@@ -216,8 +216,8 @@ struct BackwardChunk {
         value(call.grad_value, call.value_shape),
         log(call.grad_log, call.shape) {}
 
-  // Gradients of the inputs through the samples [from, to) of a block, by an op of the first of
-  // them: written to `out` through sample 0, and added to it through the others.
+  // Computes gradients of the inputs through the samples [from, to) of a block, by an op of the
+  // first inputs. Those of sample 0 are written to `out`. Those of the others are added to it.
   template <typename Some, size_t... I, size_t... J>
   void run(const T* const* inputs, T* const* out, int64_t from, int64_t to, int64_t start,
            int length, std::index_sequence<I...> each, std::index_sequence<J...>) {

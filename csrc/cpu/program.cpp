@@ -6,10 +6,12 @@
 
 #include "cpu/parallel.h"
 #include "cpu/steps/activation.h"
+#include "cpu/steps/additive.h"
 #include "cpu/steps/dense.h"
 #include "cpu/steps/element_map.h"
-#include "cpu/steps/maps.h"
+#include "cpu/steps/pointwise_map.h"
 #include "cpu/steps/standard_normal.h"
+#include "cpu/steps/triangular.h"
 
 namespace bsl {
 namespace {

@@ -9,14 +9,15 @@ namespace {
 
 template <typename T>
 struct RootSearch {
-  // To be set: what g is to be, and how far from it it may be, in eps; bounds and a first guess
-  // between them, which becomes the solution; 1, or 0 where x is left as it is.
+  // The caller sets these. `wanted` is the value of g at the solution, and `size` its error, in
+  // eps. `x` is a first guess between the bounds `low` and `high`, and becomes the solution.
+  // `moves` is 1, or 0 where x stays as it is.
   alignas(64) T wanted[kRows], size[kRows], low[kRows], high[kRows], x[kRows], moves[kRows];
-  // g and its derivative at x, which `evaluate` sets.
+  // `evaluate` sets these to g and its derivative at x.
   alignas(64) T value[kRows], slope[kRows];
 
-  // `apart`: see search_step, for every other one. With kStays, x is where `evaluate` was called
-  // last, not a last step further.
+  // Every other step is given `apart`, see search_step. With kStays, x ends where `evaluate` was
+  // called last. Without, it ends one step further.
   template <bool kBroad, bool kStays = false, typename Evaluate>
   void run(const Evaluate& evaluate, T apart = T(0)) {
     alignas(64) T last[kRows];

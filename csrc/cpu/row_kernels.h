@@ -1,11 +1,12 @@
-// From the functions of a RowMap (core/rows.h) to its kernels:
+// The kernels of an op, made from the functions of its RowMap (core/rows.h):
 //
 //   namespace BSL_ISA {
 //   extern const RowKernels foo_kernels = row_kernels<foo::Foo>();
 //   }
 //
-// Rows are taken in tiles, which stay in the cache while they are read twice: to be summed, where
-// SIMD lanes are columns, and to be made up. Between, lanes are rows.
+// Rows are taken in tiles. A tile stays in the cache while it is read twice. The first walk sums
+// terms of columns, and the second makes the results. SIMD lanes are columns in both. In between,
+// functions of the sums are computed, and lanes are rows.
 #pragma once
 
 #include <utility>
@@ -21,14 +22,14 @@ namespace {
 template <typename T>
 using Lanes = T[kRows];
 
-// Where the op's rows of an element begin, and that of the value's gradient.
+// The beginnings of an element's rows, and of its row of the value's gradient.
 template <typename T, int N>
 struct RowAddresses {
   const T* row[N];
   const T* grad;
 };
 
-// Whether a walk takes sum I; those of the parameters alone only if they are asked for.
+// Whether a walk takes sum I. Sums of parameters alone are taken only if they are asked for.
 template <typename Op, bool kGradient, bool kParameters, int I>
 constexpr bool takes_sum() {
   if constexpr (I < (kGradient ? Op::sums_with_gradient : Op::sums)) {
@@ -38,7 +39,7 @@ constexpr bool takes_sum() {
   }
 }
 
-// The loops are functions of pointers alone: that is what compilers vectorise.
+// Compilers vectorise these loops because they are functions of pointers alone.
 template <typename Op, bool kGradient, bool kParameters, typename T, typename... Row>
 Sums sums_of(int64_t n, const T* grad, const Row*... row) {
   double s0 = 0, s1 = 0, s2 = 0, s3 = 0, s4 = 0;
@@ -103,7 +104,7 @@ class RowTiles {
     return found;
   }
 
-  // Of `n` rows from `i` on; sums of parameters are taken where these change.
+  // Takes the sums of `n` rows, from row `i` on. Those of parameters are taken where these change.
   template <bool kGradient, size_t... K>
   void add_up(int i, int n, int64_t width, std::index_sequence<K...>) {
     for (int k = 0; k < kMaxSums; ++k) {

@@ -1,7 +1,7 @@
-// What reductions over rows of contiguous numbers share: softmaxes and what is made of them.
+// Functions that reductions over rows of contiguous numbers share, such as softmaxes.
 //
-// Up to kNarrow columns, a tile of kRows rows is transposed, and SIMD lanes are rows; beyond,
-// lanes are columns.
+// A tile of kRows rows with up to kNarrow columns is transposed, and SIMD lanes are rows. For more
+// columns, lanes are columns.
 #pragma once
 
 #include "core/softmax.h"
@@ -15,7 +15,7 @@ constexpr int kNarrow = 64;
 constexpr int kRows = 32;
 static_assert(kBlock % kRows == 0, "");
 
-// A tile of `rows` rows as [columns][kRows]; the lanes beyond are copies of the last row.
+// Transposes a tile of `rows` rows to [columns][kRows]. Further lanes are copies of the last row.
 template <typename T>
 void transpose(const T* data, int rows, int columns, T* tile) {
   for (int r = 0; r < kRows; ++r) {
@@ -24,7 +24,7 @@ void transpose(const T* data, int rows, int columns, T* tile) {
   }
 }
 
-// The rows of a tile back to where they belong.
+// Writes the rows of a tile back to their places.
 template <typename T>
 void transpose_back(const T* tile, int rows, int columns, T* data) {
   for (int r = 0; r < rows; ++r) {
@@ -33,7 +33,7 @@ void transpose_back(const T* tile, int rows, int columns, T* data) {
   }
 }
 
-// Rows that lie anywhere as a tile.
+// Makes a tile of rows that lie anywhere.
 template <typename T>
 void load_rows(const T* const* rows, int columns, T* tile) {
   for (int r = 0; r < kRows; ++r) {
@@ -42,7 +42,7 @@ void load_rows(const T* const* rows, int columns, T* tile) {
   }
 }
 
-// The largest number of each of a tile's rows; NaN is passed over, but the first.
+// The largest number of each row of a tile. NaN is passed over, unless it is the first number.
 template <typename T>
 void tile_max(const T* tile, int columns, T* max) {
   for (int r = 0; r < kRows; ++r) max[r] = tile[r];
@@ -73,7 +73,7 @@ T row_max(const T* row, int64_t columns) {
   return max;
 }
 
-// The sum of a row's weights; `weights` takes them if they are wanted, and may be the row itself.
+// The sum of a row's weights. `weights` gets them, unless it is null. It may be the row itself.
 template <typename T>
 T row_weights(const T* row, int64_t columns, T max, T* weights) {
   alignas(64) T block[kBlock];

@@ -119,7 +119,8 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
         module,
     ]
     includes = [folder, SOURCES, pybind11.get_include(), sysconfig.get_path("include")]
-    flags = ["-std=c++20", "-O1", "-fPIC", "-w", "-DBSL_ISA=cuda", *(f"-I{i}" for i in includes)]
+    # -Og compiles a third faster than -O1.
+    flags = ["-std=c++20", "-Og", "-fPIC", "-w", "-DBSL_ISA=cuda", *(f"-I{i}" for i in includes)]
     flags += ["-D__CUDA_ARCH__=900", "-include", "cuda_runtime_api.h"]
     # A device refuses accesses that are not aligned. Here the process ends, and Python says where.
     flags += ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]

@@ -139,6 +139,13 @@ def test_dtypes(dtype: torch.dtype) -> None:
         assert transform.inverse(x)[1].dtype == torch.float32
 
 
+def with_attributes(**attributes: Any) -> nn.Module:
+    module = nn.Identity()
+    for name, value in attributes.items():
+        setattr(module, name, value)
+    return module
+
+
 def test_maf_is_iaf_turned_around() -> None:
     maf, iaf = (stir(kind(3, context=2, transforms=2, **DOUBLE)) for kind in (flows.MAF, flows.IAF))
     assert [step.order for step in maf.transform.transforms] == [(0, 1, 2), (2, 1, 0)]
@@ -160,6 +167,23 @@ def test_maf_is_iaf_turned_around() -> None:
         (ValueError, "order: expected each of 0 to 2", lambda: MADE(3, Affine(), order=[0, 1, 1])),
         (ValueError, "order: expected each of 0 to 2", lambda: MADE(3, Affine(), order=[1, 0])),
         (ValueError, "order: expected each", lambda: MADE(2, Affine(), order=1)),
+        (ValueError, "order: expected each", lambda: MADE(2, Affine(), order=[0.0, 1.0])),
+        (ValueError, "order: expected each", lambda: MADE(2, Affine(), order=[False, True])),
+        (ValueError, "order: expected each", lambda: MADE(2, Affine(), order=[0, -1])),
+        (ValueError, "order: expected each", lambda: MADE(2, Affine(), order="01")),
+        (ValueError, "order: .*each", lambda: MADE(2, Affine(), order=torch.tensor([[0, 1]]))),
+        (
+            ValueError,
+            "conditioner.order: expected each of 0 to 1",
+            lambda: Autoregressive(Affine(), with_attributes(order=[0, 2])),
+        ),
+        (
+            ValueError,
+            "conditioner.context: expected an integer of at least 0, got -1",
+            lambda: Autoregressive(Affine(), with_attributes(order=[0, 1], context=-1)),
+        ),
+        (TypeError, "hidden: expected a tuple", lambda: MADE(2, Affine(), hidden=4)),
+        (ValueError, "hidden: expected an integer", lambda: MADE(2, Affine(), hidden=(0,))),
         (ValueError, "context: expected an integer", lambda: MADE(2, Affine(), context=-1)),
         (ValueError, "residual: expected 0", lambda: MADE(2, Affine(), hidden=(), residual=1)),
         (

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bslfast import flows
-from bslfast.flows import Affine, Conditioner, Coupling, Spline
+from bslfast.flows import Additive, Affine, Conditioner, Coupling, Spline
 from bslfast.flows.conditioners import ACTIVATIONS
 
 DOUBLE: dict[str, Any] = {"dtype": torch.float64}
@@ -184,6 +184,13 @@ def test_state_dict_keys_of_models_stay() -> None:
         assert list(state) == expected
 
 
+class Rows(nn.Module):
+    """Parameters of another number of rows than there are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ones(7, 2)
+
+
 # --- bad input ------------------------------------------------------------------------------------
 
 
@@ -193,6 +200,23 @@ def test_state_dict_keys_of_models_stay() -> None:
         (TypeError, "map: expected a map", lambda: Coupling("affine", [True], Conditioner(0, 2))),
         (TypeError, "mask: expected a seq", lambda: Coupling(Affine(), [1, 0], Conditioner(1, 2))),
         (TypeError, "mask: expected a sequence", lambda: Coupling(Affine(), 3, Conditioner(1, 2))),
+        (TypeError, "mask: expected a seq", lambda: Coupling(Affine(), "TF", Conditioner(1, 2))),
+        (TypeError, "mask: expected a seq", lambda: Coupling(Affine(), {True}, Conditioner(0, 2))),
+        (
+            TypeError,
+            "mask: expected a sequence",
+            lambda: Coupling(Affine(), np.array([1, 0]), Conditioner(1, 2)),
+        ),
+        (
+            ValueError,
+            r"shift: expected a shape that broadcasts with that of x, \[3, 1\], got \[7, 1\]",
+            lambda: Coupling(Affine(), [True, False], Rows())(torch.ones(3, 2)),
+        ),
+        (
+            ValueError,
+            r"parameters: expected a shape that broadcasts with that of x, \[3, 2\], got \[7, 2\]",
+            lambda: Coupling(Additive(), [True, True, False], Rows())(torch.ones(3, 3)),
+        ),
         (
             TypeError,
             "mask: expected bools",

@@ -95,6 +95,7 @@ AUTOREGRESSIVE: dict[str, tuple[flows.Map, dict[str, Any]]] = {
     "additive": (flows.Additive(), {"hidden": ()}),
     "affine": (flows.Affine(), {"hidden": (16,), "activation": "silu"}),
     "affine exp": (flows.Affine("exp"), {"hidden": (8,), "residual": 1}),
+    "affine sigmoid": (flows.Affine("sigmoid"), {"hidden": (8,)}),
     "spline": (flows.Spline(bins=4), {"hidden": (16, 16)}),
     "spline affine": (flows.Spline(bins=4, tails="affine", bound=1.0), {"hidden": (8,)}),
     "spline circular": (flows.Spline(bins=4, tails="circular"), {"activation": "tanh"}),
@@ -345,6 +346,24 @@ def test_log_det_is_that_of_the_jacobian(name: str, d: int, c: int) -> None:
             )
             expected = torch.linalg.slogdet(jacobian).logabsdet
             torch.testing.assert_close(log_det[i], expected, rtol=1e-8, atol=1e-8)
+
+
+def test_every_map_is_in_the_table() -> None:
+    """In couplings and autoregressive, with all that its options say."""
+    kinds = {getattr(flows, name) for name in flows.__all__}
+    kinds = {kind for kind in kinds if issubclass(kind, flows.Map) and kind is not flows.Map}
+    seen: dict[type, set[tuple[type, str | None]]] = {Coupling: set(), Autoregressive: set()}
+    for make, _ in TRANSFORMS.values():
+        transform = make(2, 0)
+        for of_maps, maps in seen.items():
+            if isinstance(transform, of_maps):
+                map: Any = transform.map
+                maps.add((type(map), getattr(map, "scale_fn", getattr(map, "tails", None))))
+    plain = {(kind, None) for kind in kinds - {flows.Affine}}
+    affine = {(flows.Affine, scale_fn) for scale_fn in ("tanh", "exp", "sigmoid")}
+    splines = {(flows.Spline, tails) for tails in ("linear", "affine", "circular")}
+    for maps in seen.values():
+        assert maps == plain | affine | splines
 
 
 @cases()

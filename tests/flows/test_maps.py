@@ -152,6 +152,63 @@ def test_a_map_of_ones_own() -> None:
     torch.testing.assert_close(log_det, torch.tensor(1.0))
 
 
+# --- extreme parameters ---------------------------------------------------------------------------
+
+#: Small ones of each kind, and how many eps they may be off on the way there and back.
+SMALL: dict[Map, float] = {
+    **{Additive(): 2, Affine(): 2, Affine("exp"): 2, Affine("sigmoid"): 2},
+    **{Spline(4, tails=tails): 8 for tails in ("linear", "affine", "circular", None)},
+    **{MixtureLogistic(2): 4, DeepSigmoidal(2): 4, Bernstein(8): 32},
+}
+
+
+def test_maps_of_all_kinds_are_among_the_small_ones() -> None:
+    kinds = {getattr(flows, name) for name in flows.__all__}
+    assert {type(map) for map in SMALL} == {
+        kind for kind in kinds if issubclass(kind, Map) and kind is not Map
+    }
+
+
+@pytest.mark.parametrize(
+    ("dtype", "n"), [(torch.float32, 10**6), (torch.float64, 10**5)], ids=["float32", "float64"]
+)
+@pytest.mark.parametrize("map", SMALL, ids=str)
+def test_there_and_back_with_extreme_parameters(map: Map, dtype: torch.dtype, n: int) -> None:
+    """No NaN, and a way back that is right up to rounding: docs/numerics.md says what that is.
+
+    Parameters are normal numbers of standard deviations from 0.3 to 30, points of 0.001 to 1000.
+    """
+    spread = 0.3 * 100 ** torch.rand(n, 1)
+    parameters = (spread * torch.randn(n, map.size)).to(dtype)
+    x = (torch.randn(n, 1) * (14 * torch.rand(n, 1) - 7).exp()).to(dtype)
+    most = torch.finfo(dtype).max
+    if isinstance(map, Spline) and map.tails in ("circular", None):
+        most = map.bound
+        x = most * x.tanh()
+    z, log_det = map(x, parameters)
+    back, back_log_det = map(z, parameters, inverse=True)
+    for result in (z, log_det, back, back_log_det):
+        assert not result.isnan().any()
+    assert log_det.isfinite().all()
+    assert back_log_det.isfinite().all()
+    # Only what a scale takes beyond the largest number.
+    assert (z.isfinite() | (map == Affine("exp"))).all()
+    eps = SMALL[map] * torch.finfo(dtype).eps
+    # z lies between the images of two numbers that the rounding of x does not tell apart.
+    reach = eps * (1 + back.clamp(-most, most).abs())
+    low, high = ((back + side * reach).clamp(-most, most) for side in (-1, 1))
+    slack = eps * (1 + z.abs())
+    inside = (map(low, parameters)[0] - slack <= z) & (z <= map(high, parameters)[0] + slack)
+    assert (inside | z.isinf()).all()
+    # With ordinary parameters slopes change little in this range.
+    ordinary = spread.squeeze(-1) <= 1
+    bound = eps * (1 + x.abs() + (1 + z.abs()) * (-log_det).exp().unsqueeze(-1))
+    assert ((back - x).abs() <= bound)[ordinary].all()
+
+
+# --- bad input ------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("error", "text", "call"),
     [
@@ -178,6 +235,33 @@ def test_a_map_of_ones_own() -> None:
         ),
         (ValueError, "parameters: ", lambda: Spline()(torch.ones(2), torch.ones(()))),
         (ValueError, "parameters: .*got a list", lambda: Spline()(torch.ones(1), [1.0] * 23)),
+        (
+            ValueError,
+            r"parameters: expected a shape that broadcasts with that of x, \[3, 2\], got \[4, 2\]",
+            lambda: Additive()(torch.ones(3, 2), torch.ones(4, 2)),
+        ),
+        (
+            TypeError,
+            "parameters: expected the dtype of x, float32, got float64",
+            lambda: Additive()(torch.ones(2), torch.ones(2).double()),
+        ),
+        (
+            TypeError,
+            "parameters: expected dtype float32.* got int64",
+            lambda: Additive()(torch.ones(2), torch.ones(2).long()),
+        ),
+        (
+            ValueError,
+            r"widths: expected leading dimensions .*\[3, 2\], got \[4, 2\]",
+            lambda: Spline(4)(torch.ones(3, 2), torch.ones(4, 22)),
+        ),
+        (
+            ValueError,
+            r"x: expected values in \[-3, 3\]",
+            lambda: Spline(4, tails=None)(torch.tensor([9.0]), torch.ones(13)),
+        ),
+        (ValueError, "degree: expected an integer of at least 1", lambda: Bernstein(0)),
+        (TypeError, "degree: expected an integer of at least 1", lambda: Bernstein(2.5)),
         (
             TypeError,
             "inverse: expected a bool",

@@ -14,7 +14,11 @@ from torch import Tensor
 
 import bslfast
 import bslfast.functional as BF
+from bslfast._native import READS_TENSORS, _cpu, pointwise
 from bslfast.distributions import Normal, kl_divergence
+from bslfast.distributions import normal as distributions_normal
+from bslfast.functional import _op
+from bslfast.functional import _pointwise as functional_pointwise
 
 _HERE = str(Path(bslfast.__file__).parent) + os.sep
 
@@ -41,17 +45,18 @@ def _normals(loc: Tensor, scale: Tensor) -> Tensor:
     return kl_divergence(Normal(loc, scale), Normal(scale, scale))
 
 
+@pytest.mark.skipif(not READS_TENSORS, reason="this version of torch has no table of C functions")
 @pytest.mark.parametrize(
     ("function", "forward", "backward"),
     [
-        (lambda a, b: BF.bernoulli_log_prob(a, b, reduction="none"), 18, 16),
-        (lambda a, b: BF.normal_rsample(a, b), 22, 14),
-        (lambda a, b: BF.normal_kl(a, b), 26, 18),
-        (lambda a, b: BF.laplace_rsample(a, b), 20, 16),
-        (lambda a, b: BF.relaxed_bernoulli_rsample(a, 0.5), 27, 20),
-        (lambda a, b: BF.laplace_kl(a, b), 29, 23),
-        (lambda a, b: Normal(a, b).rsample(), 42, 14),
-        (_normals, 72, 27),
+        (lambda a, b: BF.bernoulli_log_prob(a, b, reduction="none"), 12, 8),
+        (lambda a, b: BF.normal_rsample(a, b), 13, 8),
+        (lambda a, b: BF.normal_kl(a, b), 17, 8),
+        (lambda a, b: BF.laplace_rsample(a, b), 12, 8),
+        (lambda a, b: BF.relaxed_bernoulli_rsample(a, 0.5), 18, 8),
+        (lambda a, b: BF.laplace_kl(a, b), 21, 8),
+        (lambda a, b: Normal(a, b).rsample(), 28, 0),
+        (_normals, 61, 8),
     ],
 )
 def test_functions_between_call_and_kernel(
@@ -112,3 +117,108 @@ def test_saved_tensors_may_come_back_otherwise() -> None:
             result = function(a, b, **options)
         for found, wanted in zip(torch.autograd.grad(result.sum(), (a, b)), expected, strict=True):
             assert torch.equal(found, wanted)
+
+
+def _without_table(patch: pytest.MonkeyPatch) -> None:
+    """Go on as with a version of torch whose tensors kernels cannot read."""
+    patch.setattr(pointwise, "READS_TENSORS", False)
+    patch.setattr(functional_pointwise, "in_common", _op._in_common_by_attributes)
+    patch.setattr(distributions_normal, "READS_TENSORS", False)
+
+
+@pytest.mark.skipif(not READS_TENSORS, reason="this version of torch has no table of C functions")
+def test_what_tensors_have_in_common() -> None:
+    """By torch's table of C functions the same is found as by attributes."""
+    a, b = torch.zeros(5, requires_grad=True), torch.ones(5)
+    seen: list[tuple[int, int]] = []
+
+    def both(*tensors: Tensor | None) -> int:
+        found = _cpu.in_common(tensors)
+        seen.append((found, _op._in_common_by_attributes(tensors)))
+        return found
+
+    with torch.inference_mode():
+        inferred = torch.zeros(5)
+    assert both(a, b) == both(torch.nn.Parameter(b), inferred) == _op.ONE_SHAPE
+    assert both(torch.zeros(0, 3), torch.ones(0, 3).t().t()) == _op.ONE_SHAPE
+    assert both(a, b[:1]) == both(a, b.reshape(1, 5)) == _op.ONE_DTYPE
+    for others in ((a, b.double()), (None, a), (b.half(), b.half()), (b.long(),), (a, b.bool())):
+        assert both(*others) == _op.PLAIN
+    nested = torch.nested.nested_tensor([b, b], layout=torch.jagged)
+    odd = [b.as_subclass(Wrapped), torch.complex(b, -b).conj().imag, torch.complex(b, b).conj()]
+    odd += [torch._efficientzerotensor(5), b.to_sparse(), torch.empty(5, device="meta"), nested]
+    for tensor in odd:
+        assert both(a, tensor) == both(tensor) == _op.NOTHING
+
+    def function(x: Tensor) -> Tensor:
+        assert both(x) == _op.NOTHING
+        return x * 2
+
+    torch.vmap(function)(torch.ones(2, 3))
+    torch.func.grad(lambda x: function(x).sum())(b)
+    leaf = a * 1
+    leaf.register_hook(lambda grad: function(grad) / 2)
+    torch.autograd.grad(leaf * 3, a, torch.ones(2, 5), is_grads_batched=True)
+    assert len(seen) > 20
+    assert all(found == expected for found, expected in seen)
+
+
+def test_kernels_read_tensors_as_their_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever lies elsewhere, broadcasts or has many dimensions."""
+    wide = torch.randn(3, 4, 10)[:, :, ::2]
+    many = torch.randn(*[2] * 10).transpose(0, 9)
+    cases = [
+        (wide, torch.rand(4, 1)),
+        (torch.randn(5, 4).t(), torch.rand(4, 5)),
+        (torch.randn(1, 5).expand(3, 5), torch.rand(())),
+        (many, torch.rand(2, 1, 2)),
+        (torch.randn(0, 4), torch.rand(4)),
+    ]
+
+    def results() -> list[Tensor]:
+        found: list[Tensor] = []
+        for loc, scale in cases:
+            leaves = loc.clone().requires_grad_(), scale.clone().requires_grad_()
+            a, b = leaves[0].as_strided(loc.shape, leaves[0].stride()), leaves[1]
+            for reduction in ("none", "row", "sum"):
+                kl = BF.normal_kl(a, b, reduction=reduction)
+                found += [kl, *torch.autograd.grad(kl.sum(), leaves)]
+            sample = BF.laplace_rsample(a, b, sample_shape=(2,), seed=1)
+            found += [sample, *torch.autograd.grad(sample, leaves, torch.ones_like(sample))]
+        return found
+
+    direct = results()
+    _without_table(monkeypatch)
+    for found, expected in zip(direct, results(), strict=True):
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("sample_shape", [(), (3,), (2, 0)])
+def test_few_samples_with_a_plain_scale(
+    sample_shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are what the kernel draws, and so are their gradients."""
+    loc, scale = torch.randn(4, 5, dtype=torch.float64), torch.rand(4, 5, dtype=torch.float64)
+    scale[0, 0] = torch.nan
+
+    def drawn() -> tuple[Tensor, ...]:
+        leaves = loc.clone().requires_grad_(), scale.clone().requires_grad_()
+        torch.manual_seed(3)
+        x = Normal(*leaves, validate_args=False).rsample(sample_shape)
+        return x, *torch.autograd.grad(
+            x, leaves, torch.linspace(0, 1, x.numel()).view_as(x).double()
+        )
+
+    few = drawn()
+    by_torch = READS_TENSORS and 0 not in sample_shape
+    assert ("AddBackward" in type(few[0].grad_fn).__name__) == by_torch
+    _without_table(monkeypatch)
+    kernel = drawn()
+    assert "AddBackward" not in type(kernel[0].grad_fn).__name__
+    for found, expected in zip(few, kernel, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-15, atol=1e-15, equal_nan=True)
+    if 0 not in sample_shape:
+        scale[1, 1] = -0.5
+        monkeypatch.undo()
+        with pytest.raises(ValueError, match="raw_scale: expected scales >= 0, got "):
+            drawn()

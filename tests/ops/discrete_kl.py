@@ -1,6 +1,6 @@
 """Records of divergences by logits and log rates: Bernoulli, and the generalised one.
 
-Next to 0 these tests bound absolute errors; tests/test_distributions_discrete.py bounds relative
+Next to 0 these tests bound absolute errors; tests/distributions/test_discrete.py bounds relative
 ones.
 """
 

@@ -8,10 +8,12 @@ differentiable, nothing but the arguments (and the seed) is saved for backward.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -226,11 +228,26 @@ def run_with_gradients(
 # --- the oracle -----------------------------------------------------------------------------------
 
 
+@functools.cache
+def _noise_places() -> dict[Callable[..., Tensor], list[tuple[ModuleType, str]]]:
+    """Where the reference has its noise functions: the modules, and the names there."""
+    return {
+        kind: [
+            (module, attribute)
+            for name, module in sys.modules.items()
+            if name.startswith("bslfast.reference")
+            for attribute, value in vars(module).items()
+            if value is kind
+        ]
+        for kind in (noise.normal, noise.uniform)
+    }
+
+
 @contextlib.contextmanager
 def noise_of(dtype: torch.dtype) -> Iterator[None]:
     """Inside, the reference draws the noise of ``dtype`` also for float64 arguments."""
     patched = []
-    for kind in (noise.normal, noise.uniform):
+    for kind, places in _noise_places().items():
 
         def other(
             shape: Sequence[int],
@@ -245,12 +262,9 @@ def noise_of(dtype: torch.dtype) -> Iterator[None]:
             wanted = more.pop("dtype", dtype_)
             return kind(shape, seed, stream, dtype, device, **more).to(wanted)
 
-        for name, module in list(sys.modules.items()):
-            if name.startswith("bslfast.reference"):
-                for attribute, value in list(vars(module).items()):
-                    if value is kind:
-                        setattr(module, attribute, other)
-                        patched.append((module, attribute, kind))
+        for module, attribute in places:
+            setattr(module, attribute, other)
+            patched.append((module, attribute, kind))
     try:
         yield
     finally:
@@ -320,7 +334,11 @@ def assert_close(
 
 
 def assert_extreme(
-    record: OpRecord, extreme: Extreme, dtype: torch.dtype, device: str = "cpu"
+    record: OpRecord,
+    extreme: Extreme,
+    dtype: torch.dtype,
+    device: str = "cpu",
+    levels: Sequence[str] = (_cpu.isa(),),
 ) -> None:
     """Require the stated numbers of an extreme case, and else the reference's."""
     tensors = {k: torch.tensor(v, dtype=dtype) for k, v in extreme.tensors.items()}
@@ -330,28 +348,40 @@ def assert_extreme(
     names = record.differentiable(call)
     expected, expected_grads = expected_with_gradients(record, call, names)
     on_device = call.map(lambda t: t.to(device))
-    results, grads = run_with_gradients(record.function, on_device, names)
     bound = record.tolerance[dtype]
     times = 1 if device == "cpu" else 2  # a device contracts other products and sums
-    for i, result in enumerate(results):
-        stated = extreme.results[i] if extreme.results else None
-        wanted = expected[i] if stated is None else torch.tensor(stated, dtype=torch.float64)
-        assert_close(result.cpu(), wanted, times * bound.value, label=f"result {i}")
-    for name in names:
-        stated = (extreme.gradients or {}).get(name)
-        actual, wanted = grads[name], expected_grads[name]
-        if stated is not None:
-            wanted = torch.tensor(stated, dtype=torch.float64)
-        assert actual is not None
-        assert wanted is not None
-        kept = [i for i in range(len(wanted)) if i not in extreme.no_gradient]
-        assert_close(actual.cpu()[kept], wanted[kept], times * bound.gradient, label=f"d {name}")
+    for level in levels:
+        with isa(level):
+            results, grads = run_with_gradients(record.function, on_device, names)
+        for i, result in enumerate(results):
+            stated = extreme.results[i] if extreme.results else None
+            wanted = expected[i] if stated is None else torch.tensor(stated, dtype=torch.float64)
+            what = f"{level} result {i}"
+            assert_close(result.cpu(), wanted, times * bound.value, label=what)
+        for name in names:
+            stated = (extreme.gradients or {}).get(name)
+            actual, wanted = grads[name], expected_grads[name]
+            if stated is not None:
+                wanted = torch.tensor(stated, dtype=torch.float64)
+            assert actual is not None
+            assert wanted is not None
+            kept = [i for i in range(len(wanted)) if i not in extreme.no_gradient]
+            what = f"{level} d {name}"
+            assert_close(actual.cpu()[kept], wanted[kept], times * bound.gradient, label=what)
+
+
+def _is_same(a: Tensor, b: Tensor) -> bool:
+    """Whether :func:`assert_same` need not look closer, which takes a hundred times as long."""
+    alike = a.dtype == b.dtype and a.device == b.device and a.layout == b.layout
+    return alike and torch.equal(a, b)
 
 
 def assert_same(actual: Sequence[Tensor], expected: Sequence[Tensor], label: str = "") -> None:
     """Equal to the last bit, dtype and shape included; NaN equals NaN."""
     assert len(actual) == len(expected)
     for i, (a, e) in enumerate(zip(actual, expected, strict=True)):
+        if _is_same(a, e):
+            continue
         torch.testing.assert_close(
             a, e, rtol=0, atol=0, equal_nan=True, msg=lambda m, i=i: f"{label} [{i}]: {m}"
         )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from bslfast.cli.jobs import digits, mnist, moons, wine, wine_quality
+from bslfast.cli.jobs import density, digits, mnist, moons, wine, wine_quality
 
 
 def add_parsers(names: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the parser of every job to ``names``; each sets ``run`` to a function of its options."""
-    for job in (wine, wine_quality, digits, moons, mnist):
+    for job in (wine, wine_quality, digits, moons, mnist, density):
         job.add_parser(names)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 import torch
 import torch.autograd.forward_ad as forward_ad
+from ops import CASES
 from ops.every import (
     SHAPE,
     SMALL,
@@ -209,8 +211,8 @@ def test_operators_pass_opcheck(record: OpRecord) -> None:
                 for a in args
             ]
             checks = ["test_schema", "test_autograd_registration", "test_faketensor"]
-            # Tracing the second derivative takes long; once for each backward operator will do.
-            if operator not in traced or not operator.name().endswith("_backward"):
+            # Tracing takes long; once for each operator will do. test_compile traces every variant.
+            if operator not in traced:
                 checks.append("test_aot_dispatch_dynamic")
             traced.add(operator)
             found = torch.library.opcheck(operator, tuple(fresh), test_utils=checks)
@@ -358,6 +360,59 @@ def test_vmap(case: Case) -> None:
         in_dims = tuple(0 if j == i else None for j in range(len(tensors)))
         one = [run(case.record.function, calls[0].but(**{name: c.tensors[name]})) for c in calls]
         assert_same(torch.func.vmap(function, in_dims)(*tensors), stack(one), name)
+
+
+# Ops that vmap calls for each example: those that draw, and these.
+LOOPS = re.compile("iwae_bound.*|categorical_log_prob-.*sum|(planar|radial)-shared")
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if not c.record.random], ids=str)
+def test_vmap_is_one_call(case: Case) -> None:
+    """Forward and backward, with a batch in any dimension of some arguments, are as one by one."""
+    calls = [case.call(torch.float64, SHAPE, seed) for seed in range(BATCH)]
+    function, keys = positional(case.record.function, calls[0]), list(calls[0].tensors)
+    where = tuple(i for i, k in enumerate(keys) if k in case.record.differentiable(calls[0]))
+    # On which dimension at most the batch of each argument is, if it has one.
+    for kind in {tuple((1, 0, None)[(i + k) % 3] for i in range(len(keys))) for k in range(2)}:
+        own = [
+            [calls[0 if dim is None else n].tensors[k] for k, dim in zip(keys, kind, strict=True)]
+            for n in range(BATCH)
+        ]
+        in_dims = tuple(
+            dim if dim is None else min(dim, t.dim()) for dim, t in zip(kind, own[0], strict=True)
+        )
+        batch = [
+            column[0] if dim is None else torch.stack(column, dim)
+            for dim, column in zip(in_dims, zip(*own, strict=True), strict=True)
+        ]
+        grad = torch.func.grad(_loss(function), where)
+        with Watch() as watch:
+            found = [torch.func.vmap(f, in_dims)(*batch) for f in (function, grad)]
+        assert len(watch.calls) == 3 or LOOPS.fullmatch(str(case))
+        for actual, f in zip(found, (function, grad), strict=True):
+            for a, e in zip(actual, stack([f(*tensors) for tensors in own]), strict=True):
+                torch.testing.assert_close(a, e, rtol=1e-11, atol=1e-11)
+
+
+def test_vmap_in_vmap() -> None:
+    """Examples of examples; and examples of a single element, or of none."""
+
+    def affine(*tensors: Tensor) -> Results:
+        return bslfast.functional.affine_coupling(*tensors, reduction="sum")
+
+    vmap, (x, shift, raw) = torch.func.vmap, (torch.randn(4, 3, 2) for _ in range(3))
+    shift, raw = shift[0], raw[:, 0]
+    found = vmap(vmap(affine, (0, 0, None)), (0, None, 0))(x, shift, raw)
+    expected = [stack([affine(x[i, j], shift[j], raw[i]) for j in range(3)]) for i in range(4)]
+    assert_same(found, stack(expected))
+    for each in ((shift, shift + 1, shift + 2), (x[0, 0], *shift.T[:2, :2])):
+        numbers = bslfast.functional.affine_coupling(*each, reduction="none")
+        deep = affine
+        for _ in range(each[0].dim()):
+            deep = vmap(deep)
+        assert_same(deep(*each), numbers)
+    empty = vmap(affine)(*[torch.ones(4, 3, 0)] * 3)
+    assert_same(empty, [torch.ones(4, 3, 0), torch.zeros(4)])
 
 
 @of_each_case

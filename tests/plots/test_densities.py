@@ -51,10 +51,37 @@ def test_learning_curves() -> None:
     assert axes.lines[1].get_ydata() == pytest.approx([1.5, 1.2])
 
 
+def test_marginals_are_of_the_features_that_belong_together() -> None:
+    x = torch.randn(300, 11)
+    x[:, 7] = x[:, 2] + 0.1 * torch.randn(300)
+    x[:, 0] = 3 - x[:, 9] + 0.5 * torch.randn(300)
+    x[:, 4] = 1.0  # without a correlation
+    names = [f"feature {i}" for i in range(11)]
+    figure = densities.marginals(x, x[:50] + 1, names, "a title")
+    top, bottom = figure.axes[:4], figure.axes[4:]
+    assert (top[0].get_xlabel(), top[0].get_ylabel()) == ("feature 2", "feature 7")
+    assert (top[1].get_xlabel(), top[1].get_ylabel()) == ("feature 0", "feature 9")
+    assert len({axes.get_xlabel() for axes in top} | {axes.get_ylabel() for axes in top}) == 8
+    for above, below in zip(top, bottom, strict=True):
+        assert above.get_xlim() == below.get_xlim()
+        assert len(above.collections[0].get_offsets()) == 300
+        assert len(below.collections[0].get_offsets()) == 50
+    alone = densities.marginals(x[:, :1], x[:, :1], ["one"]).axes
+    assert len(alone) == 1
+    assert alone[0].get_xlabel() == "one"
+    assert len(densities.marginals(x[:1, :3], x[:, :3], names[:3]).axes) == 2
+
+
 def test_refusals() -> None:
     x = torch.randn(5, 2)
     with pytest.raises(ValueError, match=r"samples: .*\[n, 2\].*\(5, 3\)"):
         densities.density(x, torch.randn(5, 3), NSF(2).log_prob)
+    with pytest.raises(ValueError, match="names: expected 2 names"):
+        densities.density(x, x, NSF(2).log_prob, names=["a"])
+    with pytest.raises(ValueError, match=r"samples: .*\[n, 2\].*\(5, 3\)"):
+        densities.marginals(x, torch.randn(5, 3), ["a", "b"])
+    with pytest.raises(ValueError, match=r"data: .*\[n, features\]"):
+        densities.marginals(torch.ones(0, 3), torch.ones(1, 3), ["a", "b", "c"])
     with pytest.raises(ValueError, match="flow: expected one of 2 features"):
         densities.steps(NSF(3), x)
     with pytest.raises(TypeError, match=r"flow: expected a bslfast.flows.Flow"):

@@ -1,0 +1,196 @@
+// Reads what a call must know of torch's tensors, without torch's headers.
+//
+// torch.Tensor has a table of C functions (DLPack 1.3, https://github.com/dmlc/dlpack). One of them
+// says in 20 ns what four attributes say in 0.4 us.
+#include <pybind11/pybind11.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <stdexcept>
+
+#include "bindings/tensors.h"
+#include "cpu/parallel.h"
+
+namespace py = pybind11;
+
+namespace bsl {
+namespace {
+
+// DLPack's numbers.
+constexpr int32_t kCpu = 1;
+constexpr uint8_t kFloat = 2, kComplex = 5;
+
+// DLPack's struct of this name.
+struct DLTensor {
+  void* data;
+  int32_t device_type;
+  int32_t device_id;
+  int32_t ndim;
+  uint8_t dtype_kind;
+  uint8_t dtype_bits;
+  uint16_t dtype_lanes;
+  int64_t* sizes;
+  int64_t* strides;
+  uint64_t byte_offset;
+
+  bool has_dtype_of(const DLTensor& other) const {
+    return dtype_kind == other.dtype_kind && dtype_bits == other.dtype_bits;
+  }
+  bool has_shape(const int64_t* begin, const int64_t* end) const {
+    return std::equal(sizes, sizes + ndim, begin, end);
+  }
+  bool is_contiguous() const {
+    int64_t expected = 1;
+    for (int d = ndim - 1; d >= 0; --d) {
+      if (sizes[d] != 1 && strides[d] != expected) return false;
+      expected *= sizes[d];
+    }
+    return true;
+  }
+  void* address() const { return static_cast<char*>(data) + byte_offset; }
+  bool is_native() const { return dtype_kind == kFloat && (dtype_bits == 32 || dtype_bits == 64); }
+};
+
+// The beginning of DLPack's struct of this name.
+struct DLPackExchangeAPI {
+  uint32_t major_version;
+  uint32_t minor_version;
+  void* previous;
+  void* allocate;
+  void* managed_tensor_from_object;
+  void* object_from_managed_tensor;
+  int (*tensor_from_object)(void* object, DLTensor* out);
+};
+
+// Set once, when the package is imported.
+const DLPackExchangeAPI* api = nullptr;
+PyTypeObject* tensor_type = nullptr;
+PyTypeObject* parameter_type = nullptr;
+PyObject* is_neg = nullptr;
+
+// Whether torch has the table. Else nothing here can be used.
+bool set_tensor_types(const py::type& tensor, const py::type& parameter) {
+  const py::object capsule = py::getattr(tensor, "__dlpack_c_exchange_api__", py::none());
+  constexpr const char* kName = "dlpack_exchange_api";
+  if (!PyCapsule_IsValid(capsule.ptr(), kName)) return false;
+  const auto* found =
+      static_cast<const DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule.ptr(), kName));
+  if (found->major_version != 1 || found->tensor_from_object == nullptr) return false;
+  is_neg = tensor.attr("is_neg").cast<py::object>().release().ptr();
+  tensor_type = reinterpret_cast<PyTypeObject*>(tensor.inc_ref().ptr());
+  parameter_type = reinterpret_cast<PyTypeObject*>(parameter.inc_ref().ptr());
+  api = found;
+  return true;
+}
+
+// What the tensors of a call have in common. Each level includes the one before.
+constexpr int kNothing = 0;
+constexpr int kPlain = 1;     // plain memory on the CPU, or None
+constexpr int kOneDType = 2;  // float32 or float64 throughout, and none is None
+constexpr int kOneShape = 3;
+
+// Whether `object` is a tensor of plain memory on the CPU. Others (subclasses, batches of vmap,
+// lazily negated ones, lazy zeros, sparse ones) are for torch to look at.
+bool is_plain(py::handle object, DLTensor& tensor) {
+  PyObject* const o = object.ptr();
+  if (Py_TYPE(o) != tensor_type && Py_TYPE(o) != parameter_type) return false;
+  if (api->tensor_from_object(o, &tensor) != 0) {  // one without memory of its own
+    PyErr_Clear();
+    return false;
+  }
+  const int64_t* const end = tensor.sizes + tensor.ndim;
+  if (tensor.device_type != kCpu || tensor.dtype_kind == kComplex ||
+      (tensor.data == nullptr && std::find<const int64_t*>(tensor.sizes, end, 0) == end)) {
+    return false;
+  }
+  const auto negated = py::reinterpret_steal<py::object>(PyObject_CallOneArg(is_neg, o));
+  if (!negated) PyErr_Clear();
+  return negated.ptr() == Py_False;
+}
+
+bool is_tensor(py::handle object) {
+  return tensor_type != nullptr && PyObject_TypeCheck(object.ptr(), tensor_type) != 0;
+}
+
+// What kernels see of a tensor that torch has looked at.
+DLTensor read(py::handle object) {
+  if (!is_tensor(object)) throw std::invalid_argument("not a tensor");
+  DLTensor tensor;
+  if (api->tensor_from_object(object.ptr(), &tensor) != 0) throw py::error_already_set();
+  return tensor;
+}
+
+int in_common(const py::tuple& tensors) {
+  // In a forked process torch's own ops around the kernels need a guard.
+  if (!has_torch_threads()) return kNothing;
+  int found = kOneShape;
+  DLTensor first{};
+  bool any = false;
+  for (const py::handle item : tensors) {
+    if (item.is_none()) {
+      found = kPlain;
+      continue;
+    }
+    DLTensor view;
+    if (!is_plain(item, view)) return kNothing;
+    if (!any) first = view;
+    any = true;
+    if (!view.is_native() || !view.has_dtype_of(first)) {
+      found = kPlain;
+    } else if (found == kOneShape && !view.has_shape(first.sizes, first.sizes + first.ndim)) {
+      found = kOneDType;
+    }
+  }
+  return found;
+}
+
+}  // namespace
+
+PyOperand operand_of(py::handle item, const std::vector<int64_t>& sizes) {
+  if (!is_tensor(item)) return item.cast<PyOperand>();
+  const DLTensor tensor = read(item);
+  PyOperand result;
+  result.operand.data = tensor.address();
+  if (tensor.has_shape(sizes.data(), sizes.data() + sizes.size()) && tensor.is_contiguous()) {
+    result.operand.kind = Operand::Kind::contiguous;
+    return result;
+  }
+  result.operand.kind = Operand::Kind::strided;
+  const size_t missing = sizes.size() - static_cast<size_t>(tensor.ndim);
+  if (missing > sizes.size()) throw std::invalid_argument("operand of more dimensions");
+  result.strides.assign(sizes.size(), 0);
+  for (int d = 0; d < tensor.ndim; ++d) {
+    if (tensor.sizes[d] == 1) continue;
+    if (tensor.sizes[d] != sizes[missing + d])
+      throw std::invalid_argument("operand of another shape");
+    result.strides[missing + d] = tensor.strides[d];
+  }
+  return result;
+}
+
+PlainNumbers plain_numbers(py::handle item) {
+  const DLTensor tensor = read(item);
+  if (!tensor.is_native() || !tensor.is_contiguous()) {
+    throw std::invalid_argument("not contiguous numbers of float32 or float64");
+  }
+  int64_t numel = 1;
+  for (int d = 0; d < tensor.ndim; ++d) numel *= tensor.sizes[d];
+  return {tensor.address(), numel, tensor.dtype_bits == 64};
+}
+
+std::vector<PyOperand> operands_of(const py::sequence& items, const std::vector<int64_t>& sizes) {
+  std::vector<PyOperand> result;
+  result.reserve(items.size());
+  for (const py::handle item : items) result.push_back(operand_of(item, sizes));
+  return result;
+}
+
+void register_tensors(py::module_& m) {
+  m.def("set_tensor_types", &set_tensor_types);
+  m.def("in_common", &in_common);
+  m.attr("PLAIN") = kPlain;
+  m.attr("ONE_DTYPE") = kOneDType;
+  m.attr("ONE_SHAPE") = kOneShape;
+}
+
+}  // namespace bsl
