@@ -119,6 +119,6 @@ def test_missing_packages_are_named(
 
 def test_stub_names_what_the_extension_has() -> None:
     stub = Path(inspect.getfile(bslfast)).parent / "_native" / "_cpu.pyi"
-    declared = set(re.findall(r"^(?:def )?(\w+)[(:]", stub.read_text(), re.MULTILINE))
+    declared = set(re.findall(r"^(?:def |class )?(\w+)[(:]", stub.read_text(), re.MULTILINE))
     assert declared == {name for name in dir(_cpu) if not name.startswith("__")}
     assert (stub.parent.parent / "py.typed").exists()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import one_line
 
 from bslfast import cli
 from bslfast.data import wine
@@ -231,13 +232,6 @@ def test_wrong_options_end_with_2(
     assert caught.value.code == 2
     assert "error:" in capsys.readouterr().err
     assert not os.listdir(tmp_path)
-
-
-def one_line(capsys: pytest.CaptureFixture) -> str:
-    """Return the one line of bslfast on standard error; a failed command must print no other."""
-    errors = [line for line in capsys.readouterr().err.splitlines() if "bslfast:" in line]
-    assert len(errors) == 1
-    return errors[0]
 
 
 def test_bad_data_ends_with_1_and_one_line(

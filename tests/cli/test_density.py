@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_cli import one_line
+from command_line import one_line
 from torch import Tensor
 
 from bslfast import cli
