@@ -91,10 +91,11 @@ are exact: by a formula, or by a search that ends where rounding does (docs/nume
 
 Tests compare each map with its twin in plain torch, and its op with mpmath where it says so; each
 transform with its inverse, its log-determinant with that of autograd's Jacobian, its gradients by
-gradcheck; and integrate the density of a flow where it says quadrature.
+gradcheck; and integrate the density of a flow where it says quadrature. A flow that can be one call of
+a kernel on the CPU (docs/architecture.md, "A program") is compared with itself op by op, too.
 
-| flow | map | in | context | base | map's inverse | density / samples | tested against |
-|---|---|---|---|---|---|---|---|
+| flow | map | in | context | base | map's inverse | density / samples | one call | tested against |
+|---|---|---|---|---|---|---|---|---|
 """
 #: Maps whose inverse no formula has.
 SEARCHED = ("MixtureLogistic", "DeepSigmoidal", "Bernstein")
@@ -148,17 +149,28 @@ def flow_table() -> str:
             step = next(m for m in flow.modules() if hasattr(m, "map") and hasattr(m, "moved"))
             turned = any(isinstance(m, flows.Inverse) for m in flow.modules())
             used.add(type(step.map))
-            lines.append(_flow_line(f"`{shown}`", step.map, type(step), turned, context, base))
+            whole = flow.explain().count("one call of") == 2
+            lines.append(
+                _flow_line(f"`{shown}`", step.map, type(step), turned, context, base, whole)
+            )
     for kind in public:
         if issubclass(kind, flows.Map) and kind not in (flows.Map, *used):
-            lines += [
-                _flow_line("of your own", kind(), place, False, "yes", "any")
-                for place in (flows.Coupling, flows.Autoregressive)
-            ]
+            map = kind()
+            for transform in (
+                flows.Coupling(map, (True, False), flows.Conditioner(1, map.size)),
+                flows.Autoregressive(map, flows.MADE(2, map)),
+            ):
+                flow = flows.Flow(flows.Composite([transform]))
+                whole = flow.explain().count("one call of") == 2
+                lines.append(
+                    _flow_line("of your own", map, type(transform), False, "yes", "any", whole)
+                )
     return FLOWS + "\n".join(lines) + "\n"
 
 
-def _flow_line(name: str, map: Any, transform: type, turned: bool, context: str, base: str) -> str:
+def _flow_line(
+    name: str, map: Any, transform: type, turned: bool, context: str, base: str, whole: bool
+) -> str:
     kind = type(map).__name__
     ordered = issubclass(transform, flows.Autoregressive)
     one, many = "one pass", "feature by feature"
@@ -181,6 +193,7 @@ def _flow_line(name: str, map: Any, transform: type, turned: bool, context: str,
         base,
         "search" if kind in SEARCHED else "formula",
         " / ".join(reversed(passes) if turned else passes),
+        "yes" if whole else "no",
         ", ".join(against),
     ]
     return f"| {' | '.join(cells)} |"
