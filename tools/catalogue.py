@@ -91,8 +91,8 @@ are exact: by a formula, or by a search that ends where rounding does (docs/nume
 
 Tests compare each map with its twin in plain torch, and its op with mpmath where it says so; each
 transform with its inverse, its log-determinant with that of autograd's Jacobian, its gradients by
-gradcheck; and integrate the density of a flow where it says quadrature. A flow that can be one call of
-a kernel on the CPU (docs/architecture.md, "A program") is compared with itself op by op, too.
+gradcheck; and integrate the density of a flow where it says quadrature. A flow that can be one call
+of a kernel on the CPU (docs/architecture.md, "A program") is compared with itself op by op, too.
 
 | flow | map | in | context | base | map's inverse | density / samples | one call | tested against |
 |---|---|---|---|---|---|---|---|---|
