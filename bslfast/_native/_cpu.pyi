@@ -197,7 +197,7 @@ def pointwise_backward(
     stream: int,
     grad_value: Operand | Tensor,
     grad_log: Operand | Tensor,
-    grads: Sequence[int],
+    grads: Sequence[tuple[int, int]],
     n_samples: int,
 ) -> None: ...
 

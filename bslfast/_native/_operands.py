@@ -108,13 +108,6 @@ def empty_grad(shape: Sequence[int], like: Tensor) -> Tensor:
     return empty_log(shape, like)  # to be summed before it is rounded
 
 
-def grad_address(grad: Tensor | None, dtype: torch.dtype) -> int:
-    """Where a gradient goes in a call of this dtype: see make_grad in csrc/bindings/operands.h."""
-    if grad is None:
-        return 0
-    return grad.data_ptr() if grad.dtype == dtype else -grad.data_ptr()
-
-
 def address(tensor: Tensor | None) -> int:
     """Where the elements of a contiguous tensor lie; 0 for none."""
     return 0 if tensor is None else tensor.data_ptr()

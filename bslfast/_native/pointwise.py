@@ -19,7 +19,6 @@ from bslfast._native._operands import (
     empty,
     empty_grad,
     empty_log,
-    grad_address,
     grad_operand,
     operands,
     reduced_shape,
@@ -143,7 +142,8 @@ class Kernels:
         first = tensors[0]
         if shape is None:
             shape = _shape(tensors, sample_shape)
-        on_cuda, dtype, value_shape, n_samples = cuda.holds(first), first.dtype, shape, 1
+        on_cuda, code = cuda.holds(first), DTYPES[first.dtype]
+        value_shape, n_samples = shape, 1
         if sample_shape and not on_cuda:
             shape, n_samples = self._apart(shape, len(sample_shape))
             if len(shape) < len(value_shape):
@@ -154,26 +154,27 @@ class Kernels:
         if passed >= 0 and tensors[passed].shape != shape:
             passed = -1
         found: list[Tensor | None] = []
-        written: list[int] = []
+        # Addresses, and the dtypes that are stored there.
+        written: list[tuple[int, int]] = []
         broadcast = False
         for t, need in zip(tensors, needs, strict=True):
-            grad, to = None, 0
+            grad, to = None, (0, 0)
             if need and len(found) != passed:
                 if t.shape == shape and t.is_contiguous():  # without a call of ours
                     grad = torch.empty_like(t)
-                    to = grad.data_ptr()
+                    to = (grad.data_ptr(), code)
                 else:
                     broadcast = broadcast or t.shape != shape
                     grad = empty_grad(shape, t)
-                    to = grad_address(grad, dtype)
+                    to = (grad.data_ptr(), DTYPES[grad.dtype])
             found.append(grad)
             written.append(to)
-        if any(written) and 0 not in value_shape:
+        if written.count((0, 0)) != len(written) and 0 not in value_shape:
             direct = READS_TENSORS and not on_cuda and len(value_shape) <= MAX_DIMS
             call = (
                 cuda.pointwise_ops()[self._name][0] if on_cuda else self._index,
                 variant,
-                DTYPES[dtype],
+                code,
                 shape,
                 tensors if direct else operands(tensors, shape),
                 numbers,

@@ -8,6 +8,7 @@
 #include <pybind11/stl.h>
 
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "core/layout.h"
@@ -44,11 +45,12 @@ struct DType {
                          : 4) {}
 };
 
-// A gradient arrives as an address. 0 is an unwanted gradient. A negative address is one stored as
-// native numbers, whatever the call's dtype.
-inline Grad make_grad(int64_t address, const DType& dtype) {
-  return {pointer(static_cast<uintptr_t>(address < 0 ? -address : address)),
-          address < 0 ? Storage::native : dtype.storage};
+// A gradient arrives as an address and the code of the dtype it is stored in, which need not be
+// that of the call. Address 0 is an unwanted gradient.
+using PyGrad = std::pair<uintptr_t, int>;
+
+inline Grad make_grad(const PyGrad& grad) {
+  return {pointer(grad.first), DType(grad.second).storage};
 }
 
 // Makes the shape and the strides of all operands of a call. Neighbouring dimensions are merged if

@@ -109,8 +109,7 @@ void normal_many_backward(int dtype, int parametrization, const std::vector<int6
                           const std::vector<double>& prior_loc,
                           const std::vector<double>& prior_scale, uintptr_t seed, uint64_t stream,
                           const Addresses& grad_sample, uintptr_t grad_kl,
-                          const std::vector<int64_t>& grad_loc,
-                          const std::vector<int64_t>& grad_raw_scale) {
+                          const Addresses& grad_loc, const Addresses& grad_raw_scale) {
   const Many many{DType(dtype), parametrization, sizes,           loc,   raw_scale,
                   prior_loc,    prior_scale,     read_seed(seed), stream};
   py::gil_scoped_release release;
@@ -124,8 +123,8 @@ void normal_many_backward(int dtype, int parametrization, const std::vector<int6
       a.grad_log.kind = Operand::Kind::constant;
       a.grad_log.value = read_number(pointer(grad_kl), many.dtype);
     }
-    a.grads[0] = make_grad(grad_loc.at(i), many.dtype);
-    a.grads[1] = make_grad(grad_raw_scale.at(i), many.dtype);
+    a.grads[0] = {pointer(grad_loc.at(i)), many.dtype.storage};
+    a.grads[1] = {pointer(grad_raw_scale.at(i)), many.dtype.storage};
     a.plan = ChunkPlan(sizes[i], 1, Reduction::none);
     for (const Grad& grad : a.grads) expect_writes(grad.data, sizes[i] * many.dtype.size);
     if (!a.grad_value && grad_kl == 0) {

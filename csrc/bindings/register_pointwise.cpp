@@ -77,7 +77,7 @@ int pointwise_forward(int op, int variant, int dtype_code, const std::vector<int
 void pointwise_backward(int op, int variant, int dtype_code, const std::vector<int64_t>& sizes,
                         const py::sequence& tensors, const std::vector<double>& numbers,
                         uintptr_t seed, uint64_t stream, py::handle of_value, py::handle of_log,
-                        const std::vector<int64_t>& grads, int64_t n_samples) {
+                        const std::vector<PyGrad>& grads, int64_t n_samples) {
   const DType dtype(dtype_code);
   PointwiseBackward a{};
   std::vector<PyOperand> inputs = operands_of(tensors, sizes);
@@ -94,7 +94,7 @@ void pointwise_backward(int op, int variant, int dtype_code, const std::vector<i
   a.grad_value = grad_value.operand;
   a.grad_log = grad_log.operand;
   a.grad_log.storage = Storage::native;
-  for (size_t i = 0; i < inputs.size(); ++i) a.grads[i] = make_grad(grads.at(i), dtype);
+  for (size_t i = 0; i < inputs.size(); ++i) a.grads[i] = make_grad(grads.at(i));
   a.plan = ChunkPlan(a.shape.numel, 1, Reduction::none, largest_chunk(n_samples));
   const Released released(a.plan);
   for (const Grad& grad : a.grads) expect_writes(grad.data, a.shape.numel * dtype.size);

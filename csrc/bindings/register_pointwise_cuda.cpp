@@ -75,7 +75,7 @@ void pointwise_forward(int op, int variant, int dtype_code, const std::vector<in
 void pointwise_backward(int op, int variant, int dtype_code, const std::vector<int64_t>& sizes,
                         std::vector<PyOperand> inputs, const std::vector<double>& numbers,
                         uintptr_t seed, uint64_t stream, PyOperand grad_value, PyOperand grad_log,
-                        const std::vector<int64_t>& grads, uintptr_t cuda_stream) {
+                        const std::vector<PyGrad>& grads, uintptr_t cuda_stream) {
   const DType dtype(dtype_code);
   PointwiseBackward a{};
   const PointwiseVariant& kernels =
@@ -88,7 +88,7 @@ void pointwise_backward(int op, int variant, int dtype_code, const std::vector<i
   a.whole_groups = reads_whole_groups(a, dtype) && reads_whole_groups(a, dtype, a.grad_value) &&
                    has_whole_groups(a.grad_log, a.shape, 16);
   for (size_t i = 0; i < inputs.size(); ++i) {
-    a.grads[i] = make_grad(grads.at(i), dtype);
+    a.grads[i] = make_grad(grads.at(i));
     a.whole_groups = a.whole_groups && is_aligned(a.grads[i].data);
   }
   py::gil_scoped_release release;

@@ -43,7 +43,7 @@ from ops.record import (
 import bslfast.functional as BF
 from bslfast._native import cuda, normal_many
 from bslfast._precision import log_dtype
-from bslfast.functional import _op
+from bslfast.functional import _op, _pointwise, _rows
 from bslfast.functional.normal import PARAMETRIZATIONS
 from bslfast.functional.normal_many import draw_many
 from bslfast.functional.rational_quadratic import EXTRA_SLOPES
@@ -195,7 +195,8 @@ def as_on_a_device(emulated: ModuleType) -> Iterator[None]:
         patch.setattr(cuda, "pointwise_ops", emulated.pointwise_ops)
         patch.setattr(cuda, "launching", lambda tensor: contextlib.nullcontext(0))
         # The direct route is the CPU's own.
-        patch.setattr(_op, "_has_torch_threads", lambda: False)
+        for module in (_op, _pointwise, _rows):
+            patch.setattr(module, "in_common", lambda tensors: 0)
         yield
 
 
