@@ -14,7 +14,6 @@ import itertools
 import math
 import operator
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any
@@ -100,6 +99,7 @@ class Builder:
         self._steps: list[tuple[str, Lanes, Lanes, list[int], list[int], list[float]]] = []
         # What the steps were made from: entries of dictionaries, hooks, contents of buffers.
         self.entries: list[tuple[dict[str, Any], str, Any]] = []
+        self._looked_at: set[nn.Module] = set()
         self.owned: list[dict[str, Any]] = []
         self.hooks: list[dict[Any, Any]] = []
         self.buffers: list[Tensor] = []
@@ -164,14 +164,17 @@ class Builder:
 
     def looked_at(self, module: nn.Module, *settings: str) -> None:
         """Note that the steps depend on a module: its parts, and these attributes of it."""
+        if module in self._looked_at:
+            return
+        self._looked_at.add(module)
         for owned in (module._parameters, module._modules, module._buffers):
             self.owned.append(owned)
             self.entries += [(owned, name, value) for name, value in owned.items()]
         own = vars(module)
         self.entries += [(own, name, own[name]) for name in settings]
-        self.entries.append((own, "forward", own.get("forward")))
-        if "forward" in own:
-            raise CannotLower(f"a {type(module).__name__} has a forward of its own")
+        self.entries += [(own, name, own.get(name)) for name in _METHODS]
+        if any(name in own for name in _METHODS):
+            raise CannotLower(f"a {type(module).__name__} has a method of its own")
         self.hooks += [
             own["_forward_hooks"],
             own["_forward_pre_hooks"],
@@ -181,8 +184,8 @@ class Builder:
 
     def read(self, buffer: Tensor) -> Any:
         """Return what is in a buffer, as Python has it, and note that the steps depend on it."""
-        if not buffer.is_cpu:
-            raise CannotLower("a buffer is not on the CPU")
+        if type(buffer) is not Tensor or not buffer.is_cpu or buffer.is_inference():
+            raise CannotLower("a buffer is no plain tensor on the CPU, or made in inference mode")
         self.buffers.append(buffer)
         return buffer.tolist()
 
@@ -204,6 +207,8 @@ class Builder:
         return place
 
 
+#: What an object may have instead of its class.
+_METHODS = ("forward", "inverse")
 _registry: dict[type, Callable[..., Any]] = {}
 #: What a subclass may define anew and still be lowered as its base class is.
 _HARMLESS = {
@@ -263,7 +268,7 @@ class Lowered:
             self._check(builder)
             self.steps = len(builder._steps)
             self.program = builder.build(results)
-        except CannotLower as error:
+        except (CannotLower, ValueError) as error:
             self.reason = str(error)
         self.parameters = tuple(builder.parameters)
         self._dicts, self._names, self._values = zip(*builder.entries, strict=True)
@@ -280,6 +285,10 @@ class Lowered:
         for tensor in (*builder.parameters, *builder.buffers):
             if type(tensor) not in (Tensor, nn.Parameter) or tensor.is_inference():
                 raise CannotLower(f"a parameter is {_checks.describe(tensor)}")
+        # Others could be replaced without notice.
+        owned = {id(value) for values in builder.owned for value in values.values()}
+        if not owned.issuperset(map(id, builder.parameters)):
+            raise CannotLower("a parameter is none of its module's parameters and buffers")
         most = max((p.numel() for p in builder.parameters), default=0)
         if most > MOST_WEIGHTS:
             raise CannotLower(
@@ -295,11 +304,6 @@ class Lowered:
             and list(map(_VERSION, self._buffers)) == self._versions
         )
 
-    def is_lent(self) -> bool:
-        """Whether other tensors stand for parameters, as under torch.func.functional_call."""
-        parameters = itertools.chain.from_iterable(map(dict.values, self._owned[::3]))
-        return any(type(p) is not nn.Parameter for p in parameters if p is not None)
-
     def obstacle(self, x: Tensor, context: Tensor | None) -> str | None:
         """Why the program cannot run now on x and a context; None if it can."""
         if self.reason is not None:
@@ -309,15 +313,9 @@ class Lowered:
         dtype = x.dtype
         if dtype is not torch.float32 and dtype is not torch.float64:
             return f"x is {dtype}"
-        parameters = self.parameters
-        if not parameters:
+        if not self.parameters:
             return "there are no parameters"
-        if not (
-            all(map(operator.is_, map(_DTYPE, parameters), itertools.repeat(dtype)))
-            and all(map(_IS_CPU, parameters))
-            and all(map(Tensor.is_contiguous, parameters))
-            and list(map(_SHAPE, parameters)) == self._shapes
-        ):
+        if not self.can_read(dtype):
             return "parameters are no contiguous tensors on the CPU of the dtype of x"
         tensors = (x,) if context is None else (x, context)
         if not x.is_cpu or not runs_eagerly(tensors) or torch.is_autocast_enabled("cpu"):
@@ -326,11 +324,38 @@ class Lowered:
             return f"the context is {context.dtype}"
         return None
 
+    def can_read(self, dtype: torch.dtype) -> bool:
+        """Whether the memory of all parameters is what the program takes it for."""
+        parameters = self.parameters
+        return (
+            all(map(operator.is_, map(_DTYPE, parameters), itertools.repeat(dtype)))
+            and all(map(_IS_CPU, parameters))
+            and all(map(Tensor.is_contiguous, parameters))
+            and list(map(_SHAPE, parameters)) == self._shapes
+        )
+
     def addresses(self) -> list[int]:
         return list(map(Tensor.data_ptr, self.parameters))
 
 
-_lowered: weakref.WeakKeyDictionary[nn.Module, dict[str, Lowered]] = weakref.WeakKeyDictionary()
+class _Programs(dict[str, Lowered]):
+    """The programs of a module. A copy of the module has none."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Programs:
+        return _Programs()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Programs, ()
+
+
+def _are_lent(module: nn.Module) -> bool:
+    """Whether other tensors stand for parameters, as under torch.func.functional_call."""
+    return any(
+        type(parameter) is not nn.Parameter
+        for part in module.modules()
+        for parameter in part._parameters.values()
+        if parameter is not None
+    )
 
 
 def lowered(module: nn.Module, what: str, steps: Callable[[Builder, Any], Lanes]) -> Lowered | None:
@@ -338,13 +363,12 @@ def lowered(module: nn.Module, what: str, steps: Callable[[Builder, Any], Lanes]
 
     None if it has other parameters for this call alone.
     """
-    own = _lowered.get(module)
-    if own is None:
-        own = _lowered[module] = {}
+    # With the module, so that both are collected together, whatever refers to them.
+    own: _Programs = vars(module).setdefault("_programs", _Programs())
     found = own.get(what)
     if found is not None and found.holds():
         return found
-    if found is not None and found.is_lent():
+    if _are_lent(module):
         return None
     found = own[what] = Lowered(module, steps)
     return found
@@ -548,7 +572,7 @@ def _address(tensor: Tensor | None) -> int:
 
 
 class _Whole(torch.autograd.Function):
-    """A program as one node: it saves x and the parameters, and computes the rest again.
+    """A program as one node: it keeps x and the parameters, and computes the rest again.
 
     The gradient of a mean or a sum of log densities is the same number for all rows. Where the last
     call had such a gradient, the next one computes gradients together with the log densities, for
@@ -565,7 +589,9 @@ class _Whole(torch.autograd.Function):
         *parameters: Tensor,
     ) -> tuple[Tensor | None, Tensor]:
         ctx.call = call
-        ctx.save_for_backward(x, context, *parameters)
+        # Parameters are not saved as tensors are: it would take 1 us for each.
+        ctx.save_for_backward(x, context)
+        ctx.versions = list(map(_VERSION, parameters))
         ctx.set_materialize_grads(False)
         ctx.found = None
         found, _, value = call
@@ -582,34 +608,51 @@ class _Whole(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         found, method, _ = ctx.call
-        x, context, *parameters = ctx.saved_tensors
-        needs = ctx.needs_input_grad[1:]
-        grad_value, grad_log = grads
-        results: list[Any]
-        if not torch.is_grad_enabled() and runs_eagerly([g for g in grads if g is not None]):
-            if (
-                grad_value is None
-                and grad_log is not None
-                and torch.equal(grad_log, grad_log[:1].expand_as(grad_log))
-            ):
-                found.expects_equal = True
-                row = ctx.found or _backward(
-                    found, x, context, (None, grad_log.new_ones(grad_log.shape)), needs
-                )
-                results = [None if g is None else g * grad_log[0] for g in row]
-            else:
-                results = [*_backward(found, x, context, (grad_value, grad_log), needs)]
-            parts = unflatten(results[2], parameters)
-            return (
-                None,
-                *results[:2],
-                *(part if need else None for part, need in zip(parts, needs[2:], strict=True)),
+        x, context = ctx.saved_tensors
+        if ctx.versions != list(map(_VERSION, found.parameters)) or not found.can_read(x.dtype):
+            raise RuntimeError(
+                "a parameter needed for the gradient of a flow has been modified by an inplace "
+                "operation, such as a step of an optimizer, after the flow's result was computed"
             )
+        if not torch.is_grad_enabled() and runs_eagerly([g for g in grads if g is not None]):
+            return _pull_back(ctx, found, x, context, *grads)
+        needs = ctx.needs_input_grad[1:]
 
         def again(*tensors: Tensor) -> Sequence[Tensor]:
             return _by_ops(*method, found, *tensors)
 
-        return None, *differentiated(again, (x, context, *parameters), needs, grads)
+        return None, *differentiated(again, (x, context, *found.parameters), needs, grads)
+
+
+@serial_after_fork
+def _pull_back(
+    ctx: Any,
+    found: Lowered,
+    x: Tensor,
+    context: Tensor | None,
+    grad_value: Tensor | None,
+    grad_log: Tensor | None,
+) -> tuple[Tensor | None, ...]:
+    needs = ctx.needs_input_grad[1:]
+    results: list[Any]
+    if (
+        grad_value is None
+        and grad_log is not None
+        and torch.equal(grad_log, grad_log[:1].expand_as(grad_log))
+        and grad_log[0] != 0  # 0 times infinity is not 0
+    ):
+        found.expects_equal = True
+        row = ctx.found or _backward(found, x, context, (None, torch.ones_like(grad_log)), needs)
+        ctx.found = None
+        results = [None if g is None else g * grad_log[0] for g in row]
+    else:
+        results = [*_backward(found, x, context, (grad_value, grad_log), needs)]
+    parts = unflatten(results[2], found.parameters)
+    return (
+        None,
+        *results[:2],
+        *(part if need else None for part, need in zip(parts, needs[2:], strict=True)),
+    )
 
 
 class _Method(nn.Module):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import itertools
 import pickle
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -284,6 +286,17 @@ def test_frozen_parameters_and_shared_ones() -> None:
         torch.testing.assert_close(found[name], parameter.grad)
 
 
+def test_parameters_changed_before_backward() -> None:
+    flow = made("realnvp-wide")
+    loss = flow.log_prob(torch.randn(5, 7, dtype=torch.float64)).sum()
+    loss.backward(retain_graph=True)
+    loss.backward(retain_graph=True)
+    with torch.no_grad():
+        next(flow.parameters()).mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 def test_second_derivatives_go_by_ops() -> None:
     flow = made("nsf-autoregressive")
     x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
@@ -500,6 +513,93 @@ def test_parameters_for_one_call() -> None:
     assert all(parameter.grad is not None for parameter in flow.parameters())
 
 
+def test_a_linear_layer_as_conditioner() -> None:
+    flow = Flow(Composite([Coupling(Affine(), [True, False, True, False], nn.Linear(2, 4))]))
+    x = torch.randn(5, 4)
+    assert "log_prob: one call" in flow.explain()
+    with bslfast.whole_networks(False):
+        expected = flow.log_prob(x)
+    torch.testing.assert_close(flow.log_prob(x), expected)
+
+
+def test_made_in_inference_mode() -> None:
+    with torch.inference_mode():
+        flow, x = MAF(4), torch.randn(3, 4)
+        assert "inference mode" in flow.explain()
+        assert flow.log_prob(x).shape == (3,)
+
+
+def test_weights_that_are_no_parameters() -> None:
+    """What has only the name of a parameter may be replaced at any time."""
+    flow = made("realnvp-wide")
+    layer: Any = flow.transform.transforms[0].conditioner.layers[0]  # type: ignore[union-attr]
+    x = torch.randn(5, 7, dtype=torch.float64)
+    weight = layer.weight.detach()
+    del layer.weight
+    for factor in (1.0, 2.0):
+        layer.weight = weight * factor
+        with bslfast.whole_networks(False):
+            expected = flow.log_prob(x)
+        torch.testing.assert_close(flow.log_prob(x), expected)
+    del layer.weight
+    layer.weight = nn.Parameter(weight)
+    assert "log_prob: one call" in flow.explain()
+
+
+def test_layers_that_do_not_fit() -> None:
+    flow = RealNVP(4, hidden=(8, 8))
+    layers: Any = flow.transform.transforms[0].conditioner.layers  # type: ignore[union-attr]
+    layers[1] = nn.Linear(12, 8)
+    with pytest.raises(RuntimeError, match="shapes"):
+        flow.log_prob(torch.randn(3, 4))
+    layers[0], layers[1] = nn.Linear(2, 8), nn.Linear(8, 8)
+    pruned: Any = layers[0]
+    pruned.weight, pruned.bias = (nn.Parameter(p[:5].clone()) for p in pruned.parameters())
+    layers[1] = nn.Linear(5, 8)
+    x = torch.randn(3, 4)
+    with bslfast.whole_networks(False):
+        expected = flow.log_prob(x)
+    torch.testing.assert_close(flow.log_prob(x), expected)
+
+
+def test_a_gradient_of_0_for_all_rows_is_0() -> None:
+    flow = made("realnvp-wide")
+    x = torch.full((1, 7), 1e200, dtype=torch.float64)
+    log_prob = flow.log_prob(x)
+    assert not log_prob.isfinite()
+    torch.where(log_prob.isfinite(), log_prob, 0.0).sum().backward()
+    assert all((p.grad == 0).all() for p in flow.parameters())
+
+
+def test_another_dtype_before_backward() -> None:
+    flow = made("realnvp-wide", torch.float32)
+    loss = flow.log_prob(torch.randn(5, 7)).sum()
+    flow.double()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_a_flow_that_refers_to_itself_is_collected() -> None:
+    flow: Any = RealNVP(2, hidden=(4,))
+    flow.callback = flow.sample
+    flow.log_prob(torch.randn(3, 2))
+    gone = weakref.ref(flow)
+    del flow
+    gc.collect()
+    assert gone() is None
+
+
+def test_an_inverse_of_its_own() -> None:
+    flow = made("realnvp-wide")
+    coupling: Any = flow.transform.transforms[0]  # type: ignore[union-attr]
+    own = coupling.inverse
+    coupling.inverse = lambda z, context=None: own(z + 1, context)
+    x = torch.randn(3, 7, dtype=torch.float64)
+    with bslfast.whole_networks(False):
+        expected = flow.transform.inverse(x)
+    torch.testing.assert_close(flow.transform.inverse(x), expected)
+
+
 def test_copies_have_programs_of_their_own() -> None:
     flow = made("realnvp-wide")
     x = torch.randn(5, 7, dtype=torch.float64)
@@ -535,6 +635,12 @@ def test_copies_have_programs_of_their_own() -> None:
             "wrong order of the parameters",
         ),
         ([("bernstein_transform", [0], [2], [], [0, 99], [3.0])], [0, 1], "wrong lengths of rows"),
+        ([("bernstein_transform", [0, 0], [2], [], [2, 1], [3.0])], [0, 1], "wrong options"),
+        (
+            [("rational_quadratic_spline", [0, *[1] * 6], [2], [], [0, 2, 2, 2], [3.0])],
+            [0, 1],
+            "wrong lengths of rows",
+        ),
         ([], [0], "as many results"),
         ([], [0, 7], "results out of range"),
     ],
@@ -548,3 +654,5 @@ def test_a_program_wants_all_parameters() -> None:
     program = _cpu.Program(1, 0, [], [0], [1])
     with pytest.raises(ValueError, match="number of parameters"):
         program.forward(False, 1, [], 0, 0, 0, 0)
+    with pytest.raises(ValueError, match="rows"):
+        program.backward(False, 0, [0], 0, 0, 0, 0, 0, 0, 0, 0, [True])

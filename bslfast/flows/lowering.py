@@ -128,6 +128,8 @@ def _coupling(builder: Builder, module: Coupling, lanes: Lanes, inverse: bool) -
     if module.permutation is not None:
         builder.looked_at(module.permutation)
         order = builder.read(module.permutation.order)
+    if getattr(module.conditioner, "context", module.context) != module.context:
+        raise CannotLower("a coupling and its conditioner differ in their context")
     split = module.sizes[0]
     first, second = order[:split], order[split:]
     moved, kept = (first, second) if module.flip else (second, first)
@@ -210,8 +212,16 @@ def _layer(builder: Builder, layer: nn.Module, lanes: Lanes, added: Lanes | None
 
 
 @lowers(_Layer, nn.Linear)
-def _linear(builder: Builder, layer: nn.Linear, lanes: Lanes, added: Lanes | None) -> Lanes:
-    return builder.dense(lanes, layer.out_features, layer.weight, layer.bias, added=added)
+def _linear(builder: Builder, layer: nn.Linear, lanes: Lanes, added: Lanes | None = None) -> Lanes:
+    builder.looked_at(layer)
+    return builder.dense(lanes, _outputs(layer, lanes), layer.weight, layer.bias, added=added)
+
+
+def _outputs(layer: nn.Linear, lanes: Lanes) -> int:
+    outputs, inputs = layer.weight.shape
+    if inputs != len(lanes):
+        raise CannotLower(f"a layer has {inputs} inputs where {len(lanes)} numbers come in")
+    return outputs
 
 
 @lowers(_MaskedLayer)
@@ -220,7 +230,7 @@ def _masked(builder: Builder, layer: _MaskedLayer, lanes: Lanes, added: Lanes | 
         raise CannotLower("a mask differs from what the degrees say")
     levels = (layer.seen, layer.sees)
     return builder.dense(
-        lanes, layer.out_features, layer.weight, layer.bias, added=added, levels=levels
+        lanes, _outputs(layer, lanes), layer.weight, layer.bias, added=added, levels=levels
     )
 
 

@@ -293,7 +293,7 @@ class _Run:
         if found is None:
             total, divergence = self.steps_by_ops(order.to(self.device))
         else:
-            total, divergence = self.steps_at_once(found, order), 0.0
+            total, divergence = self.steps_at_once(found, order.cpu()), 0.0
         loss_value = total / rows
         epoch = len(self.history.loss) + 1
         if not math.isfinite(loss_value):

@@ -95,6 +95,10 @@ void forward(const Program& p, int64_t rows, const std::vector<uintptr_t>& param
   run(a);
 }
 
+void check_rows(int64_t rows) {
+  if (rows < 1) throw std::invalid_argument("rows: at least one is needed");
+}
+
 void check_count(const Program& p, const std::vector<uintptr_t>& parameters) {
   if (parameters.size() != p.sizes.size()) throw std::invalid_argument("number of parameters");
 }
@@ -103,6 +107,7 @@ void program_forward(const Program& p, bool is_double, int64_t rows,
                      const std::vector<uintptr_t>& parameters, uintptr_t x, uintptr_t context,
                      uintptr_t value, uintptr_t log) {
   check_count(p, parameters);
+  check_rows(rows);
   const ProgramKernels& kernels = BSL_SELECT(program_kernels);
   if (is_double) {
     forward<double>(p, rows, parameters, x, context, value, log, kernels.forward_double);
@@ -146,6 +151,7 @@ void program_backward(const Program& p, bool is_double, int64_t rows,
                       uintptr_t grad_context, uintptr_t grad_parameters,
                       const std::vector<bool>& wanted) {
   check_count(p, parameters);
+  check_rows(rows);
   if (wanted.size() != p.sizes.size()) throw std::invalid_argument("number of parameters");
   const ProgramKernels& kernels = BSL_SELECT(program_kernels);
   if (is_double) {

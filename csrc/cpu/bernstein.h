@@ -28,6 +28,8 @@ class BernsteinTile : public ElementTile<1, kMaxComponents> {
     bernstein::binomials(n_ - 2, lower_binomial_);
   }
 
+  static bool fits(const ElementCall& call) { return call.widths[1] > 1; }
+
   void load(const T* x, const T* const* lanes) {
     for (int t = 0; t < kRows; ++t) x_[t] = static_cast<double>(x[t]);
     raw_ = lanes[0];

@@ -34,6 +34,14 @@ struct ElementTile {
   static constexpr int kOperands = Operands, kLongest = Longest;
   static constexpr bool kHasValue = HasValue;
 
+  // Whether the call's rows are as long as the op needs them.
+  static bool fits(const ElementCall& call) {
+    for (int k = 2; k <= kOperands; ++k) {
+      if (call.widths[k] != call.widths[1]) return false;
+    }
+    return true;
+  }
+
   int invalid() const { return 0; }
 };
 

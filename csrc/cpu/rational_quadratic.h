@@ -28,6 +28,12 @@ class SplineTile : public ElementTile<3, kMaxBins> {
         free_{2 * call_.bound * (1 - call_.min_width * call_.bins),
               2 * call_.bound * (1 - call_.min_height * call_.bins)} {}
 
+  static bool fits(const ElementCall& call) {
+    const SplineSettings settings(call);
+    return call.variant < kSplineVariants && call.widths[2] == call.widths[1] &&
+           call.widths[3] == n_slopes(settings.bins, settings.tails);
+  }
+
   // Finds the bins of the elements and where in them they lie.
   void load(const T* x, const T* const* lanes) {
     for (int t = 0; t < kRows; ++t) x_[t] = x[t];

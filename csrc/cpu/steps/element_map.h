@@ -27,7 +27,11 @@ struct ElementMap {
       if (width(step, k) < 0 || width(step, k) > kLongest + (k > 0)) return "lengths of rows";
       size += width(step, k);
     }
-    if (width(step, 0) < 1) return "lengths of rows";
+    if (step.options[0] < 0 || width(step, 0) < 1) return "options";
+    if (sizeof...(Tiles) > 1 && step.options[0] >= static_cast<int>(sizeof...(Tiles))) {
+      return "options";
+    }
+    if (!Any::fits(call_of(step))) return "lengths of rows";
     const size_t n = step.outputs.size();
     if (step.inputs.size() != n * (1 + size)) return "inputs and outputs";
     for (size_t i = n + 1; i < step.inputs.size(); ++i) {
@@ -77,13 +81,18 @@ struct ElementMap {
 
   static int width(const Step& step, int operand) { return step.options[1 + operand]; }
 
-  // Each variant has a tile of its own, or all have the same.
-  template <typename T, typename F>
-  static void with_tile(const Step& step, const F& f) {
+  static ElementCall call_of(const Step& step) {
     ElementCall call{};
     call.variant = step.options[0];
     for (int k = 0; k < kOperands; ++k) call.widths[1 + k] = width(step, k);
     std::copy(step.numbers.begin(), step.numbers.end(), call.numbers);
+    return call;
+  }
+
+  // Each variant has a tile of its own, or all have the same.
+  template <typename T, typename F>
+  static void with_tile(const Step& step, const F& f) {
+    const ElementCall call = call_of(step);
     int variant = 0;
     const auto run = [&](auto* none) {
       if (sizeof...(Tiles) > 1 && variant++ != call.variant) return;
