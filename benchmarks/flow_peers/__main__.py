@@ -3,7 +3,7 @@
 python benchmarks/flow_peers --out runs/bench-flows
 
 Installs the peers into build/peers, asserts that densities are equal, and times. A peer that cannot
-be installed is left out. Writes results.json, table.md and ratios.png.
+be installed is left out. Writes results.json, table.md, ratios.png and speed.png.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from cases import CASES, Case, draw, multiply_adds, networks, ours, without_minima
 from peers import PASSES, PEERS, SAMPLES, Implementation, Peer, Torch, start
-from report import picture, table
+from report import headlines, picture, table
 from tqdm import tqdm
 
 import bslfast.info
@@ -140,6 +140,7 @@ def main() -> None:
     print(text)
     (chosen.out / "table.md").write_text(text + "\n")
     picture(rows, chosen.out / "ratios.png")
+    headlines(rows, chosen.threads, chosen.out / "speed.png")
 
 
 def ratio(ours: list[float], theirs: list[float]) -> float:

@@ -115,5 +115,44 @@ def picture(rows: list[Row], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+#: What README shows, at batches of 512.
+HEADLINES = {
+    "NSF, training step": ("NSF-C", "train step"),
+    "NSF, density": ("NSF-C", "log_prob"),
+    "autoregressive NSF, training step": ("NSF-AR", "train step"),
+    "autoregressive NSF, density": ("NSF-AR", "log_prob"),
+    "autoregressive NSF, samples": ("NSF-AR", "sample"),
+    "RealNVP, training step": ("affine", "train step"),
+    "MAF, training step": ("MAF", "train step"),
+    "MAF, samples": ("MAF", "sample"),
+}
+
+
+def headlines(rows: list[Row], threads: int, path: Path) -> None:
+    """A small picture of the ratios of :data:`HEADLINES`, flows of 43 features."""
+    from matplotlib.figure import Figure
+
+    rows = [row for row in rows if row["features"] == 43 and row["batch"] == 512]
+    peers = [peer for peer in dict.fromkeys(row["peer"] for row in rows) if " " not in peer]
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.subplots()
+    height = 0.8 / max(1, len(peers))
+    for k, peer in enumerate(peers):
+        found = {(row["kind"], row["pass"]): row["ratio"] for row in rows if row["peer"] == peer}
+        places = [place for place, key in enumerate(HEADLINES.values()) if key in found]
+        ratios = [found[key] for key in HEADLINES.values() if key in found]
+        shifted = [place + (k - (len(peers) - 1) / 2) * height for place in places]
+        bars = axes.barh(shifted, ratios, height * 0.95, label=peer)
+        axes.bar_label(bars, fmt="%.3g", padding=2, fontsize=7)
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(HEADLINES)), list(HEADLINES))
+    axes.invert_yaxis()
+    axes.margins(x=0.12, y=0.02)
+    axes.set_xlabel(f"time / time of bslfast; 43 features, 512 rows, float32, {threads} threads")
+    axes.legend(fontsize=8, loc="lower right")
+    figure.savefig(path, dpi=110)
+
+
 def _label(row: Row) -> str:
     return f"{row['kind']} D={row['features']}, {row['batch']}"
