@@ -309,20 +309,17 @@ def _spline(builder: Builder, map: Spline, lanes: Lanes, parameters: Lanes, inve
     )
 
 
-@lowers(MixtureLogistic)
-def _mixture_logistic(
-    builder: Builder, map: MixtureLogistic, lanes: Lanes, parameters: Lanes, inverse: bool
+@lowers(MixtureLogistic, DeepSigmoidal)
+def _components(
+    builder: Builder,
+    map: MixtureLogistic | DeepSigmoidal,
+    lanes: Lanes,
+    parameters: Lanes,
+    inverse: bool,
 ) -> Lanes:
+    name = "mixture_logistic" if isinstance(map, MixtureLogistic) else "deep_sigmoidal"
     widths = (map.components,) * 3
-    return _by_rows(builder, "mixture_logistic_transform", lanes, parameters, inverse, widths)
-
-
-@lowers(DeepSigmoidal)
-def _deep_sigmoidal(
-    builder: Builder, map: DeepSigmoidal, lanes: Lanes, parameters: Lanes, inverse: bool
-) -> Lanes:
-    widths = (map.components,) * 3
-    return _by_rows(builder, "deep_sigmoidal_transform", lanes, parameters, inverse, widths)
+    return _by_rows(builder, f"{name}_transform", lanes, parameters, inverse, widths)
 
 
 @lowers(Bernstein)

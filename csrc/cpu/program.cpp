@@ -74,11 +74,14 @@ Arena& arena_of_thread() {
   return arena;
 }
 
-// Rows [first, first + rows) of a matrix as lanes; those beyond the last are copies of it.
+// The numbers of rows as lanes; those beyond the last are copies of it. Rows begin at `first` of
+// `order`, or of the matrix if there is none.
 template <typename T>
-void load_lanes(const T* data, int64_t first, int rows, int columns, T* lanes) {
+void load_lanes(const T* data, const int64_t* order, int64_t first, int rows, int columns,
+                T* lanes) {
   for (int r = 0; r < kTileRows; ++r) {
-    const T* row = data + (first + std::min(r, rows - 1)) * columns;
+    const int64_t i = first + std::min(r, rows - 1);
+    const T* row = data + (order == nullptr ? i : order[i]) * columns;
     for (int c = 0; c < columns; ++c) lanes[c * kTileRows + r] = row[c];
   }
 }
@@ -98,10 +101,12 @@ void store_log(const double* log, int64_t first, int rows, T* data) {
 
 // Loads a tile and runs all steps.
 template <typename T, typename Call>
-void run(const Call& a, int64_t first, const TileOf<T>& t) {
+void run(const Call& a, const int64_t* order, int64_t first, const TileOf<T>& t) {
   const Program& p = *a.program;
-  load_lanes(a.x, first, t.rows, p.features, t.values);
-  if (p.context > 0) load_lanes(a.context, first, t.rows, p.context, t.lane(p.features));
+  load_lanes(a.x, order, first, t.rows, p.features, t.values);
+  if (p.context > 0) {
+    load_lanes(a.context, order, first, t.rows, p.context, t.lane(p.features));
+  }
   std::fill_n(t.log, kTileRows, 0.0);
   for (const Step& step : p.steps) kSteps<T>[step.kind].forward(step, t);
 }
@@ -120,7 +125,7 @@ void forward(const ProgramForward<T>& a) {
     t.parameters = a.parameters;
     const int64_t first = tile * kTileRows;
     t.rows = static_cast<int>(std::min<int64_t>(kTileRows, a.rows - first));
-    run(a, first, t);
+    run(a, nullptr, first, t);
     store_log(log, first, t.rows, a.log);
     if (a.value == nullptr) return;
     store_lanes<T>([&](int c) { return t.lane(p.results[c]); }, first, t.rows, p.features, a.value);
@@ -150,37 +155,48 @@ void run_back(const ProgramBackward<T>& a, int64_t first, const TileOf<T>& t) {
   }
 }
 
+// Calls f(first, tile) for each tile of a chunk of a call's rows. The tile has room for values,
+// gradients and the chunk's sums; f sets the gradients of the logarithms, `grad_log`.
+template <typename T, typename Call, typename F>
+void for_each_tile(const Call& a, int64_t chunk, int64_t chunk_rows, int64_t rows, T* grad_log,
+                   const F& f) {
+  const Program& p = *a.program;
+  const int64_t lanes = static_cast<int64_t>(p.lanes) * kTileRows;
+  double log[kTileRows];
+  TileOf<T> t{};
+  t.values = arena_of_thread().room<T>(2 * lanes + p.scratch);
+  t.grads = t.values + lanes;
+  t.scratch = t.grads + lanes;
+  t.log = log;
+  t.grad_log = grad_log;
+  t.parameters = a.parameters;
+  t.grad_parameters = a.sums + chunk * p.n_parameters;
+  t.wanted = a.wanted;
+  t.places = p.places.data();
+  std::fill_n(t.grad_parameters, p.n_parameters, T(0));
+  const int64_t end = std::min(rows, (chunk + 1) * chunk_rows);
+  for (int64_t first = chunk * chunk_rows; first < end; first += kTileRows) {
+    t.rows = static_cast<int>(std::min<int64_t>(kTileRows, end - first));
+    f(first, t);
+  }
+}
+
 template <typename T>
 void backward(const ProgramBackward<T>& a) {
   const Program& p = *a.program;
   const int64_t chunk_rows = program_chunk_rows(a.rows, p.n_parameters);
   const int64_t chunks = (a.rows + chunk_rows - 1) / chunk_rows;
   parallel_chunks(chunks, [&](int64_t chunk) {
-    const int64_t lanes = static_cast<int64_t>(p.lanes) * kTileRows;
-    double log[kTileRows];
     T grad_log[kTileRows];
-    TileOf<T> t{};
-    t.values = arena_of_thread().room<T>(2 * lanes + p.scratch);
-    t.grads = t.values + lanes;
-    t.scratch = t.grads + lanes;
-    t.log = log;
-    t.grad_log = grad_log;
-    t.parameters = a.parameters;
-    t.grad_parameters = a.sums + chunk * p.n_parameters;
-    t.wanted = a.wanted;
-    t.places = p.places.data();
-    std::fill_n(t.grad_parameters, p.n_parameters, T(0));
-    const int64_t end = std::min(a.rows, (chunk + 1) * chunk_rows);
-    for (int64_t first = chunk * chunk_rows; first < end; first += kTileRows) {
-      t.rows = static_cast<int>(std::min<int64_t>(kTileRows, end - first));
+    for_each_tile(a, chunk, chunk_rows, a.rows, grad_log, [&](int64_t first, const TileOf<T>& t) {
       for (int r = 0; r < kTileRows; ++r) {
         const bool given = a.grad_log != nullptr && r < t.rows;
         grad_log[r] = given ? a.grad_log[first + r] : T(0);
       }
-      run(a, first, t);
-      if (a.log != nullptr) store_log(log, first, t.rows, a.log);
+      run(a, nullptr, first, t);
+      if (a.log != nullptr) store_log(t.log, first, t.rows, a.log);
       run_back(a, first, t);
-    }
+    });
   });
   // Sums over chunks, in their order.
   constexpr int64_t share = 4096;
@@ -196,57 +212,26 @@ void backward(const ProgramBackward<T>& a) {
   });
 }
 
-// --- training
-// --------------------------------------------------------------------------------------
-
-// Rows of a matrix as lanes; those beyond the last are copies of it.
-template <typename T>
-void gather_lanes(const T* data, const int64_t* order, int rows, int columns, T* lanes) {
-  for (int r = 0; r < kTileRows; ++r) {
-    const T* row = data + order[std::min(r, rows - 1)] * columns;
-    for (int c = 0; c < columns; ++c) lanes[c * kTileRows + r] = row[c];
-  }
-}
+// --- training -----------------------------------------------------------------------------------
 
 // The gradients of the mean negative logarithm of `rows` rows, summed over each chunk of them.
 // Returns the sum of their negative logarithms.
 template <typename T>
 double batch_gradients(const ProgramTraining<T>& a, const int64_t* order, int64_t rows,
                        int64_t chunk_rows, int64_t chunks) {
-  const Program& p = *a.program;
   ProgramBackward<T> logarithm_alone{};
-  logarithm_alone.program = &p;
+  logarithm_alone.program = a.program;
   parallel_chunks(chunks, [&](int64_t chunk) {
-    const int64_t lanes = static_cast<int64_t>(p.lanes) * kTileRows;
-    double log[kTileRows];
     T grad_log[kTileRows];
-    TileOf<T> t{};
-    t.values = arena_of_thread().room<T>(2 * lanes + p.scratch);
-    t.grads = t.values + lanes;
-    t.scratch = t.grads + lanes;
-    t.log = log;
-    t.grad_log = grad_log;
-    t.parameters = a.parameters;
-    t.grad_parameters = a.sums + chunk * p.n_parameters;
-    t.wanted = a.wanted;
-    t.places = p.places.data();
-    std::fill_n(t.grad_parameters, p.n_parameters, T(0));
     double loss = 0;
-    const int64_t end = std::min(rows, (chunk + 1) * chunk_rows);
-    for (int64_t first = chunk * chunk_rows; first < end; first += kTileRows) {
-      t.rows = static_cast<int>(std::min<int64_t>(kTileRows, end - first));
+    for_each_tile(a, chunk, chunk_rows, rows, grad_log, [&](int64_t first, const TileOf<T>& t) {
       for (int r = 0; r < kTileRows; ++r) {
         grad_log[r] = r < t.rows ? T(-1) / static_cast<T>(rows) : T(0);
       }
-      gather_lanes(a.x, order + first, t.rows, p.features, t.values);
-      if (p.context > 0) {
-        gather_lanes(a.context, order + first, t.rows, p.context, t.lane(p.features));
-      }
-      std::fill_n(log, kTileRows, 0.0);
-      for (const Step& step : p.steps) kSteps<T>[step.kind].forward(step, t);
+      run(a, order, first, t);
       run_back(logarithm_alone, first, t);
-      for (int r = 0; r < t.rows; ++r) loss -= log[r];
-    }
+      for (int r = 0; r < t.rows; ++r) loss -= t.log[r];
+    });
     a.partial[chunk] = loss;
   });
   double loss = 0;
