@@ -1,8 +1,6 @@
 """Make a table (Markdown) and a picture of the ratios from pytest-benchmark's JSON.
 
 python benchmarks/report.py results.json --table results.md --picture results.png
-
---headlines speed.png is a small picture of those cases in HEADLINES that are in the results.
 """
 
 from __future__ import annotations
@@ -14,19 +12,6 @@ from typing import Any
 
 Row = dict[str, Any]
 OURS = "bslfast"
-#: What a user meets first, a few ops and whole steps, with its case, size and mode.
-HEADLINES = {
-    "all weights of 784-400-10": ("normal_rsample_kl_many", "784-400-10", "both"),
-    "normal samples and KL, 4M": ("normal_rsample_kl", "4M", "both"),
-    "Student's t samples": ("student_t_rsample", "4096x64", "both"),
-    "Gumbel-softmax samples": ("gumbel_softmax_rsample", "4096x64", "both"),
-    "IWAE bound, 1000 samples": ("iwae_bound dim=0", "1000x1024", "both"),
-    "affine coupling": ("affine_coupling", "4096x64", "both"),
-    "rational-quadratic spline": ("rational_quadratic_spline", "512x22", "both"),
-    "mixture of logistics": ("mixture_logistic_transform", "1024x64", "both"),
-    "NSF training step": ("NSF", "D=43, 10 transforms", "train step"),
-    "NSF sample": ("NSF", "D=43, 10 transforms", "sample"),
-}
 
 
 def rows(results: Path) -> list[Row]:
@@ -70,26 +55,14 @@ def table(all_rows: list[Row]) -> str:
 
 def picture(all_rows: list[Row], path: Path) -> None:
     """Bars of each peer's time in multiples of ours, forward + backward, at the most threads."""
+    from matplotlib.figure import Figure
+
     most = max(row["threads"] for row in all_rows)
     chosen = {
         f"{case}  {size}": found
         for (case, size, mode, threads), found in groups(all_rows).items()
         if mode == "both" and threads == most and OURS in found
     }
-    _bars(chosen, f"forward + backward, {most} threads", path)
-
-
-def headlines(all_rows: list[Row], path: Path) -> None:
-    """The same for :data:`HEADLINES`."""
-    most = max(row["threads"] for row in all_rows)
-    found = groups(all_rows)
-    chosen = {name: found[(*key, most)] for name, key in HEADLINES.items() if (*key, most) in found}
-    _bars(chosen, f"training unless a sample, {most} threads", path)
-
-
-def _bars(chosen: dict[str, dict[str, Row]], what: str, path: Path) -> None:
-    from matplotlib.figure import Figure
-
     peers = sorted({name for found in chosen.values() for name in found} - {OURS})
     figure = Figure(figsize=(9, 1.2 + 0.45 * len(chosen)), layout="constrained")
     axes = figure.add_subplot()
@@ -106,7 +79,7 @@ def _bars(chosen: dict[str, dict[str, Row]], what: str, path: Path) -> None:
     axes.set_yticks(range(len(chosen)), list(chosen))
     axes.invert_yaxis()
     axes.set_xscale("log")
-    axes.set_xlabel(f"time / time of bslfast, {what} (log scale)")
+    axes.set_xlabel(f"time / time of bslfast, forward + backward, {most} threads (log scale)")
     axes.set_title("How much longer the others take (right of 1: bslfast is faster)")
     axes.legend(loc="lower right", fontsize=8)
     axes.margins(x=0.12, y=0.005)
@@ -126,15 +99,12 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--table", type=Path, required=True)
     parser.add_argument("--picture", type=Path, required=True)
-    parser.add_argument("--headlines", type=Path)
     arguments = parser.parse_args()
     all_rows = rows(arguments.results)
     text = table(all_rows)
     print(text)
     arguments.table.write_text(text + "\n")
     picture(all_rows, arguments.picture)
-    if arguments.headlines is not None:
-        headlines(all_rows, arguments.headlines)
 
 
 if __name__ == "__main__":
