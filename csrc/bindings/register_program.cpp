@@ -24,6 +24,7 @@ constexpr const char* kStepNames[] = {
 };
 
 using Ints = std::vector<int32_t>;
+using Addresses = std::vector<uintptr_t>;
 // (kind, inputs, outputs, parameters, options, numbers)
 using PyStep = std::tuple<std::string, Ints, Ints, Ints, Ints, std::vector<double>>;
 
@@ -74,16 +75,23 @@ Program make_program(int32_t features, int32_t context, const std::vector<PyStep
 }
 
 template <typename T>
-std::vector<const T*> pointers(const std::vector<uintptr_t>& addresses) {
-  std::vector<const T*> found;
+std::vector<T*> pointers(const Addresses& addresses) {
+  std::vector<T*> found;
   for (const uintptr_t address : addresses) found.push_back(static_cast<T*>(pointer(address)));
   return found;
 }
 
+// std::vector<bool> has no array of them.
+std::unique_ptr<bool[]> flags_of(const std::vector<bool>& wanted) {
+  std::unique_ptr<bool[]> flags(new bool[wanted.size()]);
+  std::copy(wanted.begin(), wanted.end(), flags.get());
+  return flags;
+}
+
 template <typename T, typename Run>
-void forward(const Program& p, int64_t rows, const std::vector<uintptr_t>& parameters, uintptr_t x,
+void forward(const Program& p, int64_t rows, const Addresses& parameters, uintptr_t x,
              uintptr_t context, uintptr_t value, uintptr_t log, const Run& run) {
-  const std::vector<const T*> found = pointers<T>(parameters);
+  const std::vector<T*> found = pointers<T>(parameters);
   const ProgramForward<T> a{&p,
                             rows,
                             found.data(),
@@ -99,13 +107,12 @@ void check_rows(int64_t rows) {
   if (rows < 1) throw std::invalid_argument("rows: at least one is needed");
 }
 
-void check_count(const Program& p, const std::vector<uintptr_t>& parameters) {
+void check_count(const Program& p, const Addresses& parameters) {
   if (parameters.size() != p.sizes.size()) throw std::invalid_argument("number of parameters");
 }
 
-void program_forward(const Program& p, bool is_double, int64_t rows,
-                     const std::vector<uintptr_t>& parameters, uintptr_t x, uintptr_t context,
-                     uintptr_t value, uintptr_t log) {
+void program_forward(const Program& p, bool is_double, int64_t rows, const Addresses& parameters,
+                     uintptr_t x, uintptr_t context, uintptr_t value, uintptr_t log) {
   check_count(p, parameters);
   check_rows(rows);
   const ProgramKernels& kernels = BSL_SELECT(program_kernels);
@@ -117,13 +124,12 @@ void program_forward(const Program& p, bool is_double, int64_t rows,
 }
 
 template <typename T, typename Run>
-void backward(const Program& p, int64_t rows, const std::vector<uintptr_t>& parameters, uintptr_t x,
+void backward(const Program& p, int64_t rows, const Addresses& parameters, uintptr_t x,
               uintptr_t context, uintptr_t log, uintptr_t grad_value, uintptr_t grad_log,
               uintptr_t grad_x, uintptr_t grad_context, uintptr_t grad_parameters,
               const std::vector<bool>& wanted, const Run& run) {
-  const std::vector<const T*> found = pointers<T>(parameters);
-  const std::unique_ptr<bool[]> flags(new bool[wanted.size()]);
-  std::copy(wanted.begin(), wanted.end(), flags.get());
+  const std::vector<T*> found = pointers<T>(parameters);
+  const std::unique_ptr<bool[]> flags = flags_of(wanted);
   const int64_t chunk_rows = program_chunk_rows(rows, p.n_parameters);
   const int64_t chunks = (rows + chunk_rows - 1) / chunk_rows;
   // Not initialised: the kernels do it, on all threads.
@@ -145,11 +151,10 @@ void backward(const Program& p, int64_t rows, const std::vector<uintptr_t>& para
   run(a);
 }
 
-void program_backward(const Program& p, bool is_double, int64_t rows,
-                      const std::vector<uintptr_t>& parameters, uintptr_t x, uintptr_t context,
-                      uintptr_t log, uintptr_t grad_value, uintptr_t grad_log, uintptr_t grad_x,
-                      uintptr_t grad_context, uintptr_t grad_parameters,
-                      const std::vector<bool>& wanted) {
+void program_backward(const Program& p, bool is_double, int64_t rows, const Addresses& parameters,
+                      uintptr_t x, uintptr_t context, uintptr_t log, uintptr_t grad_value,
+                      uintptr_t grad_log, uintptr_t grad_x, uintptr_t grad_context,
+                      uintptr_t grad_parameters, const std::vector<bool>& wanted) {
   check_count(p, parameters);
   check_rows(rows);
   if (wanted.size() != p.sizes.size()) throw std::invalid_argument("number of parameters");
@@ -163,15 +168,6 @@ void program_backward(const Program& p, bool is_double, int64_t rows,
   }
 }
 
-using Addresses = std::vector<uintptr_t>;
-
-template <typename T>
-std::vector<T*> writable(const Addresses& addresses) {
-  std::vector<T*> found;
-  for (const uintptr_t address : addresses) found.push_back(static_cast<T*>(pointer(address)));
-  return found;
-}
-
 template <typename T, typename Run>
 std::vector<double> train(const Program& p, int64_t rows, int64_t batch_rows, uintptr_t order,
                           uintptr_t x, uintptr_t context, const Addresses& parameters,
@@ -179,10 +175,9 @@ std::vector<double> train(const Program& p, int64_t rows, int64_t batch_rows, ui
                           const Addresses& mean_squares, const OptimizerNumbers& optimizer,
                           double clip, const std::vector<double>& rates, int64_t steps_before,
                           const Run& run) {
-  const std::vector<T*> found = writable<T>(parameters);
-  const std::vector<T*> first = writable<T>(means), second = writable<T>(mean_squares);
-  const std::unique_ptr<bool[]> flags(new bool[wanted.size()]);
-  std::copy(wanted.begin(), wanted.end(), flags.get());
+  const std::vector<T*> found = pointers<T>(parameters);
+  const std::vector<T*> first = pointers<T>(means), second = pointers<T>(mean_squares);
+  const std::unique_ptr<bool[]> flags = flags_of(wanted);
   const auto chunks = [&](int64_t n) {
     const int64_t chunk_rows = program_chunk_rows(n, p.n_parameters);
     return n == 0 ? 0 : (n + chunk_rows - 1) / chunk_rows;
@@ -234,8 +229,16 @@ std::vector<double> program_train(const Program& p, bool is_double, int64_t rows
   if (name == std::end(kOptimizerNames)) {
     throw std::invalid_argument("no optimizer is called '" + optimizer + "'");
   }
-  const OptimizerNumbers numbers{static_cast<Optimizer>(name - kOptimizerNames), decay,
-                                 decay_square, epsilon, weight_decay};
+  const auto kind = static_cast<Optimizer>(name - kOptimizerNames);
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    const bool lacks_mean = needs_mean(kind) && means[i] == 0;
+    const bool lacks_square = needs_mean_square(kind) && mean_squares[i] == 0;
+    if (wanted[i] && (lacks_mean || lacks_square)) {
+      throw std::invalid_argument(optimizer + ": what it remembers of parameter " +
+                                  std::to_string(i) + " is missing");
+    }
+  }
+  const OptimizerNumbers numbers{kind, decay, decay_square, epsilon, weight_decay};
   const ProgramKernels& kernels = BSL_SELECT(program_kernels);
   if (is_double) {
     return train<double>(p, rows, batch_rows, order, x, context, parameters, wanted, means,

@@ -53,6 +53,8 @@ struct Program {
   int64_t scratch = 0;  // numbers that the most demanding step needs for itself
 };
 
+namespace {
+
 // How many rows one chunk of a backward pass has. It depends on the call alone, so that sums over
 // rows are the same for any number of threads. Each chunk has its own sums of gradients: so there
 // are few where there are many parameters.
@@ -63,5 +65,7 @@ inline int64_t program_chunk_rows(int64_t rows, int64_t n_parameters) {
   chunks = chunks < least ? least : chunks > most ? most : chunks;
   return (tiles + chunks - 1) / chunks * kTileRows;
 }
+
+}  // namespace
 
 }  // namespace bsl

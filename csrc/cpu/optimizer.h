@@ -19,6 +19,12 @@ namespace bsl {
 enum class Optimizer { adam, adamw, sgd, rmsprop };
 constexpr const char* kOptimizerNames[] = {"adam", "adamw", "sgd", "rmsprop"};
 
+// SGD has a mean where it has momentum.
+constexpr bool needs_mean(Optimizer kind) {
+  return kind == Optimizer::adam || kind == Optimizer::adamw;
+}
+constexpr bool needs_mean_square(Optimizer kind) { return kind != Optimizer::sgd; }
+
 // What stays the same in all steps.
 struct OptimizerNumbers {
   Optimizer kind;

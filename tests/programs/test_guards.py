@@ -1,10 +1,9 @@
-"""Whole networks as one call: the same as by ops, and only where nothing watches."""
+"""Programs run only what is there, and only where nothing watches."""
 
 from __future__ import annotations
 
 import copy
 import gc
-import itertools
 import pickle
 import weakref
 from collections.abc import Callable
@@ -12,323 +11,24 @@ from typing import Any
 
 import pytest
 import torch
+from flow_programs import made
 from torch import Tensor, nn
 
 import bslfast
 from bslfast import programs
 from bslfast._native import _cpu
 from bslfast.flows import (
-    IAF,
-    MADE,
     MAF,
-    NICE,
-    NSF,
     ActNorm,
-    Additive,
-    Affine,
     AffineCoupling,
-    Autoregressive,
-    Bernstein,
     Composite,
-    Conditioner,
-    Coupling,
-    DeepSigmoidal,
     Flow,
     Inverse,
-    Leading,
-    LeakyReLU,
-    Map,
-    MixtureLogistic,
     Permutation,
-    PLULinear,
     RealNVP,
-    Sigmoid,
-    Softplus,
-    Spline,
-    Standardize,
     Tanh,
-    Transform,
 )
 from bslfast.flows.flow import _density_steps
-from bslfast.flows.transform import forward_steps, inverse_steps
-
-MAPS: tuple[Map, ...] = (
-    Additive(),
-    Affine("tanh"),
-    Affine("exp"),
-    Affine("sigmoid"),
-    Spline(4),
-    Spline(5, bound=2.0, tails="affine"),
-    MixtureLogistic(3),
-    DeepSigmoidal(3),
-    Bernstein(5),
-)
-ACTIVATIONS = ("relu", "tanh", "sigmoid", "silu")
-
-
-def mixed(map: Map, features: int, context: int, activation: str, residual: int) -> Flow:
-    """A flow with each kind of transform that has steps, of one map."""
-    network: dict[str, Any] = {
-        "context": context,
-        "activation": activation,
-        "residual": residual,
-        "hidden": (13, 6),
-    }
-    mask = [index % 2 == 0 for index in range(features)]
-    kept = features - sum(mask)
-    order = torch.randperm(features).tolist()
-    standardize = Standardize.from_data(torch.randn(50, features).double() * 3)
-    transforms = [
-        standardize,
-        Coupling(
-            map,
-            mask,
-            Conditioner(kept, sum(mask) * map.size, start=map.start, **network),
-            context=context,
-        ),
-        Permutation(torch.randperm(features)),
-        Autoregressive(map, MADE(features, map, order=order, **network)),
-        ActNorm(features),
-        PLULinear(features, seed=1),
-        LeakyReLU(features, negative_slope=0.7),
-        Inverse(Autoregressive(map, MADE(features, map, order=order, **network))),
-    ]
-    if features > 1:
-        leading: dict[str, Any] = {"context": context, "hidden": ()}
-        transforms.append(Leading(AffineCoupling(features - 1, **leading), features))
-    return Flow(Composite(transforms))
-
-
-CASES: dict[str, Callable[[], Flow]] = {
-    "realnvp-1": lambda: RealNVP(1, hidden=(8,)),
-    "realnvp-1-context": lambda: RealNVP(1, hidden=(8,), context=2),
-    "realnvp-wide": lambda: RealNVP(7, hidden=(33, 70), transforms=2),
-    "nsf-autoregressive": lambda: NSF(3, hidden=(9,), autoregressive=True, transforms=2),
-    "maf-no-hidden": lambda: MAF(4, hidden=(), transforms=2, context=1),
-    "maf-narrow": lambda: MAF(6, hidden=(3,), transforms=2),
-    "iaf": lambda: IAF(3, hidden=(9, 5), transforms=2),
-    "nice": lambda: NICE(3, hidden=(9,), context=2),
-    **{
-        f"{map!r}-{features}-{context}": (
-            lambda map=map, features=features, context=context, index=index: mixed(
-                map, features, context, ACTIVATIONS[index % 4], index % 3
-            )
-        )
-        for index, (map, (features, context)) in enumerate(
-            itertools.product(MAPS, ((1, 0), (4, 0), (5, 2)))
-        )
-    },
-}
-
-
-def made(name: str, dtype: torch.dtype = torch.float64) -> Flow:
-    """A flow with weights all over the place."""
-    torch.manual_seed(0)
-    flow = CASES[name]().double()
-    for module in flow.modules():
-        if isinstance(module, ActNorm):
-            module.initialized.fill_(True)
-    for parameter in flow.parameters():
-        parameter.data += 0.2 * torch.randn_like(parameter)
-    return flow.to(dtype)
-
-
-def inputs(flow: Flow, rows: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Any]:
-    x = torch.randn(rows, flow.features, dtype=dtype, requires_grad=True)
-    if not flow.context:
-        return x, None
-    return x, torch.randn(rows, flow.context, dtype=dtype, requires_grad=True)
-
-
-def programs_of(flow: Flow) -> list[programs.Lowered]:
-    return [
-        programs.lowered(flow, "density", _density_steps),
-        programs.lowered(flow.transform, "forward", forward_steps),
-        programs.lowered(flow.transform, "inverse", inverse_steps),
-    ]
-
-
-def everything(flow: Flow, x: Tensor, context: Any) -> list[Tensor]:
-    """Values of all calls, and gradients of everything that has one."""
-    wanted = [t for t in (x, context, *flow.parameters()) if t is not None and t.requires_grad]
-    found: list[Tensor] = []
-    weights = torch.linspace(-1, 1, max(len(x), 1), dtype=x.dtype)[: len(x)]
-    for values in (
-        (flow.log_prob(x, context),),
-        flow.transform(x, context),
-        flow.transform.inverse(x, context),
-    ):
-        total = sum((value.sin().view(len(x), -1).sum(1) * weights).sum() for value in values)
-        assert isinstance(total, Tensor)
-        found += values
-        found += [g for g in torch.autograd.grad(total, wanted, allow_unused=True) if g is not None]
-    return found
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_the_same_as_by_ops(name: str) -> None:
-    flow = made(name)
-    for rows in (1, 33):
-        x, context = inputs(flow, rows)
-        whole = everything(flow, x, context)
-        assert [p.obstacle(x, context) for p in programs_of(flow)] == [None] * 3
-        with bslfast.whole_networks(False):
-            by_ops = everything(flow, x, context)
-        torch.testing.assert_close(whole, by_ops, rtol=1e-8, atol=1e-9)
-
-
-@pytest.mark.parametrize("name", ["realnvp-wide", "maf-no-hidden", "nsf-autoregressive"])
-@pytest.mark.parametrize("isa", _cpu.isa_levels())
-def test_every_instruction_set_in_float32(name: str, isa: str) -> None:
-    before = _cpu.isa()
-    flow, wide = made(name, torch.float32), made(name)
-    x, context = inputs(flow, 70, torch.float32)
-    _cpu.set_isa(isa)
-    try:
-        found = everything(flow, x, context)
-    finally:
-        _cpu.set_isa(before)
-    with bslfast.whole_networks(False):
-        exact = everything(
-            wide,
-            x.detach().double().requires_grad_(),
-            None if context is None else context.detach().double().requires_grad_(),
-        )
-        by_ops = everything(flow, x, context)
-    for value, other, right in zip(found, by_ops, exact, strict=True):
-        error, allowed = (value - right).abs().max(), (other - right).abs().max()
-        assert error < 16 * allowed + 1e-6 * right.abs().max()
-
-
-@pytest.mark.parametrize("name", ["realnvp-wide", "maf-no-hidden"])
-def test_the_same_bits_for_any_number_of_threads(name: str) -> None:
-    flow = made(name, torch.float32)
-    x, context = inputs(flow, 1000, torch.float32)
-    before = torch.get_num_threads()
-    found = []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            found.append(everything(flow, x, context))
-    finally:
-        torch.set_num_threads(before)
-    for other in found[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
-
-
-def test_gradients_with_the_values_are_those_computed_afterwards() -> None:
-    """A mean has one gradient for all rows: from the second call on there is one pass."""
-    flow = made("realnvp-wide", torch.float32)
-    x = torch.randn(50, 7)
-
-    def step(loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
-        log_prob = flow.log_prob(x)
-        return log_prob.detach(), *torch.autograd.grad(loss(log_prob), list(flow.parameters()))
-
-    program = programs.lowered(flow, "density", _density_steps)
-    first = step(lambda p: -p.mean())
-    assert program.expects_equal
-    second = step(lambda p: -p.mean())
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    weights = torch.rand(50)
-    guessed_wrong = step(lambda p: (p * weights).sum())
-    assert not program.expects_equal
-    again = step(lambda p: (p * weights).sum())
-    assert all(torch.equal(a, b) for a, b in zip(guessed_wrong, again, strict=True))
-    assert not torch.allclose(first[1], again[1])
-
-
-@pytest.mark.parametrize("rows", [0, 1, 31, 32, 33])
-def test_any_leading_dimensions(rows: int) -> None:
-    flow = made("maf-no-hidden")
-    x = torch.randn(3, rows, 4, dtype=torch.float64)
-    context = torch.randn(rows, 1, dtype=torch.float64)
-    found = flow.log_prob(x, context)
-    assert found.shape == (3, rows)
-    with bslfast.whole_networks(False):
-        torch.testing.assert_close(found, flow.log_prob(x, context))
-
-
-@pytest.mark.parametrize("kind", [Tanh, Sigmoid, Softplus])
-def test_bounded_maps_lower_one_way(kind: type[Transform]) -> None:
-    transform = Composite([AffineCoupling(3), kind(3)]).double()  # type: ignore[call-arg]
-    nn.init.normal_(transform.transforms[0].conditioner.output_bias)  # type: ignore[union-attr, arg-type]
-    assert programs.lowered(transform, "forward", forward_steps).reason is None
-    reason = programs.lowered(transform, "inverse", inverse_steps).reason
-    assert reason == f"the inverse of {kind.__name__} checks that z lies inside"
-    x = torch.randn(40, 3, dtype=torch.float64, requires_grad=True)
-    results = []
-    for on in (True, False):
-        with bslfast.whole_networks(on):
-            z, log_det = transform(x)
-            results.append((z, log_det, *torch.autograd.grad((z.sum(1) * log_det).sum(), x)))
-    torch.testing.assert_close(*results)
-
-
-def test_frozen_parameters_and_shared_ones() -> None:
-    flow = made("realnvp-wide")
-    transforms: Any = flow.transform.transforms
-    transforms[1].conditioner = transforms[0].conditioner.requires_grad_(False)
-    transforms[0].conditioner.layers[0].weight.requires_grad_()
-    flow = Flow(Composite([AffineCoupling(4), AffineCoupling(4)])).double()
-    shared: Any = flow.transform.transforms  # type: ignore[union-attr]
-    shared[1].conditioner = shared[0].conditioner
-    shared[0].conditioner.layers[1].requires_grad_(False)
-    x = torch.randn(6, 4, dtype=torch.float64)
-    for parameter in flow.parameters():
-        parameter.data += 0.1
-    flow.log_prob(x).sum().backward()
-    found = {name: parameter.grad for name, parameter in flow.named_parameters()}
-    flow.zero_grad()
-    with bslfast.whole_networks(False):
-        flow.log_prob(x).sum().backward()
-    for name, parameter in flow.named_parameters():
-        torch.testing.assert_close(found[name], parameter.grad)
-
-
-def test_parameters_changed_before_backward() -> None:
-    flow = made("realnvp-wide")
-    loss = flow.log_prob(torch.randn(5, 7, dtype=torch.float64)).sum()
-    loss.backward(retain_graph=True)
-    loss.backward(retain_graph=True)
-    with torch.no_grad():
-        next(flow.parameters()).mul_(2)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        loss.backward()
-
-
-def test_second_derivatives_go_by_ops() -> None:
-    flow = made("nsf-autoregressive")
-    x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
-
-    def penalty() -> Tensor:
-        # x depends on the parameters, too: gradients must not run along that path.
-        y, log_prob = flow.rsample_and_log_prob(4, seed=1)
-        [score] = torch.autograd.grad(flow.log_prob(x + y).sum(), x, create_graph=True)
-        total: Tensor = score.square().sum() + log_prob.sum()
-        return total
-
-    wanted = [x, *flow.parameters()]
-    found = torch.autograd.grad(penalty(), wanted)
-    with bslfast.whole_networks(False):
-        expected = torch.autograd.grad(penalty(), wanted)
-    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)
-
-
-def test_an_input_made_of_the_parameters() -> None:
-    flow = made("realnvp-wide")
-    weight = next(flow.parameters())
-    x = torch.randn(5, 7, dtype=torch.float64) * weight.sum()
-    found = torch.autograd.grad(flow.log_prob(x).sum(), weight)
-    x = torch.randn(0, 7, dtype=torch.float64)
-    torch.manual_seed(1)
-    base = torch.randn(5, 7, dtype=torch.float64)
-    results = []
-    for on in (True, False):
-        with bslfast.whole_networks(on):
-            results.append(torch.autograd.grad(flow.log_prob(base * weight.sum()).sum(), weight)[0])
-    torch.testing.assert_close(*results)
-    assert found[0].shape == weight.shape
 
 
 def changes() -> list[Callable[[Flow], Any]]:
@@ -513,15 +213,6 @@ def test_parameters_for_one_call() -> None:
     assert all(parameter.grad is not None for parameter in flow.parameters())
 
 
-def test_a_linear_layer_as_conditioner() -> None:
-    flow = Flow(Composite([Coupling(Affine(), [True, False, True, False], nn.Linear(2, 4))]))
-    x = torch.randn(5, 4)
-    assert "log_prob: one call" in flow.explain()
-    with bslfast.whole_networks(False):
-        expected = flow.log_prob(x)
-    torch.testing.assert_close(flow.log_prob(x), expected)
-
-
 def test_made_in_inference_mode() -> None:
     with torch.inference_mode():
         flow, x = MAF(4), torch.randn(3, 4)
@@ -560,15 +251,6 @@ def test_layers_that_do_not_fit() -> None:
     with bslfast.whole_networks(False):
         expected = flow.log_prob(x)
     torch.testing.assert_close(flow.log_prob(x), expected)
-
-
-def test_a_gradient_of_0_for_all_rows_is_0() -> None:
-    flow = made("realnvp-wide")
-    x = torch.full((1, 7), 1e200, dtype=torch.float64)
-    log_prob = flow.log_prob(x)
-    assert not log_prob.isfinite()
-    torch.where(log_prob.isfinite(), log_prob, 0.0).sum().backward()
-    assert all((p.grad == 0).all() for p in flow.parameters())
 
 
 def test_another_dtype_before_backward() -> None:
@@ -656,3 +338,16 @@ def test_a_program_wants_all_parameters() -> None:
         program.forward(False, 1, [], 0, 0, 0, 0)
     with pytest.raises(ValueError, match="rows"):
         program.backward(False, 0, [0], 0, 0, 0, 0, 0, 0, 0, 0, [True])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_an_optimizer_that_remembers_nothing(optimizer: str) -> None:
+    program = _cpu.Program(1, 0, [("standard_normal", [0], [], [], [], [])], [0], [1])
+    rows, parameter = torch.zeros(1), torch.zeros(1)
+    order = torch.zeros(1, dtype=torch.int64)
+    numbers = (0.9, 0.99, 1e-8, 0.0, 1.0)
+    with pytest.raises(ValueError, match=f"{optimizer}: what it remembers of parameter 0"):
+        program.train(
+            *(False, 1, 1, order.data_ptr(), rows.data_ptr(), 0, [parameter.data_ptr()], [True]),
+            *([0], [0], optimizer, *numbers, [0.1], 0),
+        )

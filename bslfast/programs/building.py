@@ -1,0 +1,193 @@
+"""The steps of a program, and what steps an object stands for.
+
+A :class:`Builder` collects the steps (csrc/core/program.h). What steps a module or a map stands
+for, a function says that :func:`lowers` registers for its class. An object that none is registered
+for, or one with settings that no step has, raises :class:`CannotLower` with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from bslfast._native import _cpu
+
+Lanes = list[int]
+
+
+class CannotLower(Exception):
+    """Why a module does not become a program."""
+
+
+class Builder:
+    """The steps of a program while it is made.
+
+    Args:
+        features, context: how many numbers a row of x and one of the context have.
+
+    Attributes:
+        x, context: the lanes of these numbers.
+    """
+
+    def __init__(self, features: int, context: int = 0) -> None:
+        self.features = features
+        self.x: Lanes = list(range(features))
+        self.context: Lanes = list(range(features, features + context))
+        self.parameters: list[Tensor] = []
+        self._places: dict[int, int] = {}
+        self._lanes = features + context
+        self._steps: list[tuple[str, Lanes, Lanes, list[int], list[int], list[float]]] = []
+        # What the steps were made from: entries of dictionaries, hooks, contents of buffers.
+        self.entries: list[tuple[dict[str, Any], str, Any]] = []
+        self._looked_at: set[nn.Module] = set()
+        self.owned: list[dict[str, Any]] = []
+        self.hooks: list[dict[Any, Any]] = []
+        self.buffers: list[Tensor] = []
+
+    def step(
+        self,
+        kind: str,
+        inputs: Lanes,
+        outputs: int,
+        *,
+        parameters: Sequence[Tensor | None] = (),
+        options: Iterable[int] = (),
+        numbers: Sequence[float] = (),
+    ) -> Lanes:
+        """Add a step, and return the lanes that it writes.
+
+        Args:
+            kind, inputs, options, numbers: see the step's file in csrc/cpu/steps.
+            outputs: how many lanes it writes.
+            parameters: tensors that it reads, of which None is absent.
+        """
+        found = list(range(self._lanes, self._lanes + outputs))
+        self._lanes += outputs
+        places = [-1 if p is None else self._place(p) for p in parameters]
+        self._steps.append((kind, inputs, found, places, [*map(int, options)], [*numbers]))
+        return found
+
+    def dense(
+        self,
+        inputs: Lanes,
+        outputs: int,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        *,
+        added: Lanes | None = None,
+        rows: range | None = None,
+        levels: tuple[Sequence[int], Sequence[int]] | None = None,
+    ) -> Lanes:
+        """Add a dense layer, or the outputs of it that ``rows`` has.
+
+        Args:
+            inputs: at most as many lanes as ``weight`` has columns.
+            outputs: how many.
+            weight, bias: of the layer; without inputs the former is None.
+            added: lanes to add to the outputs.
+            rows: which outputs; None for all.
+            levels: of the inputs and of the outputs: an output sees the inputs of levels up to its
+                own; None if each sees all.
+        """
+        first, between = (0, 1) if rows is None else (rows.start, rows.step)
+        length = 0 if weight is None else weight.shape[1]
+        options = [added is not None, first, between, length]
+        if levels is not None:
+            options += [*levels[0], *levels[1]]
+        return self.step(
+            "dense",
+            inputs + (added or []),
+            outputs,
+            parameters=(weight, bias),
+            options=options,
+        )
+
+    def looked_at(self, module: nn.Module, *settings: str) -> None:
+        """Note that the steps depend on a module: its parts, and these attributes of it."""
+        if module in self._looked_at:
+            return
+        self._looked_at.add(module)
+        for owned in (module._parameters, module._modules, module._buffers):
+            self.owned.append(owned)
+            self.entries += [(owned, name, value) for name, value in owned.items()]
+        own = vars(module)
+        self.entries += [(own, name, own[name]) for name in settings]
+        self.entries += [(own, name, own.get(name)) for name in _METHODS]
+        if any(name in own for name in _METHODS):
+            raise CannotLower(f"a {type(module).__name__} has a method of its own")
+        self.hooks += [
+            own["_forward_hooks"],
+            own["_forward_pre_hooks"],
+            own["_backward_hooks"],
+            own["_backward_pre_hooks"],
+        ]
+
+    def read(self, buffer: Tensor) -> Any:
+        """Return what is in a buffer, as Python has it, and note that the steps depend on it."""
+        if type(buffer) is not Tensor or not buffer.is_cpu or buffer.is_inference():
+            raise CannotLower("a buffer is no plain tensor on the CPU, or made in inference mode")
+        self.buffers.append(buffer)
+        return buffer.tolist()
+
+    def build(self, results: Lanes) -> Any:
+        """Return the program, whose value are these lanes."""
+        return _cpu.Program(
+            self.features,
+            len(self.context),
+            self._steps,
+            results,
+            [parameter.numel() for parameter in self.parameters],
+        )
+
+    def _place(self, parameter: Tensor) -> int:
+        place = self._places.get(id(parameter))
+        if place is None:
+            place = self._places[id(parameter)] = len(self.parameters)
+            self.parameters.append(parameter)
+        return place
+
+
+#: What an object may have instead of its class.
+_METHODS = ("forward", "inverse")
+_registry: dict[type, Callable[..., Any]] = {}
+#: What a subclass may define anew and still be lowered as its base class is.
+_HARMLESS = {
+    "__init__",
+    "__module__",
+    "__doc__",
+    "__qualname__",
+    "__annotations__",
+    "__firstlineno__",
+    "__static_attributes__",
+    "__parameters__",
+    "__orig_bases__",
+    "extra_repr",
+    "reset_parameters",
+}
+
+
+def lowers(*classes: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register what lowers objects of these classes: function(builder, object, ...)."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        for kind in classes:
+            _registry[kind] = function
+        return function
+
+    return register
+
+
+def lower(builder: Builder, value: Any, *args: Any) -> Any:
+    """Add the steps that ``value`` stands for, by what is registered for its class.
+
+    Raises:
+        CannotLower: if there is nothing, or it has no steps for this object.
+    """
+    for kind in type(value).__mro__:
+        if kind in _registry:
+            return _registry[kind](builder, value, *args)
+        if not _HARMLESS.issuperset(vars(kind)):
+            break
+    raise CannotLower(f"{type(value).__name__} has no steps")

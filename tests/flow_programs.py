@@ -1,0 +1,156 @@
+"""Flows that become programs, and what tests compare of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bslfast import programs
+from bslfast.flows import (
+    IAF,
+    MADE,
+    MAF,
+    NICE,
+    NSF,
+    ActNorm,
+    Additive,
+    Affine,
+    AffineCoupling,
+    Autoregressive,
+    Bernstein,
+    Composite,
+    Conditioner,
+    Coupling,
+    DeepSigmoidal,
+    Flow,
+    Inverse,
+    Leading,
+    LeakyReLU,
+    Map,
+    MixtureLogistic,
+    Permutation,
+    PLULinear,
+    RealNVP,
+    Spline,
+    Standardize,
+)
+from bslfast.flows.flow import _density_steps
+from bslfast.flows.transform import forward_steps, inverse_steps
+
+MAPS: tuple[Map, ...] = (
+    Additive(),
+    Affine("tanh"),
+    Affine("exp"),
+    Affine("sigmoid"),
+    Spline(4),
+    Spline(5, bound=2.0, tails="affine"),
+    MixtureLogistic(3),
+    DeepSigmoidal(3),
+    Bernstein(5),
+)
+
+
+ACTIVATIONS = ("relu", "tanh", "sigmoid", "silu")
+
+
+def mixed(map: Map, features: int, context: int, activation: str, residual: int) -> Flow:
+    """A flow with each kind of transform that has steps, of one map."""
+    network: dict[str, Any] = {
+        "context": context,
+        "activation": activation,
+        "residual": residual,
+        "hidden": (13, 6),
+    }
+    mask = [index % 2 == 0 for index in range(features)]
+    kept = features - sum(mask)
+    order = torch.randperm(features).tolist()
+    standardize = Standardize.from_data(torch.randn(50, features).double() * 3)
+    transforms = [
+        standardize,
+        Coupling(
+            map,
+            mask,
+            Conditioner(kept, sum(mask) * map.size, start=map.start, **network),
+            context=context,
+        ),
+        Permutation(torch.randperm(features)),
+        Autoregressive(map, MADE(features, map, order=order, **network)),
+        ActNorm(features),
+        PLULinear(features, seed=1),
+        LeakyReLU(features, negative_slope=0.7),
+        Inverse(Autoregressive(map, MADE(features, map, order=order, **network))),
+    ]
+    if features > 1:
+        leading: dict[str, Any] = {"context": context, "hidden": ()}
+        transforms.append(Leading(AffineCoupling(features - 1, **leading), features))
+    return Flow(Composite(transforms))
+
+
+CASES: dict[str, Callable[[], Flow]] = {
+    "realnvp-1": lambda: RealNVP(1, hidden=(8,)),
+    "realnvp-1-context": lambda: RealNVP(1, hidden=(8,), context=2),
+    "realnvp-wide": lambda: RealNVP(7, hidden=(33, 70), transforms=2),
+    "nsf-autoregressive": lambda: NSF(3, hidden=(9,), autoregressive=True, transforms=2),
+    "maf-no-hidden": lambda: MAF(4, hidden=(), transforms=2, context=1),
+    "maf-narrow": lambda: MAF(6, hidden=(3,), transforms=2),
+    "iaf": lambda: IAF(3, hidden=(9, 5), transforms=2),
+    "nice": lambda: NICE(3, hidden=(9,), context=2),
+    **{
+        f"{map!r}-{features}-{context}": (
+            lambda map=map, features=features, context=context, index=index: mixed(
+                map, features, context, ACTIVATIONS[index % 4], index % 3
+            )
+        )
+        for index, (map, (features, context)) in enumerate(
+            itertools.product(MAPS, ((1, 0), (4, 0), (5, 2)))
+        )
+    },
+}
+
+
+def made(name: str, dtype: torch.dtype = torch.float64) -> Flow:
+    """A flow with weights all over the place."""
+    torch.manual_seed(0)
+    flow = CASES[name]().double()
+    for module in flow.modules():
+        if isinstance(module, ActNorm):
+            module.initialized.fill_(True)
+    for parameter in flow.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    return flow.to(dtype)
+
+
+def inputs(flow: Flow, rows: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Any]:
+    x = torch.randn(rows, flow.features, dtype=dtype, requires_grad=True)
+    if not flow.context:
+        return x, None
+    return x, torch.randn(rows, flow.context, dtype=dtype, requires_grad=True)
+
+
+def programs_of(flow: Flow) -> list[programs.Lowered]:
+    return [
+        programs.lowered(flow, "density", _density_steps),
+        programs.lowered(flow.transform, "forward", forward_steps),
+        programs.lowered(flow.transform, "inverse", inverse_steps),
+    ]
+
+
+def everything(flow: Flow, x: Tensor, context: Any) -> list[Tensor]:
+    """Values of all calls, and gradients of everything that has one."""
+    wanted = [t for t in (x, context, *flow.parameters()) if t is not None and t.requires_grad]
+    found: list[Tensor] = []
+    weights = torch.linspace(-1, 1, max(len(x), 1), dtype=x.dtype)[: len(x)]
+    for values in (
+        (flow.log_prob(x, context),),
+        flow.transform(x, context),
+        flow.transform.inverse(x, context),
+    ):
+        total = sum((value.sin().view(len(x), -1).sum(1) * weights).sum() for value in values)
+        assert isinstance(total, Tensor)
+        found += values
+        found += [g for g in torch.autograd.grad(total, wanted, allow_unused=True) if g is not None]
+    return found
