@@ -156,6 +156,12 @@ def seed(value: Any, device: torch.device) -> Tensor:
     return torch.full((), wrapped, dtype=torch.int64, device=device)
 
 
+def seeds(count: int) -> list[int]:
+    """What ``count`` calls of :func:`seed` with None would return on the CPU."""
+    drawn: list[int] = torch.randint(_INT64 - 1, (count,)).tolist()
+    return drawn
+
+
 def generator_seed(value: Any) -> int:
     """Return ``value`` if torch's generators take it as a seed."""
     result = integer("seed", value, 0)

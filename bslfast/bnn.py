@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bslfast import _checks, likelihoods
+from bslfast import _checks, likelihoods, programs
+from bslfast.elbo import negative_elbo
+from bslfast.functional import normal_rsample_kl_many
 from bslfast.nn import BayesLinear
 from bslfast.nn.estimators import WeightSample, draw
+from bslfast.nn.lowering import drawn_dense
+from bslfast.nn.module import kl, remember
 from bslfast.nn.posteriors import Posterior
 from bslfast.nn.priors import Prior
+from bslfast.nn.weight import Weight, normal_part
+from bslfast.programs import Builder, CannotLower, Lanes, lower, lowers
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -99,6 +107,9 @@ class BayesianMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs for one draw of all weights."""
+        found = self._program(x)
+        if found is not None:
+            return self._at_once(found, x)
         if self._n_weights <= _DRAWN_TOGETHER or (isinstance(x, Tensor) and x.is_cuda):
             layers: Any = self.layers
             sampled = [
@@ -106,6 +117,45 @@ class BayesianMLP(nn.Module):
             ]
             return _output(self, x, draw(sampled))
         return _output(self, x, {})
+
+    def negative_elbo(
+        self, x: Tensor, y: Tensor, *, dataset_size: int, beta: float = 1.0
+    ) -> Tensor:
+        """The loss of a mini-batch, for one draw of all weights: a step's cheapest way to it.
+
+        The same as ``bslfast.negative_elbo(self.likelihood.log_prob(self(x), y), kl(self), ...)``
+        up to rounding, in one node of the graph for small networks on the CPU, which has all
+        gradients when it returns.
+
+        Args:
+            x: inputs [batch, in_features].
+            y: targets, as the likelihood takes them.
+            dataset_size, beta: as of :func:`bslfast.negative_elbo`.
+
+        Raises:
+            TypeError, ValueError: naming the argument, what was expected and what came.
+
+        >>> import torch, bslfast
+        >>> model = bslfast.bnn.BayesianMLP(11, (50,), 1)
+        >>> loss = model.negative_elbo(torch.randn(8, 11), torch.randn(8, 1), dataset_size=8)
+        >>> loss.backward()
+        """
+        found = self._loss_program(x, y)
+        if found is None:
+            log_likelihood = self.likelihood.log_prob(self(x), y)
+            return negative_elbo(log_likelihood, kl(self), dataset_size=dataset_size, beta=beta)
+        _checks.integer("dataset_size", dataset_size)
+        beta = _checks.number("beta", beta, minimum=0.0)
+        self.likelihood.check(y)
+        layers = [cast(BayesLinear, layer) for layer in self.layers]
+        by_ops = functools.partial(
+            _loss_by_ops,
+            self.likelihood,
+            functools.partial(_by_ops, self.activation, [layer.weights() for layer in layers]),
+            found.parameters,
+            {"dataset_size": dataset_size, "beta": beta},
+        )
+        return programs.loss(found, by_ops, x, y, beta / dataset_size)
 
     def sample_outputs(self, x: Tensor, n_samples: int) -> Tensor:
         """Outputs for ``n_samples`` draws of all weights, [n_samples, ..., outputs].
@@ -118,7 +168,11 @@ class BayesianMLP(nn.Module):
         largest = max(p.numel() for p in self.layers.parameters())
         held = max(1, _HELD_WEIGHTS // largest)
         outputs = []
+        found = None if torch.is_grad_enabled() else self._program(x)
         for start in range(0, n_samples, held):
+            if found is not None:
+                outputs.append(programs.samples(found, x, min(held, n_samples - start)))
+                continue
             h = x
             for index, layer in enumerate(self.layers):
                 h = cast(BayesLinear, layer).sample_outputs(
@@ -128,6 +182,44 @@ class BayesianMLP(nn.Module):
                 )
             outputs.append(h)
         return torch.cat(outputs)
+
+    def _program(self, x: Any) -> programs.Lowered | None:
+        """What computes outputs for draws of all weights at once, if it can for this x."""
+        if not self._fits(x):
+            return None
+        return programs.runnable(self, "outputs", _steps, (x.shape[-1], 0), x, None)
+
+    def _loss_program(self, x: Any, y: Any) -> programs.Lowered | None:
+        """What computes the loss at once, if it can for this batch."""
+        if not (
+            self._fits(x)
+            and isinstance(y, Tensor)
+            and x.ndim == y.ndim == 2
+            and len(x) == len(y)
+            and y.shape[1] == self.likelihood.targets
+        ):
+            return None
+        sizes = x.shape[1], y.shape[1]
+        return programs.runnable(self, "loss", _loss_steps, sizes, x, y)
+
+    def _fits(self, x: Any) -> bool:
+        first, drawn = cast(BayesLinear, self.layers[0]), [m.drawn for m in self.layers]
+        return (
+            self._n_weights <= _DRAWN_TOGETHER
+            and isinstance(x, Tensor)
+            and x.ndim > 1
+            and x.shape[-1] == first.in_features
+            and x.numel() > 0
+            and all(samples is None for samples in drawn)
+        )
+
+    def _at_once(self, found: programs.Lowered, x: Tensor) -> Tensor:
+        layers = [cast(BayesLinear, layer) for layer in self.layers]
+        weights = [layer.weights() for layer in layers]
+        y, place = programs.outputs(found, functools.partial(_by_ops, self.activation, weights), x)
+        if place is not None:
+            remember((normal_part(place, [w for own in weights for w in own]),), layers)
+        return _reaching(self, y)
 
     def deterministic_twin(self) -> DeterministicMLP:
         """The same network with plain weights, at the means of the posterior."""
@@ -156,9 +248,97 @@ def _output(
     for index, layer in enumerate(network.layers):
         h = network.activation(x) if index else x
         x = layer(h, drawn=drawn[layer]) if layer in drawn else layer(h)
-    if nn.parallel.DistributedDataParallel._get_active_ddp_module() is not None:
-        x = _Reaches.apply(x, *network.likelihood.parameters())  # type: ignore[no-untyped-call]
-    return x
+    return _reaching(network, x)
+
+
+def _reaching(network: BayesianMLP | DeterministicMLP, y: Tensor) -> Tensor:
+    if nn.parallel.DistributedDataParallel._get_active_ddp_module() is None:
+        return y
+    reached: Tensor = _Reaches.apply(  # type: ignore[no-untyped-call]
+        y, *network.likelihood.parameters()
+    )
+    return reached
+
+
+def _steps(builder: Builder, network: BayesianMLP) -> Lanes:
+    outputs: Lanes = lower(builder, network, builder.x)
+    return outputs
+
+
+def _loss_steps(builder: Builder, network: BayesianMLP) -> Lanes:
+    outputs = _steps(builder, network)
+    lower(builder, network.likelihood, outputs, builder.context)
+    return outputs
+
+
+@lowers(BayesianMLP, DeterministicMLP)
+def _network(builder: Builder, network: BayesianMLP | DeterministicMLP, lanes: Lanes) -> Lanes:
+    builder.looked_at(network)
+    builder.looked_at(network.layers)
+    together = isinstance(network, BayesianMLP) and network._n_weights <= _DRAWN_TOGETHER
+    for index, layer in enumerate(network.layers):
+        if index:
+            lanes = lower(builder, network.activation, lanes)
+        if together:
+            # As draw() does for weights of one kind.
+            lanes = drawn_dense(
+                builder, cast(BayesLinear, layer), lanes, seed=0, stream=len(builder.streams)
+            )
+        else:
+            lanes = lower(builder, layer, lanes)
+    if together and len(builder.parametrizations) > 1:
+        raise CannotLower("weights of several parametrizations are drawn by several seeds")
+    return lanes
+
+
+def _by_ops(
+    activation: nn.Module,
+    weights: Sequence[Sequence[Weight]],
+    seed: int,
+    x: Tensor,
+    *parameters: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The outputs for the draw by a seed and the divergence, with these parameters.
+
+    Args:
+        activation: of the network; not the network itself, which refers to the graph.
+        weights: of each layer.
+        seed, x, parameters: as of :func:`bslfast.programs.outputs`.
+    """
+    every: list[Any] = [weight for own in weights for weight in own]
+    samples, kl = normal_rsample_kl_many(
+        parameters[::2],
+        parameters[1::2],
+        prior_loc=[weight.prior.loc for weight in every],
+        prior_scale=[weight.prior.scale for weight in every],
+        parametrization=every[0].posterior.parametrization,
+        seed=seed,
+    )
+    left = iter(samples)
+    for index, own in enumerate(weights):
+        x = F.linear(activation(x) if index else x, *(next(left) for _ in own))
+    return x, kl
+
+
+def _loss_by_ops(
+    likelihood: likelihoods.Likelihood,
+    network: Callable[..., tuple[Tensor, Tensor]],
+    own: Sequence[Tensor],
+    settings: dict[str, Any],
+    seed: int,
+    x: Tensor,
+    y: Tensor,
+    *parameters: Tensor,
+) -> tuple[Tensor]:
+    """The loss for the draw by a seed, with these in the place of its ``own`` parameters."""
+    names = {id(p): f"module.{name}" for name, p in likelihood.named_parameters()}
+    of_likelihood = {
+        names[id(p)]: t for p, t in zip(own, parameters, strict=True) if id(p) in names
+    }
+    outputs, divergence = network(seed, x, *parameters[len(of_likelihood) :])
+    method = programs.Method(likelihood, "log_prob")
+    log_likelihood = torch.func.functional_call(method, of_likelihood, (outputs, y))
+    return (negative_elbo(log_likelihood, divergence, **settings),)
 
 
 class _Reaches(torch.autograd.Function):

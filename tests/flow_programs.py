@@ -37,6 +37,7 @@ from bslfast.flows import (
     RealNVP,
     Spline,
     Standardize,
+    Transform,
 )
 from bslfast.flows.flow import _density_steps
 from bslfast.flows.transform import forward_steps, inverse_steps
@@ -131,11 +132,15 @@ def inputs(flow: Flow, rows: int, dtype: torch.dtype = torch.float64) -> tuple[T
     return x, torch.randn(rows, flow.context, dtype=dtype, requires_grad=True)
 
 
+def sizes(module: Flow | Transform) -> tuple[int, int]:
+    return module.features, module.context
+
+
 def programs_of(flow: Flow) -> list[programs.Lowered]:
     return [
-        programs.lowered(flow, "density", _density_steps),
-        programs.lowered(flow.transform, "forward", forward_steps),
-        programs.lowered(flow.transform, "inverse", inverse_steps),
+        programs.lowered(flow, "density", _density_steps, sizes(flow)),
+        programs.lowered(flow.transform, "forward", forward_steps, sizes(flow.transform)),
+        programs.lowered(flow.transform, "inverse", inverse_steps, sizes(flow.transform)),
     ]
 
 

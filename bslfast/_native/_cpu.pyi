@@ -203,7 +203,8 @@ def pointwise_backward(
 
 class Program:
     lanes: int
-    n_parameters: int
+    n_drawn: int
+    n_gradients: int
 
     def __init__(
         self,
@@ -221,12 +222,15 @@ class Program:
         ],
         results: Sequence[int],
         sizes: Sequence[int],
+        draws: Sequence[tuple[int, int, int, float, float]] = ...,
     ) -> None: ...
     def forward(
         self,
         is_double: bool,
         rows: int,
+        n_draws: int,
         parameters: Sequence[int],
+        seeds: tuple[Sequence[int], Sequence[int]],
         x: int,
         context: int,
         value: int,
@@ -237,16 +241,20 @@ class Program:
         is_double: bool,
         rows: int,
         parameters: Sequence[int],
+        seeds: tuple[Sequence[int], Sequence[int]],
         x: int,
         context: int,
         log: int,
         grad_value: int,
         grad_log: int,
+        grad_kl: float,
         grad_x: int,
         grad_context: int,
         grad_parameters: int,
         wanted: Sequence[bool],
-    ) -> None: ...
+    ) -> float:
+        """The divergence of the weights that are drawn."""
+
     def train(
         self,
         is_double: bool,
@@ -267,5 +275,7 @@ class Program:
         clip: float,
         rates: Sequence[float],
         steps_before: int,
-    ) -> list[float]:
-        """For each step, the sum of its rows' negative logarithms."""
+        seeds: tuple[Sequence[int], Sequence[int]],
+        kl_weights: Sequence[float],
+    ) -> tuple[list[float], list[float]]:
+        """For each step, the sum of its rows' negative logarithms, and the divergence."""

@@ -106,7 +106,14 @@ class Flow(nn.Module):
         """
         x = check_inputs(self._takes(), "x", x, context)
         whole = programs.run(
-            self, "density", _density_steps, "_density_by_ops", x, context, value=False
+            self,
+            "density",
+            _density_steps,
+            (self.features, self.context),
+            "_density_by_ops",
+            x,
+            context,
+            value=False,
         )
         if whole is not None:
             return whole[1]
@@ -115,7 +122,9 @@ class Flow(nn.Module):
 
     def _program(self, x: Tensor, context: Tensor | None = None) -> programs.Lowered | None:
         """What computes :meth:`log_prob` as one call, if it can."""
-        return programs.runnable(self, "density", _density_steps, x, context)
+        return programs.runnable(
+            self, "density", _density_steps, (self.features, self.context), x, context
+        )
 
     def _density_by_ops(self, x: Tensor, context: Tensor | None) -> tuple[None, Tensor]:
         z, log_det = self.transform(x, context if self.transform.context else None)
@@ -181,9 +190,12 @@ class Flow(nn.Module):
         """
         like = self._like()
         x = like.new_empty((1, self.features))
-        density = programs.explain(self, "density", _density_steps, x)
+        density = programs.explain(
+            self, "density", _density_steps, (self.features, self.context), x
+        )
         if isinstance(self.transform, Composite):
-            inverse = programs.explain(self.transform, "inverse", inverse_steps, x)
+            sizes = self.transform.features, self.transform.context
+            inverse = programs.explain(self.transform, "inverse", inverse_steps, sizes, x)
         else:
             inverse = f"op by op: transform is a {type(self.transform).__name__}, no Composite"
         return f"log_prob: {density}\nsample, rsample_and_log_prob: {inverse}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from bslfast.flows.autoregressive import Autoregressive
 from bslfast.flows.bases import NormalBase
@@ -27,6 +27,7 @@ from bslfast.flows.transform import Composite, Inverse, Leading, Permutation
 from bslfast.functional.affine_coupling import SCALE_FNS
 from bslfast.functional.rational_quadratic import EXTRA_SLOPES, TAILS
 from bslfast.programs import Builder, CannotLower, Lanes, lower, lowers
+from bslfast.programs.networks import STEPPED, activated, constant, dense
 
 _ELEMENTWISE = {
     LeakyReLU: "leaky_relu_transform",
@@ -34,8 +35,6 @@ _ELEMENTWISE = {
     Sigmoid: "sigmoid_transform",
     Softplus: "softplus_transform",
 }
-#: The activations that a step has, in its order.
-STEPPED = ("relu", "tanh", "sigmoid", "silu")
 
 
 # --- flows and transforms: (builder, transform, lanes, inverse) -> lanes --------------------------
@@ -84,7 +83,7 @@ def _per_feature(
     # The first batch sets the parameters.
     if isinstance(module, ActNorm) and not builder.read(module.initialized):
         raise CannotLower("an ActNorm has not seen its first batch")
-    loc, raw = (_constant(builder, tensor) for tensor in (module.loc, module.log_scale))
+    loc, raw = (constant(builder, tensor) for tensor in (module.loc, module.log_scale))
     return _affine(builder, lanes, loc, raw, "exp", not inverse)
 
 
@@ -176,7 +175,7 @@ def _chosen(builder: Builder, network: nn.Module, lanes: Lanes) -> Lanes:
 def _conditioner(builder: Builder, network: Conditioner, lanes: Lanes) -> Lanes:
     _look_at_network(builder, network)
     if network.constant is not None:
-        return _constant(builder, network.constant)
+        return constant(builder, network.constant)
     first, *rest = network.layers
     h = _layer(builder, first, lanes if network.inputs else builder.context)
     if network.context_layer is not None:
@@ -211,39 +210,23 @@ def _layer(builder: Builder, layer: nn.Module, lanes: Lanes, added: Lanes | None
     return found
 
 
-@lowers(_Layer, nn.Linear)
-def _linear(builder: Builder, layer: nn.Linear, lanes: Lanes, added: Lanes | None = None) -> Lanes:
+@lowers(_Layer)
+def _dense_layer(
+    builder: Builder, layer: _Layer, lanes: Lanes, added: Lanes | None = None
+) -> Lanes:
     builder.looked_at(layer)
-    return builder.dense(lanes, _outputs(layer, lanes), layer.weight, layer.bias, added=added)
-
-
-def _outputs(layer: nn.Linear, lanes: Lanes) -> int:
-    outputs, inputs = layer.weight.shape
-    if inputs != len(lanes):
-        raise CannotLower(f"a layer has {inputs} inputs where {len(lanes)} numbers come in")
-    return outputs
+    return dense(builder, lanes, layer.weight, layer.bias, added)
 
 
 @lowers(_MaskedLayer)
 def _masked(builder: Builder, layer: _MaskedLayer, lanes: Lanes, added: Lanes | None) -> Lanes:
     if builder.read(layer.mask) != layer.wanted_mask().tolist():
         raise CannotLower("a mask differs from what the degrees say")
-    levels = (layer.seen, layer.sees)
-    return builder.dense(
-        lanes, _outputs(layer, lanes), layer.weight, layer.bias, added=added, levels=levels
-    )
+    return dense(builder, lanes, layer.weight, layer.bias, added, (layer.seen, layer.sees))
 
 
 def _activated(builder: Builder, network: Conditioner, lanes: Lanes) -> Lanes:
-    if not lanes:
-        return []
-    return builder.step(
-        "activation", lanes, len(lanes), options=[STEPPED.index(network.activation)]
-    )
-
-
-def _constant(builder: Builder, values: Tensor) -> Lanes:
-    return builder.dense([], values.numel(), None, values)
+    return activated(builder, network.activation, lanes)
 
 
 # --- maps: (builder, map, lanes, parameters, inverse) -> lanes ------------------------------------

@@ -158,7 +158,9 @@ class Composite(Row):
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.forward`."""
         x = check_inputs(self, "x", x, context)
-        whole = programs.run(self, "forward", forward_steps, "_by_ops", x, context)
+        whole = programs.run(
+            self, "forward", forward_steps, (self.features, self.context), "_by_ops", x, context
+        )
         return self._by_ops(x, context) if whole is None else whole
 
     def _by_ops(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -172,7 +174,15 @@ class Composite(Row):
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.inverse`."""
         z = check_inputs(self, "z", z, context)
-        whole = programs.run(self, "inverse", inverse_steps, "_inverse_by_ops", z, context)
+        whole = programs.run(
+            self,
+            "inverse",
+            inverse_steps,
+            (self.features, self.context),
+            "_inverse_by_ops",
+            z,
+            context,
+        )
         return self._inverse_by_ops(z, context) if whole is None else whole
 
     def _inverse_by_ops(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:

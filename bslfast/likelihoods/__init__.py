@@ -28,6 +28,7 @@ Log probabilities of 16-bit outputs are computed in float32, and are float32. Un
 with torch's losses, targets may be float32 where outputs have 16 bits.
 """
 
+from bslfast.likelihoods import lowering as lowering  # registers what becomes a program
 from bslfast.likelihoods.base import Likelihood, Predictive
 from bslfast.likelihoods.continuous_bernoulli import ContinuousBernoulli
 from bslfast.likelihoods.discrete import Bernoulli, Categorical, NegativeBinomial, Poisson

@@ -4,9 +4,13 @@ building.py makes the steps of a program; running.py keeps programs with their m
 them.
 """
 
-from bslfast.programs.building import Builder, CannotLower, Lanes, lower, lowers
+from bslfast.programs import networks as networks  # registers the layers of torch
+from bslfast.programs.building import Builder, CannotLower, Drawn, Lanes, lower, lowers
+from bslfast.programs.drawn import loss, outputs, samples
 from bslfast.programs.running import (
     Lowered,
+    Method,
+    are_on,
     explain,
     lowered,
     run,
@@ -18,14 +22,20 @@ from bslfast.programs.running import (
 __all__ = [
     "Builder",
     "CannotLower",
+    "Drawn",
     "Lanes",
     "Lowered",
+    "Method",
+    "are_on",
     "explain",
+    "loss",
     "lower",
     "lowered",
     "lowers",
+    "outputs",
     "run",
     "runnable",
+    "samples",
     "train",
     "whole_networks",
 ]

@@ -8,13 +8,20 @@ for, or one with settings that no step has, raises :class:`CannotLower` with the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from bslfast._native import _cpu
 
 Lanes = list[int]
+
+
+class Drawn(NamedTuple):
+    """A tensor of weights that is drawn in each call, see :meth:`Builder.draw`."""
+
+    place: int
+    shape: tuple[int, ...]
 
 
 class CannotLower(Exception):
@@ -37,8 +44,14 @@ class Builder:
         self.context: Lanes = list(range(features, features + context))
         self.parameters: list[Tensor] = []
         self._places: dict[int, int] = {}
+        # What weights are drawn from, and how: (parametrization, prior_loc, prior_scale).
+        self.sources: list[Tensor] = []
+        self._draws: list[tuple[int, float, float]] = []
+        #: Of each draw, which seed of a call it takes, and its stream of noise.
+        self.seeds: list[int] = []
+        self.streams: list[int] = []
         self._lanes = features + context
-        self._steps: list[tuple[str, Lanes, Lanes, list[int], list[int], list[float]]] = []
+        self._steps: list[tuple[Any, ...]] = []
         # What the steps were made from: entries of dictionaries, hooks, contents of buffers.
         self.entries: list[tuple[dict[str, Any], str, Any]] = []
         self._looked_at: set[nn.Module] = set()
@@ -52,7 +65,7 @@ class Builder:
         inputs: Lanes,
         outputs: int,
         *,
-        parameters: Sequence[Tensor | None] = (),
+        parameters: Sequence[Tensor | Drawn | None] = (),
         options: Iterable[int] = (),
         numbers: Sequence[float] = (),
     ) -> Lanes:
@@ -73,8 +86,8 @@ class Builder:
         self,
         inputs: Lanes,
         outputs: int,
-        weight: Tensor | None,
-        bias: Tensor | None,
+        weight: Tensor | Drawn | None,
+        bias: Tensor | Drawn | None,
         *,
         added: Lanes | None = None,
         rows: range | None = None,
@@ -103,6 +116,45 @@ class Builder:
             parameters=(weight, bias),
             options=options,
         )
+
+    def draw(
+        self,
+        loc: Tensor,
+        raw_scale: Tensor,
+        *,
+        parametrization: int,
+        prior: tuple[float, float],
+        seed: int,
+        stream: int,
+    ) -> Drawn:
+        """Add weights that are drawn before the steps run, as by ``normal_rsample_kl``.
+
+        Args:
+            loc, raw_scale: of one shape; nothing else reads them.
+            parametrization: its place among those that there are.
+            prior: the loc and the scale of the prior.
+            seed: which of a call's seeds it takes: 0 or a number that a draw has, or the next one.
+            stream: of its noise.
+        """
+        for tensor in (loc, raw_scale):
+            if id(tensor) in self._places:
+                raise CannotLower("a parameter has several uses")
+            self._places[id(tensor)] = -1
+        self.sources += [loc, raw_scale]
+        self._draws.append((parametrization, *prior))
+        self.seeds.append(seed)
+        self.streams.append(stream)
+        return Drawn(len(self._draws) - 1, tuple(loc.shape))
+
+    @property
+    def parametrizations(self) -> set[int]:
+        """Those of all draws."""
+        return {how[0] for how in self._draws}
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All parameters: first those that steps read."""
+        return (*self.parameters, *self.sources)
 
     def looked_at(self, module: nn.Module, *settings: str) -> None:
         """Note that the steps depend on a module: its parts, and these attributes of it."""
@@ -133,16 +185,22 @@ class Builder:
 
     def build(self, results: Lanes) -> Any:
         """Return the program, whose value are these lanes."""
-        return _cpu.Program(
-            self.features,
-            len(self.context),
-            self._steps,
-            results,
-            [parameter.numel() for parameter in self.parameters],
-        )
+        tensors, first = self.tensors, len(self.parameters)
+        steps = [
+            # Samples come after all tensors.
+            (*head, [i if i > -2 else len(tensors) - 2 - i for i in places], options, numbers)
+            for *head, places, options, numbers in self._steps
+        ]
+        draws = [(first + 2 * i, first + 2 * i + 1, *how) for i, how in enumerate(self._draws)]
+        sizes = [tensor.numel() for tensor in tensors]
+        return _cpu.Program(self.features, len(self.context), steps, results, sizes, draws)
 
-    def _place(self, parameter: Tensor) -> int:
+    def _place(self, parameter: Tensor | Drawn) -> int:
+        if isinstance(parameter, Drawn):
+            return -2 - parameter.place
         place = self._places.get(id(parameter))
+        if place == -1:
+            raise CannotLower("a parameter has several uses")
         if place is None:
             place = self._places[id(parameter)] = len(self.parameters)
             self.parameters.append(parameter)

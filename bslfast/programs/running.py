@@ -23,6 +23,8 @@ from bslfast._torch import global_hooks, unflatten
 from bslfast.functional._op import differentiated, runs_eagerly, unwatched
 from bslfast.programs.building import Builder, CannotLower, Lanes
 
+#: For each call the seed of each draw, and the stream of each draw.
+Seeds = tuple[list[int], list[int]]
 #: Larger layers leave the cache, from where every tile of rows would read them again.
 MOST_WEIGHTS = 2**20
 _enabled = True
@@ -71,26 +73,39 @@ class whole_networks:
         _enabled = self._before
 
 
+def are_on() -> bool:
+    """Whether programs are switched on, see :class:`whole_networks`."""
+    return _enabled
+
+
 class Lowered:
     """The program of a module, or the reason why there is none, and what it was made from.
 
     Args:
         module: what is lowered.
         steps: (builder, module) -> the lanes of the results.
+        features, context: how many numbers a row of x and one of the context have.
     """
 
-    def __init__(self, module: nn.Module, steps: Callable[[Builder, Any], Lanes]) -> None:
-        features: Any = module.features
-        builder = Builder(features, module.context)  # type: ignore[arg-type]
+    def __init__(
+        self,
+        module: nn.Module,
+        steps: Callable[[Builder, Any], Lanes],
+        features: int,
+        context: int = 0,
+    ) -> None:
+        builder = Builder(features, context)
         self.reason: str | None = None
         try:
             results = steps(builder, module)
             self._check(builder)
             self.steps = len(builder._steps)
+            self.results = len(results)
             self.program = builder.build(results)
         except (CannotLower, ValueError) as error:
             self.reason = str(error)
-        self.parameters = tuple(builder.parameters)
+        self.parameters = builder.tensors
+        self.draws = _Draws(builder)
         self._dicts, self._names, self._values = zip(*builder.entries, strict=True)
         self._owned = builder.owned
         self._lengths = list(map(len, builder.owned))
@@ -102,14 +117,14 @@ class Lowered:
         self.expects_equal = False
 
     def _check(self, builder: Builder) -> None:
-        for tensor in (*builder.parameters, *builder.buffers):
+        for tensor in (*builder.tensors, *builder.buffers):
             if type(tensor) not in (Tensor, nn.Parameter) or tensor.is_inference():
                 raise CannotLower(f"a parameter is {_checks.describe(tensor)}")
         # Others could be replaced without notice.
         owned = {id(value) for values in builder.owned for value in values.values()}
-        if not owned.issuperset(map(id, builder.parameters)):
+        if not owned.issuperset(map(id, builder.tensors)):
             raise CannotLower("a parameter is none of its module's parameters and buffers")
-        most = max((p.numel() for p in builder.parameters), default=0)
+        most = max((p.numel() for p in builder.tensors), default=0)
         if most > MOST_WEIGHTS:
             raise CannotLower(
                 f"a layer has {most} weights, and from {MOST_WEIGHTS} on torch's products are "
@@ -157,6 +172,38 @@ class Lowered:
     def addresses(self) -> list[int]:
         return list(map(Tensor.data_ptr, self.parameters))
 
+    def versions(self) -> list[int]:
+        return list(map(_VERSION, self.parameters))
+
+    def check_unchanged(self, versions: list[int], dtype: torch.dtype) -> None:
+        """Raise RuntimeError unless all parameters are as they were."""
+        if versions != self.versions() or not self.can_read(dtype):
+            raise RuntimeError(
+                "a parameter needed for the gradient of a network has been modified by an inplace "
+                "operation, such as a step of an optimizer, after the result was computed"
+            )
+
+
+class _Draws:
+    """The seeds and streams of a program's draws of weights, see :class:`Seeds`."""
+
+    def __init__(self, builder: Builder) -> None:
+        self.count = len(builder.seeds)
+        self._places = builder.seeds
+        self._streams = builder.streams
+        self.none: Seeds = ([], [])
+
+    def seeds(self, calls: int = 1) -> Seeds:
+        """Seeds for some calls, from torch's generator: as if each call drew its own."""
+        if not self.count:
+            return self.none
+        each = 1 + max(self._places)
+        drawn = _checks.seeds(calls * each)
+        found = [
+            drawn[first + place] for first in range(0, calls * each, each) for place in self._places
+        ]
+        return found, self._streams
+
 
 class _Programs(dict[str, Lowered]):
     """The programs of a module. A copy of the module has none."""
@@ -178,10 +225,16 @@ def _are_lent(module: nn.Module) -> bool:
     )
 
 
-def lowered(module: nn.Module, what: str, steps: Callable[[Builder, Any], Lanes]) -> Lowered | None:
+def lowered(
+    module: nn.Module,
+    what: str,
+    steps: Callable[[Builder, Any], Lanes],
+    sizes: tuple[int, int],
+) -> Lowered | None:
     """Return what ``steps`` makes of a module, made again if the module has changed.
 
-    None if it has other parameters for this call alone.
+    ``sizes`` are how many numbers a row of x and one of the context have. None if the module has
+    other parameters for this call alone.
     """
     # With the module, so that both are collected together, whatever refers to them.
     own: _Programs = vars(module).setdefault("_programs", _Programs())
@@ -190,7 +243,7 @@ def lowered(module: nn.Module, what: str, steps: Callable[[Builder, Any], Lanes]
         return found
     if _are_lent(module):
         return None
-    found = own[what] = Lowered(module, steps)
+    found = own[what] = Lowered(module, steps, *sizes)
     return found
 
 
@@ -198,21 +251,28 @@ def runnable(
     module: nn.Module,
     what: str,
     steps: Callable[[Builder, Any], Lanes],
+    sizes: tuple[int, int],
     x: Tensor,
     context: Tensor | None,
 ) -> Lowered | None:
     """Return the program of a module if it can run on x and a context, see :func:`run`."""
     if not _enabled or not x.is_cpu or not unwatched() or getattr(_of_thread, "by_ops", False):
         return None
-    found = lowered(module, what, steps)
+    found = lowered(module, what, steps, sizes)
     return None if found is None or found.obstacle(x, context) is not None else found
 
 
-def explain(module: nn.Module, what: str, steps: Callable[[Builder, Any], Lanes], x: Tensor) -> str:
+def explain(
+    module: nn.Module,
+    what: str,
+    steps: Callable[[Builder, Any], Lanes],
+    sizes: tuple[int, int],
+    x: Tensor,
+) -> str:
     """Whether a call of a module with x and a context like it is a program, or why it is not."""
     if not _enabled:
         return "op by op: bslfast.whole_networks(False)"
-    found = lowered(module, what, steps)
+    found = lowered(module, what, steps, sizes)
     if found is None:
         return "op by op: the parameters are replaced for this call"
     reason = found.obstacle(x, None)
@@ -225,6 +285,7 @@ def run(
     module: nn.Module,
     what: str,
     steps: Callable[[Builder, Any], Lanes],
+    sizes: tuple[int, int],
     by_ops: str,
     x: Tensor,
     context: Tensor | None,
@@ -234,9 +295,10 @@ def run(
     """Run the program of a module on rows x [..., features], or return None if it cannot run.
 
     Args:
-        module: whose program; it has ``features`` and ``context``.
+        module: whose program.
         what: which of its programs.
         steps: makes it.
+        sizes: how many numbers a row of x and one of the context have.
         by_ops: the method (x, context) -> (vectors or None, logarithms) that does the same by
             ops, for second derivatives.
         x, context: as :func:`bslfast.flows.transform.check_inputs` wants them.
@@ -245,7 +307,7 @@ def run(
     Returns:
         (vectors [..., features] or None, logarithms [...]).
     """
-    found = runnable(module, what, steps, x, context)
+    found = runnable(module, what, steps, sizes, x, context)
     if found is None or not x.numel():
         return None
     shape = x.shape[:-1]
@@ -276,56 +338,96 @@ def _call(
     return _forward(found, x, context, value)
 
 
-@serial_after_fork
 def _forward(
     found: Lowered, x: Tensor, context: Tensor | None, value: bool
 ) -> tuple[Tensor | None, Tensor]:
-    x = x.contiguous()
-    rows = x.shape[0]
-    vectors = torch.empty_like(x) if value else None
-    log = x.new_empty(rows)
-    held = None if context is None else context.contiguous()
-    found.program.forward(
-        x.dtype is torch.float64,
-        rows,
-        found.addresses(),
-        x.data_ptr(),
-        _address(held),
-        _address(vectors),
-        log.data_ptr(),
-    )
+    vectors, log = forward(found, x, context, value=value)
+    assert log is not None
     return vectors, log
 
 
 @serial_after_fork
-def _backward(
+def forward(
+    found: Lowered,
+    x: Tensor,
+    context: Tensor | None,
+    *,
+    value: bool = True,
+    log: bool = True,
+    n_draws: int = 1,
+    seeds: Seeds = ([], []),
+) -> tuple[Tensor | None, Tensor | None]:
+    """Vectors [n_draws, rows, results] and logarithms [n_draws, rows], as far as they are wanted.
+
+    Args:
+        found: a program that can run on ``x`` and ``context``.
+        n_draws: how many draws of all weights; for 1 the results are without that dimension.
+        seeds: of the draws.
+    """
+    x = x.contiguous()
+    rows = x.shape[0]
+    draws = () if n_draws == 1 else (n_draws,)
+    vectors = x.new_empty((*draws, rows, found.results)) if value else None
+    logarithms = x.new_empty((*draws, rows)) if log else None
+    held = None if context is None else context.contiguous()
+    found.program.forward(
+        x.dtype is torch.float64,
+        rows,
+        n_draws,
+        found.addresses(),
+        seeds,
+        x.data_ptr(),
+        _address(held),
+        _address(vectors),
+        _address(logarithms),
+    )
+    return vectors, logarithms
+
+
+@serial_after_fork
+def backward(
     found: Lowered,
     x: Tensor,
     context: Tensor | None,
     grads: tuple[Tensor | None, Tensor | None],
     needs: Sequence[bool],
     log: Tensor | None = None,
-) -> tuple[Tensor | None, Tensor | None, Tensor]:
-    """Gradients of x, of the context, and of all parameters in a row; the logarithms, too."""
+    *,
+    seeds: Seeds = ([], []),
+    grad_kl: float = 0.0,
+) -> tuple[Tensor | None, Tensor | None, Tensor, float]:
+    """Gradients of x, of the context, of all parameters in a row; the divergence of the weights.
+
+    Args:
+        found: as of :func:`forward`, as are ``x``, ``context`` and ``seeds``.
+        grads: of the vectors and of the logarithms.
+        needs: whether x, the context and each parameter need a gradient.
+        log: memory for the logarithms, if they are wanted.
+        grad_kl: the gradient of the divergence of the weights.
+    """
     x = x.contiguous()
     held = [None if t is None else t.contiguous() for t in (context, *grads)]
     grad_x = torch.empty_like(x) if needs[0] else None
     grad_context = torch.empty_like(held[0]) if needs[1] and held[0] is not None else None
-    flat = x.new_empty(found.program.n_parameters)
-    found.program.backward(
+    flat = x.new_empty(found.program.n_gradients)
+    divergence = found.program.backward(
         x.dtype is torch.float64,
         x.shape[0],
         found.addresses(),
+        seeds,
         x.data_ptr(),
         _address(held[0]),
         _address(log),
         *map(_address, held[1:]),
+        grad_kl,
         _address(grad_x),
         _address(grad_context),
         flat.data_ptr(),
         list(needs[2:]),
     )
-    return grad_x, grad_context, flat
+    if found.draws.count:
+        flat = flat[found.program.n_drawn :]
+    return grad_x, grad_context, flat, divergence
 
 
 @serial_after_fork
@@ -341,8 +443,11 @@ def train(
     clip: float | None,
     rates: Sequence[float],
     steps_before: int,
-) -> list[float]:
+    kl_weights: Sequence[float],
+) -> tuple[list[float], list[float]]:
     """Take steps that maximise the mean logarithm of mini-batches: see csrc/cpu/optimizer.h.
+
+    Weights are drawn for each step, by seeds from torch's generator.
 
     Args:
         found: a program that can run on ``x`` and ``context``.
@@ -357,14 +462,15 @@ def train(
         clip: what the norm of all gradients is at most.
         rates: the learning rate of each step.
         steps_before: how many steps the optimizer has taken.
+        kl_weights: for each step the factor of the divergence of the weights in the loss.
 
     Returns:
-        For each step, the sum of its rows' negative logarithms.
+        (for each step the sum of its rows' negative logarithms, and the divergence).
     """
     x, order = x.contiguous(), order.contiguous()
     held = None if context is None else context.contiguous()
     means, squares = zip(*((None, None) if s is None else s for s in states), strict=True)
-    losses: list[float] = found.program.train(
+    losses: tuple[list[float], list[float]] = found.program.train(
         x.dtype is torch.float64,
         order.shape[0],
         batch_rows,
@@ -380,6 +486,8 @@ def train(
         math.inf if clip is None else clip,
         rates,
         steps_before,
+        found.draws.seeds(len(rates)),
+        kl_weights,
     )
     torch.autograd.graph.increment_version(
         [p for p, state in zip(found.parameters, states, strict=True) if state is not None]
@@ -409,18 +517,18 @@ class _Whole(torch.autograd.Function):
         *parameters: Tensor,
     ) -> tuple[Tensor | None, Tensor]:
         ctx.call = call
+        found, _, value = call
         # Parameters are not saved as tensors are: it would take 1 us for each.
         ctx.save_for_backward(x, context)
-        ctx.versions = list(map(_VERSION, parameters))
+        ctx.versions = found.versions()
         ctx.set_materialize_grads(False)
         ctx.found = None
-        found, _, value = call
         if value or not found.expects_equal:
             return _forward(found, x, context, value)
         # Off again, unless this call's gradients are asked for.
         found.expects_equal = False
         log = x.new_empty(x.shape[0])
-        ctx.found = _backward(
+        *ctx.found, _ = backward(
             found, x, context, (None, torch.ones_like(log)), ctx.needs_input_grad[1:], log
         )
         return None, log
@@ -429,11 +537,7 @@ class _Whole(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         found, method, _ = ctx.call
         x, context = ctx.saved_tensors
-        if ctx.versions != list(map(_VERSION, found.parameters)) or not found.can_read(x.dtype):
-            raise RuntimeError(
-                "a parameter needed for the gradient of a flow has been modified by an inplace "
-                "operation, such as a step of an optimizer, after the flow's result was computed"
-            )
+        found.check_unchanged(ctx.versions, x.dtype)
         if not torch.is_grad_enabled() and runs_eagerly([g for g in grads if g is not None]):
             return _pull_back(ctx, found, x, context, *grads)
         needs = ctx.needs_input_grad[1:]
@@ -462,11 +566,11 @@ def _pull_back(
         and grad_log[0] != 0  # 0 times infinity is not 0
     ):
         found.expects_equal = True
-        row = ctx.found or _backward(found, x, context, (None, torch.ones_like(grad_log)), needs)
+        row = ctx.found or backward(found, x, context, (None, torch.ones_like(grad_log)), needs)
         ctx.found = None
-        results = [None if g is None else g * grad_log[0] for g in row]
+        results = [None if g is None else g * grad_log[0] for g in row[:3]]
     else:
-        results = [*_backward(found, x, context, (grad_value, grad_log), needs)]
+        results = [*backward(found, x, context, (grad_value, grad_log), needs)]
     parts = unflatten(results[2], found.parameters)
     return (
         None,
@@ -475,7 +579,7 @@ def _pull_back(
     )
 
 
-class _Method(nn.Module):
+class Method(nn.Module):
     """A method of a module as a module of its own."""
 
     def __init__(self, module: nn.Module, method: str) -> None:
@@ -495,7 +599,7 @@ def _by_ops(
     *parameters: Tensor,
 ) -> Sequence[Tensor]:
     """What the program computes, by ops, with these tensors in the place of its parameters."""
-    called = _Method(module, method)
+    called = Method(module, method)
     names = {
         id(tensor): name
         for name, tensor in itertools.chain(called.named_parameters(), called.named_buffers())

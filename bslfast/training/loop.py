@@ -19,6 +19,7 @@ from bslfast import _checks, programs
 from bslfast._torch import has_hooks, optimizer_hooks
 from bslfast.elbo import negative_elbo
 from bslfast.flows import Flow
+from bslfast.functional._op import unwatched
 from bslfast.likelihoods import Likelihood
 from bslfast.nn import BayesianModule, kl
 from bslfast.predict import evaluating, likelihood_of, predict, seeded
@@ -257,6 +258,7 @@ class _Run:
         self.best: dict[str, Tensor] = {}
         self.last_step: int | None = None  # where a falling learning rate reaches 0
         self.steps_per_call = 1
+        self.lowered: programs.Lowered | None = None
         self.setting: dict[str, Any] = {
             "batch_size": batch_size,
             "lr": lr,
@@ -293,7 +295,7 @@ class _Run:
         if found is None:
             total, divergence = self.steps_by_ops(order.to(self.device))
         else:
-            total, divergence = self.steps_at_once(found, order.cpu()), 0.0
+            total, divergence = self.steps_at_once(found, order.cpu())
         loss_value = total / rows
         epoch = len(self.history.loss) + 1
         if not math.isfinite(loss_value):
@@ -350,14 +352,8 @@ class _Run:
         return total.item(), divergence
 
     def program(self) -> programs.Lowered | None:
-        """What takes the steps of an epoch at once, if the model is a flow that has a program."""
-        model = self.model
-        if self.objective is not Flow.log_prob or not isinstance(model, Flow) or self.bayesian:
-            return None
-        widths = [model.features, *([model.context] if model.context else [])]
-        if [value.shape[1:] for value in self.train] != [(width,) for width in widths]:
-            return None
-        found = model._program(*self.train)
+        """What takes the steps of an epoch at once, if the model has a program for it."""
+        found = self.supervised() if self.objective is None else self.density()
         if found is None:
             return None
         trained = self.in_program(found)
@@ -376,12 +372,53 @@ class _Run:
             return None
         return found
 
+    def density(self) -> programs.Lowered | None:
+        """The program of a flow's log densities."""
+        model = self.model
+        if self.objective is not Flow.log_prob or not isinstance(model, Flow) or self.bayesian:
+            return None
+        widths = [model.features, *([model.context] if model.context else [])]
+        if [value.shape[1:] for value in self.train] != [(width,) for width in widths]:
+            return None
+        return model._program(*self.train)
+
+    def supervised(self) -> programs.Lowered | None:
+        """The program of a network and the log likelihood of its outputs."""
+        x, y = self.in_rows
+        if x.ndim != 2 or y.ndim != 2 or not programs.are_on() or not unwatched():
+            return None
+        if self.lowered is None or not self.lowered.holds():
+            self.lowered = programs.Lowered(
+                self.model, self.supervised_steps, x.shape[1], y.shape[1]
+            )
+            if self.lowered.reason is None:
+                self.check_targets(self.lowered.results)
+        if self.lowered.obstacle(x, y) is not None:
+            return None
+        layers = [m for m in self.model.modules() if isinstance(m, BayesianModule)]
+        # Layers that the network has but does not use diverge from their priors, too.
+        if self.lowered.draws.count != sum(len(layer.weights()) or 1 for layer in layers):
+            return None
+        return self.lowered if all(layer.drawn is None for layer in layers) else None
+
+    def check_targets(self, width: int) -> None:
+        """Raise what the likelihood raises for targets that it does not have."""
+        assert self.likelihood is not None
+        x, y = self.train
+        with torch.no_grad():
+            self.likelihood.log_prob(x.new_zeros(len(x), width), y)
+
+    def supervised_steps(self, builder: programs.Builder, model: nn.Module) -> programs.Lanes:
+        outputs: programs.Lanes = programs.lower(builder, model, builder.x)
+        programs.lower(builder, self.likelihood, outputs, builder.context)
+        return outputs
+
     def in_program(self, found: programs.Lowered) -> list[Tensor]:
         """The trained ones of a program's parameters."""
         return [p for p in found.parameters if p in self.optimizer.torch.state]
 
-    def steps_at_once(self, found: programs.Lowered, order: Tensor) -> float:
-        """The steps of an epoch by few calls; returns the sum of its examples' losses."""
+    def steps_at_once(self, found: programs.Lowered, order: Tensor) -> tuple[float, float]:
+        """The steps of an epoch by few calls; returns what :meth:`steps_by_ops` does."""
         optimizer = self.optimizer
         optimizer.torch.zero_grad()
         trained = self.in_program(found)
@@ -389,15 +426,17 @@ class _Run:
         states = [
             optimizer.means(p) if p in optimizer.torch.state else None for p in found.parameters
         ]
-        x, *context = (value.contiguous() for value in self.train)
+        x, *context = (value.contiguous() for value in self.in_rows)
         losses: list[float] = []
+        divergences: list[float] = []
+        kl_weight = self.beta / len(order)
         steps = math.ceil(len(order) / self.batch_size)
         while len(losses) < steps:
             started = time.perf_counter()
             first = len(losses)
             end = min(steps, first + self.steps_per_call)
             done = self.history.steps
-            losses += programs.train(
+            found_losses, found_divergences = programs.train(
                 found,
                 x,
                 context[0] if context else None,
@@ -409,12 +448,23 @@ class _Run:
                 self.clip,
                 [self.rate(done + step) for step in range(end - first)],
                 before + first,
+                [kl_weight] * (end - first),
             )
+            losses += found_losses
+            divergences += found_divergences
             optimizer.count(trained, end - first)
             self.history.steps += end - first
             each = (time.perf_counter() - started) / (end - first)
             self.steps_per_call = max(1, int(_SECONDS_PER_CALL / each))
-        return sum(losses)
+        sizes = map(len, order.split(self.batch_size))
+        weighed = (kl_weight * d * size for d, size in zip(divergences, sizes, strict=True))
+        return sum(losses) + sum(weighed), divergences[-1]
+
+    @functools.cached_property
+    def in_rows(self) -> tuple[Tensor, ...]:
+        """The training data as a program has them: classes as numbers."""
+        x, *others = self.train
+        return x, *(y if y.is_floating_point() else y.to(x.dtype).unsqueeze(-1) for y in others)
 
     def score(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
         """The log likelihood of each example, and a divergence that it contains, if any."""

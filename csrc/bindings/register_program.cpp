@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "bindings/operands.h"
+#include "cpu/draws.h"
+#include "cpu/pointwise.h"
 #include "cpu/program.h"
 
 namespace py = pybind11;
@@ -25,6 +27,10 @@ constexpr const char* kStepNames[] = {
 
 using Ints = std::vector<int32_t>;
 using Addresses = std::vector<uintptr_t>;
+// (for each call the seed of each draw, the stream of each draw)
+using Seeds = std::pair<std::vector<uint64_t>, std::vector<uint64_t>>;
+// (loc, raw_scale, parametrization, prior_loc, prior_scale)
+using PyDraw = std::tuple<int32_t, int32_t, int32_t, double, double>;
 // (kind, inputs, outputs, parameters, options, numbers)
 using PyStep = std::tuple<std::string, Ints, Ints, Ints, Ints, std::vector<double>>;
 
@@ -41,23 +47,58 @@ void check_places(const Ints& places, int32_t least, int64_t end, const std::str
   }
 }
 
+// Sets the places of all gradients: those of samples, of tensors that steps read, of the others.
+void place_gradients(Program& p) {
+  std::vector<bool> drawn_from(p.tensors(), false);
+  for (const Draw& draw : p.draws) {
+    for (const int32_t place : {draw.loc, draw.raw_scale}) {
+      if (drawn_from[place]) throw std::invalid_argument("draws: a parameter in two of them");
+      drawn_from[place] = true;
+    }
+  }
+  p.places.resize(p.sizes.size());
+  const auto place = [&](size_t i) {
+    p.places[i] = p.n_gradients;
+    p.n_gradients += p.sizes[i];
+  };
+  for (size_t i = p.tensors(); i < p.sizes.size(); ++i) place(i);
+  p.n_drawn = p.n_gradients;
+  for (const bool others : {false, true}) {
+    for (size_t i = 0; i < p.tensors(); ++i) {
+      if (drawn_from[i] == others) place(i);
+    }
+    if (!others) p.n_parameters = p.n_gradients;
+  }
+}
+
 Program make_program(int32_t features, int32_t context, const std::vector<PyStep>& steps,
-                     const Ints& results, const std::vector<int64_t>& sizes) {
+                     const Ints& results, const std::vector<int64_t>& sizes,
+                     const std::vector<PyDraw>& draws) {
   Program p{};
   p.features = features;
   p.context = context;
   p.lanes = features + context;
   p.results = results;
   p.sizes = sizes;
-  for (const int64_t size : sizes) {
-    p.places.push_back(p.n_parameters);
-    p.n_parameters += size;
+  for (const auto& [loc, raw_scale, parametrization, prior_loc, prior_scale] : draws) {
+    check_places({loc, raw_scale}, 0, static_cast<int64_t>(sizes.size()), "draws: parameters");
+    check_places({parametrization}, 0, BSL_SELECT(normal_rsample_kernels).n_variants,
+                 "draws: parametrization");
+    if (sizes[loc] != sizes[raw_scale]) throw std::invalid_argument("draws: sizes differ");
+    p.draws.push_back({loc, raw_scale, parametrization, prior_loc, prior_scale});
   }
+  for (const Draw& draw : p.draws) p.sizes.push_back(sizes[draw.loc]);
+  place_gradients(p);
   for (const auto& [name, inputs, outputs, parameters, options, numbers] : steps) {
     p.steps.push_back({kind_of(name), inputs, outputs, parameters, options, numbers});
     const Step& step = p.steps.back();
     check_places(inputs, 0, p.lanes, name + ": inputs");
-    check_places(parameters, -1, static_cast<int64_t>(sizes.size()), name + ": parameters");
+    check_places(parameters, -1, static_cast<int64_t>(p.sizes.size()), name + ": parameters");
+    for (const int32_t place : parameters) {
+      if (place >= 0 && p.places[place] >= p.n_parameters) {
+        throw std::invalid_argument(name + ": a parameter that samples are drawn from");
+      }
+    }
     // New lanes, one after the other.
     for (const int32_t output : outputs) {
       if (output != p.lanes++) throw std::invalid_argument(name + ": outputs out of order");
@@ -66,9 +107,6 @@ Program make_program(int32_t features, int32_t context, const std::vector<PyStep
       throw std::invalid_argument(name + ": wrong " + fault);
     }
     p.scratch = std::max(p.scratch, BSL_SELECT(program_kernels).scratch(step));
-  }
-  if (static_cast<int32_t>(results.size()) != features) {
-    throw std::invalid_argument("as many results as features are needed");
   }
   check_places(results, 0, p.lanes, "results");
   return p;
@@ -81,25 +119,72 @@ std::vector<T*> pointers(const Addresses& addresses) {
   return found;
 }
 
-// std::vector<bool> has no array of them.
-std::unique_ptr<bool[]> flags_of(const std::vector<bool>& wanted) {
-  std::unique_ptr<bool[]> flags(new bool[wanted.size()]);
+// Whether the gradient of each parameter is wanted, from whether that of each tensor is.
+std::unique_ptr<bool[]> flags_of(const Program& p, const std::vector<bool>& wanted) {
+  std::unique_ptr<bool[]> flags(new bool[p.sizes.size()]);
   std::copy(wanted.begin(), wanted.end(), flags.get());
+  for (size_t i = 0; i < p.draws.size(); ++i) {
+    flags[p.tensors() + i] = wanted[p.draws[i].loc] || wanted[p.draws[i].raw_scale];
+  }
   return flags;
 }
 
+// The table of a program's parameters for some draws of its weights, and memory for the samples.
+template <typename T>
+class Table {
+ public:
+  Table(const Program& p, const Addresses& parameters, int64_t n_draws)
+      : program_(p),
+        n_draws_(n_draws),
+        samples_(new T[static_cast<size_t>(n_draws * p.n_drawn)]),
+        own_(pointers<T>(parameters)) {
+    T* at = samples_.get();
+    for (size_t i = p.tensors(); i < p.sizes.size(); ++i) {
+      own_.push_back(at);
+      at += n_draws * p.sizes[i];
+    }
+    all_.reserve(n_draws * own_.size());
+    for (int64_t draw = 0; draw < n_draws; ++draw) {
+      for (size_t i = 0; i < own_.size(); ++i) {
+        all_.push_back(i < p.tensors() ? own_[i] : own_[i] + draw * p.sizes[i]);
+      }
+    }
+  }
+
+  // [draws, parameters]
+  T* const* all() const { return all_.data(); }
+
+  // Adds the divergence of all weights to `kl`; null: it is not wanted.
+  void draw(const Seeds& seeds, double* kl) {
+    draw_weights(program_, from(seeds, nullptr), n_draws_, kl);
+  }
+
+  Draws<T> from(const Seeds& seeds, const bool* wanted) const {
+    return {own_.data(), wanted, seeds.first.data(), seeds.second.data()};
+  }
+
+ private:
+  const Program& program_;
+  const int64_t n_draws_;
+  const std::unique_ptr<T[]> samples_;
+  std::vector<T*> own_, all_;
+};
+
 template <typename T, typename Run>
-void forward(const Program& p, int64_t rows, const Addresses& parameters, uintptr_t x,
-             uintptr_t context, uintptr_t value, uintptr_t log, const Run& run) {
-  const std::vector<T*> found = pointers<T>(parameters);
+void forward(const Program& p, int64_t rows, int64_t n_draws, const Addresses& parameters,
+             const Seeds& seeds, uintptr_t x, uintptr_t context, uintptr_t value, uintptr_t log,
+             const Run& run) {
+  Table<T> table(p, parameters, n_draws);
   const ProgramForward<T> a{&p,
                             rows,
-                            found.data(),
+                            n_draws,
+                            table.all(),
                             static_cast<T*>(pointer(x)),
                             static_cast<T*>(pointer(context)),
                             static_cast<T*>(pointer(value)),
                             static_cast<T*>(pointer(log))};
   py::gil_scoped_release release;
+  table.draw(seeds, nullptr);
   run(a);
 }
 
@@ -108,35 +193,48 @@ void check_rows(int64_t rows) {
 }
 
 void check_count(const Program& p, const Addresses& parameters) {
-  if (parameters.size() != p.sizes.size()) throw std::invalid_argument("number of parameters");
+  if (parameters.size() != p.tensors()) throw std::invalid_argument("number of parameters");
 }
 
-void program_forward(const Program& p, bool is_double, int64_t rows, const Addresses& parameters,
-                     uintptr_t x, uintptr_t context, uintptr_t value, uintptr_t log) {
-  check_count(p, parameters);
-  check_rows(rows);
-  const ProgramKernels& kernels = BSL_SELECT(program_kernels);
-  if (is_double) {
-    forward<double>(p, rows, parameters, x, context, value, log, kernels.forward_double);
-  } else {
-    forward<float>(p, rows, parameters, x, context, value, log, kernels.forward_float);
+void check_seeds(const Program& p, const Seeds& seeds, size_t calls) {
+  if (seeds.first.size() != calls * p.draws.size() || seeds.second.size() != p.draws.size()) {
+    throw std::invalid_argument("number of seeds or streams");
   }
 }
 
+void program_forward(const Program& p, bool is_double, int64_t rows, int64_t n_draws,
+                     const Addresses& parameters, const Seeds& seeds, uintptr_t x,
+                     uintptr_t context, uintptr_t value, uintptr_t log) {
+  check_count(p, parameters);
+  check_rows(rows);
+  check_seeds(p, seeds, 1);
+  if (n_draws < 1) throw std::invalid_argument("n_draws: at least one is needed");
+  const ProgramKernels& kernels = BSL_SELECT(program_kernels);
+  if (is_double) {
+    forward<double>(p, rows, n_draws, parameters, seeds, x, context, value, log,
+                    kernels.forward_double);
+  } else {
+    forward<float>(p, rows, n_draws, parameters, seeds, x, context, value, log,
+                   kernels.forward_float);
+  }
+}
+
+// Returns the divergence of the weights that are drawn.
 template <typename T, typename Run>
-void backward(const Program& p, int64_t rows, const Addresses& parameters, uintptr_t x,
-              uintptr_t context, uintptr_t log, uintptr_t grad_value, uintptr_t grad_log,
-              uintptr_t grad_x, uintptr_t grad_context, uintptr_t grad_parameters,
-              const std::vector<bool>& wanted, const Run& run) {
-  const std::vector<T*> found = pointers<T>(parameters);
-  const std::unique_ptr<bool[]> flags = flags_of(wanted);
+double backward(const Program& p, int64_t rows, const Addresses& parameters, const Seeds& seeds,
+                uintptr_t x, uintptr_t context, uintptr_t log, uintptr_t grad_value,
+                uintptr_t grad_log, double grad_kl, uintptr_t grad_x, uintptr_t grad_context,
+                uintptr_t grad_parameters, const std::vector<bool>& wanted, const Run& run) {
+  Table<T> table(p, parameters, 1);
+  const std::unique_ptr<bool[]> flags = flags_of(p, wanted);
   const int64_t chunk_rows = program_chunk_rows(rows, p.n_parameters);
   const int64_t chunks = (rows + chunk_rows - 1) / chunk_rows;
   // Not initialised: the kernels do it, on all threads.
-  const std::unique_ptr<T[]> sums(new T[static_cast<size_t>(chunks * p.n_parameters)]);
+  const std::unique_ptr<T[]> sums(new T[static_cast<size_t>(chunks * p.n_gradients)]);
+  T* grads = static_cast<T*>(pointer(grad_parameters));
   const ProgramBackward<T> a{&p,
                              rows,
-                             found.data(),
+                             table.all(),
                              static_cast<T*>(pointer(x)),
                              static_cast<T*>(pointer(context)),
                              static_cast<T*>(pointer(log)),
@@ -145,55 +243,66 @@ void backward(const Program& p, int64_t rows, const Addresses& parameters, uintp
                              static_cast<T*>(pointer(grad_x)),
                              static_cast<T*>(pointer(grad_context)),
                              sums.get(),
-                             static_cast<T*>(pointer(grad_parameters)),
+                             grads,
                              flags.get()};
   py::gil_scoped_release release;
+  double kl = 0;
+  table.draw(seeds, &kl);
   run(a);
+  pull_back_weights(p, table.from(seeds, flags.get()), grads, grad_kl);
+  return kl;
 }
 
-void program_backward(const Program& p, bool is_double, int64_t rows, const Addresses& parameters,
-                      uintptr_t x, uintptr_t context, uintptr_t log, uintptr_t grad_value,
-                      uintptr_t grad_log, uintptr_t grad_x, uintptr_t grad_context,
-                      uintptr_t grad_parameters, const std::vector<bool>& wanted) {
+double program_backward(const Program& p, bool is_double, int64_t rows, const Addresses& parameters,
+                        const Seeds& seeds, uintptr_t x, uintptr_t context, uintptr_t log,
+                        uintptr_t grad_value, uintptr_t grad_log, double grad_kl, uintptr_t grad_x,
+                        uintptr_t grad_context, uintptr_t grad_parameters,
+                        const std::vector<bool>& wanted) {
   check_count(p, parameters);
   check_rows(rows);
-  if (wanted.size() != p.sizes.size()) throw std::invalid_argument("number of parameters");
+  check_seeds(p, seeds, 1);
+  if (wanted.size() != p.tensors()) throw std::invalid_argument("number of parameters");
   const ProgramKernels& kernels = BSL_SELECT(program_kernels);
   if (is_double) {
-    backward<double>(p, rows, parameters, x, context, log, grad_value, grad_log, grad_x,
-                     grad_context, grad_parameters, wanted, kernels.backward_double);
-  } else {
-    backward<float>(p, rows, parameters, x, context, log, grad_value, grad_log, grad_x,
-                    grad_context, grad_parameters, wanted, kernels.backward_float);
+    return backward<double>(p, rows, parameters, seeds, x, context, log, grad_value, grad_log,
+                            grad_kl, grad_x, grad_context, grad_parameters, wanted,
+                            kernels.backward_double);
   }
+  return backward<float>(p, rows, parameters, seeds, x, context, log, grad_value, grad_log, grad_kl,
+                         grad_x, grad_context, grad_parameters, wanted, kernels.backward_float);
 }
 
+// For each step, the sum of its rows' negative logarithms, and the divergence.
+using Losses = std::pair<std::vector<double>, std::vector<double>>;
+
 template <typename T, typename Run>
-std::vector<double> train(const Program& p, int64_t rows, int64_t batch_rows, uintptr_t order,
-                          uintptr_t x, uintptr_t context, const Addresses& parameters,
-                          const std::vector<bool>& wanted, const Addresses& means,
-                          const Addresses& mean_squares, const OptimizerNumbers& optimizer,
-                          double clip, const std::vector<double>& rates, int64_t steps_before,
-                          const Run& run) {
-  const std::vector<T*> found = pointers<T>(parameters);
+Losses train(const Program& p, int64_t rows, int64_t batch_rows, uintptr_t order, uintptr_t x,
+             uintptr_t context, const Addresses& parameters, const std::vector<bool>& wanted,
+             const Addresses& means, const Addresses& mean_squares,
+             const OptimizerNumbers& optimizer, double clip, const std::vector<double>& rates,
+             int64_t steps_before, const Seeds& seeds, const std::vector<double>& kl_weights,
+             const Run& run) {
+  const Table<T> table(p, parameters, 1);
   const std::vector<T*> first = pointers<T>(means), second = pointers<T>(mean_squares);
-  const std::unique_ptr<bool[]> flags = flags_of(wanted);
+  const std::unique_ptr<bool[]> flags = flags_of(p, wanted);
   const auto chunks = [&](int64_t n) {
     const int64_t chunk_rows = program_chunk_rows(n, p.n_parameters);
     return n == 0 ? 0 : (n + chunk_rows - 1) / chunk_rows;
   };
   const int64_t most = std::max(chunks(std::min(rows, batch_rows)), chunks(rows % batch_rows));
-  const std::unique_ptr<T[]> sums(new T[static_cast<size_t>(most * p.n_parameters)]);
+  const std::unique_ptr<T[]> sums(new T[static_cast<size_t>(most * p.n_gradients)]);
   std::vector<double> partial(
-      static_cast<size_t>(std::max(most, program_training_parts(p.n_parameters))));
-  std::vector<double> losses(rates.size());
+      static_cast<size_t>(std::max(most, program_training_parts(p.n_gradients))));
+  const std::unique_ptr<T[]> factors(new T[static_cast<size_t>(3 * p.n_drawn)]);
+  std::vector<double> draw_partial(static_cast<size_t>(training_draw_shares(p)));
+  Losses losses{std::vector<double>(rates.size()), std::vector<double>(rates.size())};
   const ProgramTraining<T> a{&p,
                              rows,
                              batch_rows,
                              static_cast<int64_t*>(pointer(order)),
                              static_cast<T*>(pointer(x)),
                              static_cast<T*>(pointer(context)),
-                             found.data(),
+                             table.all(),
                              flags.get(),
                              first.data(),
                              second.data(),
@@ -201,30 +310,37 @@ std::vector<double> train(const Program& p, int64_t rows, int64_t batch_rows, ui
                              clip,
                              rates.data(),
                              steps_before,
+                             seeds.first.data(),
+                             seeds.second.data(),
+                             kl_weights.data(),
+                             factors.get(),
+                             draw_partial.data(),
                              sums.get(),
                              partial.data(),
-                             losses.data()};
+                             losses.first.data(),
+                             losses.second.data()};
   py::gil_scoped_release release;
   run(a);
   return losses;
 }
 
-std::vector<double> program_train(const Program& p, bool is_double, int64_t rows,
-                                  int64_t batch_rows, uintptr_t order, uintptr_t x,
-                                  uintptr_t context, const Addresses& parameters,
-                                  const std::vector<bool>& wanted, const Addresses& means,
-                                  const Addresses& mean_squares, const std::string& optimizer,
-                                  double decay, double decay_square, double epsilon,
-                                  double weight_decay, double clip,
-                                  const std::vector<double>& rates, int64_t steps_before) {
+Losses program_train(const Program& p, bool is_double, int64_t rows, int64_t batch_rows,
+                     uintptr_t order, uintptr_t x, uintptr_t context, const Addresses& parameters,
+                     const std::vector<bool>& wanted, const Addresses& means,
+                     const Addresses& mean_squares, const std::string& optimizer, double decay,
+                     double decay_square, double epsilon, double weight_decay, double clip,
+                     const std::vector<double>& rates, int64_t steps_before, const Seeds& seeds,
+                     const std::vector<double>& kl_weights) {
   check_count(p, parameters);
   check_count(p, means);
   check_count(p, mean_squares);
-  if (wanted.size() != p.sizes.size()) throw std::invalid_argument("number of parameters");
+  check_seeds(p, seeds, rates.size());
+  if (wanted.size() != p.tensors()) throw std::invalid_argument("number of parameters");
   if (batch_rows < 1) throw std::invalid_argument("batch_rows");
   if (static_cast<int64_t>(rates.size()) != (rows + batch_rows - 1) / batch_rows) {
     throw std::invalid_argument("number of learning rates");
   }
+  if (kl_weights.size() != rates.size()) throw std::invalid_argument("number of kl_weights");
   const auto* name = std::find(std::begin(kOptimizerNames), std::end(kOptimizerNames), optimizer);
   if (name == std::end(kOptimizerNames)) {
     throw std::invalid_argument("no optimizer is called '" + optimizer + "'");
@@ -242,10 +358,12 @@ std::vector<double> program_train(const Program& p, bool is_double, int64_t rows
   const ProgramKernels& kernels = BSL_SELECT(program_kernels);
   if (is_double) {
     return train<double>(p, rows, batch_rows, order, x, context, parameters, wanted, means,
-                         mean_squares, numbers, clip, rates, steps_before, kernels.train_double);
+                         mean_squares, numbers, clip, rates, steps_before, seeds, kl_weights,
+                         kernels.train_double);
   }
   return train<float>(p, rows, batch_rows, order, x, context, parameters, wanted, means,
-                      mean_squares, numbers, clip, rates, steps_before, kernels.train_float);
+                      mean_squares, numbers, clip, rates, steps_before, seeds, kl_weights,
+                      kernels.train_float);
 }
 
 }  // namespace
@@ -253,9 +371,10 @@ std::vector<double> program_train(const Program& p, bool is_double, int64_t rows
 void register_program(py::module_& m) {
   py::class_<Program>(m, "Program")
       .def(py::init(&make_program), py::arg("features"), py::arg("context"), py::arg("steps"),
-           py::arg("results"), py::arg("sizes"))
+           py::arg("results"), py::arg("sizes"), py::arg("draws") = std::vector<PyDraw>())
       .def_readonly("lanes", &Program::lanes)
-      .def_readonly("n_parameters", &Program::n_parameters)
+      .def_readonly("n_drawn", &Program::n_drawn)
+      .def_readonly("n_gradients", &Program::n_gradients)
       .def("forward", &program_forward)
       .def("backward", &program_backward)
       .def("train", &program_train);

@@ -7,8 +7,12 @@
 // each.
 //
 // A step that only reorders features costs nothing: later steps read other lanes.
+//
+// Parameters are tensors. Those of Bayesian layers are drawn: before the steps run, samples are
+// drawn from a loc and a raw scale, and steps read the samples.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -20,6 +24,7 @@ constexpr int kTileRows = 32;
 #define BSL_STEP_KINDS(X)                               \
   X(dense, Dense)                                       \
   X(activation, Activation)                             \
+  X(constant, Constant)                                 \
   X(triangular, Triangular)                             \
   X(additive, Additive)                                 \
   X(affine_coupling, AffineMap)                         \
@@ -31,7 +36,13 @@ constexpr int kTileRows = 32;
   X(mixture_logistic_transform, MixtureLogisticMap)     \
   X(deep_sigmoidal_transform, DeepSigmoidalMap)         \
   X(bernstein_transform, BernsteinMap)                  \
-  X(standard_normal, StandardNormal)
+  X(standard_normal, StandardNormal)                    \
+  X(normal_log_prob, NormalLogProb)                     \
+  X(laplace_log_prob, LaplaceLogProb)                   \
+  X(student_t_log_prob, StudentTLogProb)                \
+  X(bernoulli_log_prob, BernoulliLogProb)               \
+  X(poisson_log_prob, PoissonLogProb)                   \
+  X(categorical_log_prob, CategoricalLogProb)
 
 struct Step {
   int kind;                         // its place in the list above
@@ -42,15 +53,31 @@ struct Step {
   std::vector<double> numbers;      // likewise
 };
 
+// A normal tensor of weights with a normal prior, as of normal_rsample_kl.
+struct Draw {
+  int32_t loc, raw_scale;  // places in the program's table, of tensors that no step reads
+  int32_t parametrization;
+  double prior_loc, prior_scale;
+};
+
 struct Program {
   int32_t features, context;
   int32_t lanes;                 // in all
   std::vector<int32_t> results;  // the lanes of the vector that it returns
-  std::vector<int64_t> sizes;    // how many numbers each parameter has
-  std::vector<int64_t> places;   // where its gradient begins, in the row of all
-  int64_t n_parameters = 0;      // the length of that row
+  // The table of parameters: how many numbers each has. After the tensors come the samples, one for
+  // each draw.
+  std::vector<int64_t> sizes;
+  // Where a parameter's gradient begins in the row of all: first samples, then tensors that steps
+  // read, then those that are drawn from.
+  std::vector<int64_t> places;
+  std::vector<Draw> draws;
+  int64_t n_drawn = 0;       // numbers in all samples
+  int64_t n_parameters = 0;  // and in all tensors that steps read
+  int64_t n_gradients = 0;   // the length of that row
   std::vector<Step> steps;
   int64_t scratch = 0;  // numbers that the most demanding step needs for itself
+
+  std::size_t tensors() const { return sizes.size() - draws.size(); }
 };
 
 namespace {

@@ -109,12 +109,14 @@ struct Flight<0> {
   BSL_HD void store(uint32_t*) const {}
 };
 
-// The words of counters [index, index + N), in the order of memory.
+// The words of counters [index, index + n), in the order of memory. Whole flights of them are
+// written, up to N counters.
 template <int N>
-BSL_HD void random_block(uint64_t seed, uint64_t stream, uint64_t index, uint32_t* words) {
+BSL_HD void random_block(uint64_t seed, uint64_t stream, uint64_t index, uint32_t* words,
+                         int n = N) {
   constexpr int n_vectors = kLanes == 8 ? 4 : 2;
   static_assert(N % (n_vectors * kLanes) == 0, "whole vectors");
-  for (int i = 0; i < N; i += n_vectors * kLanes) {
+  for (int i = 0; i < n; i += n_vectors * kLanes) {
     Flight<n_vectors> flight;
     flight.start(stream, index + i);
     uint32_t key0 = philox::low(seed), key1 = philox::high(seed);
@@ -130,9 +132,9 @@ BSL_HD void random_block(uint64_t seed, uint64_t stream, uint64_t index, uint32_
 #else
 
 template <int N>
-BSL_HD void random_block(uint64_t seed, uint64_t stream, uint64_t index,
-                         uint32_t* __restrict words) {
-  for (int i = 0; i < N; ++i) {
+BSL_HD void random_block(uint64_t seed, uint64_t stream, uint64_t index, uint32_t* __restrict words,
+                         int n = N) {
+  for (int i = 0; i < n; ++i) {
     uint32_t* w = words + 4 * i;
     random_words(seed, stream, index + i, w[0], w[1], w[2], w[3]);
   }
@@ -202,6 +204,20 @@ inline const T* normal_block(uint64_t seed, uint64_t stream, uint64_t first, T* 
   return noise::for_each_group(seed, stream, first, buffer, [](const uint32_t* words, T* out) {
     noise::normal_group(words, out);
   });
+}
+
+// Those of [first, first + count), with `first` at the beginning of a counter.
+template <typename T>
+inline const T* normal_block(uint64_t seed, uint64_t stream, uint64_t first, T* buffer, int count) {
+  constexpr int per_counter = noise::kPerCounter<T>;
+  constexpr int words_per_element = 4 / per_counter;
+  alignas(64) uint32_t words[words_per_element * kBlock];
+  noise::random_block<kBlock / per_counter>(seed, stream, first / per_counter, words,
+                                            (count + per_counter - 1) / per_counter);
+  for (int i = 0; i < count; i += noise::kGroup) {
+    noise::normal_group(words + words_per_element * i, buffer + i);
+  }
+  return buffer;
 }
 
 // The uniforms in (0, 1) of the logical elements [first, first + kBlock), somewhere in `buffer`.

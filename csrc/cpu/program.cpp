@@ -7,11 +7,15 @@
 #include "cpu/parallel.h"
 #include "cpu/steps/activation.h"
 #include "cpu/steps/additive.h"
+#include "cpu/steps/categorical_log_prob.h"
+#include "cpu/steps/constant.h"
 #include "cpu/steps/dense.h"
 #include "cpu/steps/element_map.h"
+#include "cpu/steps/log_prob.h"
 #include "cpu/steps/pointwise_map.h"
 #include "cpu/steps/standard_normal.h"
 #include "cpu/steps/triangular.h"
+#include "cpu/training_draws.h"
 
 namespace bsl {
 namespace {
@@ -114,21 +118,23 @@ void run(const Call& a, const int64_t* order, int64_t first, const TileOf<T>& t)
 template <typename T>
 void forward(const ProgramForward<T>& a) {
   const Program& p = *a.program;
+  const int results = static_cast<int>(p.results.size());
   const int64_t tiles = (a.rows + kTileRows - 1) / kTileRows;
-  parallel_chunks(tiles, [&](int64_t tile) {
+  parallel_chunks(a.draws * tiles, [&](int64_t task) {
+    const int64_t draw = task / tiles, first = task % tiles * kTileRows;
     const int64_t lanes = static_cast<int64_t>(p.lanes) * kTileRows;
     double log[kTileRows];
     TileOf<T> t{};
     t.values = arena_of_thread().room<T>(lanes + p.scratch);
     t.scratch = t.values + lanes;
     t.log = log;
-    t.parameters = a.parameters;
-    const int64_t first = tile * kTileRows;
+    t.parameters = a.parameters + draw * static_cast<int64_t>(p.sizes.size());
     t.rows = static_cast<int>(std::min<int64_t>(kTileRows, a.rows - first));
     run(a, nullptr, first, t);
-    store_log(log, first, t.rows, a.log);
+    const int64_t row = draw * a.rows + first;
+    if (a.log != nullptr) store_log(log, row, t.rows, a.log);
     if (a.value == nullptr) return;
-    store_lanes<T>([&](int c) { return t.lane(p.results[c]); }, first, t.rows, p.features, a.value);
+    store_lanes<T>([&](int c) { return t.lane(p.results[c]); }, row, t.rows, results, a.value);
   });
 }
 
@@ -138,9 +144,10 @@ void run_back(const ProgramBackward<T>& a, int64_t first, const TileOf<T>& t) {
   const Program& p = *a.program;
   std::fill_n(t.grads, static_cast<int64_t>(p.lanes) * kTileRows, T(0));
   if (a.grad_value != nullptr) {
-    for (int c = 0; c < p.features; ++c) {
+    const int results = static_cast<int>(p.results.size());
+    for (int c = 0; c < results; ++c) {
       T* grad = t.grad(p.results[c]);
-      for (int r = 0; r < t.rows; ++r) grad[r] += a.grad_value[(first + r) * p.features + c];
+      for (int r = 0; r < t.rows; ++r) grad[r] += a.grad_value[(first + r) * results + c];
     }
   }
   for (auto step = p.steps.rbegin(); step != p.steps.rend(); ++step) {
@@ -153,6 +160,17 @@ void run_back(const ProgramBackward<T>& a, int64_t first, const TileOf<T>& t) {
     store_lanes<T>([&](int c) { return t.grad(p.features + c); }, first, t.rows, p.context,
                    a.grad_context);
   }
+}
+
+// See TileOf.
+template <typename T>
+int32_t first_needed(const ProgramBackward<T>& a) {
+  const Program& p = *a.program;
+  return a.grad_x != nullptr ? 0 : p.features + (a.grad_context != nullptr ? 0 : p.context);
+}
+template <typename T>
+int32_t first_needed(const ProgramTraining<T>& a) {
+  return a.program->features + a.program->context;
 }
 
 // Calls f(first, tile) for each tile of a chunk of a call's rows. The tile has room for values,
@@ -170,9 +188,10 @@ void for_each_tile(const Call& a, int64_t chunk, int64_t chunk_rows, int64_t row
   t.log = log;
   t.grad_log = grad_log;
   t.parameters = a.parameters;
-  t.grad_parameters = a.sums + chunk * p.n_parameters;
+  t.grad_parameters = a.sums + chunk * p.n_gradients;
   t.wanted = a.wanted;
   t.places = p.places.data();
+  t.first_needed = first_needed(a);
   std::fill_n(t.grad_parameters, p.n_parameters, T(0));
   const int64_t end = std::min(rows, (chunk + 1) * chunk_rows);
   for (int64_t first = chunk * chunk_rows; first < end; first += kTileRows) {
@@ -205,7 +224,7 @@ void backward(const ProgramBackward<T>& a) {
     T* total = a.grad_parameters;
     for (int64_t i = begin; i < end; ++i) total[i] = a.sums[i];
     for (int64_t chunk = 1; chunk < chunks; ++chunk) {
-      const T* sums = a.sums + chunk * p.n_parameters;
+      const T* sums = a.sums + chunk * p.n_gradients;
 #pragma GCC ivdep
       for (int64_t i = begin; i < end; ++i) total[i] += sums[i];
     }
@@ -241,24 +260,24 @@ double batch_gradients(const ProgramTraining<T>& a, const int64_t* order, int64_
 
 // Sums the gradients over chunks, and takes one step of the optimizer.
 template <typename T>
-void update(const ProgramTraining<T>& a, int64_t step, int64_t chunks) {
+void update(const ProgramTraining<T>& a, const TrainingDraws<T>& draws, int64_t step,
+            int64_t chunks) {
   const Program& p = *a.program;
-  const int64_t parts = program_training_parts(p.n_parameters);
-  const auto for_each_part = [&](const auto& f) {
-    parallel_chunks(parts, [&](int64_t part) {
+  const auto for_each_part = [](int64_t n, const auto& f) {
+    parallel_chunks(program_training_parts(n), [&](int64_t part) {
       const int64_t begin = part * kTrainedParameters;
-      f(part, begin, std::min(p.n_parameters, begin + kTrainedParameters));
+      f(part, begin, std::min(n, begin + kTrainedParameters));
     });
   };
   const auto sum_chunks = [&](int64_t begin, int64_t end) {
     for (int64_t chunk = 1; chunk < chunks; ++chunk) {
-      const T* sums = a.sums + chunk * p.n_parameters;
+      const T* sums = a.sums + chunk * p.n_gradients;
 #pragma GCC ivdep
       for (int64_t i = begin; i < end; ++i) a.sums[i] += sums[i];
     }
   };
   const auto take = [&](const OptimizerStep<T>& taken, int64_t begin, int64_t end) {
-    for (size_t i = 0; i < p.sizes.size(); ++i) {
+    for (size_t i = 0; i < p.tensors(); ++i) {
       const int64_t from = std::max(begin, p.places[i]);
       const int64_t to = std::min(end, p.places[i] + p.sizes[i]);
       if (from >= to || !a.wanted[i]) continue;
@@ -271,34 +290,48 @@ void update(const ProgramTraining<T>& a, int64_t step, int64_t chunks) {
   const auto factors = [&](double scale) {
     return OptimizerStep<T>(a.optimizer, a.rates[step], scale, a.steps_before + step + 1);
   };
-  if (!(a.clip < std::numeric_limits<double>::infinity())) {
+  const bool clips = a.clip < std::numeric_limits<double>::infinity();
+  if (p.draws.empty() && !clips) {
     const OptimizerStep<T> taken = factors(1);
-    for_each_part([&](int64_t, int64_t begin, int64_t end) {
+    for_each_part(p.n_gradients, [&](int64_t, int64_t begin, int64_t end) {
       sum_chunks(begin, end);
       take(taken, begin, end);
     });
     return;
   }
-  for_each_part([&](int64_t part, int64_t begin, int64_t end) {
-    sum_chunks(begin, end);
-    a.partial[part] = sum_of_squares(end - begin, a.sums + begin);
-  });
-  double squares = 0;
-  for (int64_t part = 0; part < parts; ++part) squares += a.partial[part];
-  const OptimizerStep<T> taken = factors(clip_factor(squares, a.clip));
-  for_each_part([&](int64_t, int64_t begin, int64_t end) { take(taken, begin, end); });
+  for_each_part(p.n_parameters,
+                [&](int64_t, int64_t begin, int64_t end) { sum_chunks(begin, end); });
+  draws.pull_back(a.wanted, a.sums, a.kl_weights[step]);
+  double scale = 1;
+  if (clips) {
+    for_each_part(p.n_gradients - p.n_drawn, [&](int64_t part, int64_t begin, int64_t end) {
+      a.partial[part] = sum_of_squares(end - begin, a.sums + p.n_drawn + begin);
+    });
+    double squares = 0;
+    const int64_t parts = program_training_parts(p.n_gradients - p.n_drawn);
+    for (int64_t part = 0; part < parts; ++part) squares += a.partial[part];
+    scale = clip_factor(squares, a.clip);
+  }
+  const OptimizerStep<T> taken = factors(scale);
+  for_each_part(p.n_gradients,
+                [&](int64_t, int64_t begin, int64_t end) { take(taken, begin, end); });
 }
 
 template <typename T>
 void train(const ProgramTraining<T>& a) {
-  const int64_t n_parameters = a.program->n_parameters;
+  const Program& p = *a.program;
+  TrainingDraws<T> draws(p, a.factors, a.draw_partial);
+  const int64_t n_draws = static_cast<int64_t>(p.draws.size());
+  // Steps give no gradients there.
+  std::fill_n(a.sums + p.n_parameters, p.n_gradients - p.n_parameters, T(0));
   for (int64_t step = 0; step * a.batch_rows < a.rows; ++step) {
     const int64_t first = step * a.batch_rows;
     const int64_t rows = std::min(a.batch_rows, a.rows - first);
-    const int64_t chunk_rows = program_chunk_rows(rows, n_parameters);
+    const int64_t chunk_rows = program_chunk_rows(rows, p.n_parameters);
     const int64_t chunks = (rows + chunk_rows - 1) / chunk_rows;
+    a.divergences[step] = draws.draw(a.parameters, a.seeds + step * n_draws, a.streams);
     a.losses[step] = batch_gradients(a, a.order + first, rows, chunk_rows, chunks);
-    update(a, step, chunks);
+    update(a, draws, step, chunks);
   }
 }
 

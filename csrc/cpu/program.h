@@ -9,16 +9,18 @@
 
 namespace bsl {
 
-// Tensors are contiguous; T is the call's dtype.
+// Tensors are contiguous; T is the call's dtype. `parameters` has the addresses of a program's
+// table.
 template <typename T>
 struct ProgramForward {
   const Program* program;
   int64_t rows;
-  const T* const* parameters;
-  const T* x;        // [rows, features]
-  const T* context;  // [rows, context]
-  T* value;          // [rows, features]; null: not wanted
-  T* log;            // [rows]
+  int64_t draws;               // of all weights; the same x for each
+  const T* const* parameters;  // [draws, parameters]
+  const T* x;                  // [rows, features]
+  const T* context;            // [rows, context]
+  T* value;                    // [draws, rows, results]; null: not wanted
+  T* log;                      // [draws, rows]; null: not wanted
 };
 
 template <typename T>
@@ -33,12 +35,13 @@ struct ProgramBackward {
   const T* grad_log;    // null: zeros
   T* grad_x;            // null: not wanted
   T* grad_context;
-  T* sums;             // room for the gradients of all parameters, [chunks, n_parameters]
-  T* grad_parameters;  // [n_parameters]
+  T* sums;             // room for the gradients of all parameters, [chunks, n_gradients]
+  T* grad_parameters;  // [n_gradients], of which steps give the first n_parameters
   const bool* wanted;  // for each parameter, whether its gradient is
 };
 
-// Steps of an optimizer that maximises the logarithm, one mini-batch after the other.
+// Steps of an optimizer that maximises the logarithm, less a divergence of the weights that are
+// drawn for each step, one mini-batch after the other.
 template <typename T>
 struct ProgramTraining {
   const Program* program;
@@ -46,7 +49,7 @@ struct ProgramTraining {
   const int64_t* order;      // [rows]: the rows of x that they are made of
   const T* x;
   const T* context;
-  T* const* parameters;  // those that are wanted change
+  T* const* parameters;  // tensors that are wanted change
   const bool* wanted;
   T* const* means;         // what the optimizer remembers of each; null: nothing
   T* const* mean_squares;  // likewise
@@ -54,16 +57,37 @@ struct ProgramTraining {
   double clip;          // what the norm of all gradients is at most; infinity: anything
   const double* rates;  // the learning rate of each step
   int64_t steps_before;
-  T* sums;          // room for gradients, [most chunks, n_parameters]
-  double* partial;  // room for program_training_parts numbers
-  double* losses;   // for each step, the sum of its rows' negative logarithms
+  const uint64_t* seeds;     // [steps, draws]
+  const uint64_t* streams;   // [draws]
+  const double* kl_weights;  // the factor of the divergence in each step's loss
+  T* factors;                // room for the draws: 3 n_drawn numbers
+  double* draw_partial;      // likewise: training_draw_shares
+  T* sums;                   // room for gradients, [most chunks, n_gradients]
+  double* partial;           // room for program_training_parts numbers
+  double* losses;            // for each step, the sum of its rows' negative logarithms
+  double* divergences;       // for each step, the sum of those of all weights
 };
+
+namespace {
 
 // Chunks of parameters in a step.
 constexpr int64_t kTrainedParameters = 4096;
-inline int64_t program_training_parts(int64_t n_parameters) {
-  return (n_parameters + kTrainedParameters - 1) / kTrainedParameters;
+inline int64_t program_training_parts(int64_t n_gradients) {
+  return (n_gradients + kTrainedParameters - 1) / kTrainedParameters;
 }
+
+// Numbers of a tensor of weights that a thread draws at a time.
+constexpr int64_t kDrawShare = 4096;
+inline int64_t draw_shares(const Program& p, size_t draw) {
+  return (p.sizes[p.tensors() + draw] + kDrawShare - 1) / kDrawShare;
+}
+inline int64_t training_draw_shares(const Program& p) {
+  int64_t shares = 0;
+  for (size_t i = 0; i < p.draws.size(); ++i) shares += draw_shares(p, i);
+  return shares;
+}
+
+}  // namespace
 
 struct ProgramKernels {
   // What is wrong with a step; null if it is well formed. Its lanes and parameters exist.

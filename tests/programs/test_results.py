@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from flow_programs import CASES, everything, inputs, made, programs_of
+from flow_programs import CASES, everything, inputs, made, programs_of, sizes
 from torch import Tensor, nn
 
 import bslfast
@@ -88,7 +88,7 @@ def test_gradients_with_the_values_are_those_computed_afterwards() -> None:
         log_prob = flow.log_prob(x)
         return log_prob.detach(), *torch.autograd.grad(loss(log_prob), list(flow.parameters()))
 
-    program = programs.lowered(flow, "density", _density_steps)
+    program = programs.lowered(flow, "density", _density_steps, sizes(flow))
     first = step(lambda p: -p.mean())
     assert program.expects_equal
     second = step(lambda p: -p.mean())
@@ -116,8 +116,8 @@ def test_any_leading_dimensions(rows: int) -> None:
 def test_bounded_maps_lower_one_way(kind: type[Transform]) -> None:
     transform = Composite([AffineCoupling(3), kind(3)]).double()  # type: ignore[call-arg]
     nn.init.normal_(transform.transforms[0].conditioner.output_bias)  # type: ignore[union-attr, arg-type]
-    assert programs.lowered(transform, "forward", forward_steps).reason is None
-    reason = programs.lowered(transform, "inverse", inverse_steps).reason
+    assert programs.lowered(transform, "forward", forward_steps, (3, 0)).reason is None
+    reason = programs.lowered(transform, "inverse", inverse_steps, (3, 0)).reason
     assert reason == f"the inverse of {kind.__name__} checks that z lies inside"
     x = torch.randn(40, 3, dtype=torch.float64, requires_grad=True)
     results = []

@@ -7,13 +7,16 @@
 namespace bsl {
 namespace {
 
-// options: the activation's place in this list.
+// options: the activation's place in this list. numbers: what is added to the value.
 struct Activation {
-  enum Kind { relu, tanh, sigmoid, silu, kinds };
+  enum Kind { relu, tanh, sigmoid, silu, softplus, kinds };
 
   static const char* fault(const Step& step, const Program&) {
     if (step.options.size() != 1 || step.options[0] < 0 || step.options[0] >= kinds) {
       return "options";
+    }
+    if (step.numbers.size() > 1 || (step.numbers.size() == 1 && step.options[0] != softplus)) {
+      return "numbers";
     }
     return step.inputs.size() == step.outputs.size() ? nullptr : "inputs and outputs";
   }
@@ -29,6 +32,10 @@ struct Activation {
         return for_each(step, t, [](T x) { return math::tanh(x); });
       case sigmoid:
         return for_each(step, t, [](T x) { return math::sigmoid(x); });
+      case softplus: {
+        const T least = step.numbers.empty() ? T(0) : static_cast<T>(step.numbers[0]);
+        return for_each(step, t, [least](T x) { return math::softplus(x) + least; });
+      }
       default:
         return for_each(step, t, [](T x) { return x * math::sigmoid(x); });
     }
@@ -43,6 +50,8 @@ struct Activation {
         return pull_back(step, t, [](T, T y) { return (T(1) - y) * (T(1) + y); });
       case sigmoid:
         return pull_back(step, t, [](T, T y) { return y * (T(1) - y); });
+      case softplus:
+        return pull_back(step, t, [](T x, T) { return math::sigmoid(x); });
       default:
         return pull_back(step, t, [](T x, T y) {
           const T s = math::sigmoid(x);

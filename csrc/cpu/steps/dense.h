@@ -95,6 +95,7 @@ struct Dense {
         add_products<false>(step, t, weights);
       }
     }
+    if (!t.needs(step.inputs.data(), in)) return;
     Product<T> p;
     p.lanes = t.grads;
     p.weights = first_weight(step, t);
@@ -251,24 +252,33 @@ struct Dense {
         least = *std::min_element(sees + first, sees + first + J);
         most = *std::max_element(sees + first, sees + first + J);
       }
-      for (int column = 0; column < in; column += kBlockLength<T>) {
-        const int n = std::min(kBlockLength<T>, in - column);
-        bool all = n == kBlockLength<T>;
+      for (int column = 0; column < in;) {
+        constexpr int length = VectorOf<T>::length;
+        // Two vectors of columns, or the one that is left.
+        const bool one = in - column <= length;
+        const int n = std::min(one ? length : 2 * length, in - column);
+        bool all = n == 2 * length;
         if constexpr (kMasked) {
-          if (*std::min_element(seen + column, seen + column + n) > most) continue;
+          if (*std::min_element(seen + column, seen + column + n) > most) {
+            column += n;
+            continue;
+          }
           all = all && *std::max_element(seen + column, seen + column + n) <= least;
         }
         Vector<T> sums[J][2] = {};
-        sum_products<J>(grads, t.scratch + column, width, sums);
+        if (one) {
+          sum_products<J, 1>(grads, t.scratch + column, width, sums);
+        } else {
+          sum_products<J, 2>(grads, t.scratch + column, width, sums);
+        }
         T* row = to + first * between_weights(step) + column;
         for (int j = 0; j < J; ++j, row += between_weights(step)) {
-          constexpr int length = VectorOf<T>::length;
           if (all) {
             store(row, load(row) + sums[j][0]);
             store(row + length, load(row + length) + sums[j][1]);
             continue;
           }
-          T products[kBlockLength<T>];
+          T products[2 * length];
           store(products, sums[j][0]);
           store(products + length, sums[j][1]);
           for (int i = 0; i < n; ++i) {
@@ -276,19 +286,21 @@ struct Dense {
             row[i] += counts ? products[i] : T(0);
           }
         }
+        column += n;
       }
     });
   }
 
-  template <int J, typename T>
+  // The first N vectors of each row.
+  template <int J, int N, typename T>
   BSL_HD static void sum_products(const T* grads, const T* x, int64_t width,
                                   Vector<T> (&sums)[J][2]) {
     for (int r = 0; r < kTileRows; ++r, x += width) {
-      const Vector<T> x0 = load(x), x1 = load(x + VectorOf<T>::length);
+      Vector<T> columns[N];
+      for (int k = 0; k < N; ++k) columns[k] = load(x + k * VectorOf<T>::length);
       for (int j = 0; j < J; ++j) {
         const T g = grads[j * kTileRows + r];
-        sums[j][0] += g * x0;
-        sums[j][1] += g * x1;
+        for (int k = 0; k < N; ++k) sums[j][k] += g * columns[k];
       }
     }
   }

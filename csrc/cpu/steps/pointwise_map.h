@@ -1,125 +1,22 @@
-// Maps of features one by one, made of ops with a value and a logarithm (core/pointwise.h).
+// Maps of features one by one.
 #pragma once
-
-#include <algorithm>
-#include <utility>
 
 #include "core/bijectors/affine_coupling.h"
 #include "core/bijectors/elementwise.h"
-#include "cpu/steps/tile.h"
+#include "cpu/steps/pointwise.h"
 
 namespace bsl {
 namespace {
 
-// Each op is a variant.
-//
-// inputs: for each argument of the op, a lane for each feature.
-// options: the variant. numbers: the op's.
-template <typename First, typename... Others>
-struct PointwiseMap {
-  static const char* fault(const Step& step, const Program&) {
-    constexpr int variants = 1 + static_cast<int>(sizeof...(Others));
-    if (step.options.size() != 1 || step.options[0] < 0 || step.options[0] >= variants) {
-      return "options";
-    }
-    if (step.numbers.size() > kMaxNumbers) return "numbers";
-    return step.inputs.size() == N * step.outputs.size() ? nullptr : "inputs and outputs";
-  }
-
-  static int64_t scratch(const Step&) { return 0; }
-
-  template <typename T>
-  static void forward(const Step& step, const TileOf<T>& t) {
-    int variant = 0;
-    const auto run = [&](auto op) {
-      if (variant++ == step.options[0]) {
-        forward_by<decltype(op)>(step, t, std::make_index_sequence<N>());
-      }
-    };
-    run(First());
-    (run(Others()), ...);
-  }
-
-  template <typename T>
-  static void backward(const Step& step, const TileOf<T>& t) {
-    int variant = 0;
-    const auto run = [&](auto op) {
-      if (variant++ == step.options[0]) {
-        backward_by<decltype(op)>(step, t, std::make_index_sequence<N>());
-      }
-    };
-    run(First());
-    (run(Others()), ...);
-  }
-
- private:
-  static constexpr int N = First::inputs;
-
-  template <typename T>
-  static Numbers<T> numbers_of(const Step& step) {
-    Numbers<T> numbers{};
-    for (size_t i = 0; i < step.numbers.size(); ++i)
-      numbers.at[i] = static_cast<T>(step.numbers[i]);
-    return numbers;
-  }
-
-  template <typename Op, typename T, size_t... K>
-  static void forward_by(const Step& step, const TileOf<T>& t, std::index_sequence<K...>) {
-    const Numbers<T> numbers = numbers_of<T>(step);
-    const size_t n = step.outputs.size();
-    for (size_t i = 0; i < n; ++i) {
-      T logs[kTileRows];
-      map_lane<Op>(numbers, t.lane(step.outputs[i]), logs, t.lane(step.inputs[K * n + i])...);
-      for (int r = 0; r < kTileRows; ++r) t.log[r] += static_cast<double>(logs[r]);
-    }
-  }
-
-  // A function of pointers alone: that is what compilers vectorise.
-  template <typename Op, typename T, typename... X>
-  static void map_lane(const Numbers<T>& numbers, T* y, T* logs, const X*... x) {
-#pragma GCC ivdep
-    for (int r = 0; r < kTileRows; ++r) {
-      const Result<T> result = Op::forward(numbers, x[r]...);
-      y[r] = result.value;
-      logs[r] = result.log;
-    }
-  }
-
-  template <typename Op, typename T, size_t... K>
-  static void backward_by(const Step& step, const TileOf<T>& t, std::index_sequence<K...>) {
-    const Numbers<T> numbers = numbers_of<T>(step);
-    const size_t n = step.outputs.size();
-    for (size_t i = 0; i < n; ++i) {
-      T by[N][kTileRows];
-      pull_back<Op>(numbers, t.grad(step.outputs[i]), t.grad_log, by,
-                    t.lane(step.inputs[K * n + i])...);
-      for (int k = 0; k < N; ++k) {
-        T* grad = t.grad(step.inputs[k * n + i]);
-        for (int r = 0; r < kTileRows; ++r) grad[r] += by[k][r];
-      }
-    }
-  }
-
-  template <typename Op, typename T, typename... X>
-  static void pull_back(const Numbers<T>& numbers, const T* grad_y, const T* grad_log,
-                        T (*by)[kTileRows], const X*... x) {
-#pragma GCC ivdep
-    for (int r = 0; r < kTileRows; ++r) {
-      const Gradients<T, N> g = Op::backward(numbers, Result<T>{grad_y[r], grad_log[r]}, x[r]...);
-      for (int k = 0; k < N; ++k) by[k][r] = g.of[k];
-    }
-  }
-};
-
 using AffineMap =
-    PointwiseMap<affine::Coupling<ScaleFn::tanh, false>, affine::Coupling<ScaleFn::tanh, true>,
-                 affine::Coupling<ScaleFn::exp, false>, affine::Coupling<ScaleFn::exp, true>,
-                 affine::Coupling<ScaleFn::sigmoid, false>,
-                 affine::Coupling<ScaleFn::sigmoid, true>>;
-using LeakyReluMap = PointwiseMap<elementwise::LeakyRelu<false>, elementwise::LeakyRelu<true>>;
-using TanhMap = PointwiseMap<elementwise::Tanh<false>>;
-using SigmoidMap = PointwiseMap<elementwise::Sigmoid<false>>;
-using SoftplusMap = PointwiseMap<elementwise::Softplus<false>>;
+    PointwiseStep<affine::Coupling<ScaleFn::tanh, false>, affine::Coupling<ScaleFn::tanh, true>,
+                  affine::Coupling<ScaleFn::exp, false>, affine::Coupling<ScaleFn::exp, true>,
+                  affine::Coupling<ScaleFn::sigmoid, false>,
+                  affine::Coupling<ScaleFn::sigmoid, true>>;
+using LeakyReluMap = PointwiseStep<elementwise::LeakyRelu<false>, elementwise::LeakyRelu<true>>;
+using TanhMap = PointwiseStep<elementwise::Tanh<false>>;
+using SigmoidMap = PointwiseStep<elementwise::Sigmoid<false>>;
+using SoftplusMap = PointwiseStep<elementwise::Softplus<false>>;
 
 }  // namespace
 }  // namespace bsl

@@ -29,10 +29,19 @@ struct TileOf {
   const bool* wanted;
   const int64_t* places;
   T* scratch;
+  int32_t first_needed;  // lanes before it are data whose gradients nobody needs
   int rows;  // those beyond are copies, and their gradients are zeros
 
   T* lane(int32_t index) const { return values + static_cast<int64_t>(index) * kTileRows; }
   T* grad(int32_t index) const { return grads + static_cast<int64_t>(index) * kTileRows; }
+
+  // Whether the gradients of some lanes are needed.
+  bool needs(const int32_t* lanes, int n) const {
+    for (int i = 0; i < n; ++i) {
+      if (lanes[i] >= first_needed) return true;
+    }
+    return false;
+  }
 
   const T* parameter(int32_t index) const { return index < 0 ? nullptr : parameters[index]; }
   // Null if it is not wanted.

@@ -1,0 +1,76 @@
+"""What steps of a program likelihoods stand for: (builder, likelihood, outputs, targets)."""
+
+from __future__ import annotations
+
+from bslfast.likelihoods.base import Likelihood
+from bslfast.likelihoods.discrete import Bernoulli, Categorical, Poisson
+from bslfast.likelihoods.location_scale import MIN_SCALE, Laplace, Normal, StudentT, _LocationScale
+from bslfast.programs import Builder, CannotLower, Lanes, lowers
+from bslfast.programs.networks import activated, constant
+
+_SCALES = ("scale", "log_scale", "log_var")
+
+
+@lowers(Normal, Laplace, StudentT)
+def _location_scale(
+    builder: Builder, likelihood: _LocationScale, outputs: Lanes, targets: Lanes
+) -> None:
+    builder.looked_at(likelihood, "targets", "scale_from", "parametrization")
+    count = len(targets)
+    variant = 0
+    if isinstance(likelihood.scale_from, float):
+        scale = builder.step("constant", [], count, numbers=[likelihood.scale_from] * count)
+    else:
+        if likelihood.scale_from == "outputs":
+            raw = outputs[count:]
+        else:
+            raw = constant(builder, likelihood.raw_scale)
+        if likelihood.parametrization == "softplus":
+            scale = activated(builder, "softplus", raw, MIN_SCALE)
+        elif isinstance(likelihood, Normal):
+            scale, variant = raw, _SCALES.index(likelihood.parametrization)
+        else:
+            raise CannotLower(
+                f"no step has a {type(likelihood).__name__} with "
+                f"parametrization={likelihood.parametrization!r}"
+            )
+    inputs = [*targets, *_df(builder, likelihood, count), *outputs[:count], *scale]
+    if len(outputs) != len(likelihood.parts) * count or len(scale) != count:
+        raise CannotLower("the likelihood is of another number of targets")
+    kind = next(c for c in type(likelihood).__mro__ if c in _KINDS)
+    builder.step(_KINDS[kind], inputs, 0, options=[variant])
+
+
+def _df(builder: Builder, likelihood: _LocationScale, count: int) -> Lanes:
+    """The degrees of freedom of each target."""
+    if not isinstance(likelihood, StudentT):
+        return []
+    builder.looked_at(likelihood, "learn_df", "init_df")
+    if likelihood.learn_df:
+        return activated(builder, "softplus", constant(builder, likelihood.raw_df)) * count
+    return builder.step("constant", [], 1, numbers=[likelihood.init_df]) * count
+
+
+_KINDS: dict[type, str] = {
+    Normal: "normal_log_prob",
+    Laplace: "laplace_log_prob",
+    StudentT: "student_t_log_prob",
+    Bernoulli: "bernoulli_log_prob",
+    Poisson: "poisson_log_prob",
+}
+
+
+@lowers(Bernoulli, Poisson)
+def _of_outputs(builder: Builder, likelihood: Likelihood, outputs: Lanes, targets: Lanes) -> None:
+    builder.looked_at(likelihood, "targets")
+    if len(outputs) != len(targets):
+        raise CannotLower("the likelihood is of another number of targets")
+    builder.step(_KINDS[type(likelihood)], outputs + targets, 0, options=[0])
+
+
+@lowers(Categorical)
+def _categorical(builder: Builder, likelihood: Categorical, outputs: Lanes, label: Lanes) -> None:
+    builder.looked_at(likelihood, "classes")
+    if len(outputs) != likelihood.classes:
+        raise CannotLower("the likelihood is of another number of classes")
+    builder.step("categorical_log_prob", label + outputs, 0)

@@ -1,0 +1,28 @@
+// The weights of a program that are drawn (core/program.h).
+#pragma once
+
+#include <cstdint>
+
+#include "core/program.h"
+
+namespace bsl {
+
+template <typename T>
+struct Draws {
+  T* const* parameters;     // the program's table; samples are written
+  const bool* wanted;       // of each parameter, whether its gradient is
+  const uint64_t* seeds;    // [draws]
+  const uint64_t* streams;  // likewise
+};
+
+// Draws n_samples of all weights, each [n_samples, *shape of the loc], and adds their divergences
+// to `kl`, which may be null. Returns the index of a draw with a negative scale, or -1.
+template <typename T>
+int draw_weights(const Program& p, const Draws<T>& draws, int64_t n_samples, double* kl);
+
+// Fills in the gradients of what the weights are drawn from, in the row of all. The samples' are
+// there, and that of the divergence is a number.
+template <typename T>
+void pull_back_weights(const Program& p, const Draws<T>& draws, T* grads, double grad_kl);
+
+}  // namespace bsl

@@ -1,0 +1,211 @@
+"""Epochs of networks as one call: what training by ops does, up to rounding."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bslfast
+from bslfast import likelihoods, programs
+from bslfast.bnn import BayesianMLP
+from bslfast.nn import BayesLinear, posteriors, priors
+from bslfast.training import History, fit
+
+GENERATOR = torch.Generator().manual_seed(0)
+X = torch.randn(130, 3, generator=GENERATOR, dtype=torch.float64)
+Y = torch.stack([X[:, 0] * X[:, 1], X[:, 2].sin()], 1)
+# 100 = 48 + 48 + 4: batches of more than one tile, the last with fewer rows than a tile.
+SETTING: dict[str, Any] = {"batch_size": 48, "lr": 0.01, "seed": 3, "epochs": 3}
+TARGETS: dict[str, tuple[Any, Tensor]] = {
+    "normal": ("normal", Y),
+    "fixed normal": (likelihoods.Normal(2, scale=0.3), Y),
+    "normal, log_scale": (likelihoods.Normal(2, parametrization="log_scale"), Y),
+    "heteroscedastic": ("heteroscedastic_normal", Y),
+    "heteroscedastic, log_var": (
+        likelihoods.HeteroscedasticNormal(2, parametrization="log_var"),
+        Y,
+    ),
+    "laplace": (likelihoods.Laplace(2), Y),
+    "student_t": (likelihoods.StudentT(2), Y),
+    "student_t, learned df": (likelihoods.StudentT(2, learn_df=True, scale="outputs"), Y),
+    "bernoulli": ("bernoulli", (Y > 0).double()),
+    "poisson": ("poisson", Y.abs().mul(4).round()),
+    "categorical": (likelihoods.Categorical(2), (Y[:, 0] > 0).long()),
+}
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "adam, clip": {"clip": 0.5},
+    "adamw, decay": {"optimizer": "adamw", "weight_decay": 0.3},
+    "sgd, momentum": {"optimizer": "sgd", "momentum": 0.8, "lr": 0.003},
+    "rmsprop, cosine": {"optimizer": "rmsprop", "schedule": "cosine", "beta": 0.1},
+    "beta 0": {"beta": 0.0},
+    "one step a call": {"batch_size": 1000},
+}
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of steps of all calls of programs that train."""
+    seen: list[int] = []
+    original = programs.train
+
+    def train(*args: Any) -> Any:
+        losses, divergences = original(*args)
+        seen.append(len(losses))
+        return losses, divergences
+
+    monkeypatch.setattr(programs, "train", train)
+    return seen
+
+
+def mlp(likelihood: Any = "normal", **options: Any) -> BayesianMLP:
+    torch.manual_seed(0)
+    return BayesianMLP(3, (9, 5), 2, likelihood=likelihood, **options).double()
+
+
+def assert_same(model: nn.Module, y: Tensor, **setting: Any) -> None:
+    """Train at once and by ops, and compare weights, losses, divergences and torch's generator."""
+    setting = SETTING | setting
+    results: list[tuple[nn.Module, History]] = []
+    for on in (True, False):
+        trained = copy.deepcopy(model)
+        with bslfast.whole_networks(on):
+            # With its likelihood, which is trained, too.
+            own = copy.deepcopy(setting)
+            history = fit(trained, (X[:100], y[:100]), (X[100:], y[100:]), **own)
+        results.append((trained, history))
+    (once, history), (by_ops, other) = results
+    for name, value in once.state_dict().items():
+        torch.testing.assert_close(value, by_ops.state_dict()[name], rtol=1e-8, atol=1e-10)
+    for of in ("loss", "kl", "validation_log_likelihood"):
+        assert getattr(history, of) == pytest.approx(getattr(other, of), rel=1e-8)
+    assert (history.best_epoch, history.steps) == (other.best_epoch, other.steps)
+
+
+@pytest.mark.parametrize(("likelihood", "y"), TARGETS.values(), ids=TARGETS)
+def test_each_likelihood(likelihood: Any, y: Tensor, calls: list[int]) -> None:
+    assert_same(mlp(copy.deepcopy(likelihood)), y)
+    assert sum(calls) == 9
+
+
+@pytest.mark.parametrize("change", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_each_optimizer(change: dict[str, Any], calls: list[int]) -> None:
+    assert_same(mlp(), Y, **change)
+    assert calls
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "layers with seeds of their own": lambda: nn.Sequential(
+        BayesLinear(3, 6, bias=False), nn.Tanh(), BayesLinear(6, 5), nn.SiLU(), nn.Linear(5, 2)
+    ),
+    "plain": lambda: nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Identity(), nn.Linear(6, 2)),
+    "nested": lambda: nn.Sequential(
+        nn.Sequential(BayesLinear(3, 4), nn.Sigmoid()), nn.Linear(4, 2)
+    ),
+}
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_networks_of_torch(model: Callable[[], nn.Module], calls: list[int]) -> None:
+    torch.manual_seed(0)
+    assert_same(model().double(), Y, likelihood=likelihoods.Normal(2).double())
+    assert calls
+
+
+def test_frozen_parameters_stay(calls: list[int]) -> None:
+    model = mlp()
+    frozen = [
+        model.layers[0].weight_raw_scale,
+        model.layers[1].bias_loc,
+        model.likelihood.raw_scale,
+    ]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    assert_same(model, Y, clip=0.1)
+    assert calls
+
+
+def test_float32(calls: list[int]) -> None:
+    model = mlp().float()
+    history = fit(model, (X.float(), Y.float()), epochs=60, batch_size=32, lr=0.02)
+    assert len(calls) >= 1
+    assert history.loss[-1] < history.loss[0] - 0.3
+
+
+OTHERS: dict[str, Callable[[], nn.Module]] = {
+    "a posterior": lambda: mlp(posterior={"bias": posteriors.Deterministic()}),
+    "a prior": lambda: mlp(prior=priors.Laplace()),
+    "a parametrization": lambda: mlp(parametrization="scale"),
+    "a likelihood": lambda: mlp("negative_binomial"),
+    "a layer that is not used": lambda: _with_more(mlp()),
+    "a layer used twice": lambda: _twice(),
+    "dropout": lambda: nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 2)).double(),
+}
+
+
+def _with_more(model: BayesianMLP) -> BayesianMLP:
+    model.more = BayesLinear(2, 2, dtype=torch.float64)
+    return model
+
+
+def _twice() -> nn.Module:
+    layer = BayesLinear(3, 3, dtype=torch.float64)
+    return nn.Sequential(layer, layer, nn.Linear(3, 2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("model", OTHERS.values(), ids=OTHERS)
+def test_what_has_no_steps_goes_by_ops(model: Callable[[], nn.Module], calls: list[int]) -> None:
+    made = model()
+    own = getattr(made, "likelihood", None)
+    extra = {} if own is not None else {"likelihood": likelihoods.Normal(2).double()}
+    y = Y.abs().round() if isinstance(own, likelihoods.NegativeBinomial) else Y
+    history = fit(made, (X, y), **(SETTING | {"lr": 1e-3}), **extra)
+    assert not calls
+    assert history.steps == 9
+
+
+def test_inside_one_draw_it_is_the_draw_that_counts(calls: list[int]) -> None:
+    model = mlp()
+    with bslfast.nn.one_draw(model):
+        assert programs.are_on()
+        with pytest.raises(RuntimeError):  # the graph of the draw is spent after the first step
+            fit(model, (X, Y), **SETTING)
+    assert not calls
+
+
+def test_targets_that_the_likelihood_does_not_have() -> None:
+    with pytest.raises(ValueError, match="expected values"):
+        fit(mlp("bernoulli"), (X, Y * 10), **SETTING)
+    with pytest.raises(ValueError, match="y: expected"):
+        fit(mlp(), (X, Y[:, :1]), **SETTING)
+    with pytest.raises(ValueError, match="y: expected"):
+        fit(mlp(likelihoods.Categorical(2)), (X, torch.full((130,), 2)), **SETTING)
+
+
+def test_resumed_training_is_the_same(tmp_path: Path, calls: list[int]) -> None:
+    whole, parts = mlp(), mlp()
+    train = functools.partial(fit, train=(X, Y), batch_size=48, seed=3)
+    train(whole, epochs=4)
+    train(parts, epochs=2, checkpoint=tmp_path / "half")
+    again = mlp()
+    train(again, epochs=4, checkpoint=tmp_path / "half", resume=True)
+    for first, second in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(first, second)
+    assert calls
+
+
+def test_bits_do_not_depend_on_threads() -> None:
+    found, before = [], torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        model = mlp().float()
+        fit(model, (X.float(), Y.float()), **(SETTING | {"batch_size": 100}))
+        found.append([p.detach() for p in model.parameters()])
+    torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
