@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bslfast import _checks, likelihoods, programs
 from bslfast.elbo import negative_elbo
 from bslfast.functional import normal_rsample_kl_many
+from bslfast.likelihoods.lowering import in_rows
 from bslfast.nn import BayesLinear
 from bslfast.nn.estimators import WeightSample, draw
 from bslfast.nn.lowering import drawn_dense
@@ -38,6 +39,9 @@ _HELD_WEIGHTS = 1 << 20
 # Up to so many weights, a step on the CPU costs Python and nodes of the graph more than memory, of
 # which a layer that draws by itself takes less. On CUDA devices launches are what layers cost.
 _DRAWN_TOGETHER = 1 << 18
+# Up to so many weights, a forward pass as one node of the graph pays. Its backward pass draws them
+# and runs the network again.
+_ONE_NODE = 1 << 16
 
 
 class BayesianMLP(nn.Module):
@@ -107,9 +111,10 @@ class BayesianMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs for one draw of all weights."""
-        found = self._program(x)
-        if found is not None:
-            return self._at_once(found, x)
+        if self._n_weights <= _ONE_NODE or not torch.is_grad_enabled():
+            found = self._program(x)
+            if found is not None:
+                return self._at_once(found, x)
         if self._n_weights <= _DRAWN_TOGETHER or (isinstance(x, Tensor) and x.is_cuda):
             layers: Any = self.layers
             sampled = [
@@ -140,13 +145,14 @@ class BayesianMLP(nn.Module):
         >>> loss = model.negative_elbo(torch.randn(8, 11), torch.randn(8, 1), dataset_size=8)
         >>> loss.backward()
         """
-        found = self._loss_program(x, y)
-        if found is None:
+        program = self._loss_program(x, y)
+        if program is None:
             log_likelihood = self.likelihood.log_prob(self(x), y)
             return negative_elbo(log_likelihood, kl(self), dataset_size=dataset_size, beta=beta)
         _checks.integer("dataset_size", dataset_size)
         beta = _checks.number("beta", beta, minimum=0.0)
         self.likelihood.check(y)
+        found, context = program
         layers = [cast(BayesLinear, layer) for layer in self.layers]
         by_ops = functools.partial(
             _loss_by_ops,
@@ -155,7 +161,7 @@ class BayesianMLP(nn.Module):
             found.parameters,
             {"dataset_size": dataset_size, "beta": beta},
         )
-        return programs.loss(found, by_ops, x, y, beta / dataset_size)
+        return programs.loss(found, by_ops, x, context, beta / dataset_size)
 
     def sample_outputs(self, x: Tensor, n_samples: int) -> Tensor:
         """Outputs for ``n_samples`` draws of all weights, [n_samples, ..., outputs].
@@ -189,18 +195,16 @@ class BayesianMLP(nn.Module):
             return None
         return programs.runnable(self, "outputs", _steps, (x.shape[-1], 0), x, None)
 
-    def _loss_program(self, x: Any, y: Any) -> programs.Lowered | None:
-        """What computes the loss at once, if it can for this batch."""
-        if not (
-            self._fits(x)
-            and isinstance(y, Tensor)
-            and x.ndim == y.ndim == 2
-            and len(x) == len(y)
-            and y.shape[1] == self.likelihood.targets
-        ):
+    def _loss_program(self, x: Any, y: Any) -> tuple[programs.Lowered, Tensor] | None:
+        """What computes the loss at once and its context, if it can for this batch."""
+        if not self._fits(x) or not isinstance(y, Tensor) or x.ndim != 2:
             return None
-        sizes = x.shape[1], y.shape[1]
-        return programs.runnable(self, "loss", _loss_steps, sizes, x, y)
+        context = in_rows(self.likelihood, y, x.dtype)
+        if context is None or len(x) != len(y):
+            return None
+        sizes = x.shape[1], context.shape[1]
+        found = programs.runnable(self, "loss", _loss_steps, sizes, x, context)
+        return None if found is None else (found, context)
 
     def _fits(self, x: Any) -> bool:
         first, drawn = cast(BayesLinear, self.layers[0]), [m.drawn for m in self.layers]
@@ -220,6 +224,31 @@ class BayesianMLP(nn.Module):
         if place is not None:
             remember((normal_part(place, [w for own in weights for w in own]),), layers)
         return _reaching(self, y)
+
+    def explain(self) -> str:
+        """Say how the network runs now: as one call of a kernel, or op by op, and then why.
+
+        Small networks of the usual weights run as one call on the CPU in eager mode, unless
+        something watches their parts, such as hooks; :class:`bslfast.whole_networks` switches that
+        off. :func:`bslfast.training.fit` then takes the steps of an epoch in one call.
+
+        >>> import bslfast
+        >>> print(bslfast.bnn.BayesianMLP(11, (50,), 1).explain())
+        forward, sample_outputs: one call of 3 steps
+        negative_elbo, training.fit: one call of 6 steps
+        """
+        if self._n_weights > _DRAWN_TOGETHER:
+            outputs = f"op by op: {self._n_weights} weights, more than {_DRAWN_TOGETHER}"
+            return f"forward, sample_outputs: {outputs}\nnegative_elbo: {outputs}"
+        first = cast(BayesLinear, self.layers[0])
+        x = first.weight_loc.new_empty(1, first.in_features)
+        classes = isinstance(self.likelihood, likelihoods.Categorical)
+        targets = 1 if classes else self.likelihood.targets or 1
+        outputs = programs.explain(self, "outputs", _steps, (first.in_features, 0), x)
+        if self._n_weights > _ONE_NODE:
+            outputs += f", but op by op with a graph: more than {_ONE_NODE} weights"
+        loss = programs.explain(self, "loss", _loss_steps, (first.in_features, targets), x)
+        return f"forward, sample_outputs: {outputs}\nnegative_elbo, training.fit: {loss}"
 
     def deterministic_twin(self) -> DeterministicMLP:
         """The same network with plain weights, at the means of the posterior."""
@@ -336,6 +365,8 @@ def _loss_by_ops(
         names[id(p)]: t for p, t in zip(own, parameters, strict=True) if id(p) in names
     }
     outputs, divergence = network(seed, x, *parameters[len(of_likelihood) :])
+    if isinstance(likelihood, likelihoods.Categorical):
+        y = y[:, 0].long()
     method = programs.Method(likelihood, "log_prob")
     log_likelihood = torch.func.functional_call(method, of_likelihood, (outputs, y))
     return (negative_elbo(log_likelihood, divergence, **settings),)

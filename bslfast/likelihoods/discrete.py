@@ -329,6 +329,10 @@ class Categorical(Likelihood):
         output = torch.where(mask.unsqueeze(-1), output, 0.0)
         return torch.where(mask, BF.categorical_log_prob(y, output), 0.0)
 
+    def check(self, y: Tensor, name: str = "y") -> None:
+        """Raise TypeError or ValueError unless ``y`` has class indices (looked at on the CPU)."""
+        _checks.class_indices(name, y, self.classes)
+
     def mean(self, output: Tensor, *, dim: int = -1) -> Tensor:
         """Return the class probabilities."""
         return output.softmax(dim)

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 from bslfast.likelihoods.base import Likelihood
 from bslfast.likelihoods.discrete import Bernoulli, Categorical, Poisson
 from bslfast.likelihoods.location_scale import MIN_SCALE, Laplace, Normal, StudentT, _LocationScale
 from bslfast.programs import Builder, CannotLower, Lanes, lowers
 from bslfast.programs.networks import activated, constant
+
+
+def in_rows(likelihood: Likelihood, y: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """Targets as a program's context [rows, numbers], classes as numbers; None if they are none."""
+    if isinstance(likelihood, Categorical):
+        return y.to(dtype).unsqueeze(1) if y.dtype is torch.int64 and y.ndim == 1 else None
+    return y if y.ndim == 2 and likelihood.targets in (None, y.shape[1]) else None
+
 
 _SCALES = ("scale", "log_scale", "log_var")
 

@@ -21,6 +21,7 @@ from bslfast.elbo import negative_elbo
 from bslfast.flows import Flow
 from bslfast.functional._op import unwatched
 from bslfast.likelihoods import Likelihood
+from bslfast.likelihoods.lowering import in_rows
 from bslfast.nn import BayesianModule, kl
 from bslfast.predict import evaluating, likelihood_of, predict, seeded
 from bslfast.training import checkpoint as ckpt
@@ -384,8 +385,10 @@ class _Run:
 
     def supervised(self) -> programs.Lowered | None:
         """The program of a network and the log likelihood of its outputs."""
+        if self.in_rows is None:
+            return None
         x, y = self.in_rows
-        if x.ndim != 2 or y.ndim != 2 or not programs.are_on() or not unwatched():
+        if x.ndim != 2 or not programs.are_on() or not unwatched():
             return None
         if self.lowered is None or not self.lowered.holds():
             self.lowered = programs.Lowered(
@@ -426,6 +429,7 @@ class _Run:
         states = [
             optimizer.means(p) if p in optimizer.torch.state else None for p in found.parameters
         ]
+        assert self.in_rows is not None
         x, *context = (value.contiguous() for value in self.in_rows)
         losses: list[float] = []
         divergences: list[float] = []
@@ -461,10 +465,13 @@ class _Run:
         return sum(losses) + sum(weighed), divergences[-1]
 
     @functools.cached_property
-    def in_rows(self) -> tuple[Tensor, ...]:
-        """The training data as a program has them: classes as numbers."""
-        x, *others = self.train
-        return x, *(y if y.is_floating_point() else y.to(x.dtype).unsqueeze(-1) for y in others)
+    def in_rows(self) -> tuple[Tensor, ...] | None:
+        """The training data as a program has them; None if it cannot."""
+        if self.likelihood is None:
+            return self.train
+        x, y = self.train
+        context = in_rows(self.likelihood, y, x.dtype)
+        return None if context is None else (x, context)
 
     def score(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
         """The log likelihood of each example, and a divergence that it contains, if any."""

@@ -103,38 +103,49 @@ void store_log(const double* log, int64_t first, int rows, T* data) {
   for (int r = 0; r < rows; ++r) data[first + r] = static_cast<T>(log[r]);
 }
 
-// Loads a tile and runs all steps.
 template <typename T, typename Call>
-void run(const Call& a, const int64_t* order, int64_t first, const TileOf<T>& t) {
+void load_tile(const Call& a, const int64_t* order, int64_t first, const TileOf<T>& t) {
   const Program& p = *a.program;
   load_lanes(a.x, order, first, t.rows, p.features, t.values);
   if (p.context > 0) {
     load_lanes(a.context, order, first, t.rows, p.context, t.lane(p.features));
   }
+}
+
+template <typename T>
+void run(const Program& p, const TileOf<T>& t) {
   std::fill_n(t.log, kTileRows, 0.0);
   for (const Step& step : p.steps) kSteps<T>[step.kind].forward(step, t);
 }
+
+// Draws of a tile that a thread takes at a time, as they share what is loaded.
+constexpr int64_t kTileDraws = 16;
 
 template <typename T>
 void forward(const ProgramForward<T>& a) {
   const Program& p = *a.program;
   const int results = static_cast<int>(p.results.size());
   const int64_t tiles = (a.rows + kTileRows - 1) / kTileRows;
-  parallel_chunks(a.draws * tiles, [&](int64_t task) {
-    const int64_t draw = task / tiles, first = task % tiles * kTileRows;
+  const int64_t groups = (a.draws + kTileDraws - 1) / kTileDraws;
+  parallel_chunks(groups * tiles, [&](int64_t task) {
     const int64_t lanes = static_cast<int64_t>(p.lanes) * kTileRows;
     double log[kTileRows];
     TileOf<T> t{};
     t.values = arena_of_thread().room<T>(lanes + p.scratch);
     t.scratch = t.values + lanes;
     t.log = log;
-    t.parameters = a.parameters + draw * static_cast<int64_t>(p.sizes.size());
+    const int64_t first = task % tiles * kTileRows;
     t.rows = static_cast<int>(std::min<int64_t>(kTileRows, a.rows - first));
-    run(a, nullptr, first, t);
-    const int64_t row = draw * a.rows + first;
-    if (a.log != nullptr) store_log(log, row, t.rows, a.log);
-    if (a.value == nullptr) return;
-    store_lanes<T>([&](int c) { return t.lane(p.results[c]); }, row, t.rows, results, a.value);
+    load_tile(a, nullptr, first, t);
+    const int64_t begin = task / tiles * kTileDraws;
+    for (int64_t draw = begin; draw < std::min(a.draws, begin + kTileDraws); ++draw) {
+      t.parameters = a.parameters + draw * static_cast<int64_t>(p.sizes.size());
+      run(p, t);
+      const int64_t row = draw * a.rows + first;
+      if (a.log != nullptr) store_log(log, row, t.rows, a.log);
+      if (a.value == nullptr) continue;
+      store_lanes<T>([&](int c) { return t.lane(p.results[c]); }, row, t.rows, results, a.value);
+    }
   });
 }
 
@@ -212,7 +223,8 @@ void backward(const ProgramBackward<T>& a) {
         const bool given = a.grad_log != nullptr && r < t.rows;
         grad_log[r] = given ? a.grad_log[first + r] : T(0);
       }
-      run(a, nullptr, first, t);
+      load_tile(a, nullptr, first, t);
+      run(p, t);
       if (a.log != nullptr) store_log(t.log, first, t.rows, a.log);
       run_back(a, first, t);
     });
@@ -247,7 +259,8 @@ double batch_gradients(const ProgramTraining<T>& a, const int64_t* order, int64_
       for (int r = 0; r < kTileRows; ++r) {
         grad_log[r] = r < t.rows ? T(-1) / static_cast<T>(rows) : T(0);
       }
-      run(a, order, first, t);
+      load_tile(a, order, first, t);
+      run(*a.program, t);
       run_back(logarithm_alone, first, t);
       for (int r = 0; r < t.rows; ++r) loss -= t.log[r];
     });

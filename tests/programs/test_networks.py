@@ -277,6 +277,7 @@ LOSSES: dict[str, Callable[[], BayesianMLP]] = {
     **NETWORKS,
     "student_t": lambda: BayesianMLP(3, (9,), 2, likelihood="student_t"),
     "bernoulli": lambda: BayesianMLP(3, (9,), 2, likelihood="bernoulli"),
+    "categorical": lambda: BayesianMLP(3, (9,), 4, likelihood="categorical"),
 }
 
 
@@ -285,6 +286,8 @@ def test_loss_and_its_gradients(network: Callable[[], BayesianMLP]) -> None:
     model = made(network)
     x = torch.randn(50, 3, dtype=torch.float64, requires_grad=True)
     y = torch.rand(50, model.likelihood.targets or 0, dtype=torch.float64)
+    if isinstance(model.likelihood, bslfast.likelihoods.Categorical):
+        y = torch.randint(4, (50,))
     of = [x, *model.parameters()]
     assert model._loss_program(x, y) is not None
 
@@ -313,6 +316,19 @@ def test_loss_and_its_gradients(network: Callable[[], BayesianMLP]) -> None:
     torch.testing.assert_close(once, by_ops)
 
 
+def test_explain() -> None:
+    for network, shown in (
+        (
+            BayesianMLP(3, (9,), 4, likelihood="categorical"),
+            "negative_elbo, training.fit: one call",
+        ),
+        (BayesianMLP(3, (9,), 2, activation="gelu"), "forward, sample_outputs: op by op: GELU"),
+        (BayesianMLP(600, (600,), 2), "op by op: 361200 weights"),
+        (BayesianMLP(3, (9,), 2, likelihood="negative_binomial"), "op by op: NegativeBinomial"),
+    ):
+        assert shown in network.explain()
+
+
 def test_loss_checks_its_arguments() -> None:
     model = made(LOSSES["bernoulli"])
     x, y = torch.randn(4, 3, dtype=torch.float64), torch.rand(4, 2, dtype=torch.float64)
@@ -320,6 +336,8 @@ def test_loss_checks_its_arguments() -> None:
         model.negative_elbo(x, y + 1, dataset_size=4)
     with pytest.raises(ValueError, match="y: expected"):
         model.negative_elbo(x, y[:, :1], dataset_size=4)
+    with pytest.raises(ValueError, match="y: expected class indices"):
+        made(LOSSES["categorical"]).negative_elbo(x, torch.full((4,), 4), dataset_size=4)
     with pytest.raises(ValueError, match="dataset_size"):
         model.negative_elbo(x, y, dataset_size=0)
     with pytest.raises(ValueError, match="beta"):
