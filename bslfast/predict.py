@@ -251,6 +251,15 @@ def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
     if seed is None:
         yield
         return
+    if device.type == "cpu":
+        # torch.manual_seed() also notes, with a traceback, what to do once CUDA is initialised: 1 ms.
+        state = torch.get_rng_state()
+        torch.default_generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.set_rng_state(state)
+        return
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
