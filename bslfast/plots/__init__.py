@@ -38,6 +38,7 @@ __all__ = [
     "learning_curves",
     "predictions",
     "save",
+    "scores",
     "splits",
     "spreads",
     "weight_posterior",
@@ -504,6 +505,47 @@ def _reliability(figure: Figure, prediction: Prediction, y: Tensor) -> None:
         xlabel=f"confidence: probability of the predicted class, {bins} bins", ylabel="examples",
         xlim=(0, 1.02),
     )  # fmt: skip
+
+
+def scores(
+    groups: Mapping[str, Tensor],
+    *,
+    name: str = "score",
+    title: str = "Scores of known and unknown inputs",
+) -> Figure:
+    """Plot how scores of several groups of inputs are distributed, such as their epistemic parts.
+
+    The legend has the AUROC of each group against the first, see :func:`bslfast.metrics.auroc`.
+
+    Args:
+        groups: by its name the scores of each group, of any shape; the first are known inputs.
+        name: name of the scores with their unit, for the axis.
+        title: heading of the picture.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+    """
+    if not groups:
+        raise ValueError("groups: expected at least one, got none")
+    each = {
+        key: _checks.finite(key, _checks.floating(key, value, None, "of scores")).cpu().flatten()
+        for key, value in groups.items()
+    }
+    known = next(iter(each.values()))
+    low = min(value.min().item() for value in each.values())
+    high = max(value.max().item() for value in each.values())
+    edges = torch.linspace(low, high if high > low else low + 1, 61).tolist()
+    figure = _figure(7, 4.4)
+    axes = figure.subplots()
+    for k, (key, value) in enumerate(each.items()):
+        label = key if k == 0 else f"{key}: AUROC {metrics.auroc(known, value):.3f}"
+        axes.hist(
+            value.tolist(), edges, density=True, alpha=0.5, color=_CLASSES[k % len(_CLASSES)],
+            label=label,
+        )  # fmt: skip
+    axes.set(xlabel=name, ylabel="density", yscale="log")
+    axes.legend(frameon=False)
+    return _finish(figure, title)
 
 
 def splits(scores: Mapping[str, Sequence[float]], title: str = "Splits of the data") -> Figure:

@@ -107,6 +107,19 @@ def test_spreads_of_several_models(
         plots.spreads({"a": classification[0]}, y)
 
 
+def test_scores_of_groups_say_what_the_metric_says() -> None:
+    from bslfast import metrics
+
+    known, other = torch.rand(40, 2), torch.rand(50) + 0.5
+    [axes] = plots.scores({"test": known, "noise": other}, name="nats").axes
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["test", f"noise: AUROC {metrics.auroc(known, other):.3f}"]
+    with pytest.raises(ValueError, match="groups: expected at least one, got none"):
+        plots.scores({})
+    with pytest.raises(ValueError, match="noise: expected finite values, got NaN"):
+        plots.scores({"test": known, "noise": torch.tensor([torch.nan])})
+
+
 def test_splits_have_their_mean_and_standard_error() -> None:
     figure = plots.splits({"RMSE": [1.0, 2.0, 3.0], "log likelihood": [-1.0, -1.0, -4.0]})
     labels = [axes.get_legend().get_texts()[0].get_text() for axes in figure.axes]
