@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from bslfast import _checks
+from bslfast._progress import bar
 from bslfast.likelihoods import Likelihood
 
 if TYPE_CHECKING:
@@ -53,23 +54,26 @@ class Prediction:
     target_scaler: Standardizer | None = None
 
     @torch.no_grad()
-    def log_prob(self, y: Tensor) -> Tensor:
+    def log_prob(self, y: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the log predictive probability (density) of ``y``, [batch], in nats.
 
         .. math:: \\log \\frac{1}{S} \\sum_{s=1}^{S} p(y | x, w_s)
 
         Args:
             y: the targets, shaped and typed as in training, in their original unit.
+            mask: bool, shaped like ``y``: False where a target is missing and adds nothing.
 
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
         log_scale: Tensor | float = 0.0
         y = self._rows(y)
+        mask = None if mask is None else self._rows(mask, "mask")
         if self.target_scaler is not None:
             y = self.target_scaler.transform(y)
-            log_scale = self.target_scaler.scale.log().sum().to(y.device)
-        log_prob = self.likelihood.log_prob(_rows_of(self.samples), y)
+            each = self.target_scaler.scale.log().to(y.device)
+            log_scale = each.sum() if mask is None else torch.where(mask, each, 0.0).sum(-1)
+        log_prob = self.likelihood.log_prob(_rows_of(self.samples), y, mask)
         return _shaped_like(
             self.samples, log_prob.logsumexp(0) - (math.log(len(self.samples)) + log_scale)
         )
@@ -90,9 +94,39 @@ class Prediction:
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
         lower, upper = self.likelihood.interval(_rows_of(self.samples), level)
+        return self._placed(lower), self._placed(upper)
+
+    @torch.no_grad()
+    def quantile(self, q: float) -> Tensor:
+        """Return the quantile at ``q``: an end of an :meth:`interval`, of the same shape.
+
+        .. math:: \\min \\{ y : P(target \\le y) \\ge q \\}
+
+        Regression: the quantile of the predictive mixture. Classification: that of each class
+        probability over the samples of the weights.
+
+        Args:
+            q: a number in (0, 1); 0.5 is the median.
+
+        Raises:
+            TypeError, ValueError: naming the argument, what was expected and what came.
+
+        Example:
+            >>> from bslfast.likelihoods import Normal
+            >>> model, likelihood = torch.nn.Identity(), Normal(1, scale=2.0)
+            >>> prediction = predict(model, torch.ones(1, 1), 1, likelihood=likelihood)
+            >>> prediction.quantile(0.5), prediction.quantile(0.8413)  # mean + 1 sd
+            (tensor([[1.]]), tensor([[2.9997]]))
+        """
+        q = _checks.number("q", q, above=0.0, below=1.0)
+        lower, upper = self.likelihood.ends(_rows_of(self.samples), min(q, 1 - q))
+        return self._placed(lower if q <= 0.5 else upper)
+
+    def _placed(self, y: Tensor) -> Tensor:
+        """Targets from the likelihood in their own unit, with the leading dimensions of outputs."""
         if self.target_scaler is not None:
-            lower, upper = self.target_scaler.inverse(lower), self.target_scaler.inverse(upper)
-        return _shaped_like(self.samples, lower), _shaped_like(self.samples, upper)
+            y = self.target_scaler.inverse(y)
+        return _shaped_like(self.samples, y)
 
     @torch.no_grad()
     def cdf(self, y: Tensor) -> Tensor:
@@ -108,16 +142,16 @@ class Prediction:
             y = self.target_scaler.transform(y)
         return _shaped_like(self.samples, self.likelihood.cdf(_rows_of(self.samples), y))
 
-    def _rows(self, y: Tensor) -> Tensor:
+    def _rows(self, y: Tensor, name: str = "y") -> Tensor:
         """``y`` with the leading dimensions of the outputs as one; the likelihood checks it."""
         leading = self.samples.shape[1:-1]
         if len(leading) == 1:
             return y
-        _checks.tensor("y", y)
+        _checks.tensor(name, y)
         if y.shape[: len(leading)] != leading:
             raise ValueError(
-                f"y: expected the leading dimensions of the predictions, {tuple(leading)}, got "
-                f"{_checks.describe(y)}"
+                f"{name}: expected the leading dimensions of the predictions, {tuple(leading)}, "
+                f"got {_checks.describe(y)}"
             )
         return y.reshape(math.prod(leading), *y.shape[len(leading) :])
 
@@ -143,6 +177,8 @@ def predict(
     seed: int | None = None,
     likelihood: Likelihood | None = None,
     target_scaler: Standardizer | None = None,
+    max_bytes: int | None = None,
+    progress: bool = False,
 ) -> Prediction:
     """Predict at ``x`` with ``n_samples`` draws of the weights.
 
@@ -163,9 +199,17 @@ def predict(
         target_scaler: the Standardizer applied to the targets in training. Then mean, aleatoric,
             epistemic, ``log_prob`` and ``interval`` are in the original unit of the targets.
             Regression only.
+        max_bytes: most memory for the values inside the network, in bytes; ``None`` sets no limit.
+            The rows of x, along its first dimension, then go through the network in blocks, of at
+            least one row. Every block has the same draws: results differ by rounding alone. (Noise
+            for each row, that a model draws, repeats from block to block.) The sizes of the values
+            are taken from a pass of one row. The weights that are drawn, the outputs for all rows
+            and draws, and about as much again for their moments come on top.
+        progress: show a progress bar on standard error.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
+        ModuleNotFoundError: for a progress bar without tqdm.
 
     Example:
         >>> import torch
@@ -180,6 +224,8 @@ def predict(
     _checks.integer("n_samples", n_samples)
     if seed is not None:
         _checks.generator_seed(seed)
+    if max_bytes is not None:
+        _checks.integer("max_bytes", max_bytes)
     likelihood = likelihood_of(model, likelihood)
     if target_scaler is not None and not likelihood.continuous:
         raise ValueError(
@@ -188,20 +234,7 @@ def predict(
         )
 
     with evaluating(model), seeded(seed, x.device):
-        sample_outputs = _inside(model, "sample_outputs")
-        if sample_outputs is not None:
-            samples = _checks.tensor("model.sample_outputs", sample_outputs(x, n_samples))
-            if samples.ndim < 2 or len(samples) != n_samples:
-                raise ValueError(
-                    f"model.sample_outputs: expected a tensor of shape [{n_samples}, ..., "
-                    f"outputs], got {_checks.describe(samples)}"
-                )
-        else:
-            outputs = (
-                _checks.tensor("model", model(x), "a module that returns a tensor")
-                for _ in range(n_samples)
-            )
-            samples = torch.stack(list(outputs))
+        samples = _sample(model, x, n_samples, max_bytes, progress)
     mean, aleatoric, epistemic = likelihood.predictive(_rows_of(samples))
     if target_scaler is not None:
         scale = target_scaler.scale.to(mean.device)
@@ -212,14 +245,94 @@ def predict(
     return Prediction(mean, aleatoric, epistemic, samples, likelihood, target_scaler)
 
 
-def _inside(model: nn.Module, name: str) -> Any:
-    """The attribute ``name`` of a model, or of what torch has wrapped; None if there is none."""
+def _sample(
+    model: nn.Module, x: Tensor, n_samples: int, max_bytes: int | None, progress: bool
+) -> Tensor:
+    """Outputs [n_samples, batch, ...], for the same draws at all rows of x."""
+    sample_outputs = _inside(model, "sample_outputs")
+    passes = n_samples if sample_outputs is None else 1
+    blocks: Sequence[Tensor] = (x,)
+    if max_bytes is not None and x.ndim and len(x):
+        rows = max_bytes // max(1, n_samples // passes * _bytes_of_a_row(model, x))
+        blocks = x.split(max(1, rows))
+    start = _states(x.device) if len(blocks) > 1 else ()
+    outputs = []
+    with bar(len(blocks) * passes, progress, desc="predicting", unit="pass") as shown:
+        for block in blocks:
+            _set_states(x.device, start)
+            drawn = []
+            for _ in range(passes):
+                if sample_outputs is None:
+                    output = _checks.tensor("model", model(block), "a module that returns a tensor")
+                    drawn.append(output)
+                else:
+                    drawn.append(_checked(sample_outputs(block, n_samples), n_samples))
+                if shown is not None:
+                    shown.update()
+            outputs.append(torch.stack(drawn) if sample_outputs is None else drawn[0])
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+
+
+def _checked(samples: Any, n_samples: int) -> Tensor:
+    """What a model's own ``sample_outputs`` has returned."""
+    _checks.tensor("model.sample_outputs", samples)
+    if samples.ndim < 2 or len(samples) != n_samples:
+        raise ValueError(
+            f"model.sample_outputs: expected a tensor of shape [{n_samples}, ..., outputs], got "
+            f"{_checks.describe(samples)}"
+        )
+    checked: Tensor = samples
+    return checked
+
+
+def _bytes_of_a_row(model: nn.Module, x: Tensor) -> int:
+    """The most bytes that go into and come out of one of the model's modules for a row of x."""
+    most = 0
+
+    def measure(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        nonlocal most
+        values = (*inputs, *(output if isinstance(output, tuple | list) else (output,)))
+        most = max(most, sum(v.numel() * v.itemsize for v in values if isinstance(v, Tensor)))
+
+    *_, inner = _wrapped(model)  # hooks inside what torch.compile returns may not be called
+    hooks = [module.register_forward_hook(measure) for module in inner.modules()]
+    start = _states(x.device)
+    try:
+        inner(x[:1])
+    finally:
+        for hook in hooks:
+            hook.remove()
+        _set_states(x.device, start)
+    return most
+
+
+def _states(device: torch.device) -> tuple[Tensor, ...]:
+    """The states of torch's generators for models on this device."""
+    states = (torch.get_rng_state(),)
+    return (*states, torch.cuda.get_rng_state(device)) if device.type == "cuda" else states
+
+
+def _set_states(device: torch.device, states: Sequence[Tensor]) -> None:
+    """Put states back that :func:`_states` has returned; none changes nothing."""
+    if states:
+        torch.set_rng_state(states[0])
+    if len(states) > 1:
+        torch.cuda.set_rng_state(states[1], device)
+
+
+def _wrapped(model: nn.Module) -> Iterator[nn.Module]:
+    """The model, then what is inside it if torch has wrapped it."""
     held: nn.Module | None = model
-    while held is not None and not hasattr(held, name):
+    while held is not None:
+        yield held
         wraps = isinstance(held, _WRAPPERS)
         # What torch.compile returns has a type whose import takes seconds.
         held = held.module if wraps else held._modules.get("_orig_mod")  # type: ignore[assignment]
-    return getattr(held, name, None)
+
+
+def _inside(model: nn.Module, name: str) -> Any:
+    """The attribute ``name`` of a model, or of what torch has wrapped; None if there is none."""
+    return next((getattr(held, name) for held in _wrapped(model) if hasattr(held, name)), None)
 
 
 def likelihood_of(model: nn.Module, likelihood: Likelihood | None) -> Likelihood:

@@ -247,6 +247,105 @@ def test_a_module_of_ones_own_is_not_looked_into() -> None:
     assert prediction.samples.shape == (3, 2, 1)
 
 
+# --- quantiles, missing targets, blocks of rows ---------------------------------------------------
+
+
+def test_quantiles_are_the_ends_of_intervals_and_have_their_probability() -> None:
+    torch.manual_seed(0)
+    scaler = Standardizer(torch.tensor([3.0]), torch.tensor([2.0]))
+    model, x = BayesianMLP(3, (5,), 1, init_scale=0.5), torch.randn(7, 3)
+    prediction = predict(model, x, 20, target_scaler=scaler)
+    lower, upper = prediction.interval(0.9)
+    torch.testing.assert_close(prediction.quantile(0.05), lower)
+    torch.testing.assert_close(prediction.quantile(0.95), upper)
+    for q in (0.001, 0.3, 0.5, 0.8):
+        reached = prediction.cdf(prediction.quantile(q))
+        torch.testing.assert_close(reached, torch.full((7, 1), q).double(), atol=1e-6, rtol=1e-4)
+    # Far out a level would have no digits: 1 - 2e-18 is 1.
+    normal = predict(nn.Identity(), torch.zeros(1, 1).double(), 1, likelihood=Normal(1, scale=1.0))
+    assert normal.quantile(1e-18).item() == pytest.approx(-8.757290348782, rel=1e-9)
+
+
+def test_quantiles_of_classes_are_those_of_the_sampled_probabilities() -> None:
+    model = BayesianMLP(3, (5,), 4, likelihood="categorical", init_scale=0.5)
+    prediction = predict(model, torch.randn(2, 6, 3), 20)
+    expected = prediction.samples.softmax(-1).quantile(0.25, dim=0)
+    torch.testing.assert_close(prediction.quantile(0.25), expected)
+    torch.testing.assert_close(prediction.quantile(0.25), prediction.interval(0.5)[0])
+
+
+def test_missing_targets_add_nothing() -> None:
+    torch.manual_seed(0)
+    scaler = Standardizer(torch.tensor([3.0, -1.0]), torch.tensor([2.0, 9.0]))
+    y, mask = torch.randn(4, 3, 2), torch.rand(4, 3, 2) < 0.6
+    two = predict(BayesianMLP(3, (5,), 2), torch.randn(4, 3, 3), 9, target_scaler=scaler)
+    gaps = torch.where(mask, y, torch.nan)
+    # By the density itself, target by target.
+    locs = two.samples * scaler.scale + scaler.mean
+    each = torch.distributions.Normal(locs, two.likelihood.scale * scaler.scale).log_prob(y)
+    expected = torch.where(mask, each, 0.0).sum(-1).logsumexp(0) - math.log(9)
+    torch.testing.assert_close(two.log_prob(gaps, mask), expected)
+    with pytest.raises(ValueError, match="mask: expected the leading dimensions"):
+        two.log_prob(gaps, mask[0])
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+@pytest.mark.parametrize("batched", [True, False])
+def test_blocks_of_rows_have_the_same_draws(batched: bool, seed: int | None) -> None:
+    torch.manual_seed(0)
+    network, x = BayesianMLP(3, (50,), 2, init_scale=0.5), torch.randn(23, 2, 3)
+    model = network if batched else OneByOne(network)
+    seen: list[int] = []
+    network.layers[0].register_forward_hook(lambda m, i, o: seen.append(len(o)))
+
+    def call(**more: Any) -> Prediction:
+        torch.manual_seed(1)
+        return predict(model, x, 6, seed=seed, **more)
+
+    whole, after = call(), torch.get_rng_state()
+    seen.clear()
+    # A row goes through 2 x 50 + 2 x 50 values of 4 bytes between the layers.
+    blocks = call(max_bytes=5 * 800 * (6 if batched else 1))
+    torch.testing.assert_close(blocks.samples, whole.samples)
+    torch.testing.assert_close(blocks.mean, whole.mean)
+    assert torch.equal(torch.get_rng_state(), after)
+    assert seen == [1] + ([] if batched else [n for n in (5, 5, 5, 5, 3) for _ in range(6)])
+    assert torch.equal(call(max_bytes=1 << 40).samples, whole.samples)
+    torch.testing.assert_close(call(max_bytes=1).samples, whole.samples)
+
+
+def test_memory_stays_in_bounds() -> None:
+    """The largest tensor made on the way holds the wanted number of bytes at most."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            for value in out if isinstance(out, tuple | list) else (out,):
+                if isinstance(value, Tensor):
+                    largest = max(largest, value.untyped_storage().nbytes())
+            return out
+
+    model, x = BayesianMLP(4, (256,), 1), torch.randn(2000, 4)
+    with Watch():
+        predict(model, x, 10, max_bytes=1 << 20)
+    assert 1 << 18 < largest <= 1 << 20
+    with Watch():
+        predict(model, x, 10)
+    assert largest > 1 << 24
+
+
+def test_a_progress_bar(capsys: pytest.CaptureFixture) -> None:
+    pytest.importorskip("tqdm")
+    predict(BayesianMLP(3, (5,), 1), torch.randn(8, 3), 4, max_bytes=1, progress=True)
+    assert "predicting: 100%" in capsys.readouterr().err
+
+
 X = torch.zeros(2, 1)
 
 
@@ -276,6 +375,8 @@ X = torch.zeros(2, 1)
             "target_scaler: expected None for class labels",
         ),
         (lambda: predict(Noisy(), X, 2).interval(1.0), ValueError, "level: .*below 1, got 1.0"),
+        (lambda: predict(Noisy(), X, 2).quantile(0.0), ValueError, "q: .*above 0.*, got 0.0"),
+        (lambda: predict(Noisy(), X, max_bytes=0), ValueError, "max_bytes: .*at least 1, got 0"),
         (lambda: predict(Noisy(), X, 2).log_prob(X[:, 0]), ValueError, r"y: .*\(2,\)"),
         (
             lambda: predict(nn.Linear(1, 2), X, likelihood=Categorical(2)).cdf(X),

@@ -1,4 +1,4 @@
-"""The command line: ``bslfast train | bench | summary | info``.
+"""The command line: ``bslfast train | benchmark | bench | summary | info``.
 
 Exit codes: 0 for success, 1 for wrong data or files, 2 for wrong options, 130 for Ctrl-C.
 """
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bslfast.cli import jobs
+from bslfast.cli import jobs, uci
 
 __all__ = ["main"]
 
@@ -43,6 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train a model on real data and report on it")
     names = train.add_subparsers(required=True, metavar="job")
     jobs.add_parsers(names)
+
+    benchmark = commands.add_parser("benchmark", help="run a published protocol on given data")
+    uci.add_parser(benchmark.add_subparsers(required=True, metavar="protocol"))
 
     bench = commands.add_parser("bench", help="run the benchmarks (from a clone, with pytest)")
     bench.add_argument("--folder", default="benchmarks", help="where they are (%(default)s)")

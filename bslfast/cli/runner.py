@@ -39,7 +39,7 @@ _INIT_SCALE = 0.1
 def add_options(
     parser: argparse.ArgumentParser,
     *,
-    epochs: int,
+    epochs: int | None,
     hidden: tuple[int, ...],
     batch_size: int,
     lr: float,
@@ -63,7 +63,7 @@ def add_options(
 def add_training_options(
     parser: argparse.ArgumentParser,
     *,
-    epochs: int,
+    epochs: int | None,
     batch_size: int,
     lr: float,
     patience: int | None,
@@ -71,14 +71,15 @@ def add_training_options(
 ) -> None:
     """Add the options that every job has, with the job's own defaults."""
     add = parser.add_argument
-    add("--epochs", type=positive_int, default=epochs, help="at most (%(default)s)")
+    usual = "by the job" if epochs is None else "%(default)s"
+    add("--epochs", type=positive_int, default=epochs, help=f"at most ({usual})")
     add("--batch-size", type=positive_int, default=batch_size, help="examples (%(default)s)")
     add("--lr", type=_positive, default=lr, help="Adam's learning rate (%(default)s)")
     add(
         "--patience", type=positive_int, default=patience, metavar="EPOCHS",
         help="stop after so many epochs without a better validation score (%(default)s)",
     )  # fmt: skip
-    add("--seed", type=_seed, default=0, help="of split, weights and noise (%(default)s)")
+    add("--seed", type=seed, default=0, help="of split, weights and noise (%(default)s)")
     add("--device", type=_device, default="cpu", help="cpu, cuda or cuda:N (%(default)s)")
     # One thread by default: more gain nothing on small networks, and lose much on a busy machine.
     add("--threads", type=positive_int, default=threads, help="of torch on the CPU (%(default)s)")
@@ -272,7 +273,9 @@ def write_results(folder: Path, report: Mapping[str, Any], figures: Mapping[str,
         plots.save(figure, folder / f"{stem}.png")
     write_json(folder / "metrics.json", report)
     written = [f"{stem}.png" for stem in figures]
-    say("files", f"{folder}/: metrics.json, checkpoint.safetensors, {', '.join(written)}")
+    if (folder / "checkpoint.safetensors").is_file():
+        written.insert(0, "checkpoint.safetensors")
+    say("files", f"{folder}/: metrics.json, {', '.join(written)}")
 
 
 def compare_times(ours: History, other: History, results: Mapping[str, float]) -> dict[str, Any]:
@@ -361,6 +364,21 @@ def _layers(options: argparse.Namespace, data: Dataset) -> str:
     )
 
 
+def scale_priors(model: BayesianMLP, scale: float) -> None:
+    """Give biases the prior N(0, scale^2), and weights that over the root of a layer's inputs.
+
+    Outputs of a layer then vary alike under the prior, whatever the number of its inputs.
+    """
+    from bslfast.nn import priors
+
+    layers: Any = model.layers
+    for layer in layers:
+        layer.priors |= {
+            "weight": priors.Normal(0.0, scale / math.sqrt(layer.in_features)),
+            "bias": priors.Normal(0.0, scale),
+        }
+
+
 def versions() -> dict[str, Any]:
     """Return the versions and the threads that a run depends on, for its report."""
     from importlib.metadata import version
@@ -395,7 +413,8 @@ def positive_int(text: str) -> int:
     return value
 
 
-def _seed(text: str) -> int:
+def seed(text: str) -> int:
+    """Return an option's value; argparse turns the error into a message."""
     value = int(text)
     if not 0 <= value < 2**63:
         raise argparse.ArgumentTypeError(f"expected an integer from 0 to 2^63 - 1, got {text!r}")

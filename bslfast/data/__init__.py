@@ -2,6 +2,7 @@
 
 from bslfast.data.files import read_csv, read_table
 from bslfast.data.images import load_digits, load_mnist, read_idx
+from bslfast.data.splits import Splits, read_splits
 from bslfast.data.tabular import Dataset, Examples, Split, Standardizer, split
 from bslfast.data.toys import load_moons
 from bslfast.data.wine import load_wine, load_wine_quality
@@ -10,6 +11,7 @@ __all__ = [
     "Dataset",
     "Examples",
     "Split",
+    "Splits",
     "Standardizer",
     "load_digits",
     "load_mnist",
@@ -18,6 +20,7 @@ __all__ = [
     "load_wine_quality",
     "read_csv",
     "read_idx",
+    "read_splits",
     "read_table",
     "split",
 ]

@@ -92,7 +92,7 @@ def read_table(
     lines = _csv_rows(path, delimiter)
     if header:
         names = _header(path, lines)
-        if all(_finite(name) is not None for name in names):
+        if all(finite_number(name) is not None for name in names):
             raise ValueError(
                 f"{path}, line 1: expected the names of the columns, got numbers; a file without "
                 f"a header is read with header=False (--no-header)"
@@ -144,9 +144,14 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
         )
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a CSV file, found none")
+    return _rows(path, read_text(path), delimiter)
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file in UTF-8; ValueError names the line that is not."""
     content = path.read_bytes()
     try:
-        text = content.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         bad = error.object  # without a byte order mark
         line = len(bad[: error.start + 1].splitlines())
@@ -154,7 +159,6 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
             f"{path}, line {line}: expected UTF-8 text, got the byte 0x{bad[error.start]:02x}: "
             f"{error.reason}"
         ) from None
-    return _rows(path, text, delimiter)
 
 
 def _header(path: Path, lines: Iterator[tuple[int, list[str]]]) -> list[str]:
@@ -164,8 +168,8 @@ def _header(path: Path, lines: Iterator[tuple[int, list[str]]]) -> list[str]:
     return [name.strip() for name in header]
 
 
-def _finite(field: str) -> float | None:
-    """The number in a field, if it is a finite one."""
+def finite_number(field: str) -> float | None:
+    """Return the number in a field, if it is a finite one."""
     try:
         # float() would take 1_000 and digits of other scripts, which other readers refuse.
         value = float(field) if field.isascii() and "_" not in field else math.nan
@@ -223,7 +227,7 @@ def _parse(
             )
         values = []
         for position in positions:
-            value = _finite(row[position])
+            value = finite_number(row[position])
             if value is None:
                 raise ValueError(
                     f"{where}, column {header[position]!r}: expected a finite number, "

@@ -116,7 +116,15 @@ class Likelihood(nn.Module):
         return Predictive(mean.mean(0), noise, mean.std(0, correction=0))
 
     def interval(self, samples: Tensor, level: float) -> tuple[Tensor, Tensor]:
-        """Return the lower and upper end of the central interval at ``level``."""
+        """Return the lower and upper end of the central interval at ``level``, see :meth:`ends`.
+
+        Raises:
+            TypeError, ValueError: if ``level`` is not a number in (0, 1).
+        """
+        return self.ends(samples, tail_of(level))
+
+    def ends(self, samples: Tensor, tail: float) -> tuple[Tensor, Tensor]:
+        """Return the quantiles at ``tail`` and at 1 - ``tail``, for a tail in (0, 0.5]."""
         raise NotImplementedError
 
     def cdf(self, samples: Tensor, y: Tensor) -> Tensor:
@@ -268,16 +276,12 @@ class Continuous(Likelihood):
         probability: Tensor = each.cdf(y.double()).mean(0)
         return probability
 
-    def interval(self, samples: Tensor, level: float) -> tuple[Tensor, Tensor]:
-        """Return the exact central interval of the mixture, each end [batch, targets].
+    def ends(self, samples: Tensor, tail: float) -> tuple[Tensor, Tensor]:
+        """Return the exact quantiles of the mixture at ``tail`` and 1 - ``tail``, [batch, targets].
 
-        The ends are the quantiles at (1 - level) / 2 and (1 + level) / 2, found on the mixture's
-        distribution function by Newton steps that fall back to bisection, in float64.
-
-        Raises:
-            TypeError, ValueError: if ``level`` is not a number in (0, 1).
+        They are found on the mixture's distribution function by Newton steps that fall back to
+        bisection, in float64.
         """
-        tail = tail_of(level)
         each = self.distribution(self._check_samples(samples).double())
         # The upper end is the mirrored lower end: near 1 a distribution function has no digits.
         lower = mixture_quantile(each, tail)

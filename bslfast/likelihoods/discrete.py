@@ -23,7 +23,6 @@ from bslfast.likelihoods.base import (
     check_range,
     check_samples,
     observed,
-    tail_of,
 )
 
 
@@ -84,16 +83,13 @@ class Bernoulli(Likelihood):
         total = torch.special.entr(mean) + torch.special.entr(other)
         return Predictive(mean, aleatoric, (total - aleatoric).clamp_min(0))
 
-    def interval(self, samples: Tensor, level: float) -> tuple[Tensor, Tensor]:
+    def ends(self, samples: Tensor, tail: float) -> tuple[Tensor, Tensor]:
         """Return empirical quantiles of the probabilities of 1, each [batch, targets].
 
         They run over the samples of the weights: the interval says how well the probabilities are
         known (epistemic), not where the target will fall.
-
-        Raises:
-            TypeError, ValueError: if ``level`` is not a number in (0, 1).
         """
-        return _quantiles(torch.sigmoid(self._check_samples(samples)), level)
+        return _quantiles(torch.sigmoid(self._check_samples(samples)), tail)
 
     def _density(self, parameters: tuple[Tensor, ...], y: Tensor, reduction: str) -> Tensor:
         return BF.bernoulli_log_prob(y, parameters[0], reduction=reduction)
@@ -145,16 +141,12 @@ class Poisson(Likelihood):
         self._check_shapes(samples[0], y)
         return _at_most(rate, y.double())
 
-    def interval(self, samples: Tensor, level: float) -> tuple[Tensor, Tensor]:
+    def ends(self, samples: Tensor, tail: float) -> tuple[Tensor, Tensor]:
         """Return the central interval of the mixture, each end [batch, targets].
 
-        The ends are whole numbers: the smallest with P(target <= lower) >= (1 - level) / 2, and the
-        smallest with P(target > upper) <= (1 - level) / 2. So at least ``level`` is inside.
-
-        Raises:
-            TypeError, ValueError: if ``level`` is not a number in (0, 1).
+        The ends are whole numbers: the smallest with P(target <= lower) >= tail, and the smallest
+        with P(target > upper) <= tail. So at least 1 - 2 tail is inside.
         """
-        tail = tail_of(level)
         rate = self._check_samples(samples).double().exp()
         lower = _least_count(rate, lambda n: _at_most(rate, n) >= tail)
         # From the tail itself, not one less the rest, which near 1 has no digits.
@@ -248,13 +240,8 @@ class NegativeBinomial(Likelihood):
         _check_targets(y, (samples.shape[1], parameters[0].shape[2]))
         return at_most_and_more(*parameters, y)[0].mean(0)
 
-    def interval(self, samples: Tensor, level: float) -> tuple[Tensor, Tensor]:
-        """Return the central interval of the mixture: whole numbers, as :class:`Poisson` has them.
-
-        Raises:
-            TypeError, ValueError: if ``level`` is not a number in (0, 1).
-        """
-        tail = tail_of(level)
+    def ends(self, samples: Tensor, tail: float) -> tuple[Tensor, Tensor]:
+        """Return quantiles of the mixture: whole numbers, as :class:`Poisson` has them."""
         parameters = self._parameters_of(self._check_samples(samples), -1)
         rate = parameters[0].detach().double().exp()
         lower = _least_count(rate, lambda n: at_most_and_more(*parameters, n)[0].mean(0) >= tail)
@@ -367,25 +354,21 @@ class Categorical(Likelihood):
         check_outputs(check_samples(samples), self.classes)
         return samples.softmax(-1)
 
-    def interval(self, samples: Tensor, level: float) -> tuple[Tensor, Tensor]:
+    def ends(self, samples: Tensor, tail: float) -> tuple[Tensor, Tensor]:
         """Return empirical quantiles of the class probabilities, each [batch, classes].
 
         They run over the samples of the weights: the interval says how well the probabilities are
         known (epistemic), not where the label will fall.
-
-        Raises:
-            TypeError, ValueError: if ``level`` is not a number in (0, 1).
         """
-        return _quantiles(self.probabilities(samples), level)
+        return _quantiles(self.probabilities(samples), tail)
 
     def extra_repr(self) -> str:
         """Show the number of classes."""
         return f"classes={self.classes}"
 
 
-def _quantiles(probabilities: Tensor, level: float) -> tuple[Tensor, Tensor]:
-    """The ends of the central interval at ``level`` over the samples."""
-    tail = tail_of(level)
+def _quantiles(probabilities: Tensor, tail: float) -> tuple[Tensor, Tensor]:
+    """The quantiles at ``tail`` and 1 - ``tail`` over the samples."""
     wide_ones = probabilities.double()
     lower, upper = wide_ones.quantile(tail, dim=0), wide_ones.quantile(1 - tail, dim=0)
     return lower.to(probabilities.dtype), upper.to(probabilities.dtype)

@@ -8,7 +8,7 @@ from torch import Tensor
 import bslfast.functional as BF
 from bslfast import _checks
 from bslfast._precision import wide
-from bslfast.likelihoods.base import Likelihood, Predictive, check_range, tail_of
+from bslfast.likelihoods.base import Likelihood, Predictive, check_range
 
 
 class DiscretizedLogisticMixture(Likelihood):
@@ -98,16 +98,12 @@ class DiscretizedLogisticMixture(Likelihood):
         parts = (mean.mean(0), noise, mean.std(0, correction=0))
         return Predictive(*(part.to(samples.dtype) for part in parts))
 
-    def interval(self, samples: Tensor, level: float) -> tuple[Tensor, Tensor]:
+    def ends(self, samples: Tensor, tail: float) -> tuple[Tensor, Tensor]:
         """Return the central interval of the mixture, each end [batch, targets].
 
-        The ends are two of the values: the smallest with P(target <= lower) >= (1 - level) / 2, and
-        the smallest with P(target > upper) <= (1 - level) / 2. So at least ``level`` is inside.
-
-        Raises:
-            TypeError, ValueError: if ``level`` is not a number in (0, 1).
+        The ends are two of the values: the smallest with P(target <= lower) >= tail, and the
+        smallest with P(target > upper) <= tail. So at least 1 - 2 tail is inside.
         """
-        tail = tail_of(level)
         mixture = self._mixture(self._check_samples(samples).double(), -1)
         lower = torch.zeros_like(mixture[0][0, ..., 0])
         upper = torch.zeros_like(lower)

@@ -19,12 +19,15 @@ from bslfast.predict import Prediction
 __all__ = [
     "Reliability",
     "accuracy",
+    "auroc",
+    "brier_score",
     "calibration_curve",
     "coverage",
     "expected_calibration_error",
     "mean_log_likelihood",
     "reliability",
     "rmse",
+    "sharpness",
 ]
 
 
@@ -69,6 +72,98 @@ def rmse(mean: Tensor, y: Tensor) -> float:
     _checks.finite("y", y)
     # Python's square root is correctly rounded; torch's is not on some machines.
     return math.sqrt((mean.double() - y.double()).square().mean().item())
+
+
+def brier_score(probabilities: Tensor, y: Tensor) -> float:
+    """Return the mean squared distance between probabilities and the true class as a unit vector.
+
+    .. math:: \\frac{1}{n} \\sum_{i=1}^n \\sum_c (p_{ic} - [y_i = c])^2
+
+    It lies in [0, 2], 0 is certain and right, and it is proper: the true probabilities score best.
+    For two classes it is twice the mean of (p_1 - y)^2.
+
+    Args:
+        probabilities: [batch, classes], floating.
+        y: true classes, int64 [batch].
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Brier, "Verification of forecasts expressed in terms of probability" (1950,
+    doi:10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2).
+
+    Example:
+        >>> brier_score(torch.tensor([[0.5, 0.5], [1.0, 0.0]]), torch.tensor([0, 0]))
+        0.25
+    """
+    probabilities, y = _check_classes(probabilities, y)
+    truth = torch.nn.functional.one_hot(y, probabilities.shape[1])
+    return (probabilities.double() - truth).square().sum(1).mean().item()
+
+
+def sharpness(prediction: Prediction) -> float:
+    """Return the root mean variance of the predictive distributions, in the unit of the targets.
+
+    .. math:: \\sqrt{\\mathrm{mean}(\\mathrm{aleatoric}^2 + \\mathrm{epistemic}^2)}
+
+    Of two calibrated models the one with the smaller sharpness says more. It needs no targets.
+
+    Args:
+        prediction: a regression, from :func:`bslfast.predict`.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Gneiting, Balabdaoui and Raftery, "Probabilistic forecasts, calibration and sharpness"
+    (2007, doi:10.1111/j.1467-9868.2007.00587.x); Kuleshov et al., "Accurate uncertainties for deep
+    learning using calibrated regression" (2018, arXiv:1807.00263), section 3.
+
+    Example:
+        >>> from bslfast.likelihoods import Normal
+        >>> from bslfast.predict import predict
+        >>> sharpness(predict(torch.nn.Identity(), torch.zeros(3, 1), 1, likelihood=Normal(1)))
+        1.0
+    """
+    _check_regression(prediction)
+    _not_empty("prediction.mean", prediction.mean)
+    _checks.finite("prediction.aleatoric", prediction.aleatoric)
+    _checks.finite("prediction.epistemic", prediction.epistemic)
+    parts = (prediction.aleatoric, prediction.epistemic)
+    return math.sqrt(sum(part.double().square().mean().item() for part in parts))
+
+
+def auroc(known: Tensor, unknown: Tensor) -> float:
+    """Return how well scores tell unknown inputs from known ones: the area under the ROC curve.
+
+    .. math:: P(s_{unknown} > s_{known}) + \\tfrac12 P(s_{unknown} = s_{known})
+
+    1 is perfect, 0.5 chance. With ``Prediction.epistemic`` as the score it measures the detection
+    of inputs that are unlike the training data.
+
+    Args:
+        known: scores of inputs like those of the training, of any shape.
+        unknown: scores of other inputs, of any shape, which should be higher.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Hanley and McNeil, "The meaning and use of the area under a receiver operating
+    characteristic (ROC) curve" (1982, doi:10.1148/radiology.143.1.7063747), by the ranks of Mann
+    and Whitney, "On a test of whether one of two random variables is stochastically larger than
+    the other" (1947, doi:10.1214/aoms/1177730491).
+
+    Example:
+        >>> auroc(torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.25, 0.4]))
+        0.8333333333333334
+    """
+    for name, value in (("known", known), ("unknown", unknown)):
+        _checks.finite(name, _checks.floating(name, value, None, "of scores"))
+        _not_empty(name, value)
+    low = known.double().flatten().sort().values
+    high = unknown.double().flatten().to(low.device)
+    below = torch.searchsorted(low, high, right=False)
+    not_above = torch.searchsorted(low, high, right=True)
+    return (below + not_above).double().mean().item() / (2 * len(low))
 
 
 def mean_log_likelihood(prediction: Prediction, y: Tensor) -> float:
@@ -199,11 +294,7 @@ def calibration_curve(prediction: Prediction, y: Tensor, levels: Tensor) -> Tens
     _checks.floating("levels", levels, 1, "[levels]")
     if not bool(((levels > 0) & (levels < 1)).all()):
         raise ValueError(f"levels: expected numbers above 0 and below 1, got {levels.tolist()}")
-    if not prediction.likelihood.continuous:
-        raise TypeError(
-            "prediction: expected a regression, of targets with a density, got one with "
-            f"{prediction.likelihood} likelihood"
-        )
+    _check_regression(prediction)
     distance = (2 * prediction.cdf(y) - 1).abs().flatten()
     _not_empty("y", distance)
     inside = distance <= levels.double().to(distance.device).unsqueeze(1)
@@ -214,6 +305,15 @@ def _check_prediction(prediction: Prediction) -> None:
     if not isinstance(prediction, Prediction):
         raise TypeError(
             f"prediction: expected what bslfast.predict returns, got {_checks.describe(prediction)}"
+        )
+
+
+def _check_regression(prediction: Prediction) -> None:
+    _check_prediction(prediction)
+    if not prediction.likelihood.continuous:
+        raise TypeError(
+            "prediction: expected a regression, of targets with a density, got one with "
+            f"{prediction.likelihood} likelihood"
         )
 
 

@@ -6,8 +6,9 @@ opens no window and leaves no global state. :func:`save` writes a figure to a fi
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ else:  # imported at their use, as they import this module and the models they d
     __getattr__, __dir__ = submodules(__name__, ("densities", "images"))
 
 __all__ = [
+    "bands",
     "calibration",
     "class_probabilities",
     "densities",
@@ -36,6 +38,9 @@ __all__ = [
     "learning_curves",
     "predictions",
     "save",
+    "scores",
+    "splits",
+    "spreads",
     "weight_posterior",
 ]
 
@@ -137,8 +142,7 @@ def predictions(
     truth = y.cpu().flatten()
     order = mean.argsort()
     rank = torch.arange(1, len(order) + 1)
-    normal_quantile = torch.special.ndtri(torch.tensor(0.5 * (1 + level), dtype=torch.float64))
-    spread = normal_quantile.float() * epistemic
+    spread = _normal_quantile(level) * epistemic
     rmse = metrics.rmse(prediction.mean, y)
     covered = metrics.coverage(prediction, y, level)
 
@@ -182,6 +186,169 @@ def predictions(
     )  # fmt: skip
     right.legend(frameon=False)
     return _finish(figure, title)
+
+
+def bands(
+    prediction: Prediction,
+    x: Tensor,
+    train: tuple[Tensor, Tensor] | None = None,
+    *,
+    level: float = 0.95,
+    names: tuple[str, str] = ("x", "y"),
+    title: str = "Predictive bands",
+) -> Figure:
+    """Plot a regression on one input as a curve with its bands.
+
+    The left panel has the predictive mean, the central predictive interval and, inside it, the part
+    that comes from the weights. The right panel has both parts of the standard deviation.
+
+    Args:
+        prediction: a regression with one target, from :func:`bslfast.predict`.
+        x: the inputs of the prediction, [batch] or [batch, 1], in any order.
+        train: inputs and targets to show as points, of the shapes of ``x`` and [rows] or [rows, 1].
+        level: probability of the interval, in (0, 1).
+        names: of input and target with their units, for the axes.
+        title: heading of the picture.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+    """
+    mean = _one_target(prediction)
+    order = _column("x", x, len(mean)).argsort()
+    x = _column("x", x, len(mean))[order]
+    lower, upper = (end.cpu().flatten()[order] for end in prediction.interval(level))
+    mean = mean[order]
+    aleatoric, epistemic = (
+        part.detach().cpu().flatten()[order]
+        for part in (prediction.aleatoric, prediction.epistemic)
+    )
+    spread = _normal_quantile(level) * epistemic
+    figure = _figure(11, 4.6)
+    left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
+    left.fill_between(
+        x, lower, upper, color=_BLUE, alpha=0.16, lw=0, label=f"{level:.0%} predictive interval"
+    )
+    left.fill_between(
+        x, mean - spread, mean + spread, color=_BLUE, alpha=0.45, lw=0,
+        label=f"{level:.0%} from the weights (epistemic)",
+    )  # fmt: skip
+    left.plot(x, mean, color=_BLUE, lw=1.5, label="predictive mean")
+    if train is not None:
+        inputs = _column("train x", train[0])
+        targets = _column("train y", train[1], len(inputs))
+        left.plot(
+            inputs, targets, ls="", marker=".", ms=4, mew=0, color=_GREY, alpha=0.7,
+            label="training data",
+        )  # fmt: skip
+    left.set(xlabel=names[0], ylabel=names[1], title="Predictions")
+    _headroom(left, 0.25)
+    left.legend(frameon=False, fontsize=8, ncols=2, loc="upper left")
+    total = (aleatoric.square() + epistemic.square()).sqrt()
+    right.plot(x, total, color="black", ls=":", lw=1.5, label="both")
+    right.plot(x, aleatoric, color=_GREY, lw=1.5, label="aleatoric (noise)")
+    right.plot(x, epistemic, color=_ORANGE, lw=1.5, label="epistemic (weights)")
+    right.set(
+        xlabel=names[0], ylabel=f"standard deviation of {names[1]}", title="Parts of the spread"
+    )
+    right.set_ylim(bottom=0)
+    _headroom(right, 0.2)
+    right.legend(frameon=False, fontsize=8, ncols=3, loc="upper left")
+    return _finish(figure, title)
+
+
+def spreads(
+    predictions: Mapping[str, Prediction],
+    y: Tensor,
+    *,
+    name: str = "target",
+    level: float = 0.95,
+    title: str = "What the weights leave open",
+) -> Figure:
+    """Plot how far predictions of several models scatter with their weights, on the same inputs.
+
+    The left panel has the means of up to 30 examples with the interval that comes from the weights,
+    a colour for each model. The right panel has the distribution of the epistemic standard
+    deviation over all examples.
+
+    Args:
+        predictions: by a name for its model, regressions with one target at the same inputs.
+        y: observed values, [batch, 1].
+        name: name of the target with its unit, for the axes.
+        level: probability of the interval, in (0, 1).
+        title: heading of the picture.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+    """
+    if not predictions:
+        raise ValueError("predictions: expected at least one, got none")
+    means = {key: _one_target(value) for key, value in predictions.items()}
+    first = next(iter(means.values()))
+    truth = _column("y", y, len(first))
+    shown = torch.linspace(0, len(first) - 1, min(30, len(first))).round().long()
+    order = first.argsort()[shown]
+    figure = _figure(11, 4.6)
+    left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
+    rank = torch.arange(1, len(order) + 1)
+    left.plot(rank, truth[order], ls="", marker="x", color=_GREY, label="observed")
+    highest = max(p.epistemic.max().item() for p in predictions.values())
+    edges = torch.linspace(0, highest if highest > 0 else 1.0, 41)
+    for k, (key, prediction) in enumerate(predictions.items()):
+        colour = _CLASSES[k % len(_CLASSES)]
+        if len(means[key]) != len(first):
+            raise ValueError(
+                f"predictions: expected {len(first)} examples in each, got {len(means[key])} in "
+                f"{key!r}"
+            )
+        epistemic = prediction.epistemic.detach().cpu().flatten()
+        offset = 0.3 * (k - (len(predictions) - 1) / 2) / len(predictions)
+        left.errorbar(
+            rank + offset, means[key][order], (_normal_quantile(level) * epistemic[order]).tolist(),
+            ls="", marker="o", ms=4, elinewidth=1.5, color=colour,
+            label=f"{key}: mean, {level:.0%} from the weights",
+        )  # fmt: skip
+        right.hist(
+            epistemic.tolist(), edges.tolist(), color=colour, alpha=0.55,
+            label=f"{key}: mean {epistemic.mean():.3f}",
+        )  # fmt: skip
+    left.set(xlabel="some examples, in the order of their predicted mean", ylabel=name)
+    left.set_title("Predicted means")
+    _headroom(left, 0.2)
+    left.legend(frameon=False, fontsize=8, loc="upper left")
+    right.set(xlabel=f"epistemic standard deviation of {name}", ylabel="examples")
+    right.set_title(f"All {len(first)} examples")
+    _headroom(right, 0.2)
+    right.legend(frameon=False, fontsize=8, loc="upper right")
+    return _finish(figure, title)
+
+
+def _one_target(prediction: Prediction) -> Tensor:
+    """The predictive means of a regression with one target, [batch] on the CPU."""
+    if metrics.is_classification(prediction):
+        raise TypeError("prediction: expected a regression, got class probabilities")
+    mean = prediction.mean
+    if mean.ndim != 2 or mean.shape[1] != 1:
+        raise ValueError(f"prediction: expected one target, got means {tuple(mean.shape)}")
+    return mean.detach().cpu().flatten()
+
+
+def _column(name: str, value: Tensor, rows: int | None = None) -> Tensor:
+    """[rows] or [rows, 1] as [rows] on the CPU."""
+    _checks.floating(name, value, None, "[rows] or [rows, 1]")
+    if value.shape not in ((value.numel(),), (value.numel(), 1)) or (
+        rows is not None and value.numel() != rows
+    ):
+        wanted = "rows" if rows is None else rows
+        raise ValueError(
+            f"{name}: expected shape [{wanted}] or [{wanted}, 1], got {_checks.describe(value)}"
+        )
+    return value.detach().cpu().flatten()
+
+
+def _normal_quantile(level: float) -> float:
+    """How many standard deviations the central interval of a normal distribution reaches."""
+    chance = torch.tensor(0.5 * (1 + level), dtype=torch.float64)
+    return float(torch.special.ndtri(chance).item())
 
 
 def class_probabilities(
@@ -338,6 +505,79 @@ def _reliability(figure: Figure, prediction: Prediction, y: Tensor) -> None:
         xlabel=f"confidence: probability of the predicted class, {bins} bins", ylabel="examples",
         xlim=(0, 1.02),
     )  # fmt: skip
+
+
+def scores(
+    groups: Mapping[str, Tensor],
+    *,
+    name: str = "score",
+    title: str = "Scores of known and unknown inputs",
+) -> Figure:
+    """Plot how scores of several groups of inputs are distributed, such as their epistemic parts.
+
+    The legend has the AUROC of each group against the first, see :func:`bslfast.metrics.auroc`.
+
+    Args:
+        groups: by its name the scores of each group, of any shape; the first are known inputs.
+        name: name of the scores with their unit, for the axis.
+        title: heading of the picture.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+    """
+    if not groups:
+        raise ValueError("groups: expected at least one, got none")
+    each = {
+        key: _checks.finite(key, _checks.floating(key, value, None, "of scores")).cpu().flatten()
+        for key, value in groups.items()
+    }
+    known = next(iter(each.values()))
+    low = min(value.min().item() for value in each.values())
+    high = max(value.max().item() for value in each.values())
+    edges = torch.linspace(low, high if high > low else low + 1, 61).tolist()
+    figure = _figure(7, 4.4)
+    axes = figure.subplots()
+    for k, (key, value) in enumerate(each.items()):
+        label = key if k == 0 else f"{key}: AUROC {metrics.auroc(known, value):.3f}"
+        axes.hist(
+            value.tolist(), edges, density=True, alpha=0.5, color=_CLASSES[k % len(_CLASSES)],
+            label=label,
+        )  # fmt: skip
+    axes.set(xlabel=name, ylabel="density", yscale="log")
+    axes.legend(frameon=False)
+    return _finish(figure, title)
+
+
+def splits(scores: Mapping[str, Sequence[float]], title: str = "Splits of the data") -> Figure:
+    """Plot scores of several splits of the data, a panel for each, with mean and standard error.
+
+    Args:
+        scores: by its name the score of each split.
+        title: heading of the picture.
+
+    Raises:
+        ValueError: if there are no scores.
+    """
+    if not scores or not all(map(len, scores.values())):
+        raise ValueError("scores: expected at least one score of one split, got none")
+    figure = _figure(4.6 * len(scores), 4)
+    for axes, (name, values) in zip(
+        figure.subplots(1, len(scores), squeeze=False)[0], scores.items(), strict=True
+    ):
+        each = torch.tensor(values, dtype=torch.float64)
+        mean = each.mean().item()
+        label = f"mean {mean:.4g}"
+        if len(each) > 1:
+            error = each.std().item() / math.sqrt(len(each))
+            label += f" ± {error:.2g} (standard error)"
+            axes.axhspan(mean - error, mean + error, color=_BLUE, alpha=0.2, lw=0)
+        axes.axhline(mean, color=_BLUE, lw=1.5, label=label)
+        axes.plot(range(len(each)), values, ls="", marker="o", color=_ORANGE)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set(xlabel="split", ylabel=name)
+        _headroom(axes, 0.15)
+        axes.legend(frameon=False, loc="upper left")
+    return _finish(figure, title)
 
 
 def weight_posterior(model: nn.Module, title: str = "Posterior of the weights") -> Figure:

@@ -16,16 +16,19 @@ import torch
 from torch import Tensor, nn
 
 from bslfast import _checks, programs
+from bslfast._progress import bar
 from bslfast._torch import has_hooks, optimizer_hooks
 from bslfast.elbo import negative_elbo
 from bslfast.flows import Flow
 from bslfast.functional._op import unwatched
 from bslfast.likelihoods import Likelihood
+from bslfast.likelihoods.base import observed
 from bslfast.likelihoods.lowering import in_rows
 from bslfast.nn import BayesianModule, kl
 from bslfast.predict import evaluating, likelihood_of, predict, seeded
 from bslfast.training import checkpoint as ckpt
 from bslfast.training.optimizers import Optimizer
+from bslfast.training.schedules import Schedule
 
 # Weight samples of one validation score. The seed is fixed, so they are the same in every epoch:
 # scores of two epochs differ by the weights' posterior and not by luck.
@@ -83,7 +86,7 @@ def fit(
     momentum: float = 0.0,
     clip: float | None = None,
     patience: int | None = None,
-    beta: float = 1.0,
+    beta: float | Schedule = 1.0,
     seed: int = 0,
     device: torch.device | str | None = None,
     likelihood: Likelihood | None = None,
@@ -110,7 +113,9 @@ def fit(
 
     Args:
         model: any module; its parameters are trained, and those of ``likelihood``.
-        train: inputs [rows, ...] and targets [rows, ...]; for an objective any number of tensors.
+        train: inputs [rows, ...], targets [rows, ...] and, if some are missing, a mask of their
+            shape, bool, False for those: they may have any values, also NaN, and add 0 to the log
+            likelihood. For an objective any number of tensors.
         validation: held-out tensors like ``train``; ``None`` scores nothing.
         epochs: total number of passes over the training data, including those before a resume.
         batch_size: examples per step; the last batch of an epoch may be smaller.
@@ -126,7 +131,8 @@ def fit(
         clip: what the norm of all gradients together is scaled down to if it is greater, as
             ``torch.nn.utils.clip_grad_norm_`` does; ``None`` leaves them.
         patience: stop after this many epochs without a better validation score; ``None`` never.
-        beta: weight of the KL, see :func:`bslfast.negative_elbo`.
+        beta: weight of the KL, see :func:`bslfast.negative_elbo`: a number, or its course, such as
+            :class:`bslfast.training.schedules.LinearWarmup`.
         seed: a non-negative integer.
         device: where to train, such as "cpu" or "cuda". The model is moved there, and the data are
             copied once. ``None`` takes the model's device.
@@ -178,7 +184,9 @@ def fit(
         if resume and checkpoint is not None:
             run.load(checkpoint)
         started = saved = time.perf_counter() - run.history.seconds
-        with _bar(epochs, len(run.history.loss), progress) as bar:
+        with bar(
+            epochs, progress, desc="training", unit="epoch", initial=len(run.history.loss)
+        ) as shown:
             while len(run.history.loss) < epochs and not run.out_of_patience(patience):
                 run.epoch()
                 now = time.perf_counter()
@@ -186,9 +194,9 @@ def fit(
                 if checkpoint is not None and now - saved > SECONDS_BETWEEN_CHECKPOINTS:
                     run.save(checkpoint)
                     saved = time.perf_counter()
-                if bar is not None:
-                    bar.set_postfix(run.latest(), refresh=False)
-                    bar.update()
+                if shown is not None:
+                    shown.set_postfix(run.latest(), refresh=False)
+                    shown.update()
         run.history.stopped_early = run.out_of_patience(patience)
         run.check_finite()
         if checkpoint is not None:
@@ -207,7 +215,7 @@ class _Run:
         validation: Sequence[Tensor] | None,
         batch_size: int,
         lr: float,
-        beta: float,
+        beta: float | Schedule,
         seed: int,
         device: torch.device | str | None,
         likelihood: Likelihood | None,
@@ -220,7 +228,9 @@ class _Run:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model: expected a torch.nn.Module, got {_checks.describe(model)}")
         self.batch_size = _checks.integer("batch_size", batch_size)
-        self.beta = _checks.number("beta", beta, minimum=0.0)
+        if not isinstance(beta, Schedule):
+            beta = _checks.number("beta", beta, minimum=0.0)
+        self.beta = beta
         # The bits of another number: with the seed itself validation would draw the noise of the
         # first training steps.
         self.validation_seed = _checks.generator_seed(seed) ^ 0x9E3779B97F4A7C15
@@ -263,7 +273,7 @@ class _Run:
         self.setting: dict[str, Any] = {
             "batch_size": batch_size,
             "lr": lr,
-            "beta": beta,
+            "beta": repr(beta) if isinstance(beta, Schedule) else beta,
             "seed": seed,
             "device": self.device.type,
             "optimizer": optimizer,
@@ -286,6 +296,12 @@ class _Run:
         if self.last_step is None:
             return lr
         return lr * (1 + math.cos(math.pi * step / self.last_step)) / 2
+
+    def kl_weight(self, step: int) -> float:
+        """The weight of the KL at a step."""
+        if not isinstance(self.beta, Schedule):
+            return self.beta
+        return self.beta(step, math.ceil(len(self.train[0]) / self.batch_size))
 
     def epoch(self) -> None:
         """One pass over the training data, then the validation score."""
@@ -337,7 +353,8 @@ class _Run:
             log_likelihood, part = self.score(batch)
             if self.bayesian:
                 divergence = kl(self.model)
-            loss = negative_elbo(log_likelihood, divergence, dataset_size=rows, beta=self.beta)
+            beta = self.kl_weight(self.history.steps)
+            loss = negative_elbo(log_likelihood, divergence, dataset_size=rows, beta=beta)
             loss.backward()
             if self.clip is not None:
                 nn.utils.clip_grad_norm_(self.parameters.values(), self.clip)
@@ -407,7 +424,7 @@ class _Run:
     def check_targets(self, width: int) -> None:
         """Raise what the likelihood raises for targets that it does not have."""
         assert self.likelihood is not None
-        x, y = self.train
+        x, y = self.train  # a mask goes by ops
         with torch.no_grad():
             self.likelihood.log_prob(x.new_zeros(len(x), width), y)
 
@@ -433,13 +450,14 @@ class _Run:
         x, *context = (value.contiguous() for value in self.in_rows)
         losses: list[float] = []
         divergences: list[float] = []
-        kl_weight = self.beta / len(order)
+        kl_weights: list[float] = []
         steps = math.ceil(len(order) / self.batch_size)
         while len(losses) < steps:
             started = time.perf_counter()
             first = len(losses)
             end = min(steps, first + self.steps_per_call)
             done = self.history.steps
+            weights = [self.kl_weight(done + step) / len(order) for step in range(end - first)]
             found_losses, found_divergences = programs.train(
                 found,
                 x,
@@ -452,25 +470,26 @@ class _Run:
                 self.clip,
                 [self.rate(done + step) for step in range(end - first)],
                 before + first,
-                [kl_weight] * (end - first),
+                weights,
             )
             losses += found_losses
             divergences += found_divergences
+            kl_weights += weights
             optimizer.count(trained, end - first)
             self.history.steps += end - first
             each = (time.perf_counter() - started) / (end - first)
             self.steps_per_call = max(1, int(_SECONDS_PER_CALL / each))
         sizes = map(len, order.split(self.batch_size))
-        weighed = (kl_weight * d * size for d, size in zip(divergences, sizes, strict=True))
-        return sum(losses) + sum(weighed), divergences[-1]
+        terms = zip(kl_weights, divergences, sizes, strict=True)
+        return sum(losses) + sum(w * d * size for w, d, size in terms), divergences[-1]
 
     @functools.cached_property
     def in_rows(self) -> tuple[Tensor, ...] | None:
         """The training data as a program has them; None if it cannot."""
         if self.likelihood is None:
             return self.train
-        x, y = self.train
-        context = in_rows(self.likelihood, y, x.dtype)
+        x, y, *mask = self.train
+        context = None if mask else in_rows(self.likelihood, y, x.dtype)
         return None if context is None else (x, context)
 
     def score(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
@@ -479,13 +498,13 @@ class _Run:
             scored = self.objective(self.model, *batch)
             return (scored, None) if isinstance(scored, Tensor) else scored
         assert self.likelihood is not None
-        x, y = batch
-        return self.likelihood.log_prob(self.model(x), y), None
+        x, *targets = batch
+        return self.likelihood.log_prob(self.model(x), *targets), None
 
     def validation_score(self, examples: Sequence[Tensor]) -> float:
         """The mean log predictive density, or the mean of the objective."""
         if self.objective is None:
-            x, y = examples
+            x, *targets = examples
             prediction = predict(
                 self.model,
                 x,
@@ -493,7 +512,7 @@ class _Run:
                 seed=self.validation_seed,
                 likelihood=self.likelihood,
             )
-            return prediction.log_prob(y).mean().item()
+            return prediction.log_prob(*targets).mean().item()
         with torch.no_grad(), evaluating(self.model), seeded(self.validation_seed, self.device):
             scored = [
                 self.score([value[start : start + _SCORED] for value in examples])[0]
@@ -603,18 +622,23 @@ class _Run:
 def _examples(
     name: str, values: Sequence[Tensor], device: torch.device, paired: bool
 ) -> tuple[Tensor, ...]:
-    what = "a pair (x, y)" if paired else "a tuple"
+    what = "a pair (x, y), or (x, y, mask)," if paired else "a tuple"
     what += " of tensors with the same number of rows, at least one"
-    if not isinstance(values, tuple | list) or (len(values) != 2 if paired else not values):
+    if not isinstance(values, tuple | list) or (
+        len(values) not in (2, 3) if paired else not values
+    ):
         raise TypeError(f"{name}: expected {what}, got {_checks.describe(values)}")
-    parts = "xy" if paired else range(len(values))
+    parts = ("x", "y", "mask")[: len(values)] if paired else range(len(values))
     for part, value in zip(parts, values, strict=True):
         _checks.tensor(f"{name} {part}", value)
     if any(v.ndim == 0 or len(v) != len(values[0]) for v in values) or len(values[0]) == 0:
         got = " and ".join(_checks.describe(value) for value in values)
         raise ValueError(f"{name}: expected {what}, got {got}")
     moved = tuple(value.to(device) for value in values)
-    for part, value in zip("xy" if paired else range(len(values)), moved, strict=True):
+    if paired and len(moved) == 3:
+        x, y, mask = moved
+        moved = (x, observed(f"{name} y", y, mask, 0), mask)
+    for part, value in zip(parts, moved, strict=True):
         _checks.finite(f"{name} {part}", value)
     return moved
 
@@ -666,18 +690,3 @@ def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _checksum(value: Tensor) -> int:
     return zlib.crc32(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-
-
-def _bar(epochs: int, done: int, show: bool) -> Any:
-    """Return a context manager whose value is a tqdm bar, or None."""
-    if not show:
-        import contextlib
-
-        return contextlib.nullcontext()
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        raise ModuleNotFoundError(
-            "progress: expected tqdm to be installed for the progress bar: pip install tqdm"
-        ) from None
-    return tqdm(total=epochs, initial=done, desc="training", unit="epoch", mininterval=0.5)

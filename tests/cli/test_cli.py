@@ -93,6 +93,30 @@ def test_wine_quality(tmp_path: Path, grades: Path) -> None:
     assert report["test"]["coverage_95"] > 0.8
 
 
+def test_the_lecture(tmp_path: Path, grades: Path, capsys: pytest.CaptureFixture) -> None:
+    grades.rename(grades.with_name("winequality-white.csv"))
+    command = ["train", "wine-quality", "--lecture", "--epochs", "60", "--samples", "20"]
+    assert cli.main([*command, "--out", str(tmp_path)]) == 0
+    folder = tmp_path / "wine-quality-lecture"
+    pictures = {"predictions.png", "calibration.png", "epistemic.png", "learning_curves.png"}
+    assert set(os.listdir(folder)) == {"metrics.json"} | pictures
+    report = json.loads((folder / "metrics.json").read_text())
+    assert report["data"]["rows"] == {"train": 510, "test": 90}
+    found = report["experiments"]
+    assert {key: value["training"]["steps"] for key, value in found.items()} == {
+        "deterministic": 6 * 2,
+        "bayesian, 30 %": 30 * 1,
+        "bayesian, 100 %": 30 * 2,
+        "probabilistic": 60 * 2,
+    }
+    assert found["deterministic"]["test"]["mean_epistemic"] == 0
+    # The loss there is that of noise with the variance 1/2.
+    assert found["bayesian, 30 %"]["test"]["mean_aleatoric"] == pytest.approx(0.5**0.5, abs=1e-4)
+    assert report["test"] == found["probabilistic"]["test"]
+    assert 0.8 < report["test"]["coverage_95"] <= 1
+    assert "probabilistic: rmse" in capsys.readouterr().out
+
+
 def test_digits(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     command = ["train", "digits", "--epochs", "8", "--hidden", "32", "--samples", "20"]
     assert cli.main([*command, "--out", str(tmp_path)]) == 0
@@ -114,8 +138,9 @@ def test_digits(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert "log_likelihood" in out
 
 
-def test_mnist_with_more_latent_dimensions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The job runs on made-up files in the format of the real ones."""
+@pytest.fixture
+def digits_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Made-up files in the format of MNIST's: 60 images for training, 30 for the test."""
     generator = torch.Generator().manual_seed(0)
     for stem, n in (("train", 60), ("t10k", 30)):
         pixels = torch.randint(256, (n, 784), dtype=torch.uint8, generator=generator)
@@ -125,6 +150,26 @@ def test_mnist_with_more_latent_dimensions(tmp_path: Path, monkeypatch: pytest.M
         labels = bytes([0, 0, 8, 1, 0, 0, 0, n]) + bytes(i % 10 for i in range(n))
         (tmp_path / f"{stem}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
     monkeypatch.setenv("BSLFAST_DATA", str(tmp_path))
+    return tmp_path
+
+
+def test_mnist_classes(digits_files: Path, capsys: pytest.CaptureFixture) -> None:
+    command = ["train", "mnist-classes", "--epochs", "1", "--limit", "48", "--samples", "3"]
+    command += ["--hidden", "16", "--threads", "1"]
+    assert cli.main([*command, "--out", str(digits_files / "runs")]) == 0
+    folder = digits_files / "runs" / "mnist-classes"
+    pictures = {"calibration.png", "epistemic.png", "learning_curves.png"}
+    assert set(os.listdir(folder)) == {"metrics.json", "checkpoint.safetensors"} | pictures
+    report = json.loads((folder / "metrics.json").read_text())
+    assert report["data"]["rows"] == {"train": 44, "validation": 4, "test": 30}
+    for key in ("error", "expected_calibration_error", "auroc, turned by 90 degrees"):
+        assert 0 <= report["test"][key] <= 1
+    assert report["reference"]["ratio_per_step"] > 0
+    assert f"error {report['test']['error']:.4g}" in capsys.readouterr().out
+
+
+def test_mnist_with_more_latent_dimensions(digits_files: Path) -> None:
+    tmp_path = digits_files
     command = [
         "train",
         "mnist",
@@ -217,6 +262,8 @@ def test_resume_goes_on(tmp_path: Path) -> None:
         ["train", "digits", "--beta", "-1"],
         ["train", "digits", "--network", "transformer"],
         ["train", "mnist", "--limit", "0"],
+        ["train", "mnist-classes", "--samples", "0"],
+        ["train", "wine-quality", "--lecture", "--epochs", "0"],
         ["--frobnicate"],
     ],
 )

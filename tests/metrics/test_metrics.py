@@ -194,3 +194,44 @@ def test_coverage_is_for_regression() -> None:
     prediction = predict(torch.nn.Identity(), torch.zeros(2, 3), 1, likelihood=Categorical(3))
     with pytest.raises(TypeError, match="expected a regression"):
         metrics.coverage(prediction, torch.zeros(2, 3))
+
+
+def test_brier_score() -> None:
+    p, y = torch.randn(50, 3).softmax(-1), torch.randint(0, 3, (50,))
+    by_hand = [sum((p[i, c].item() - (y[i] == c).item()) ** 2 for c in range(3)) for i in range(50)]
+    assert metrics.brier_score(p, y) == pytest.approx(sum(by_hand) / 50)
+    sklearn = pytest.importorskip("sklearn.metrics")
+    two = torch.stack([1 - p[:, 0], p[:, 0]], 1)
+    expected = 2 * sklearn.brier_score_loss(y == 0, p[:, 0])
+    assert metrics.brier_score(two, (y == 0).long()) == pytest.approx(expected)
+    assert metrics.brier_score(p.view(5, 10, 3), y.view(5, 10)) == metrics.brier_score(p, y)
+
+
+def test_sharpness_is_the_root_mean_variance_of_the_mixture() -> None:
+    samples = torch.randn(40, 6, 1, dtype=torch.float64)
+    likelihood = Normal(1, init_scale=0.5).double()
+    prediction = Prediction(*likelihood.predictive(samples), samples, likelihood)
+    variance = samples.var(0, correction=0) + likelihood.scale.item() ** 2
+    assert metrics.sharpness(prediction) == pytest.approx(variance.mean().sqrt().item())
+    classes = predict(torch.nn.Identity(), torch.zeros(2, 3), 1, likelihood=Categorical(3))
+    with pytest.raises(TypeError, match="prediction: expected a regression"):
+        metrics.sharpness(classes)
+
+
+def test_auroc() -> None:
+    # Whole numbers, so that there are ties.
+    generator = torch.Generator().manual_seed(0)
+    known = torch.randint(0, 9, (40,), generator=generator).float()
+    unknown = torch.randint(3, 12, (30,), generator=generator).float()
+    pairs = [(u > k).item() + 0.5 * (u == k).item() for u in unknown for k in known]
+    assert metrics.auroc(known, unknown) == pytest.approx(sum(pairs) / 1200)
+    sklearn = pytest.importorskip("sklearn.metrics")
+    labels = torch.cat([torch.zeros(40), torch.ones(30)])
+    expected = sklearn.roc_auc_score(labels, torch.cat([known, unknown]))
+    assert metrics.auroc(known, unknown) == pytest.approx(expected)
+    assert metrics.auroc(unknown, known) == pytest.approx(1 - expected)
+    assert metrics.auroc(known, known.view(8, 5)) == 0.5
+    with pytest.raises(ValueError, match="known: expected finite values, got NaN"):
+        metrics.auroc(torch.tensor([math.nan]), unknown)
+    with pytest.raises(ValueError, match="unknown: expected at least one example"):
+        metrics.auroc(known, torch.zeros(0))

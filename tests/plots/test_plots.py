@@ -58,6 +58,78 @@ def test_predictions_say_what_the_metrics_say(
     assert (drawn["predictive mean"][1:, 1] >= drawn["predictive mean"][:-1, 1]).all()
 
 
+def test_bands_in_the_order_of_the_inputs(regression: tuple[Prediction, torch.Tensor]) -> None:
+    prediction, y = regression
+    x = torch.randn(80, 1)
+    train = (torch.randn(30), torch.randn(30, 1))
+    figure = plots.bands(prediction, x, train, names=("time, s", "level, m"))
+    left, right = figure.axes
+    drawn = {line.get_label(): line.get_xydata() for line in (*left.lines, *right.lines)}
+    order = x.flatten().argsort()
+    for name, part in (
+        ("predictive mean", prediction.mean),
+        ("aleatoric (noise)", prediction.aleatoric),
+        ("epistemic (weights)", prediction.epistemic),
+        ("both", (prediction.aleatoric**2 + prediction.epistemic**2).sqrt()),
+    ):
+        expected = torch.cat([x, part.detach()], 1)[order]
+        torch.testing.assert_close(torch.tensor(drawn[name]).float(), expected)
+    assert len(drawn["training data"]) == 30
+    assert left.get_ylabel() == "level, m"
+    # The outer band is the interval.
+    lower, upper = prediction.interval()
+    edges = left.collections[0].get_paths()[0].vertices[:, 1]
+    assert edges.min() == pytest.approx(lower.min().item())
+    assert edges.max() == pytest.approx(upper.max().item())
+    assert len(plots.bands(prediction, x.flatten()).axes[0].lines) == 1
+    with pytest.raises(ValueError, match=r"x: expected shape \[80\] or \[80, 1\], got"):
+        plots.bands(prediction, x[:3])
+    with pytest.raises(ValueError, match=r"train y: expected shape \[30\] or \[30, 1\], got"):
+        plots.bands(prediction, x, (train[0], y))
+
+
+def test_spreads_of_several_models(
+    regression: tuple[Prediction, torch.Tensor], classification: tuple[Prediction, torch.Tensor]
+) -> None:
+    prediction, y = regression
+    figure = plots.spreads({"few rows": prediction, "many rows": prediction}, y, name="grade")
+    left, right = figure.axes
+    assert left.lines[0].get_label() == "observed"
+    assert len(left.lines[0].get_xdata()) == 30
+    mean = f"mean {prediction.epistemic.mean():.3f}"
+    labels = [text.get_text() for text in right.get_legend().get_texts()]
+    assert labels == [f"few rows: {mean}", f"many rows: {mean}"]
+    heights = [patch.get_height() for patch in right.patches]
+    assert sum(heights) == 160
+    with pytest.raises(ValueError, match="predictions: expected at least one, got none"):
+        plots.spreads({}, y)
+    with pytest.raises(TypeError, match="prediction: expected a regression, got class prob"):
+        plots.spreads({"a": classification[0]}, y)
+
+
+def test_scores_of_groups_say_what_the_metric_says() -> None:
+    from bslfast import metrics
+
+    known, other = torch.rand(40, 2), torch.rand(50) + 0.5
+    [axes] = plots.scores({"test": known, "noise": other}, name="nats").axes
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["test", f"noise: AUROC {metrics.auroc(known, other):.3f}"]
+    with pytest.raises(ValueError, match="groups: expected at least one, got none"):
+        plots.scores({})
+    with pytest.raises(ValueError, match="noise: expected finite values, got NaN"):
+        plots.scores({"test": known, "noise": torch.tensor([torch.nan])})
+
+
+def test_splits_have_their_mean_and_standard_error() -> None:
+    figure = plots.splits({"RMSE": [1.0, 2.0, 3.0], "log likelihood": [-1.0, -1.0, -4.0]})
+    labels = [axes.get_legend().get_texts()[0].get_text() for axes in figure.axes]
+    assert labels == ["mean 2 ± 0.58 (standard error)", "mean -2 ± 1 (standard error)"]
+    [axes] = plots.splits({"RMSE": [1.5]}).axes
+    assert axes.get_legend().get_texts()[0].get_text() == "mean 1.5"
+    with pytest.raises(ValueError, match="scores: expected at least one score"):
+        plots.splits({"RMSE": []})
+
+
 def test_class_probabilities_show_the_least_certain(
     classification: tuple[Prediction, torch.Tensor],
 ) -> None:

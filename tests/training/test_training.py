@@ -22,6 +22,7 @@ from bslfast.bnn import BayesianMLP
 from bslfast.likelihoods import Categorical, Normal
 from bslfast.predict import predict
 from bslfast.training import History, checkpoint, fit, loop
+from bslfast.training.schedules import LinearWarmup
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(96, 3, generator=GENERATOR)
@@ -257,6 +258,7 @@ def test_checkpoint_is_safetensors_with_json(tmp_path: Path) -> None:
         ({"batch_size": 7}, "batch_size is 20 there and 7 here"),
         ({"seed": 4}, "seed is 3 there and 4 here"),
         ({"beta": 0.5}, "beta is 1.0 there and 0.5 here"),
+        ({"beta": LinearWarmup(2)}, r"beta is 1.0 there and .*LinearWarmup\(epochs=2, beta=1.0\)"),
         ({"model": lambda: network(hidden=(9,))}, "the (model|table of weights) is .* there and"),
         (
             {"train": (X[:63], Y[:63])},
@@ -767,7 +769,8 @@ def test_training_and_resume_on_cuda(tmp_path: Path) -> None:
         ({"train": (X, [1.0])}, TypeError, "train y: expected a tensor, got a list"),
         ({"train": (X, Y[:5])}, ValueError, "train: expected a pair .*same number of rows"),
         ({"train": (X[:0], Y[:0])}, ValueError, "train: expected .*at least one"),
-        ({"validation": (X, Y, Y)}, TypeError, "validation: expected a pair"),
+        ({"validation": (X, Y, Y, Y)}, TypeError, "validation: expected a pair"),
+        ({"train": (X, Y, Y)}, TypeError, "mask: expected a bool tensor"),
         ({"epochs": 0}, ValueError, "epochs: .*at least 1, got 0"),
         ({"epochs": 1.0}, TypeError, "epochs: expected an integer"),
         ({"batch_size": -1}, ValueError, "batch_size: .*got -1"),

@@ -17,6 +17,7 @@ from bslfast import likelihoods, programs
 from bslfast.bnn import BayesianMLP
 from bslfast.nn import BayesLinear, posteriors, priors
 from bslfast.training import History, fit
+from bslfast.training.schedules import LinearWarmup
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(130, 3, generator=GENERATOR, dtype=torch.float64)
@@ -45,6 +46,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd, momentum": {"optimizer": "sgd", "momentum": 0.8, "lr": 0.003},
     "rmsprop, cosine": {"optimizer": "rmsprop", "schedule": "cosine", "beta": 0.1},
     "beta 0": {"beta": 0.0},
+    "rising beta": {"beta": LinearWarmup(2)},
     "one step a call": {"batch_size": 1000},
 }
 
@@ -186,6 +188,11 @@ def test_targets_that_the_likelihood_does_not_have() -> None:
         fit(mlp(), (X, Y[:, :1]), **SETTING)
     with pytest.raises(ValueError, match="y: expected"):
         fit(mlp(likelihoods.Categorical(2)), (X, torch.full((130,), 2)), **SETTING)
+
+
+def test_masks_go_by_ops(calls: list[int]) -> None:
+    fit(mlp(), (X, Y, Y > 0), **SETTING)
+    assert not calls
 
 
 def test_resumed_training_is_the_same(tmp_path: Path, calls: list[int]) -> None:

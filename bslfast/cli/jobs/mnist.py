@@ -20,11 +20,16 @@ def add_parser(names: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         parser, epochs=10, batch_size=128, lr=0.001, patience=None, samples=100, network="conv",
         hidden=(400, 400), threads=torch.get_num_threads(),
     )  # fmt: skip
+    add_limit(parser)
+    parser.set_defaults(run=run)
+
+
+def add_limit(parser: argparse.ArgumentParser) -> None:
+    """Add the option that :func:`load` takes besides the seed."""
     parser.add_argument(
         "--limit", type=runner.positive_int, metavar="ROWS",
         help="use so many of the 60000 training images only, and as many test images",
     )  # fmt: skip
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

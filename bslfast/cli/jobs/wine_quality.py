@@ -7,12 +7,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bslfast.cli import runner
+from bslfast.cli.jobs import lecture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from bslfast.data import Dataset, Examples
     from bslfast.predict import Prediction
+
+_EPOCHS = 200
 
 
 def add_parser(names: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -21,8 +24,13 @@ def add_parser(names: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--color", choices=("white", "red"), default="white", help="which wines (%(default)s)"
     )
+    parser.add_argument(
+        "--lecture", action="store_true",
+        help="train four white wine networks of a lecture instead, with settings of their own "
+        "(but for --epochs, --samples, --seed, --device, --threads and --out)",
+    )  # fmt: skip
     runner.add_options(
-        parser, epochs=200, hidden=(50,), batch_size=128, lr=0.005, patience=50, samples=200
+        parser, epochs=None, hidden=(50,), batch_size=128, lr=0.005, patience=50, samples=200
     )
     parser.set_defaults(run=run)
 
@@ -31,6 +39,10 @@ def run(options: argparse.Namespace) -> int:
     """Run the job."""
     from bslfast.data import load_wine_quality
 
+    if options.lecture:
+        options.epochs = options.epochs or lecture.EPOCHS
+        return lecture.run(options)
+    options.epochs = options.epochs or _EPOCHS
     return runner.run(
         options,
         name=f"wine-quality-{options.color}",
