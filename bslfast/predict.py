@@ -365,7 +365,7 @@ def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
         yield
         return
     if device.type == "cpu":
-        # torch.manual_seed() also notes, with a traceback, what to do once CUDA is initialised: 1 ms.
+        # torch.manual_seed() takes 1 ms to note, with a traceback, what is left to do for CUDA.
         state = torch.get_rng_state()
         torch.default_generator.manual_seed(seed)
         try:

@@ -106,7 +106,9 @@ class Lowered:
             self.reason = str(error)
         self.parameters = builder.tensors
         self.draws = _Draws(builder)
-        self._dicts, self._names, self._values = zip(*builder.entries, strict=True)
+        self._dicts = [owned for owned, _, _ in builder.entries]
+        self._names = [name for _, name, _ in builder.entries]
+        self._values = [value for _, _, value in builder.entries]
         self._owned = builder.owned
         self._lengths = list(map(len, builder.owned))
         self._hooks = (*builder.hooks, *global_hooks())
