@@ -144,6 +144,7 @@ class DeterministicMLP(nn.Module):
         self.layers = nn.ModuleList()
         for layer in bayesian.layers:
             self.layers.append(cast(BayesLinear, layer).deterministic_twin())
+        self.train(bayesian.training)
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs of the plain network."""

@@ -58,7 +58,14 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "BayesConvTranspose2d": lambda **o: bnn_layers.BayesConvTranspose2d(2, 3, 2, **o),
     "BayesConvTranspose3d": lambda **o: bnn_layers.BayesConvTranspose3d(2, 3, 2, **o),
     "BayesEmbedding": lambda **o: bnn_layers.BayesEmbedding(5, 3, padding_idx=1, **o),
+    "BayesGRU": lambda **o: bnn_layers.BayesGRU(3, 2, **o),
+    "BayesLSTM": lambda **o: bnn_layers.BayesLSTM(3, 2, bidirectional=True, proj_size=1, **o),
+    "BayesLayerNorm": lambda **o: bnn_layers.BayesLayerNorm(3, **o),
     "BayesLinear": lambda **o: BayesLinear(3, 2, **o),
+    "BayesMultiheadAttention": lambda **o: bnn_layers.BayesMultiheadAttention(4, 2, **o),
+    "BayesTransformerEncoderLayer": lambda **o: bnn_layers.BayesTransformerEncoderLayer(
+        4, 2, 6, dropout=0.0, **o
+    ),
     "BayesianMLP": lambda **o: network(**o),
     "Bernoulli": lambda: likelihoods.Bernoulli(2),
     "BernsteinCoupling": lambda **o: flows.BernsteinCoupling(3, context=2, hidden=(), **o),
@@ -213,9 +220,15 @@ def outputs(module: Any, *, train: bool = False) -> list[Tensor]:
             return [module(inside(2, 3)), module.likelihood.scale]
         if isinstance(module, bnn.BayesianMLP):
             return [module.sample_outputs(inside(2, 3), 2), bslfast.nn.kl(module)]
+        if isinstance(module, nn.TransformerEncoderLayer):
+            with bslfast.nn.one_draw(module, seed=1):
+                return [module(inside(2, 3, 4)), bslfast.nn.kl(module)]
         if isinstance(module, BayesianLayer):
             x = inside(2, 2, 4, 4, 4)
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.MultiheadAttention):
+                x = inside(2, 4)
+                return [module(x, x, x, seed=1)[0], module.kl()]
+            if isinstance(module, nn.Linear | nn.RNNBase | nn.LayerNorm):
                 x = inside(2, 3)
             elif isinstance(module, nn.Embedding):
                 x = torch.tensor([0, 4, 1])

@@ -4,6 +4,7 @@
 """
 
 from bslfast.nn import posteriors, priors
+from bslfast.nn.attention import BayesMultiheadAttention
 from bslfast.nn.convert import to_bayesian
 from bslfast.nn.convolution import (
     BayesConv1d,
@@ -17,7 +18,11 @@ from bslfast.nn.embedding import BayesEmbedding
 from bslfast.nn.estimators import one_draw
 from bslfast.nn.layer import BayesianLayer
 from bslfast.nn.linear import BayesLinear
+from bslfast.nn.means import at_means, deterministic_twin
 from bslfast.nn.module import BayesianModule, kl
+from bslfast.nn.normalization import BayesLayerNorm
+from bslfast.nn.recurrent import BayesGRU, BayesLSTM
+from bslfast.nn.transformer import BayesTransformerEncoderLayer
 from bslfast.nn.weight import NormalWeight, Weight
 
 __all__ = [
@@ -28,11 +33,18 @@ __all__ = [
     "BayesConvTranspose2d",
     "BayesConvTranspose3d",
     "BayesEmbedding",
+    "BayesGRU",
+    "BayesLSTM",
+    "BayesLayerNorm",
     "BayesLinear",
+    "BayesMultiheadAttention",
+    "BayesTransformerEncoderLayer",
     "BayesianLayer",
     "BayesianModule",
     "NormalWeight",
     "Weight",
+    "at_means",
+    "deterministic_twin",
     "kl",
     "one_draw",
     "posteriors",

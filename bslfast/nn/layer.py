@@ -21,7 +21,8 @@ _Kind = TypeVar("_Kind", Posterior, Prior)
 # Arguments of torch's constructors that are sizes.
 _SIZES = (
     *("in_features", "out_features", "in_channels", "out_channels", "groups"),
-    *("num_embeddings", "embedding_dim"),
+    *("num_embeddings", "embedding_dim", "input_size", "hidden_size", "num_layers"),
+    *("embed_dim", "num_heads"),
 )
 
 
@@ -75,10 +76,8 @@ class BayesianLayer(BayesianModule):
         **kwargs: Any,
     ) -> None:
         torch_init: Any = super().__init__
-        given = inspect.signature(torch_init).bind(*args, **kwargs).arguments
-        for name in _SIZES:
-            if name in given:
-                _checks.integer(name, given[name])
+        given = inspect.signature(torch_init).bind(*args, **kwargs)
+        self.check_arguments({**given.arguments, **given.kwargs})
         # Before there is a layer: numbers may be wrong.
         settings = Settings(posterior, prior, prior_loc, prior_scale, init_scale, parametrization)
         torch_init(*args, **kwargs)
@@ -95,6 +94,13 @@ class BayesianLayer(BayesianModule):
             shown += inspect.signature(torch_class).parameters.values()
             shown.sort(key=lambda p: p.kind)  # as Python wants them
         cls.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+
+    @classmethod
+    def check_arguments(cls, given: Mapping[str, Any]) -> None:
+        """Raise TypeError or ValueError for arguments of the constructor that are wrong."""
+        for name in _SIZES:
+            if name in given:
+                _checks.integer(name, given[name])
 
     def make_bayesian(self, settings: Settings) -> None:
         """Put the parameters of the posteriors in the place of those of the torch class.
@@ -158,8 +164,8 @@ class BayesianLayer(BayesianModule):
         seed: int | Tensor | None = None,
         drawn: tuple[Tensor, ...] | None = None,
         **options: Any,
-    ) -> Tensor:
-        """Outputs for one draw of the weights.
+    ) -> Any:
+        """Outputs for one draw of the weights, as the torch class returns them.
 
         Args:
             *inputs, **options: as of the torch class.
@@ -182,7 +188,7 @@ class BayesianLayer(BayesianModule):
         """Raise TypeError or ValueError for inputs that the layer does not take."""
 
     def sample_outputs(self, x: Tensor, n_samples: int, *, per_draw: bool = False) -> Tensor:
-        """Outputs for ``n_samples`` draws of the weights.
+        """Outputs for ``n_samples`` draws of the weights, or for :attr:`drawn` if that is there.
 
         Args:
             x: the input of every draw.
@@ -201,9 +207,15 @@ class BayesianLayer(BayesianModule):
             raise one_for_each(x, n_samples)
         outputs = []
         for i in range(n_samples):
-            drawn = tuple([weight.rsample() for weight in self.weights()])
-            outputs.append(self.function(drawn, x[i] if per_draw else x))
+            drawn = self.drawn
+            if drawn is None:
+                drawn = tuple([weight.rsample() for weight in self.weights()])
+            outputs.append(self.output(drawn, x[i] if per_draw else x))
         return torch.stack(outputs)
+
+    def output(self, drawn: tuple[Tensor, ...], x: Tensor) -> Tensor:
+        """The output for one input as a tensor, whatever else :meth:`function` returns."""
+        return self.function(drawn, x)
 
     def deterministic_twin(self) -> nn.Module:
         """The torch class's own layer, with copies of the means as its parameters."""
@@ -216,28 +228,34 @@ class BayesianLayer(BayesianModule):
         for key in self._parameters:
             name = key.removesuffix("_loc")
             if name in means:
-                twin.register_parameter(name, nn.Parameter(means[name].loc.detach().clone()))
+                loc = means[name].loc
+                mean = nn.Parameter(loc.detach().clone(), loc.requires_grad)
+                twin.register_parameter(name, mean)
             elif name != key:
                 twin.register_parameter(name, None)
         return twin.train(self.training)
 
     def _with(self, tensors: Sequence[Tensor]) -> Any:
-        """The layer as one of the torch class whose parameters are these tensors.
+        """The layer as one of the torch class whose parameters are these tensors."""
+        return super(BayesianLayer, self._stand_in(tensors))
 
-        A shallow copy that only they tell from the layer: other threads do not see them there, and
-        methods of the torch class find them wherever they look.
+    def _stand_in(self, tensors: Sequence[Tensor]) -> Any:
+        """A shallow copy of the layer in which these tensors are where the parameters were.
+
+        Other threads do not see them there, and methods of the torch class find them wherever they
+        look.
         """
         stand_in: BayesianLayer = object.__new__(type(self))
         stand_in.__dict__.update(self.__dict__)
         stand_in.__dict__.update(zip(self.posteriors, tensors, strict=True))
-        return super(BayesianLayer, stand_in)
+        return stand_in
 
     def extra_repr(self) -> str:
         shown: str = self._with([weight.loc for weight in self.weights()]).extra_repr()
         for what, values in (("posterior", self.posteriors), ("prior", self.priors)):
             different = list(dict.fromkeys(values.values()))
             shown += f", {what}={different[0] if len(different) == 1 else values}"
-        return shown
+        return shown.removeprefix(", ")
 
 
 def _torch_class(cls: type) -> type:

@@ -101,7 +101,7 @@ class BayesLinear(BayesianLayer, nn.Linear):
         return y, None if kl is None else normal_part(kl, weights)
 
     def sample_outputs(self, x: Tensor, n_samples: int, *, per_draw: bool = False) -> Tensor:
-        """Outputs for ``n_samples`` draws of the weights at once.
+        """Outputs for ``n_samples`` draws of the weights at once, or for :attr:`drawn`.
 
         Args:
             x: [..., in_features], the input of every draw.
@@ -119,7 +119,10 @@ class BayesLinear(BayesianLayer, nn.Linear):
         if per_draw and (x.dim() < 2 or x.shape[0] != n_samples):
             raise one_for_each(x, n_samples)
         shape = (n_samples, *x.shape[per_draw:-1], self.out_features)
-        weight, *bias = (w.rsample(sample_shape=(n_samples,)) for w in self.weights())
+        if self.drawn is None:
+            weight, *bias = (w.rsample(sample_shape=(n_samples,)) for w in self.weights())
+        else:
+            weight, *bias = (t.expand(n_samples, *t.shape) for t in self.drawn)
         rows = math.prod(shape[1:-1])
         if per_draw:
             y = x.reshape(n_samples, rows, self.in_features) @ weight.transpose(1, 2)

@@ -162,6 +162,31 @@ def _linear(name: str, rng: Random) -> dict[str, Any]:
     }
 
 
+def _recurrent(name: str, rng: Random) -> dict[str, Any]:
+    layers = rng.choice([1, 2])
+    return {
+        "input_size": rng.choice([1, 3]),
+        "hidden_size": rng.choice([1, 2, 4]),
+        "num_layers": layers,
+        "bias": rng.random() < 0.5,
+        "batch_first": rng.random() < 0.5,
+        "dropout": rng.choice([0.0, 0.5]) if layers > 1 else 0.0,
+        "bidirectional": rng.random() < 0.5,
+        "return_state": rng.random() < 0.5,
+        "parametrization": rng.choice(PARAMETRIZATIONS),
+    }
+
+
+def _use_recurrent(made: Any, rng: Random) -> list[Tensor]:
+    x = torch.randn(*rng.choice([(4,), (1, 1), (3, 2)]), made.input_size)
+    y, n = made(x), rng.choice([1, 2])
+    y = y[0] if made.return_state else y
+    found = [y, bslfast.nn.kl(made), made.sample_outputs(x, n)]
+    assert y.shape == (*x.shape[:-1], made.hidden_size * (2 if made.bidirectional else 1))
+    assert found[2].shape == (n, *y.shape)
+    return found
+
+
 def _mlp(name: str, rng: Random) -> dict[str, Any]:
     return {
         "in_features": rng.choice([1, 3]),
@@ -235,6 +260,8 @@ KINDS: dict[str, tuple[Any, Callable[[str, Random], dict[str, Any]], Callable[..
 KINDS = {
     **{name: (distributions, _distribution, _use_distribution) for name in _DISTRIBUTIONS},
     **{name: (flows, _flow, _use_flow) for name in _FLOWS},
+    "BayesGRU": (bslfast.nn, _recurrent, _use_recurrent),
+    "BayesLSTM": (bslfast.nn, _recurrent, _use_recurrent),
     "BayesLinear": (bslfast.nn, _linear, _use_bayesian),
     "BayesianMLP": (bnn, _mlp, _use_bayesian),
     "VAE": (vae, _vae, _use_vae),

@@ -31,8 +31,29 @@ class Case:
     def __str__(self) -> str:
         return "-".join([self.bayesian.__name__, *map(str, self.options)])
 
+    def make_plain(self, **options: Any) -> Any:
+        ours = {k: v for k, v in self.options.items() if k != "return_state"}
+        return self.plain(**ours, **options)
+
     def make(self, **options: Any) -> Any:
         return self.bayesian(**self.options, **options)
+
+    def inputs(self, x: Tensor) -> tuple[Tensor, ...]:
+        if self.plain is not nn.MultiheadAttention:
+            return (x,)
+        return tuple(x[..., : self.options.get(k)] if k in self.options else x
+                     for k in ("embed_dim", "kdim", "vdim"))  # fmt: skip
+
+
+def flat(name: str) -> str:
+    """What a parameter of torch is called in the Bayesian layer."""
+    return name.replace("out_proj.", "out_proj_")
+
+
+def tensor(outputs: Any) -> Tensor:
+    """The first of what a layer returns."""
+    found: Tensor = outputs[0] if isinstance(outputs, tuple) else outputs
+    return found
 
 
 def convolution(n: int, **options: Any) -> dict[str, Any]:
@@ -43,10 +64,23 @@ def image(n: int, size: int = 6) -> Callable[[], Tensor]:
     return lambda: torch.randn(2, 4, *(size - i for i in range(n)), dtype=torch.float64)
 
 
+def sequence() -> Tensor:
+    return torch.randn(2, 5, 4, dtype=torch.float64)
+
+
 def indices() -> Tensor:
     return torch.tensor([[1, 0, 4], [1, 1, 2]])
 
 
+OF_RECURRENT: list[dict[str, Any]] = [
+    {},
+    {"num_layers": 2, "bidirectional": True, "bias": False, "batch_first": True},
+]
+OF_ATTENTION: list[dict[str, Any]] = [
+    {"batch_first": True},
+    {"add_bias_kv": True, "bias": False},
+    {"kdim": 3, "vdim": 2, "add_zero_attn": True},
+]
 OF_CONVOLUTIONS: list[dict[str, Any]] = [
     {},
     {"stride": 2, "padding": 1, "padding_mode": "reflect", "groups": 2, "bias": False},
@@ -71,6 +105,23 @@ CASES = [
         {"num_embeddings": 5, "embedding_dim": 3, "padding_idx": 1, "scale_grad_by_freq": True},
         indices,
     ),
+    *(
+        Case(bayesian, plain, {"input_size": 4, "hidden_size": 3, **o}, sequence)
+        for bayesian, plain in ((bnn.BayesLSTM, nn.LSTM), (bnn.BayesGRU, nn.GRU))
+        for o in OF_RECURRENT
+    ),
+    Case(
+        bnn.BayesLSTM,
+        nn.LSTM,
+        {"input_size": 4, "hidden_size": 3, "proj_size": 2, "return_state": True},
+        sequence,
+    ),
+    *(
+        Case(bnn.BayesMultiheadAttention, nn.MultiheadAttention, {"embed_dim": 4, **o}, sequence)
+        for o in ({"num_heads": 2, **o} for o in OF_ATTENTION)
+    ),
+    Case(bnn.BayesLayerNorm, nn.LayerNorm, {"normalized_shape": (4,)}, sequence),
+    Case(bnn.BayesLayerNorm, nn.LayerNorm, {"normalized_shape": 4, "bias": False}, sequence),
 ]
 every = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -80,17 +131,18 @@ def test_a_pass_is_torchs_with_the_drawn_weights(case: Case) -> None:
     """Outputs, gradients and divergence, alone and inside one_draw."""
     layer, x = case.make(init_scale=0.3, dtype=torch.float64), case.x()
     parameters = list(layer.parameters())
-    loss = layer(x, seed=3).square().sum() + kl(layer)
+    xs = case.inputs(x)
+    loss = tensor(layer(*xs, seed=3)).square().sum() + kl(layer)
     found = torch.autograd.grad(loss, parameters)
-    plain = case.plain(**case.options, dtype=torch.float64)
+    plain = case.make_plain(dtype=torch.float64)
     names = [name for name, p in plain.named_parameters() if p is not None]
     samples, expected_kl = {}, torch.zeros((), dtype=torch.float64)
     for stream, name in enumerate(names):
-        loc, raw = (getattr(layer, f"{name}_{p}") for p in ("loc", "raw_scale"))
+        loc, raw = (getattr(layer, f"{flat(name)}_{p}") for p in ("loc", "raw_scale"))
         samples[name] = bslfast.functional.normal_rsample(loc, raw, seed=3, stream=stream)
         posterior = Normal(loc, nn.functional.softplus(raw))
         expected_kl = expected_kl + kl_divergence(posterior, Normal(0.0, 1.0)).sum()
-    y = torch.func.functional_call(plain, samples, (x,))
+    y = tensor(torch.func.functional_call(plain, samples, xs))
     padding = case.options.get("padding_idx")
     if padding is not None:
         y = torch.where((x == padding).unsqueeze(-1), 0.0, y)
@@ -98,16 +150,16 @@ def test_a_pass_is_torchs_with_the_drawn_weights(case: Case) -> None:
     torch.testing.assert_close(loss, y.square().sum() + expected_kl)
     torch.testing.assert_close(found, expected)
     with one_draw(layer, seed=3):
-        torch.testing.assert_close(layer(x), y)
+        torch.testing.assert_close(tensor(layer(*xs)), y)
         torch.testing.assert_close(kl(layer), expected_kl)
     if padding is None:
-        assert not torch.equal(layer(x), layer(x))
+        assert not torch.equal(tensor(layer(*xs)), tensor(layer(*xs)))
 
 
 @every
 def test_it_starts_as_torchs_layer_does(case: Case) -> None:
     torch.manual_seed(0)
-    plain = case.plain(**case.options)
+    plain = case.make_plain()
     torch.manual_seed(0)
     layer = case.make()
     twin = layer.deterministic_twin()
@@ -121,35 +173,37 @@ def test_it_starts_as_torchs_layer_does(case: Case) -> None:
             parameter.fill_(torch.nan)
     again.reset_parameters()
     assert isinstance(layer, case.plain)
-    assert repr(layer).startswith(f"Bayes{repr(plain)[:-1]}, posterior=Normal(")
+    if case.plain is not nn.MultiheadAttention:  # of which torch shows nothing
+        assert repr(layer).startswith(f"Bayes{repr(plain)[:-1]}, posterior=Normal(")
     for name, value in plain.named_parameters():
         for made in (layer, again):
-            torch.testing.assert_close(getattr(made, f"{name}_loc"), value)
-            start = nn.functional.softplus(getattr(made, f"{name}_raw_scale"))
+            torch.testing.assert_close(getattr(made, f"{flat(name)}_loc"), value)
+            start = nn.functional.softplus(getattr(made, f"{flat(name)}_raw_scale"))
             torch.testing.assert_close(start, torch.full_like(value, 0.02))
     x = case.x()
     x = x.float() if x.is_floating_point() else x
-    torch.testing.assert_close(twin(x), plain(x))
-    keys = [f"{name}_{p}" for name in plain.state_dict() for p in ("loc", "raw_scale")]
+    xs = case.inputs(x)
+    torch.testing.assert_close(tensor(twin(*xs)), tensor(plain(*xs)))
+    keys = [f"{flat(name)}_{p}" for name in plain.state_dict() for p in ("loc", "raw_scale")]
     assert list(layer.state_dict()) == keys
 
 
 @every
 def test_copies_and_files(case: Case) -> None:
-    layer, x = case.make(dtype=torch.float64), case.x()
-    layer(x)
-    expected = layer(x, seed=1)
+    layer, x = case.make(dtype=torch.float64), case.inputs(case.x())
+    layer(*x)
+    expected = tensor(layer(*x, seed=1))
     for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert other._remembered is None
-        assert torch.equal(other(x, seed=1), expected)
+        assert torch.equal(tensor(other(*x, seed=1)), expected)
         assert kl(other).item() == kl(layer).item()
     fresh = case.make(dtype=torch.float64)
     fresh.load_state_dict(layer.state_dict())
-    assert torch.equal(fresh(x, seed=1), expected)
+    assert torch.equal(tensor(fresh(*x, seed=1)), expected)
     moved = {k: v.detach() + 1 for k, v in layer.named_parameters()}
-    elsewhere = torch.func.functional_call(layer, moved, (x,), {"seed": 1})
+    elsewhere = tensor(torch.func.functional_call(layer, moved, x, {"seed": 1}))
     fresh.load_state_dict(moved)
-    torch.testing.assert_close(elsewhere, fresh(x, seed=1))
+    torch.testing.assert_close(elsewhere, tensor(fresh(*x, seed=1)))
 
 
 @pytest.mark.parametrize("case", [CASES[i] for i in (7, 8, 16)], ids=str)
@@ -171,14 +225,22 @@ def test_compiled_in_one_graph(case: Case) -> None:
 @every
 def test_predictions(case: Case) -> None:
     layer, x = case.make(init_scale=0.3, dtype=torch.float64), case.x()
+    if "kdim" in case.options:  # it cannot attend from x to x
+        with pytest.raises(ValueError, match="key: expected shape"):
+            layer.sample_outputs(x, 3)
+        return
     torch.manual_seed(1)
     outputs = layer.sample_outputs(x, 3)
-    assert outputs.shape == (3, *layer(x).shape)
+    assert outputs.shape == (3, *tensor(layer(*case.inputs(x))).shape)
     if case.options.get("padding_idx") is None:
         assert len(outputs.flatten(1).unique(dim=0)) == 3
     torch.manual_seed(1)
     own = layer.sample_outputs(torch.stack([x] * 3), 3, per_draw=True)
     torch.testing.assert_close(own, outputs)
+    with one_draw(layer):
+        drawn = layer.sample_outputs(x, 2)
+        torch.testing.assert_close(drawn[0], tensor(layer(*case.inputs(x))))
+        torch.testing.assert_close(drawn[0], drawn[1])
     with pytest.raises(ValueError, match="x: expected one input for each of 4 draws, got"):
         layer.sample_outputs(torch.stack([x] * 3), 4, per_draw=True)
     with pytest.raises(ValueError, match="n_samples: expected an integer of at least 1, got 0"):
@@ -188,7 +250,12 @@ def test_predictions(case: Case) -> None:
 @every
 def test_signatures_are_torchs_and_ours(case: Case) -> None:
     names = list(inspect.signature(case.bayesian).parameters)
-    theirs = list(inspect.signature(case.plain).parameters)
+    plain = nn.RNNBase if issubclass(case.plain, nn.RNNBase) else case.plain
+    theirs = [k for k in inspect.signature(plain).parameters if k != "mode"]
+    if case.plain is nn.GRU:
+        theirs.remove("proj_size")
+    if plain is nn.RNNBase:
+        theirs.append("return_state")
     assert names[: len(theirs)] == theirs
     assert names[len(theirs) :] == [
         *("posterior", "prior", "prior_loc", "prior_scale", "init_scale", "parametrization")
