@@ -150,11 +150,15 @@ def test_it_learns() -> None:
 
 def test_compiled_in_one_graph() -> None:
     torch._dynamo.reset()
-    layer = bnn.BayesTransformerEncoderLayer(8, 2, 16, batch_first=True, posterior=None).eval()
-    x = torch.randn(2, 5, 8)
-    compiled = torch.compile(lambda x: layer(x).sum() + kl(layer), fullgraph=True,
-                             backend="aot_eager")  # fmt: skip
-    compiled(x).backward()
+    layer, x = bnn.BayesMultiheadAttention(8, 2, batch_first=True).eval(), torch.randn(2, 5, 8)
+
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def loss(x: Tensor) -> Tensor:
+        return layer(x, x, x, seed=1)[0].square().sum() + kl(layer)
+
+    compiled = loss(x)
+    torch.testing.assert_close(compiled, layer(x, x, x, seed=1)[0].square().sum() + kl(layer))
+    compiled.backward()
     assert all(p.grad is not None for p in layer.parameters())
 
 
