@@ -14,7 +14,14 @@ from bslfast.nn.convolution import (
     BayesConvTranspose3d,
 )
 from bslfast.nn.embedding import BayesEmbedding
-from bslfast.nn.estimators import one_draw
+from bslfast.nn.estimators import (
+    Estimator,
+    Flipout,
+    LocalReparametrization,
+    WeightSample,
+    one_draw,
+    set_estimator,
+)
 from bslfast.nn.layer import BayesianLayer
 from bslfast.nn.linear import BayesLinear
 from bslfast.nn.module import BayesianModule, kl
@@ -31,11 +38,16 @@ __all__ = [
     "BayesLinear",
     "BayesianLayer",
     "BayesianModule",
+    "Estimator",
+    "Flipout",
+    "LocalReparametrization",
     "NormalWeight",
     "Weight",
+    "WeightSample",
     "kl",
     "one_draw",
     "posteriors",
     "priors",
+    "set_estimator",
     "to_bayesian",
 ]

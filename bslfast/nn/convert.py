@@ -11,6 +11,7 @@ from torch import nn
 
 from bslfast import _checks
 from bslfast.nn import convolution, embedding, linear
+from bslfast.nn.estimators import Estimator
 from bslfast.nn.layer import BayesianLayer, Settings
 from bslfast.nn.posteriors import Posterior
 from bslfast.nn.priors import Prior
@@ -38,6 +39,7 @@ def to_bayesian(
     prior_scale: float = 1.0,
     init_scale: float = 0.02,
     parametrization: str = "softplus",
+    estimator: str | Estimator = "weight_sample",
 ) -> nn.Module:
     """A copy of ``model`` in which layers have become Bayesian ones.
 
@@ -50,7 +52,7 @@ def to_bayesian(
         model: any module.
         select: from the name of a layer in ``model`` and the layer, whether it becomes Bayesian;
             None: all that can.
-        posterior, prior, prior_loc, prior_scale, init_scale, parametrization: as in
+        posterior, prior, prior_loc, prior_scale, init_scale, parametrization, estimator: as in
             :class:`bslfast.nn.BayesianLayer`.
 
     Returns:
@@ -74,7 +76,9 @@ def to_bayesian(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {_checks.describe(model)}")
-    settings = Settings(posterior, prior, prior_loc, prior_scale, init_scale, parametrization)
+    settings = Settings(
+        *(posterior, prior, prior_loc, prior_scale, init_scale, parametrization, estimator)
+    )
     result = copy.deepcopy(model)
     chosen: list[tuple[str, Any]] = [
         (name, layer)

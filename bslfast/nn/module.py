@@ -24,6 +24,9 @@ class BayesianModule(nn.Module):
 
     #: Samples of :meth:`weights` inside :func:`bslfast.nn.one_draw`.
     drawn: tuple[Tensor, ...] | None = None
+    #: If :meth:`function` is linear in its input, and in its weights, none of which it applies to
+    #: an element twice: the dimension of the features of input and output, counted from the end.
+    feature_dim: int | None = None
     # Neither is ever copied, pickled or saved.
     _remembered: Remembered | None = None
 
