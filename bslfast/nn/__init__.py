@@ -25,6 +25,7 @@ from bslfast.nn.estimators import (
 from bslfast.nn.layer import BayesianLayer
 from bslfast.nn.linear import BayesLinear
 from bslfast.nn.module import BayesianModule, kl
+from bslfast.nn.samples import sample_outputs
 from bslfast.nn.weight import NormalWeight, Weight
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "one_draw",
     "posteriors",
     "priors",
+    "sample_outputs",
     "set_estimator",
     "to_bayesian",
 ]
