@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from bslfast import _checks
 from bslfast._torch import uncompiled
+from bslfast.nn.estimators import draw
 from bslfast.nn.module import BayesianModule, bayesian_layers, set_past_module
 
 # Numbers that passes which run together may hold, so that they stay in the cache: weights, and for
 # each of an input several of a layer's outputs, of a convolution many.
 _HELD = 1 << 22
-_HELD_FOR_AN_INPUT = 4
+_HELD_FOR_AN_INPUT = 8
 _HELD_FOR_AN_INPUT_OF_CONVOLUTIONS = 32
 # The draws are attributes of the layers.
 _one_at_a_time = threading.RLock()
@@ -26,7 +27,8 @@ def sample_outputs(model: nn.Module, *inputs: Any, n_samples: int, **options: An
     """Outputs of ``model`` for ``n_samples`` draws of all its weights, with gradients.
 
     What ``n_samples`` passes, each inside :func:`bslfast.nn.one_draw`, return: one draw serves the
-    whole batch, whatever the layers' estimators. Passes of small models run together, by
+    whole batch, whatever the layers' estimators. Layers that have a draw already, of an enclosing
+    ``with``, keep it. Passes of small models run together, by
     ``torch.func.vmap``, several times as fast as one after another. Those of large ones run one
     after another, and so do those that vmap cannot run: of models that hold a recurrent layer or
     are in training and keep statistics (``BatchNorm``), or that decide by the values of tensors. A
@@ -68,25 +70,32 @@ def sample_outputs(model: nn.Module, *inputs: Any, n_samples: int, **options: An
     >>> bslfast.negative_elbo(log_likelihood, kl, dataset_size=1000).backward()
     """
     n_samples = _checks.integer("n_samples", n_samples)
-    layers = [layer for layer in bayesian_layers(model) if layer.weights()]
+    every = bayesian_layers(model)
     own: Any = getattr(model, "sample_outputs", None)
     if own is not None and len(inputs) == 1 and not options:
         outputs: Tensor = own(inputs[0], n_samples)
         return outputs
-    held = min(n_samples, _together(model, layers, inputs))
+
+    def one_pass(drawn: Iterable[Sequence[Tensor]]) -> Tensor:
+        for layer, samples in zip(layers, drawn, strict=True):
+            set_past_module(layer, "drawn", tuple(samples))
+        outputs = model(*inputs, **options)
+        return _checks.tensor("model", outputs, "a module that returns a tensor")
+
     found = []
     with _one_at_a_time:
-        before = [layer.drawn for layer in layers]
+        layers = [layer for layer in every if layer.drawn is None and layer.weights()]
+        held = min(n_samples, _together(model, layers, inputs))
         try:
             for start in range(0, n_samples, held):
                 n = min(held, n_samples - start)
-                drawn = [
-                    [w.rsample(sample_shape=(n,)) for w in layer.weights()] for layer in layers
-                ]
-                found.append(_passes(model, inputs, options, layers, drawn, n))
+                if n == 1:
+                    found.append(one_pass(draw(layers).values()).unsqueeze(0))
+                else:
+                    found.append(_passes(one_pass, layers, n))
         finally:
-            for layer, samples in zip(layers, before, strict=True):
-                set_past_module(layer, "drawn", samples)
+            for layer in layers:
+                set_past_module(layer, "drawn", None)
     return found[0] if len(found) == 1 else torch.cat(found)
 
 
@@ -98,7 +107,7 @@ def _together(model: nn.Module, layers: Sequence[BayesianModule], inputs: Sequen
     each = _HELD_FOR_AN_INPUT_OF_CONVOLUTIONS if convolves else _HELD_FOR_AN_INPUT
     size = sum(w.loc.numel() for layer in layers for w in layer.weights())
     size += sum(each * x.numel() for x in inputs if isinstance(x, Tensor))
-    return max(1, _HELD // size)
+    return max(1, _HELD // max(1, size))
 
 
 def _keeps_statistics(module: nn.Module) -> bool:
@@ -106,28 +115,18 @@ def _keeps_statistics(module: nn.Module) -> bool:
 
 
 def _passes(
-    model: nn.Module,
-    inputs: Sequence[Any],
-    options: dict[str, Any],
+    one_pass: Callable[[Iterable[Sequence[Tensor]]], Tensor],
     layers: Sequence[BayesianModule],
-    drawn: Sequence[Sequence[Tensor]],
     n: int,
 ) -> Tensor:
-    """Outputs [n, ...] for the weights [n, ...] of the layers."""
-
-    def one(drawn: Sequence[Sequence[Tensor]]) -> Tensor:
-        for layer, samples in zip(layers, drawn, strict=True):
-            set_past_module(layer, "drawn", tuple(samples))
-        outputs = model(*inputs, **options)
-        return _checks.tensor("model", outputs, "a module that returns a tensor")
-
-    if n > 1 and not torch.compiler.is_compiling():
+    """The outputs of ``n`` passes, [n, ...], together if vmap can do it."""
+    drawn = [[w.rsample(sample_shape=(n,)) for w in layer.weights()] for layer in layers]
+    if not torch.compiler.is_compiling():
         try:
             with uncompiled():
-                together: Tensor = torch.func.vmap(one, randomness="different")(drawn)
+                together: Tensor = torch.func.vmap(one_pass, randomness="different")(drawn)
             return together
         except RuntimeError:
             pass  # vmap's; one of the model's own comes again
-    # A single draw is a view of all, whose gradient is no stack of gradients.
-    columns = [[w.unbind(0) if n > 1 else (w.squeeze(0),) for w in samples] for samples in drawn]
-    return torch.stack([one([[w[i] for w in samples] for samples in columns]) for i in range(n)])
+    each = [[w.unbind(0) for w in samples] for samples in drawn]
+    return torch.stack([one_pass([[w[i] for w in samples] for samples in each]) for i in range(n)])

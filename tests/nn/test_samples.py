@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import bslfast
 import bslfast.nn as bnn
-from bslfast.nn import one_draw, sample_outputs, samples
+from bslfast.nn import kl, one_draw, sample_outputs, samples
+from bslfast.nn.estimators import draw
 
 N = 5
 
@@ -109,12 +110,15 @@ def made(name: str) -> tuple[nn.Module, nn.Module, Tensor]:
 
 def one_after_another(plain: nn.Module, model: nn.Module, x: Tensor, n: int) -> Tensor:
     """Passes of the plain model, with draws that are made as those of all passes at once."""
-    drawn = {
-        f"{layer_name}.{name}": weight.rsample(sample_shape=(n,))
-        for layer_name, layer in model.named_modules()
-        if isinstance(layer, bnn.BayesianLayer)
-        for name, weight in zip(layer.posteriors, layer.weights(), strict=True)
+    layers = {
+        name: layer for name, layer in model.named_modules() if isinstance(layer, bnn.BayesianLayer)
     }
+    alone = draw(list(layers.values())) if n == 1 else {}
+    drawn = {}
+    for layer_name, layer in layers.items():
+        for i, (name, weight) in enumerate(zip(layer.posteriors, layer.weights(), strict=True)):
+            found = alone[layer][i][None] if n == 1 else weight.rsample(sample_shape=(n,))
+            drawn[f"{layer_name}.{name}"] = found
     passes = [
         torch.func.functional_call(plain, {k: v[i] for k, v in drawn.items()}, (x,))
         for i in range(n)
@@ -166,6 +170,20 @@ def test_many_passes_are_run_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(y, torch.cat(parts))
 
 
+@pytest.mark.parametrize("held", [1, 4])
+def test_the_divergence_counts_once(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = nn.Sequential(bnn.BayesLinear(3, 4)), torch.ones(2, 3)
+    monkeypatch.setattr(samples, "_together", lambda *_: held)
+    leaves = list(model.parameters())
+    y = sample_outputs(model, x, n_samples=4).square().sum()
+    separate = [a + b for a, b in zip(
+        torch.autograd.grad(y, leaves, retain_graph=True),
+        torch.autograd.grad(model[0].compute_kl(), leaves), strict=True,
+    )]  # fmt: skip
+    y = y + kl(model)
+    torch.testing.assert_close(torch.autograd.grad(y, leaves), tuple(separate))
+
+
 def test_options_are_the_models() -> None:
     _, model, x = made("residual")
     torch.manual_seed(1)
@@ -208,15 +226,20 @@ def test_one_draw_serves_the_whole_batch(estimator: str) -> None:
     assert torch.equal(y, y[:, :1].expand_as(y))
 
 
-def test_a_draw_that_holds_comes_back() -> None:
-    model, x = nn.Sequential(bnn.BayesLinear(3, 4)), torch.ones(6, 3)
+def test_a_draw_that_there_is_stays() -> None:
+    model = nn.Sequential(bnn.BayesLinear(3, 4), bnn.BayesLinear(4, 2))
+    x = torch.ones(6, 3)
     with one_draw(model):
         y = model(x)
         found = sample_outputs(model, x, n_samples=N)
-        assert not any(torch.equal(one, y) for one in found)
+        torch.testing.assert_close(found, y.expand(N, 6, 2))
+        assert torch.equal(model(x), y)
+    with one_draw(model[0]):
+        assert len(sample_outputs(model, x, n_samples=N).flatten(1).unique(dim=0)) == N
         with pytest.raises(ValueError, match="x: expected shape"):
             sample_outputs(model, torch.ones(6, 2), n_samples=N)
-        assert torch.equal(model(x), y)
+        assert model[0].drawn is not None
+        assert model[1].drawn is None
     assert not torch.equal(model(x), y)
 
 

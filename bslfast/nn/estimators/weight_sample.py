@@ -1,0 +1,140 @@
+"""What an estimator is, and the one that draws the weights: of a layer, or of many together."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from bslfast.nn.module import (
+    BayesianModule,
+    bayesian_layers,
+    remember,
+    set_past_module,
+)
+from bslfast.nn.weight import Divergence, Part, Weight, divergence_of
+
+
+class Estimator:
+    """Draws the outputs of a layer. A value: it keeps nothing of a layer."""
+
+    def check(self, layer: BayesianModule) -> None:
+        """Raise ValueError if the outputs of this layer cannot be drawn in this way."""
+
+    def __call__(
+        self, layer: BayesianModule, *inputs: Any, seed: int | Tensor | None, **options: Any
+    ) -> Tensor:
+        """Outputs of the layer, which remembers its divergence if that is part of their graph."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightSample(Estimator):
+    r"""One draw of all weights of the layer serves the whole batch.
+
+    .. math:: y_n = f(x_n; w), \quad w \sim q
+
+    It serves every layer and posterior. The noise of all examples is the same, so that their
+    gradients vary together: an average over a batch is no less noisy than one of them.
+
+    Source: Blundell et al., "Weight uncertainty in neural networks" (2015, arXiv:1505.05424).
+
+    >>> import torch, bslfast
+    >>> layer = bslfast.nn.BayesLinear(3, 2, estimator="weight_sample")  # as without the argument
+    >>> torch.equal(*layer(torch.ones(2, 3)))
+    True
+    """
+
+    def __call__(
+        self, layer: BayesianModule, *inputs: Any, seed: int | Tensor | None, **options: Any
+    ) -> Tensor:
+        """Outputs for one draw."""
+        fused = layer.fused(layer.weights(), *inputs, seed=seed, **options)
+        if fused is None:
+            return layer.function(draw((layer,), seed)[layer], *inputs, **options)
+        outputs, part = fused
+        remember((part,), (layer,))
+        return outputs
+
+
+def draw(
+    layers: Sequence[BayesianModule], seed: int | Tensor | None = None
+) -> dict[BayesianModule, tuple[Tensor, ...]]:
+    """Samples of the weights of all layers that name them, drawn together.
+
+    The layers remember the place of their divergence in the graph. Weights of one kind
+    (:meth:`Divergence.kind`) are one call; their noise streams are numbered on from call to call.
+    """
+    every = [(layer, layer.weights()) for layer in layers]
+    named = [(layer, weights) for layer, weights in every if weights]
+    calls: dict[Hashable, tuple[Divergence, list[int], list[Weight]]] = {}
+    place = 0
+    for _, weights in named:
+        for weight in weights:
+            divergence = divergence_of(weight)
+            kind = divergence.kind(weight)
+            if kind is None:
+                kind = place
+            if kind in calls:
+                _, places, alike = calls[kind]
+                places.append(place)
+                alike.append(weight)
+            else:
+                calls[kind] = divergence, [place], [weight]
+            place += 1
+    samples: dict[int, Tensor] = {}
+    parts: list[Part | None] = []
+    for divergence, places, alike in calls.values():
+        drawn, part = divergence.draw(alike, seed, len(samples))
+        samples.update(zip(places, drawn, strict=True))
+        parts.append(part)
+    remember(parts, [layer for layer, _ in named])
+    result, begin = {}, 0
+    for layer, weights in named:
+        result[layer] = tuple([samples[begin + i] for i in range(len(weights))])
+        begin += len(weights)
+    return result
+
+
+@contextlib.contextmanager
+def one_draw(model: nn.Module, *, seed: int | Tensor | None = None) -> Iterator[None]:
+    """One draw of the weights of ``model``, for every forward pass inside the ``with`` block.
+
+    Such passes evaluate one function that the posterior has drawn, on as many batches as are
+    wanted: add up their losses before one backward pass, as they share the graph of the draw.
+    Normal weights with normal priors are drawn together: on a CUDA device by one kernel, whatever
+    the number of layers (:func:`bslfast.functional.normal_rsample_kl_many`). Layers that have a
+    draw already, of an enclosing ``with``, keep it; those that do not name their weights in
+    :meth:`BayesianModule.weights`, and calls of a layer with a seed, draw by themselves.
+
+    It holds for the module's layers in all threads. Gradients reach the parameters as they were at
+    the beginning, if gradients were enabled then: not those that ``torch.func.functional_call``
+    puts in their place inside. A pass under activation checkpointing must be run again, that is its
+    backward pass, inside, too.
+
+    Args:
+        model: a module that is, or holds, Bayesian layers.
+        seed: as in :func:`bslfast.functional.normal_rsample`.
+
+    Raises:
+        TypeError: ``model`` is not a module, or ``seed`` not one.
+        ValueError: ``model`` has no Bayesian layer.
+
+    >>> import torch, bslfast
+    >>> model, x = bslfast.bnn.BayesianMLP(3, (8,), 1), torch.ones(5, 3)
+    >>> with bslfast.nn.one_draw(model):
+    ...     first, again = model(x), model(x)
+    >>> torch.equal(first, again), torch.equal(first, model(x))
+    (True, False)
+    """
+    drawn = draw([layer for layer in bayesian_layers(model) if layer.drawn is None], seed)
+    try:
+        for layer, samples in drawn.items():
+            set_past_module(layer, "drawn", samples)
+        yield
+    finally:
+        for layer in drawn:
+            set_past_module(layer, "drawn", None)
