@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bslfast import _checks, likelihoods
 from bslfast.nn import BayesLinear
-from bslfast.nn.estimators import WeightSample, draw
+from bslfast.nn.estimators import Estimator, WeightSample, draw
 from bslfast.nn.posteriors import Posterior
 from bslfast.nn.priors import Prior
 
@@ -44,7 +44,7 @@ class BayesianMLP(nn.Module):
         likelihood: "normal" (learned noise, the same for all inputs), "heteroscedastic_normal"
             (noise that depends on the input), "categorical", another name or a Likelihood: see
             :mod:`bslfast.likelihoods`.
-        posterior, prior, prior_scale, init_scale, parametrization, device, dtype: as in
+        posterior, prior, prior_scale, init_scale, parametrization, estimator, device, dtype: as in
             :class:`bslfast.nn.BayesLinear`.
 
     Shape: x [..., in_features] -> [..., outputs].
@@ -76,6 +76,7 @@ class BayesianMLP(nn.Module):
         prior_scale: float = 1.0,
         init_scale: float = 0.02,
         parametrization: str = "softplus",
+        estimator: str | Estimator = "weight_sample",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -90,6 +91,7 @@ class BayesianMLP(nn.Module):
             "prior_scale": prior_scale,
             "init_scale": init_scale,
             "parametrization": parametrization,
+            "estimator": estimator,
             "device": device,
             "dtype": dtype,
         }

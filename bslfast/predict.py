@@ -14,6 +14,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from bslfast import _checks
 from bslfast.likelihoods import Likelihood
+from bslfast.nn import BayesianModule
+from bslfast.nn import sample_outputs as draw_outputs
 
 if TYPE_CHECKING:
     from bslfast.data import Standardizer
@@ -153,7 +155,8 @@ def predict(
     Args:
         model: a network, also inside AveragedModel, DataParallel, DistributedDataParallel or
             ``torch.compile``; if it has a method ``sample_outputs(x, n_samples)`` that returns
-            [samples, batch, outputs] it is used, else the model is called ``n_samples`` times.
+            [samples, batch, outputs] it is used, for others with Bayesian layers
+            :func:`bslfast.nn.sample_outputs`; else the model is called ``n_samples`` times.
         x: inputs, as the model takes them: predictions have all dimensions of its outputs.
         n_samples: number of draws, at least 1. The error of the mean from the finite number is
             ``epistemic / sqrt(n_samples)``.
@@ -196,6 +199,8 @@ def predict(
                     f"model.sample_outputs: expected a tensor of shape [{n_samples}, ..., "
                     f"outputs], got {_checks.describe(samples)}"
                 )
+        elif _takes_draws(model):
+            samples = draw_outputs(model, x, n_samples=n_samples)
         else:
             outputs = (
                 _checks.tensor("model", model(x), "a module that returns a tensor")
@@ -220,6 +225,15 @@ def _inside(model: nn.Module, name: str) -> Any:
         # What torch.compile returns has a type whose import takes seconds.
         held = held.module if wraps else held._modules.get("_orig_mod")  # type: ignore[assignment]
     return getattr(held, name, None)
+
+
+def _takes_draws(model: nn.Module) -> bool:
+    """Whether draws of the weights can be put into a model: not into copies, or compiled code."""
+    modules = list(model.modules())
+    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    return any(isinstance(m, BayesianModule) for m in modules) and not any(
+        isinstance(m, parallel) or "_orig_mod" in m._modules for m in modules
+    )
 
 
 def likelihood_of(model: nn.Module, likelihood: Likelihood | None) -> Likelihood:

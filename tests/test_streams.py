@@ -92,6 +92,7 @@ def _bnn(draws: Draws) -> None:
     layer = bslfast.nn.BayesLinear(3, 4)
     estimated = bslfast.nn.BayesLinear(3, 4, prior=bslfast.nn.priors.Horseshoe())
     convolution = bslfast.nn.BayesConv1d(3, 4, 1)
+    flipped = bslfast.nn.BayesConv1d(3, 4, 1, estimator="flipout")
     for call, n in (
         (lambda: layer(x, seed=SEED), 2),
         (lambda: bslfast.nn.estimators.draw(list(model.layers), SEED), 6),
@@ -99,6 +100,7 @@ def _bnn(draws: Draws) -> None:
         (lambda: bslfast.nn.estimators.draw([layer, estimated], SEED), 4),
         (lambda: estimated(x, seed=SEED), 2),
         (lambda: convolution(x.unsqueeze(-1), seed=SEED), 2),
+        (lambda: flipped(x.unsqueeze(-1), seed=SEED), 4),
     ):
         draws.clear()
         call()

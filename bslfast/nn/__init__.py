@@ -15,13 +15,21 @@ from bslfast.nn.convolution import (
     BayesConvTranspose3d,
 )
 from bslfast.nn.embedding import BayesEmbedding
-from bslfast.nn.estimators import one_draw
+from bslfast.nn.estimators import (
+    Estimator,
+    Flipout,
+    LocalReparametrization,
+    WeightSample,
+    one_draw,
+    set_estimator,
+)
 from bslfast.nn.layer import BayesianLayer
 from bslfast.nn.linear import BayesLinear
 from bslfast.nn.means import at_means, deterministic_twin
 from bslfast.nn.module import BayesianModule, kl
 from bslfast.nn.normalization import BayesLayerNorm
 from bslfast.nn.recurrent import BayesGRU, BayesLSTM
+from bslfast.nn.samples import sample_outputs
 from bslfast.nn.transformer import BayesTransformerEncoderLayer
 from bslfast.nn.weight import NormalWeight, Weight
 
@@ -41,13 +49,19 @@ __all__ = [
     "BayesTransformerEncoderLayer",
     "BayesianLayer",
     "BayesianModule",
+    "Estimator",
+    "Flipout",
+    "LocalReparametrization",
     "NormalWeight",
     "Weight",
+    "WeightSample",
     "at_means",
     "deterministic_twin",
     "kl",
     "one_draw",
     "posteriors",
     "priors",
+    "sample_outputs",
+    "set_estimator",
     "to_bayesian",
 ]

@@ -12,6 +12,7 @@ from torch import nn
 
 from bslfast import _checks
 from bslfast.nn import attention, convolution, embedding, linear, normalization, recurrent
+from bslfast.nn.estimators import Estimator
 from bslfast.nn.layer import BayesianLayer, Settings
 from bslfast.nn.module import BayesianModule
 from bslfast.nn.posteriors import Posterior
@@ -55,6 +56,7 @@ def to_bayesian(
     prior_scale: float = 1.0,
     init_scale: float = 0.02,
     parametrization: str = "softplus",
+    estimator: str | Estimator = "weight_sample",
 ) -> nn.Module:
     """A copy of ``model`` in which layers have become Bayesian ones.
 
@@ -69,7 +71,7 @@ def to_bayesian(
         select: which layers become Bayesian. A class of modules; a name in ``model``, or a pattern
             for names as in :mod:`fnmatch` (``"encoder.*"``); several of these; or a function of the
             name of a layer and the layer, that says so. None: all that can.
-        posterior, prior, prior_loc, prior_scale, init_scale, parametrization: as in
+        posterior, prior, prior_loc, prior_scale, init_scale, parametrization, estimator: as in
             :class:`bslfast.nn.BayesianLayer`.
 
     Returns:
@@ -100,7 +102,9 @@ def to_bayesian(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {_checks.describe(model)}")
-    settings = Settings(posterior, prior, prior_loc, prior_scale, init_scale, parametrization)
+    settings = Settings(
+        *(posterior, prior, prior_loc, prior_scale, init_scale, parametrization, estimator)
+    )
     result = copy.deepcopy(model)
     make_bayesian(result, settings, select)
     return result

@@ -23,8 +23,8 @@ class BayesEmbedding(BayesianLayer, nn.Embedding):
             ``torch.nn.Embedding``. There is no ``max_norm`` and no ``sparse``: the table is a
             sample, which has the gradients of all its elements. ``from_pretrained`` makes the means
             of a given table.
-        posterior, prior, prior_loc, prior_scale, init_scale, parametrization: as in
-            :class:`bslfast.nn.BayesianLayer`.
+        posterior, prior, prior_loc, prior_scale, init_scale, parametrization, estimator: as in
+            :class:`bslfast.nn.BayesianLayer`; the estimator can only be the weight sample.
 
     Shape: x [...] of int64 or int32 -> [..., embedding_dim].
 

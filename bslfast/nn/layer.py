@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bslfast import _checks
 from bslfast.nn import posteriors, priors
-from bslfast.nn.estimators import Estimator, WeightSample
+from bslfast.nn.estimators import Estimator, WeightSample, estimator_of
 from bslfast.nn.module import BayesianModule
 from bslfast.nn.posteriors import Posterior
 from bslfast.nn.priors import Prior
@@ -43,8 +43,11 @@ class BayesianLayer(BayesianModule):
         prior_loc, prior_scale: of the default prior.
         init_scale: standard deviation of the default posterior at the start.
         parametrization: of its scale, as in :func:`bslfast.functional.normal_rsample`.
+        estimator: how outputs are drawn: "weight_sample", "local_reparametrization", "flipout" or
+            an Estimator, see :func:`bslfast.nn.set_estimator`.
 
     Attributes:
+        estimator: the Estimator. Another, or its name, may be put there.
         posteriors, priors: those of each weight, by its name. To change one, put another there; a
             posterior only by one of the same parameters.
 
@@ -59,7 +62,7 @@ class BayesianLayer(BayesianModule):
     (torch.Size([5, 2]), torch.Size([]))
     """
 
-    estimator: Estimator = WeightSample()
+    _estimator: Estimator = WeightSample()
     posteriors: dict[str, Posterior]
     priors: dict[str, Prior]
     _keys: dict[str, tuple[str, ...]]  # of each weight's parameters
@@ -73,13 +76,16 @@ class BayesianLayer(BayesianModule):
         prior_scale: float = 1.0,
         init_scale: float = 0.02,
         parametrization: str = "softplus",
+        estimator: str | Estimator = "weight_sample",
         **kwargs: Any,
     ) -> None:
         torch_init: Any = super().__init__
         given = inspect.signature(torch_init).bind(*args, **kwargs)
         self.check_arguments({**given.arguments, **given.kwargs})
         # Before there is a layer: numbers may be wrong.
-        settings = Settings(posterior, prior, prior_loc, prior_scale, init_scale, parametrization)
+        settings = Settings(
+            *(posterior, prior, prior_loc, prior_scale, init_scale, parametrization, estimator)
+        )
         torch_init(*args, **kwargs)
         self.make_bayesian(settings)
 
@@ -132,6 +138,18 @@ class BayesianLayer(BayesianModule):
             divergence_of(weight)  # that there is one
             with torch.no_grad():
                 weight.posterior.reset(weight.parameters)
+        self.estimator = settings.estimator
+
+    @property
+    def estimator(self) -> Estimator:
+        """How outputs are drawn."""
+        return self._estimator
+
+    @estimator.setter
+    def estimator(self, value: str | Estimator) -> None:
+        found = estimator_of(value)
+        found.check(self)
+        self._estimator = found
 
     def weights(self) -> list[Weight]:
         """The weights in the order of the torch class's parameters, without those that are None."""
@@ -222,7 +240,8 @@ class BayesianLayer(BayesianModule):
         torch_class: Any = _torch_class(type(self))
         twin: nn.Module = torch_class.__new__(torch_class)
         nn.Module.__init__(twin)
-        ours = {"posteriors", "priors", "_keys", "drawn", "_remembered", "training", *twin.__dict__}
+        ours = {"posteriors", "priors", "_keys", "_estimator", "drawn", "_remembered", "training"}
+        ours.update(twin.__dict__)
         twin.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ours})
         means = dict(zip(self.posteriors, self.weights(), strict=True))
         for key in self._parameters:
@@ -255,6 +274,8 @@ class BayesianLayer(BayesianModule):
         for what, values in (("posterior", self.posteriors), ("prior", self.priors)):
             different = list(dict.fromkeys(values.values()))
             shown += f", {what}={different[0] if len(different) == 1 else values}"
+        if type(self.estimator) is not WeightSample:
+            shown += f", estimator={self.estimator}"
         return shown.removeprefix(", ")
 
 
@@ -264,7 +285,7 @@ def _torch_class(cls: type) -> type:
 
 
 class Settings:
-    """The posterior and prior arguments of :class:`BayesianLayer`, before it is known of what.
+    """The arguments of :class:`BayesianLayer` that are ours, before it is known of what.
 
     Raises what that raises for them.
     """
@@ -277,7 +298,9 @@ class Settings:
         prior_scale: float,
         init_scale: float,
         parametrization: str,
+        estimator: str | Estimator,
     ) -> None:
+        self.estimator = estimator_of(estimator)
         self._posterior = _given(
             "posterior", posterior, Posterior, posteriors.Normal(parametrization, init_scale)
         )

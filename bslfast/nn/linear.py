@@ -27,7 +27,7 @@ class BayesLinear(BayesianLayer, nn.Linear):
     Args:
         in_features, out_features: sizes, >= 1.
         bias: whether there is a bias.
-        posterior, prior, prior_loc, prior_scale, init_scale, parametrization: as in
+        posterior, prior, prior_loc, prior_scale, init_scale, parametrization, estimator: as in
             :class:`bslfast.nn.BayesianLayer`.
         device, dtype: of the parameters.
 
@@ -48,6 +48,7 @@ class BayesLinear(BayesianLayer, nn.Linear):
     >>> loss.backward()
     """
 
+    feature_dim = -1
     weight_loc: Tensor
     weight_raw_scale: Tensor
     # None without a bias, as torch's own bias.

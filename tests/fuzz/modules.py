@@ -20,6 +20,7 @@ from torch.distributions import Distribution
 import bslfast
 from bslfast import bnn, distributions, flows, vae
 from bslfast.functional.normal import PARAMETRIZATIONS
+from bslfast.nn.estimators import ESTIMATORS
 from fuzz.arguments import WRONG
 
 # Arguments that make torch itself fail: sizes that it cannot count, parameters that it cannot read.
@@ -159,6 +160,7 @@ def _linear(name: str, rng: Random) -> dict[str, Any]:
         "prior_scale": rng.choice([0.1, 1.0]),
         "init_scale": rng.choice([0.02, 1.0]),
         "parametrization": rng.choice(PARAMETRIZATIONS),
+        "estimator": rng.choice(list(ESTIMATORS)),
     }
 
 
@@ -195,6 +197,7 @@ def _mlp(name: str, rng: Random) -> dict[str, Any]:
         "activation": rng.choice(list(bnn.ACTIVATIONS)),
         "likelihood": rng.choice(["normal", "heteroscedastic_normal", "categorical"]),
         "parametrization": rng.choice(PARAMETRIZATIONS),
+        "estimator": rng.choice(list(ESTIMATORS)),
     }
 
 

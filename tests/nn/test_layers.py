@@ -258,7 +258,8 @@ def test_signatures_are_torchs_and_ours(case: Case) -> None:
         theirs.append("return_state")
     assert names[: len(theirs)] == theirs
     assert names[len(theirs) :] == [
-        *("posterior", "prior", "prior_loc", "prior_scale", "init_scale", "parametrization")
+        *("posterior", "prior", "prior_loc", "prior_scale", "init_scale", "parametrization"),
+        "estimator",
     ]
 
 

@@ -14,10 +14,7 @@ from scipy import integrate, special, stats
 from torch import Tensor, nn
 
 import bslfast.functional as BF
-from bslfast.bnn import BayesianMLP
 from bslfast.nn import (
-    BayesConv2d,
-    BayesianModule,
     BayesLinear,
     Weight,
     kl,
@@ -25,7 +22,6 @@ from bslfast.nn import (
     posteriors,
     priors,
 )
-from bslfast.nn.estimators import Estimator
 from bslfast.nn.weight import DIVERGENCES
 
 LOC, SCALE = 0.4, 0.3
@@ -200,47 +196,6 @@ def test_a_layer_of_several_kinds() -> None:
     model[0].reset_parameters()
     compiled = torch.compile(lambda x: model(x).sum() + kl(model), backend="aot_eager")
     assert compiled(torch.ones(2, 4)).isfinite()
-
-
-N = 400
-
-
-class LocalReparametrization(Estimator):
-    """A draw of the outputs for each example, of a map that is linear in the weights."""
-
-    def __call__(
-        self, layer: BayesianModule, *inputs: Any, seed: int | Tensor | None, **options: Any
-    ) -> Tensor:
-        (x,) = inputs
-        weights = layer.weights()
-        mean = layer.function(tuple(w.loc for w in weights), x)
-        variance = layer.function(tuple(w.stddev().square() for w in weights), x.square())
-        return BF.normal_rsample(mean, variance.sqrt(), parametrization="scale", seed=seed)
-
-
-@pytest.mark.parametrize(
-    "layer",
-    [BayesLinear(3, 2, init_scale=0.3), BayesConv2d(3, 2, 2, init_scale=0.3)],
-    ids=lambda layer: type(layer).__name__,
-)
-def test_another_estimator_has_the_same_moments(layer: Any) -> None:
-    x = torch.randn(1, 3, *[3] * (0 if isinstance(layer, nn.Linear) else 2))
-    with torch.no_grad():
-        drawn = torch.cat([layer(x) for _ in range(N)])
-        layer.estimator = LocalReparametrization()
-        local = layer(x.expand(N, *x.shape[1:]))
-    error = (drawn.mean(0) - local.mean(0)).abs() / (2 * drawn.var(0) / N).sqrt()
-    assert error.max() < 5
-    assert ((drawn.var(0) / local.var(0)) - 1).abs().max() < 5 * math.sqrt(4 / N)
-    assert kl(layer).item() == pytest.approx(layer.compute_kl().item())
-
-
-def test_a_network_asks_the_estimators_of_its_layers() -> None:
-    model, x = BayesianMLP(3, (4,), 1, init_scale=0.3), torch.ones(2, 3)
-    assert torch.equal(*model(x))  # one draw for both rows
-    for layer in model.layers:
-        layer.estimator = LocalReparametrization()
-    assert not torch.equal(*model(x))
 
 
 def linear(**options: Any) -> BayesLinear:
