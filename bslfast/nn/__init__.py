@@ -18,6 +18,7 @@ from bslfast.nn.estimators import one_draw
 from bslfast.nn.layer import BayesianLayer
 from bslfast.nn.linear import BayesLinear
 from bslfast.nn.module import BayesianModule, kl
+from bslfast.nn.parameter_groups import parameter_groups
 from bslfast.nn.weight import NormalWeight, Weight
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Weight",
     "kl",
     "one_draw",
+    "parameter_groups",
     "posteriors",
     "priors",
     "to_bayesian",

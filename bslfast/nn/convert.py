@@ -38,6 +38,7 @@ def to_bayesian(
     prior_scale: float = 1.0,
     init_scale: float = 0.02,
     parametrization: str = "softplus",
+    moped: float | None = None,
 ) -> nn.Module:
     """A copy of ``model`` in which layers have become Bayesian ones.
 
@@ -52,6 +53,9 @@ def to_bayesian(
             None: all that can.
         posterior, prior, prior_loc, prior_scale, init_scale, parametrization: as in
             :class:`bslfast.nn.BayesianLayer`.
+        moped: the delta of :meth:`bslfast.nn.BayesianLayer.centre_priors`, by which priors are
+            around the weights that ``model`` has, and posteriors as wide as ``moped`` times their
+            absolute values; None: neither.
 
     Returns:
         The copy; ``model`` is as it was.
@@ -63,8 +67,8 @@ def to_bayesian(
             :class:`bslfast.nn.BayesianLayer` raises.
 
     Source: Krishnan, Subedar and Tickoo, "Specifying weight priors in Bayesian deep neural networks
-    with empirical Bayes" (2020, arXiv:1906.05323), for posteriors around the weights of a trained
-    network.
+    with empirical Bayes" (2020, arXiv:1906.05323), for posteriors and priors around the weights of
+    a trained network.
 
     >>> import torch, bslfast
     >>> plain = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
@@ -99,4 +103,6 @@ def to_bayesian(
     for _, layer in chosen:
         layer.__class__ = LAYERS[type(layer)]
         layer.make_bayesian(settings)
+        if moped is not None:
+            layer.centre_priors(moped)
     return result
