@@ -14,9 +14,9 @@ def parameter_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str,
     """The parameters of ``model`` in two groups for an optimiser: decayed, and not.
 
     Decayed are weights and means of weights: what has two dimensions or more. Biases, factors of
-    normalisation layers and all else of posteriors and priors stay as they are, in particular raw
-    scales: to pull ``raw_scale`` to 0 would pull a standard deviation to log 2. A prior N(0, s)
-    decays means already, by its divergence.
+    normalisation layers, learned scales of priors and all of posteriors but the means stay as they
+    are: to pull ``raw_scale`` to 0 would pull a standard deviation to log 2. A prior N(0, s) decays
+    means already, by its divergence.
 
     Args:
         model: any module; its Bayesian layers may have any posterior.
@@ -44,15 +44,17 @@ def parameter_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str,
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {_checks.describe(model)}")
     weight_decay = _checks.number("weight_decay", weight_decay, minimum=0.0)
-    spreads: set[int] = set()
+    no_weights: set[int] = set()
     for layer in model.modules():
+        if isinstance(layer, (nn.LayerNorm, nn.RMSNorm)):
+            no_weights.update(map(id, layer.parameters()))
         for weight in layer.weights() if isinstance(layer, BayesianModule) else ():
-            n_others = len(weight.posterior.names) - 1
-            spreads.update(id(p) for p in weight.parameters[len(weight.parameters) - n_others :])
+            n_means = len(weight.parameters) - len(weight.posterior.names) + 1
+            no_weights.update(map(id, weight.parameters[n_means:]))
     decayed: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for parameter in model.parameters():
-        is_weight = parameter.dim() > 1 and id(parameter) not in spreads
+        is_weight = parameter.dim() > 1 and id(parameter) not in no_weights
         (decayed if is_weight else others).append(parameter)
     return [
         {"params": decayed, "weight_decay": weight_decay},
