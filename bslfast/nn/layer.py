@@ -210,7 +210,7 @@ class BayesianLayer(BayesianModule):
         for weight in self.weights():
             weight.posterior.reset(weight.parameters)
             if isinstance(weight.prior, priors.NormalModule):
-                weight.prior.reset()
+                weight.prior.reset_parameters()
 
     def forward(
         self,

@@ -110,7 +110,7 @@ class NormalModule(Prior, nn.Module):
         loc, scale = (t if isinstance(t, Tensor) else _like(value, t) for t in self.moments(value))
         return BF.normal_log_prob(value, loc, scale, parametrization="scale", reduction="sum")
 
-    def reset(self) -> None:
+    def reset_parameters(self) -> None:
         """Put what is learned to its start, in place."""
 
 
@@ -150,7 +150,7 @@ class LearnedNormal(NormalModule):
         self.loc = _checks.number("loc", loc)
         self.shared = _checks.flag("shared", shared)
         self.log_scale = nn.Parameter(torch.empty(()))
-        self.reset()
+        self.reset_parameters()
 
     @property
     def scale(self) -> Tensor:
@@ -166,7 +166,7 @@ class LearnedNormal(NormalModule):
         return self.loc, self.scale.to(like)
 
     @torch.no_grad()
-    def reset(self) -> None:
+    def reset_parameters(self) -> None:
         """Put the scale to its start."""
         self.log_scale.fill_(math.log(self.init_scale))
 

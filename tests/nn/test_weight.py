@@ -61,7 +61,7 @@ EVERY_PRIOR: dict[type[priors.Prior], tuple[priors.Prior, Callable[[float], floa
         ),
     ),
 }
-EVERY_PRIOR[priors.LearnedNormal][0].reset()  # type: ignore[attr-defined]  # to float64
+EVERY_PRIOR[priors.LearnedNormal][0].reset_parameters()  # type: ignore[attr-defined]  # to float64
 ESTIMATED = [prior for prior in EVERY_PRIOR if "Normal" not in prior.__name__]
 
 
