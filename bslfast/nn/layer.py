@@ -66,7 +66,8 @@ class BayesianLayer(BayesianModule):
             default, ``Normal(parametrization, init_scale)``. One of all weights jointly
             (``FullCovariance()``) leaves none to others, and has one prior.
         prior: what they diverge from, see :mod:`bslfast.nn.priors`; likewise, the default being
-            ``Normal(prior_loc, prior_scale)``.
+            ``Normal(prior_loc, prior_scale)``. One with tensors is then a module of the layer, as
+            ``weight_prior``.
         prior_loc, prior_scale: of the default prior.
         init_scale: standard deviation of the default posterior at the start.
         parametrization: of its scale, as in :func:`bslfast.functional.normal_rsample`.
@@ -139,49 +140,54 @@ class BayesianLayer(BayesianModule):
                 )
         posterior, prior = settings.by_name(self._parameters)
         given = self._parameters.copy()
-        there = [name for name, parameter in given.items() if parameter is not None]
-        for name in there:
-            _checks.operand(name, given[name])
-        self._joint = any(posterior[name].joint for name in there)
+        shapes = {
+            name: _checks.operand(name, p).shape for name, p in given.items() if p is not None
+        }
+        self._shapes, first = shapes, next(iter(shapes), "")
+        self._joint = any(posterior[name].joint for name in shapes)
+        groups = {name: [name] for name in given}
         if self._joint:
             for what, kinds in (("posterior", posterior), ("prior", prior)):
-                if any(kinds[name] != kinds[there[0]] for name in there):
+                if any(kinds[name] != kinds[first] for name in shapes):
                     raise ValueError(
                         f"{what}: expected one for all weights, as the posterior is joint, got "
                         f"{kinds}"
                     )
-        self._shapes = {name: given[name].shape for name in there}  # type: ignore[union-attr]
+            groups = {"joint": list(given)}
         self.posteriors, self._keys, chosen = {}, {}, {}
-        for key, names in [("joint", list(given))] if self._joint else [(n, [n]) for n in given]:
-            kind, prefix = posterior[names[0]], "" if self._joint else f"{key}_"
-            keys = [f"{name}_{kind.names[0]}" for name in names]
-            keys += [f"{prefix}{p}" for p in kind.names[1:]]
-            means = []
-            for mean, name in zip(keys, names, strict=False):
-                parameter = given[name]
-                if parameter is not None:  # else it stays: methods of the torch class ask for it
-                    del self._parameters[name]
-                    parameter = nn.Parameter(parameter.detach(), parameter.requires_grad)
-                    means.append(parameter)
-                self.register_parameter(mean, parameter)
-            if not means:
-                for name in keys[len(names) :]:
-                    self.register_parameter(name, None)
+        for key, names in groups.items():
+            one, prefix = (first, "") if self._joint else (key, f"{key}_")
+            kind, its_prior = posterior[one], prior[one]
+            means = [self._make_mean(name, kind.names[0]) for name in names]
+            others = [f"{prefix}{p}" for p in kind.names[1:]]
+            there = [mean for mean in means if mean is not None]
+            if not there:
+                for other in others:
+                    self.register_parameter(other, None)
                 continue
-            loc = torch.cat([m.detach().flatten() for m in means]) if self._joint else means[0]
-            for name, value in zip(keys[len(names) :], kind.allocate(loc.detach()), strict=True):
-                learned = any(m.requires_grad for m in means)
-                self.register_parameter(name, nn.Parameter(value, learned))
-            self._keys[key] = tuple(k for k in keys if self._parameters[k] is not None)
-            self.posteriors[key] = kind
-            chosen[key] = its = prior[there[0] if self._joint else key]
-            if isinstance(its, nn.Module):
-                its.to(loc.device, loc.dtype)
+            loc = torch.cat([m.flatten() for m in there]) if self._joint else there[0]
+            learned = any(mean.requires_grad for mean in there)
+            for other, value in zip(others, kind.allocate(loc.detach()), strict=True):
+                self.register_parameter(other, nn.Parameter(value, learned))
+            its_names = [f"{name}_{kind.names[0]}" for name in names if name in shapes]
+            self._keys[key] = (*its_names, *others)
+            self.posteriors[key], chosen[key] = kind, its_prior
+            if isinstance(its_prior, nn.Module):
+                its_prior.to(loc.device, loc.dtype)
         self.priors = _Priors(self._modules, chosen)
         for weight in self.weights():
             divergence_of(weight)  # that there is one
             with torch.no_grad():
                 weight.posterior.reset(weight.parameters)
+
+    def _make_mean(self, name: str, suffix: str) -> nn.Parameter | None:
+        """Put a mean in the place of a parameter of the torch class."""
+        parameter = self._parameters[name]
+        if parameter is not None:  # else it stays: methods of the torch class ask for it
+            del self._parameters[name]
+            parameter = nn.Parameter(parameter.detach(), parameter.requires_grad)
+        self.register_parameter(f"{name}_{suffix}", parameter)
+        return parameter
 
     def weights(self) -> list[Weight]:
         """The weights in the order of the torch class's parameters, without those that are None.
