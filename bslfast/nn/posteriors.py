@@ -18,6 +18,7 @@ from torch import Tensor
 from bslfast import _checks
 from bslfast import functional as BF
 from bslfast._formulas import log_scale_of
+from bslfast._precision import wide
 from bslfast.functional.normal import PARAMETRIZATIONS
 
 __all__ = [
@@ -252,7 +253,10 @@ class Joint(_Scaled):
         raise NotImplementedError
 
     def log_det(self, parameters: Sequence[Tensor]) -> Tensor | None:
-        """Half the log determinant of the covariance, less the log scales; None: that is 0."""
+        """Half the log determinant of the covariance, less the log scales; None: that is 0.
+
+        Of float64.
+        """
         raise NotImplementedError
 
     def noise_size(self, n: int, k: int) -> int:
@@ -289,11 +293,11 @@ class Joint(_Scaled):
         raise NotImplementedError
 
     def entropy(self, parameters: Sequence[Tensor]) -> Tensor:
-        """The differential entropy, in nats: a scalar tensor."""
-        log_scale = log_scale_of(parameters[self.raw_index], self.parametrization)
+        """The differential entropy, in nats: a scalar tensor, float32 for 16 bits."""
+        log_scale = log_scale_of(wide(parameters[self.raw_index]), self.parametrization)
         total = log_scale.sum() + 0.5 * log_scale.numel() * (1 + math.log(2 * math.pi))
         rest = self.log_det(parameters)
-        return total if rest is None else total + rest
+        return total if rest is None else total + rest.to(total.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -422,7 +426,7 @@ class LowRank(Joint):
         ratio = (self.mixing(parameters) / self.scale(parameters).unsqueeze(1)).double()
         inner = torch.eye(self.rank, dtype=ratio.dtype, device=ratio.device) + ratio.t() @ ratio
         total: Tensor = torch.linalg.cholesky(inner).diagonal().log().sum()
-        return total.to(parameters[-1].dtype)
+        return total
 
     def noise_size(self, n: int, k: int) -> int:
         """Of the noise of the diagonal and that of the factors."""

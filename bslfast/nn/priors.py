@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from bslfast import _checks
 from bslfast import functional as BF
 from bslfast._formulas import log_exp_e1
+from bslfast._precision import wide
 
 __all__ = [
     "CentredNormal",
@@ -107,6 +108,7 @@ class NormalModule(Prior, nn.Module):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density of all weights together, in nats: a scalar tensor."""
+        value = wide(value)  # before moments are made from parameters
         loc, scale = (t if isinstance(t, Tensor) else _like(value, t) for t in self.moments(value))
         return BF.normal_log_prob(value, loc, scale, parametrization="scale", reduction="sum")
 
@@ -163,7 +165,7 @@ class LearnedNormal(NormalModule):
 
     def moments(self, like: Tensor) -> tuple[float, Tensor]:
         """The mean and the standard deviation of weights such as these."""
-        return self.loc, self.scale.to(like)
+        return self.loc, self.log_scale.to(like).exp()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from bslfast import _checks
 from bslfast import functional as BF
 from bslfast._native.normal_many import write_kl
+from bslfast._precision import wide
 from bslfast.functional._op import runs_eagerly
 from bslfast.functional.normal_many import draw_many
 from bslfast.nn import posteriors, priors
@@ -234,16 +235,18 @@ class _JointEstimated(_Estimated):
         posterior, prior, parameters = weight
         assert isinstance(posterior, posteriors.Joint)
         sample = weight.rsample(seed=seed, stream=stream)
-        return sample, -posterior.entropy(parameters) - prior.log_prob(sample)
+        entropy = posterior.entropy(parameters)
+        return sample, -entropy - prior.log_prob(sample.to(entropy.dtype))
 
 
 class _NormalFromTensors(Divergence):
     """A normal from a normal prior that has tensors."""
 
     def kl(self, weight: Weight) -> Tensor:
-        posterior, prior, (loc, raw_scale) = weight
+        posterior, prior, parameters = weight
         assert isinstance(posterior, posteriors.Normal)
         assert isinstance(prior, priors.NormalModule)
+        loc, raw_scale = map(wide, parameters)
         moments = prior.moments(loc)
         return BF.normal_kl(loc, raw_scale, *moments, parametrization=posterior.parametrization)
 
@@ -255,15 +258,15 @@ class _JointFromNormal(Divergence):
         posterior, prior, parameters = weight
         assert isinstance(posterior, posteriors.Joint)
         assert isinstance(prior, (priors.Normal, priors.NormalModule))
-        loc, raw_scale = weight.loc, parameters[posterior.raw_index]
+        loc, raw_scale = wide(weight.loc), wide(parameters[posterior.raw_index])
         prior_loc, scale = prior.moments(loc)
         independent = BF.normal_kl(
             loc, raw_scale, prior_loc, scale, parametrization=posterior.parametrization
         )
-        variance = posterior.mixing(parameters).square().sum()
-        total = independent + variance / (2 * scale * scale)
+        variance = wide(posterior.mixing(parameters)).square().sum()
+        total: Tensor = independent + variance / (2 * scale * scale)
         log_det = posterior.log_det(parameters)
-        return total if log_det is None else total - log_det
+        return total if log_det is None else total - log_det.to(total.dtype)
 
 
 class _LaplaceFromLaplace(Divergence):

@@ -193,6 +193,24 @@ def test_low_rank_with_factors_far_larger_than_scales(rank: int) -> None:
     assert kl(layer).item() == pytest.approx(td.kl_divergence(density, prior).item(), rel=1e-4)
 
 
+@joint
+@pytest.mark.parametrize("prior", [None, priors.LearnedNormal(0.5), priors.ScaleMixture()])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sixteen_bits(posterior: Any, prior: Any, dtype: torch.dtype) -> None:
+    """The divergence is a float32 sum of the rounded parameters."""
+    layer = bnn.BayesLinear(30, 20, posterior=posterior, prior=prior, dtype=dtype)
+    wide = copy.deepcopy(layer).float()
+    y = layer(torch.ones(4, 30, dtype=dtype), seed=1)
+    assert y.dtype == dtype
+    error = (y - wide(torch.ones(4, 30), seed=1)).abs().max()
+    assert error < 64 * torch.finfo(dtype).eps  # 31 terms of about 0.3, rounded three times
+    torch.manual_seed(0)
+    found = layer.compute_kl()
+    torch.manual_seed(0)
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(wide.compute_kl().item(), rel=3e-3)
+
+
 EVERY: list[dict[str, Any]] = [
     {"posterior": JOINT[0]},
     {"posterior": JOINT[1], "prior": priors.ScaleMixture()},
