@@ -75,6 +75,9 @@ def to_bayesian(
     >>> last = bslfast.nn.to_bayesian(plain, lambda name, layer: name == "2", prior_scale=0.5)
     >>> type(last[0]).__name__, type(last[2]).__name__
     ('Linear', 'BayesLinear')
+    >>> around = bslfast.nn.to_bayesian(plain, moped=0.1)
+    >>> bool((around[0].priors["weight"].loc == plain[0].weight).all())
+    True
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {_checks.describe(model)}")
