@@ -31,11 +31,6 @@ LAYERS: list[tuple[Any, dict[str, Any], Callable[[], Tensor]]] = [
         {"in_channels": 2, "out_channels": 3, "kernel_size": 2, "bias": False},
         lambda: torch.randn(3, 2, 4, dtype=F64),
     ),
-    (
-        bnn.BayesEmbedding,
-        {"num_embeddings": 4, "embedding_dim": 2},
-        lambda: torch.tensor([[0, 3], [3, 1]]),
-    ),
 ]
 joint = pytest.mark.parametrize("posterior", JOINT, ids=lambda p: type(p).__name__)
 of_layers = pytest.mark.parametrize("made", LAYERS, ids=lambda m: m[0].__name__)
@@ -323,7 +318,6 @@ N = 20_000
         (bnn.BayesLinear(3, 2, posterior=posteriors.MCDropout(0.3)), 1),
         (bnn.BayesConv1d(4, 2, 2, groups=2, posterior=posteriors.MCDropout(0.3)), 1),
         (bnn.BayesConvTranspose1d(3, 2, 2, posterior=posteriors.MCDropout(0.3, dim=0)), 0),
-        (bnn.BayesEmbedding(3, 2, posterior=posteriors.MCDropout(0.3, dim=0)), 0),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else str(value),
 )

@@ -105,6 +105,35 @@ def test_a_pass_is_torchs_with_the_drawn_weights(case: Case) -> None:
 
 
 @every
+@pytest.mark.parametrize("joint", [bnn.posteriors.FullCovariance(), bnn.posteriors.LowRank(2)])
+def test_a_pass_with_all_weights_drawn_jointly(case: Case, joint: Any) -> None:
+    layer, x = case.make(posterior=joint, dtype=torch.float64), case.x()
+    parameters = list(layer.parameters())
+    (weight,) = layer.weights()
+    plain = case.plain(**case.options, dtype=torch.float64)
+    vector = weight.rsample(seed=3)
+    shapes = {name: p.shape for name, p in plain.named_parameters()}
+    parts = vector.split([shape.numel() for shape in shapes.values()])
+    samples = {name: part.view(shapes[name]) for name, part in zip(shapes, parts, strict=True)}
+    y = torch.func.functional_call(plain, samples, (x,))
+    padding = case.options.get("padding_idx")
+    if padding is not None:
+        y = torch.where((x == padding).unsqueeze(-1), 0.0, y)
+    found = layer(x, seed=3)
+    torch.testing.assert_close(found, y)
+    torch.testing.assert_close(
+        torch.autograd.grad(found.square().sum(), parameters),
+        torch.autograd.grad(y.square().sum(), parameters),
+    )
+    with one_draw(layer, seed=3):
+        torch.testing.assert_close(layer(x), y)
+    assert layer.sample_outputs(x, 3).shape == (3, *y.shape)
+    twin = layer.deterministic_twin()
+    assert list(twin.state_dict()) == list(plain.state_dict())
+    assert torch.equal(torch.cat([p.flatten() for p in twin.parameters()]), weight.loc)
+
+
+@every
 def test_it_starts_as_torchs_layer_does(case: Case) -> None:
     torch.manual_seed(0)
     plain = case.plain(**case.options)
