@@ -117,7 +117,7 @@ class BayesianMLP(nn.Module):
             n_samples: number of draws; each serves all of x.
         """
         n_samples = _checks.integer("n_samples", n_samples)
-        largest = max(p.numel() for p in self.layers.parameters())
+        largest = max(cast(BayesLinear, layer).weight_loc.numel() for layer in self.layers)
         held = max(1, _HELD_WEIGHTS // largest)
         outputs = []
         for start in range(0, n_samples, held):

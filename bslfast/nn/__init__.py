@@ -28,6 +28,7 @@ from bslfast.nn.linear import BayesLinear
 from bslfast.nn.means import at_means, deterministic_twin
 from bslfast.nn.module import BayesianModule, kl
 from bslfast.nn.normalization import BayesLayerNorm
+from bslfast.nn.parameter_groups import parameter_groups
 from bslfast.nn.recurrent import BayesGRU, BayesLSTM
 from bslfast.nn.samples import sample_outputs
 from bslfast.nn.transformer import BayesTransformerEncoderLayer
@@ -59,6 +60,7 @@ __all__ = [
     "deterministic_twin",
     "kl",
     "one_draw",
+    "parameter_groups",
     "posteriors",
     "priors",
     "sample_outputs",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
@@ -61,6 +60,7 @@ class BayesMultiheadAttention(BayesianLayer, nn.MultiheadAttention):
     (torch.Size([3, 5, 8]), torch.Size([3, 5, 5]), torch.Size([4, 3, 5, 8]))
     """
 
+    _without_inputs = frozenset({"bias_k", "bias_v"})
     out_proj_weight_loc: Tensor
 
     @classmethod
@@ -96,15 +96,11 @@ class BayesMultiheadAttention(BayesianLayer, nn.MultiheadAttention):
         )
         return stand_in
 
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Draw the means as the torch class draws its parameters; put all else to its start."""
-        weights = self.weights()
-        stand_in = self._stand_in([weight.loc for weight in weights])
+    def _reset_means(self) -> None:
+        """Draw the means as the torch class draws its parameters."""
+        stand_in = self._stand_in(self._means())
         nn.Linear.reset_parameters(stand_in.out_proj)
         stand_in._reset_parameters()
-        for weight in weights:
-            weight.posterior.reset(weight.parameters)
 
     def check_inputs(self, *inputs: Any, **options: Any) -> None:
         """Raise TypeError or ValueError if query, key or value are none of the layer."""

@@ -57,6 +57,7 @@ def to_bayesian(
     init_scale: float = 0.02,
     parametrization: str = "softplus",
     estimator: str | Estimator = "weight_sample",
+    moped: float | None = None,
 ) -> nn.Module:
     """A copy of ``model`` in which layers have become Bayesian ones.
 
@@ -73,6 +74,9 @@ def to_bayesian(
             name of a layer and the layer, that says so. None: all that can.
         posterior, prior, prior_loc, prior_scale, init_scale, parametrization, estimator: as in
             :class:`bslfast.nn.BayesianLayer`.
+        moped: the delta of :meth:`bslfast.nn.BayesianLayer.centre_priors`, by which priors are
+            around the weights that ``model`` has, and posteriors as wide as ``moped`` times their
+            absolute values; None: neither.
 
     Returns:
         The copy; ``model`` is as it was.
@@ -87,8 +91,8 @@ def to_bayesian(
             two samples.
 
     Source: Krishnan, Subedar and Tickoo, "Specifying weight priors in Bayesian deep neural networks
-    with empirical Bayes" (2020, arXiv:1906.05323), for posteriors around the weights of a trained
-    network.
+    with empirical Bayes" (2020, arXiv:1906.05323), for posteriors and priors around the weights of
+    a trained network.
 
     >>> import torch, bslfast
     >>> plain = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
@@ -99,6 +103,9 @@ def to_bayesian(
     >>> encoder = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     >>> all(name.endswith(("_loc", "_raw_scale")) for name in to_bayesian(encoder).state_dict())
     True
+    >>> around = bslfast.nn.to_bayesian(plain, moped=0.1)
+    >>> bool((around[0].priors["weight"].loc == plain[0].weight).all())
+    True
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {_checks.describe(model)}")
@@ -106,14 +113,16 @@ def to_bayesian(
         *(posterior, prior, prior_loc, prior_scale, init_scale, parametrization, estimator)
     )
     result = copy.deepcopy(model)
-    make_bayesian(result, settings, select)
+    for layer in make_bayesian(result, settings, select):
+        if moped is not None:
+            layer.centre_priors(moped)
     return result
 
 
 def make_bayesian(
     model: nn.Module, settings: Settings, select: Choice | Collection[Choice] | None = None
-) -> None:
-    """Do in place what :func:`to_bayesian` does."""
+) -> list[BayesianLayer]:
+    """Convert in place, and return the layers that have become Bayesian."""
     chosen = _chosen(model, select)
     held = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
     for name, layer in chosen.items():
@@ -126,11 +135,14 @@ def make_bayesian(
                     f"model: expected selected layers to share no weights, got {name}.{key} in "
                     f"{held[id(parameter)]} places"
                 )
+    converted = []
     for layer in chosen.values():
         bayesian = cast(Any, layer)
         bayesian.__class__ = LAYERS[type(layer)]
         bayesian.make_bayesian(settings)
+        converted.append(bayesian)
     choose_fast_paths(model)
+    return converted
 
 
 def choose_fast_paths(model: nn.Module) -> None:

@@ -64,5 +64,5 @@ class BayesEmbedding(BayesianLayer, nn.Embedding):
         if self.padding_idx is None:
             return rows
         x: Tensor = inputs[0] if inputs else options["input"]
-        mean = self.weights()[0].loc[self.padding_idx].detach()
+        mean = self.weight_loc[self.padding_idx].detach()
         return torch.where((x == self.padding_idx).unsqueeze(-1), mean, rows)

@@ -26,6 +26,33 @@ _SIZES = (
 )
 
 
+class _Priors(dict[str, Prior]):
+    """The priors of a layer by name, of which those that are modules are modules of the layer.
+
+    Args:
+        modules: the layer's own dict of its modules.
+        priors: the first ones; others may take their places.
+    """
+
+    def __init__(self, modules: dict[str, nn.Module | None], priors: Mapping[str, Prior]) -> None:
+        super().__init__(priors)
+        self._modules = modules
+        for name, prior in priors.items():
+            self[name] = prior
+
+    def __setitem__(self, name: str, prior: Prior) -> None:
+        if name not in self:
+            raise ValueError(f"priors: expected a name among {', '.join(self)}, got {name!r}")
+        super().__setitem__(name, prior)
+        if isinstance(prior, nn.Module):
+            self._modules[f"{name}_prior"] = prior
+        else:
+            self._modules.pop(f"{name}_prior", None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._modules, dict(self))
+
+
 class BayesianLayer(BayesianModule):
     """A layer of torch whose parameters are drawn: ``class BayesConv2d(BayesianLayer, Conv2d)``.
 
@@ -37,9 +64,11 @@ class BayesianLayer(BayesianModule):
         *args, **kwargs: as of the torch class.
         posterior: what the weights are drawn from, see :mod:`bslfast.nn.posteriors`; one for all,
             or by name (``{"bias": Deterministic()}``), where those that are not named have the
-            default, ``Normal(parametrization, init_scale)``.
+            default, ``Normal(parametrization, init_scale)``. One of all weights jointly
+            (``FullCovariance()``) leaves none to others, and has one prior.
         prior: what they diverge from, see :mod:`bslfast.nn.priors`; likewise, the default being
-            ``Normal(prior_loc, prior_scale)``.
+            ``Normal(prior_loc, prior_scale)``. One with tensors is then a module of the layer, as
+            ``weight_prior``.
         prior_loc, prior_scale: of the default prior.
         init_scale: standard deviation of the default posterior at the start.
         parametrization: of its scale, as in :func:`bslfast.functional.normal_rsample`.
@@ -48,8 +77,8 @@ class BayesianLayer(BayesianModule):
 
     Attributes:
         estimator: the Estimator. Another, or its name, may be put there.
-        posteriors, priors: those of each weight, by its name. To change one, put another there; a
-            posterior only by one of the same parameters.
+        posteriors, priors: those of each weight, by its name, or one under ``"joint"``. To change
+            one, put another there; a posterior only by one of the same parameters.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
@@ -66,6 +95,10 @@ class BayesianLayer(BayesianModule):
     posteriors: dict[str, Posterior]
     priors: dict[str, Prior]
     _keys: dict[str, tuple[str, ...]]  # of each weight's parameters
+    _shapes: dict[str, torch.Size]  # of the torch class's parameters
+    _joint = False
+    # Those of them no dimension of which counts inputs, though they may have several.
+    _without_inputs: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -120,20 +153,48 @@ class BayesianLayer(BayesianModule):
                     f"by their names, got one that keeps them in {name}"
                 )
         posterior, prior = settings.by_name(self._parameters)
-        self.posteriors, self.priors, self._keys = {}, {}, {}
-        for name, parameter in list(self._parameters.items()):
-            keys = tuple(f"{name}_{p}" for p in posterior[name].names)
-            if parameter is None:  # it stays: methods of the torch class ask for it
-                for key in keys:
-                    self.register_parameter(key, None)
+        given = self._parameters.copy()
+        shapes = {
+            name: _checks.operand(name, p).shape for name, p in given.items() if p is not None
+        }
+        self._shapes, first = shapes, next(iter(shapes), "")
+        for name in self._without_inputs & shapes.keys():
+            if isinstance(posterior[name], posteriors.MCDropout) and len(shapes[name]) > 1:
+                raise ValueError(
+                    f"posterior: expected another than MCDropout for {name} of a "
+                    f"{type(self).__name__}, which has no inputs to drop, got {posterior[name]}"
+                )
+        self._joint = any(posterior[name].joint for name in shapes)
+        groups = {name: [name] for name in given}
+        if self._joint:
+            for what, kinds in (("posterior", posterior), ("prior", prior)):
+                if any(kinds[name] != kinds[first] for name in shapes):
+                    raise ValueError(
+                        f"{what}: expected one for all weights, as the posterior is joint, got "
+                        f"{kinds}"
+                    )
+            groups = {"joint": list(given)}
+        self.posteriors, self._keys, chosen = {}, {}, {}
+        for key, names in groups.items():
+            one, prefix = (first, "") if self._joint else (key, f"{key}_")
+            kind, its_prior = posterior[one], prior[one]
+            means = [self._make_mean(name, kind.names[0]) for name in names]
+            others = [f"{prefix}{p}" for p in kind.names[1:]]
+            there = [mean for mean in means if mean is not None]
+            if not there:
+                for other in others:
+                    self.register_parameter(other, None)
                 continue
-            del self._parameters[name]
-            self.posteriors[name], self.priors[name] = posterior[name], prior[name]
-            self._keys[name] = keys
-            _checks.operand(name, parameter)
-            loc = parameter.detach()
-            for key, value in zip(keys, (loc, *posterior[name].allocate(loc)), strict=True):
-                self.register_parameter(key, nn.Parameter(value, parameter.requires_grad))
+            loc = torch.cat([m.flatten() for m in there]) if self._joint else there[0]
+            learned = any(mean.requires_grad for mean in there)
+            for other, value in zip(others, kind.allocate(loc.detach()), strict=True):
+                self.register_parameter(other, nn.Parameter(value, learned))
+            its_names = [f"{name}_{kind.names[0]}" for name in names if name in shapes]
+            self._keys[key] = (*its_names, *others)
+            self.posteriors[key], chosen[key] = kind, its_prior
+            if isinstance(its_prior, nn.Module):
+                its_prior.to(loc.device, loc.dtype)
+        self.priors = _Priors(self._modules, chosen)
         for weight in self.weights():
             divergence_of(weight)  # that there is one
             with torch.no_grad():
@@ -151,8 +212,20 @@ class BayesianLayer(BayesianModule):
         found.check(self)
         self._estimator = found
 
+    def _make_mean(self, name: str, suffix: str) -> nn.Parameter | None:
+        """Put a mean in the place of a parameter of the torch class."""
+        parameter = self._parameters[name]
+        if parameter is not None:  # else it stays: methods of the torch class ask for it
+            del self._parameters[name]
+            parameter = nn.Parameter(parameter.detach(), parameter.requires_grad)
+        self.register_parameter(f"{name}_{suffix}", parameter)
+        return parameter
+
     def weights(self) -> list[Weight]:
-        """The weights in the order of the torch class's parameters, without those that are None."""
+        """The weights in the order of the torch class's parameters, without those that are None.
+
+        One of all of them if the posterior is joint.
+        """
         # Past __getattr__ and without f-strings, which small models would notice at every step; but
         # a parametrization of torch.nn.utils is no parameter.
         own, prior, weights = self._parameters, self.priors, []
@@ -171,10 +244,15 @@ class BayesianLayer(BayesianModule):
             torch_self: Any = super()
             torch_self.reset_parameters()
             return
-        weights = self.weights()
-        self._with([weight.loc for weight in weights]).reset_parameters()
-        for weight in weights:
+        self._reset_means()
+        for weight in self.weights():
             weight.posterior.reset(weight.parameters)
+            if isinstance(weight.prior, priors.NormalModule):
+                weight.prior.reset_parameters()
+
+    def _reset_means(self) -> None:
+        """Draw the means as the torch class draws its parameters."""
+        self._with(self._means()).reset_parameters()
 
     def forward(
         self,
@@ -199,8 +277,55 @@ class BayesianLayer(BayesianModule):
     def function(self, drawn: tuple[Tensor, ...], *inputs: Any, **options: Any) -> Tensor:
         """What the torch class computes with these tensors as its parameters."""
         self.check_inputs(*inputs, **options)
-        outputs: Tensor = self._with(drawn).forward(*inputs, **options)
+        outputs: Tensor = self._with(self.tensors(drawn)).forward(*inputs, **options)
         return outputs
+
+    def tensors(self, drawn: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Samples of :meth:`weights` as parameters of the torch class, behind any dimensions."""
+        if not self._joint:
+            return drawn
+        (flat,), shapes = drawn, self._shapes.values()
+        parts = flat.split([shape.numel() for shape in shapes], -1)
+        return tuple([p.unflatten(-1, s) for p, s in zip(parts, shapes, strict=True)])
+
+    @torch.no_grad()
+    def centre_priors(self, delta: float) -> None:
+        """Make the means as they are now those of the priors, and the scales relative to them.
+
+        The prior of each weight becomes N(its mean m, scale of its prior before), the scale of its
+        posterior ``delta |m|``, but at least 1e-6.
+
+        Args:
+            delta: > 0.
+
+        Raises:
+            TypeError, ValueError: ``delta`` is not a positive number; a prior that is not
+                :class:`bslfast.nn.priors.Normal` around 0.
+
+        Source: Krishnan, Subedar and Tickoo, "Specifying weight priors in Bayesian deep neural
+        networks with empirical Bayes" (2020, arXiv:1906.05323).
+
+        >>> import bslfast
+        >>> layer = bslfast.nn.BayesLinear(3, 2)
+        >>> layer.centre_priors(0.1)
+        >>> bool((layer.priors["weight"].loc == layer.weight_loc).all())
+        True
+        """
+        delta = _checks.number("delta", delta, above=0.0)
+        for prior in self.priors.values():
+            if not isinstance(prior, priors.Normal) or prior.loc != 0.0:
+                raise ValueError(f"prior: expected Normal around 0 to be centred, got {prior}")
+        for name, weight in zip(list(self.priors), self.weights(), strict=True):
+            assert isinstance(weight.prior, priors.Normal)
+            centred = weight._replace(prior=priors.CentredNormal(weight.loc, weight.prior.scale))
+            divergence_of(centred)  # that there is one
+            self.priors[name] = centred.prior
+            scale = (delta * weight.loc.abs()).clamp_min(1e-6)
+            weight.posterior.set_scale(weight.parameters, scale)
+
+    def _means(self) -> list[Tensor]:
+        """Those of the torch class's parameters, without those that are None."""
+        return [getattr(self, f"{name}_loc") for name in self._shapes]
 
     def check_inputs(self, *inputs: Any, **options: Any) -> None:
         """Raise TypeError or ValueError for inputs that the layer does not take."""
@@ -240,14 +365,14 @@ class BayesianLayer(BayesianModule):
         torch_class: Any = _torch_class(type(self))
         twin: nn.Module = torch_class.__new__(torch_class)
         nn.Module.__init__(twin)
-        ours = {"posteriors", "priors", "_keys", "_estimator", "drawn", "_remembered", "training"}
-        ours.update(twin.__dict__)
+        ours = {"posteriors", "priors", "drawn", "training", *twin.__dict__}
+        ours |= {"_keys", "_shapes", "_joint", "_estimator", "_remembered"}
         twin.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ours})
-        means = dict(zip(self.posteriors, self.weights(), strict=True))
+        means = dict(zip(self._shapes, self._means(), strict=True))
         for key in self._parameters:
             name = key.removesuffix("_loc")
             if name in means:
-                loc = means[name].loc
+                loc = means[name]
                 mean = nn.Parameter(loc.detach().clone(), loc.requires_grad)
                 twin.register_parameter(name, mean)
             elif name != key:
@@ -266,11 +391,11 @@ class BayesianLayer(BayesianModule):
         """
         stand_in: BayesianLayer = object.__new__(type(self))
         stand_in.__dict__.update(self.__dict__)
-        stand_in.__dict__.update(zip(self.posteriors, tensors, strict=True))
+        stand_in.__dict__.update(zip(self._shapes, tensors, strict=True))
         return stand_in
 
     def extra_repr(self) -> str:
-        shown: str = self._with([weight.loc for weight in self.weights()]).extra_repr()
+        shown: str = self._with(self._means()).extra_repr()
         for what, values in (("posterior", self.posteriors), ("prior", self.priors)):
             different = list(dict.fromkeys(values.values()))
             shown += f", {what}={different[0] if len(different) == 1 else values}"
@@ -298,7 +423,7 @@ class Settings:
         prior_scale: float,
         init_scale: float,
         parametrization: str,
-        estimator: str | Estimator,
+        estimator: str | Estimator = "weight_sample",
     ) -> None:
         self.estimator = estimator_of(estimator)
         self._posterior = _given(
@@ -317,9 +442,11 @@ class Settings:
                         f"{what}: expected names among {', '.join(names)}, got {name!r}"
                     )
         (posterior, some_posteriors), (prior, some_priors) = self._posterior, self._prior
+        given = {name: some_priors.get(name, prior) for name in names}
+        own = {id(prior): prior.of_layer() for prior in given.values()}
         return (
             {name: some_posteriors.get(name, posterior) for name in names},
-            {name: some_priors.get(name, prior) for name in names},
+            {name: own[id(prior)] for name, prior in given.items()},
         )
 
 

@@ -77,6 +77,8 @@ class BayesLinear(BayesianLayer, nn.Linear):
 
     def function(self, drawn: tuple[Tensor, ...], x: Tensor) -> Tensor:
         """Outputs for this weight, and this bias if there is one."""
+        if self._joint:
+            drawn = self.tensors(drawn)
         return F.linear(checked_input(x, self.weight_loc), *drawn)
 
     def fused(  # type: ignore[override]
@@ -120,10 +122,12 @@ class BayesLinear(BayesianLayer, nn.Linear):
         if per_draw and (x.dim() < 2 or x.shape[0] != n_samples):
             raise one_for_each(x, n_samples)
         shape = (n_samples, *x.shape[per_draw:-1], self.out_features)
-        if self.drawn is None:
-            weight, *bias = (w.rsample(sample_shape=(n_samples,)) for w in self.weights())
+        drawn = self.drawn
+        if drawn is None:
+            drawn = tuple([w.rsample(sample_shape=(n_samples,)) for w in self.weights()])
         else:
-            weight, *bias = (t.expand(n_samples, *t.shape) for t in self.drawn)
+            drawn = tuple([t.expand(n_samples, *t.shape) for t in drawn])
+        weight, *bias = self.tensors(drawn)
         rows = math.prod(shape[1:-1])
         if per_draw:
             y = x.reshape(n_samples, rows, self.in_features) @ weight.transpose(1, 2)

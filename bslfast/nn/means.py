@@ -18,7 +18,8 @@ def at_means(model: nn.Module) -> Iterator[None]:
     """The means in the place of draws, for every forward pass inside the ``with`` block.
 
     :func:`bslfast.predict` and ``sample_outputs`` inside give the same outputs for each sample.
-    Gradients reach the means. It holds for the module's layers in all threads, and before the draw
+    Gradients reach the means. Those of joint posteriors (``FullCovariance``, ``LowRank``) stay as
+    they were at the beginning. It holds for the module's layers in all threads, and before the draw
     of an enclosing :func:`bslfast.nn.one_draw`. Calls of a layer with a seed draw as ever.
 
     Args:

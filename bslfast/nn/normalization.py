@@ -42,6 +42,7 @@ class BayesLayerNorm(BayesianLayer, nn.LayerNorm):
     tensor([1., 1., 1., 1.], requires_grad=True))
     """
 
+    _without_inputs = frozenset({"weight", "bias"})
     weight_loc: Tensor
     weight_raw_scale: Tensor
     # None without a bias, as torch's own bias.

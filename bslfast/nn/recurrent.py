@@ -60,6 +60,7 @@ class _Recurrent(BayesianLayer):
         values = stand_in.__dict__
         # reset_parameters goes through the parameters, all else through the list.
         values["_parameters"] = {name: values[name] for name in self._flat_weights_names}
+        values["_modules"] = {}  # which a prior is in
         values["_flat_weights"] = list(values["_parameters"].values())
         return stand_in
 

@@ -30,7 +30,7 @@ def drawn_parameters(model: nn.Module, plain: nn.Module) -> dict[str, Tensor]:
     for path, module in model.named_modules():
         if isinstance(module, bnn.BayesianLayer):
             assert module.drawn is not None
-            for name, value in zip(module.posteriors, module.drawn, strict=True):
+            for name, value in zip(module._shapes, module.tensors(module.drawn), strict=True):
                 name = name.replace("out_proj_", "out_proj.")
                 samples[f"{path}.{name}" if path else name] = value
     assert samples.keys() == dict(plain.named_parameters()).keys()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 import bslfast
 import bslfast.nn as bnn
@@ -154,6 +154,68 @@ def test_a_pass_is_torchs_with_the_drawn_weights(case: Case) -> None:
         torch.testing.assert_close(kl(layer), expected_kl)
     if padding is None:
         assert not torch.equal(tensor(layer(*xs)), tensor(layer(*xs)))
+
+
+@every
+@pytest.mark.parametrize("joint", [bnn.posteriors.FullCovariance(), bnn.posteriors.LowRank(2)])
+def test_a_pass_with_all_weights_drawn_jointly(case: Case, joint: Any) -> None:
+    """Outputs, gradients, divergence, means, and the way from torch's layer and back."""
+    torch.manual_seed(0)
+    layer, x = case.make(posterior=joint, prior_scale=0.7, dtype=torch.float64), case.x()
+    parameters, xs = list(layer.parameters()), case.inputs(x)
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    (weight,) = layer.weights()
+    plain = case.make_plain(dtype=torch.float64)
+    shapes = {name: p.shape for name, p in plain.named_parameters()}
+    padding = case.options.get("padding_idx")
+
+    def outputs(vector: Tensor) -> Tensor:
+        """torch's, with the parts of a vector as its parameters."""
+        parts = vector.split([shape.numel() for shape in shapes.values()])
+        tensors = {name: part.view(shapes[name]) for name, part in zip(shapes, parts, strict=True)}
+        y = tensor(torch.func.functional_call(plain, tensors, xs))
+        if padding is not None:
+            y = torch.where((x == padding).unsqueeze(-1), layer.weight_loc[padding].detach(), y)
+        return y
+
+    y = outputs(weight.rsample(seed=3))
+    n = len(weight.loc)
+    # A covariance with a root that is known is not factorised, as it is close to singular.
+    if isinstance(joint, bnn.posteriors.FullCovariance):
+        root = joint.mixing(weight.parameters) + joint.scale(weight.parameters).diag()
+        density = MultivariateNormal(weight.loc, scale_tril=root)
+    else:
+        density = MultivariateNormal(weight.loc, joint.covariance(weight.parameters))
+    prior = MultivariateNormal(weight.loc.new_zeros(n), 0.49 * torch.eye(n, dtype=torch.float64))
+    expected = y.square().sum() + kl_divergence(density, prior)
+    loss = tensor(layer(*xs, seed=3)).square().sum() + kl(layer)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(loss, parameters), torch.autograd.grad(expected, parameters)
+    )
+    with one_draw(layer, seed=3):
+        torch.testing.assert_close(tensor(layer(*xs)), y)
+    if len(xs) == 1 or not {"kdim", "vdim"} & case.options.keys():
+        found = layer.sample_outputs(x, 3)
+        assert found.shape == (3, *y.shape)
+        assert padding is not None or len(found.flatten(1).unique(dim=0)) == 3
+    twin = layer.deterministic_twin()
+    assert list(twin.state_dict()) == list(plain.state_dict())
+    assert torch.equal(torch.cat([p.flatten() for p in twin.parameters()]), weight.loc)
+    with bnn.at_means(layer):
+        means = tensor(layer(*xs))
+        torch.testing.assert_close(means, outputs(weight.loc))
+        torch.testing.assert_close(tensor(twin(*xs)), means)
+        reached = torch.autograd.grad(means.sum(), parameters, allow_unused=True)
+        assert sum(grad is not None for grad in reached) == len(shapes)
+    again = bnn.to_bayesian(twin, posterior=joint, prior_scale=0.7)
+    assert type(again) is case.bayesian
+    again.load_state_dict(layer.state_dict())
+    torch.testing.assert_close(tensor(again(*xs, seed=3)), y)
+    for key, value in bnn.deterministic_twin(again).state_dict().items():
+        assert torch.equal(value, twin.state_dict()[key])
 
 
 @every

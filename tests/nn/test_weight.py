@@ -30,6 +30,14 @@ EVERY_PRIOR: dict[type[priors.Prior], tuple[priors.Prior, Callable[[float], floa
         priors.Normal(0.1, 0.5),
         lambda z: math.log(_normal((z - 0.1) / 0.5) / 0.5),
     ),
+    priors.LearnedNormal: (
+        priors.LearnedNormal(0.5, loc=0.1).double(),
+        lambda z: math.log(_normal((z - 0.1) / 0.5) / 0.5),
+    ),
+    priors.CentredNormal: (
+        priors.CentredNormal(torch.full((1,), 0.1, dtype=torch.float64), 0.5),
+        lambda z: math.log(_normal((z - 0.1) / 0.5) / 0.5),
+    ),
     priors.ScaleMixture: (
         priors.ScaleMixture(0.3, 1.5, 0.2),
         lambda z: math.log(0.3 * _normal(z / 1.5) / 1.5 + 0.7 * _normal(z / 0.2) / 0.2),
@@ -49,7 +57,8 @@ EVERY_PRIOR: dict[type[priors.Prior], tuple[priors.Prior, Callable[[float], floa
         ),
     ),
 }
-ESTIMATED = [prior for prior, (value, _) in EVERY_PRIOR.items() if prior is not priors.Normal]
+EVERY_PRIOR[priors.LearnedNormal][0].reset_parameters()  # type: ignore[attr-defined]  # to float64
+ESTIMATED = [prior for prior in EVERY_PRIOR if "Normal" not in prior.__name__]
 
 
 def _normal(z: float) -> float:
@@ -82,15 +91,34 @@ def test_every_divergence_is_the_integral(pair: Any) -> None:
         divergence = Weight(kind(), prior, parameters()[:1]).kl()
         assert divergence.item() == pytest.approx(-log_prior(LOC), rel=1e-12)
         return
-    density = {posteriors.Normal: td.Normal, posteriors.Laplace: td.Laplace}[kind](
+    if kind is posteriors.MCDropout:
+        if prior_kind is priors.CentredNormal:
+            prior = priors.CentredNormal(torch.full((1, 1), 0.1, dtype=torch.float64), 0.5)
+        divergence = Weight(kind(0.2), prior, (parameters()[0].view(1, 1),)).kl()
+        expected = -0.8 * log_prior(LOC / 0.8) - 0.2 * log_prior(0.0)
+        assert divergence.item() == pytest.approx(expected, rel=1e-12)
+        return
+    density = (td.Laplace if kind is posteriors.Laplace else td.Normal)(
         *(t.detach() for t in parameters())
     )
-    n = 40_000 if prior_kind in ESTIMATED and kind is posteriors.Normal else 1
+    estimated = prior_kind in ESTIMATED and kind is not posteriors.Laplace
+    n, repeats = (1, 1) if not estimated else (500, 80) if kind.joint else (40_000, 1)
+    posterior, made = kind(parametrization="scale"), parameters(n)
+    if kind.joint:  # independent weights; tests/nn/test_joint.py has others
+        made = (*made, torch.zeros_like(posterior.allocate(made[0])[-1]))
     torch.manual_seed(0)
-    divergence = Weight(kind("scale"), prior, parameters(n)).kl() / n
+    found = [Weight(posterior, prior, made).kl().item() / n for _ in range(repeats)]
     # The ratio of densities varies by less than 2 about its mean here: 5 sigma.
-    tolerance = 5 * 2 / math.sqrt(n) if n > 1 else 1e-8
-    assert divergence.item() == pytest.approx(expected_kl(density, log_prior), abs=tolerance)
+    tolerance = 5 * 2 / math.sqrt(n * repeats) if estimated else 1e-8
+    assert sum(found) / repeats == pytest.approx(expected_kl(density, log_prior), abs=tolerance)
+
+
+@pytest.mark.parametrize("prior", EVERY_PRIOR)
+def test_log_densities(prior: Any) -> None:
+    of_one, log_prior = EVERY_PRIOR[prior]
+    for z in (-2.5, -0.3, 0.02, 0.9):
+        value = torch.tensor([z], dtype=torch.float64)
+        assert of_one.log_prob(value).item() == pytest.approx(log_prior(z), rel=1e-9)
 
 
 def test_the_table_is_complete() -> None:
@@ -228,7 +256,7 @@ def linear(**options: Any) -> BayesLinear:
         (
             lambda: linear(posterior=posteriors.Deterministic(), prior=priors.Horseshoe()),
             ValueError,
-            "prior: expected Normal or Laplace or StudentT for a posterior Deterministic, got Hors",
+            "prior: expected Normal or .* or StudentT for a posterior Deterministic, got Horseshoe",
         ),
     ],
 )
