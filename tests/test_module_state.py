@@ -18,6 +18,7 @@ import bslfast
 from bslfast import bnn, flows, likelihoods, vae
 from bslfast import nn as bnn_layers
 from bslfast.nn import BayesianLayer, BayesLinear
+from bslfast.nn.posteriors import FullCovariance, LowRank
 
 
 def autoencoder(cls: Any, **options: Any) -> nn.Module:
@@ -58,11 +59,15 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "BayesConvTranspose2d": lambda **o: bnn_layers.BayesConvTranspose2d(2, 3, 2, **o),
     "BayesConvTranspose3d": lambda **o: bnn_layers.BayesConvTranspose3d(2, 3, 2, **o),
     "BayesEmbedding": lambda **o: bnn_layers.BayesEmbedding(5, 3, padding_idx=1, **o),
-    "BayesGRU": lambda **o: bnn_layers.BayesGRU(3, 2, **o),
+    "BayesGRU": lambda **o: bnn_layers.BayesGRU(
+        3, 2, posterior=LowRank(2), prior=bnn_layers.priors.LearnedNormal(0.5), **o
+    ),
     "BayesLSTM": lambda **o: bnn_layers.BayesLSTM(3, 2, bidirectional=True, proj_size=1, **o),
     "BayesLayerNorm": lambda **o: bnn_layers.BayesLayerNorm(3, **o),
     "BayesLinear": lambda **o: BayesLinear(3, 2, **o),
-    "BayesMultiheadAttention": lambda **o: bnn_layers.BayesMultiheadAttention(4, 2, **o),
+    "BayesMultiheadAttention": lambda **o: bnn_layers.BayesMultiheadAttention(
+        4, 2, posterior=FullCovariance(), **o
+    ),
     "BayesTransformerEncoderLayer": lambda **o: bnn_layers.BayesTransformerEncoderLayer(
         4, 2, 6, dropout=0.0, **o
     ),

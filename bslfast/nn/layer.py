@@ -119,7 +119,9 @@ class BayesianLayer(BayesianModule):
         settings = Settings(
             *(posterior, prior, prior_loc, prior_scale, init_scale, parametrization, estimator)
         )
-        torch_init(*args, **kwargs)
+        # torch's recurrent layers take no integers of numpy.
+        sizes = {name: int(kwargs[name]) for name in _SIZES if name in kwargs}
+        torch_init(*args, **{**kwargs, **sizes})
         self.make_bayesian(settings)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -158,8 +160,9 @@ class BayesianLayer(BayesianModule):
             name: _checks.operand(name, p).shape for name, p in given.items() if p is not None
         }
         self._shapes, first = shapes, next(iter(shapes), "")
-        for name in self._without_inputs & shapes.keys():
-            if isinstance(posterior[name], posteriors.MCDropout) and len(shapes[name]) > 1:
+        for name, shape in shapes.items():
+            drops = isinstance(posterior[name], posteriors.MCDropout) and len(shape) > 1
+            if drops and name in self._without_inputs:
                 raise ValueError(
                     f"posterior: expected another than MCDropout for {name} of a "
                     f"{type(self).__name__}, which has no inputs to drop, got {posterior[name]}"

@@ -312,8 +312,8 @@ class FullCovariance(Joint):
         parametrization: of the diagonal, as in :func:`bslfast.functional.normal_rsample`.
         init_scale: the standard deviation at the start, > 0.
 
-    Parameters: ``weight_loc`` and ``bias_loc``, of the shapes of weight and bias; ``raw_scale``,
-    [n]; ``lower``, [n, n], of which only the elements below the diagonal count.
+    Parameters: a mean of each tensor, as ``weight_loc`` and ``bias_loc``; ``raw_scale``, [n];
+    ``lower``, [n, n], of which only the elements below the diagonal count.
 
     Raises:
         TypeError, ValueError: an unknown parametrization; a number that is none, or not positive; a
@@ -376,8 +376,8 @@ class LowRank(Joint):
         init_scale: ``scale`` at the start, > 0. The elements of U start as normal random numbers of
             a tenth of it: at U = 0 the expected gradient of U is 0.
 
-    Parameters: ``weight_loc`` and ``bias_loc``, of the shapes of weight and bias; ``raw_scale``,
-    [n]; ``factor``, which is U, [n, rank].
+    Parameters: a mean of each tensor, as ``weight_loc`` and ``bias_loc``; ``raw_scale``, [n];
+    ``factor``, which is U, [n, rank].
 
     Raises:
         TypeError, ValueError: an unknown parametrization; a number that is none, or not positive.

@@ -20,6 +20,7 @@ from torch.distributions import Distribution
 import bslfast
 from bslfast import bnn, distributions, flows, vae
 from bslfast.functional.normal import PARAMETRIZATIONS
+from bslfast.nn import posteriors
 from bslfast.nn.estimators import ESTIMATORS
 from fuzz.arguments import WRONG
 
@@ -165,7 +166,7 @@ def _linear(name: str, rng: Random) -> dict[str, Any]:
 
 
 def _recurrent(name: str, rng: Random) -> dict[str, Any]:
-    layers = rng.choice([1, 2])
+    layers, parametrization = rng.choice([1, 2]), rng.choice(PARAMETRIZATIONS)
     return {
         "input_size": rng.choice([1, 3]),
         "hidden_size": rng.choice([1, 2, 4]),
@@ -175,7 +176,14 @@ def _recurrent(name: str, rng: Random) -> dict[str, Any]:
         "dropout": rng.choice([0.0, 0.5]) if layers > 1 else 0.0,
         "bidirectional": rng.random() < 0.5,
         "return_state": rng.random() < 0.5,
-        "parametrization": rng.choice(PARAMETRIZATIONS),
+        "posterior": rng.choice(
+            [
+                posteriors.Normal(parametrization),
+                posteriors.FullCovariance(parametrization),
+                posteriors.LowRank(2, parametrization=parametrization),
+                posteriors.MCDropout(0.2),
+            ]
+        ),
     }
 
 

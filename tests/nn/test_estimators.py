@@ -325,6 +325,36 @@ def other_posterior() -> Any:
     return layer
 
 
+@pytest.mark.parametrize("estimator", [LOCAL, FLIPOUT])
+@pytest.mark.parametrize(
+    "posterior", [posteriors.FullCovariance(), posteriors.LowRank(1), posteriors.MCDropout()]
+)
+def test_posteriors_that_are_not_of_independent_weights_are_refused(
+    posterior: Any, estimator: Any
+) -> None:
+    message = rf"estimator: expected WeightSample\(\) .*, got {type(estimator).__name__}\(\) for a "
+    message += type(posterior).__name__
+    layer = bnn.BayesConv1d(3, 2, 1, posterior=posterior)
+    for make in (
+        lambda: bnn.BayesLinear(3, 2, posterior=posterior, estimator=estimator),
+        lambda: BayesianMLP(3, (4,), 1, posterior=posterior, estimator=estimator),
+        lambda: bnn.to_bayesian(nn.Linear(3, 2), posterior=posterior, estimator=estimator),
+        lambda: set_estimator(layer, estimator),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make()
+    assert layer.estimator == bnn.WeightSample()
+
+
+@pytest.mark.parametrize("estimator", [LOCAL, FLIPOUT])
+def test_the_divergence_from_a_learned_prior(estimator: Any) -> None:
+    layer = bnn.BayesLinear(3, 2, prior=priors.LearnedNormal(0.5), estimator=estimator)
+    (layer(torch.ones(4, 3)).sum() + bnn.kl(layer)).backward()
+    moments = torch.cat([(w.loc**2 + w.stddev() ** 2).flatten() for w in layer.weights()])
+    prior: Any = layer.priors["weight"]
+    torch.testing.assert_close(prior.log_scale.grad, (1 - moments / 0.25).sum().detach())
+
+
 class Own(bnn.BayesianModule):
     pass
 

@@ -318,6 +318,8 @@ N = 20_000
         (bnn.BayesLinear(3, 2, posterior=posteriors.MCDropout(0.3)), 1),
         (bnn.BayesConv1d(4, 2, 2, groups=2, posterior=posteriors.MCDropout(0.3)), 1),
         (bnn.BayesConvTranspose1d(3, 2, 2, posterior=posteriors.MCDropout(0.3, dim=0)), 0),
+        (bnn.BayesGRU(3, 2, posterior=posteriors.MCDropout(0.3)), 1),
+        (bnn.BayesMultiheadAttention(4, 2, posterior=posteriors.MCDropout(0.3)), 1),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else str(value),
 )
@@ -335,7 +337,7 @@ def test_dropout_drops_inputs(layer: Any, dim: int) -> None:
     assert ((samples.mean(0) - weight.loc).abs() <= error + 1e-6).all()
     torch.testing.assert_close(samples.std(0), weight.stddev(), rtol=0.03, atol=1e-6)
     assert torch.equal(weight.rsample(seed=3), weight.rsample(seed=3))
-    for other in layer.weights()[1:]:
+    for other in (w for w in layer.weights() if w.loc.dim() == 1):
         assert torch.equal(other.rsample(), other.loc)
         assert not other.stddev().any()
 
@@ -380,6 +382,23 @@ def test_the_penalty_of_dropout_is_that_of_the_paper() -> None:
             lambda: bnn.BayesLinear(3, 2, posterior=posteriors.MCDropout(dim=2)),
             ValueError,
             "dim: expected less than 2, got 2",
+        ),
+        (
+            lambda: bnn.BayesLayerNorm((3, 4), posterior=posteriors.MCDropout()),
+            ValueError,
+            "posterior: expected another than MCDropout for weight of a BayesLayerNorm, which has",
+        ),
+        (
+            lambda: bnn.BayesMultiheadAttention(
+                4, 2, add_bias_kv=True, posterior=posteriors.MCDropout()
+            ),
+            ValueError,
+            "posterior: expected another than MCDropout for bias_k of a BayesMultiheadAttention",
+        ),
+        (
+            lambda: bnn.BayesLSTM(2, 3, posterior={"weight_hh_l0": JOINT[0]}),
+            ValueError,
+            "posterior: expected one for all weights, as the posterior is joint, got {'weight_ih",
         ),
         (
             lambda: bnn.BayesLinear(

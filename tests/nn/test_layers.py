@@ -218,6 +218,54 @@ def test_a_pass_with_all_weights_drawn_jointly(case: Case, joint: Any) -> None:
         assert torch.equal(value, twin.state_dict()[key])
 
 
+@pytest.mark.parametrize("case", {case.bayesian: case for case in CASES}.values(), ids=str)
+def test_priors_around_the_weights_of_torchs_layer(case: Case) -> None:
+    torch.manual_seed(0)
+    plain = case.make_plain(dtype=torch.float64)
+    layer = bnn.to_bayesian(plain, prior_scale=0.5, moped=0.1)
+    expected = torch.zeros((), dtype=torch.float64)
+    for name, given in plain.named_parameters():
+        weight = dict(zip(layer._shapes, layer.weights(), strict=True))[flat(name)]
+        assert torch.equal(weight.loc, given)
+        spread = (0.1 * given.abs()).clamp_min(1e-6)
+        torch.testing.assert_close(weight.stddev(), spread)
+        expected = expected + kl_divergence(Normal(given, spread), Normal(given, 0.5)).sum()
+    torch.testing.assert_close(kl(layer), expected)
+    joint = bnn.to_bayesian(plain, posterior=bnn.posteriors.FullCovariance(), prior_scale=0.5,
+                            moped=0.1)  # fmt: skip
+    torch.testing.assert_close(kl(joint), expected)
+    buffers = dict(joint.named_buffers())
+    assert buffers.keys() == {"joint_prior.loc"}
+    assert torch.equal(buffers["joint_prior.loc"], joint.weights()[0].loc)
+
+
+@pytest.mark.parametrize("case", {case.bayesian: case for case in CASES}.values(), ids=str)
+@pytest.mark.parametrize("posterior", [None, bnn.posteriors.LowRank(2)])
+def test_a_learned_prior_is_no_parameter_of_torchs_layer(case: Case, posterior: Any) -> None:
+    """Nor do sequences, resets and twins take it for one."""
+    prior = bnn.priors.LearnedNormal(0.5)
+    torch.manual_seed(0)
+    layer = case.make(posterior=posterior, prior=prior, dtype=torch.float64)
+    (learned,) = set(layer.priors.values())
+    (tensor(layer(*case.inputs(case.x()))).sum() + kl(layer)).backward()
+    loc = torch.cat([w.loc.flatten() for w in layer.weights()])
+    spread = torch.cat([w.stddev().flatten() for w in layer.weights()])
+    expected = (1 - (loc.square() + spread.square()) / 0.25).sum()
+    torch.testing.assert_close(learned.log_scale.grad, expected.detach())
+    with torch.no_grad():
+        learned.log_scale.add_(1.0)
+    plain = case.make_plain(dtype=torch.float64)
+    torch.manual_seed(1)
+    again = case.make_plain(dtype=torch.float64)
+    torch.manual_seed(1)
+    layer.reset_parameters()
+    assert learned.scale.item() == pytest.approx(0.5)
+    twin = layer.deterministic_twin()
+    assert repr(twin) == repr(plain)
+    for key, value in again.state_dict().items():
+        assert torch.equal(twin.state_dict()[key], value)
+
+
 @every
 def test_it_starts_as_torchs_layer_does(case: Case) -> None:
     torch.manual_seed(0)

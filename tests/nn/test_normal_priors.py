@@ -201,6 +201,31 @@ def test_groups_of_parameters() -> None:
         torch.testing.assert_close(value, factor * before[name])
 
 
+def test_groups_of_recurrent_layers_and_attention() -> None:
+    """Biases of keys have three dimensions, and gains of normalisations may have."""
+    attention: dict[str, Any] = {"embed_dim": 4, "num_heads": 2, "add_bias_kv": True, "kdim": 3}
+    model = nn.Sequential(
+        bnn.BayesLSTM(4, 4, proj_size=2, prior=priors.LearnedNormal()),
+        bnn.BayesGRU(2, 4, bidirectional=True, posterior=posteriors.LowRank(2)),
+        bnn.BayesLayerNorm((3, 4), posterior=posteriors.FullCovariance()),
+        bnn.BayesMultiheadAttention(**attention, posterior=posteriors.FullCovariance()),
+        nn.MultiheadAttention(**attention),
+        bnn.BayesTransformerEncoderLayer(4, 2, 3, posterior=posteriors.MCDropout()),
+    )
+    groups = bnn.parameter_groups(model, weight_decay=0.1)
+    decayed = {id(p) for p in groups[0]["params"]}
+    projections = ("q_proj_weight", "k_proj_weight", "v_proj_weight", "out_proj")
+    assert [name for name, p in model.named_parameters() if id(p) in decayed] == [
+        *(f"0.weight_{kind}_l0_loc" for kind in ("ih", "hh", "hr")),
+        *(f"1.weight_{kind}_l0{way}_loc" for way in ("", "_reverse") for kind in ("ih", "hh")),
+        *(f"3.{name}{'' if 'weight' in name else '_weight'}_loc" for name in projections),
+        *(f"4.{name}{'' if 'weight' in name else '.weight'}" for name in projections),
+        *("5.self_attn.in_proj_weight_loc", "5.self_attn.out_proj_weight_loc"),
+        *("5.linear1.weight_loc", "5.linear2.weight_loc"),
+    ]
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -161,6 +162,12 @@ def test_the_twin_returns_what_the_layer_does(cls: Any) -> None:
         with bnn.at_means(layer):
             torch.testing.assert_close(found, layer(x))
         assert not hasattr(twin, "return_state")
+
+
+@both
+def test_sizes_of_numpy(cls: Any) -> None:
+    sizes = np.int64(2), np.int64(3)
+    assert cls(*sizes, num_layers=np.int64(2))(torch.ones(4, 1, 2)).shape == (4, 1, 3)
 
 
 def test_posteriors_by_name() -> None:
