@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,7 @@ _SERIES = (
     929569 / 15728640,
 )
 _SHIFT = 10
+_EULER_GAMMA = 0.5772156649015329
 
 
 def scale_of(raw_scale: Tensor, parametrization: str) -> Tensor:
@@ -90,3 +93,24 @@ def log_gamma_half_step(x: Tensor) -> Tensor:
     for c in reversed(_SERIES):
         series = series * square + c
     return series / high + torch.where(small, shift, 0.0)
+
+
+def log_exp_e1(u: Tensor) -> Tensor:
+    """log(exp(z) E1(z)) of z = u^2 / 2, by the series about 0 and the continued fraction."""
+    z = 0.5 * u * u
+    near = z < 1
+    # where() twice: the branch not taken must not send NaN into the gradient.
+    small = torch.where(near, z, 0.5)
+    power, series = torch.ones_like(z), torch.zeros_like(z)
+    for k in range(1, 21):
+        power = power * (-small / k)
+        series = series - power / k
+    log_z = 2 * torch.where(near, u, 1.0).log() - math.log(2)
+    e1 = series - log_z - _EULER_GAMMA
+    large = torch.where(near, 1.0, z)
+    fraction = torch.ones_like(z)
+    for k in range(120, 0, -1):
+        fraction = 1 + k / (large + (k + 1) / fraction)
+    # exp(z) E1(z) = 1 / (z + 1 / (1 + 1 / (z + 2 / (1 + 2 / (z + ...)))))
+    far = math.log(2) - 2 * torch.where(near, 1.0, u).log() - torch.log1p(1 / (large * fraction))
+    return torch.where(near, z + e1.log(), far)

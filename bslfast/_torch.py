@@ -5,7 +5,10 @@ A new version of torch may change them: this is the file to look at then.
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -78,3 +81,12 @@ def optimizer_hooks() -> tuple[dict[Any, Any], ...]:
 def has_hooks(tensor: Tensor) -> bool:
     """Whether something is called with the gradient of a tensor."""
     return bool(tensor._backward_hooks or tensor._post_accumulate_grad_hooks)
+
+
+def uncompiled() -> AbstractContextManager[Any]:
+    """Inside, what ``torch.compile`` has made runs as it was written."""
+    # The compiler takes seconds to import; without it nothing has been compiled.
+    if "torch._dynamo" not in sys.modules:
+        return contextlib.nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance

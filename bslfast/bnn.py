@@ -17,7 +17,7 @@ from bslfast.elbo import negative_elbo
 from bslfast.functional import normal_rsample_kl_many
 from bslfast.likelihoods.lowering import in_rows
 from bslfast.nn import BayesLinear
-from bslfast.nn.estimators import WeightSample, draw
+from bslfast.nn.estimators import Estimator, WeightSample, draw
 from bslfast.nn.lowering import drawn_dense
 from bslfast.nn.module import kl, remember
 from bslfast.nn.posteriors import Posterior
@@ -56,7 +56,7 @@ class BayesianMLP(nn.Module):
         likelihood: "normal" (learned noise, the same for all inputs), "heteroscedastic_normal"
             (noise that depends on the input), "categorical", another name or a Likelihood: see
             :mod:`bslfast.likelihoods`.
-        posterior, prior, prior_scale, init_scale, parametrization, device, dtype: as in
+        posterior, prior, prior_scale, init_scale, parametrization, estimator, device, dtype: as in
             :class:`bslfast.nn.BayesLinear`.
 
     Shape: x [..., in_features] -> [..., outputs].
@@ -88,6 +88,7 @@ class BayesianMLP(nn.Module):
         prior_scale: float = 1.0,
         init_scale: float = 0.02,
         parametrization: str = "softplus",
+        estimator: str | Estimator = "weight_sample",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -102,6 +103,7 @@ class BayesianMLP(nn.Module):
             "prior_scale": prior_scale,
             "init_scale": init_scale,
             "parametrization": parametrization,
+            "estimator": estimator,
             "device": device,
             "dtype": dtype,
         }
@@ -171,7 +173,7 @@ class BayesianMLP(nn.Module):
             n_samples: number of draws; each serves all of x.
         """
         n_samples = _checks.integer("n_samples", n_samples)
-        largest = max(p.numel() for p in self.layers.parameters())
+        largest = max(cast(BayesLinear, layer).weight_loc.numel() for layer in self.layers)
         held = max(1, _HELD_WEIGHTS // largest)
         outputs = []
         found = None if torch.is_grad_enabled() else self._program(x)
@@ -265,6 +267,7 @@ class DeterministicMLP(nn.Module):
         self.layers = nn.ModuleList()
         for layer in bayesian.layers:
             self.layers.append(cast(BayesLinear, layer).deterministic_twin())
+        self.train(bayesian.training)
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs of the plain network."""

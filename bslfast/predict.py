@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from torch.optim.swa_utils import AveragedModel
 from bslfast import _checks
 from bslfast._progress import bar
 from bslfast.likelihoods import Likelihood
+from bslfast.nn import BayesianModule
+from bslfast.nn import sample_outputs as draw_outputs
 
 if TYPE_CHECKING:
     from bslfast.data import Standardizer
@@ -189,7 +192,8 @@ def predict(
     Args:
         model: a network, also inside AveragedModel, DataParallel, DistributedDataParallel or
             ``torch.compile``; if it has a method ``sample_outputs(x, n_samples)`` that returns
-            [samples, batch, outputs] it is used, else the model is called ``n_samples`` times.
+            [samples, batch, outputs] it is used, for others with Bayesian layers
+            :func:`bslfast.nn.sample_outputs`; else the model is called ``n_samples`` times.
         x: inputs, as the model takes them: predictions have all dimensions of its outputs.
         n_samples: number of draws, at least 1. The error of the mean from the finite number is
             ``epistemic / sqrt(n_samples)``.
@@ -250,6 +254,8 @@ def _sample(
 ) -> Tensor:
     """Outputs [n_samples, batch, ...], for the same draws at all rows of x."""
     sample_outputs = _inside(model, "sample_outputs")
+    if sample_outputs is None and _takes_draws(model):
+        sample_outputs = functools.partial(_draws, model)
     passes = n_samples if sample_outputs is None else 1
     blocks: Sequence[Tensor] = (x,)
     if max_bytes is not None and x.ndim and len(x):
@@ -271,6 +277,10 @@ def _sample(
                     shown.update()
             outputs.append(torch.stack(drawn) if sample_outputs is None else drawn[0])
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+
+
+def _draws(model: nn.Module, x: Tensor, n_samples: int) -> Tensor:
+    return draw_outputs(model, x, n_samples=n_samples)
 
 
 def _checked(samples: Any, n_samples: int) -> Tensor:
@@ -333,6 +343,15 @@ def _wrapped(model: nn.Module) -> Iterator[nn.Module]:
 def _inside(model: nn.Module, name: str) -> Any:
     """The attribute ``name`` of a model, or of what torch has wrapped; None if there is none."""
     return next((getattr(held, name) for held in _wrapped(model) if hasattr(held, name)), None)
+
+
+def _takes_draws(model: nn.Module) -> bool:
+    """Whether draws of the weights can be put into a model: not into copies, or compiled code."""
+    modules = list(model.modules())
+    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    return any(isinstance(m, BayesianModule) for m in modules) and not any(
+        isinstance(m, parallel) or "_orig_mod" in m._modules for m in modules
+    )
 
 
 def likelihood_of(model: nn.Module, likelihood: Likelihood | None) -> Likelihood:

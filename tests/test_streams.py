@@ -92,6 +92,9 @@ def _bnn(draws: Draws) -> None:
     layer = bslfast.nn.BayesLinear(3, 4)
     estimated = bslfast.nn.BayesLinear(3, 4, prior=bslfast.nn.priors.Horseshoe())
     convolution = bslfast.nn.BayesConv1d(3, 4, 1)
+    flipped = bslfast.nn.BayesConv1d(3, 4, 1, estimator="flipout")
+    joint = bslfast.nn.BayesLinear(3, 4, posterior=bslfast.nn.posteriors.LowRank(2))
+    dropout = bslfast.nn.BayesLinear(3, 4, posterior=bslfast.nn.posteriors.MCDropout())
     for call, n in (
         (lambda: layer(x, seed=SEED), 2),
         (lambda: bslfast.nn.estimators.draw(list(model.layers), SEED), 6),
@@ -99,6 +102,8 @@ def _bnn(draws: Draws) -> None:
         (lambda: bslfast.nn.estimators.draw([layer, estimated], SEED), 4),
         (lambda: estimated(x, seed=SEED), 2),
         (lambda: convolution(x.unsqueeze(-1), seed=SEED), 2),
+        (lambda: flipped(x.unsqueeze(-1), seed=SEED), 4),
+        (lambda: bslfast.nn.estimators.draw([joint, layer, dropout], SEED), 4),
     ):
         draws.clear()
         call()

@@ -45,7 +45,7 @@ class BayesConv1d(_Convolution, nn.Conv1d):
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
             padding_mode, device, dtype: as of ``torch.nn.Conv1d``.
-        posterior, prior, prior_loc, prior_scale, init_scale, parametrization: as in
+        posterior, prior, prior_loc, prior_scale, init_scale, parametrization, estimator: as in
             :class:`bslfast.nn.BayesianLayer`.
 
     Shape: x [batch, in_channels, length] -> [batch, out_channels, ...], also without batch.
@@ -65,6 +65,8 @@ class BayesConv1d(_Convolution, nn.Conv1d):
     (torch.Size([2, 4, 5]), True)
     """
 
+    feature_dim = -2
+
 
 class BayesConvTranspose1d(_Convolution, nn.ConvTranspose1d):
     r"""``torch.nn.ConvTranspose1d`` with a distribution for every weight and bias.
@@ -75,7 +77,7 @@ class BayesConvTranspose1d(_Convolution, nn.ConvTranspose1d):
     Args:
         in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias,
             dilation, padding_mode, device, dtype: as of ``torch.nn.ConvTranspose1d``.
-        posterior, prior, prior_loc, prior_scale, init_scale, parametrization: as in
+        posterior, prior, prior_loc, prior_scale, init_scale, parametrization, estimator: as in
             :class:`bslfast.nn.BayesianLayer`.
 
     Shape: x [batch, in_channels, length] -> [batch, out_channels, ...], also without batch;
@@ -96,6 +98,8 @@ class BayesConvTranspose1d(_Convolution, nn.ConvTranspose1d):
     (torch.Size([2, 4, 10]), True)
     """
 
+    feature_dim = -2
+
 
 class BayesConv2d(_Convolution, nn.Conv2d):
     r"""``torch.nn.Conv2d`` with a distribution for every weight and bias.
@@ -106,7 +110,7 @@ class BayesConv2d(_Convolution, nn.Conv2d):
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
             padding_mode, device, dtype: as of ``torch.nn.Conv2d``.
-        posterior, prior, prior_loc, prior_scale, init_scale, parametrization: as in
+        posterior, prior, prior_loc, prior_scale, init_scale, parametrization, estimator: as in
             :class:`bslfast.nn.BayesianLayer`.
 
     Shape: x [batch, in_channels, height, width] -> [batch, out_channels, ...], also without batch.
@@ -126,6 +130,8 @@ class BayesConv2d(_Convolution, nn.Conv2d):
     (torch.Size([2, 4, 5, 5]), True)
     """
 
+    feature_dim = -3
+
 
 class BayesConvTranspose2d(_Convolution, nn.ConvTranspose2d):
     r"""``torch.nn.ConvTranspose2d`` with a distribution for every weight and bias.
@@ -136,7 +142,7 @@ class BayesConvTranspose2d(_Convolution, nn.ConvTranspose2d):
     Args:
         in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias,
             dilation, padding_mode, device, dtype: as of ``torch.nn.ConvTranspose2d``.
-        posterior, prior, prior_loc, prior_scale, init_scale, parametrization: as in
+        posterior, prior, prior_loc, prior_scale, init_scale, parametrization, estimator: as in
             :class:`bslfast.nn.BayesianLayer`.
 
     Shape: x [batch, in_channels, height, width] -> [batch, out_channels, ...], also without batch;
@@ -157,6 +163,8 @@ class BayesConvTranspose2d(_Convolution, nn.ConvTranspose2d):
     (torch.Size([2, 4, 10, 10]), True)
     """
 
+    feature_dim = -3
+
 
 class BayesConv3d(_Convolution, nn.Conv3d):
     r"""``torch.nn.Conv3d`` with a distribution for every weight and bias.
@@ -167,7 +175,7 @@ class BayesConv3d(_Convolution, nn.Conv3d):
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
             padding_mode, device, dtype: as of ``torch.nn.Conv3d``.
-        posterior, prior, prior_loc, prior_scale, init_scale, parametrization: as in
+        posterior, prior, prior_loc, prior_scale, init_scale, parametrization, estimator: as in
             :class:`bslfast.nn.BayesianLayer`.
 
     Shape: x [batch, in_channels, depth, height, width] -> [batch, out_channels, ...], also
@@ -188,6 +196,8 @@ class BayesConv3d(_Convolution, nn.Conv3d):
     (torch.Size([2, 4, 5, 5, 5]), True)
     """
 
+    feature_dim = -4
+
 
 class BayesConvTranspose3d(_Convolution, nn.ConvTranspose3d):
     r"""``torch.nn.ConvTranspose3d`` with a distribution for every weight and bias.
@@ -198,7 +208,7 @@ class BayesConvTranspose3d(_Convolution, nn.ConvTranspose3d):
     Args:
         in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias,
             dilation, padding_mode, device, dtype: as of ``torch.nn.ConvTranspose3d``.
-        posterior, prior, prior_loc, prior_scale, init_scale, parametrization: as in
+        posterior, prior, prior_loc, prior_scale, init_scale, parametrization, estimator: as in
             :class:`bslfast.nn.BayesianLayer`.
 
     Shape: x [batch, in_channels, depth, height, width] -> [batch, out_channels, ...], also
@@ -218,3 +228,5 @@ class BayesConvTranspose3d(_Convolution, nn.ConvTranspose3d):
     >>> layer(torch.ones(2, 3, 5, 5, 5)).shape, bool(bslfast.nn.kl(layer) > 0)
     (torch.Size([2, 4, 10, 10, 10]), True)
     """
+
+    feature_dim = -4

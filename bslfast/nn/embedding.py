@@ -23,8 +23,8 @@ class BayesEmbedding(BayesianLayer, nn.Embedding):
             ``torch.nn.Embedding``. There is no ``max_norm`` and no ``sparse``: the table is a
             sample, which has the gradients of all its elements. ``from_pretrained`` makes the means
             of a given table.
-        posterior, prior, prior_loc, prior_scale, init_scale, parametrization: as in
-            :class:`bslfast.nn.BayesianLayer`.
+        posterior, prior, prior_loc, prior_scale, init_scale, parametrization, estimator: as in
+            :class:`bslfast.nn.BayesianLayer`; the estimator can only be the weight sample.
 
     Shape: x [...] of int64 or int32 -> [..., embedding_dim].
 
@@ -64,5 +64,5 @@ class BayesEmbedding(BayesianLayer, nn.Embedding):
         if self.padding_idx is None:
             return rows
         x: Tensor = inputs[0] if inputs else options["input"]
-        mean = self.weights()[0].loc[self.padding_idx].detach()
+        mean = self.weight_loc[self.padding_idx].detach()
         return torch.where((x == self.padding_idx).unsqueeze(-1), mean, rows)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bslfast import _checks
 from bslfast.nn import posteriors, priors
-from bslfast.nn.estimators import Estimator, WeightSample
+from bslfast.nn.estimators import Estimator, WeightSample, estimator_of
 from bslfast.nn.module import BayesianModule
 from bslfast.nn.posteriors import Posterior
 from bslfast.nn.priors import Prior
@@ -21,8 +21,36 @@ _Kind = TypeVar("_Kind", Posterior, Prior)
 # Arguments of torch's constructors that are sizes.
 _SIZES = (
     *("in_features", "out_features", "in_channels", "out_channels", "groups"),
-    *("num_embeddings", "embedding_dim"),
+    *("num_embeddings", "embedding_dim", "input_size", "hidden_size", "num_layers"),
+    *("embed_dim", "num_heads"),
 )
+
+
+class _Priors(dict[str, Prior]):
+    """The priors of a layer by name, of which those that are modules are modules of the layer.
+
+    Args:
+        modules: the layer's own dict of its modules.
+        priors: the first ones; others may take their places.
+    """
+
+    def __init__(self, modules: dict[str, nn.Module | None], priors: Mapping[str, Prior]) -> None:
+        super().__init__(priors)
+        self._modules = modules
+        for name, prior in priors.items():
+            self[name] = prior
+
+    def __setitem__(self, name: str, prior: Prior) -> None:
+        if name not in self:
+            raise ValueError(f"priors: expected a name among {', '.join(self)}, got {name!r}")
+        super().__setitem__(name, prior)
+        if isinstance(prior, nn.Module):
+            self._modules[f"{name}_prior"] = prior
+        else:
+            self._modules.pop(f"{name}_prior", None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._modules, dict(self))
 
 
 class BayesianLayer(BayesianModule):
@@ -36,16 +64,21 @@ class BayesianLayer(BayesianModule):
         *args, **kwargs: as of the torch class.
         posterior: what the weights are drawn from, see :mod:`bslfast.nn.posteriors`; one for all,
             or by name (``{"bias": Deterministic()}``), where those that are not named have the
-            default, ``Normal(parametrization, init_scale)``.
+            default, ``Normal(parametrization, init_scale)``. One of all weights jointly
+            (``FullCovariance()``) leaves none to others, and has one prior.
         prior: what they diverge from, see :mod:`bslfast.nn.priors`; likewise, the default being
-            ``Normal(prior_loc, prior_scale)``.
+            ``Normal(prior_loc, prior_scale)``. One with tensors is then a module of the layer, as
+            ``weight_prior``.
         prior_loc, prior_scale: of the default prior.
         init_scale: standard deviation of the default posterior at the start.
         parametrization: of its scale, as in :func:`bslfast.functional.normal_rsample`.
+        estimator: how outputs are drawn: "weight_sample", "local_reparametrization", "flipout" or
+            an Estimator, see :func:`bslfast.nn.set_estimator`.
 
     Attributes:
-        posteriors, priors: those of each weight, by its name. To change one, put another there; a
-            posterior only by one of the same parameters.
+        estimator: the Estimator. Another, or its name, may be put there.
+        posteriors, priors: those of each weight, by its name, or one under ``"joint"``. To change
+            one, put another there; a posterior only by one of the same parameters.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
@@ -58,10 +91,14 @@ class BayesianLayer(BayesianModule):
     (torch.Size([5, 2]), torch.Size([]))
     """
 
-    estimator: Estimator = WeightSample()
+    _estimator: Estimator = WeightSample()
     posteriors: dict[str, Posterior]
     priors: dict[str, Prior]
     _keys: dict[str, tuple[str, ...]]  # of each weight's parameters
+    _shapes: dict[str, torch.Size]  # of the torch class's parameters
+    _joint = False
+    # Those of them no dimension of which counts inputs, though they may have several.
+    _without_inputs: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -72,16 +109,19 @@ class BayesianLayer(BayesianModule):
         prior_scale: float = 1.0,
         init_scale: float = 0.02,
         parametrization: str = "softplus",
+        estimator: str | Estimator = "weight_sample",
         **kwargs: Any,
     ) -> None:
         torch_init: Any = super().__init__
-        given = inspect.signature(torch_init).bind(*args, **kwargs).arguments
-        for name in _SIZES:
-            if name in given:
-                _checks.integer(name, given[name])
+        given = inspect.signature(torch_init).bind(*args, **kwargs)
+        self.check_arguments({**given.arguments, **given.kwargs})
         # Before there is a layer: numbers may be wrong.
-        settings = Settings(posterior, prior, prior_loc, prior_scale, init_scale, parametrization)
-        torch_init(*args, **kwargs)
+        settings = Settings(
+            *(posterior, prior, prior_loc, prior_scale, init_scale, parametrization, estimator)
+        )
+        # torch's recurrent layers take no integers of numpy.
+        sizes = {name: int(kwargs[name]) for name in _SIZES if name in kwargs}
+        torch_init(*args, **{**kwargs, **sizes})
         self.make_bayesian(settings)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -96,6 +136,13 @@ class BayesianLayer(BayesianModule):
             shown.sort(key=lambda p: p.kind)  # as Python wants them
         cls.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
 
+    @classmethod
+    def check_arguments(cls, given: Mapping[str, Any]) -> None:
+        """Raise TypeError or ValueError for arguments of the constructor that are wrong."""
+        for name in _SIZES:
+            if name in given:
+                _checks.integer(name, given[name])
+
     def make_bayesian(self, settings: Settings) -> None:
         """Put the parameters of the posteriors in the place of those of the torch class.
 
@@ -108,27 +155,80 @@ class BayesianLayer(BayesianModule):
                     f"by their names, got one that keeps them in {name}"
                 )
         posterior, prior = settings.by_name(self._parameters)
-        self.posteriors, self.priors, self._keys = {}, {}, {}
-        for name, parameter in list(self._parameters.items()):
-            keys = tuple(f"{name}_{p}" for p in posterior[name].names)
-            if parameter is None:  # it stays: methods of the torch class ask for it
-                for key in keys:
-                    self.register_parameter(key, None)
+        given = self._parameters.copy()
+        shapes = {
+            name: _checks.operand(name, p).shape for name, p in given.items() if p is not None
+        }
+        self._shapes, first = shapes, next(iter(shapes), "")
+        for name, shape in shapes.items():
+            drops = isinstance(posterior[name], posteriors.MCDropout) and len(shape) > 1
+            if drops and name in self._without_inputs:
+                raise ValueError(
+                    f"posterior: expected another than MCDropout for {name} of a "
+                    f"{type(self).__name__}, which has no inputs to drop, got {posterior[name]}"
+                )
+        self._joint = any(posterior[name].joint for name in shapes)
+        groups = {name: [name] for name in given}
+        if self._joint:
+            for what, kinds in (("posterior", posterior), ("prior", prior)):
+                if any(kinds[name] != kinds[first] for name in shapes):
+                    raise ValueError(
+                        f"{what}: expected one for all weights, as the posterior is joint, got "
+                        f"{kinds}"
+                    )
+            groups = {"joint": list(given)}
+        self.posteriors, self._keys, chosen = {}, {}, {}
+        for key, names in groups.items():
+            one, prefix = (first, "") if self._joint else (key, f"{key}_")
+            kind, its_prior = posterior[one], prior[one]
+            means = [self._make_mean(name, kind.names[0]) for name in names]
+            others = [f"{prefix}{p}" for p in kind.names[1:]]
+            there = [mean for mean in means if mean is not None]
+            if not there:
+                for other in others:
+                    self.register_parameter(other, None)
                 continue
-            del self._parameters[name]
-            self.posteriors[name], self.priors[name] = posterior[name], prior[name]
-            self._keys[name] = keys
-            _checks.operand(name, parameter)
-            loc = parameter.detach()
-            for key, value in zip(keys, (loc, *posterior[name].allocate(loc)), strict=True):
-                self.register_parameter(key, nn.Parameter(value, parameter.requires_grad))
+            loc = torch.cat([m.flatten() for m in there]) if self._joint else there[0]
+            learned = any(mean.requires_grad for mean in there)
+            for other, value in zip(others, kind.allocate(loc.detach()), strict=True):
+                self.register_parameter(other, nn.Parameter(value, learned))
+            its_names = [f"{name}_{kind.names[0]}" for name in names if name in shapes]
+            self._keys[key] = (*its_names, *others)
+            self.posteriors[key], chosen[key] = kind, its_prior
+            if isinstance(its_prior, nn.Module):
+                its_prior.to(loc.device, loc.dtype)
+        self.priors = _Priors(self._modules, chosen)
         for weight in self.weights():
             divergence_of(weight)  # that there is one
             with torch.no_grad():
                 weight.posterior.reset(weight.parameters)
+        self.estimator = settings.estimator
+
+    @property
+    def estimator(self) -> Estimator:
+        """How outputs are drawn."""
+        return self._estimator
+
+    @estimator.setter
+    def estimator(self, value: str | Estimator) -> None:
+        found = estimator_of(value)
+        found.check(self)
+        self._estimator = found
+
+    def _make_mean(self, name: str, suffix: str) -> nn.Parameter | None:
+        """Put a mean in the place of a parameter of the torch class."""
+        parameter = self._parameters[name]
+        if parameter is not None:  # else it stays: methods of the torch class ask for it
+            del self._parameters[name]
+            parameter = nn.Parameter(parameter.detach(), parameter.requires_grad)
+        self.register_parameter(f"{name}_{suffix}", parameter)
+        return parameter
 
     def weights(self) -> list[Weight]:
-        """The weights in the order of the torch class's parameters, without those that are None."""
+        """The weights in the order of the torch class's parameters, without those that are None.
+
+        One of all of them if the posterior is joint.
+        """
         # Past __getattr__ and without f-strings, which small models would notice at every step; but
         # a parametrization of torch.nn.utils is no parameter.
         own, prior, weights = self._parameters, self.priors, []
@@ -147,10 +247,15 @@ class BayesianLayer(BayesianModule):
             torch_self: Any = super()
             torch_self.reset_parameters()
             return
-        weights = self.weights()
-        self._with([weight.loc for weight in weights]).reset_parameters()
-        for weight in weights:
+        self._reset_means()
+        for weight in self.weights():
             weight.posterior.reset(weight.parameters)
+            if isinstance(weight.prior, priors.NormalModule):
+                weight.prior.reset_parameters()
+
+    def _reset_means(self) -> None:
+        """Draw the means as the torch class draws its parameters."""
+        self._with(self._means()).reset_parameters()
 
     def forward(
         self,
@@ -158,8 +263,8 @@ class BayesianLayer(BayesianModule):
         seed: int | Tensor | None = None,
         drawn: tuple[Tensor, ...] | None = None,
         **options: Any,
-    ) -> Tensor:
-        """Outputs for one draw of the weights.
+    ) -> Any:
+        """Outputs for one draw of the weights, as the torch class returns them.
 
         Args:
             *inputs, **options: as of the torch class.
@@ -175,14 +280,61 @@ class BayesianLayer(BayesianModule):
     def function(self, drawn: tuple[Tensor, ...], *inputs: Any, **options: Any) -> Tensor:
         """What the torch class computes with these tensors as its parameters."""
         self.check_inputs(*inputs, **options)
-        outputs: Tensor = self._with(drawn).forward(*inputs, **options)
+        outputs: Tensor = self._with(self.tensors(drawn)).forward(*inputs, **options)
         return outputs
+
+    def tensors(self, drawn: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Samples of :meth:`weights` as parameters of the torch class, behind any dimensions."""
+        if not self._joint:
+            return drawn
+        (flat,), shapes = drawn, self._shapes.values()
+        parts = flat.split([shape.numel() for shape in shapes], -1)
+        return tuple([p.unflatten(-1, s) for p, s in zip(parts, shapes, strict=True)])
+
+    @torch.no_grad()
+    def centre_priors(self, delta: float) -> None:
+        """Make the means as they are now those of the priors, and the scales relative to them.
+
+        The prior of each weight becomes N(its mean m, scale of its prior before), the scale of its
+        posterior ``delta |m|``, but at least 1e-6.
+
+        Args:
+            delta: > 0.
+
+        Raises:
+            TypeError, ValueError: ``delta`` is not a positive number; a prior that is not
+                :class:`bslfast.nn.priors.Normal` around 0.
+
+        Source: Krishnan, Subedar and Tickoo, "Specifying weight priors in Bayesian deep neural
+        networks with empirical Bayes" (2020, arXiv:1906.05323).
+
+        >>> import bslfast
+        >>> layer = bslfast.nn.BayesLinear(3, 2)
+        >>> layer.centre_priors(0.1)
+        >>> bool((layer.priors["weight"].loc == layer.weight_loc).all())
+        True
+        """
+        delta = _checks.number("delta", delta, above=0.0)
+        for prior in self.priors.values():
+            if not isinstance(prior, priors.Normal) or prior.loc != 0.0:
+                raise ValueError(f"prior: expected Normal around 0 to be centred, got {prior}")
+        for name, weight in zip(list(self.priors), self.weights(), strict=True):
+            assert isinstance(weight.prior, priors.Normal)
+            centred = weight._replace(prior=priors.CentredNormal(weight.loc, weight.prior.scale))
+            divergence_of(centred)  # that there is one
+            self.priors[name] = centred.prior
+            scale = (delta * weight.loc.abs()).clamp_min(1e-6)
+            weight.posterior.set_scale(weight.parameters, scale)
+
+    def _means(self) -> list[Tensor]:
+        """Those of the torch class's parameters, without those that are None."""
+        return [getattr(self, f"{name}_loc") for name in self._shapes]
 
     def check_inputs(self, *inputs: Any, **options: Any) -> None:
         """Raise TypeError or ValueError for inputs that the layer does not take."""
 
     def sample_outputs(self, x: Tensor, n_samples: int, *, per_draw: bool = False) -> Tensor:
-        """Outputs for ``n_samples`` draws of the weights.
+        """Outputs for ``n_samples`` draws of the weights, or for :attr:`drawn` if that is there.
 
         Args:
             x: the input of every draw.
@@ -201,43 +353,58 @@ class BayesianLayer(BayesianModule):
             raise one_for_each(x, n_samples)
         outputs = []
         for i in range(n_samples):
-            drawn = tuple([weight.rsample() for weight in self.weights()])
-            outputs.append(self.function(drawn, x[i] if per_draw else x))
+            drawn = self.drawn
+            if drawn is None:
+                drawn = tuple([weight.rsample() for weight in self.weights()])
+            outputs.append(self.output(drawn, x[i] if per_draw else x))
         return torch.stack(outputs)
+
+    def output(self, drawn: tuple[Tensor, ...], x: Tensor) -> Tensor:
+        """The output for one input as a tensor, whatever else :meth:`function` returns."""
+        return self.function(drawn, x)
 
     def deterministic_twin(self) -> nn.Module:
         """The torch class's own layer, with copies of the means as its parameters."""
         torch_class: Any = _torch_class(type(self))
         twin: nn.Module = torch_class.__new__(torch_class)
         nn.Module.__init__(twin)
-        ours = {"posteriors", "priors", "_keys", "drawn", "_remembered", "training", *twin.__dict__}
+        ours = {"posteriors", "priors", "drawn", "training", *twin.__dict__}
+        ours |= {"_keys", "_shapes", "_joint", "_estimator", "_remembered"}
         twin.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ours})
-        means = dict(zip(self.posteriors, self.weights(), strict=True))
+        means = dict(zip(self._shapes, self._means(), strict=True))
         for key in self._parameters:
             name = key.removesuffix("_loc")
             if name in means:
-                twin.register_parameter(name, nn.Parameter(means[name].loc.detach().clone()))
+                loc = means[name]
+                mean = nn.Parameter(loc.detach().clone(), loc.requires_grad)
+                twin.register_parameter(name, mean)
             elif name != key:
                 twin.register_parameter(name, None)
         return twin.train(self.training)
 
     def _with(self, tensors: Sequence[Tensor]) -> Any:
-        """The layer as one of the torch class whose parameters are these tensors.
+        """The layer as one of the torch class whose parameters are these tensors."""
+        return super(BayesianLayer, self._stand_in(tensors))
 
-        A shallow copy that only they tell from the layer: other threads do not see them there, and
-        methods of the torch class find them wherever they look.
+    def _stand_in(self, tensors: Sequence[Tensor]) -> Any:
+        """A shallow copy of the layer in which these tensors are where the parameters were.
+
+        Other threads do not see them there, and methods of the torch class find them wherever they
+        look.
         """
         stand_in: BayesianLayer = object.__new__(type(self))
         stand_in.__dict__.update(self.__dict__)
-        stand_in.__dict__.update(zip(self.posteriors, tensors, strict=True))
-        return super(BayesianLayer, stand_in)
+        stand_in.__dict__.update(zip(self._shapes, tensors, strict=True))
+        return stand_in
 
     def extra_repr(self) -> str:
-        shown: str = self._with([weight.loc for weight in self.weights()]).extra_repr()
+        shown: str = self._with(self._means()).extra_repr()
         for what, values in (("posterior", self.posteriors), ("prior", self.priors)):
             different = list(dict.fromkeys(values.values()))
             shown += f", {what}={different[0] if len(different) == 1 else values}"
-        return shown
+        if type(self.estimator) is not WeightSample:
+            shown += f", estimator={self.estimator}"
+        return shown.removeprefix(", ")
 
 
 def _torch_class(cls: type) -> type:
@@ -246,7 +413,7 @@ def _torch_class(cls: type) -> type:
 
 
 class Settings:
-    """The posterior and prior arguments of :class:`BayesianLayer`, before it is known of what.
+    """The arguments of :class:`BayesianLayer` that are ours, before it is known of what.
 
     Raises what that raises for them.
     """
@@ -259,7 +426,9 @@ class Settings:
         prior_scale: float,
         init_scale: float,
         parametrization: str,
+        estimator: str | Estimator = "weight_sample",
     ) -> None:
+        self.estimator = estimator_of(estimator)
         self._posterior = _given(
             "posterior", posterior, Posterior, posteriors.Normal(parametrization, init_scale)
         )
@@ -276,9 +445,11 @@ class Settings:
                         f"{what}: expected names among {', '.join(names)}, got {name!r}"
                     )
         (posterior, some_posteriors), (prior, some_priors) = self._posterior, self._prior
+        given = {name: some_priors.get(name, prior) for name in names}
+        own = {id(prior): prior.of_layer() for prior in given.values()}
         return (
             {name: some_posteriors.get(name, posterior) for name in names},
-            {name: some_priors.get(name, prior) for name in names},
+            {name: own[id(prior)] for name, prior in given.items()},
         )
 
 

@@ -27,7 +27,7 @@ class BayesLinear(BayesianLayer, nn.Linear):
     Args:
         in_features, out_features: sizes, >= 1.
         bias: whether there is a bias.
-        posterior, prior, prior_loc, prior_scale, init_scale, parametrization: as in
+        posterior, prior, prior_loc, prior_scale, init_scale, parametrization, estimator: as in
             :class:`bslfast.nn.BayesianLayer`.
         device, dtype: of the parameters.
 
@@ -48,6 +48,7 @@ class BayesLinear(BayesianLayer, nn.Linear):
     >>> loss.backward()
     """
 
+    feature_dim = -1
     weight_loc: Tensor
     weight_raw_scale: Tensor
     # None without a bias, as torch's own bias.
@@ -76,6 +77,8 @@ class BayesLinear(BayesianLayer, nn.Linear):
 
     def function(self, drawn: tuple[Tensor, ...], x: Tensor) -> Tensor:
         """Outputs for this weight, and this bias if there is one."""
+        if self._joint:
+            drawn = self.tensors(drawn)
         return F.linear(checked_input(x, self.weight_loc), *drawn)
 
     def fused(  # type: ignore[override]
@@ -101,7 +104,7 @@ class BayesLinear(BayesianLayer, nn.Linear):
         return y, None if kl is None else normal_part(kl, weights)
 
     def sample_outputs(self, x: Tensor, n_samples: int, *, per_draw: bool = False) -> Tensor:
-        """Outputs for ``n_samples`` draws of the weights at once.
+        """Outputs for ``n_samples`` draws of the weights at once, or for :attr:`drawn`.
 
         Args:
             x: [..., in_features], the input of every draw.
@@ -119,7 +122,12 @@ class BayesLinear(BayesianLayer, nn.Linear):
         if per_draw and (x.dim() < 2 or x.shape[0] != n_samples):
             raise one_for_each(x, n_samples)
         shape = (n_samples, *x.shape[per_draw:-1], self.out_features)
-        weight, *bias = (w.rsample(sample_shape=(n_samples,)) for w in self.weights())
+        drawn = self.drawn
+        if drawn is None:
+            drawn = tuple([w.rsample(sample_shape=(n_samples,)) for w in self.weights()])
+        else:
+            drawn = tuple([t.expand(n_samples, *t.shape) for t in drawn])
+        weight, *bias = self.tensors(drawn)
         rows = math.prod(shape[1:-1])
         if per_draw:
             y = x.reshape(n_samples, rows, self.in_features) @ weight.transpose(1, 2)

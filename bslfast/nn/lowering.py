@@ -24,7 +24,7 @@ def drawn_dense(
     """
     builder.looked_at(layer, "posteriors", "priors")
     own = vars(layer)
-    builder.entries.append((own, "estimator", own.get("estimator")))
+    builder.entries.append((own, "_estimator", own.get("_estimator")))
     for values in (layer.posteriors, layer.priors):
         builder.entries += [(values, name, value) for name, value in values.items()]
     if type(layer.estimator) is not WeightSample:

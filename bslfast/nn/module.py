@@ -24,6 +24,9 @@ class BayesianModule(nn.Module):
 
     #: Samples of :meth:`weights` inside :func:`bslfast.nn.one_draw`.
     drawn: tuple[Tensor, ...] | None = None
+    #: The dimension of the features of input and output, counted from the end, if :meth:`function`
+    #: is linear in its one input, and in its weights, of which no output has one twice; else None.
+    feature_dim: int | None = None
     # Neither is ever copied, pickled or saved.
     _remembered: Remembered | None = None
 

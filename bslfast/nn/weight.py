@@ -16,6 +16,7 @@ from torch import Tensor
 from bslfast import _checks
 from bslfast import functional as BF
 from bslfast._native.normal_many import write_kl
+from bslfast._precision import wide
 from bslfast.functional._op import runs_eagerly
 from bslfast.functional.normal_many import draw_many
 from bslfast.nn import posteriors, priors
@@ -46,7 +47,7 @@ class Weight(NamedTuple):
     @property
     def loc(self) -> Tensor:
         """The mean."""
-        return self.parameters[0]
+        return self.posterior.loc(self.parameters)
 
     def stddev(self) -> Tensor:
         """The standard deviation of each weight, of the shape of the mean."""
@@ -180,8 +181,8 @@ def _columns(weights: Sequence[Weight]) -> Any:
     return loc, raw_scale, prior_loc, prior_scale, posterior[0].parametrization
 
 
-class _NormalEstimated(Divergence):
-    """log q(w) - log p(w) at the sample that is drawn: there is no closed form."""
+class _Estimated(Divergence):
+    """An estimate at the sample that is drawn: there is no closed form."""
 
     def kl(self, weight: Weight) -> Tensor:
         return self._estimate(weight, None, 0)[1]
@@ -204,6 +205,16 @@ class _NormalEstimated(Divergence):
     def _estimate(
         self, weight: Weight, seed: int | Tensor | None, stream: int
     ) -> tuple[Tensor, Tensor]:
+        """The sample and the estimate."""
+        raise NotImplementedError
+
+
+class _NormalEstimated(_Estimated):
+    """log q(w) - log p(w), in one pass."""
+
+    def _estimate(
+        self, weight: Weight, seed: int | Tensor | None, stream: int
+    ) -> tuple[Tensor, Tensor]:
         posterior = weight.posterior
         assert isinstance(posterior, posteriors.Normal)
         return BF.normal_rsample_mc_kl(
@@ -213,6 +224,49 @@ class _NormalEstimated(Divergence):
             stream=stream,
             **weight.prior.estimated(),
         )
+
+
+class _JointEstimated(_Estimated):
+    """E log q(w), which has a closed form, less log p(w) at the sample."""
+
+    def _estimate(
+        self, weight: Weight, seed: int | Tensor | None, stream: int
+    ) -> tuple[Tensor, Tensor]:
+        posterior, prior, parameters = weight
+        assert isinstance(posterior, posteriors.Joint)
+        sample = weight.rsample(seed=seed, stream=stream)
+        entropy = posterior.entropy(parameters)
+        return sample, -entropy - prior.log_prob(sample.to(entropy.dtype))
+
+
+class _NormalFromTensors(Divergence):
+    """A normal from a normal prior that has tensors."""
+
+    def kl(self, weight: Weight) -> Tensor:
+        posterior, prior, parameters = weight
+        assert isinstance(posterior, posteriors.Normal)
+        assert isinstance(prior, priors.NormalModule)
+        loc, raw_scale = map(wide, parameters)
+        moments = prior.moments(loc)
+        return BF.normal_kl(loc, raw_scale, *moments, parametrization=posterior.parametrization)
+
+
+class _JointFromNormal(Divergence):
+    """That of independent normals of the same scales, and what the correlations add."""
+
+    def kl(self, weight: Weight) -> Tensor:
+        posterior, prior, parameters = weight
+        assert isinstance(posterior, posteriors.Joint)
+        assert isinstance(prior, (priors.Normal, priors.NormalModule))
+        loc, raw_scale = wide(weight.loc), wide(parameters[posterior.raw_index])
+        prior_loc, scale = prior.moments(loc)
+        independent = BF.normal_kl(
+            loc, raw_scale, prior_loc, scale, parametrization=posterior.parametrization
+        )
+        variance = wide(posterior.mixing(parameters)).square().sum()
+        total: Tensor = independent + variance / (2 * scale * scale)
+        log_det = posterior.log_det(parameters)
+        return total if log_det is None else total - log_det.to(total.dtype)
 
 
 class _LaplaceFromLaplace(Divergence):
@@ -232,24 +286,39 @@ class _OfTheMean(Divergence):
         return -weight.prior.log_prob(weight.loc)
 
 
+class _OfPoints(Divergence):
+    """-E log p(w) of weights that are dropped or not, likewise."""
+
+    def kl(self, weight: Weight) -> Tensor:
+        posterior, prior, (loc,) = weight
+        assert isinstance(posterior, posteriors.MCDropout)
+        rate = posterior.rate_of(loc)
+        kept, dropped = prior.log_prob(loc / (1 - rate)), prior.log_prob(torch.zeros_like(loc))
+        return -(1 - rate) * kept - rate * dropped
+
+
+_NORMALS = (priors.Normal, priors.LearnedNormal, priors.CentredNormal)
+_OTHERS = (
+    priors.ScaleMixture,
+    priors.Laplace,
+    priors.StudentT,
+    priors.Horseshoe,
+    priors.LogUniform,
+)
+_JOINT = (posteriors.FullCovariance, posteriors.LowRank)
+# Those that are finite at 0.
+_OF_POINTS = (*_NORMALS, priors.ScaleMixture, priors.Laplace, priors.StudentT)
+
 #: How each posterior diverges from each prior, for the pairs that can be had.
 DIVERGENCES: dict[tuple[type[Posterior], type[Prior]], Divergence] = {
     (posteriors.Normal, priors.Normal): _NormalFromNormal(),
-    **{
-        (posteriors.Normal, prior): _NormalEstimated()
-        for prior in (
-            priors.ScaleMixture,
-            priors.Laplace,
-            priors.StudentT,
-            priors.Horseshoe,
-            priors.LogUniform,
-        )
-    },
+    **{(posteriors.Normal, prior): _NormalFromTensors() for prior in _NORMALS[1:]},
+    **{(posteriors.Normal, prior): _NormalEstimated() for prior in _OTHERS},
+    **{(kind, prior): _JointFromNormal() for kind in _JOINT for prior in _NORMALS},
+    **{(kind, prior): _JointEstimated() for kind in _JOINT for prior in _OTHERS},
     (posteriors.Laplace, priors.Laplace): _LaplaceFromLaplace(),
-    **{
-        (posteriors.Deterministic, prior): _OfTheMean()
-        for prior in (priors.Normal, priors.Laplace, priors.StudentT)
-    },
+    **{(posteriors.Deterministic, prior): _OfTheMean() for prior in _OF_POINTS},
+    **{(posteriors.MCDropout, prior): _OfPoints() for prior in _OF_POINTS},
 }
 
 

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bslfast._formulas import log_gamma_half_step, log_scale_of, scale_of
+from bslfast._formulas import log_exp_e1, log_gamma_half_step, log_scale_of, scale_of
 from bslfast._precision import in_float32
 from bslfast.reference.affine_coupling import reduced
 from bslfast.reference.noise import normal as standard_normal
 
 _HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
-_EULER_GAMMA = 0.5772156649015329
 
 
 @in_float32(values=1)
@@ -55,29 +54,8 @@ def normal_rsample_mc_kl(
         kernel = torch.log1p((z / prior_scale) ** 2 / prior_df)
         log_p = constant - 0.5 * (prior_df + 1) * kernel
     elif prior == "horseshoe":
-        log_f = _log_exp_e1((z / prior_scale).abs())
+        log_f = log_exp_e1((z / prior_scale).abs())
         log_p = log_f - math.log(math.pi * prior_scale) - _HALF_LOG_2_PI
     else:
         log_p = -z.abs().log()
     return z, reduced(log_q - log_p, reduction)
-
-
-def _log_exp_e1(u: Tensor) -> Tensor:
-    """log(exp(z) E1(z)) of z = u^2 / 2, by the series about 0 and the continued fraction."""
-    z = 0.5 * u * u
-    near = z < 1
-    # where() twice: the branch not taken must not send NaN into the gradient.
-    small = torch.where(near, z, 0.5)
-    power, series = torch.ones_like(z), torch.zeros_like(z)
-    for k in range(1, 21):
-        power = power * (-small / k)
-        series = series - power / k
-    log_z = 2 * torch.where(near, u, 1.0).log() - math.log(2)
-    e1 = series - log_z - _EULER_GAMMA
-    large = torch.where(near, 1.0, z)
-    fraction = torch.ones_like(z)
-    for k in range(120, 0, -1):
-        fraction = 1 + k / (large + (k + 1) / fraction)
-    # exp(z) E1(z) = 1 / (z + 1 / (1 + 1 / (z + 2 / (1 + 2 / (z + ...)))))
-    far = math.log(2) - 2 * torch.where(near, 1.0, u).log() - torch.log1p(1 / (large * fraction))
-    return torch.where(near, z + e1.log(), far)

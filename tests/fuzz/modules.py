@@ -20,6 +20,8 @@ from torch.distributions import Distribution
 import bslfast
 from bslfast import bnn, distributions, flows, vae
 from bslfast.functional.normal import PARAMETRIZATIONS
+from bslfast.nn import posteriors
+from bslfast.nn.estimators import ESTIMATORS
 from fuzz.arguments import WRONG
 
 # Arguments that make torch itself fail: sizes that it cannot count, parameters that it cannot read.
@@ -159,7 +161,40 @@ def _linear(name: str, rng: Random) -> dict[str, Any]:
         "prior_scale": rng.choice([0.1, 1.0]),
         "init_scale": rng.choice([0.02, 1.0]),
         "parametrization": rng.choice(PARAMETRIZATIONS),
+        "estimator": rng.choice(list(ESTIMATORS)),
     }
+
+
+def _recurrent(name: str, rng: Random) -> dict[str, Any]:
+    layers, parametrization = rng.choice([1, 2]), rng.choice(PARAMETRIZATIONS)
+    return {
+        "input_size": rng.choice([1, 3]),
+        "hidden_size": rng.choice([1, 2, 4]),
+        "num_layers": layers,
+        "bias": rng.random() < 0.5,
+        "batch_first": rng.random() < 0.5,
+        "dropout": rng.choice([0.0, 0.5]) if layers > 1 else 0.0,
+        "bidirectional": rng.random() < 0.5,
+        "return_state": rng.random() < 0.5,
+        "posterior": rng.choice(
+            [
+                posteriors.Normal(parametrization),
+                posteriors.FullCovariance(parametrization),
+                posteriors.LowRank(2, parametrization=parametrization),
+                posteriors.MCDropout(0.2),
+            ]
+        ),
+    }
+
+
+def _use_recurrent(made: Any, rng: Random) -> list[Tensor]:
+    x = torch.randn(*rng.choice([(4,), (1, 1), (3, 2)]), made.input_size)
+    y, n = made(x), rng.choice([1, 2])
+    y = y[0] if made.return_state else y
+    found = [y, bslfast.nn.kl(made), made.sample_outputs(x, n)]
+    assert y.shape == (*x.shape[:-1], made.hidden_size * (2 if made.bidirectional else 1))
+    assert found[2].shape == (n, *y.shape)
+    return found
 
 
 def _mlp(name: str, rng: Random) -> dict[str, Any]:
@@ -170,6 +205,7 @@ def _mlp(name: str, rng: Random) -> dict[str, Any]:
         "activation": rng.choice(list(bnn.ACTIVATIONS)),
         "likelihood": rng.choice(["normal", "heteroscedastic_normal", "categorical"]),
         "parametrization": rng.choice(PARAMETRIZATIONS),
+        "estimator": rng.choice(list(ESTIMATORS)),
     }
 
 
@@ -235,6 +271,8 @@ KINDS: dict[str, tuple[Any, Callable[[str, Random], dict[str, Any]], Callable[..
 KINDS = {
     **{name: (distributions, _distribution, _use_distribution) for name in _DISTRIBUTIONS},
     **{name: (flows, _flow, _use_flow) for name in _FLOWS},
+    "BayesGRU": (bslfast.nn, _recurrent, _use_recurrent),
+    "BayesLSTM": (bslfast.nn, _recurrent, _use_recurrent),
     "BayesLinear": (bslfast.nn, _linear, _use_bayesian),
     "BayesianMLP": (bnn, _mlp, _use_bayesian),
     "VAE": (vae, _vae, _use_vae),

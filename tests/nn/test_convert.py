@@ -72,6 +72,48 @@ def test_only_what_is_selected() -> None:
     assert (prediction.epistemic > 0).all()
 
 
+def two() -> nn.Module:
+    return nn.ModuleDict({
+        "encoder": nn.Sequential(nn.Conv1d(1, 2, 3), nn.ReLU(), nn.Linear(4, 3)),
+        "head": nn.Linear(3, 1),
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("select", "expected"),
+    [
+        (None, {"encoder.0", "encoder.2", "head"}),
+        (nn.Module, {"encoder.0", "encoder.2", "head"}),
+        (nn.Linear, {"encoder.2", "head"}),
+        ("head", {"head"}),
+        ("encoder.*", {"encoder.0", "encoder.2"}),
+        ("*[!.2]", {"encoder.0", "head"}),
+        (("head", nn.Conv1d), {"encoder.0", "head"}),
+        ({"encoder.0", "encoder.2"}, {"encoder.0", "encoder.2"}),
+        ([lambda name, layer: name == "head", "*.0"], {"encoder.0", "head"}),
+        (lambda name, layer: isinstance(layer, nn.Conv1d), {"encoder.0"}),
+    ],
+)
+def test_select(select: Any, expected: set[str]) -> None:
+    model = to_bayesian(two(), select)
+    found = {name for name, m in model.named_modules() if isinstance(m, BayesianLayer)}
+    assert found == expected
+
+
+def test_a_layer_in_two_places_is_selected_by_either_name() -> None:
+    layer = nn.Linear(3, 3)
+    model = to_bayesian(nn.Sequential(layer, nn.ReLU(), layer), "2")
+    assert model[0] is model[2]
+    assert type(model[0]) is bslfast.nn.BayesLinear
+
+
+def test_of_a_network_that_is_partly_bayesian() -> None:
+    once = to_bayesian(two(), "head", prior_scale=0.5)
+    model = to_bayesian(once)
+    priors = [m.priors["weight"].scale for m in model.modules() if isinstance(m, BayesianLayer)]
+    assert priors == [1.0, 1.0, 0.5]
+
+
 def tied() -> nn.Module:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     model[1].weight = model[0].weight
@@ -83,18 +125,28 @@ def tied() -> nn.Module:
     [
         (lambda: to_bayesian(3), TypeError, r"model: expected a torch\.nn\.Module, got 3"),  # type: ignore[arg-type]
         (lambda: to_bayesian(nn.Tanh()), ValueError, "model: expected a module with one of Linear"),
-        (lambda: to_bayesian(nn.Linear(1, 1), lambda *_: False), ValueError, "that is selected"),
+        (lambda: to_bayesian(nn.Linear(1, 1), lambda *_: False), ValueError, "selected by <functi"),
         (lambda: to_bayesian(tied()), ValueError, r"share no weights, got 0\.weight in 2 places"),
         (
             lambda: to_bayesian(nn.utils.spectral_norm(nn.Linear(2, 2))),
             ValueError,
             "to have weight and bias, got weight_orig",
         ),
+        (
+            lambda: to_bayesian(nn.utils.spectral_norm(nn.LSTM(2, 3), "weight_hh_l0")),
+            ValueError,
+            "to have weight_ih_l0 and weight_hh_l0 .*, got weight_hh_l0_orig",
+        ),
+        (lambda: to_bayesian(two(), "encoder.1"), ValueError, "selected by 'encoder.1', got a Mod"),
+        (lambda: to_bayesian(two(), ("head", nn.Conv2d)), ValueError, "selected by <class '.*2d'>"),
+        (lambda: to_bayesian(two(), ()), ValueError, "select: expected classes of modules, names"),
+        (lambda: to_bayesian(two(), 3), TypeError, "select: expected classes of modules, .* got 3"),  # type: ignore[arg-type]
+        (lambda: to_bayesian(two(), int), TypeError, "select: expected .* got a type"),  # type: ignore[arg-type]
         (lambda: to_bayesian(nn.Linear(1, 1), prior_scale=-1), ValueError, "prior_scale: expected"),
         (
-            lambda: type("BayesLSTM", (BayesianLayer, nn.LSTM), {})(2, 3),
+            lambda: type("BayesRNN", (BayesianLayer, nn.RNN), {})(2, 3),
             TypeError,
-            "BayesLSTM: expected a class of torch that finds its parameters by their names",
+            "BayesRNN: expected a class of torch that finds its parameters by their names",
         ),
     ],
 )

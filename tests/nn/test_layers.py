@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 import bslfast
 import bslfast.nn as bnn
@@ -31,8 +31,29 @@ class Case:
     def __str__(self) -> str:
         return "-".join([self.bayesian.__name__, *map(str, self.options)])
 
+    def make_plain(self, **options: Any) -> Any:
+        ours = {k: v for k, v in self.options.items() if k != "return_state"}
+        return self.plain(**ours, **options)
+
     def make(self, **options: Any) -> Any:
         return self.bayesian(**self.options, **options)
+
+    def inputs(self, x: Tensor) -> tuple[Tensor, ...]:
+        if self.plain is not nn.MultiheadAttention:
+            return (x,)
+        return tuple(x[..., : self.options.get(k)] if k in self.options else x
+                     for k in ("embed_dim", "kdim", "vdim"))  # fmt: skip
+
+
+def flat(name: str) -> str:
+    """What a parameter of torch is called in the Bayesian layer."""
+    return name.replace("out_proj.", "out_proj_")
+
+
+def tensor(outputs: Any) -> Tensor:
+    """The first of what a layer returns."""
+    found: Tensor = outputs[0] if isinstance(outputs, tuple) else outputs
+    return found
 
 
 def convolution(n: int, **options: Any) -> dict[str, Any]:
@@ -43,10 +64,23 @@ def image(n: int, size: int = 6) -> Callable[[], Tensor]:
     return lambda: torch.randn(2, 4, *(size - i for i in range(n)), dtype=torch.float64)
 
 
+def sequence() -> Tensor:
+    return torch.randn(2, 5, 4, dtype=torch.float64)
+
+
 def indices() -> Tensor:
     return torch.tensor([[1, 0, 4], [1, 1, 2]])
 
 
+OF_RECURRENT: list[dict[str, Any]] = [
+    {},
+    {"num_layers": 2, "bidirectional": True, "bias": False, "batch_first": True},
+]
+OF_ATTENTION: list[dict[str, Any]] = [
+    {"batch_first": True},
+    {"add_bias_kv": True, "bias": False},
+    {"kdim": 3, "vdim": 2, "add_zero_attn": True},
+]
 OF_CONVOLUTIONS: list[dict[str, Any]] = [
     {},
     {"stride": 2, "padding": 1, "padding_mode": "reflect", "groups": 2, "bias": False},
@@ -71,6 +105,23 @@ CASES = [
         {"num_embeddings": 5, "embedding_dim": 3, "padding_idx": 1, "scale_grad_by_freq": True},
         indices,
     ),
+    *(
+        Case(bayesian, plain, {"input_size": 4, "hidden_size": 3, **o}, sequence)
+        for bayesian, plain in ((bnn.BayesLSTM, nn.LSTM), (bnn.BayesGRU, nn.GRU))
+        for o in OF_RECURRENT
+    ),
+    Case(
+        bnn.BayesLSTM,
+        nn.LSTM,
+        {"input_size": 4, "hidden_size": 3, "proj_size": 2, "return_state": True},
+        sequence,
+    ),
+    *(
+        Case(bnn.BayesMultiheadAttention, nn.MultiheadAttention, {"embed_dim": 4, **o}, sequence)
+        for o in ({"num_heads": 2, **o} for o in OF_ATTENTION)
+    ),
+    Case(bnn.BayesLayerNorm, nn.LayerNorm, {"normalized_shape": (4,)}, sequence),
+    Case(bnn.BayesLayerNorm, nn.LayerNorm, {"normalized_shape": 4, "bias": False}, sequence),
 ]
 every = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -80,17 +131,18 @@ def test_a_pass_is_torchs_with_the_drawn_weights(case: Case) -> None:
     """Outputs, gradients and divergence, alone and inside one_draw."""
     layer, x = case.make(init_scale=0.3, dtype=torch.float64), case.x()
     parameters = list(layer.parameters())
-    loss = layer(x, seed=3).square().sum() + kl(layer)
+    xs = case.inputs(x)
+    loss = tensor(layer(*xs, seed=3)).square().sum() + kl(layer)
     found = torch.autograd.grad(loss, parameters)
-    plain = case.plain(**case.options, dtype=torch.float64)
+    plain = case.make_plain(dtype=torch.float64)
     names = [name for name, p in plain.named_parameters() if p is not None]
     samples, expected_kl = {}, torch.zeros((), dtype=torch.float64)
     for stream, name in enumerate(names):
-        loc, raw = (getattr(layer, f"{name}_{p}") for p in ("loc", "raw_scale"))
+        loc, raw = (getattr(layer, f"{flat(name)}_{p}") for p in ("loc", "raw_scale"))
         samples[name] = bslfast.functional.normal_rsample(loc, raw, seed=3, stream=stream)
         posterior = Normal(loc, nn.functional.softplus(raw))
         expected_kl = expected_kl + kl_divergence(posterior, Normal(0.0, 1.0)).sum()
-    y = torch.func.functional_call(plain, samples, (x,))
+    y = tensor(torch.func.functional_call(plain, samples, xs))
     padding = case.options.get("padding_idx")
     if padding is not None:
         y = torch.where((x == padding).unsqueeze(-1), 0.0, y)
@@ -98,16 +150,127 @@ def test_a_pass_is_torchs_with_the_drawn_weights(case: Case) -> None:
     torch.testing.assert_close(loss, y.square().sum() + expected_kl)
     torch.testing.assert_close(found, expected)
     with one_draw(layer, seed=3):
-        torch.testing.assert_close(layer(x), y)
+        torch.testing.assert_close(tensor(layer(*xs)), y)
         torch.testing.assert_close(kl(layer), expected_kl)
     if padding is None:
-        assert not torch.equal(layer(x), layer(x))
+        assert not torch.equal(tensor(layer(*xs)), tensor(layer(*xs)))
+
+
+@every
+@pytest.mark.parametrize("joint", [bnn.posteriors.FullCovariance(), bnn.posteriors.LowRank(2)])
+def test_a_pass_with_all_weights_drawn_jointly(case: Case, joint: Any) -> None:
+    """Outputs, gradients, divergence, means, and the way from torch's layer and back."""
+    torch.manual_seed(0)
+    layer, x = case.make(posterior=joint, prior_scale=0.7, dtype=torch.float64), case.x()
+    parameters, xs = list(layer.parameters()), case.inputs(x)
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    (weight,) = layer.weights()
+    plain = case.make_plain(dtype=torch.float64)
+    shapes = {name: p.shape for name, p in plain.named_parameters()}
+    padding = case.options.get("padding_idx")
+
+    def outputs(vector: Tensor) -> Tensor:
+        """torch's, with the parts of a vector as its parameters."""
+        parts = vector.split([shape.numel() for shape in shapes.values()])
+        tensors = {name: part.view(shapes[name]) for name, part in zip(shapes, parts, strict=True)}
+        y = tensor(torch.func.functional_call(plain, tensors, xs))
+        if padding is not None:
+            y = torch.where((x == padding).unsqueeze(-1), layer.weight_loc[padding].detach(), y)
+        return y
+
+    y = outputs(weight.rsample(seed=3))
+    n = len(weight.loc)
+    # A covariance with a root that is known is not factorised, as it is close to singular.
+    if isinstance(joint, bnn.posteriors.FullCovariance):
+        root = joint.mixing(weight.parameters) + joint.scale(weight.parameters).diag()
+        density = MultivariateNormal(weight.loc, scale_tril=root)
+    else:
+        density = MultivariateNormal(weight.loc, joint.covariance(weight.parameters))
+    prior = MultivariateNormal(weight.loc.new_zeros(n), 0.49 * torch.eye(n, dtype=torch.float64))
+    expected = y.square().sum() + kl_divergence(density, prior)
+    loss = tensor(layer(*xs, seed=3)).square().sum() + kl(layer)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(loss, parameters), torch.autograd.grad(expected, parameters)
+    )
+    with one_draw(layer, seed=3):
+        torch.testing.assert_close(tensor(layer(*xs)), y)
+    if len(xs) == 1 or not {"kdim", "vdim"} & case.options.keys():
+        found = layer.sample_outputs(x, 3)
+        assert found.shape == (3, *y.shape)
+        assert padding is not None or len(found.flatten(1).unique(dim=0)) == 3
+    twin = layer.deterministic_twin()
+    assert list(twin.state_dict()) == list(plain.state_dict())
+    assert torch.equal(torch.cat([p.flatten() for p in twin.parameters()]), weight.loc)
+    with bnn.at_means(layer):
+        means = tensor(layer(*xs))
+        torch.testing.assert_close(means, outputs(weight.loc))
+        torch.testing.assert_close(tensor(twin(*xs)), means)
+        reached = torch.autograd.grad(means.sum(), parameters, allow_unused=True)
+        assert sum(grad is not None for grad in reached) == len(shapes)
+    again = bnn.to_bayesian(twin, posterior=joint, prior_scale=0.7)
+    assert type(again) is case.bayesian
+    again.load_state_dict(layer.state_dict())
+    torch.testing.assert_close(tensor(again(*xs, seed=3)), y)
+    for key, value in bnn.deterministic_twin(again).state_dict().items():
+        assert torch.equal(value, twin.state_dict()[key])
+
+
+@pytest.mark.parametrize("case", {case.bayesian: case for case in CASES}.values(), ids=str)
+def test_priors_around_the_weights_of_torchs_layer(case: Case) -> None:
+    torch.manual_seed(0)
+    plain = case.make_plain(dtype=torch.float64)
+    layer = bnn.to_bayesian(plain, prior_scale=0.5, moped=0.1)
+    expected = torch.zeros((), dtype=torch.float64)
+    for name, given in plain.named_parameters():
+        weight = dict(zip(layer._shapes, layer.weights(), strict=True))[flat(name)]
+        assert torch.equal(weight.loc, given)
+        spread = (0.1 * given.abs()).clamp_min(1e-6)
+        torch.testing.assert_close(weight.stddev(), spread)
+        expected = expected + kl_divergence(Normal(given, spread), Normal(given, 0.5)).sum()
+    torch.testing.assert_close(kl(layer), expected)
+    joint = bnn.to_bayesian(plain, posterior=bnn.posteriors.FullCovariance(), prior_scale=0.5,
+                            moped=0.1)  # fmt: skip
+    torch.testing.assert_close(kl(joint), expected)
+    buffers = dict(joint.named_buffers())
+    assert buffers.keys() == {"joint_prior.loc"}
+    assert torch.equal(buffers["joint_prior.loc"], joint.weights()[0].loc)
+
+
+@pytest.mark.parametrize("case", {case.bayesian: case for case in CASES}.values(), ids=str)
+@pytest.mark.parametrize("posterior", [None, bnn.posteriors.LowRank(2)])
+def test_a_learned_prior_is_no_parameter_of_torchs_layer(case: Case, posterior: Any) -> None:
+    """Nor do sequences, resets and twins take it for one."""
+    prior = bnn.priors.LearnedNormal(0.5)
+    torch.manual_seed(0)
+    layer = case.make(posterior=posterior, prior=prior, dtype=torch.float64)
+    (learned,) = set(layer.priors.values())
+    (tensor(layer(*case.inputs(case.x()))).sum() + kl(layer)).backward()
+    loc = torch.cat([w.loc.flatten() for w in layer.weights()])
+    spread = torch.cat([w.stddev().flatten() for w in layer.weights()])
+    expected = (1 - (loc.square() + spread.square()) / 0.25).sum()
+    torch.testing.assert_close(learned.log_scale.grad, expected.detach())
+    with torch.no_grad():
+        learned.log_scale.add_(1.0)
+    plain = case.make_plain(dtype=torch.float64)
+    torch.manual_seed(1)
+    again, state = case.make_plain(dtype=torch.float64), torch.get_rng_state()
+    torch.manual_seed(1)
+    layer.reset_parameters()
+    assert posterior is not None or torch.equal(torch.get_rng_state(), state)
+    assert learned.scale.item() == pytest.approx(0.5)
+    twin = layer.deterministic_twin()
+    assert repr(twin) == repr(plain)
+    for key, value in again.state_dict().items():
+        assert torch.equal(twin.state_dict()[key], value)
 
 
 @every
 def test_it_starts_as_torchs_layer_does(case: Case) -> None:
     torch.manual_seed(0)
-    plain = case.plain(**case.options)
+    plain = case.make_plain()
     torch.manual_seed(0)
     layer = case.make()
     twin = layer.deterministic_twin()
@@ -121,35 +284,37 @@ def test_it_starts_as_torchs_layer_does(case: Case) -> None:
             parameter.fill_(torch.nan)
     again.reset_parameters()
     assert isinstance(layer, case.plain)
-    assert repr(layer).startswith(f"Bayes{repr(plain)[:-1]}, posterior=Normal(")
+    if case.plain is not nn.MultiheadAttention:  # of which torch shows nothing
+        assert repr(layer).startswith(f"Bayes{repr(plain)[:-1]}, posterior=Normal(")
     for name, value in plain.named_parameters():
         for made in (layer, again):
-            torch.testing.assert_close(getattr(made, f"{name}_loc"), value)
-            start = nn.functional.softplus(getattr(made, f"{name}_raw_scale"))
+            torch.testing.assert_close(getattr(made, f"{flat(name)}_loc"), value)
+            start = nn.functional.softplus(getattr(made, f"{flat(name)}_raw_scale"))
             torch.testing.assert_close(start, torch.full_like(value, 0.02))
     x = case.x()
     x = x.float() if x.is_floating_point() else x
-    torch.testing.assert_close(twin(x), plain(x))
-    keys = [f"{name}_{p}" for name in plain.state_dict() for p in ("loc", "raw_scale")]
+    xs = case.inputs(x)
+    torch.testing.assert_close(tensor(twin(*xs)), tensor(plain(*xs)))
+    keys = [f"{flat(name)}_{p}" for name in plain.state_dict() for p in ("loc", "raw_scale")]
     assert list(layer.state_dict()) == keys
 
 
 @every
 def test_copies_and_files(case: Case) -> None:
-    layer, x = case.make(dtype=torch.float64), case.x()
-    layer(x)
-    expected = layer(x, seed=1)
+    layer, x = case.make(dtype=torch.float64), case.inputs(case.x())
+    layer(*x)
+    expected = tensor(layer(*x, seed=1))
     for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert other._remembered is None
-        assert torch.equal(other(x, seed=1), expected)
+        assert torch.equal(tensor(other(*x, seed=1)), expected)
         assert kl(other).item() == kl(layer).item()
     fresh = case.make(dtype=torch.float64)
     fresh.load_state_dict(layer.state_dict())
-    assert torch.equal(fresh(x, seed=1), expected)
+    assert torch.equal(tensor(fresh(*x, seed=1)), expected)
     moved = {k: v.detach() + 1 for k, v in layer.named_parameters()}
-    elsewhere = torch.func.functional_call(layer, moved, (x,), {"seed": 1})
+    elsewhere = tensor(torch.func.functional_call(layer, moved, x, {"seed": 1}))
     fresh.load_state_dict(moved)
-    torch.testing.assert_close(elsewhere, fresh(x, seed=1))
+    torch.testing.assert_close(elsewhere, tensor(fresh(*x, seed=1)))
 
 
 @pytest.mark.parametrize("case", [CASES[i] for i in (7, 8, 16)], ids=str)
@@ -171,14 +336,22 @@ def test_compiled_in_one_graph(case: Case) -> None:
 @every
 def test_predictions(case: Case) -> None:
     layer, x = case.make(init_scale=0.3, dtype=torch.float64), case.x()
+    if "kdim" in case.options:  # it cannot attend from x to x
+        with pytest.raises(ValueError, match="key: expected shape"):
+            layer.sample_outputs(x, 3)
+        return
     torch.manual_seed(1)
     outputs = layer.sample_outputs(x, 3)
-    assert outputs.shape == (3, *layer(x).shape)
+    assert outputs.shape == (3, *tensor(layer(*case.inputs(x))).shape)
     if case.options.get("padding_idx") is None:
         assert len(outputs.flatten(1).unique(dim=0)) == 3
     torch.manual_seed(1)
     own = layer.sample_outputs(torch.stack([x] * 3), 3, per_draw=True)
     torch.testing.assert_close(own, outputs)
+    with one_draw(layer):
+        drawn = layer.sample_outputs(x, 2)
+        torch.testing.assert_close(drawn[0], tensor(layer(*case.inputs(x))))
+        torch.testing.assert_close(drawn[0], drawn[1])
     with pytest.raises(ValueError, match="x: expected one input for each of 4 draws, got"):
         layer.sample_outputs(torch.stack([x] * 3), 4, per_draw=True)
     with pytest.raises(ValueError, match="n_samples: expected an integer of at least 1, got 0"):
@@ -188,10 +361,16 @@ def test_predictions(case: Case) -> None:
 @every
 def test_signatures_are_torchs_and_ours(case: Case) -> None:
     names = list(inspect.signature(case.bayesian).parameters)
-    theirs = list(inspect.signature(case.plain).parameters)
+    plain = nn.RNNBase if issubclass(case.plain, nn.RNNBase) else case.plain
+    theirs = [k for k in inspect.signature(plain).parameters if k != "mode"]
+    if case.plain is nn.GRU:
+        theirs.remove("proj_size")
+    if plain is nn.RNNBase:
+        theirs.append("return_state")
     assert names[: len(theirs)] == theirs
     assert names[len(theirs) :] == [
-        *("posterior", "prior", "prior_loc", "prior_scale", "init_scale", "parametrization")
+        *("posterior", "prior", "prior_loc", "prior_scale", "init_scale", "parametrization"),
+        "estimator",
     ]
 
 

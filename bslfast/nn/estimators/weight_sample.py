@@ -1,13 +1,9 @@
-"""Estimators: how a layer's outputs are drawn.
-
-The one there is draws the weights (:class:`WeightSample`). One that draws something else, as the
-local reparametrisation does with the outputs of linear maps, is another :class:`Estimator`: it has
-the layer's :meth:`~BayesianModule.weights` and its :meth:`~BayesianModule.function`.
-"""
+"""What an estimator is, and the one that draws the weights: of a layer, or of many together."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
@@ -23,7 +19,10 @@ from bslfast.nn.weight import Divergence, Part, Weight, divergence_of
 
 
 class Estimator:
-    """Draws the outputs of a layer."""
+    """Draws the outputs of a layer. A value: it keeps nothing of a layer."""
+
+    def check(self, layer: BayesianModule) -> None:
+        """Raise ValueError if the outputs of this layer cannot be drawn in this way."""
 
     def __call__(
         self, layer: BayesianModule, *inputs: Any, seed: int | Tensor | None, **options: Any
@@ -32,8 +31,22 @@ class Estimator:
         raise NotImplementedError
 
 
+@dataclasses.dataclass(frozen=True)
 class WeightSample(Estimator):
-    """One draw of all weights of the layer serves the whole batch."""
+    r"""One draw of all weights of the layer serves the whole batch.
+
+    .. math:: y_n = f(x_n; w), \quad w \sim q
+
+    It serves every layer and posterior. The noise of all examples is the same, so that their
+    gradients vary together: an average over a batch is no less noisy than one of them.
+
+    Source: Blundell et al., "Weight uncertainty in neural networks" (2015, arXiv:1505.05424).
+
+    >>> import torch, bslfast
+    >>> layer = bslfast.nn.BayesLinear(3, 2, estimator="weight_sample")  # as without the argument
+    >>> torch.equal(*layer(torch.ones(2, 3)))
+    True
+    """
 
     def __call__(
         self, layer: BayesianModule, *inputs: Any, seed: int | Tensor | None, **options: Any
