@@ -133,6 +133,7 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
 }
 # Modules from which others are made.
 BASES = {
+    "Method",
     "Base",
     "BayesianLayer",
     "BayesianModule",
