@@ -252,8 +252,22 @@ class Program:
         grad_context: int,
         grad_parameters: int,
         wanted: Sequence[bool],
+    ) -> None: ...
+    def loss(
+        self,
+        is_double: bool,
+        rows: int,
+        parameters: Sequence[int],
+        seeds: tuple[Sequence[int], Sequence[int]],
+        x: int,
+        context: int,
+        kl_weight: float,
+        grad_x: int,
+        grad_context: int,
+        grad_parameters: int,
+        wanted: Sequence[bool],
     ) -> float:
-        """The divergence of the weights that are drawn."""
+        """The loss, whose gradients are written."""
 
     def train(
         self,

@@ -12,6 +12,7 @@ from bslfast import _checks
 from bslfast._native import serial_after_fork
 from bslfast._torch import unflatten
 from bslfast.functional._op import differentiated, runs_eagerly
+from bslfast.programs import running
 from bslfast.programs.running import Lowered, Seeds, backward, forward
 
 #: (x, seed) -> (outputs, divergence), the same by ops with these parameters.
@@ -59,23 +60,8 @@ def loss(found: Lowered, by_ops: ByOps, x: Tensor, y: Tensor, kl_weight: float) 
             found, by_ops, seeds, kl_weight, x, y, *found.parameters
         )
         return result
-    return _loss(found, x, y, seeds, kl_weight, [False] * (2 + len(found.parameters)))[0]
-
-
-def _loss(
-    found: Lowered,
-    x: Tensor,
-    y: Tensor,
-    seeds: Seeds,
-    kl_weight: float,
-    needs: Sequence[bool],
-) -> tuple[Tensor, tuple[Tensor | None, Tensor | None, Tensor]]:
-    log = x.new_empty(x.shape[0])
-    each = x.new_full((), -1.0 / x.shape[0]).expand_as(log)
-    grad_x, grad_y, flat, divergence = backward(
-        found, x, y, (None, each), needs, log, seeds=seeds, grad_kl=kl_weight
-    )
-    return kl_weight * divergence - log.mean(), (grad_x, grad_y, flat)
+    needs = [False] * (2 + len(found.parameters))
+    return running.loss(found, x, y, needs, seeds=seeds, kl_weight=kl_weight)[0]
 
 
 class _Loss(torch.autograd.Function):
@@ -95,7 +81,9 @@ class _Loss(torch.autograd.Function):
         ctx.found, ctx.by_ops, ctx.seeds = found, by_ops, seeds
         ctx.save_for_backward(x, y)
         ctx.versions = found.versions()
-        result, ctx.grads = _loss(found, x, y, seeds, kl_weight, ctx.needs_input_grad[4:])
+        result, *ctx.grads = running.loss(
+            found, x, y, ctx.needs_input_grad[4:], seeds=seeds, kl_weight=kl_weight
+        )
         return result
 
     @staticmethod
@@ -172,7 +160,7 @@ class _Drawn(torch.autograd.Function):
 @serial_after_fork
 def _pull_back(ctx: Any, x: Tensor, grad_y: Tensor | None, grad_kl: Tensor | None) -> Any:
     found, needs = ctx.found, ctx.needs_input_grad[3:]
-    grad_x, _, flat, _ = backward(
+    grad_x, _, flat = backward(
         found,
         x,
         None,

@@ -397,8 +397,8 @@ def backward(
     *,
     seeds: Seeds = ([], []),
     grad_kl: float = 0.0,
-) -> tuple[Tensor | None, Tensor | None, Tensor, float]:
-    """Gradients of x, of the context, of all parameters in a row; the divergence of the weights.
+) -> tuple[Tensor | None, Tensor | None, Tensor]:
+    """Gradients of x, of the context, and of all parameters in a row; the logarithms, too.
 
     Args:
         found: as of :func:`forward`, as are ``x``, ``context`` and ``seeds``.
@@ -412,7 +412,7 @@ def backward(
     grad_x = torch.empty_like(x) if needs[0] else None
     grad_context = torch.empty_like(held[0]) if needs[1] and held[0] is not None else None
     flat = x.new_empty(found.program.n_gradients)
-    divergence = found.program.backward(
+    found.program.backward(
         x.dtype is torch.float64,
         x.shape[0],
         found.addresses(),
@@ -427,9 +427,44 @@ def backward(
         flat.data_ptr(),
         list(needs[2:]),
     )
-    if found.draws.count:
-        flat = flat[found.program.n_drawn :]
-    return grad_x, grad_context, flat, divergence
+    return grad_x, grad_context, flat[found.program.n_drawn :] if found.draws.count else flat
+
+
+@serial_after_fork
+def loss(
+    found: Lowered,
+    x: Tensor,
+    context: Tensor,
+    needs: Sequence[bool],
+    *,
+    seeds: Seeds,
+    kl_weight: float,
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor]:
+    """The mean negative logarithm with some of the divergence, and gradients as of backward().
+
+    Args:
+        found, x, context, needs, seeds: as of :func:`backward`.
+        kl_weight: the factor of the divergence of the weights.
+    """
+    x, context = x.contiguous(), context.contiguous()
+    grad_x = torch.empty_like(x) if needs[0] else None
+    grad_context = torch.empty_like(context) if needs[1] else None
+    flat = x.new_empty(found.program.n_gradients)
+    value = found.program.loss(
+        x.dtype is torch.float64,
+        x.shape[0],
+        found.addresses(),
+        seeds,
+        x.data_ptr(),
+        context.data_ptr(),
+        kl_weight,
+        _address(grad_x),
+        _address(grad_context),
+        flat.data_ptr(),
+        list(needs[2:]),
+    )
+    # torch.tensor() takes the time of a pass over a small network.
+    return x.new_full((), value), grad_x, grad_context, flat[found.program.n_drawn :]
 
 
 @serial_after_fork
@@ -530,7 +565,7 @@ class _Whole(torch.autograd.Function):
         # Off again, unless this call's gradients are asked for.
         found.expects_equal = False
         log = x.new_empty(x.shape[0])
-        *ctx.found, _ = backward(
+        ctx.found = backward(
             found, x, context, (None, torch.ones_like(log)), ctx.needs_input_grad[1:], log
         )
         return None, log
@@ -570,7 +605,7 @@ def _pull_back(
         found.expects_equal = True
         row = ctx.found or backward(found, x, context, (None, torch.ones_like(grad_log)), needs)
         ctx.found = None
-        results = [None if g is None else g * grad_log[0] for g in row[:3]]
+        results = [None if g is None else g * grad_log[0] for g in row]
     else:
         results = [*backward(found, x, context, (grad_value, grad_log), needs)]
     parts = unflatten(results[2], found.parameters)

@@ -219,57 +219,96 @@ void program_forward(const Program& p, bool is_double, int64_t rows, int64_t n_d
   }
 }
 
-// Returns the divergence of the weights that are drawn.
+// What a backward pass has beside the program: addresses, of which 0 is null.
+struct Backward {
+  int64_t rows;
+  const Addresses& parameters;
+  const Seeds& seeds;
+  uintptr_t x, context, log, grad_value, grad_log;
+  double grad_each, grad_kl;
+  uintptr_t grad_x, grad_context, grad_parameters;
+  const std::vector<bool>& wanted;
+};
+
+// Returns the divergence of the weights that are drawn. `log` gets the logarithms if it is not
+// null.
 template <typename T, typename Run>
-double backward(const Program& p, int64_t rows, const Addresses& parameters, const Seeds& seeds,
-                uintptr_t x, uintptr_t context, uintptr_t log, uintptr_t grad_value,
-                uintptr_t grad_log, double grad_kl, uintptr_t grad_x, uintptr_t grad_context,
-                uintptr_t grad_parameters, const std::vector<bool>& wanted, const Run& run) {
-  Table<T> table(p, parameters, 1);
-  const std::unique_ptr<bool[]> flags = flags_of(p, wanted);
-  const int64_t chunk_rows = program_chunk_rows(rows, p.n_parameters);
-  const int64_t chunks = (rows + chunk_rows - 1) / chunk_rows;
+double backward(const Program& p, const Backward& b, T* log, const Run& run) {
+  Table<T> table(p, b.parameters, 1);
+  const std::unique_ptr<bool[]> flags = flags_of(p, b.wanted);
+  const int64_t chunk_rows = program_chunk_rows(b.rows, p.n_parameters);
+  const int64_t chunks = (b.rows + chunk_rows - 1) / chunk_rows;
   // Not initialised: the kernels do it, on all threads.
   const std::unique_ptr<T[]> sums(new T[static_cast<size_t>(chunks * p.n_gradients)]);
-  T* grads = static_cast<T*>(pointer(grad_parameters));
+  T* grads = static_cast<T*>(pointer(b.grad_parameters));
   const ProgramBackward<T> a{&p,
-                             rows,
+                             b.rows,
                              table.all(),
-                             static_cast<T*>(pointer(x)),
-                             static_cast<T*>(pointer(context)),
-                             static_cast<T*>(pointer(log)),
-                             static_cast<T*>(pointer(grad_value)),
-                             static_cast<T*>(pointer(grad_log)),
-                             static_cast<T*>(pointer(grad_x)),
-                             static_cast<T*>(pointer(grad_context)),
+                             static_cast<T*>(pointer(b.x)),
+                             static_cast<T*>(pointer(b.context)),
+                             log,
+                             static_cast<T*>(pointer(b.grad_value)),
+                             static_cast<T*>(pointer(b.grad_log)),
+                             static_cast<T>(b.grad_each),
+                             static_cast<T*>(pointer(b.grad_x)),
+                             static_cast<T*>(pointer(b.grad_context)),
                              sums.get(),
                              grads,
                              flags.get()};
-  py::gil_scoped_release release;
-  double kl = 0;
-  table.draw(seeds, &kl);
+  table.draw(b.seeds, kl);
   run(a);
-  pull_back_weights(p, table.from(seeds, flags.get()), grads, grad_kl);
-  return kl;
+  pull_back_weights(p, table.from(b.seeds, flags.get()), grads, b.grad_kl);
 }
 
-double program_backward(const Program& p, bool is_double, int64_t rows, const Addresses& parameters,
-                        const Seeds& seeds, uintptr_t x, uintptr_t context, uintptr_t log,
-                        uintptr_t grad_value, uintptr_t grad_log, double grad_kl, uintptr_t grad_x,
-                        uintptr_t grad_context, uintptr_t grad_parameters,
-                        const std::vector<bool>& wanted) {
-  check_count(p, parameters);
-  check_rows(rows);
-  check_seeds(p, seeds, 1);
-  if (wanted.size() != p.tensors()) throw std::invalid_argument("number of parameters");
+void check(const Program& p, const Backward& b) {
+  check_count(p, b.parameters);
+  check_rows(b.rows);
+  check_seeds(p, b.seeds, 1);
+  if (b.wanted.size() != p.tensors()) throw std::invalid_argument("number of parameters");
+}
+
+void program_backward(const Program& p, bool is_double, int64_t rows, const Addresses& parameters,
+                      const Seeds& seeds, uintptr_t x, uintptr_t context, uintptr_t log,
+                      uintptr_t grad_value, uintptr_t grad_log, double grad_kl, uintptr_t grad_x,
+                      uintptr_t grad_context, uintptr_t grad_parameters,
+                      const std::vector<bool>& wanted) {
+  const Backward b{rows,   parameters,   seeds,           x,     context,
+                   log,    grad_value,   grad_log,        0.0,   grad_kl,
+                   grad_x, grad_context, grad_parameters, wanted};
+  check(p, b);
   const ProgramKernels& kernels = BSL_SELECT(program_kernels);
+  py::gil_scoped_release release;
   if (is_double) {
-    return backward<double>(p, rows, parameters, seeds, x, context, log, grad_value, grad_log,
-                            grad_kl, grad_x, grad_context, grad_parameters, wanted,
-                            kernels.backward_double);
+    backward(p, b, static_cast<double*>(pointer(log)), nullptr, kernels.backward_double);
+  } else {
+    backward(p, b, static_cast<float*>(pointer(log)), nullptr, kernels.backward_float);
   }
-  return backward<float>(p, rows, parameters, seeds, x, context, log, grad_value, grad_log, grad_kl,
-                         grad_x, grad_context, grad_parameters, wanted, kernels.backward_float);
+}
+
+// Returns the mean of the rows' negative logarithms with `kl_weight` of the divergence, whose
+// gradients are written.
+double program_loss(const Program& p, bool is_double, int64_t rows, const Addresses& parameters,
+                    const Seeds& seeds, uintptr_t x, uintptr_t context, double kl_weight,
+                    uintptr_t grad_x, uintptr_t grad_context, uintptr_t grad_parameters,
+                    const std::vector<bool>& wanted) {
+  const double each = -1.0 / static_cast<double>(rows);
+  const Backward b{rows,   parameters,   seeds,           x,     context, 0, 0, 0, each, kl_weight,
+                   grad_x, grad_context, grad_parameters, wanted};
+  check(p, b);
+  const ProgramKernels& kernels = BSL_SELECT(program_kernels);
+  py::gil_scoped_release release;
+  const auto loss = [&](auto* log, const auto& run) {
+    double kl = 0, total = 0;
+    backward(p, b, log, &kl, run);
+    for (int64_t i = 0; i < rows; ++i) total += static_cast<double>(log[i]);
+    return kl_weight * kl + each * total;
+  };
+  if (is_double) {
+    const std::unique_ptr<double[]> log(new double[static_cast<size_t>(rows)]);
+    return loss(log.get(), kernels.backward_double);
+  }
+  const std::unique_ptr<float[]> log(new float[static_cast<size_t>(rows)]);
+  return loss(log.get(), kernels.backward_float);
 }
 
 // For each step, the sum of its rows' negative logarithms, and the divergence.
@@ -377,6 +416,7 @@ void register_program(py::module_& m) {
       .def_readonly("n_gradients", &Program::n_gradients)
       .def("forward", &program_forward)
       .def("backward", &program_backward)
+      .def("loss", &program_loss)
       .def("train", &program_train);
 }
 

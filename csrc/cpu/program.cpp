@@ -220,8 +220,8 @@ void backward(const ProgramBackward<T>& a) {
     T grad_log[kTileRows];
     for_each_tile(a, chunk, chunk_rows, a.rows, grad_log, [&](int64_t first, const TileOf<T>& t) {
       for (int r = 0; r < kTileRows; ++r) {
-        const bool given = a.grad_log != nullptr && r < t.rows;
-        grad_log[r] = given ? a.grad_log[first + r] : T(0);
+        const T given = a.grad_log != nullptr && r < t.rows ? a.grad_log[first + r] : a.grad_each;
+        grad_log[r] = r < t.rows ? given : T(0);
       }
       load_tile(a, nullptr, first, t);
       run(p, t);

@@ -32,8 +32,9 @@ struct ProgramBackward {
   const T* context;
   T* log;               // null: not wanted
   const T* grad_value;  // null: zeros
-  const T* grad_log;    // null: zeros
-  T* grad_x;            // null: not wanted
+  const T* grad_log;    // null: that of each is `grad_each`
+  T grad_each;
+  T* grad_x;  // null: not wanted
   T* grad_context;
   T* sums;             // room for the gradients of all parameters, [chunks, n_gradients]
   T* grad_parameters;  // [n_gradients], of which steps give the first n_parameters
