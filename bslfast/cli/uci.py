@@ -2,13 +2,14 @@
 
 For each split networks with one hidden layer are trained on the training rows and scored on the
 test rows. Their hyperparameters are chosen for each split anew, by cross-validation inside the
-training rows: no test row is ever seen by what is chosen. The posterior is a mixture of diagonal
-normals: one for each of a few networks that start from other weights.
+training rows: no test row is ever seen by what is chosen. The prediction is a mixture over a few
+networks of the choices that together predict held-out rows best, each with a diagonal normal
+posterior.
 
 Source: Hernandez-Lobato and Adams, "Probabilistic backpropagation for scalable learning of Bayesian
-neural networks" (2015, arXiv:1502.05336), for the protocol; Wilson and Izmailov, "Bayesian deep
-learning and a probabilistic perspective of generalization" (2020, arXiv:2002.08791), for mixtures
-over restarts.
+neural networks" (2015, arXiv:1502.05336), for the protocol; Wenzel et al., "Hyperparameter
+ensembles for robustness and uncertainty quantification" (2020, arXiv:2006.13570), for mixtures over
+choices.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ _BATCHES = 20
 _BATCH_SIZES = (16, 256)
 # Each validation part of a table's rows; scores of small tables vary most and have most of them.
 _HELD_OUT = 0.2
+_VALIDATION = 100  # samples of the weights
 _FOLDS = ((1000, 3), (5000, 2))
 _LEAST = 10  # training rows
 _DF = 4.0  # of the t distribution: heavy tails with a variance
@@ -70,13 +72,9 @@ class Choice:
     length: float = 1.0
 
 
-# The search goes through these in turn, and keeps what was best so far for all others.
-_SEARCH: tuple[tuple[str, tuple[Any, ...]], ...] = (
-    ("likelihood", tuple(name for name in LIKELIHOODS if name != Choice().likelihood)),
-    ("beta", (0.1, 1.0)),
-    ("prior_scale", (0.5, 2.0)),
-    ("length", (3.0,)),
-)
+# The search tries all of these, and then changes of the best of them.
+_GRID = tuple(Choice(name, beta) for name in LIKELIHOODS for beta in (0.1, 0.3, 1.0))
+_CHANGES: tuple[dict[str, Any], ...] = ({"prior_scale": 0.5}, {"prior_scale": 2.0}, {"length": 3})
 
 
 class Part(NamedTuple):
@@ -92,8 +90,7 @@ class Result(NamedTuple):
     rmse: float
     log_likelihood: float
     coverage_95: float
-    choice: Choice
-    epochs: int
+    choices: tuple[Choice, ...]
     seconds: float
 
 
@@ -110,11 +107,11 @@ def add_parser(names: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     add("--splits", type=runner.positive_int, metavar="N", help="only the first N (all)")
     add("--hidden", type=runner.positive_int, help="hidden units (those of n_hidden.txt, or 50)")
     add(
-        "--restarts", type=runner.positive_int, default=4,
-        help="networks from other weights, of which the posterior is a mixture (%(default)s)",
+        "--members", type=runner.positive_int, default=6,
+        help="networks that the prediction is a mixture of (%(default)s)",
     )  # fmt: skip
     add("--epochs", type=runner.positive_int, help="of one training (by the number of rows)")
-    add("--samples", type=runner.positive_int, default=400, help="of the weights (%(default)s)")
+    add("--samples", type=runner.positive_int, default=600, help="of the weights (%(default)s)")
     add("--seed", type=runner.seed, default=0, help="of weights, noise, folds (%(default)s)")
     add("--threads", type=runner.positive_int, default=1, help="of torch (%(default)s)")
     add("--out", type=Path, default=Path("runs"), help="folder for the results (%(default)s)")
@@ -155,7 +152,7 @@ def run(options: argparse.Namespace) -> int:
     )
     model = (
         f"Bayesian network {data.x.shape[1]}-{hidden}-{data.y.shape[1]}, relu, "
-        f"{options.restarts} restarts"
+        f"mixture of {options.members}"
     )
     runner.say("model", model)
     report: dict[str, Any] = {
@@ -166,7 +163,7 @@ def run(options: argparse.Namespace) -> int:
         "model": {"layers": model},
     }
     results: list[Result] = []
-    trainings = sum(_trainings(len(train), options.restarts) for train, _ in parts)
+    trainings = sum(_trainings(len(train), options.members) for train, _ in parts)
     started = time.perf_counter()
     with bar(trainings, True, desc=name, unit="training") as shown:
         for k, rows in enumerate(parts):
@@ -243,43 +240,38 @@ def split_result(
     )
     seed = options.seed + k
 
-    def trained(choice: Choice, train: Part, restarts: int) -> tuple[Mixture, int]:
-        members, epochs = [], 0
-        for restart in range(restarts):
-            own = seed + restart * len(splits.parts)
-            try:
-                member, epochs = train_network(train, choice, hidden, own, options.epochs)
-            finally:
-                done()
-            members.append(member)
-        return Mixture(members), epochs
+    def trained(choice: Choice, train: Part, start: int) -> BayesianMLP:
+        own = seed + start * len(splits.parts)
+        try:
+            return train_network(train, choice, hidden, own, options.epochs)
+        finally:
+            done()
 
-    def score(choice: Choice) -> float:
-        """The mean log predictive density of rows that were held out, in the targets' unit."""
+    def score(choice: Choice) -> Tensor | None:
+        """The log predictive density of rows that were held out, in the targets' unit."""
         found = []
         for train, held_out in folds(len(train_x), seed):
             part, other, targets = _standardized(
                 (train_x[train], train_y[train]), (train_x[held_out], train_y[held_out])
             )
             try:
-                model, _ = trained(choice, part, 1)
+                model = trained(choice, part, 0)
             except FloatingPointError:  # this choice does not train
-                return -math.inf
-            prediction = predict(model, other.x, options.samples, seed=seed, max_bytes=_MAX_BYTES)
-            found.append(metrics.mean_log_likelihood(prediction, other.y) - _log(targets))
-        return sum(found) / len(found)
+                return None
+            prediction = predict(model, other.x, _VALIDATION, seed=seed, max_bytes=_MAX_BYTES)
+            found.append(prediction.log_prob(other.y).double() - _log(targets))
+        return torch.cat(found)
 
-    choice = search(score)
+    choices = search(score, options.members)
     part, test, targets = _standardized((train_x, train_y), (test_x, test_y))
-    model, epochs = trained(choice, part, options.restarts)
+    model = Mixture([trained(choice, part, start) for start, choice in enumerate(choices)])
     prediction = predict(model, test.x, options.samples, seed=seed, max_bytes=_MAX_BYTES)
     # Of standardised targets, as float32 may not hold the digits of others.
     result = Result(
         metrics.rmse(prediction.mean.double() * targets.scale, test.y.double() * targets.scale),
         metrics.mean_log_likelihood(prediction, test.y) - _log(targets),
         metrics.coverage(prediction, test.y),
-        choice,
-        epochs,
+        choices,
         time.perf_counter() - started,
     )
     scaler = Standardizer(targets.mean.float(), targets.scale.float())
@@ -297,28 +289,51 @@ def in_unit(prediction: Prediction, scaler: Standardizer) -> Prediction:
     )
 
 
-def search(score: Callable[[Choice], float]) -> Choice:
-    """Return the choice of the highest score, as far as changes of one thing at a time find it.
+def search(score: Callable[[Choice], Tensor | None], members: int) -> tuple[Choice, ...]:
+    """Return the choices, some maybe more than once, whose mixture predicts held-out rows best.
+
+    The mixture grows by the choice that adds most to its mean log density.
+
+    Args:
+        score: gives the log densities [rows] of held-out rows; None for a choice that fails.
+        members: how many choices to return.
 
     Raises:
-        FloatingPointError: if no choice has a finite score.
+        FloatingPointError: if no choice has finite scores.
+
+    Source: Caruana et al., "Ensemble selection from libraries of models" (2004,
+    doi:10.1145/1015330.1015432).
     """
-    best = Choice()
-    highest = score(best)
-    for name, values in _SEARCH:
-        for other in [dataclasses.replace(best, **{name: value}) for value in values]:
-            found = score(other)
-            if found > highest:
-                best, highest = other, found
-    if not math.isfinite(highest):
+    found: dict[Choice, Tensor] = {}
+
+    def ask(choice: Choice) -> None:
+        densities = score(choice)
+        if densities is not None and bool(densities.isfinite().all()):
+            found[choice] = densities
+
+    for choice in _GRID:
+        ask(choice)
+    if not found:
         raise FloatingPointError("uci: every choice of hyperparameters led to NaN or infinity")
-    return best
+    best = max(found, key=lambda choice: found[choice].mean().item())
+    for change in _CHANGES:
+        ask(dataclasses.replace(best, **change))
+    chosen: list[Choice] = []
+    for _ in range(members):
+        so_far = [found[choice] for choice in chosen]
+
+        def mixed(choice: Choice, others: Sequence[Tensor] = so_far) -> float:
+            # The mean is that over as many members each time: their number can be left out.
+            return torch.stack([*others, found[choice]]).logsumexp(0).mean().item()
+
+        chosen.append(max(found, key=mixed))
+    return tuple(chosen)
 
 
 def train_network(
     train: Part, choice: Choice, hidden: int, seed: int, epochs: int | None
-) -> tuple[BayesianMLP, int]:
-    """Train a network; return it, and the number of epochs.
+) -> BayesianMLP:
+    """Return a network that has been trained.
 
     Args:
         train: standardised rows.
@@ -346,7 +361,7 @@ def train_network(
         model, train, epochs=epochs, batch_size=batch_size, lr=_LR, schedule="cosine",
         beta=choice.beta, seed=seed,
     )  # fmt: skip
-    return model, epochs
+    return model
 
 
 def _likelihood(name: str, targets: int) -> likelihoods.Likelihood:
@@ -358,42 +373,51 @@ def _likelihood(name: str, targets: int) -> likelihoods.Likelihood:
 
 
 class Mixture(nn.Module):
-    """Networks of one kind, of which each draw of the weights takes one: they take turns.
+    """Networks of which each draw of the weights takes one: they take turns.
 
-    Where the noise is a parameter of each, it becomes an output.
+    Their outputs are locs and log scales of normal distributions, whatever their likelihoods. A t
+    distribution is the mixture over gamma numbers g, of shape and rate df / 2, of normals with its
+    scale / sqrt(g). Each draw has one g for all targets; those of a member stand for equal chances.
     """
 
     def __init__(self, members: Sequence[BayesianMLP]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
-        self.likelihood = members[0].likelihood
-        self._learned = isinstance(self.likelihood, likelihoods.Normal) and (
-            self.likelihood.scale_from == "learned"
+        self.likelihood = likelihoods.HeteroscedasticNormal(
+            members[0].likelihood.targets, parametrization="log_scale"
         )
-        if self._learned:
-            self.likelihood = likelihoods.HeteroscedasticNormal(
-                self.likelihood.targets, parametrization="log_scale"
-            )
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs for one draw of the first member's weights."""
-        return self._outputs(self.members[0], self.members[0](x))
+        return self.sample_outputs(x, 1)[0]
 
     def sample_outputs(self, x: Tensor, n_samples: int) -> Tensor:
         """Outputs [n_samples, batch, outputs], as many from each member as from any other."""
         drawn = []
-        for k, member in enumerate(self.members):
-            number = len(range(k, n_samples, len(self.members)))
-            if number:
-                network: Any = member
-                drawn.append(self._outputs(member, network.sample_outputs(x, number)))
+        networks: Any = self.members
+        for k, network in enumerate(networks):
+            number = len(range(k, n_samples, len(networks)))
+            if not number:
+                break
+            law = network.likelihood
+            loc, scale = law.loc_scale(network.sample_outputs(x, number))
+            if isinstance(law, likelihoods.StudentT):
+                parts = _gamma_quantiles(law.init_df / 2, number).to(scale)
+                scale = scale / parts.sqrt().view(-1, 1, 1)
+            drawn.append(torch.cat([loc, scale.log().expand_as(loc)], dim=-1))
         return torch.cat(drawn)
 
-    def _outputs(self, member: nn.Module, outputs: Tensor) -> Tensor:
-        if not self._learned:
-            return outputs
-        likelihood: Any = member.likelihood
-        return torch.cat([outputs, likelihood.scale.log().expand_as(outputs)], dim=-1)
+
+def _gamma_quantiles(a: float, number: int) -> Tensor:
+    """Quantiles of the gamma distribution with shape and rate ``a``: middles of equal parts."""
+    chance = (torch.arange(number, dtype=torch.float64) + 0.5) / number
+    low, high = torch.zeros_like(chance), torch.full_like(chance, 1e3)
+    shape = torch.full_like(chance, a)
+    for _ in range(80):  # bisection
+        middle = 0.5 * (low + high)
+        below = torch.special.gammainc(shape, a * middle) < chance
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return high
 
 
 def _standardized(
@@ -427,9 +451,9 @@ def _number_of_folds(rows: int) -> int:
     return next((number for below, number in _FOLDS if rows < below), 1)
 
 
-def _trainings(rows: int, restarts: int) -> int:
+def _trainings(rows: int, members: int) -> int:
     """How many networks are trained for a split."""
-    return (1 + sum(len(values) for _, values in _SEARCH)) * _number_of_folds(rows) + restarts
+    return (len(_GRID) + len(_CHANGES)) * _number_of_folds(rows) + members
 
 
 def summary(results: Sequence[Result], seconds: float) -> dict[str, Any]:
@@ -441,17 +465,26 @@ def summary(results: Sequence[Result], seconds: float) -> dict[str, Any]:
         if name != "coverage_95":
             error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else None
             test[f"{name}_standard_error"] = error
-    each = [{**result._asdict(), "choice": dataclasses.asdict(result.choice)} for result in results]
+    each = [
+        {**result._asdict(), "choices": [dataclasses.asdict(choice) for choice in result.choices]}
+        for result in results
+    ]
     return {"training": {"seconds": seconds}, "test": test, "splits": each}
 
 
 def table(results: Sequence[Result]) -> str:
-    """Return one line a split: its scores on the test rows, and what validation chose."""
-    header = ("split", "RMSE", "log likelihood", "in 95%", "likelihood", "beta", "prior", "epochs")
+    """Return one line a split: its scores, and the likelihoods and betas that were chosen."""
+    header = ("split", "RMSE", "log likelihood", "in 95%", "seconds", "members")
     lines = [
         (
             str(k), f"{r.rmse:.4g}", f"{r.log_likelihood:.4f}", f"{r.coverage_95:.3f}",
-            r.choice.likelihood, f"{r.choice.beta:g}", f"{r.choice.prior_scale:g}", str(r.epochs),
+            f"{r.seconds:.1f}",
+            ", ".join(
+                f"{r.choices.count(choice)} {choice.likelihood} {choice.beta:g}"
+                + (f" prior {choice.prior_scale:g}" if choice.prior_scale != 1 else "")
+                + (f" length {choice.length:g}" if choice.length != 1 else "")
+                for choice in dict.fromkeys(r.choices)
+            ),
         )
         for k, r in enumerate(results)
     ]  # fmt: skip
