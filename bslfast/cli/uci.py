@@ -174,13 +174,13 @@ def run(options: argparse.Namespace) -> int:
             write_json(folder / "metrics.json", report)
             if k == 0:
                 first = prediction, truth
-            shown.set_postfix(rmse=f"{report['test']['rmse']:.4f}", refresh=False)
+            shown.set_postfix(rmse=f"{report['test']['rmse']:.4g}", refresh=False)
     print(table(results))
     test = report["test"]
     runner.say(
         "test",
         ", ".join(
-            f"{key} {test[key]:.4f}" + ("" if error is None else f" ± {error:.4f}")
+            f"{key} {test[key]:.4g}" + ("" if error is None else f" ± {error:.2g}")
             for key, error in zip(
                 ("rmse", "log_likelihood", "coverage_95"),
                 (test["rmse_standard_error"], test["log_likelihood_standard_error"], None),
@@ -240,10 +240,12 @@ def split_result(
     )
     seed = options.seed + k
 
-    def trained(choice: Choice, train: Part, start: int) -> BayesianMLP:
+    def trained(choice: Choice, train: Part, start: int) -> BayesianMLP | None:
         own = seed + start * len(splits.parts)
         try:
             return train_network(train, choice, hidden, own, options.epochs)
+        except FloatingPointError:  # it diverges
+            return None
         finally:
             done()
 
@@ -254,9 +256,8 @@ def split_result(
             part, other, targets = _standardized(
                 (train_x[train], train_y[train]), (train_x[held_out], train_y[held_out])
             )
-            try:
-                model = trained(choice, part, 0)
-            except FloatingPointError:  # this choice does not train
+            model = trained(choice, part, 0)
+            if model is None:
                 return None
             prediction = predict(model, other.x, _VALIDATION, seed=seed, max_bytes=_MAX_BYTES)
             found.append(prediction.log_prob(other.y).double() - _log(targets))
@@ -264,7 +265,11 @@ def split_result(
 
     choices = search(score, options.members)
     part, test, targets = _standardized((train_x, train_y), (test_x, test_y))
-    model = Mixture([trained(choice, part, start) for start, choice in enumerate(choices)])
+    all_members = [trained(choice, part, start) for start, choice in enumerate(choices)]
+    members = [member for member in all_members if member is not None]
+    if not members:
+        raise FloatingPointError(f"uci: no network trained on all training rows of split {k}")
+    model = Mixture(members)
     prediction = predict(model, test.x, options.samples, seed=seed, max_bytes=_MAX_BYTES)
     # Of standardised targets, as float32 may not hold the digits of others.
     result = Result(

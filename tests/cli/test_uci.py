@@ -80,7 +80,7 @@ def test_a_table_is_reported(
         assert error == pytest.approx(abs(first - second) / 2)
     assert report["test"]["rmse"] < 0.4  # the spread of the targets is 0.7
     printed = capsys.readouterr()
-    assert f"rmse {report['test']['rmse']:.4f} ± " in printed.out
+    assert f"rmse {report['test']['rmse']:.4g} ± " in printed.out
     assert [len(split["choices"]) for split in each] == [2, 2]
     assert each[0]["choices"][0]["likelihood"] in printed.out
     assert "uci-waves: 100%" in printed.err
@@ -117,6 +117,31 @@ def test_targets_of_the_test_part_change_no_choice_and_no_prediction(tmp_path: P
     assert after["splits"][0]["choices"] == before["splits"][0]["choices"]
     # Predictions stay, so that all errors grow by what the targets did.
     assert after["test"]["rmse"] == pytest.approx(1e3, abs=3)
+
+
+def test_a_member_that_diverges_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its number of rows: training on all of them fails for the first, or for all."""
+    right, calls, broken = uci.train_network, [], 1
+
+    def train(part: uci.Part, *others: Any) -> BayesianMLP:
+        if len(part.x) == 36:
+            calls.append(1)
+            if len(calls) <= broken:
+                raise FloatingPointError("fit: the loss became nan")
+        return right(part, *others)
+
+    monkeypatch.setattr(uci, "train_network", train)
+    monkeypatch.setattr(uci, "_GRID", uci._GRID[:1])
+    monkeypatch.setattr(uci, "_CHANGES", ())
+    data = write(tmp_path / "a")
+    report = call(data, tmp_path / "runs", *QUICK, "--splits", "1")
+    assert len(calls) == 2
+    assert math.isfinite(report["test"]["rmse"])
+    broken = 10
+    command = ["benchmark", "uci", "--data", str(data), "--out", str(tmp_path / "b"), *QUICK]
+    assert cli.main(command) == 1
 
 
 def test_two_targets(tmp_path: Path) -> None:
