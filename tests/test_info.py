@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import bslfast
-from bslfast import info
+from bslfast import _progress, info
 from bslfast._native import _cpu
 
 ONE_IMAGE = torch.zeros(1, 4, 4)
@@ -101,7 +101,7 @@ except AttributeError as error:
         (["sklearn", "sklearn.datasets"], "scikit-learn", lambda: bslfast.data.load_wine()),
         (["sklearn", "sklearn.datasets"], "scikit-learn", lambda: bslfast.data.load_digits()),
         (["sklearn", "sklearn.datasets"], "scikit-learn", lambda: bslfast.data.load_moons()),
-        (["tqdm"], "tqdm", lambda: bslfast.training.loop._bar(1, 0, show=True)),
+        (["tqdm"], "tqdm", lambda: _progress.bar(1, True, desc="", unit="")),
     ],
 )
 def test_missing_packages_are_named(
