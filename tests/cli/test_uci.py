@@ -159,11 +159,14 @@ def test_search_mixes_what_predicts_best_together() -> None:
     }
     asked = []
 
-    def score(choice: uci.Choice) -> torch.Tensor | None:
+    def score(choice: uci.Choice) -> uci.HeldOut | None:
         asked.append(choice)
+        density, error = rows[choice.likelihood].double(), torch.ones(4, 1).double()
+        if choice.beta < 0.3:
+            return None  # it fails, as the next do
         if choice.beta != 1 or choice.length != 1:
-            return None if choice.beta < 0.3 else torch.full((4,), torch.nan)  # both are failures
-        return rows[choice.likelihood].double() - abs(choice.prior_scale - 1)
+            return uci.HeldOut(torch.full_like(density, torch.nan), error)
+        return uci.HeldOut(density - abs(choice.prior_scale - 1), error)
 
     chosen = uci.search(score, 5)
     assert len(asked) == len(set(asked)) == 3 * 3 + 3
@@ -172,6 +175,22 @@ def test_search_mixes_what_predicts_best_together() -> None:
     assert {choice.likelihood for choice in chosen[1:3]} == {"normal", "heteroscedastic t"}
     with pytest.raises(FloatingPointError, match="every choice"):
         uci.search(lambda choice: None, 1)
+
+
+def test_merit_of_a_mixture() -> None:
+    torch.manual_seed(0)
+    means, scale, y = torch.randn(3, 50, 2).double(), 0.5, torch.randn(50, 2).double()
+    each = torch.distributions.Normal(means, scale).log_prob(y).sum(-1)
+    members = [uci.HeldOut(d, mean - y) for d, mean in zip(each, means, strict=True)]
+    mixture = each.exp().mean(0).log().mean()
+    mean_squares = (means.mean(0) - y).square().mean(0)
+    expected = mixture - 0.5 * mean_squares.log().sum()
+    assert uci.merit(members) == pytest.approx(expected.item())
+    # Targets in another unit change it by a constant.
+    scaled = [uci.HeldOut(d - 2 * math.log(7), 7 * e) for d, e in members]
+    constant = uci.merit(scaled[:1]) - uci.merit(members[:1])
+    assert uci.merit(scaled) - uci.merit(members) == pytest.approx(constant)
+    assert math.isfinite(uci.merit([uci.HeldOut(each[0], 0 * members[0].error)]))
 
 
 @pytest.mark.parametrize("rows", [10, 300, 1439, 60_000])
