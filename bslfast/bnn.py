@@ -149,8 +149,9 @@ class BayesianMLP(nn.Module):
         """
         program = self._loss_program(x, y)
         if program is None:
-            log_likelihood = self.likelihood.log_prob(self(x), y)
-            return negative_elbo(log_likelihood, kl(self), dataset_size=dataset_size, beta=beta)
+            outputs, divergence = self._outputs_and_kl(x)
+            log_likelihood = self.likelihood.log_prob(outputs, y)
+            return negative_elbo(log_likelihood, divergence, dataset_size=dataset_size, beta=beta)
         _checks.integer("dataset_size", dataset_size)
         beta = _checks.number("beta", beta, minimum=0.0)
         self.likelihood.check(y)
@@ -226,6 +227,20 @@ class BayesianMLP(nn.Module):
         if place is not None:
             remember((normal_part(place, [w for own in weights for w in own]),), layers)
         return _reaching(self, y)
+
+    def _outputs_and_kl(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs for one draw of all weights, and their divergence, op by op."""
+        if self._n_weights <= _DRAWN_TOGETHER or not isinstance(x, Tensor) or not x.is_cpu:
+            return self(x), kl(self)
+        outputs, parts = x, []
+        for index, layer in enumerate(self.layers):
+            inputs = self.activation(outputs) if index else outputs
+            found = cast(BayesLinear, layer).outputs_and_kl(inputs)
+            if found is None:
+                return self(x), kl(self)
+            outputs, part = found
+            parts.append(part)
+        return _reaching(self, outputs), sum(parts[1:], parts[0])
 
     def explain(self) -> str:
         """Say how the network runs now: as one call of a kernel, or op by op, and then why.

@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bslfast import _checks
+from bslfast._torch import global_hooks
 from bslfast.functional.bayes_linear import checked_input, drawn_linear
 from bslfast.nn import posteriors, priors
+from bslfast.nn.estimators import WeightSample
 from bslfast.nn.layer import BayesianLayer, one_for_each
 from bslfast.nn.weight import Part, Weight, normal_part
 
@@ -85,6 +87,32 @@ class BayesLinear(BayesianLayer, nn.Linear):
         self, weights: Sequence[Weight], x: Tensor, *, seed: int | Tensor | None
     ) -> tuple[Tensor, Part | None] | None:
         """Outputs for one draw in one node of the graph, if all is normal and of one kind."""
+        found = self._one_node(weights, x, seed, has_value=False)
+        if found is None:
+            return None
+        y, kl = found
+        return y, None if kl is None else normal_part(kl, weights)
+
+    def outputs_and_kl(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Outputs for one draw and the divergence, in one node of the graph, if the layer has one.
+
+        The divergence is worked out along with the samples, and so with their scales. That of
+        :meth:`kl` takes them again, as parameters may have changed since the draw.
+        """
+        hooks = (self._forward_hooks, self._forward_pre_hooks)
+        if (
+            type(self) is not BayesLinear
+            or type(self.estimator) is not WeightSample
+            or self.drawn is not None
+            or any((*hooks, self._backward_hooks, self._backward_pre_hooks, *global_hooks()))
+        ):
+            return None
+        found: Any = self._one_node(self.weights(), x, None, has_value=True)
+        return found  # type: ignore[no-any-return]
+
+    def _one_node(
+        self, weights: Sequence[Weight], x: Tensor, seed: int | Tensor | None, *, has_value: bool
+    ) -> tuple[Tensor, Tensor | None] | None:
         posterior, prior, _ = weights[0]
         if type(posterior) is not posteriors.Normal or type(prior) is not priors.Normal:
             return None
@@ -93,15 +121,15 @@ class BayesLinear(BayesianLayer, nn.Linear):
             if weight.posterior != posterior or weight.prior != prior:
                 return None
             parameters += weight.parameters
-        y, kl = drawn_linear(
+        return drawn_linear(
             x,
             *(parameters if len(parameters) == 4 else (*parameters, None, None)),
             prior_loc=prior.loc,
             prior_scale=prior.scale,
             parametrization=posterior.parametrization,
             seed=seed,
+            has_value=has_value,
         )
-        return y, None if kl is None else normal_part(kl, weights)
 
     def sample_outputs(self, x: Tensor, n_samples: int, *, per_draw: bool = False) -> Tensor:
         """Outputs for ``n_samples`` draws of the weights at once, or for :attr:`drawn`.

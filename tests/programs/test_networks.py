@@ -316,6 +316,36 @@ def test_loss_and_its_gradients(network: Callable[[], BayesianMLP]) -> None:
     torch.testing.assert_close(once, by_ops)
 
 
+def test_loss_of_a_large_network() -> None:
+    """Each layer is one node, with its divergence."""
+    model = made(lambda: BayesianMLP(500, (550,), 2))
+    x, y = torch.randn(5, 500, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64)
+    of = list(model.parameters())
+    assert model._loss_program(x, y) is None
+
+    def at_once() -> tuple[Tensor, ...]:
+        loss = model.negative_elbo(x, y, dataset_size=200, beta=0.7)
+        return loss, *torch.autograd.grad(loss, of)
+
+    def written_out() -> tuple[Tensor, ...]:
+        log_likelihood = model.likelihood.log_prob(model(x), y)
+        loss = bslfast.negative_elbo(log_likelihood, kl(model), dataset_size=200, beta=0.7)
+        return loss, *torch.autograd.grad(loss, of)
+
+    once, _ = both(at_once)
+    _, by_ops = both(written_out)
+    for first, second in zip(once, by_ops, strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-10, atol=1e-12)
+    seen: list[int] = []
+    model.layers[1].register_forward_hook(lambda *_: seen.append(1))
+    at_once()
+    assert seen
+    with one_draw(model):
+        assert torch.equal(
+            model.negative_elbo(x, y, dataset_size=9), model.negative_elbo(x, y, dataset_size=9)
+        )
+
+
 def test_explain() -> None:
     for network, shown in (
         (
