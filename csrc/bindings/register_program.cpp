@@ -224,16 +224,15 @@ struct Backward {
   int64_t rows;
   const Addresses& parameters;
   const Seeds& seeds;
-  uintptr_t x, context, log, grad_value, grad_log;
+  uintptr_t x, context, grad_value, grad_log;
   double grad_each, grad_kl;
   uintptr_t grad_x, grad_context, grad_parameters;
   const std::vector<bool>& wanted;
 };
 
-// Returns the divergence of the weights that are drawn. `log` gets the logarithms if it is not
-// null.
+// `log` gets the logarithms, and `kl` the divergence of the weights; each may be null.
 template <typename T, typename Run>
-double backward(const Program& p, const Backward& b, T* log, const Run& run) {
+void backward(const Program& p, const Backward& b, T* log, double* kl, const Run& run) {
   Table<T> table(p, b.parameters, 1);
   const std::unique_ptr<bool[]> flags = flags_of(p, b.wanted);
   const int64_t chunk_rows = program_chunk_rows(b.rows, p.n_parameters);
@@ -272,9 +271,9 @@ void program_backward(const Program& p, bool is_double, int64_t rows, const Addr
                       uintptr_t grad_value, uintptr_t grad_log, double grad_kl, uintptr_t grad_x,
                       uintptr_t grad_context, uintptr_t grad_parameters,
                       const std::vector<bool>& wanted) {
-  const Backward b{rows,   parameters,   seeds,           x,     context,
-                   log,    grad_value,   grad_log,        0.0,   grad_kl,
-                   grad_x, grad_context, grad_parameters, wanted};
+  const Backward b{rows,         parameters,      seeds, x,       context,
+                   grad_value,   grad_log,        0.0,   grad_kl, grad_x,
+                   grad_context, grad_parameters, wanted};
   check(p, b);
   const ProgramKernels& kernels = BSL_SELECT(program_kernels);
   py::gil_scoped_release release;
@@ -292,7 +291,7 @@ double program_loss(const Program& p, bool is_double, int64_t rows, const Addres
                     uintptr_t grad_x, uintptr_t grad_context, uintptr_t grad_parameters,
                     const std::vector<bool>& wanted) {
   const double each = -1.0 / static_cast<double>(rows);
-  const Backward b{rows,   parameters,   seeds,           x,     context, 0, 0, 0, each, kl_weight,
+  const Backward b{rows,   parameters,   seeds,           x,     context, 0, 0, each, kl_weight,
                    grad_x, grad_context, grad_parameters, wanted};
   check(p, b);
   const ProgramKernels& kernels = BSL_SELECT(program_kernels);
