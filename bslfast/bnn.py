@@ -19,7 +19,7 @@ from bslfast.likelihoods.lowering import in_rows
 from bslfast.nn import BayesLinear
 from bslfast.nn.estimators import Estimator, WeightSample, draw
 from bslfast.nn.lowering import drawn_dense
-from bslfast.nn.module import kl, remember
+from bslfast.nn.module import bayesian_layers, kl, remember
 from bslfast.nn.posteriors import Posterior
 from bslfast.nn.priors import Prior
 from bslfast.nn.weight import Weight, normal_part
@@ -40,8 +40,11 @@ _HELD_WEIGHTS = 1 << 20
 # which a layer that draws by itself takes less. On CUDA devices launches are what layers cost.
 _DRAWN_TOGETHER = 1 << 18
 # Up to so many weights, a forward pass as one node of the graph pays. Its backward pass draws them
-# and runs the network again.
+# and runs the network again. For negative_elbo, which runs it once, and predictions the limit above
+# holds, and for training.fit one of its own.
 _ONE_NODE = 1 << 16
+# But for so many rows, torch's products are faster from so many weights on.
+_MANY_ROWS, _MANY_ROWS_WEIGHTS = 512, 1 << 17
 
 
 class BayesianMLP(nn.Module):
@@ -110,6 +113,7 @@ class BayesianMLP(nn.Module):
         widths = _widths(in_features, hidden, self.likelihood.n_outputs(out_features))
         self.layers = nn.ModuleList(BayesLinear(n_in, n_out, **options) for n_in, n_out in widths)
         self._n_weights = sum(n_in * n_out for n_in, n_out in widths)
+        self._n_outputs = widths[-1][1]
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs for one draw of all weights."""
@@ -147,7 +151,7 @@ class BayesianMLP(nn.Module):
         >>> loss = model.negative_elbo(torch.randn(8, 11), torch.randn(8, 1), dataset_size=8)
         >>> loss.backward()
         """
-        program = self._loss_program(x, y)
+        program = self._loss_program(x, y) if torch.is_grad_enabled() else None
         if program is None:
             outputs, divergence = self._outputs_and_kl(x)
             log_likelihood = self.likelihood.log_prob(outputs, y)
@@ -190,7 +194,7 @@ class BayesianMLP(nn.Module):
                     per_draw=index > 0,
                 )
             outputs.append(h)
-        return torch.cat(outputs)
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     def _program(self, x: Any) -> programs.Lowered | None:
         """What computes outputs for draws of all weights at once, if it can for this x."""
@@ -201,6 +205,8 @@ class BayesianMLP(nn.Module):
     def _loss_program(self, x: Any, y: Any) -> tuple[programs.Lowered, Tensor] | None:
         """What computes the loss at once and its context, if it can for this batch."""
         if not self._fits(x) or not isinstance(y, Tensor) or x.ndim != 2:
+            return None
+        if self._n_weights > _MANY_ROWS_WEIGHTS and len(x) > _MANY_ROWS:
             return None
         context = in_rows(self.likelihood, y, x.dtype)
         if context is None or len(x) != len(y):
@@ -260,7 +266,7 @@ class BayesianMLP(nn.Module):
         first = cast(BayesLinear, self.layers[0])
         x = first.weight_loc.new_empty(1, first.in_features)
         classes = isinstance(self.likelihood, likelihoods.Categorical)
-        targets = 1 if classes else self.likelihood.targets or 1
+        targets = 1 if classes else self._n_outputs // len(self.likelihood.parts)
         outputs = programs.explain(self, "outputs", _steps, (first.in_features, 0), x)
         if self._n_weights > _ONE_NODE:
             outputs += f", but op by op with a graph: more than {_ONE_NODE} weights"
@@ -313,6 +319,8 @@ def _steps(builder: Builder, network: BayesianMLP) -> Lanes:
 
 
 def _loss_steps(builder: Builder, network: BayesianMLP) -> Lanes:
+    if len(bayesian_layers(network)) != len(network.layers):
+        raise CannotLower("the network has Bayesian layers that it does not use")
     outputs = _steps(builder, network)
     lower(builder, network.likelihood, outputs, builder.context)
     return outputs
@@ -323,17 +331,20 @@ def _network(builder: Builder, network: BayesianMLP | DeterministicMLP, lanes: L
     builder.looked_at(network)
     builder.looked_at(network.layers)
     together = isinstance(network, BayesianMLP) and network._n_weights <= _DRAWN_TOGETHER
+    seed, first = max(builder.seeds, default=-1) + 1, len(builder.seeds)
+    kinds = set()
     for index, layer in enumerate(network.layers):
         if index:
             lanes = lower(builder, network.activation, lanes)
         if together:
             # As draw() does for weights of one kind.
-            lanes = drawn_dense(
-                builder, cast(BayesLinear, layer), lanes, seed=0, stream=len(builder.streams)
-            )
+            drawn = cast(BayesLinear, layer)
+            stream = len(builder.seeds) - first
+            lanes = drawn_dense(builder, drawn, lanes, seed=seed, stream=stream)
+            kinds |= {cast(Any, weight.posterior).parametrization for weight in drawn.weights()}
         else:
             lanes = lower(builder, layer, lanes)
-    if together and len(builder.parametrizations) > 1:
+    if len(kinds) > 1:
         raise CannotLower("weights of several parametrizations are drawn by several seeds")
     return lanes
 

@@ -203,6 +203,7 @@ def pointwise_backward(
 
 class Program:
     lanes: int
+    n_parameters: int
     n_drawn: int
     n_gradients: int
 

@@ -13,12 +13,13 @@ from bslfast.programs.networks import activated, constant
 
 
 def in_rows(likelihood: Likelihood, y: Tensor, dtype: torch.dtype) -> Tensor | None:
-    """Targets as a program's context [rows, numbers], classes as numbers; None if they are none."""
+    """Targets as a program's context, [rows, numbers]; None if they do not have such a shape."""
     if isinstance(likelihood, Categorical):
         return y.to(dtype).unsqueeze(1) if y.dtype is torch.int64 and y.ndim == 1 else None
     return y if y.ndim == 2 and likelihood.targets in (None, y.shape[1]) else None
 
 
+#: The variants of the step, the first being a scale as such.
 _SCALES = ("scale", "log_scale", "log_var")
 
 

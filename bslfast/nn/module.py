@@ -85,7 +85,8 @@ class Remembered:
 
     def __init__(self, parts: Sequence[Part], layers: Sequence[BayesianModule]) -> None:
         self._parts = parts
-        self._layers = [weakref.ref(layer) for layer in layers]
+        # Each once, though a pass may have used it twice.
+        self._layers = [weakref.ref(layer) for layer in dict.fromkeys(layers)]
         self._state = _state(w for part in parts for w in part.weights)
         for layer in layers:
             set_past_module(layer, "_remembered", self)

@@ -7,6 +7,7 @@ for, or one with settings that no step has, raises :class:`CannotLower` with the
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -54,7 +55,8 @@ class Builder:
         self._steps: list[tuple[Any, ...]] = []
         # What the steps were made from: entries of dictionaries, hooks, contents of buffers.
         self.entries: list[tuple[dict[str, Any], str, Any]] = []
-        self._looked_at: set[nn.Module] = set()
+        #: What the steps were made from, in the order in which it was looked at.
+        self.modules: dict[nn.Module, None] = {}
         self.owned: list[dict[str, Any]] = []
         self.hooks: list[dict[Any, Any]] = []
         self.buffers: list[Tensor] = []
@@ -147,28 +149,24 @@ class Builder:
         return Drawn(len(self._draws) - 1, tuple(loc.shape))
 
     @property
-    def parametrizations(self) -> set[int]:
-        """Those of all draws."""
-        return {how[0] for how in self._draws}
-
-    @property
     def tensors(self) -> tuple[Tensor, ...]:
         """All parameters: first those that steps read."""
         return (*self.parameters, *self.sources)
 
     def looked_at(self, module: nn.Module, *settings: str) -> None:
         """Note that the steps depend on a module: its parts, and these attributes of it."""
-        if module in self._looked_at:
+        own = vars(module)
+        self.entries += [(own, name, own[name]) for name in settings]
+        if module in self.modules:
             return
-        self._looked_at.add(module)
+        self.modules[module] = None
         for owned in (module._parameters, module._modules, module._buffers):
             self.owned.append(owned)
             self.entries += [(owned, name, value) for name, value in owned.items()]
-        own = vars(module)
-        self.entries += [(own, name, own[name]) for name in settings]
         self.entries += [(own, name, own.get(name)) for name in _METHODS]
-        if any(name in own for name in _METHODS):
-            raise CannotLower(f"a {type(module).__name__} has a method of its own")
+        kind = type(module)
+        if any(inspect.isroutine(value) and hasattr(kind, name) for name, value in own.items()):
+            raise CannotLower(f"a {kind.__name__} has a method of its own")
         self.hooks += [
             own["_forward_hooks"],
             own["_forward_pre_hooks"],
@@ -207,8 +205,8 @@ class Builder:
         return place
 
 
-#: What an object may have instead of its class.
-_METHODS = ("forward", "inverse")
+#: What an object may come to have instead of its class.
+_METHODS = ("forward", "inverse", "log_prob", "function")
 _registry: dict[type, Callable[..., Any]] = {}
 #: What a subclass may define anew and still be lowered as its base class is.
 _HARMLESS = {

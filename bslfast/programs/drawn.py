@@ -79,27 +79,27 @@ class _Loss(torch.autograd.Function):
         *parameters: Tensor,
     ) -> Tensor:
         ctx.found, ctx.by_ops, ctx.seeds = found, by_ops, seeds
-        ctx.save_for_backward(x, y)
         ctx.versions = found.versions()
-        result, *ctx.grads = running.loss(
+        result, *grads = running.loss(
             found, x, y, ctx.needs_input_grad[4:], seeds=seeds, kl_weight=kl_weight
         )
+        ctx.save_for_backward(x, y, *grads)
         return result
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         found: Lowered = ctx.found
+        x, y, *of_data, flat = ctx.saved_tensors
+        found.check_unchanged(ctx.versions, grad.dtype)
         if torch.is_grad_enabled() or not runs_eagerly((grad,)):
-            found.check_unchanged(ctx.versions, grad.dtype)
             (seed, *_), _ = ctx.seeds
             again = differentiated(
                 lambda *tensors: ctx.by_ops(seed, *tensors),
-                (*ctx.saved_tensors, *found.parameters),
+                (x, y, *found.parameters),
                 ctx.needs_input_grad[4:],
                 (grad,),
             )
             return None, None, None, None, *again
-        *of_data, flat = ctx.grads
         parts = unflatten(flat * grad, found.parameters)
         needs = ctx.needs_input_grad[6:]
         found_grads = (part if need else None for part, need in zip(parts, needs, strict=True))

@@ -39,10 +39,10 @@ _VERSION = operator.attrgetter("_version")
 class whole_networks:
     """Switch programs on or off, for all threads; as a context manager, for a while.
 
-    Networks that are switched off run op by op, with the same results up to rounding.
+    Networks and flows that are switched off run op by op, with the same results up to rounding.
 
     Args:
-        enabled: whether flows whose networks are small run as one call where they can.
+        enabled: whether those that are small run as one call where they can.
 
     Raises:
         TypeError: if ``enabled`` is no bool.
@@ -95,6 +95,7 @@ class Lowered:
         context: int = 0,
     ) -> None:
         builder = Builder(features, context)
+        self.sizes = features, context
         self.reason: str | None = None
         try:
             results = steps(builder, module)
@@ -109,6 +110,8 @@ class Lowered:
         self._dicts = [owned for owned, _, _ in builder.entries]
         self._names = [name for _, name, _ in builder.entries]
         self._values = [value for _, _, value in builder.entries]
+        self._modules = list(builder.modules)
+        self._kinds = list(map(type, self._modules))
         self._owned = builder.owned
         self._lengths = list(map(len, builder.owned))
         self._hooks = (*builder.hooks, *global_hooks())
@@ -138,6 +141,7 @@ class Lowered:
         return (
             all(map(operator.is_, map(dict.get, self._dicts, self._names), self._values))
             and list(map(len, self._owned)) == self._lengths
+            and list(map(type, self._modules)) == self._kinds
             and list(map(_VERSION, self._buffers)) == self._versions
         )
 
@@ -147,6 +151,9 @@ class Lowered:
             return self.reason
         if any(self._hooks):
             return "a module has hooks"
+        features, width = self.sizes
+        if x.shape[-1] != features or (context is not None and context.shape[-1] != width):
+            return "x or the context has another number of columns"
         dtype = x.dtype
         if dtype is not torch.float32 and dtype is not torch.float64:
             return f"x is {dtype}"
@@ -241,7 +248,7 @@ def lowered(
     # With the module, so that both are collected together, whatever refers to them.
     own: _Programs = vars(module).setdefault("_programs", _Programs())
     found = own.get(what)
-    if found is not None and found.holds():
+    if found is not None and found.sizes == sizes and found.holds():
         return found
     if _are_lent(module):
         return None

@@ -38,6 +38,8 @@ SECONDS_BETWEEN_CHECKPOINTS = 1.0
 # Validation examples that an objective scores at a time.
 _SCORED = 1024
 SCHEDULES = ("constant", "cosine")
+# Up to so many weights, a step of a program is faster than one by ops.
+_MOST_PARAMETERS = 1 << 19
 # About how long one call of a program may take: an interrupt waits for it.
 _SECONDS_PER_CALL = 0.25
 
@@ -103,9 +105,11 @@ def fit(
     the validation examples are scored by their mean log predictive density. The model ends with
     the weights of the epoch that scored best, or of the last one without validation data.
 
-    Flows train fastest with ``objective=Flow.log_prob``. On the CPU, if their networks, maps and
-    base have steps of a program, the steps of an epoch are one call without Python in between: the
-    same up to rounding. It leaves no ``.grad``. :class:`bslfast.whole_networks` switches this off.
+    On the CPU the steps of an epoch are one call without Python in between, the same up to
+    rounding, if the model and its likelihood have steps of a program: small networks of dense
+    layers, Bayesian or not (``BayesianMLP``, ``nn.Sequential``), and flows with
+    ``objective=Flow.log_prob``. It leaves no ``.grad``. ``model.explain()`` says whether, and
+    :class:`bslfast.whole_networks` switches it off.
 
     A run is repeatable: ``seed`` sets the order of the examples and the noise, and torch's global
     generators are left as they were. Resuming gives bit for bit the weights that an uninterrupted
@@ -270,6 +274,7 @@ class _Run:
         self.last_step: int | None = None  # where a falling learning rate reaches 0
         self.steps_per_call = 1
         self.lowered: programs.Lowered | None = None
+        self.checked = False  # whether the targets are those of the likelihood
         self.setting: dict[str, Any] = {
             "batch_size": batch_size,
             "lr": lr,
@@ -411,9 +416,13 @@ class _Run:
             self.lowered = programs.Lowered(
                 self.model, self.supervised_steps, x.shape[1], y.shape[1]
             )
-            if self.lowered.reason is None:
-                self.check_targets(self.lowered.results)
+            self.checked = False
         if self.lowered.obstacle(x, y) is not None:
+            return None
+        if not self.checked:
+            self.check_targets(self.lowered.results)
+            self.checked = True
+        if self.lowered.program.n_parameters > _MOST_PARAMETERS:
             return None
         layers = [m for m in self.model.modules() if isinstance(m, BayesianModule)]
         # Layers that the network has but does not use diverge from their priors, too.

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "bindings/operands.h"
+#include "core/distributions/scale.h"
 #include "cpu/draws.h"
 #include "cpu/pointwise.h"
 #include "cpu/program.h"
@@ -85,6 +86,10 @@ Program make_program(int32_t features, int32_t context, const std::vector<PyStep
     check_places({parametrization}, 0, BSL_SELECT(normal_rsample_kernels).n_variants,
                  "draws: parametrization");
     if (sizes[loc] != sizes[raw_scale]) throw std::invalid_argument("draws: sizes differ");
+    // Such scales may be negative, which every draw would have to look for.
+    if (static_cast<Parametrization>(parametrization) == Parametrization::scale) {
+      throw std::invalid_argument("draws: parametrization 'scale'");
+    }
     p.draws.push_back({loc, raw_scale, parametrization, prior_loc, prior_scale});
   }
   for (const Draw& draw : p.draws) p.sizes.push_back(sizes[draw.loc]);
@@ -387,7 +392,7 @@ Losses program_train(const Program& p, bool is_double, int64_t rows, int64_t bat
   for (size_t i = 0; i < wanted.size(); ++i) {
     const bool lacks_mean = needs_mean(kind) && means[i] == 0;
     const bool lacks_square = needs_mean_square(kind) && mean_squares[i] == 0;
-    if (wanted[i] && (lacks_mean || lacks_square)) {
+    if (wanted[i] && p.sizes[i] > 0 && (lacks_mean || lacks_square)) {
       throw std::invalid_argument(optimizer + ": what it remembers of parameter " +
                                   std::to_string(i) + " is missing");
     }
@@ -411,6 +416,7 @@ void register_program(py::module_& m) {
       .def(py::init(&make_program), py::arg("features"), py::arg("context"), py::arg("steps"),
            py::arg("results"), py::arg("sizes"), py::arg("draws") = std::vector<PyDraw>())
       .def_readonly("lanes", &Program::lanes)
+      .def_readonly("n_parameters", &Program::n_parameters)
       .def_readonly("n_drawn", &Program::n_drawn)
       .def_readonly("n_gradients", &Program::n_gradients)
       .def("forward", &program_forward)

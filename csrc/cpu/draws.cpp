@@ -23,12 +23,11 @@ NormalTensor tensor_of(const Program& p, const Draws<T>& draws, size_t i) {
 }  // namespace
 
 template <typename T>
-int draw_weights(const Program& p, const Draws<T>& draws, int64_t n_samples, double* kl) {
+void draw_weights(const Program& p, const Draws<T>& draws, int64_t n_samples, double* kl) {
   for (size_t i = 0; i < p.draws.size(); ++i) {
     T* samples = draws.parameters[p.tensors() + i];
-    if (!draw_normal(tensor_of(p, draws, i), n_samples, samples, kl)) return static_cast<int>(i);
+    draw_normal(tensor_of(p, draws, i), n_samples, samples, kl);
   }
-  return -1;
 }
 
 template <typename T>
@@ -43,8 +42,8 @@ void pull_back_weights(const Program& p, const Draws<T>& draws, T* grads, double
   }
 }
 
-template int draw_weights(const Program&, const Draws<float>&, int64_t, double*);
-template int draw_weights(const Program&, const Draws<double>&, int64_t, double*);
+template void draw_weights(const Program&, const Draws<float>&, int64_t, double*);
+template void draw_weights(const Program&, const Draws<double>&, int64_t, double*);
 template void pull_back_weights(const Program&, const Draws<float>&, float*, double);
 template void pull_back_weights(const Program&, const Draws<double>&, double*, double);
 

@@ -16,9 +16,9 @@ struct Draws {
 };
 
 // Draws n_samples of all weights, each [n_samples, *shape of the loc], and adds their divergences
-// to `kl`, which may be null. Returns the index of a draw with a negative scale, or -1.
+// to `kl`, which may be null.
 template <typename T>
-int draw_weights(const Program& p, const Draws<T>& draws, int64_t n_samples, double* kl);
+void draw_weights(const Program& p, const Draws<T>& draws, int64_t n_samples, double* kl);
 
 // Fills in the gradients of what the weights are drawn from, in the row of all. The samples' are
 // there, and that of the divergence is a number.

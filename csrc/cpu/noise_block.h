@@ -212,8 +212,9 @@ inline const T* normal_block(uint64_t seed, uint64_t stream, uint64_t first, T* 
   constexpr int per_counter = noise::kPerCounter<T>;
   constexpr int words_per_element = 4 / per_counter;
   alignas(64) uint32_t words[words_per_element * kBlock];
+  const int whole = (count + noise::kGroup - 1) / noise::kGroup * noise::kGroup;
   noise::random_block<kBlock / per_counter>(seed, stream, first / per_counter, words,
-                                            (count + per_counter - 1) / per_counter);
+                                            whole / per_counter);
   for (int i = 0; i < count; i += noise::kGroup) {
     noise::normal_group(words + words_per_element * i, buffer + i);
   }

@@ -125,15 +125,11 @@ class TrainingDraws {
       case Parametrization::softplus:
         run(draw_block<Parametrization::softplus, T>);
         break;
-      case Parametrization::scale:
-        run(draw_block<Parametrization::scale, T>);
-        break;
       case Parametrization::log_scale:
         run(draw_block<Parametrization::log_scale, T>);
         break;
-      case Parametrization::log_var:
+      default:  // no program has Parametrization::scale
         run(draw_block<Parametrization::log_var, T>);
-        break;
     }
     std::copy_n(results[0], n, table[p_.tensors() + index] + first);
     T* factors = factors_ + p_.places[p_.tensors() + index] + first;

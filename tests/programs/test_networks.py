@@ -186,6 +186,72 @@ def test_a_changed_prior_counts() -> None:
         torch.testing.assert_close(first, second, rtol=1e-10, atol=1e-12)
 
 
+LIKELIHOODS: dict[str, Callable[[BayesianMLP], Any]] = {
+    "another": lambda model: setattr(model, "likelihood", bslfast.likelihoods.Laplace(2).double()),
+    "degrees of freedom": lambda model: setattr(model.likelihood, "init_df", 50.0),
+    "a method of its own": lambda model: _doubled(model.likelihood),
+    "an unused Bayesian layer": lambda model: setattr(
+        model, "more", bslfast.nn.BayesLinear(2, 2, dtype=torch.float64)
+    ),
+    "the class of the activation": lambda model: setattr(model.activation, "__class__", nn.Tanh),
+}
+
+
+def _doubled(likelihood: Any) -> None:
+    before = likelihood.log_prob
+    likelihood.log_prob = lambda *args: 2 * before(*args)
+
+
+@pytest.mark.parametrize("change", LIKELIHOODS.values(), ids=LIKELIHOODS)
+def test_the_loss_of_a_changed_network(change: Callable[[BayesianMLP], Any]) -> None:
+    model = made(LOSSES["student_t"])
+    x, y = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64)
+    first, _ = both(lambda: model.negative_elbo(x, y, dataset_size=9))
+    change(model)
+    once, by_ops = both(lambda: model.negative_elbo(x, y, dataset_size=9))
+    torch.testing.assert_close(once, by_ops)
+    assert not torch.allclose(first, once)
+
+
+def test_targets_of_any_number() -> None:
+    """A likelihood for targets of any shape does not say how many there are."""
+    head = bslfast.likelihoods.Normal(None, scale=0.3)
+    model = made(lambda: BayesianMLP(3, (9,), 2, likelihood=head))
+    x = torch.randn(5, 3, dtype=torch.float64)
+    assert "training.fit: one call" in model.explain()
+    for targets in (2, 1, 3, 2):
+        y = torch.zeros(5, targets, dtype=torch.float64, requires_grad=True)
+        if targets == 2:
+            once, by_ops = both(lambda y=y: model.negative_elbo(x, y, dataset_size=9))
+            torch.testing.assert_close(once, by_ops)
+            assert model._loss_program(x, y) is not None
+        else:
+            with pytest.raises(ValueError, match="output: expected shape"):
+                model.negative_elbo(x, y, dataset_size=9)
+
+
+def test_a_loss_gives_its_gradients_once() -> None:
+    model = made(LOSSES["student_t"])
+    x, y = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64)
+    loss = model.negative_elbo(x, y, dataset_size=9)
+    loss.backward()
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        loss.backward()
+    loss = model.negative_elbo(x, y, dataset_size=9)
+    with torch.no_grad():
+        model.layers[0].weight_loc.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_a_layer_that_is_used_twice() -> None:
+    model = BayesianMLP(3, (3,), 3).double()
+    model.layers[1] = model.layers[0]
+    x = torch.randn(5, 3, dtype=torch.float64)
+    once, by_ops = both(lambda: (model(x), kl(model)))
+    torch.testing.assert_close(once, by_ops)
+
+
 def test_inside_one_draw_the_draw_is_used() -> None:
     model = made(NETWORKS["relu, wide"])
     x = torch.randn(4, 3, dtype=torch.float64)

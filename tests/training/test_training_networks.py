@@ -103,6 +103,11 @@ def test_each_optimizer(change: dict[str, Any], calls: list[int]) -> None:
 
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
+    "networks in a row": lambda: nn.Sequential(
+        BayesLinear(3, 4),
+        BayesianMLP(4, (5,), 3, parametrization="log_scale"),
+        BayesianMLP(3, (5,), 2),
+    ),
     "layers with seeds of their own": lambda: nn.Sequential(
         BayesLinear(3, 6, bias=False), nn.Tanh(), BayesLinear(6, 5), nn.SiLU(), nn.Linear(5, 2)
     ),
@@ -176,9 +181,28 @@ def test_inside_one_draw_it_is_the_draw_that_counts(calls: list[int]) -> None:
     model = mlp()
     with bslfast.nn.one_draw(model):
         assert programs.are_on()
-        with pytest.raises(RuntimeError):  # the graph of the draw is spent after the first step
+        # The graph of the draw is spent after the first step.
+        with pytest.raises(RuntimeError, match="backward through the graph a second time"):
             fit(model, (X, Y), **SETTING)
     assert not calls
+
+
+def test_layers_without_inputs() -> None:
+    model = nn.Sequential(nn.Linear(0, 2)).double()
+    head = likelihoods.Normal(2).double()
+    history = fit(model, (torch.ones(8, 0).double(), Y[:8]), epochs=2, likelihood=head)
+    assert history.steps == 2
+
+
+def test_large_networks_go_by_ops(calls: list[int]) -> None:
+    model = nn.Sequential(nn.Linear(3, 1100), nn.ReLU(), nn.Linear(1100, 500), nn.Linear(500, 2))
+    fit(model, (X[:8].float(), Y[:8].float()), epochs=1, likelihood=likelihoods.Normal(2))
+    assert not calls
+
+
+def test_errors_are_those_by_ops() -> None:
+    with pytest.raises(TypeError, match="x: expected the dtype of weight_loc"):
+        fit(mlp(), (X.float(), Y), **SETTING)
 
 
 def test_targets_that_the_likelihood_does_not_have() -> None:

@@ -45,7 +45,8 @@ struct Activation {
   static void backward(const Step& step, const TileOf<T>& t) {
     switch (step.options[0]) {
       case relu:
-        return pull_back(step, t, [](T, T y) { return y > T(0) ? T(1) : T(0); });
+        // Chosen, not multiplied: an infinite gradient of an inactive unit is 0.
+        return add_gradients(step, t, [](T grad, T, T y) { return y > T(0) ? grad : T(0); });
       case tanh:
         return pull_back(step, t, [](T, T y) { return (T(1) - y) * (T(1) + y); });
       case sigmoid:
@@ -73,6 +74,13 @@ struct Activation {
 
   template <typename T, typename F>
   static void pull_back(const Step& step, const TileOf<T>& t, const F& derivative) {
+    // A gradient of 0 stays 0, also where the derivative is NaN.
+    add_gradients(step, t,
+                  [&](T grad, T x, T y) { return grad == T(0) ? T(0) : grad * derivative(x, y); });
+  }
+
+  template <typename T, typename F>
+  static void add_gradients(const Step& step, const TileOf<T>& t, const F& f) {
     for (size_t i = 0; i < step.inputs.size(); ++i) {
       const T* x = t.lane(step.inputs[i]);
       const T* y = t.lane(step.outputs[i]);
@@ -80,8 +88,7 @@ struct Activation {
       T* grad_x = t.grad(step.inputs[i]);
 #pragma GCC ivdep
       for (int r = 0; r < kTileRows; ++r) {
-        // A gradient of 0 stays 0, also where the derivative is NaN.
-        grad_x[r] += grad_y[r] == T(0) ? T(0) : grad_y[r] * derivative(x[r], y[r]);
+        grad_x[r] += f(grad_y[r], x[r], y[r]);
       }
     }
   }

@@ -22,7 +22,7 @@ struct CategoricalLogProb {
     const Rows<T> rows(step, t);
     const T* label = t.lane(step.inputs[0]);
     T chosen[kTileRows] = {};
-    for_each_class(step, t, [&](T index, int32_t lane) {
+    for_each_class<T>(step, [&](T index, int32_t lane) {
       const T* logit = t.lane(lane);
       for (int r = 0; r < kTileRows; ++r) chosen[r] = label[r] == index ? logit[r] : chosen[r];
     });
@@ -37,7 +37,7 @@ struct CategoricalLogProb {
   static void backward(const Step& step, const TileOf<T>& t) {
     const Rows<T> rows(step, t);
     const T* label = t.lane(step.inputs[0]);
-    for_each_class(step, t, [&](T index, int32_t lane) {
+    for_each_class<T>(step, [&](T index, int32_t lane) {
       const T* logit = t.lane(lane);
       T* grad = t.grad(lane);
 #pragma GCC ivdep
@@ -56,12 +56,12 @@ struct CategoricalLogProb {
 
     Rows(const Step& step, const TileOf<T>& t) {
       for (int r = 0; r < kTileRows; ++r) max[r] = -math::Real<T>::infinity;
-      for_each_class(step, t, [&](T, int32_t lane) {
+      for_each_class<T>(step, [&](T, int32_t lane) {
         const T* logit = t.lane(lane);
         // A NaN stays.
         for (int r = 0; r < kTileRows; ++r) max[r] = logit[r] <= max[r] ? max[r] : logit[r];
       });
-      for_each_class(step, t, [&](T, int32_t lane) {
+      for_each_class<T>(step, [&](T, int32_t lane) {
         const T* logit = t.lane(lane);
 #pragma GCC ivdep
         for (int r = 0; r < kTileRows; ++r) sum[r] += math::exp(logit[r] - max[r]);
@@ -70,7 +70,7 @@ struct CategoricalLogProb {
   };
 
   template <typename T, typename F>
-  static void for_each_class(const Step& step, const TileOf<T>&, const F& f) {
+  static void for_each_class(const Step& step, const F& f) {
     for (size_t i = 1; i < step.inputs.size(); ++i) f(static_cast<T>(i - 1), step.inputs[i]);
   }
 };

@@ -30,32 +30,31 @@ struct PointwiseStep {
 
   template <typename T>
   static void forward(const Step& step, const TileOf<T>& t) {
-    int variant = 0;
-    const auto run = [&](auto op) {
-      if (variant++ == step.options[0]) {
-        forward_by<decltype(op)>(step, t, std::make_index_sequence<N>());
-      }
-    };
-    run(First());
-    (run(Others()), ...);
+    by_variant(step,
+               [&](auto op) { forward_by<decltype(op)>(step, t, std::make_index_sequence<N>()); });
   }
 
   template <typename T>
   static void backward(const Step& step, const TileOf<T>& t) {
-    int variant = 0;
-    const auto run = [&](auto op) {
-      if (variant++ == step.options[0]) {
-        backward_by<decltype(op)>(step, t, std::make_index_sequence<N>());
-      }
-    };
-    run(First());
-    (run(Others()), ...);
+    by_variant(step,
+               [&](auto op) { backward_by<decltype(op)>(step, t, std::make_index_sequence<N>()); });
   }
 
  private:
   static constexpr int N = First::inputs;
   static constexpr bool kHasValue = (First::results & kValue) != 0;
   static_assert((First::results & kLog) != 0, "steps add to the logarithm");
+
+  // Calls f with the op that the step's options say.
+  template <typename F>
+  static void by_variant(const Step& step, const F& f) {
+    int variant = 0;
+    const auto run = [&](auto op) {
+      if (variant++ == step.options[0]) f(op);
+    };
+    run(First());
+    (run(Others()), ...);
+  }
 
   template <typename T>
   static Numbers<T> numbers_of(const Step& step) {

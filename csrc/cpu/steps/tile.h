@@ -30,7 +30,7 @@ struct TileOf {
   const int64_t* places;
   T* scratch;
   int32_t first_needed;  // lanes before it are data whose gradients nobody needs
-  int rows;  // those beyond are copies, and their gradients are zeros
+  int rows;              // those beyond are copies, and their gradients are zeros
 
   T* lane(int32_t index) const { return values + static_cast<int64_t>(index) * kTileRows; }
   T* grad(int32_t index) const { return grads + static_cast<int64_t>(index) * kTileRows; }
