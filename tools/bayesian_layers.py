@@ -8,6 +8,7 @@ refused have the reason from the error.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -98,7 +99,7 @@ class Made(NamedTuple):
 def _convolutions(name: str, dim: int) -> dict[str, Made]:
     arguments = {"in_channels": 2, "out_channels": 3, "kernel_size": 2}
     return {
-        f"Bayes{name}{n}d": Made(arguments, lambda n=n: torch.randn(2, 2, *[3] * n), dim)
+        f"Bayes{name}{n}d": Made(arguments, functools.partial(torch.randn, 2, 2, *[3] * n), dim)
         for n in (1, 2, 3)
     }
 
@@ -116,7 +117,7 @@ MADE: dict[str, Made] = {
     "BayesGRU": RECURRENT,
     "BayesMultiheadAttention": Made({"embed_dim": 4, "num_heads": 2}, lambda: torch.randn(3, 2, 4)),
 }
-EVERY_LAYER = {kind.__name__: kind for kind in convert.LAYERS.values()}
+EVERY_LAYER: dict[str, Any] = {kind.__name__: kind for kind in convert.LAYERS.values()}
 EVERY_POSTERIOR = tuple(dict.fromkeys(kind.__name__ for kind, _ in DIVERGENCES))
 EVERY_PRIOR = tuple(dict.fromkeys(kind.__name__ for _, kind in DIVERGENCES))
 #: A prior that each posterior has a divergence from.
@@ -277,14 +278,14 @@ def _programs() -> list[str]:
     }
     for q, p, e in itertools.product(*varied.values()):
         try:
-            whole = _obstacle(
+            reason = _obstacle(
                 posterior=getattr(posteriors, q)(), prior=getattr(priors, p)(), estimator=e
             )
         except ValueError:  # no layer can be made of these
             continue
         alone = q in one_call["posterior"], p in one_call["prior"], e in one_call["estimator"]
-        if (whole is None) != all(alone):
-            raise AssertionError(f"{q}, {p}, {e}: {whole}, but each alone: {alone}")
+        if (reason is None) != all(alone):
+            raise AssertionError(f"{q}, {p}, {e}: {reason}, but each alone: {alone}")
     varied["parametrization"] = {p: _obstacle(parametrization=p) for p in PARAMETRIZATIONS}
     varied["activation"] = {a: _obstacle(activation=a) for a in ACTIVATIONS}
     varied["likelihood"] = {
