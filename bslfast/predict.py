@@ -118,8 +118,8 @@ class Prediction:
             >>> from bslfast.likelihoods import Normal
             >>> model, likelihood = torch.nn.Identity(), Normal(1, scale=2.0)
             >>> prediction = predict(model, torch.ones(1, 1), 1, likelihood=likelihood)
-            >>> prediction.quantile(0.5), prediction.quantile(0.8413)  # mean + 1 sd
-            (tensor([[1.]]), tensor([[2.9997]]))
+            >>> prediction.quantile(0.5), prediction.quantile(0.975)  # 1 + 2 * 1.96
+            (tensor([[1.]]), tensor([[4.9199]]))
         """
         q = _checks.number("q", q, above=0.0, below=1.0)
         lower, upper = self.likelihood.ends(_rows_of(self.samples), min(q, 1 - q))
