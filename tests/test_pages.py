@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 import re
 import textwrap
 from pathlib import Path
 
 import pytest
 import torch
+
+import bslfast
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = {page.name: page.read_text() for page in sorted(DOCS.glob("*.md"))}
@@ -29,6 +32,18 @@ def test_code(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     exec(compile(code(PAGES[name]), str(DOCS / name), "exec"), {})
+
+
+@pytest.mark.parametrize("name", WITH_CODE)
+def test_names_are_there(name: str) -> None:
+    """Those in tables and sentences, too."""
+    whole = re.findall(r"\bbslfast\.([\w.]*\w)", PAGES[name])
+    parts = re.findall(r"`((?:likelihoods|training)\.[\w.]*\w)", PAGES[name])
+    parts += [f"nn.{n}" for n in re.findall(r"[`=(]((?:posteriors|priors)\.\w+)", PAGES[name])]
+    assert whole
+    assert parts
+    for dotted in (*whole, *parts):
+        operator.attrgetter(dotted)(bslfast)
 
 
 def test_there_is_code() -> None:
