@@ -162,3 +162,18 @@ def test_hooks_see_layers_that_are_drawn_together() -> None:
     model.layers[0].register_forward_hook(lambda *_: seen.append(True))
     model(torch.ones(2, 3))
     assert seen
+
+
+def test_a_layer_with_a_pass_of_its_own_is_called() -> None:
+    class Zeros(bslfast.nn.BayesLinear):
+        def forward(self, x: Tensor, **options: Any) -> Tensor:  # type: ignore[override]
+            return super().forward(x, **options) * 0
+
+    model, x = BayesianMLP(3, (8,), 2), torch.ones(5, 3)
+    model.layers[1] = Zeros(8, 2)
+    assert "Zeros has no steps" in model.explain()
+    with torch.no_grad():
+        assert model(x).count_nonzero() == 0
+    train = x, torch.ones(5, 2)
+    history = bslfast.training.fit(model, train, epochs=1, likelihood=model.likelihood)
+    assert history.steps == 1

@@ -15,7 +15,7 @@ LISTS = {
     "A row op": ("radial", (*STACK, "tests/ops")),
     "A Bayesian layer": (
         "BayesEmbedding",
-        ("bslfast/nn", "tests/nn", "tests/test_module_state.py"),
+        ("bslfast/nn", "tests/nn", "tests/test_module_state.py", "tools/bayesian_layers.py"),
     ),
     "A map of flows": ("DeepSigmoidal", ("bslfast/flows", "tests/flows")),
 }

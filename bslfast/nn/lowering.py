@@ -22,6 +22,8 @@ def drawn_dense(
 
     That they have been drawn already, inside :func:`bslfast.nn.one_draw`, is not looked at.
     """
+    if type(layer) is not BayesLinear:  # BayesianMLP calls this without a look at the class
+        raise CannotLower(f"{type(layer).__name__} has no steps")
     builder.looked_at(layer, "posteriors", "priors")
     own = vars(layer)
     builder.entries.append((own, "_estimator", own.get("_estimator")))

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import wine_file
 from command_line import one_line
 
 from bslfast import cli
-from bslfast.data import wine
 
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
@@ -32,16 +32,10 @@ PICTURES = {"predictions.png", "calibration.png", "learning_curves.png", "weight
 @pytest.fixture
 def grades(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A made-up wine quality file of 600 rows in the folder that BSLFAST_DATA names."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.rand(600, 11, generator=generator)
-    y = (4 + 3 * x[:, 0] + 0.5 * torch.randn(600, generator=generator)).round()
     folder = tmp_path / "data"
     folder.mkdir()
-    rows = [[*map(str, row), str(int(grade))] for row, grade in zip(x.tolist(), y, strict=True)]
-    lines = [";".join(f'"{name}"' for name in (*wine.QUALITY_FEATURES, "quality"))]
-    lines += [";".join(row) for row in rows]
     path = folder / "winequality-red.csv"
-    path.write_text("\n".join(lines) + "\n")
+    wine_file.write(path)
     monkeypatch.setenv("BSLFAST_DATA", str(folder))
     return path
 
