@@ -215,6 +215,7 @@ def bars(
 ) -> None:
     """Draw bars of the ratios for each pass, and a mark where each should be."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
     rows = [row for row in rows if row["pass"] in passes]
     peers = list(dict.fromkeys(row["peer"] for row in rows))
@@ -238,16 +239,27 @@ def bars(
                 for row in chosen
             ]
             drawn = axes.barh(places, [row["ratio"] for row in chosen], height * 0.95, label=peer)
-            axes.bar_label(drawn, fmt="%.1f", padding=2, fontsize=7)
+            axes.bar_label(drawn, fmt="%.3g", padding=2, fontsize=7)
             for place, row in zip(places, chosen, strict=True):
                 if (at := aim(row)) is not None:
                     axes.vlines(at, place - height / 2, place + height / 2, color="black")
         axes.axvline(1, color="grey", linewidth=1)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_yticks(range(len(labels[what])), labels[what])
         axes.invert_yaxis()
         axes.margins(x=0.1, y=0.01)
         axes.set_title(what)
         axes.set_xlabel("time / time of bslfast (black: aim)")
-    axes.legend(fontsize=8)
+    # A peer may lack some passes.
+    handles = {
+        text: handle
+        for axes in figure.axes
+        for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles)
+    )
     figure.savefig(path, dpi=110)
