@@ -8,7 +8,7 @@ RUNS ?= runs
 BENCH ?= --benchmark-max-time=0.2 --benchmark-min-rounds=7
 SOURCES := $(shell find csrc bslfast cmake -type f -not -name '*.pyc') CMakeLists.txt pyproject.toml
 
-.PHONY: quickstart test slow-test fuzz sanitize bench bench-flows lint format develop wheel cuda-wheel gpu-check clean
+.PHONY: quickstart test slow-test fuzz sanitize bench bench-flows bench-bnn lint format develop wheel cuda-wheel gpu-check clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -80,6 +80,12 @@ bench: $(VENV)/.tools
 BENCH_FLOWS ?=
 bench-flows: $(VENV)/.installed
 	$(BIN)/python benchmarks/flow_peers --out $(RUNS)/bench-flows $(BENCH_FLOWS)
+
+# Bayesian networks beside torch's plain ones and those of other libraries. The table and the picture
+# go into benchmarks/results. Options: BENCH_BNN='--cases 11-50-1', for example.
+BENCH_BNN ?=
+bench-bnn: $(VENV)/.installed
+	$(BIN)/python benchmarks/bnn_peers --results benchmarks/results --out $(RUNS)/bench-bnn $(BENCH_BNN)
 
 # An editable install for work on bslfast. Changes of Python files need no build; after changes of C++
 # run `make develop` again.

@@ -13,27 +13,28 @@ import copy
 import itertools
 import json
 import os
-import statistics
-import time
+import sys
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from cases import CASES, Case, draw, multiply_adds, networks, ours, without_minima
-from peers import PASSES, PEERS, SAMPLES, Implementation, Peer, Torch, start
-from report import headlines, picture, table
 from tqdm import tqdm
 
 import bslfast.info
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from beside import alternate, peak, quartiles, ratio, start
+from flow_peers.cases import CASES, Case, draw, multiply_adds, networks, ours, without_minima
+from flow_peers.peers import PASSES, PEERS, SAMPLES, FlowPeer, Implementation, Torch
+from flow_peers.report import headlines, picture, table
+
 NAMES = {case.name.replace(" D=", "-"): case for case in CASES}
-#: Seconds of a block of calls.
-BLOCK = 0.02
 
 
-def built(case: Case, peer: Peer, rows: int) -> tuple[Torch, Implementation]:
+def built(case: Case, peer: FlowPeer, rows: int) -> tuple[Torch, Implementation]:
     """Both flows with the same weights, after a comparison of their densities."""
     torch.manual_seed(0)
     flow, x = ours(case), torch.randn(rows, case.features)
@@ -53,37 +54,9 @@ def built(case: Case, peer: Peer, rows: int) -> tuple[Torch, Implementation]:
     return Torch(flow, flow.log_prob, flow.sample, x), found
 
 
-def alternate(
-    pair: tuple[Implementation, Implementation], what: str, batch: int, seconds: float
-) -> list[list[float]]:
-    """The times of a call of each, from blocks in the order A B B A until the time is over."""
-    calls = []
-    for one in pair:
-        once = one.seconds(what, batch, 1)  # the first call may compile
-        if once < 1:
-            once = one.seconds(what, batch, 1)
-        calls.append(max(1, min(1000, round(BLOCK / once))))
-    times: list[list[float]] = [[], []]
-    begin = time.perf_counter()
-    while not times[0] or time.perf_counter() - begin < seconds:
-        for k in (0, 1, 1, 0):
-            times[k].append(pair[k].seconds(what, batch, calls[k]) / calls[k])
-    return times
-
-
-def peak() -> float:
-    """The best GFLOP/s of torch at a product of matrices."""
-    a, best = torch.randn(1024, 1024), float("inf")
-    for _ in range(20):
-        begin = time.perf_counter()
-        torch.mm(a, a)
-        best = min(best, time.perf_counter() - begin)
-    return 2 * 1024**3 / best / 1e9
-
-
 def measurements(
-    cases: list[Case], peers: list[Peer], passes: list[str], batches: list[int]
-) -> Iterator[tuple[Case, Peer, str, int]]:
+    cases: list[Case], peers: list[FlowPeer], passes: list[str], batches: list[int]
+) -> Iterator[tuple[Case, FlowPeer, str, int]]:
     for case, peer, what in itertools.product(cases, peers, passes):
         for batch in [SAMPLES] if what == "sample" else batches:
             if peer.has(case) and (batch <= 512 or case.features > 8):
@@ -125,7 +98,8 @@ def main() -> None:
         if pair_of != (case, peer):
             pair_of, pair = (case, peer), built(case, peer, max(*chosen.batches, 64))
         assert pair is not None
-        times = alternate(pair, what, batch, chosen.seconds)
+        timers = [partial(one.seconds, what, batch) for one in pair]
+        times = alternate(timers, chosen.seconds)
         work = 2 * multiply_adds(pair[0].module) * batch
         rows.append(
             {
@@ -141,16 +115,6 @@ def main() -> None:
     (chosen.out / "table.md").write_text(text + "\n")
     picture(rows, chosen.out / "ratios.png")
     headlines(rows, chosen.threads, chosen.out / "speed.png")
-
-
-def ratio(ours: list[float], theirs: list[float]) -> float:
-    """The median over rounds A B B A, in which other work on the machine weighs on both."""
-    rounds = range(0, len(ours), 2)
-    return statistics.median(sum(theirs[k : k + 2]) / sum(ours[k : k + 2]) for k in rounds)
-
-
-def quartiles(times: list[float]) -> list[float]:
-    return statistics.quantiles(times, n=4, method="inclusive")
 
 
 if __name__ == "__main__":

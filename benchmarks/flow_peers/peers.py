@@ -6,23 +6,18 @@ than bslfast, the number is a bias that depends on no feature, and is translated
 
 from __future__ import annotations
 
-import importlib
-import json
 import math
-import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from cases import BINS, BOUND, HIDDEN, NONE, SCALE, SLOPES, Case, Network
+from beside import Peer, Remote
+from flow_peers.cases import BINS, BOUND, HIDDEN, NONE, SCALE, SLOPES, Case, Network
 from torch import Tensor, nn
 
 HERE = Path(__file__).parent
@@ -83,24 +78,8 @@ class Torch:
         return time.perf_counter() - begin
 
 
-class Peer:
-    """A library.
-
-    Attributes:
-        name: in the report.
-        package: what is installed.
-        version: of the package.
-    """
-
-    def __init__(self, name: str, package: str) -> None:
-        self.name, self.package, self.version = name, package, ""
-
-    def start(self, place: Path, threads: int) -> None:
-        """Make the installed package usable; ImportError says that it is not."""
-        if str(place) not in sys.path:
-            sys.path.append(str(place))
-        importlib.import_module(self.package)
-        self.version = metadata.version(self.package)
+class FlowPeer(Peer):
+    """A library with flows."""
 
     def has(self, case: Case) -> bool:
         """Whether this peer is of interest for the case."""
@@ -115,11 +94,11 @@ class Peer:
         raise NotImplementedError
 
 
-class NFlows(Peer):
+class NFlows(FlowPeer):
     """nflows, with a plain MLP: its ResidualNet would be three times as expensive."""
 
     def __init__(self) -> None:
-        super().__init__("nflows", "nflows")
+        super().__init__("nflows", HERE / "nflows.txt")
 
     def constant(self, case: Case) -> slice:
         return NONE if case.spline else SCALE
@@ -186,7 +165,7 @@ class _Network(nn.Sequential):
         return super().forward(x)
 
 
-class Zuko(Peer):
+class Zuko(FlowPeer):
     """zuko, with an infinite `slope`: it then bounds no log scale.
 
     Args:
@@ -196,7 +175,7 @@ class Zuko(Peer):
     """
 
     def __init__(self, *, passes: bool) -> None:
-        super().__init__("zuko passes=2" if passes else "zuko", "zuko")
+        super().__init__("zuko passes=2" if passes else "zuko", HERE / "zuko.txt")
         self.passes = passes
 
     def has(self, case: Case) -> bool:
@@ -243,36 +222,14 @@ class Zuko(Peer):
         return Torch(flow, lambda x: flow().log_prob(x), lambda n: flow().sample((n,)), x)
 
 
-class FlowJax(Peer):
-    """flowjax in a process of its own (worker.py), as XLA and torch have threads of their own.
+class FlowJax(Remote, FlowPeer):
+    """flowjax (worker.py).
 
     Its splines have two slopes more, of which one knows no tails: the weights make them 1.
     """
 
-    process: subprocess.Popen[str]
-
     def __init__(self) -> None:
-        super().__init__("flowjax", "flowjax")
-
-    def start(self, place: Path, threads: int) -> None:
-        command = [place / "bin" / "python", HERE / "worker.py", str(threads), place / "cache"]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.file = place / "weights.npz"
-        self.version = self.ask(None)["version"]
-
-    def ask(self, request: dict[str, Any] | None) -> dict[str, Any]:
-        """Send a line of JSON, if any, and read one."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        if request is not None:
-            print(json.dumps(request), file=self.process.stdin, flush=True)
-        line = self.process.stdout.readline()
-        if not line:
-            raise ImportError("its process ended")
-        found: dict[str, Any] = json.loads(line)
-        return found
+        super().__init__("flowjax", HERE / "flowjax.txt", HERE / "worker.py")
 
     def constant(self, case: Case) -> slice:
         return NONE
@@ -306,12 +263,11 @@ class _Remote:
 
     def seconds(self, what: str, batch: int, calls: int) -> float:
         """See :class:`Implementation`."""
-        time.sleep(0.01)  # torch's threads wait busily for a moment
-        found = self.peer.ask({"time": what, "batch": batch, "calls": calls, "samples": SAMPLES})
-        return float(found["seconds"])
+        request = {"time": what, "batch": batch, "calls": calls, "samples": SAMPLES}
+        return self.peer.seconds(request)
 
 
-PEERS: list[Peer] = [NFlows(), Zuko(passes=False), Zuko(passes=True), FlowJax()]
+PEERS: list[FlowPeer] = [NFlows(), Zuko(passes=False), Zuko(passes=True), FlowJax()]
 
 
 def turned(network: Network) -> Network:
@@ -340,43 +296,3 @@ def load(module: nn.Module, network: Network) -> None:
         assert torch.equal(weight * getattr(layer, "mask", 1), weight), layer
         layer.weight.copy_(weight)
         layer.bias.copy_(bias)
-
-
-def start(peers: list[Peer], root: Path, threads: int) -> list[Peer]:
-    """Install those whose requirements are new, and start all; say which are left out."""
-    places = {package: _installed(package, root) for package in {p.package: None for p in peers}}
-    found = []
-    for peer in peers:
-        place = places[peer.package]
-        try:
-            if place is None:
-                raise ImportError("its installation failed")
-            peer.start(place, threads)
-            found.append(peer)
-        except ImportError as error:
-            print(f"{peer.name} is left out: {error}", file=sys.stderr)
-    return found
-
-
-def _installed(package: str, root: Path) -> Path | None:
-    """A folder with the package: a virtual environment for flowjax, otherwise only itself.
-
-    nflows and zuko need nothing that is not in bslfast's environment, and must not bring a torch.
-    """
-    requirements, place = HERE / f"{package}.txt", root.absolute() / package
-    stamp, wanted = place / ".installed", sys.version + requirements.read_text()
-    if stamp.exists() and stamp.read_text() == wanted:
-        return place
-    print(f"installing {package} into {place}", file=sys.stderr)
-    shutil.rmtree(place, ignore_errors=True)
-    python, options = Path(sys.executable), ["--no-deps", "--target", place]
-    try:
-        if package == "flowjax":
-            subprocess.run([python, "-m", "venv", place], check=True)
-            python, options = place / "bin" / "python", []
-        command = [python, "-m", "pip", "install", "--quiet", *options, "-r", requirements]
-        subprocess.run(command, check=True)
-    except subprocess.CalledProcessError:
-        return None
-    stamp.write_text(wanted)
-    return place

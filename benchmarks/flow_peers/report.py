@@ -6,7 +6,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-Row = dict[str, Any]
+from beside import Row, bars, header, ms
+
 GOALS_FOR = ("train step", "log_prob", "sample")
 _SMALL_AFFINE = {"nflows": (8, 8, 8), "zuko": (8, 8, 8), "flowjax": (3, 3, 3)}
 _SMALL_SPLINES = {"nflows": (12, 15, 15), "zuko": (12, 15, 20), "flowjax": (3, 3, 3)}
@@ -34,12 +35,9 @@ def goal(row: Row) -> float | None:
 def table(about: dict[str, Any], rows: list[Row]) -> str:
     """Markdown: a line for each measurement of ours, with all peers."""
     peers = list(about["peers"])
-    versions = ", ".join(f"{name} {version}" for name, version in about["peers"].items())
     aims = [(row["ratio"], aim) for row in rows if (aim := goal(row)) is not None]
     lines = [
-        f"bslfast {about['bslfast']} ({about['isa']}), torch {about['torch']}, {versions}; "
-        f"float32, {about['threads']} threads, {about['peak']:.0f} GFLOP/s at matrix products; "
-        f"the machine's load before was {about['load']:.1f}.",
+        header(about),
         "",
         "Medians in ms, with quartiles for bslfast; then each peer's time as a multiple of ours "
         "(the median over rounds of both), [the multiple aimed at], and its time.",
@@ -60,7 +58,7 @@ def table(about: dict[str, Any], rows: list[Row]) -> str:
         cells = [_cell(found[peer]) if peer in found else "" for peer in peers]
         lines.append(
             f"| {kind} D={features} | {batch} | {what} "
-            f"| {_ms(middle)} ({_ms(low)} to {_ms(high)}) "
+            f"| {ms(middle)} ({ms(low)} to {ms(high)}) "
             f"| {speed:.0f} ({speed / about['peak']:.0%}) | " + " | ".join(cells) + " |"
         )
     return "\n".join(lines)
@@ -69,50 +67,12 @@ def table(about: dict[str, Any], rows: list[Row]) -> str:
 def _cell(row: Row) -> str:
     found, aim = row["ratio"], goal(row)
     text = f"{found:.1f}" if aim is None or found < aim else f"**{found:.1f}**"
-    return f"{text}{'' if aim is None else f' [{aim}]'} {_ms(row['theirs'][1])}"
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g}" if seconds < 1 else f"{seconds * 1e3:.0f}"
+    return f"{text}{'' if aim is None else f' [{aim}]'} {ms(row['theirs'][1])}"
 
 
 def picture(rows: list[Row], path: Path) -> None:
     """Bars of the ratios for each pass, and a mark where each should be."""
-    from matplotlib.figure import Figure
-
-    rows = [row for row in rows if row["pass"] in GOALS_FOR]
-    peers = list(dict.fromkeys(row["peer"] for row in rows))
-    passes = [what for what in GOALS_FOR if any(row["pass"] == what for row in rows)]
-    if not passes:
-        return
-    labels = {
-        what: list(dict.fromkeys(_label(row) for row in rows if row["pass"] == what))
-        for what in passes
-    }
-    most = max(len(found) for found in labels.values())
-    figure = Figure(figsize=(6 * len(passes), 1.5 + 0.6 * most), layout="constrained")
-    for axes, what in zip(figure.subplots(1, len(passes), squeeze=False)[0], passes, strict=True):
-        height = 0.8 / len(peers)
-        for k, peer in enumerate(peers):
-            chosen = [row for row in rows if row["peer"] == peer and row["pass"] == what]
-            places = [
-                labels[what].index(_label(row)) + (k - (len(peers) - 1) / 2) * height
-                for row in chosen
-            ]
-            bars = axes.barh(places, [row["ratio"] for row in chosen], height * 0.95, label=peer)
-            axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=7)
-            for place, row in zip(places, chosen, strict=True):
-                if (aim := goal(row)) is not None:
-                    axes.vlines(aim, place - height / 2, place + height / 2, color="black")
-        axes.axvline(1, color="grey", linewidth=1)
-        axes.set_xscale("log")
-        axes.set_yticks(range(len(labels[what])), labels[what])
-        axes.invert_yaxis()
-        axes.margins(x=0.1, y=0.01)
-        axes.set_title(what)
-        axes.set_xlabel("time / time of bslfast (black: aim)")
-    axes.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    bars(rows, GOALS_FOR, _label, goal, path)
 
 
 #: What README shows, at batches of 512.

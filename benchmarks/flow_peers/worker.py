@@ -1,6 +1,4 @@
-"""flowjax: a process that answers lines of JSON. It runs in an environment without torch.
-
-python worker.py THREADS CACHE
+"""flowjax, as served.py asks for it.
 
 {"load": a file, "samples": rows} -> {"log_prob": of the first 64 rows}
 {"time": one of the passes, "batch": rows, "calls": count, "samples": rows} -> {"seconds": of all}
@@ -8,12 +6,10 @@ python worker.py THREADS CACHE
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-import time
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -25,6 +21,9 @@ import optax
 from flowjax import bijections as bij
 from flowjax.distributions import StandardNormal, Transformed
 from paramax import Parameterize
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from served import Request, serve
 
 
 def flow(data: Any) -> Transformed:
@@ -115,35 +114,24 @@ def functions(distribution: Transformed, x: Any, samples: int) -> dict[str, Call
 
 
 def main() -> None:
-    # XLA has as many threads as the process has cores when the first computation starts.
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[1])])
-    jax.config.update("jax_compilation_cache_dir", sys.argv[2])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
-
-    def answer(found: dict[str, Any]) -> None:
-        print(json.dumps(found), file=answers, flush=True)
-
-    answer({"version": f"{version('flowjax')} (jax {version('jax')})"})
     made: dict[int, dict[str, Callable[[], Any]]] = {}
-    for line in sys.stdin:
-        request = json.loads(line)
-        if "load" in request:
-            with np.load(request["load"]) as data:
-                distribution, x = flow(data), jnp.asarray(data["x"])
-            few = functions(distribution, x[:64], request["samples"])
-            made = {64: few}
-            answer({"log_prob": few["log_prob"]().tolist()})
-            continue
+    loaded: list[Any] = []
+
+    def load(request: Request) -> dict[str, Any]:
+        with np.load(request["load"]) as data:
+            loaded[:] = flow(data), jnp.asarray(data["x"])
+        made.clear()
+        few = dict(request, batch=64, time="log_prob")
+        return {"log_prob": passes(few)().tolist()}
+
+    def passes(request: Request) -> Callable[[], Any]:
         batch = request["batch"]
         if batch not in made:
+            distribution, x = loaded
             made[batch] = functions(distribution, x[:batch], request["samples"])
-        function = made[batch][request["time"]]
-        begin = time.perf_counter()
-        for _ in range(request["calls"]):
-            jax.block_until_ready(function())
-        answer({"seconds": time.perf_counter() - begin})
+        return made[batch][request["time"]]
+
+    serve(f"{version('flowjax')} (jax {version('jax')})", load, passes)
 
 
 if __name__ == "__main__":

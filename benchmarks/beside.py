@@ -1,0 +1,265 @@
+"""What flow_peers and bnn_peers share: installing peers, measuring in turns, and reporting.
+
+Implementations take turns, and each peer's time is divided by ours of the same round, so that other
+work on the machine weighs on both.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+Row = dict[str, Any]
+#: Seconds of a block of calls.
+BLOCK = 0.02
+
+
+class Peer:
+    """A library.
+
+    Args:
+        name: in the report.
+        requirements: the file that pip gets, named after the package; None needs no installation.
+        module: what is imported, if it is not called as the package is.
+
+    Attributes:
+        environment: whether the package has a virtual environment of its own. Others need nothing
+            that is not in bslfast's, and must not bring a torch.
+        version: of the package; empty for what is in torch.
+    """
+
+    environment = False
+
+    def __init__(self, name: str, requirements: Path | None, module: str = "") -> None:
+        self.name, self.requirements, self.version = name, requirements, ""
+        self.package = requirements.stem if requirements else ""
+        self.module = module or self.package
+
+    def start(self, place: Path, threads: int) -> None:
+        """Make the installed package usable; ImportError says that it is not."""
+        if self.requirements is None:
+            return
+        if str(place) not in sys.path:
+            sys.path.append(str(place))
+        importlib.import_module(self.module)
+        self.version = metadata.version(self.package)
+
+
+class Remote(Peer):
+    """A library in a process of its own (served.py), as XLA and torch have threads of their own.
+
+    Args:
+        name, requirements: as of :class:`Peer`.
+        worker: the process's program.
+    """
+
+    environment = True
+    process: subprocess.Popen[str]
+
+    def __init__(self, name: str, requirements: Path, worker: Path) -> None:
+        super().__init__(name, requirements)
+        self.worker = worker
+
+    def start(self, place: Path, threads: int) -> None:
+        """See :class:`Peer`."""
+        command = [place / "bin" / "python", self.worker, str(threads), place / "cache"]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.file = place / "weights.npz"
+        self.version = self.ask(None)["version"]
+
+    def ask(self, request: dict[str, Any] | None) -> dict[str, Any]:
+        """Send a line of JSON, if any, and read one."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        if request is not None:
+            print(json.dumps(request), file=self.process.stdin, flush=True)
+        line = self.process.stdout.readline()
+        if not line:
+            raise ImportError("its process ended")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def seconds(self, request: dict[str, Any]) -> float:
+        """What the process measures."""
+        time.sleep(0.01)  # torch's threads wait busily for a moment
+        return float(self.ask(request)["seconds"])
+
+
+AnyPeer = TypeVar("AnyPeer", bound=Peer)
+
+
+def start(peers: Sequence[AnyPeer], root: Path, threads: int) -> list[AnyPeer]:
+    """Install those whose requirements are new, and start all; say which are left out."""
+    places: dict[Path | None, Path | None] = {None: root}
+    found = []
+    for peer in peers:
+        if peer.requirements not in places:
+            assert peer.requirements is not None
+            places[peer.requirements] = _installed(peer.requirements, root, peer.environment)
+        place = places[peer.requirements]
+        try:
+            if place is None:
+                raise ImportError("its installation failed")
+            peer.start(place, threads)
+            found.append(peer)
+        except ImportError as error:
+            print(f"{peer.name} is left out: {error}", file=sys.stderr)
+    return found
+
+
+def _installed(requirements: Path, root: Path, environment: bool) -> Path | None:
+    """A folder with the package: a virtual environment, or only the package itself."""
+    place = root.absolute() / requirements.stem
+    stamp, wanted = place / ".installed", sys.version + requirements.read_text()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return place
+    print(f"installing {requirements.stem} into {place}", file=sys.stderr)
+    shutil.rmtree(place, ignore_errors=True)
+    python, options = Path(sys.executable), ["--no-deps", "--target", place]
+    try:
+        if environment:
+            subprocess.run([python, "-m", "venv", place], check=True)
+            python, options = place / "bin" / "python", []
+        command = [python, "-m", "pip", "install", "--quiet", *options, "-r", requirements]
+        subprocess.run(command, check=True)
+    except subprocess.CalledProcessError:
+        return None
+    stamp.write_text(wanted)
+    return place
+
+
+def alternate(
+    timers: Sequence[Callable[[int], float]], seconds: float, rounds: int = 1
+) -> list[list[float]]:
+    """The times of a call of each, from blocks in the order A B B A until the time is over.
+
+    Args:
+        timers: each returns the seconds of so many calls.
+        seconds: of the whole measurement, warm-up not counted.
+        rounds: how many there are at least.
+    """
+    calls = []
+    for timer in timers:
+        timer(1)  # it may compile
+        once = timer(1)
+        if once < 1:
+            once = timer(1)
+        calls.append(max(1, min(1000, round(BLOCK / once))))
+    times: list[list[float]] = [[] for _ in timers]
+    order = [*range(len(timers)), *reversed(range(len(timers)))]
+    begin = time.perf_counter()
+    while len(times[0]) < 2 * rounds or time.perf_counter() - begin < seconds:
+        for k in order:
+            times[k].append(timers[k](calls[k]) / calls[k])
+    return times
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """The median over rounds A B B A, in which other work on the machine weighs on both."""
+    rounds = range(0, len(ours), 2)
+    return statistics.median(sum(theirs[k : k + 2]) / sum(ours[k : k + 2]) for k in rounds)
+
+
+def quartiles(times: Sequence[float]) -> list[float]:
+    return statistics.quantiles(times, n=4, method="inclusive")
+
+
+def peak() -> float:
+    """The best GFLOP/s of torch at a product of matrices."""
+    a, best = torch.randn(1024, 1024), float("inf")
+    for _ in range(20):
+        begin = time.perf_counter()
+        torch.mm(a, a)
+        best = min(best, time.perf_counter() - begin)
+    return 2 * 1024**3 / best / 1e9
+
+
+def ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g}" if seconds < 1 else f"{seconds * 1e3:.0f}"
+
+
+def header(about: dict[str, Any]) -> str:
+    """What a table was measured with."""
+    versions = [f"{name} {version}" for name, version in about["peers"].items() if version]
+    packages = [
+        f"bslfast {about['bslfast']} ({about['isa']})",
+        f"torch {about['torch']}",
+        *versions,
+    ]
+    return (
+        f"{', '.join(packages)}; "
+        f"float32, {about['threads']} threads, {about['peak']:.0f} GFLOP/s at matrix products; "
+        f"the machine's load before was {about['load']:.1f}."
+    )
+
+
+def bars(
+    rows: list[Row],
+    passes: Sequence[str],
+    label: Callable[[Row], str],
+    aim: Callable[[Row], float | None],
+    path: Path,
+) -> None:
+    """Draw bars of the ratios for each pass, and a mark where each should be."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+
+    rows = [row for row in rows if row["pass"] in passes]
+    peers = list(dict.fromkeys(row["peer"] for row in rows))
+    passes = [what for what in passes if any(row["pass"] == what for row in rows)]
+    if not passes:
+        return
+    labels = {
+        what: list(dict.fromkeys(label(row) for row in rows if row["pass"] == what))
+        for what in passes
+    }
+    most = max(len(found) for found in labels.values())
+    # Each bar has room for its number.
+    each = max(0.6, 0.11 * len(peers))
+    figure = Figure(figsize=(6 * len(passes), 1.5 + each * most), layout="constrained")
+    for axes, what in zip(figure.subplots(1, len(passes), squeeze=False)[0], passes, strict=True):
+        height = 0.8 / len(peers)
+        for k, peer in enumerate(peers):
+            chosen = [row for row in rows if row["peer"] == peer and row["pass"] == what]
+            places = [
+                labels[what].index(label(row)) + (k - (len(peers) - 1) / 2) * height
+                for row in chosen
+            ]
+            drawn = axes.barh(places, [row["ratio"] for row in chosen], height * 0.95, label=peer)
+            axes.bar_label(drawn, fmt="%.3g", padding=2, fontsize=7)
+            for place, row in zip(places, chosen, strict=True):
+                if (at := aim(row)) is not None:
+                    axes.vlines(at, place - height / 2, place + height / 2, color="black")
+        axes.axvline(1, color="grey", linewidth=1)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_yticks(range(len(labels[what])), labels[what])
+        axes.invert_yaxis()
+        axes.margins(x=0.1, y=0.01)
+        axes.set_title(what)
+        axes.set_xlabel("time / time of bslfast (black: aim)")
+    # A peer may lack some passes.
+    handles = {
+        text: handle
+        for axes in figure.axes
+        for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles)
+    )
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,145 @@
+"""Time bslfast's Bayesian networks beside the plain one and those of other libraries.
+
+python benchmarks/bnn_peers --results benchmarks/results --out runs/bench-bnn
+
+Installs the peers into build/peers, asserts that all compute the same, and times. A peer that
+cannot be installed is left out. Writes a table and a picture, named after device, date and
+instruction set, into RESULTS, and results.json into OUT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import itertools
+import json
+import os
+import re
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+import bslfast.info
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from beside import Row, alternate, peak, quartiles, ratio, start
+from bnn_peers.cases import CASES, Case, Exact, draw
+from bnn_peers.memory import copies
+from bnn_peers.peers import PASSES, PEERS, PREDICTIONS, BnnPeer, Implementation, TorchPeer, all_ours
+from bnn_peers.report import picture, table
+
+NAMES = {case.name: case for case in CASES}
+
+
+class Group:
+    """All implementations of a network, after comparisons of what they compute."""
+
+    def __init__(self, case: Case, peers: list[BnnPeer]) -> None:
+        torch.manual_seed(0)
+        self.case, data = case, case.data(case.dataset_size)
+        exact = Exact(case, draw(case), data)
+        self.ours = all_ours(case, exact, data)
+        self.theirs: dict[str, Implementation] = {}
+        for peer in peers:
+            if peer.has(case):
+                print(f"{case.name}: {peer.name} is compared", file=sys.stderr)
+                self.theirs[peer.name] = peer.build(case, exact, data)
+
+    def measure(self, what: str, seconds: float, rounds: int) -> list[Row]:
+        """Rows for each of ours and each peer, from turns of all."""
+        ours = self.ours[what]
+        if not ours:
+            return []
+        every: list[Implementation] = [*ours.values(), *self.theirs.values()]
+        found = alternate([partial(one.seconds, what) for one in every], seconds, rounds)
+        times = [[t / one.steps(what) for t in own] for one, own in zip(every, found, strict=True)]
+        case = self.case
+        predictions = f", {case.samples} of {case.rows} rows" if what == PREDICTIONS else ""
+        return [
+            {
+                "network": case.name, "pass": what, "of": predictions or f", batch {case.batch}",
+                "way": way, "peer": peer, "ours": quartiles(own), "theirs": quartiles(other),
+                "ratio": ratio(own, other),
+            }
+            for way, own in zip(ours, times, strict=False)
+            for peer, other in zip(self.theirs, times[len(ours) :], strict=True)
+        ]  # fmt: skip
+
+
+def memory(peers: list[BnnPeer], installed: Path, threads: int) -> dict[str, float]:
+    """The peaks of those that run in torch, without a compiler."""
+    plain = [p.name for p in peers if isinstance(p, TorchPeer) and not p.compiled]
+    names = ["bslfast", *(name for name in plain if "MSE" not in name)]
+    found = {name: copies(name, installed, threads) for name in names}
+    return {name: number for name, number in found.items() if number is not None}
+
+
+def device() -> str:
+    """The processor and how many of its cores this process may use."""
+    name = "CPU"
+    if Path("/proc/cpuinfo").exists():
+        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+        name = re.sub(r"\((R|TM)\)|\b(CPU|Processor)\b|@.*", "", found[1]) if found else name
+    return f"{' '.join(name.split())} {len(os.sched_getaffinity(0))} cores"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--cases", nargs="+", choices=NAMES, default=list(NAMES))
+    parser.add_argument("--passes", nargs="+", choices=[*PASSES, "memory"])
+    parser.add_argument(
+        "--peers", nargs="+", choices=[p.name for p in PEERS], default=[p.name for p in PEERS]
+    )
+    parser.add_argument("--seconds", type=float, default=4, help="of each measurement, at least")
+    parser.add_argument("--rounds", type=int, default=3, help="of each measurement, at least")
+    parser.add_argument("--installed", type=Path, default=Path("build/peers"))
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    # Until glibc has freed a large block, it gives freed memory back at once (conftest.py).
+    torch.empty(31 << 20, dtype=torch.uint8)
+    wanted = [peer for peer in PEERS if peer.name in chosen.peers]
+    peers = start(wanted, chosen.installed, chosen.threads)
+    if not peers:
+        raise SystemExit("no peer can be used")
+    about = bslfast.info.describe() | {
+        "threads": chosen.threads,
+        "peak": peak(),
+        "load": os.getloadavg()[0],
+        "peers": {peer.name: peer.version for peer in peers},
+        "device": device(),
+        "date": datetime.date.today().isoformat(),
+    }
+    passes = chosen.passes or [*PASSES, "memory"]
+    # First, as the process is small: a new one is made for each.
+    copied = memory(peers, chosen.installed, chosen.threads) if "memory" in passes else {}
+    rows: list[Row] = []
+    times = [what for what in PASSES if what in passes]
+    group: Group | None = None
+    bar = tqdm(list(itertools.product(chosen.cases, times)), unit="measurement")
+    for name, what in bar:
+        bar.set_description(f"{name}, {what}")
+        if group is None or group.case.name != name:
+            group = Group(NAMES[name], peers)
+        rows += group.measure(what, chosen.seconds, chosen.rounds)
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    chosen.results.mkdir(parents=True, exist_ok=True)
+    everything: dict[str, Any] = {"about": about, "rows": rows, "memory": copied}
+    (chosen.out / "results.json").write_text(json.dumps(everything, indent=1))
+    text = table(about, rows, copied)
+    print(text)
+    name = f"bnn {about['device']} {about['date']} {about['isa']}".lower()
+    stem = chosen.results / re.sub("[^a-z0-9]+", "-", name)
+    stem.with_suffix(".md").write_text(text + "\n")
+    if rows:
+        picture(rows, stem.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
