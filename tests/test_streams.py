@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import ctypes
 import inspect
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,18 @@ def draws(monkeypatch: pytest.MonkeyPatch) -> Draws:
 
         return record
 
+    def recording_program(name: str, place: int) -> None:
+        method = getattr(_cpu.Program, name)
+
+        def record(*args: Any) -> Any:
+            seeds, streams = args[place]
+            found.extend(zip(seeds, itertools.cycle(streams)))
+            return method(*args)
+
+        monkeypatch.setattr(_cpu.Program, name, record)
+
+    for name, place in (("forward", 5), ("loss", 4), ("train", -2)):
+        recording_program(name, place)
     for name, names in _drawing_kernels():
         patched = recording(getattr(_cpu, name), names)
         monkeypatch.setattr(_cpu, name, patched)

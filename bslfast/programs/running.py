@@ -10,6 +10,7 @@ import itertools
 import math
 import operator
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
@@ -110,8 +111,9 @@ class Lowered:
         self._dicts = [owned for owned, _, _ in builder.entries]
         self._names = [name for _, name, _ in builder.entries]
         self._values = [value for _, _, value in builder.entries]
-        self._modules = list(builder.modules)
-        self._kinds = list(map(type, self._modules))
+        # Weakly, as graphs refer to this, and modules to graphs.
+        self._modules = list(map(weakref.ref, builder.modules))
+        self._kinds = list(map(type, builder.modules))
         self._owned = builder.owned
         self._lengths = list(map(len, builder.owned))
         self._hooks = (*builder.hooks, *global_hooks())
@@ -141,7 +143,7 @@ class Lowered:
         return (
             all(map(operator.is_, map(dict.get, self._dicts, self._names), self._values))
             and list(map(len, self._owned)) == self._lengths
-            and list(map(type, self._modules)) == self._kinds
+            and [type(module()) for module in self._modules] == self._kinds
             and list(map(_VERSION, self._buffers)) == self._versions
         )
 
