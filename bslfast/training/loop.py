@@ -30,7 +30,7 @@ from bslfast.training import checkpoint as ckpt
 from bslfast.training.optimizers import Optimizer
 from bslfast.training.schedules import Schedule
 from bslfast.vae import VAE
-from bslfast.vae.lowering import elbo_steps
+from bslfast.vae.lowering import MOST_PRODUCTS, elbo_steps
 
 # Weight samples of one validation score. The seed is fixed, so they are the same in every epoch:
 # scores of two epochs differ by the weights' posterior and not by luck.
@@ -412,14 +412,19 @@ class _Run:
         if len(self.train) > 1 or x.ndim < 2 or not programs.are_on() or not unwatched():
             return None
         rows = x.flatten(1)
-        if self.lowered is None or not self.lowered.holds():
-            self.lowered = programs.Lowered(model, elbo_steps, rows.shape[1])
-            if self.lowered.obstacle(rows, None) is None:
+        found = self.lowered
+        if found is None or not found.holds():
+            found = self.lowered = programs.Lowered(model, elbo_steps, rows.shape[1])
+            if found.obstacle(rows, None) is None:
                 # Raises what ops raise for x, or for the shapes of what the networks return.
                 model._check_x(x)
                 with torch.no_grad():
                     self.objective(model, x[:1], seed=0)
-        return None if self.lowered.obstacle(rows, None) is not None else self.lowered
+        if found.obstacle(rows, None) is not None:
+            return None
+        # A tile has 32 rows, if there are as many or not.
+        products = found.program.n_gradients * max(32, min(self.batch_size, len(x)))
+        return found if products <= MOST_PRODUCTS else None
 
     def supervised(self) -> programs.Lowered | None:
         """The program of a network and the log likelihood of its outputs."""

@@ -6,6 +6,9 @@ from bslfast import programs
 from bslfast.programs import Builder, CannotLower, Lanes, lowers
 from bslfast.vae.model import VAE
 
+#: Up to so many products of a weight and a row, a step of training is faster as a call than by ops:
+#: larger ones are torch's own matrix products and little else.
+MOST_PRODUCTS = 2**26
 # What the bound calls, and an object may have instead of its class.
 _METHODS = (
     "terms",

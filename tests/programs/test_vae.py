@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bslfast import functional as BF
 from bslfast import programs
 from bslfast._torch import unflatten
 from bslfast.programs import running
@@ -57,6 +58,26 @@ def test_bounds_and_gradients(rows: int, latent: int) -> None:
     grads = torch.autograd.grad(elbo @ weights, [x, *found.parameters])
     for first, second in zip(run(found, x, weights, 11), (elbo, *grads), strict=True):
         torch.testing.assert_close(first, second, rtol=1e-10, atol=1e-11)
+
+
+def test_rows_beyond_the_data_do_not_overflow() -> None:
+    """A tile has 32 rows. With noise of their own, some here would have an infinite rate."""
+    encoder, decoder = nn.Linear(1, 2), nn.Linear(1, 1)
+    with torch.no_grad():
+        for parameter in (*encoder.parameters(), *decoder.parameters()):
+            parameter.zero_()
+        encoder.bias[1] = 2 * math.log(2000.0)
+        decoder.weight.fill_(1.0)
+    model = VAE(encoder, decoder, likelihood="poisson").double()
+    found = programs.Lowered(model, elbo_steps, 1)
+    x, weights = torch.ones(1, 1, dtype=torch.float64, requires_grad=True), torch.ones(1).double()
+    noise = BF.standard_normal((32, 1), dtype=torch.float64, seed=2)
+    assert noise[0] < 0
+    assert noise.max() > 0.5
+    elbo, _ = model.elbo_and_kl(x, seed=2)
+    grads = torch.autograd.grad(elbo.sum(), [x, *found.parameters])
+    for first, second in zip(run(found, x, weights, 2), (elbo, *grads), strict=True):
+        torch.testing.assert_close(first, second)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -84,7 +84,8 @@ struct NormalSample {
     return prior;
   }
 
-  // Fills in the noise. Its numbers go along rows of all samples.
+  // Fills in the noise. Its numbers go along rows of all samples. Rows that are copies of the last
+  // one have its noise: with their own they could overflow where no row of the data does.
   template <typename T>
   static void draw(const Step& step, const TileOf<T>& t) {
     const int n = count(step);
@@ -103,6 +104,10 @@ struct NormalSample {
           ++row;
         }
       }
+    }
+    for (int j = 0; j < n; ++j) {
+      T* noise = t.lane(step.outputs[n + j]);
+      std::fill(noise + t.rows, noise + kTileRows, noise[t.rows - 1]);
     }
   }
 };
