@@ -27,7 +27,7 @@ def main(epochs: int = 30, out: Path = Path("runs/examples")) -> float:
         vae,
         (parts.train.x,),
         (parts.validation.x,),
-        objective=lambda model, x: model.elbo(x),
+        objective=VAE.elbo_and_kl,
         epochs=epochs,
         batch_size=128,
         lr=2e-3,

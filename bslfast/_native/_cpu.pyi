@@ -224,6 +224,7 @@ class Program:
         results: Sequence[int],
         sizes: Sequence[int],
         draws: Sequence[tuple[int, int, int, float, float]] = ...,
+        noises: int = ...,
     ) -> None: ...
     def forward(
         self,

@@ -71,15 +71,6 @@ def add_options(
     )  # fmt: skip
 
 
-def objective(model: nn.Module, x: Tensor, y: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-    """Return the objective of each image, and the divergence in it; for :func:`training.fit`."""
-    if not isinstance(model, VAE):
-        score: Tensor = model(x)
-        return score
-    log_likelihood, kl = model.terms(x)
-    return log_likelihood - (kl if model.beta == 1.0 else model.beta * kl), kl
-
-
 def run(options: argparse.Namespace, job: Job) -> int:
     """Train a VAE on images, report on held-out ones, time it, write the files."""
     from bslfast.plots import images
@@ -107,15 +98,13 @@ def run(options: argparse.Namespace, job: Job) -> int:
     checkpoint = folder / "checkpoint.safetensors"
     setting: dict[str, Any] = {
         "batch_size": options.batch_size, "lr": options.lr, "seed": options.seed,
-        "objective": objective,
+        "objective": VAE.elbo_and_kl,
     }  # fmt: skip
     initial = copy.deepcopy(model)
     # Only some of the examples, as a whole epoch of a large network takes a minute.
-    some = train._replace(
-        **{k: v[: options.batch_size * job.timed_steps] for k, v in train._asdict().items()}
-    )
+    some = (train.x[: options.batch_size * job.timed_steps],)
     runner.warm_up(initial, some, setting, options.device)
-    history = runner.train_model(model, train, validation, options, checkpoint, setting)
+    history = runner.train_model(model, (train.x,), (validation.x,), options, checkpoint, setting)
     with evaluating(model), torch.no_grad():
         results = evaluate(model, test, options)
         results |= _log_marginal(model, test, options, job.marginal_rows)
@@ -211,7 +200,7 @@ def _reference(
     initial: VAE,
     history: Any,
     parts: Split,
-    some: Examples,
+    some: tuple[Tensor],
     setting: dict[str, Any],
 ) -> dict[str, Any]:
     """Train and time the same network in plain torch and return the results."""
@@ -225,23 +214,25 @@ def _reference(
         runner.warm_up(twin, some, setting, options.device)
         print("the same training in plain torch (torch.randn, exp, ...):", flush=True)
         other = fit(
-            twin, parts.train, parts.validation, epochs=len(history.loss), **setting,
+            twin, (parts.train.x,), (parts.validation.x,), epochs=len(history.loss), **setting,
             device=options.device, progress=True,
         )  # fmt: skip
         with evaluating(twin), torch.no_grad():
             results = evaluate(twin, parts.test, options)
         found = runner.compare_times(history, other, results)
     with seeded(options.seed, torch.device("cpu")):
-        shape = tuple(some.x.shape[1:])
+        shape = tuple(parts.train.x.shape[1:])
         autoencoder = Autoencoder(*_networks(options, shape, deterministic=True))
     networks = {
         "bslfast": initial,
         "plain torch": plain(initial),
         "no uncertainty (autoencoder)": autoencoder,
     }
+    # All train by fit, as its users do: there is a program for the first, the others go op by op.
     return found | runner.compare_steps(
-        networks, some, setting, options.device, runs=job.timed_runs, steps=job.timed_steps
-    )
+        networks, some, setting, options.device, runs=job.timed_runs, steps=job.timed_steps,
+        own={"no uncertainty (autoencoder)": {"objective": Autoencoder.log_likelihood}},
+    )  # fmt: skip
 
 
 def _networks(

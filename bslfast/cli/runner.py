@@ -298,9 +298,10 @@ def compare_steps(
     *,
     runs: int = TIMED_RUNS,
     steps: int = TIMED_STEPS,
+    own: Mapping[str, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Print and return the times of a training step: "bslfast", "plain torch" and others."""
-    found = milliseconds_per_step(networks, train, setting, device, runs=runs, steps=steps)
+    found = milliseconds_per_step(networks, train, setting, device, runs=runs, steps=steps, own=own)
     ours = found["bslfast"]
     say(
         "per step",
@@ -318,15 +319,20 @@ def milliseconds_per_step(
     *,
     runs: int = TIMED_RUNS,
     steps: int = TIMED_STEPS,
+    own: Mapping[str, dict[str, Any]] | None = None,
 ) -> dict[str, float]:
-    """Time training steps of each network, taking turns so that a busy machine slows all alike."""
+    """Time training steps of each network, taking turns so that a busy machine slows all alike.
+
+    ``own`` has what is different in the setting of a network.
+    """
     from bslfast.training import fit
 
     epochs = math.ceil(steps / math.ceil(len(train[0]) / setting["batch_size"]))
     seen: dict[str, list[float]] = {key: [] for key in networks}
     for _ in range(1 + runs):
         for key, network in networks.items():
-            history = fit(copy.deepcopy(network), train, epochs=epochs, **setting, device=device)
+            its = setting | (own or {}).get(key, {})
+            history = fit(copy.deepcopy(network), train, epochs=epochs, **its, device=device)
             seen[key].append(1e3 * history.seconds / history.steps)
     return {key: min(values[1:]) for key, values in seen.items()}
 

@@ -31,7 +31,7 @@ def _location_scale(
     count = len(targets)
     variant = 0
     if isinstance(likelihood.scale_from, float):
-        scale = builder.step("constant", [], count, numbers=[likelihood.scale_from] * count)
+        scale = builder.step("constant", [], 1, numbers=[likelihood.scale_from]) * count
     else:
         if likelihood.scale_from == "outputs":
             raw = outputs[count:]
@@ -46,11 +46,12 @@ def _location_scale(
                 f"no step has a {type(likelihood).__name__} with "
                 f"parametrization={likelihood.parametrization!r}"
             )
+        if likelihood.scale_from == "learned" and likelihood.targets is None:
+            scale = scale * count  # targets of any shape share one
     inputs = [*targets, *_df(builder, likelihood, count), *outputs[:count], *scale]
     if len(outputs) != len(likelihood.parts) * count or len(scale) != count:
         raise CannotLower("the likelihood is of another number of targets")
-    kind = next(c for c in type(likelihood).__mro__ if c in _KINDS)
-    builder.step(_KINDS[kind], inputs, 0, options=[variant])
+    builder.step(_kind(likelihood), inputs, 0, options=[variant])
 
 
 def _df(builder: Builder, likelihood: _LocationScale, count: int) -> Lanes:
@@ -72,12 +73,16 @@ _KINDS: dict[type, str] = {
 }
 
 
+def _kind(likelihood: Likelihood) -> str:
+    return next(_KINDS[c] for c in type(likelihood).__mro__ if c in _KINDS)
+
+
 @lowers(Bernoulli, Poisson)
 def _of_outputs(builder: Builder, likelihood: Likelihood, outputs: Lanes, targets: Lanes) -> None:
     builder.looked_at(likelihood, "targets")
     if len(outputs) != len(targets):
         raise CannotLower("the likelihood is of another number of targets")
-    builder.step(_KINDS[type(likelihood)], outputs + targets, 0, options=[0])
+    builder.step(_kind(likelihood), outputs + targets, 0, options=[0])
 
 
 @lowers(Categorical)

@@ -51,6 +51,10 @@ class Builder:
         #: Of each draw, which seed of a call it takes, and its stream of noise.
         self.seeds: list[int] = []
         self.streams: list[int] = []
+        #: How many seeds steps take for noise of their own, for each row.
+        self.noises = 0
+        #: Whether rows may have several dimensions: then whoever lowers has compared their shapes.
+        self.any_shape = False
         self._lanes = features + context
         self._steps: list[tuple[Any, ...]] = []
         # What the steps were made from: entries of dictionaries, hooks, contents of buffers.
@@ -191,7 +195,9 @@ class Builder:
         ]
         draws = [(first + 2 * i, first + 2 * i + 1, *how) for i, how in enumerate(self._draws)]
         sizes = [tensor.numel() for tensor in tensors]
-        return _cpu.Program(self.features, len(self.context), steps, results, sizes, draws)
+        return _cpu.Program(
+            self.features, len(self.context), steps, results, sizes, draws, self.noises
+        )
 
     def _place(self, parameter: Tensor | Drawn) -> int:
         if isinstance(parameter, Drawn):

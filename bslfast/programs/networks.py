@@ -39,6 +39,20 @@ def _identity(builder: Builder, module: nn.Identity, lanes: Lanes) -> Lanes:
     return lanes
 
 
+@lowers(nn.Flatten, nn.Unflatten)
+def _shape(builder: Builder, module: nn.Flatten | nn.Unflatten, lanes: Lanes) -> Lanes:
+    """Lanes have no shape: nothing is to be done."""
+    if isinstance(module, nn.Flatten):
+        builder.looked_at(module, "start_dim", "end_dim")
+        alike = (module.start_dim, module.end_dim) == (1, -1)
+    else:
+        builder.looked_at(module, "dim", "unflattened_size")
+        alike = module.dim == 1
+    if not alike or not builder.any_shape:
+        raise CannotLower(f"{module} has no steps")
+    return lanes
+
+
 @lowers(nn.Linear)
 def _linear(builder: Builder, layer: nn.Linear, lanes: Lanes, added: Lanes | None = None) -> Lanes:
     builder.looked_at(layer)

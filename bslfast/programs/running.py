@@ -24,7 +24,7 @@ from bslfast._torch import global_hooks, unflatten
 from bslfast.functional._op import differentiated, runs_eagerly, unwatched
 from bslfast.programs.building import Builder, CannotLower, Lanes
 
-#: For each call the seed of each draw, and the stream of each draw.
+#: For each call its seeds, first those of the draws of weights; the stream of each.
 Seeds = tuple[list[int], list[int]]
 #: Larger layers leave the cache, from where every tile of rows would read them again.
 MOST_WEIGHTS = 2**20
@@ -196,18 +196,18 @@ class Lowered:
 
 
 class _Draws:
-    """The seeds and streams of a program's draws of weights, see :class:`Seeds`."""
+    """The seeds and streams of a program, see :class:`Seeds`."""
 
     def __init__(self, builder: Builder) -> None:
         self.count = len(builder.seeds)
-        self._places = builder.seeds
-        self._streams = builder.streams
-        self.none: Seeds = ([], [])
+        first = max(builder.seeds, default=-1) + 1
+        self._places = [*builder.seeds, *range(first, first + builder.noises)]
+        self._streams = [*builder.streams, *[0] * builder.noises]
 
     def seeds(self, calls: int = 1) -> Seeds:
         """Seeds for some calls, from torch's generator: as if each call drew its own."""
-        if not self.count:
-            return self.none
+        if not self._places:
+            return [], []
         each = 1 + max(self._places)
         drawn = _checks.seeds(calls * each)
         found = [

@@ -29,6 +29,8 @@ from bslfast.predict import evaluating, likelihood_of, predict, seeded
 from bslfast.training import checkpoint as ckpt
 from bslfast.training.optimizers import Optimizer
 from bslfast.training.schedules import Schedule
+from bslfast.vae import VAE
+from bslfast.vae.lowering import MOST_PRODUCTS, elbo_steps
 
 # Weight samples of one validation score. The seed is fixed, so they are the same in every epoch:
 # scores of two epochs differ by the weights' posterior and not by luck.
@@ -107,9 +109,9 @@ def fit(
 
     On the CPU the steps of an epoch are one call without Python in between, the same up to
     rounding, if the model and its likelihood have steps of a program: small networks of dense
-    layers, Bayesian or not (``BayesianMLP``, ``nn.Sequential``), and flows with
-    ``objective=Flow.log_prob``. It leaves no ``.grad``. ``model.explain()`` says whether, and
-    :class:`bslfast.whole_networks` switches it off.
+    layers, Bayesian or not (``BayesianMLP``, ``nn.Sequential``), flows with
+    ``objective=Flow.log_prob``, and VAEs with ``objective=VAE.elbo_and_kl``. It leaves no
+    ``.grad``. :class:`bslfast.whole_networks` switches it off.
 
     A run is repeatable: ``seed`` sets the order of the examples and the noise, and torch's global
     generators are left as they were. Resuming gives bit for bit the weights that an uninterrupted
@@ -146,6 +148,7 @@ def fit(
             ``likelihood.log_prob(model(x), y)``. It may return a pair: the bound, and a divergence
             [batch] that the bound contains, for the record. Its mean scores validation examples.
             For flows: ``bslfast.flows.Flow.log_prob``, with a batch of x, or of x and the context.
+            For a VAE: ``bslfast.vae.VAE.elbo_and_kl``, with a batch of x; its beta is the model's.
         checkpoint: a safetensors file, written between epochs, at most once a second, and at the
             end. The file is always whole, whatever interrupts the run.
         resume: go on from ``checkpoint``. It must come from the same model, data and settings
@@ -376,7 +379,7 @@ class _Run:
 
     def program(self) -> programs.Lowered | None:
         """What takes the steps of an epoch at once, if the model has a program for it."""
-        found = self.supervised() if self.objective is None else self.density()
+        found = self.supervised() if self.objective is None else self.density() or self.elbo()
         if found is None:
             return None
         trained = self.in_program(found)
@@ -404,6 +407,28 @@ class _Run:
         if [value.shape[1:] for value in self.train] != [(width,) for width in widths]:
             return None
         return model._program(*self.train)
+
+    def elbo(self) -> programs.Lowered | None:
+        """The program of the evidence lower bounds of a VAE."""
+        model, x = self.model, self.train[0]
+        if self.objective is not VAE.elbo_and_kl or not isinstance(model, VAE) or self.bayesian:
+            return None
+        if len(self.train) > 1 or x.ndim < 2 or not programs.are_on() or not unwatched():
+            return None
+        rows = x.flatten(1)
+        found = self.lowered
+        if found is None or not found.holds():
+            found = self.lowered = programs.Lowered(model, elbo_steps, rows.shape[1])
+            if found.obstacle(rows, None) is None:
+                # Raises what ops raise for x, or for the shapes of what the networks return.
+                model._check_x(x)
+                with torch.no_grad():
+                    self.objective(model, x[:1], seed=0)
+        if found.obstacle(rows, None) is not None:
+            return None
+        # A tile has 32 rows, if there are as many or not.
+        products = found.program.n_gradients * max(32, min(self.batch_size, len(x)))
+        return found if products <= MOST_PRODUCTS else None
 
     def supervised(self) -> programs.Lowered | None:
         """The program of a network and the log likelihood of its outputs."""
@@ -488,6 +513,8 @@ class _Run:
             self.history.steps += end - first
             each = (time.perf_counter() - started) / (end - first)
             self.steps_per_call = max(1, int(_SECONDS_PER_CALL / each))
+        if not found.draws.count:
+            return sum(losses), sum(divergences) / len(order)
         sizes = map(len, order.split(self.batch_size))
         terms = zip(kl_weights, divergences, sizes, strict=True)
         return sum(losses) + sum(w * d * size for w, d, size in terms), divergences[-1]
@@ -496,7 +523,7 @@ class _Run:
     def in_rows(self) -> tuple[Tensor, ...] | None:
         """The training data as a program has them; None if it cannot."""
         if self.likelihood is None:
-            return self.train
+            return tuple(value.flatten(1) for value in self.train)
         x, y, *mask = self.train
         context = None if mask else in_rows(self.likelihood, y, x.dtype)
         return None if context is None else (x, context)

@@ -1,5 +1,6 @@
 """Variational autoencoders, and the deterministic autoencoder to compare them with."""
 
+from bslfast.vae import lowering as lowering  # registers what becomes a program
 from bslfast.vae.autoencoder import Autoencoder
 from bslfast.vae.model import VAE
 from bslfast.vae.networks import conv_decoder, conv_encoder, mlp_decoder, mlp_encoder

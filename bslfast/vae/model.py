@@ -189,13 +189,54 @@ class VAE(Decoding):
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
+        elbo, _ = self._elbo_and_kl(x, n_samples, mask, weights, seed)
+        return elbo if weights is None else elbo * example_weights(weights, len(x))
+
+    def elbo_and_kl(
+        self,
+        x: Tensor,
+        *,
+        n_samples: int = 1,
+        mask: Tensor | None = None,
+        seed: int | Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return :meth:`elbo` and the divergence KL(q(z | x) || p(z)), each [batch], in nats.
+
+        The objective by which :func:`bslfast.training.fit` trains a VAE. The divergence is without
+        ``beta`` and ``free_bits``.
+
+        Args:
+            x, n_samples, mask, seed: as in :meth:`terms`.
+
+        Raises:
+            TypeError, ValueError: naming the argument, what was expected and what came.
+
+        >>> import torch
+        >>> from bslfast.training import fit
+        >>> from bslfast.vae import VAE, mlp_encoder, mlp_decoder
+        >>> vae = VAE(mlp_encoder((8, 8), 2, (16,)), mlp_decoder(2, (8, 8), (16,)))
+        >>> x = torch.zeros(100, 8, 8)
+        >>> history = fit(vae, (x,), epochs=2, objective=VAE.elbo_and_kl)
+        >>> history.loss[1] < history.loss[0]
+        True
+        """
+        return self._elbo_and_kl(x, n_samples, mask, None, seed)
+
+    def _elbo_and_kl(
+        self,
+        x: Tensor,
+        n_samples: int,
+        mask: Tensor | None,
+        weights: Tensor | None,
+        seed: int | Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
         if self.free_bits > 0:
             log_likelihood, each = self._terms(x, n_samples, mask, seed, "none")
-            kl = free_bits(each, self.free_bits, weights=weights)
+            counted, kl = free_bits(each, self.free_bits, weights=weights), each.sum(dim=1)
         else:
             log_likelihood, kl = self.terms(x, n_samples, mask=mask, seed=seed)
-        elbo = log_likelihood - (kl if self.beta == 1.0 else self.beta * kl)
-        return elbo if weights is None else elbo * example_weights(weights, len(x))
+            counted = kl
+        return log_likelihood - (counted if self.beta == 1.0 else self.beta * counted), kl
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``elbo(x)``."""

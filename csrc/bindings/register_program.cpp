@@ -28,7 +28,7 @@ constexpr const char* kStepNames[] = {
 
 using Ints = std::vector<int32_t>;
 using Addresses = std::vector<uintptr_t>;
-// (for each call the seed of each draw, the stream of each draw)
+// (for each call its seeds: those of the draws, then those that steps take; the stream of each)
 using Seeds = std::pair<std::vector<uint64_t>, std::vector<uint64_t>>;
 // (loc, raw_scale, parametrization, prior_loc, prior_scale)
 using PyDraw = std::tuple<int32_t, int32_t, int32_t, double, double>;
@@ -74,8 +74,9 @@ void place_gradients(Program& p) {
 
 Program make_program(int32_t features, int32_t context, const std::vector<PyStep>& steps,
                      const Ints& results, const std::vector<int64_t>& sizes,
-                     const std::vector<PyDraw>& draws) {
+                     const std::vector<PyDraw>& draws, int32_t noises) {
   Program p{};
+  p.noises = noises;
   p.features = features;
   p.context = context;
   p.lanes = features + context;
@@ -184,6 +185,8 @@ void forward(const Program& p, int64_t rows, int64_t n_draws, const Addresses& p
                             rows,
                             n_draws,
                             table.all(),
+                            seeds.first.data(),
+                            seeds.second.data(),
                             static_cast<T*>(pointer(x)),
                             static_cast<T*>(pointer(context)),
                             static_cast<T*>(pointer(value)),
@@ -202,7 +205,7 @@ void check_count(const Program& p, const Addresses& parameters) {
 }
 
 void check_seeds(const Program& p, const Seeds& seeds, size_t calls) {
-  if (seeds.first.size() != calls * p.draws.size() || seeds.second.size() != p.draws.size()) {
+  if (seeds.first.size() != calls * p.seeds() || seeds.second.size() != p.seeds()) {
     throw std::invalid_argument("number of seeds or streams");
   }
 }
@@ -248,6 +251,8 @@ void backward(const Program& p, const Backward& b, T* log, double* kl, const Run
   const ProgramBackward<T> a{&p,
                              b.rows,
                              table.all(),
+                             b.seeds.first.data(),
+                             b.seeds.second.data(),
                              static_cast<T*>(pointer(b.x)),
                              static_cast<T*>(pointer(b.context)),
                              log,
@@ -335,7 +340,7 @@ Losses train(const Program& p, int64_t rows, int64_t batch_rows, uintptr_t order
   const int64_t most = std::max(chunks(std::min(rows, batch_rows)), chunks(rows % batch_rows));
   const std::unique_ptr<T[]> sums(new T[static_cast<size_t>(most * p.n_gradients)]);
   std::vector<double> partial(
-      static_cast<size_t>(std::max(most, program_training_parts(p.n_gradients))));
+      static_cast<size_t>(std::max(2 * most, program_training_parts(p.n_gradients))));
   const std::unique_ptr<T[]> factors(new T[static_cast<size_t>(3 * p.n_drawn)]);
   std::vector<double> draw_partial(static_cast<size_t>(training_draw_shares(p)));
   Losses losses{std::vector<double>(rates.size()), std::vector<double>(rates.size())};
@@ -414,7 +419,8 @@ Losses program_train(const Program& p, bool is_double, int64_t rows, int64_t bat
 void register_program(py::module_& m) {
   py::class_<Program>(m, "Program")
       .def(py::init(&make_program), py::arg("features"), py::arg("context"), py::arg("steps"),
-           py::arg("results"), py::arg("sizes"), py::arg("draws") = std::vector<PyDraw>())
+           py::arg("results"), py::arg("sizes"), py::arg("draws") = std::vector<PyDraw>(),
+           py::arg("noises") = 0)
       .def_readonly("lanes", &Program::lanes)
       .def_readonly("n_parameters", &Program::n_parameters)
       .def_readonly("n_drawn", &Program::n_drawn)

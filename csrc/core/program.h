@@ -42,7 +42,8 @@ constexpr int kTileRows = 32;
   X(student_t_log_prob, StudentTLogProb)                \
   X(bernoulli_log_prob, BernoulliLogProb)               \
   X(poisson_log_prob, PoissonLogProb)                   \
-  X(categorical_log_prob, CategoricalLogProb)
+  X(categorical_log_prob, CategoricalLogProb)           \
+  X(normal_sample, NormalSample)
 
 struct Step {
   int kind;                         // its place in the list above
@@ -71,12 +72,14 @@ struct Program {
   // read, then those that are drawn from.
   std::vector<int64_t> places;
   std::vector<Draw> draws;
+  int32_t noises = 0;        // seeds of a call beside those of the draws, which steps take
   int64_t n_drawn = 0;       // numbers in all samples
   int64_t n_parameters = 0;  // and in all tensors that steps read
   int64_t n_gradients = 0;   // the length of that row
   std::vector<Step> steps;
   int64_t scratch = 0;  // numbers that the most demanding step needs for itself
 
+  std::size_t seeds() const { return draws.size() + static_cast<std::size_t>(noises); }
   std::size_t tensors() const { return sizes.size() - draws.size(); }
 };
 

@@ -12,6 +12,7 @@
 #include "cpu/steps/dense.h"
 #include "cpu/steps/element_map.h"
 #include "cpu/steps/log_prob.h"
+#include "cpu/steps/normal_sample.h"
 #include "cpu/steps/pointwise_map.h"
 #include "cpu/steps/standard_normal.h"
 #include "cpu/steps/triangular.h"
@@ -115,6 +116,7 @@ void load_tile(const Call& a, const int64_t* order, int64_t first, const TileOf<
 template <typename T>
 void run(const Program& p, const TileOf<T>& t) {
   std::fill_n(t.log, kTileRows, 0.0);
+  std::fill_n(t.divergence, kTileRows, 0.0);
   for (const Step& step : p.steps) kSteps<T>[step.kind].forward(step, t);
 }
 
@@ -129,12 +131,16 @@ void forward(const ProgramForward<T>& a) {
   const int64_t groups = (a.draws + kTileDraws - 1) / kTileDraws;
   parallel_chunks(groups * tiles, [&](int64_t task) {
     const int64_t lanes = static_cast<int64_t>(p.lanes) * kTileRows;
-    double log[kTileRows];
+    double log[kTileRows], divergence[kTileRows];
     TileOf<T> t{};
     t.values = arena_of_thread().room<T>(lanes + p.scratch);
     t.scratch = t.values + lanes;
     t.log = log;
+    t.divergence = divergence;
+    t.seeds = a.seeds + p.draws.size();
+    t.streams = a.streams + p.draws.size();
     const int64_t first = task % tiles * kTileRows;
+    t.first = first;
     t.rows = static_cast<int>(std::min<int64_t>(kTileRows, a.rows - first));
     load_tile(a, nullptr, first, t);
     const int64_t begin = task / tiles * kTileDraws;
@@ -187,16 +193,19 @@ int32_t first_needed(const ProgramTraining<T>& a) {
 // Calls f(first, tile) for each tile of a chunk of a call's rows. The tile has room for values,
 // gradients and the chunk's sums; f sets the gradients of the logarithms, `grad_log`.
 template <typename T, typename Call, typename F>
-void for_each_tile(const Call& a, int64_t chunk, int64_t chunk_rows, int64_t rows, T* grad_log,
-                   const F& f) {
+void for_each_tile(const Call& a, const uint64_t* seeds, int64_t chunk, int64_t chunk_rows,
+                   int64_t rows, T* grad_log, const F& f) {
   const Program& p = *a.program;
   const int64_t lanes = static_cast<int64_t>(p.lanes) * kTileRows;
-  double log[kTileRows];
+  double log[kTileRows], divergence[kTileRows];
   TileOf<T> t{};
   t.values = arena_of_thread().room<T>(2 * lanes + p.scratch);
   t.grads = t.values + lanes;
   t.scratch = t.grads + lanes;
   t.log = log;
+  t.divergence = divergence;
+  t.seeds = seeds + p.draws.size();
+  t.streams = a.streams + p.draws.size();
   t.grad_log = grad_log;
   t.parameters = a.parameters;
   t.grad_parameters = a.sums + chunk * p.n_gradients;
@@ -206,6 +215,7 @@ void for_each_tile(const Call& a, int64_t chunk, int64_t chunk_rows, int64_t row
   std::fill_n(t.grad_parameters, p.n_parameters, T(0));
   const int64_t end = std::min(rows, (chunk + 1) * chunk_rows);
   for (int64_t first = chunk * chunk_rows; first < end; first += kTileRows) {
+    t.first = first;
     t.rows = static_cast<int>(std::min<int64_t>(kTileRows, end - first));
     f(first, t);
   }
@@ -218,16 +228,18 @@ void backward(const ProgramBackward<T>& a) {
   const int64_t chunks = (a.rows + chunk_rows - 1) / chunk_rows;
   parallel_chunks(chunks, [&](int64_t chunk) {
     T grad_log[kTileRows];
-    for_each_tile(a, chunk, chunk_rows, a.rows, grad_log, [&](int64_t first, const TileOf<T>& t) {
-      for (int r = 0; r < kTileRows; ++r) {
-        const T given = a.grad_log != nullptr && r < t.rows ? a.grad_log[first + r] : a.grad_each;
-        grad_log[r] = r < t.rows ? given : T(0);
-      }
-      load_tile(a, nullptr, first, t);
-      run(p, t);
-      if (a.log != nullptr) store_log(t.log, first, t.rows, a.log);
-      run_back(a, first, t);
-    });
+    for_each_tile(a, a.seeds, chunk, chunk_rows, a.rows, grad_log,
+                  [&](int64_t first, const TileOf<T>& t) {
+                    for (int r = 0; r < kTileRows; ++r) {
+                      const T given =
+                          a.grad_log != nullptr && r < t.rows ? a.grad_log[first + r] : a.grad_each;
+                      grad_log[r] = r < t.rows ? given : T(0);
+                    }
+                    load_tile(a, nullptr, first, t);
+                    run(p, t);
+                    if (a.log != nullptr) store_log(t.log, first, t.rows, a.log);
+                    run_back(a, first, t);
+                  });
   });
   // Sums over chunks, in their order.
   constexpr int64_t share = 4096;
@@ -245,30 +257,39 @@ void backward(const ProgramBackward<T>& a) {
 
 // --- training -----------------------------------------------------------------------------------
 
-// The gradients of the mean negative logarithm of `rows` rows, summed over each chunk of them.
-// Returns the sum of their negative logarithms.
+// The gradients of the mean negative logarithm of a step's rows, summed over each chunk of them.
+// Sets the sum of their negative logarithms, and adds the sum of their divergences.
 template <typename T>
-double batch_gradients(const ProgramTraining<T>& a, const int64_t* order, int64_t rows,
-                       int64_t chunk_rows, int64_t chunks) {
+void batch_gradients(const ProgramTraining<T>& a, int64_t step, int64_t rows, int64_t chunk_rows,
+                     int64_t chunks) {
   ProgramBackward<T> logarithm_alone{};
   logarithm_alone.program = a.program;
+  const int64_t* order = a.order + step * a.batch_rows;
+  const uint64_t* seeds = a.seeds + step * static_cast<int64_t>(a.program->seeds());
   parallel_chunks(chunks, [&](int64_t chunk) {
     T grad_log[kTileRows];
-    double loss = 0;
-    for_each_tile(a, chunk, chunk_rows, rows, grad_log, [&](int64_t first, const TileOf<T>& t) {
-      for (int r = 0; r < kTileRows; ++r) {
-        grad_log[r] = r < t.rows ? T(-1) / static_cast<T>(rows) : T(0);
-      }
-      load_tile(a, order, first, t);
-      run(*a.program, t);
-      run_back(logarithm_alone, first, t);
-      for (int r = 0; r < t.rows; ++r) loss -= t.log[r];
-    });
-    a.partial[chunk] = loss;
+    double loss = 0, divergence = 0;
+    for_each_tile(a, seeds, chunk, chunk_rows, rows, grad_log,
+                  [&](int64_t first, const TileOf<T>& t) {
+                    for (int r = 0; r < kTileRows; ++r) {
+                      grad_log[r] = r < t.rows ? T(-1) / static_cast<T>(rows) : T(0);
+                    }
+                    load_tile(a, order, first, t);
+                    run(*a.program, t);
+                    run_back(logarithm_alone, first, t);
+                    for (int r = 0; r < t.rows; ++r) {
+                      loss -= t.log[r];
+                      divergence += t.divergence[r];
+                    }
+                  });
+    a.partial[2 * chunk] = loss;
+    a.partial[2 * chunk + 1] = divergence;
   });
-  double loss = 0;
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) loss += a.partial[chunk];
-  return loss;
+  a.losses[step] = 0;
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    a.losses[step] += a.partial[2 * chunk];
+    a.divergences[step] += a.partial[2 * chunk + 1];
+  }
 }
 
 // Sums the gradients over chunks, and takes one step of the optimizer.
@@ -334,16 +355,15 @@ template <typename T>
 void train(const ProgramTraining<T>& a) {
   const Program& p = *a.program;
   TrainingDraws<T> draws(p, a.factors, a.draw_partial);
-  const int64_t n_draws = static_cast<int64_t>(p.draws.size());
+  const int64_t n_seeds = static_cast<int64_t>(p.seeds());
   // Steps give no gradients there.
   std::fill_n(a.sums + p.n_parameters, p.n_gradients - p.n_parameters, T(0));
   for (int64_t step = 0; step * a.batch_rows < a.rows; ++step) {
-    const int64_t first = step * a.batch_rows;
-    const int64_t rows = std::min(a.batch_rows, a.rows - first);
+    const int64_t rows = std::min(a.batch_rows, a.rows - step * a.batch_rows);
     const int64_t chunk_rows = program_chunk_rows(rows, p.n_parameters);
     const int64_t chunks = (rows + chunk_rows - 1) / chunk_rows;
-    a.divergences[step] = draws.draw(a.parameters, a.seeds + step * n_draws, a.streams);
-    a.losses[step] = batch_gradients(a, a.order + first, rows, chunk_rows, chunks);
+    a.divergences[step] = draws.draw(a.parameters, a.seeds + step * n_seeds, a.streams);
+    batch_gradients(a, step, rows, chunk_rows, chunks);
     update(a, draws, step, chunks);
   }
 }

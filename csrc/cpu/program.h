@@ -17,6 +17,8 @@ struct ProgramForward {
   int64_t rows;
   int64_t draws;               // of all weights; the same x for each
   const T* const* parameters;  // [draws, parameters]
+  const uint64_t* seeds;       // as many as the program says
+  const uint64_t* streams;     // likewise
   const T* x;                  // [rows, features]
   const T* context;            // [rows, context]
   T* value;                    // [draws, rows, results]; null: not wanted
@@ -28,6 +30,8 @@ struct ProgramBackward {
   const Program* program;
   int64_t rows;
   const T* const* parameters;
+  const uint64_t* seeds;
+  const uint64_t* streams;
   const T* x;
   const T* context;
   T* log;               // null: not wanted
@@ -58,15 +62,15 @@ struct ProgramTraining {
   double clip;          // what the norm of all gradients is at most; infinity: anything
   const double* rates;  // the learning rate of each step
   int64_t steps_before;
-  const uint64_t* seeds;     // [steps, draws]
-  const uint64_t* streams;   // [draws]
+  const uint64_t* seeds;     // [steps, seeds]
+  const uint64_t* streams;   // [seeds]
   const double* kl_weights;  // the factor of the divergence in each step's loss
   T* factors;                // room for the draws: 3 n_drawn numbers
   double* draw_partial;      // likewise: training_draw_shares
   T* sums;                   // room for gradients, [most chunks, n_gradients]
   double* partial;           // room for program_training_parts numbers
   double* losses;            // for each step, the sum of its rows' negative logarithms
-  double* divergences;       // for each step, the sum of those of all weights
+  double* divergences;       // for each step, the sum of those of all weights and rows
 };
 
 namespace {

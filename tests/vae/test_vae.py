@@ -718,6 +718,15 @@ def test_elbo_with_free_bits() -> None:
     assert vae.elbo(x, 3, seed=1).shape == (6,)
 
 
+def test_elbo_and_kl() -> None:
+    vae, x = mlp(beta=0.5), binary()
+    for free in (0.0, 0.3):
+        vae.free_bits = free
+        elbo, kl = vae.elbo_and_kl(x, n_samples=3, seed=2)
+        assert torch.equal(elbo, vae.elbo(x, 3, seed=2))
+        torch.testing.assert_close(kl, vae.terms(x, 3, seed=2)[1])
+
+
 def test_weights_of_examples() -> None:
     vae, x, weights = mlp(), binary(), torch.rand(6)
     expected = weights * vae.elbo(x, seed=2)

@@ -23,14 +23,18 @@ struct TileOf {
   T* values;  // [lanes][kTileRows]
   T* grads;   // likewise; in backward
   double* log;
+  double* divergence;  // what part of the logarithm a divergence is, without its factor
   const T* grad_log;
   const T* const* parameters;
   T* grad_parameters;  // the row of all
   const bool* wanted;
   const int64_t* places;
   T* scratch;
-  int32_t first_needed;  // lanes before it are data whose gradients nobody needs
-  int rows;              // those beyond are copies, and their gradients are zeros
+  int32_t first_needed;     // lanes before it are data whose gradients nobody needs
+  const uint64_t* seeds;    // of the call, after those of the draws
+  const uint64_t* streams;  // likewise
+  int64_t first;            // the place of the first row among those of the call
+  int rows;                 // those beyond are copies, and their gradients are zeros
 
   T* lane(int32_t index) const { return values + static_cast<int64_t>(index) * kTileRows; }
   T* grad(int32_t index) const { return grads + static_cast<int64_t>(index) * kTileRows; }

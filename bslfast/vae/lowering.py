@@ -1,0 +1,59 @@
+"""What steps of a program a VAE stands for: (builder, vae) adds its evidence lower bound."""
+
+from __future__ import annotations
+
+from bslfast import programs
+from bslfast.programs import Builder, CannotLower, Lanes, lowers
+from bslfast.vae.model import VAE
+
+#: Up to so many products of a weight and a row, a step of training is faster as a call than by ops:
+#: larger ones are torch's own matrix products and little else.
+MOST_PRODUCTS = 2**26
+# What the bound calls, and an object may have instead of its class.
+_METHODS = (
+    "terms",
+    "encode",
+    "_elbo_and_kl",
+    "_terms",
+    "_posterior",
+    "_check_x",
+    "_encoded",
+    "_decoded",
+    "_log_likelihood",
+)
+
+
+@lowers(VAE)
+def _vae(builder: Builder, vae: VAE) -> None:
+    builder.looked_at(vae, "beta", "free_bits", "latent")
+    own = vars(vae)
+    builder.entries += [(own, name, own.get(name)) for name in _METHODS]
+    if any(name in own for name in _METHODS):
+        raise CannotLower("a VAE has a method of its own")
+    if vae.prior is not None:
+        raise CannotLower(f"{type(vae.prior).__name__} has no steps")
+    if vae.free_bits > 0:
+        raise CannotLower("free_bits depends on all examples of a batch")
+    if not isinstance(vae.beta, int | float):
+        raise CannotLower("beta is no number")
+    builder.any_shape = True
+    posterior: Lanes = programs.lower(builder, vae.encoder, builder.x)
+    latent, odd = divmod(len(posterior), 2)
+    if odd or vae.latent not in (None, latent):
+        raise CannotLower("the encoder's outputs are of another number of latent dimensions")
+    drawn = builder.step(
+        "normal_sample",
+        posterior,
+        len(posterior),
+        options=[builder.noises],
+        numbers=[float(vae.beta)],
+    )
+    builder.noises += 1
+    outputs: Lanes = programs.lower(builder, vae.decoder, drawn[:latent])
+    programs.lower(builder, vae.likelihood, outputs, builder.x)
+
+
+def elbo_steps(builder: Builder, vae: VAE) -> Lanes:
+    """Add the steps of :meth:`VAE.elbo_and_kl`, which return no vector."""
+    programs.lower(builder, vae)
+    return []

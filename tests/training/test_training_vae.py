@@ -1,0 +1,301 @@
+"""Epochs of variational autoencoders as one call: what training by ops does, up to rounding."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bslfast
+from bslfast import likelihoods, programs
+from bslfast.cli.plain import plain
+from bslfast.nn import BayesLinear
+from bslfast.training import History, fit, loop
+from bslfast.vae import VAE, VampPrior, conv_decoder, conv_encoder, mlp_decoder, mlp_encoder
+
+SHAPE = (2, 3)
+GENERATOR = torch.Generator().manual_seed(0)
+X = torch.rand(130, *SHAPE, generator=GENERATOR, dtype=torch.float64)
+COUNTS = X.mul(5).round()
+# 100 = 48 + 48 + 4: batches of more than one tile, the last with fewer rows than a tile.
+SETTING: dict[str, Any] = {
+    "batch_size": 48, "lr": 0.01, "seed": 3, "epochs": 3, "objective": VAE.elbo_and_kl
+}  # fmt: skip
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of steps of all calls of programs that train."""
+    seen: list[int] = []
+    original = programs.train
+
+    def train(*args: Any) -> Any:
+        losses, divergences = original(*args)
+        seen.append(len(losses))
+        return losses, divergences
+
+    monkeypatch.setattr(programs, "train", train)
+    return seen
+
+
+def mlp(latent: int = 2, parts: int = 1, **options: Any) -> VAE:
+    """A VAE whose decoder gives so many outputs for each number of x."""
+    torch.manual_seed(0)
+    decoder = mlp_decoder(latent, (parts * SHAPE[0], *SHAPE[1:]), (7, 33))
+    return VAE(mlp_encoder(SHAPE, latent, (9,)), decoder, **options).double()
+
+
+def assert_same(model: VAE, x: Tensor = X, **setting: Any) -> None:
+    """Train at once and by ops, and compare weights and histories.
+
+    Orders and noise of later epochs show that torch's generator was left in the same state.
+    """
+    setting = SETTING | setting
+    results: list[tuple[VAE, History]] = []
+    for on in (True, False):
+        trained = copy.deepcopy(model)
+        with bslfast.whole_networks(on):
+            history = fit(trained, (x[:100],), (x[100:],), **setting)
+        results.append((trained, history))
+    (once, history), (by_ops, other) = results
+    for name, value in once.state_dict().items():
+        torch.testing.assert_close(value, by_ops.state_dict()[name], rtol=1e-8, atol=1e-10)
+    for of in ("loss", "kl", "validation_log_likelihood"):
+        assert getattr(history, of) == pytest.approx(getattr(other, of), rel=1e-8)
+    assert (history.best_epoch, history.steps) == (other.best_epoch, other.steps)
+    assert once.latent == by_ops.latent is not None
+
+
+LIKELIHOODS: dict[str, tuple[Callable[[], VAE], Tensor]] = {
+    "bernoulli": (mlp, X),
+    "normal": (lambda: mlp(likelihood="normal"), X),
+    "normal, fixed": (lambda: mlp(likelihood="normal", scale=0.3), X),
+    "normal, decoder": (lambda: mlp(parts=2, likelihood="normal", scale="decoder"), X),
+    "normal, softplus": (lambda: mlp(likelihood=likelihoods.Normal(None)), X),
+    "laplace": (lambda: mlp(likelihood=likelihoods.Laplace(None)), X),
+    "laplace, fixed": (lambda: mlp(likelihood="laplace", scale=0.5), X),
+    "student_t": (lambda: mlp(likelihood=likelihoods.StudentT(None, learn_df=True)), X),
+    "student_t, decoder": (
+        lambda: mlp(parts=2, likelihood=likelihoods.StudentT(None, scale="outputs")), X
+    ),
+    "poisson": (lambda: mlp(likelihood="poisson"), COUNTS),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "x"), LIKELIHOODS.values(), ids=LIKELIHOODS)
+def test_each_likelihood(model: Callable[[], VAE], x: Tensor, calls: list[int]) -> None:
+    assert_same(model(), x)
+    assert sum(calls) == 9
+
+
+CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "1 dimension, clip": ({"latent": 1}, {"clip": 0.5}),
+    "5 dimensions, adamw": ({"latent": 5}, {"optimizer": "adamw", "weight_decay": 0.3}),
+    "beta, sgd": ({"beta": 2.5}, {"optimizer": "sgd", "momentum": 0.8, "lr": 1e-3}),
+    "beta 0, rmsprop": ({"beta": 0.0}, {"optimizer": "rmsprop", "schedule": "cosine"}),
+    "one step": ({"latent": 3}, {"batch_size": 1000}),
+    "a row a step": ({}, {"batch_size": 1, "epochs": 1}),
+}
+
+
+@pytest.mark.parametrize(("options", "setting"), CHANGES.values(), ids=CHANGES)
+def test_each_setting(options: dict[str, Any], setting: dict[str, Any], calls: list[int]) -> None:
+    assert_same(mlp(**options), **setting)
+    assert calls
+
+
+def test_rows_of_numbers(calls: list[int]) -> None:
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4))
+    likelihood = likelihoods.Normal(6, scale="learned")
+    assert_same(VAE(encoder, nn.Linear(2, 6), likelihood=likelihood).double(), X.flatten(1))
+    assert calls
+
+
+def test_frozen_parameters_stay(calls: list[int]) -> None:
+    model = mlp(likelihood="normal")
+    for parameter in (model.likelihood.raw_scale, model.encoder[1].weight):
+        parameter.requires_grad_(False)
+    assert_same(model, clip=0.1)
+    assert calls
+
+
+def test_the_divergence_is_its_average_over_the_epoch(calls: list[int]) -> None:
+    model = mlp(beta=0.5)
+    before = copy.deepcopy(model)
+    history = fit(model, (X,), **(SETTING | {"epochs": 1, "lr": 1e-300}))
+    with torch.no_grad():
+        kl = before.terms(X)[1].mean().item()
+    assert calls
+    assert history.kl == pytest.approx([kl], rel=1e-12)
+
+
+def test_float32(calls: list[int]) -> None:
+    history = fit(
+        mlp().float(), (X.float(),), epochs=60, batch_size=32, lr=0.02, objective=VAE.elbo_and_kl
+    )
+    assert calls
+    assert history.loss[-1] < history.loss[0] - 0.1
+
+
+class _Own(VAE):
+    def terms(self, *args: Any, **options: Any) -> Any:
+        return super().terms(*args, **options)
+
+
+def _with_a_method() -> VAE:
+    model = mlp()
+    model.terms = model.terms  # type: ignore[method-assign]
+    return model
+
+
+def _with_a_hook() -> VAE:
+    model = mlp()
+    model.decoder[0].register_forward_hook(lambda *_: None)
+    return model
+
+
+OTHERS: dict[str, Callable[[], VAE]] = {
+    "free bits": lambda: mlp(free_bits=0.1),
+    "a prior": lambda: mlp(prior=VampPrior(3, SHAPE).double()),
+    "a subclass": lambda: _Own(mlp().encoder, mlp().decoder),
+    "plain torch": lambda: plain(mlp()),  # type: ignore[arg-type, return-value]
+    "a method": _with_a_method,
+    "a hook": _with_a_hook,
+    "a likelihood": lambda: mlp(likelihood="continuous_bernoulli"),
+    "a parametrization": lambda: mlp(likelihood="laplace"),
+    "a Bayesian layer": lambda: VAE(
+        nn.Sequential(nn.Flatten(), BayesLinear(6, 4)), mlp().decoder
+    ).double(),
+    "another layer": lambda: VAE(
+        nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.Dropout(0.1)), mlp().decoder
+    ).double(),
+    "another flattening": lambda: VAE(
+        nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (-1, 6)), nn.Linear(6, 4)), mlp().decoder
+    ).double(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model", OTHERS.values(), ids=OTHERS)
+def test_what_has_no_steps_goes_by_ops(model: Callable[[], VAE], calls: list[int]) -> None:
+    history = fit(model(), (X,), **SETTING)
+    assert not calls
+    assert history.steps == 9
+
+
+def test_large_steps_go_by_ops(calls: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = mlp()
+    products = 48 * sum(p.numel() for p in model.parameters())
+    monkeypatch.setattr(loop, "MOST_PRODUCTS", products - 1)
+    fit(model, (X,), **SETTING)
+    assert not calls
+    monkeypatch.setattr(loop, "MOST_PRODUCTS", products)
+    fit(model, (X,), **SETTING)
+    assert calls
+
+
+def test_other_objectives_go_by_ops(calls: list[int]) -> None:
+    fit(mlp(), (X,), **(SETTING | {"objective": VAE.elbo}))
+    assert not calls
+
+
+def test_convolutions_go_by_ops(calls: list[int]) -> None:
+    x = torch.rand(8, 1, 4, 4, generator=GENERATOR)
+    model = VAE(conv_encoder((1, 4, 4), 2, (2,), (1,)), conv_decoder(2, (1, 4, 4), (2,), (1,)))
+    fit(model, (x,), **SETTING)
+    assert not calls
+
+
+def _changed(attribute: str, value: Any) -> Callable[[VAE], None]:
+    return lambda model: setattr(model, attribute, value)
+
+
+LATER: dict[str, Callable[[VAE], None]] = {
+    "free bits": _changed("free_bits", 0.1),
+    "beta": _changed("beta", 3.0),
+    "a prior": _changed("prior", VampPrior(3, SHAPE).double()),
+    "an encoder": _changed("encoder", mlp_encoder(SHAPE, 2, (5,)).double()),
+}
+
+
+@pytest.mark.parametrize("change", LATER.values(), ids=LATER)
+def test_what_changes_during_training_counts(
+    change: Callable[[VAE], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It changes after the first epoch, when the validation examples are scored."""
+
+    def trained(on: bool) -> History:
+        model, check = mlp(), VAE._check_x
+
+        def check_x(vae: VAE, x: Tensor) -> Tensor:
+            if len(x) == 30:
+                change(vae)
+            return check(vae, x)
+
+        with monkeypatch.context() as patch, bslfast.whole_networks(on):
+            patch.setattr(VAE, "_check_x", check_x)
+            return fit(model, (X[:100],), (X[100:],), **SETTING)
+
+    assert trained(True).loss == pytest.approx(trained(False).loss, rel=1e-8)
+
+
+REFUSED: dict[str, tuple[Callable[[], VAE], Callable[[], tuple[Tensor, ...]], str]] = {
+    "values": (mlp, lambda: (X * 3,), "x: expected values in"),
+    "counts": (lambda: mlp(likelihood="poisson"), lambda: (X - 1,), "x: expected values"),
+    "a mask": (mlp, lambda: (X, X > 0.5), "elbo_and_kl"),
+    "targets": (mlp, lambda: (X, X), "elbo_and_kl"),
+    "a dimension": (mlp, lambda: (X[:, 0, 0],), "x: expected shape"),
+    "integers": (mlp, lambda: (COUNTS.long(),), "x: expected"),
+    "a likelihood of another width": (
+        lambda: mlp(likelihood=likelihoods.Bernoulli(6)), lambda: (X,), "x: expected shape"
+    ),
+    "another shape of the decoder": (
+        lambda: VAE(mlp().encoder, mlp_decoder(2, SHAPE[::-1]).double()), lambda: (X,),
+        "decoder: expected outputs of shape",
+    ),
+    "an odd encoder": (
+        lambda: VAE(nn.Sequential(nn.Flatten(), nn.Linear(6, 3)), mlp().decoder).double(),
+        lambda: (X,), "an even number",
+    ),
+    "another latent": (lambda: VAE(mlp().encoder, mlp().decoder, latent=3), lambda: (X,), "3 lat"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "data", "match"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize("on", [True, False])
+def test_refuses(
+    on: bool, model: Callable[[], VAE], data: Callable[[], tuple[Tensor, ...]], match: str
+) -> None:
+    with bslfast.whole_networks(on), pytest.raises((TypeError, ValueError), match=match):
+        fit(model(), data(), **SETTING)
+
+
+def test_resumed_training_is_the_same(tmp_path: Path, calls: list[int]) -> None:
+    whole, parts, again = mlp(), mlp(), mlp()
+    for model in (whole, parts, again):
+        model.latent = 2  # as checkpoints compare it
+    fit(whole, (X,), **(SETTING | {"epochs": 4}))
+    fit(parts, (X,), **(SETTING | {"epochs": 2}), checkpoint=tmp_path / "half")
+    fit(again, (X,), **(SETTING | {"epochs": 4}), checkpoint=tmp_path / "half", resume=True)
+    for first, second in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(first, second)
+    assert calls
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bits_do_not_depend_on_threads(dtype: torch.dtype, calls: list[int]) -> None:
+    found, before = [], torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        model = mlp().to(dtype)
+        history = fit(model, (X.to(dtype),), **(SETTING | {"batch_size": 100}))
+        found.append(([p.detach() for p in model.parameters()], history.loss, history.kl))
+    torch.set_num_threads(before)
+    assert calls
+    assert all(torch.equal(a, b) for a, b in zip(found[0][0], found[1][0], strict=True))
+    assert found[0][1:] == found[1][1:]
