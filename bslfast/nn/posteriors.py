@@ -225,8 +225,7 @@ class Deterministic(Posterior):
         stream: int = 0,
     ) -> Tensor:
         """The mean, [*sample_shape, *shape of the weight]."""
-        loc = parameters[0]
-        return loc.expand(*sample_shape, *loc.shape) if sample_shape else loc
+        return _repeated(parameters[0], sample_shape)
 
     def stddev(self, parameters: Sequence[Tensor]) -> Tensor:
         """Zeros of the shape of the weight."""
@@ -505,7 +504,7 @@ class MCDropout(Posterior):
         """Samples [*sample_shape, *shape of the weight], whose gradients reach the mean."""
         loc = parameters[0]
         if not self.rate_of(loc):
-            return loc.expand(*sample_shape, *loc.shape) if sample_shape else loc
+            return _repeated(loc, sample_shape)
         inputs = [n if i == self.dim else 1 for i, n in enumerate(loc.shape)]
         noise = BF.standard_uniform(
             (*sample_shape, *inputs),
@@ -521,6 +520,10 @@ class MCDropout(Posterior):
         """The standard deviation of each weight, of its shape."""
         rate = self.rate_of(parameters[0])
         return parameters[0].abs() * math.sqrt(rate / (1 - rate))
+
+
+def _repeated(loc: Tensor, sample_shape: Sequence[int]) -> Tensor:
+    return loc.expand(*sample_shape, *loc.shape) if sample_shape else loc
 
 
 def raw_scale_of(scale: _Number, parametrization: str) -> _Number:

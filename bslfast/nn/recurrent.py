@@ -26,6 +26,37 @@ class _Recurrent(BayesianLayer):
     _flat_weights: list[Any]
     _flat_weight_refs: list[Any]
 
+    # torch's own takes anything: *args and **kwargs.
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        return_state: bool = False,
+        **options: Any,
+    ) -> None:
+        _checks.flag("return_state", return_state)
+        super().__init__(
+            input_size=input_size,
+            hidden_size=hidden_size,
+            num_layers=num_layers,
+            bias=bias,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            device=device,
+            dtype=dtype,
+            **options,
+        )
+        self.return_state = return_state
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Show the arguments of :class:`BayesianLayer` in the place of ``options``."""
         super().__init_subclass__(**kwargs)
@@ -167,21 +198,13 @@ class BayesLSTM(_Recurrent, nn.LSTM):
         return_state: bool = False,
         **options: Any,
     ) -> None:
-        _checks.flag("return_state", return_state)
         super().__init__(
-            input_size=input_size,
-            hidden_size=hidden_size,
-            num_layers=num_layers,
-            bias=bias,
-            batch_first=batch_first,
-            dropout=dropout,
-            bidirectional=bidirectional,
+            *(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional),
+            *(device, dtype),
+            return_state=return_state,
             proj_size=proj_size,
-            device=device,
-            dtype=dtype,
             **options,
         )
-        self.return_state = return_state
 
 
 class BayesGRU(_Recurrent, nn.GRU):
@@ -226,33 +249,3 @@ class BayesGRU(_Recurrent, nn.GRU):
     >>> layer(torch.ones(7, 2, 3)).shape
     torch.Size([7, 2, 8])
     """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        *,
-        return_state: bool = False,
-        **options: Any,
-    ) -> None:
-        _checks.flag("return_state", return_state)
-        super().__init__(
-            input_size=input_size,
-            hidden_size=hidden_size,
-            num_layers=num_layers,
-            bias=bias,
-            batch_first=batch_first,
-            dropout=dropout,
-            bidirectional=bidirectional,
-            device=device,
-            dtype=dtype,
-            **options,
-        )
-        self.return_state = return_state

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from bslfast import _checks
 from bslfast._native import serial_after_fork
-from bslfast._torch import unflatten
 from bslfast.functional._op import differentiated, runs_eagerly
 from bslfast.programs import running
 from bslfast.programs.running import Lowered, Seeds, backward, forward
@@ -52,16 +51,10 @@ def loss(found: Lowered, by_ops: ByOps, x: Tensor, y: Tensor, kl_weight: float) 
         by_ops: (seed, x, y, *parameters) -> (loss,), for second derivatives.
         kl_weight: the factor of the divergence.
     """
-    seeds = found.draws.seeds()
-    if torch.is_grad_enabled() and (
-        x.requires_grad or y.requires_grad or any(p.requires_grad for p in found.parameters)
-    ):
-        result: Tensor = _Loss.apply(  # type: ignore[no-untyped-call]
-            found, by_ops, seeds, kl_weight, x, y, *found.parameters
-        )
-        return result
-    needs = [False] * (2 + len(found.parameters))
-    return running.loss(found, x, y, needs, seeds=seeds, kl_weight=kl_weight)[0]
+    result: Tensor = _Loss.apply(  # type: ignore[no-untyped-call]
+        found, by_ops, found.draws.seeds(), kl_weight, x, y, *found.parameters
+    )
+    return result
 
 
 class _Loss(torch.autograd.Function):
@@ -100,11 +93,9 @@ class _Loss(torch.autograd.Function):
                 (grad,),
             )
             return None, None, None, None, *again
-        parts = unflatten(flat * grad, found.parameters)
-        needs = ctx.needs_input_grad[6:]
-        found_grads = (part if need else None for part, need in zip(parts, needs, strict=True))
+        parts = found.parts(flat * grad, ctx.needs_input_grad[6:])
         grad_x, grad_y = (None if g is None else g * grad for g in of_data)
-        return None, None, None, None, grad_x, grad_y, *found_grads
+        return None, None, None, None, grad_x, grad_y, *parts
 
 
 def samples(found: Lowered, x: Tensor, n_samples: int) -> Tensor:
@@ -169,6 +160,4 @@ def _pull_back(ctx: Any, x: Tensor, grad_y: Tensor | None, grad_kl: Tensor | Non
         seeds=ctx.seeds,
         grad_kl=0.0 if grad_kl is None else grad_kl.item(),
     )
-    parts = unflatten(flat, found.parameters)
-    found_grads = (part if need else None for part, need in zip(parts, needs[1:], strict=True))
-    return None, None, None, grad_x, *found_grads
+    return None, None, None, grad_x, *found.parts(flat, needs[1:])

@@ -11,7 +11,7 @@ import math
 import operator
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -182,6 +182,11 @@ class Lowered:
 
     def addresses(self) -> list[int]:
         return list(map(Tensor.data_ptr, self.parameters))
+
+    def parts(self, flat: Tensor, needs: Sequence[bool]) -> Iterator[Tensor | None]:
+        """The gradients of the parameters that need one, from those of all in a row."""
+        parts = unflatten(flat, self.parameters)
+        return (part if need else None for part, need in zip(parts, needs, strict=True))
 
     def versions(self) -> list[int]:
         return list(map(_VERSION, self.parameters))
@@ -617,12 +622,7 @@ def _pull_back(
         results = [None if g is None else g * grad_log[0] for g in row]
     else:
         results = [*backward(found, x, context, (grad_value, grad_log), needs)]
-    parts = unflatten(results[2], found.parameters)
-    return (
-        None,
-        *results[:2],
-        *(part if need else None for part, need in zip(parts, needs[2:], strict=True)),
-    )
+    return None, *results[:2], *found.parts(results[2], needs[2:])
 
 
 class Method(nn.Module):

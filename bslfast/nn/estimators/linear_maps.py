@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -40,6 +40,42 @@ class _OfLinearMaps(Estimator):
                     f"{self} for a {type(weight.posterior).__name__}"
                 )
 
+    def __call__(
+        self, layer: BayesianModule, *inputs: Any, seed: int | Tensor | None, **options: Any
+    ) -> Tensor:
+        """Outputs, with noise of their own for each example."""
+        self.check(layer)
+        x, others, options = _first(inputs, options)
+
+        def function(weights: Sequence[Tensor], x: Tensor) -> Tensor:
+            return layer.function(tuple(weights), x, *others, **options)
+
+        weights = layer.weights()
+        mean = function([w.loc for w in weights], x)
+        assert layer.feature_dim is not None
+        return self._around(mean, function, weights, x, layer.feature_dim, seed)
+
+    def _around(
+        self,
+        mean: Tensor,
+        function: Callable[[Sequence[Tensor], Tensor], Tensor],
+        weights: Sequence[Weight],
+        x: Tensor,
+        dim: int,
+        seed: int | Tensor | None,
+    ) -> Tensor:
+        """Outputs around their means.
+
+        Args:
+            mean: the function of the weights' means and of ``x``.
+            function: the layer's, of weights and an input.
+            weights: of the layer.
+            x: its input.
+            dim: that of features in inputs and outputs.
+            seed: of the noise.
+        """
+        raise NotImplementedError
+
 
 @dataclasses.dataclass(frozen=True)
 class LocalReparametrization(_OfLinearMaps):
@@ -72,22 +108,22 @@ class LocalReparametrization(_OfLinearMaps):
 
     _posteriors = (posteriors.Normal, posteriors.Deterministic)
 
-    def __call__(
-        self, layer: BayesianModule, *inputs: Any, seed: int | Tensor | None, **options: Any
+    def _around(
+        self,
+        mean: Tensor,
+        function: Callable[[Sequence[Tensor], Tensor], Tensor],
+        weights: Sequence[Weight],
+        x: Tensor,
+        dim: int,
+        seed: int | Tensor | None,
     ) -> Tensor:
-        """Outputs, each element with noise of its own."""
-        self.check(layer)
-        x, others, options = _first(inputs, options)
-        weights = layer.weights()
-        mean = layer.function(tuple([w.loc for w in weights]), x, *others, **options)
         if mean.dtype == torch.float16:
             raise TypeError(
                 f"estimator: expected WeightSample() or Flipout() in float16, got {self}"
             )
         if all(type(w.posterior) is posteriors.Deterministic for w in weights):
             return mean
-        variances = tuple([w.stddev().square() for w in weights])
-        variance = layer.function(variances, x.square(), *others, **options)
+        variance = function([w.stddev().square() for w in weights], x.square())
         # At 0, as for an input of zeros, the root has no derivative. Nor is it below 0, where fast
         # algorithms of convolution may round to.
         tiny = torch.finfo(variance.dtype).tiny
@@ -128,22 +164,18 @@ class Flipout(_OfLinearMaps):
 
     _posteriors = (posteriors.Normal, posteriors.Laplace, posteriors.Deterministic)
 
-    def __call__(
-        self, layer: BayesianModule, *inputs: Any, seed: int | Tensor | None, **options: Any
+    def _around(
+        self,
+        mean: Tensor,
+        function: Callable[[Sequence[Tensor], Tensor], Tensor],
+        weights: Sequence[Weight],
+        x: Tensor,
+        dim: int,
+        seed: int | Tensor | None,
     ) -> Tensor:
-        """Outputs, the examples with signs of their own."""
-        self.check(layer)
-        x, others, options = _first(inputs, options)
-        weights = layer.weights()
-        mean = layer.function(tuple([w.loc for w in weights]), x, *others, **options)
-        seed = _checks.seed(seed, mean.device)
-        deviations = tuple(
-            [_around_zero(w).rsample(seed=seed, stream=i) for i, w in enumerate(weights)]
-        )
-        dim, n = layer.feature_dim, len(weights)
-        assert dim is not None
-        flipped = x * _signs(x, dim, seed, n)
-        noise = layer.function(deviations, flipped, *others, **options)
+        seed, n = _checks.seed(seed, mean.device), len(weights)
+        deviations = [_around_zero(w).rsample(seed=seed, stream=i) for i, w in enumerate(weights)]
+        noise = function(deviations, x * _signs(x, dim, seed, n))
         return mean + noise * _signs(mean, dim, seed, n + 1)
 
 
