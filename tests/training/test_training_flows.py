@@ -39,21 +39,6 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 of_each_optimizer = pytest.mark.parametrize("change", OPTIMIZERS.values(), ids=OPTIMIZERS)
 
 
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The numbers of steps of all calls of programs that train."""
-    seen: list[int] = []
-    original = programs.train
-
-    def train(*args: Any) -> Any:
-        losses, divergences = original(*args)
-        seen.append(len(losses))
-        return losses, divergences
-
-    monkeypatch.setattr(programs, "train", train)
-    return seen
-
-
 @pytest.fixture(params=[1, 2])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     before = torch.get_num_threads()

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from trained_both_ways import assert_same_training
 
 import bslfast
 from bslfast import likelihoods, programs
 from bslfast.bnn import BayesianMLP
 from bslfast.nn import BayesLinear, posteriors, priors
-from bslfast.training import History, fit
+from bslfast.training import fit
 from bslfast.training.schedules import LinearWarmup
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -51,43 +52,13 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The numbers of steps of all calls of programs that train."""
-    seen: list[int] = []
-    original = programs.train
-
-    def train(*args: Any) -> Any:
-        losses, divergences = original(*args)
-        seen.append(len(losses))
-        return losses, divergences
-
-    monkeypatch.setattr(programs, "train", train)
-    return seen
-
-
 def mlp(likelihood: Any = "normal", **options: Any) -> BayesianMLP:
     torch.manual_seed(0)
     return BayesianMLP(3, (9, 5), 2, likelihood=likelihood, **options).double()
 
 
 def assert_same(model: nn.Module, y: Tensor, **setting: Any) -> None:
-    """Train at once and by ops, and compare weights, losses, divergences and torch's generator."""
-    setting = SETTING | setting
-    results: list[tuple[nn.Module, History]] = []
-    for on in (True, False):
-        trained = copy.deepcopy(model)
-        with bslfast.whole_networks(on):
-            # With its likelihood, which is trained, too.
-            own = copy.deepcopy(setting)
-            history = fit(trained, (X[:100], y[:100]), (X[100:], y[100:]), **own)
-        results.append((trained, history))
-    (once, history), (by_ops, other) = results
-    for name, value in once.state_dict().items():
-        torch.testing.assert_close(value, by_ops.state_dict()[name], rtol=1e-8, atol=1e-10)
-    for of in ("loss", "kl", "validation_log_likelihood"):
-        assert getattr(history, of) == pytest.approx(getattr(other, of), rel=1e-8)
-    assert (history.best_epoch, history.steps) == (other.best_epoch, other.steps)
+    assert_same_training(model, (X[:100], y[:100]), (X[100:], y[100:]), **SETTING | setting)
 
 
 @pytest.mark.parametrize(("likelihood", "y"), TARGETS.values(), ids=TARGETS)

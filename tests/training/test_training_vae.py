@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from trained_both_ways import assert_same_training
 
 import bslfast
-from bslfast import likelihoods, programs
+from bslfast import likelihoods
 from bslfast.cli.plain import plain
 from bslfast.nn import BayesLinear
 from bslfast.training import History, fit, loop
@@ -28,21 +29,6 @@ SETTING: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The numbers of steps of all calls of programs that train."""
-    seen: list[int] = []
-    original = programs.train
-
-    def train(*args: Any) -> Any:
-        losses, divergences = original(*args)
-        seen.append(len(losses))
-        return losses, divergences
-
-    monkeypatch.setattr(programs, "train", train)
-    return seen
-
-
 def mlp(latent: int = 2, parts: int = 1, **options: Any) -> VAE:
     """A VAE whose decoder gives so many outputs for each number of x."""
     torch.manual_seed(0)
@@ -51,23 +37,7 @@ def mlp(latent: int = 2, parts: int = 1, **options: Any) -> VAE:
 
 
 def assert_same(model: VAE, x: Tensor = X, **setting: Any) -> None:
-    """Train at once and by ops, and compare weights and histories.
-
-    Orders and noise of later epochs show that torch's generator was left in the same state.
-    """
-    setting = SETTING | setting
-    results: list[tuple[VAE, History]] = []
-    for on in (True, False):
-        trained = copy.deepcopy(model)
-        with bslfast.whole_networks(on):
-            history = fit(trained, (x[:100],), (x[100:],), **setting)
-        results.append((trained, history))
-    (once, history), (by_ops, other) = results
-    for name, value in once.state_dict().items():
-        torch.testing.assert_close(value, by_ops.state_dict()[name], rtol=1e-8, atol=1e-10)
-    for of in ("loss", "kl", "validation_log_likelihood"):
-        assert getattr(history, of) == pytest.approx(getattr(other, of), rel=1e-8)
-    assert (history.best_epoch, history.steps) == (other.best_epoch, other.steps)
+    once, by_ops = assert_same_training(model, (x[:100],), (x[100:],), **SETTING | setting)
     assert once.latent == by_ops.latent is not None
 
 
