@@ -6,19 +6,23 @@ work on the machine weighs on both.
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
+import os
 import shutil
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+
+import bslfast.info
 
 Row = dict[str, Any]
 #: Seconds of a block of calls.
@@ -141,6 +145,38 @@ def _installed(requirements: Path, root: Path, environment: bool) -> Path | None
     return place
 
 
+def parser(
+    description: str | None, cases: Iterable[str], peers: Iterable[Peer], seconds: float
+) -> argparse.ArgumentParser:
+    """The arguments that both benchmarks take."""
+    made, names = argparse.ArgumentParser(description=description), list(cases)
+    known = [peer.name for peer in peers]
+    made.add_argument("--out", type=Path, required=True)
+    made.add_argument("--threads", type=int, default=2)
+    made.add_argument("--cases", nargs="+", choices=names, default=names)
+    made.add_argument("--peers", nargs="+", choices=known, default=known)
+    made.add_argument("--seconds", type=float, default=seconds, help="of each measurement")
+    made.add_argument("--installed", type=Path, default=Path("build/peers"))
+    return made
+
+
+def begin(
+    chosen: argparse.Namespace, peers: Iterable[AnyPeer]
+) -> tuple[list[AnyPeer], dict[str, Any]]:
+    """Start the chosen peers; they, and what a table of theirs is measured with."""
+    torch.set_num_threads(chosen.threads)
+    wanted = [peer for peer in peers if peer.name in chosen.peers]
+    started = start(wanted, chosen.installed, chosen.threads)
+    if not started:
+        raise SystemExit("no peer can be used")
+    return started, bslfast.info.describe() | {
+        "threads": chosen.threads,
+        "peak": peak(),
+        "load": os.getloadavg()[0],
+        "peers": {peer.name: peer.version for peer in started},
+    }
+
+
 def alternate(
     timers: Sequence[Callable[[int], float]], seconds: float, rounds: int = 1
 ) -> list[list[float]]:
@@ -185,6 +221,20 @@ def peak() -> float:
         torch.mm(a, a)
         best = min(best, time.perf_counter() - begin)
     return 2 * 1024**3 / best / 1e9
+
+
+def by_line(
+    rows: Iterable[Row], *key: str
+) -> Iterator[tuple[dict[str, Row], tuple[float, float, float]]]:
+    """For each line of a table: its rows by peer, and the quartiles of our times in all of them."""
+    lines: dict[tuple[Any, ...], dict[str, Row]] = {}
+    for row in rows:
+        lines.setdefault(tuple(row[part] for part in key), {})[row["peer"]] = row
+    for line in lines.values():
+        low, middle, high = (
+            statistics.median(row["ours"][k] for row in line.values()) for k in range(3)
+        )
+        yield line, (low, middle, high)
 
 
 def ms(seconds: float) -> str:

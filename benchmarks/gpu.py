@@ -33,11 +33,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from eager import EagerLinear
 from harness import Case, as_tuple, differentiable
-from test_bnn import build
-from torch import Tensor
+from torch import Tensor, nn
 
 from bslfast._files import atomic, write_json
+from bslfast.bnn import BayesianMLP
+from bslfast.nn import kl as kl_of
 
 MODULES = (
     *("networks", "small", "test_normal", "test_affine_coupling", "test_likelihoods"),
@@ -71,11 +73,11 @@ LARGE_OF = {
     ),
     **dict.fromkeys(("iwae_bound dim=0", "iwae_bound dim=0 dreg"), (64, 1 << 20)),
 }
-#: Steps that wait for the CPU: a case and its size, or a network's widths and batch.
-SMALL: dict[str, tuple[str, Any]] = {
+#: Steps that wait for the CPU: a module with a case, and its size; or a network's widths and batch.
+SMALL: dict[str, tuple[str | None, Any]] = {
     "normal_rsample_kl, 651 elements": ("test_normal", 651),
     "rational_quadratic_spline, [64, 2]": ("test_rational_quadratic", (64, 2)),
-    "BayesianMLP 11-50-1, batch 100": ("test_bnn", ((11, 50, 1), 100)),
+    "BayesianMLP 11-50-1, batch 100": (None, ((11, 50, 1), 100)),
 }
 NETWORK = (784, 1200, 1200, 10)
 BATCHES = (128, 4096)
@@ -259,13 +261,44 @@ def eager_and_graph(row: Row, name: str, step: Step, device: str) -> None:
             row[f"{name}, graph failed"] = str(error).strip().splitlines()[:3]
 
 
+class EagerNetwork(nn.Module):
+    """Dense layers as one writes them by hand; returns (outputs, kl)."""
+
+    def __init__(self, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(EagerLinear(a, b) for a, b in itertools.pairwise(widths))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        kl = x.new_zeros(())
+        layers: Sequence[Any] = list(self.layers)
+        for index, layer in enumerate(layers):
+            x, layer_kl = layer.both(torch.relu(x) if index else x)
+            kl = kl + layer_kl
+        return x, kl
+
+
+def network(
+    implementation: str, widths: tuple[int, ...]
+) -> tuple[nn.Module, Callable[[Tensor], tuple[Tensor, Tensor]]]:
+    """A model, and a function of x that returns (outputs, kl)."""
+    if implementation == "torch eager":
+        eager = EagerNetwork(widths)
+        return eager, eager
+    law = "categorical" if widths[-1] > 1 else "normal"
+    bayesian = BayesianMLP(widths[0], widths[1:-1], widths[-1], likelihood=law)
+    if implementation == "bslfast":
+        return bayesian, lambda x: (bayesian(x), kl_of(bayesian))
+    twin = bayesian.deterministic_twin()
+    return twin, lambda x: (twin(x), x.new_zeros(()))
+
+
 def network_step(
     implementation: str, widths: tuple[int, ...], batch: int, optimizer: bool, device: str
 ) -> Step:
-    """Forward and backward of a network as in test_bnn.py, with or without Adam."""
+    """Forward and backward of a network, with or without Adam."""
     torch.manual_seed(0)
     with torch.device(device):
-        model, call = build(implementation, widths)
+        model, call = network(implementation, widths)
         x = torch.randn(batch, widths[0])
     parameters = [p for name, p in model.named_parameters() if "likelihood" not in name]
     moves = None
@@ -298,7 +331,7 @@ def measure_small(report: Report, name: str) -> None:
     module, size = SMALL[name]
     row = report.row("small", name)
     for implementation in ("bslfast", "torch eager"):
-        if module == "test_bnn":
+        if module is None:
             step = network_step(implementation, *size, False, report.device)
         else:
             torch.manual_seed(0)

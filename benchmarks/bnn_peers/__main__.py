@@ -9,7 +9,6 @@ instruction set, into RESULTS, and results.json into OUT.
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import itertools
 import json
@@ -23,10 +22,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-import bslfast.info
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from beside import Row, alternate, peak, quartiles, ratio, start
+from beside import Row, alternate, begin, parser, quartiles, ratio
 from bnn_peers.cases import CASES, Case, Exact, draw
 from bnn_peers.memory import copies
 from bnn_peers.peers import PASSES, PEERS, PREDICTIONS, BnnPeer, Implementation, TorchPeer, all_ours
@@ -88,34 +85,15 @@ def device() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--cases", nargs="+", choices=NAMES, default=list(NAMES))
-    parser.add_argument("--passes", nargs="+", choices=[*PASSES, "memory"])
-    parser.add_argument(
-        "--peers", nargs="+", choices=[p.name for p in PEERS], default=[p.name for p in PEERS]
-    )
-    parser.add_argument("--seconds", type=float, default=4, help="of each measurement, at least")
-    parser.add_argument("--rounds", type=int, default=3, help="of each measurement, at least")
-    parser.add_argument("--installed", type=Path, default=Path("build/peers"))
-    chosen = parser.parse_args()
-    torch.set_num_threads(chosen.threads)
+    arguments = parser(__doc__, NAMES, PEERS, 4)
+    arguments.add_argument("--results", type=Path, required=True)
+    arguments.add_argument("--passes", nargs="+", choices=[*PASSES, "memory"])
+    arguments.add_argument("--rounds", type=int, default=3, help="of each measurement, at least")
+    chosen = arguments.parse_args()
     # Until glibc has freed a large block, it gives freed memory back at once (conftest.py).
     torch.empty(31 << 20, dtype=torch.uint8)
-    wanted = [peer for peer in PEERS if peer.name in chosen.peers]
-    peers = start(wanted, chosen.installed, chosen.threads)
-    if not peers:
-        raise SystemExit("no peer can be used")
-    about = bslfast.info.describe() | {
-        "threads": chosen.threads,
-        "peak": peak(),
-        "load": os.getloadavg()[0],
-        "peers": {peer.name: peer.version for peer in peers},
-        "device": device(),
-        "date": datetime.date.today().isoformat(),
-    }
+    peers, about = begin(chosen, PEERS)
+    about |= {"device": device(), "date": datetime.date.today().isoformat()}
     passes = chosen.passes or [*PASSES, "memory"]
     # First, as the process is small: a new one is made for each.
     copied = memory(peers, chosen.installed, chosen.threads) if "memory" in passes else {}

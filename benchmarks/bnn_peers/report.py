@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from beside import Row, bars, header, ms
+from beside import Row, bars, by_line, header, ms
 
 
 @dataclass(frozen=True)
@@ -97,20 +96,12 @@ def table(about: dict[str, Any], rows: list[Row], memory: dict[str, float]) -> s
         "| network | pass | bslfast | ms | " + " | ".join(peers) + " |",
         "|---" * (4 + len(peers)) + "|",
     ]
-    groups: dict[tuple[str, str, str], dict[str, Row]] = {}
-    for row in rows:
-        key = (row["network"], row["pass"], row["way"])
-        groups.setdefault(key, {})[row["peer"]] = row
-    for (network, what, way), group in groups.items():
-        low, middle, high = (
-            statistics.median(row["ours"][k] for row in group.values()) for k in range(3)
-        )
-        first = next(iter(group.values()))
-        cells = [_cell(group[peer]) if peer in group else "" for peer in peers]
+    for line, (low, middle, high) in by_line(rows, "network", "pass", "way"):
+        first = next(iter(line.values()))
+        cells = [_cell(line[peer]) if peer in line else "" for peer in peers]
         lines.append(
-            f"| {network} | {what}{first['of']} | {way} | {ms(middle)} ({ms(low)} to {ms(high)}) | "
-            + " | ".join(cells)
-            + " |"
+            f"| {first['network']} | {first['pass']}{first['of']} | {first['way']} "
+            f"| {ms(middle)} ({ms(low)} to {ms(high)}) | " + " | ".join(cells) + " |"
         )
     if memory:
         lines += ["", _memory(memory)]

@@ -8,11 +8,9 @@ be installed is left out. Writes results.json, table.md, ratios.png and speed.pn
 
 from __future__ import annotations
 
-import argparse
 import copy
 import itertools
 import json
-import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -23,10 +21,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-import bslfast.info
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from beside import alternate, peak, quartiles, ratio, start
+from beside import alternate, begin, parser, quartiles, ratio
 from flow_peers.cases import CASES, Case, draw, multiply_adds, networks, ours, without_minima
 from flow_peers.peers import PASSES, PEERS, SAMPLES, FlowPeer, Implementation, Torch
 from flow_peers.report import headlines, picture, table
@@ -64,31 +60,13 @@ def measurements(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--cases", nargs="+", choices=NAMES, default=list(NAMES))
-    parser.add_argument("--passes", nargs="+", choices=PASSES, default=list(PASSES))
-    parser.add_argument("--batches", nargs="+", type=int, default=[64, 512])
-    parser.add_argument(
-        "--peers", nargs="+", choices=[p.name for p in PEERS], default=[p.name for p in PEERS]
-    )
-    parser.add_argument("--seconds", type=float, default=0.3, help="of each measurement")
-    parser.add_argument("--installed", type=Path, default=Path("build/peers"))
-    chosen = parser.parse_args()
-    torch.set_num_threads(chosen.threads)
+    arguments = parser(__doc__, NAMES, PEERS, 0.3)
+    arguments.add_argument("--passes", nargs="+", choices=PASSES, default=list(PASSES))
+    arguments.add_argument("--batches", nargs="+", type=int, default=[64, 512])
+    chosen = arguments.parse_args()
     # nflows says that its splines' networks are not scaled, as ours are not either.
     warnings.filterwarnings("ignore", "Inputs to the softmax are not scaled down")
-    wanted = [peer for peer in PEERS if peer.name in chosen.peers]
-    peers = start(wanted, chosen.installed, chosen.threads)
-    if not peers:
-        raise SystemExit("no peer can be used")
-    about = bslfast.info.describe() | {
-        "threads": chosen.threads,
-        "peak": peak(),
-        "load": os.getloadavg()[0],
-        "peers": {peer.name: peer.version for peer in peers},
-    }
+    peers, about = begin(chosen, PEERS)
     cases = [NAMES[name] for name in chosen.cases]
     rows: list[dict[str, Any]] = []
     pair_of, pair = None, None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 from pathlib import Path
 from typing import Any
 
-from beside import Row, bars, header, ms
+from beside import Row, bars, by_line, header, ms
 
 GOALS_FOR = ("train step", "log_prob", "sample")
 _SMALL_AFFINE = {"nflows": (8, 8, 8), "zuko": (8, 8, 8), "flowjax": (3, 3, 3)}
@@ -46,18 +45,12 @@ def table(about: dict[str, Any], rows: list[Row]) -> str:
         "| flow | batch | pass | bslfast | GFLOP/s | " + " | ".join(peers) + " |",
         "|---" * (5 + len(peers)) + "|",
     ]
-    groups: dict[tuple[Any, ...], dict[str, Row]] = {}
-    for row in rows:
-        key = (row["kind"], row["features"], row["batch"], row["pass"])
-        groups.setdefault(key, {})[row["peer"]] = row
-    for (kind, features, batch, what), found in groups.items():
-        low, middle, high = (
-            statistics.median(row["ours"][k] for row in found.values()) for k in range(3)
-        )
-        speed = next(iter(found.values()))["flop"] / middle / 1e9
+    for found, (low, middle, high) in by_line(rows, "kind", "features", "batch", "pass"):
+        first = next(iter(found.values()))
+        speed = first["flop"] / middle / 1e9
         cells = [_cell(found[peer]) if peer in found else "" for peer in peers]
         lines.append(
-            f"| {kind} D={features} | {batch} | {what} "
+            f"| {first['kind']} D={first['features']} | {first['batch']} | {first['pass']} "
             f"| {ms(middle)} ({ms(low)} to {ms(high)}) "
             f"| {speed:.0f} ({speed / about['peak']:.0%}) | " + " | ".join(cells) + " |"
         )
