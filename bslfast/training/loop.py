@@ -277,7 +277,7 @@ class _Run:
         self.last_step: int | None = None  # where a falling learning rate reaches 0
         self.steps_per_call = 1
         self.lowered: programs.Lowered | None = None
-        self.checked = False  # whether the targets are those of the likelihood
+        self.checked = False  # whether the data are what the program takes them for
         self.setting: dict[str, Any] = {
             "batch_size": batch_size,
             "lr": lr,
@@ -379,6 +379,8 @@ class _Run:
 
     def program(self) -> programs.Lowered | None:
         """What takes the steps of an epoch at once, if the model has a program for it."""
+        if not programs.are_on() or not unwatched():
+            return None
         found = self.supervised() if self.objective is None else self.density() or self.elbo()
         if found is None:
             return None
@@ -413,19 +415,17 @@ class _Run:
         model, x = self.model, self.train[0]
         if self.objective is not VAE.elbo_and_kl or not isinstance(model, VAE) or self.bayesian:
             return None
-        if len(self.train) > 1 or x.ndim < 2 or not programs.are_on() or not unwatched():
+        if len(self.train) > 1 or x.ndim < 2:
             return None
-        rows = x.flatten(1)
-        found = self.lowered
-        if found is None or not found.holds():
-            found = self.lowered = programs.Lowered(model, elbo_steps, rows.shape[1])
-            if found.obstacle(rows, None) is None:
-                # Raises what ops raise for x, or for the shapes of what the networks return.
-                model._check_x(x)
-                with torch.no_grad():
-                    self.objective(model, x[:1], seed=0)
-        if found.obstacle(rows, None) is not None:
+        found = self.made(elbo_steps, x.flatten(1), None)
+        if found is None:
             return None
+        if not self.checked:
+            # Raises what ops raise for x, or for the shapes of what the networks return.
+            model._check_x(x)
+            with torch.no_grad():
+                self.objective(model, x[:1], seed=0)
+            self.checked = True
         # A tile has 32 rows, if there are as many or not.
         products = found.program.n_gradients * max(32, min(self.batch_size, len(x)))
         return found if products <= MOST_PRODUCTS else None
@@ -435,25 +435,28 @@ class _Run:
         if self.in_rows is None:
             return None
         x, y = self.in_rows
-        if x.ndim != 2 or not programs.are_on() or not unwatched():
-            return None
-        if self.lowered is None or not self.lowered.holds():
-            self.lowered = programs.Lowered(
-                self.model, self.supervised_steps, x.shape[1], y.shape[1]
-            )
-            self.checked = False
-        if self.lowered.obstacle(x, y) is not None:
+        found = self.made(self.supervised_steps, x, y) if x.ndim == 2 else None
+        if found is None:
             return None
         if not self.checked:
-            self.check_targets(self.lowered.results)
+            self.check_targets(found.results)
             self.checked = True
-        if self.lowered.program.n_parameters > _MOST_PARAMETERS:
+        if found.program.n_parameters > _MOST_PARAMETERS:
             return None
         layers = [m for m in self.model.modules() if isinstance(m, BayesianModule)]
         # Layers that the network has but does not use diverge from their priors, too.
-        if self.lowered.draws.count != sum(len(layer.weights()) or 1 for layer in layers):
+        if found.draws.count != sum(len(layer.weights()) or 1 for layer in layers):
             return None
-        return self.lowered if all(layer.drawn is None for layer in layers) else None
+        return found if all(layer.drawn is None for layer in layers) else None
+
+    def made(
+        self, steps: Callable[..., programs.Lanes], x: Tensor, context: Tensor | None
+    ) -> programs.Lowered | None:
+        """The program of the model if it can run on these rows, made anew if the model changed."""
+        if self.lowered is None or not self.lowered.holds():
+            widths = (x.shape[1], 0 if context is None else context.shape[1])
+            self.lowered, self.checked = programs.Lowered(self.model, steps, *widths), False
+        return None if self.lowered.obstacle(x, context) is not None else self.lowered
 
     def check_targets(self, width: int) -> None:
         """Raise what the likelihood raises for targets that it does not have."""

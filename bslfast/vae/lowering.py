@@ -9,7 +9,7 @@ from bslfast.vae.model import VAE
 #: Up to so many products of a weight and a row, a step of training is faster as a call than by ops:
 #: larger ones are torch's own matrix products and little else.
 MOST_PRODUCTS = 2**26
-# What the bound calls, and an object may have instead of its class.
+# What the bound calls, and an object may come to have instead of its class.
 _METHODS = (
     "terms",
     "encode",
@@ -28,8 +28,6 @@ def _vae(builder: Builder, vae: VAE) -> None:
     builder.looked_at(vae, "beta", "free_bits", "latent")
     own = vars(vae)
     builder.entries += [(own, name, own.get(name)) for name in _METHODS]
-    if any(name in own for name in _METHODS):
-        raise CannotLower("a VAE has a method of its own")
     if vae.prior is not None:
         raise CannotLower(f"{type(vae.prior).__name__} has no steps")
     if vae.free_bits > 0:
