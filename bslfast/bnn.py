@@ -23,7 +23,7 @@ from bslfast.nn.module import bayesian_layers, kl, remember
 from bslfast.nn.posteriors import Posterior
 from bslfast.nn.priors import Prior
 from bslfast.nn.weight import Weight, normal_part
-from bslfast.programs import Builder, CannotLower, Lanes, lower, lowers
+from bslfast.programs import MOST_TRAINED, Builder, CannotLower, Lanes, lower, lowers
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -260,17 +260,19 @@ class BayesianMLP(nn.Module):
         forward, sample_outputs: one call of 3 steps
         negative_elbo, training.fit: one call of 6 steps
         """
-        if self._n_weights > _DRAWN_TOGETHER:
-            outputs = f"op by op: {self._n_weights} weights, more than {_DRAWN_TOGETHER}"
-            return f"forward, sample_outputs: {outputs}\nnegative_elbo: {outputs}"
         first = cast(BayesLinear, self.layers[0])
         x = first.weight_loc.new_empty(1, first.in_features)
         classes = isinstance(self.likelihood, likelihoods.Categorical)
         targets = 1 if classes else self._n_outputs // len(self.likelihood.parts)
+        loss = programs.explain(self, "loss", _loss_steps, (first.in_features, targets), x)
+        weights = f"op by op: {self._n_weights} weights, more than"
+        if self._n_weights > _DRAWN_TOGETHER:
+            fit = f"{weights} {MOST_TRAINED}" if self._n_weights > MOST_TRAINED else loss
+            outputs = f"{weights} {_DRAWN_TOGETHER}"
+            return f"forward, sample_outputs, negative_elbo: {outputs}\ntraining.fit: {fit}"
         outputs = programs.explain(self, "outputs", _steps, (first.in_features, 0), x)
         if self._n_weights > _ONE_NODE:
-            outputs += f", but op by op with a graph: more than {_ONE_NODE} weights"
-        loss = programs.explain(self, "loss", _loss_steps, (first.in_features, targets), x)
+            outputs += f", but with a graph {weights} {_ONE_NODE}"
         return f"forward, sample_outputs: {outputs}\nnegative_elbo, training.fit: {loss}"
 
     def deterministic_twin(self) -> DeterministicMLP:

@@ -8,6 +8,7 @@ from bslfast.programs import networks as networks  # registers the layers of tor
 from bslfast.programs.building import Builder, CannotLower, Drawn, Lanes, lower, lowers
 from bslfast.programs.drawn import loss, outputs, samples
 from bslfast.programs.running import (
+    MOST_TRAINED,
     Lowered,
     Method,
     are_on,
@@ -20,6 +21,7 @@ from bslfast.programs.running import (
 )
 
 __all__ = [
+    "MOST_TRAINED",
     "Builder",
     "CannotLower",
     "Drawn",

@@ -28,6 +28,8 @@ from bslfast.programs.building import Builder, CannotLower, Lanes
 Seeds = tuple[list[int], list[int]]
 #: Larger layers leave the cache, from where every tile of rows would read them again.
 MOST_WEIGHTS = 2**20
+#: Up to so many weights in all, a step of training by a network's program is faster than by ops.
+MOST_TRAINED = 2**19
 _enabled = True
 _of_thread = threading.local()
 

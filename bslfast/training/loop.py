@@ -40,8 +40,6 @@ SECONDS_BETWEEN_CHECKPOINTS = 1.0
 # Validation examples that an objective scores at a time.
 _SCORED = 1024
 SCHEDULES = ("constant", "cosine")
-# Up to so many weights, a step of a program is faster than one by ops.
-_MOST_PARAMETERS = 1 << 19
 # About how long one call of a program may take: an interrupt waits for it.
 _SECONDS_PER_CALL = 0.25
 
@@ -441,7 +439,7 @@ class _Run:
         if not self.checked:
             self.check_targets(found.results)
             self.checked = True
-        if found.program.n_parameters > _MOST_PARAMETERS:
+        if found.program.n_parameters > programs.MOST_TRAINED:
             return None
         layers = [m for m in self.model.modules() if isinstance(m, BayesianModule)]
         # Layers that the network has but does not use diverge from their priors, too.
