@@ -419,6 +419,7 @@ def test_explain() -> None:
             "negative_elbo, training.fit: one call",
         ),
         (BayesianMLP(3, (9,), 2, activation="gelu"), "forward, sample_outputs: op by op: GELU"),
+        (BayesianMLP(300, (300,), 2), "but with a graph op by op: 90600 weights"),
         (BayesianMLP(600, (600,), 2), "negative_elbo: op by op: 361200 weights"),
         (BayesianMLP(600, (600,), 2), "training.fit: one call of"),
         (BayesianMLP(600, (900,), 2), "training.fit: op by op: 541800 weights"),
