@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from bslfast import _checks
+from bslfast._activations import ACTIVATIONS
 
 
 def mlp_encoder(
@@ -16,48 +17,54 @@ def mlp_encoder(
     hidden: Sequence[int] = (256, 128),
     *,
     deterministic: bool = False,
+    activation: str = "relu",
 ) -> nn.Sequential:
-    """Return a dense encoder with ReLU for x [batch, *shape].
+    """Return a dense encoder for x [batch, *shape].
 
     Args:
         shape: of one example.
         latent: number of latent dimensions.
         hidden: widths of the hidden layers.
         deterministic: ``latent`` outputs for an :class:`Autoencoder`, not twice as many.
+        activation: of the hidden layers: "relu", "tanh", "sigmoid", "silu" or "gelu".
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
 
     >>> import torch
     >>> mlp_encoder((8, 8), 2, hidden=(32,))(torch.rand(5, 8, 8)).shape
     torch.Size([5, 4])
     """
-    layers: list[nn.Module] = [nn.Flatten()]
     width = math.prod(_checks.widths("shape", shape, at_least=1))
-    for n in _checks.widths("hidden", hidden):
-        layers += [nn.Linear(width, n), nn.ReLU()]
-        width = n
+    layers, width = _hidden(width, hidden, activation)
     outputs = _checks.integer("latent", latent) * (1 if deterministic else 2)
-    return nn.Sequential(*layers, nn.Linear(width, outputs))
+    return nn.Sequential(nn.Flatten(), *layers, nn.Linear(width, outputs))
 
 
 def mlp_decoder(
-    latent: int, shape: Sequence[int], hidden: Sequence[int] = (128, 256)
+    latent: int,
+    shape: Sequence[int],
+    hidden: Sequence[int] = (128, 256),
+    *,
+    activation: str = "relu",
 ) -> nn.Sequential:
-    """Return a dense decoder with ReLU: z [batch, latent] -> [batch, *shape].
+    """Return a dense decoder: z [batch, latent] -> [batch, *shape].
 
     Args:
         latent, shape: as in :func:`mlp_encoder`; for ``scale="decoder"`` with twice the first
             number.
         hidden: widths of the hidden layers, from the code on.
+        activation: as in :func:`mlp_encoder`.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
 
     >>> import torch
     >>> mlp_decoder(2, (8, 8), hidden=(32,))(torch.rand(5, 2)).shape
     torch.Size([5, 8, 8])
     """
-    layers: list[nn.Module] = []
-    width = _checks.integer("latent", latent)
     shape = _checks.widths("shape", shape, at_least=1)
-    for n in _checks.widths("hidden", hidden):
-        layers += [nn.Linear(width, n), nn.ReLU()]
-        width = n
+    layers, width = _hidden(_checks.integer("latent", latent), hidden, activation)
     return nn.Sequential(*layers, nn.Linear(width, math.prod(shape)), nn.Unflatten(1, shape))
 
 
@@ -133,6 +140,16 @@ def conv_decoder(
         if not last:
             layers += [nn.BatchNorm2d(following), nn.LeakyReLU()]
     return nn.Sequential(*layers)
+
+
+def _hidden(width: int, hidden: Sequence[int], activation: str) -> tuple[list[nn.Module], int]:
+    """The hidden layers from so many inputs on, and the number of outputs of the last one."""
+    made = ACTIVATIONS[_checks.choice("activation", activation, tuple(ACTIVATIONS))]
+    layers: list[nn.Module] = []
+    for n in _checks.widths("hidden", hidden):
+        layers += [nn.Linear(width, n), made()]
+        width = n
+    return layers, width
 
 
 def _image(
