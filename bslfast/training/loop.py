@@ -29,8 +29,8 @@ from bslfast.predict import evaluating, likelihood_of, predict, seeded
 from bslfast.training import checkpoint as ckpt
 from bslfast.training.optimizers import Optimizer
 from bslfast.training.schedules import Schedule
-from bslfast.vae import VAE
-from bslfast.vae.lowering import MOST_PRODUCTS, elbo_steps
+from bslfast.vae import VAE, Autoencoder
+from bslfast.vae.decoding import MOST_PRODUCTS, Decoding, objective_steps
 
 # Weight samples of one validation score. The seed is fixed, so they are the same in every epoch:
 # scores of two epochs differ by the weights' posterior and not by luck.
@@ -42,6 +42,12 @@ _SCORED = 1024
 SCHEDULES = ("constant", "cosine")
 # About how long one call of a program may take: an interrupt waits for it.
 _SECONDS_PER_CALL = 0.25
+
+# Objectives that have programs, and the classes whose they are.
+_DECODING: tuple[tuple[Any, type[Decoding]], ...] = (
+    (VAE.elbo_and_kl, VAE),
+    (Autoencoder.log_likelihood, Autoencoder),
+)
 
 # Takes the model and the tensors of a mini-batch; see :func:`fit`.
 Objective = Callable[..., "Tensor | tuple[Tensor, Tensor]"]
@@ -379,7 +385,7 @@ class _Run:
         """What takes the steps of an epoch at once, if the model has a program for it."""
         if not programs.are_on() or not unwatched():
             return None
-        found = self.supervised() if self.objective is None else self.density() or self.elbo()
+        found = self.supervised() if self.objective is None else self.density() or self.decoding()
         if found is None:
             return None
         trained = self.in_program(found)
@@ -408,21 +414,22 @@ class _Run:
             return None
         return model._program(*self.train)
 
-    def elbo(self) -> programs.Lowered | None:
-        """The program of the evidence lower bounds of a VAE."""
+    def decoding(self) -> programs.Lowered | None:
+        """The program of the bounds of a VAE, or of the log likelihoods of an autoencoder."""
         model, x = self.model, self.train[0]
-        if self.objective is not VAE.elbo_and_kl or not isinstance(model, VAE) or self.bayesian:
+        own = next((known for known in _DECODING if known[0] is self.objective), None)
+        if own is None or not isinstance(model, own[1]) or self.bayesian:
             return None
         if len(self.train) > 1 or x.ndim < 2:
             return None
-        found = self.made(elbo_steps, x.flatten(1), None)
+        found = self.made(objective_steps, x.flatten(1), None)
         if found is None:
             return None
         if not self.checked:
             # Raises what ops raise for x, or for the shapes of what the networks return.
             model._check_x(x)
-            with torch.no_grad():
-                self.objective(model, x[:1], seed=0)
+            with torch.no_grad(), seeded(0, self.device):
+                own[0](model, x[:1])
             self.checked = True
         # A tile has 32 rows, if there are as many or not.
         products = found.program.n_gradients * max(32, min(self.batch_size, len(x)))

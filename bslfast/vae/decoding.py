@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bslfast import _checks
+from bslfast import _checks, programs
 from bslfast.likelihoods import (
     Bernoulli,
     Categorical,
@@ -38,6 +38,9 @@ _WITH_SCALE = {
     "laplace": (Laplace, "log_scale"),
     "student_t": (StudentT, "log_scale"),
 }
+#: Up to so many products of a weight and a row, a step is faster as one call than by ops: larger
+#: ones are torch's own matrix products and little else.
+MOST_PRODUCTS = 2**26
 LIKELIHOODS = tuple(dict.fromkeys(("bernoulli", *_WITH_SCALE, *_PLAIN)))
 
 
@@ -149,6 +152,27 @@ class Decoding(nn.Module):
             outputs = outputs.reshape(*z.shape[:-1], *outputs.shape[1:])
         return self.likelihood._log_prob(outputs, x, mask)
 
+    def _at_once(self, x: Tensor, by_ops: str, seed: int | Tensor | None = None) -> Tensor | None:
+        """What a call for x alone gives, [batch], as one node of the graph; None if by ops."""
+        if not isinstance(x, Tensor) or x.ndim < 2:
+            return None
+        rows = x.flatten(1)
+        found = programs.runnable(
+            self, "objective", objective_steps, (rows.shape[1], 0), rows, None
+        )
+        # A tile has 32 rows, if there are as many or not.
+        if found is None or found.program.n_gradients * max(32, len(x)) > MOST_PRODUCTS:
+            return None
+        if found.seen != x.shape[1:]:
+            # By ops, which raise for shapes that the networks do not give.
+            found.seen = x.shape[1:]
+            return None
+        self._check_x(x)
+        seeds = found.draws.seeds() if seed is None else ([int(seed)], [0])
+        settings = {"shape": x.shape, "seed": seeds[0][0]} if seeds[0] else {"shape": x.shape}
+        method = self, by_ops, settings
+        return programs.call(found, method, rows, None, value=False, seeds=seeds)[1]
+
     def _check_x(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         _checks.floating("x", x)
         if x.dim() < 2:
@@ -202,6 +226,12 @@ class Decoding(nn.Module):
     def extra_repr(self) -> str:
         """Show the number of latent dimensions."""
         return f"latent={self.latent}"
+
+
+def objective_steps(builder: programs.Builder, model: Decoding) -> programs.Lanes:
+    """The steps of what :meth:`Decoding._at_once` gives."""
+    programs.lower(builder, model)
+    return []
 
 
 def _called(name: str, network: nn.Module, x: Tensor, context: Tensor | None) -> Any:
