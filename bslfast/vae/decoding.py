@@ -38,9 +38,11 @@ _WITH_SCALE = {
     "laplace": (Laplace, "log_scale"),
     "student_t": (StudentT, "log_scale"),
 }
-#: Up to so many products of a weight and a row, a step is faster as one call than by ops: larger
-#: ones are torch's own matrix products and little else.
+#: Up to so many products of a weight and a row, a step of training.fit is faster as one call than
+#: by ops: larger ones are torch's own matrix products and little else.
 MOST_PRODUCTS = 2**26
+# The same for one node of a graph that others go on with.
+_ONE_NODE = 2**23
 LIKELIHOODS = tuple(dict.fromkeys(("bernoulli", *_WITH_SCALE, *_PLAIN)))
 
 
@@ -68,6 +70,7 @@ class Decoding(nn.Module):
             self.likelihood.to(device=like.device, dtype=like.dtype)
         self.encoder = encoder
         self.decoder = decoder
+        self._n_weights: int | None = None  # counted when they are called for the first time
         self.latent = None if latent is None else _checks.integer("latent", latent)
 
     def reset_parameters(self) -> None:
@@ -156,20 +159,25 @@ class Decoding(nn.Module):
         """What a call for x alone gives, [batch], as one node of the graph; None if by ops."""
         if not isinstance(x, Tensor) or x.ndim < 2:
             return None
+        # Before anything is looked at, which large networks would pay for nothing. A tile has 32
+        # rows, if there are as many or not.
+        if self._n_weights is None:
+            self._n_weights = sum(map(Tensor.numel, self.parameters()))
+        if self._n_weights * max(32, len(x)) > _ONE_NODE:
+            return None
         rows = x.flatten(1)
-        found = programs.runnable(
-            self, "objective", objective_steps, (rows.shape[1], 0), rows, None
-        )
-        # A tile has 32 rows, if there are as many or not.
-        if found is None or found.program.n_gradients * max(32, len(x)) > MOST_PRODUCTS:
+        sizes = rows.shape[1], 0
+        found = programs.runnable(self, "objective", objective_steps, sizes, rows, None)
+        if found is None:
             return None
-        if found.seen != x.shape[1:]:
-            # By ops, which raise for shapes that the networks do not give.
-            found.seen = x.shape[1:]
-            return None
-        self._check_x(x)
         seeds = found.draws.seeds() if seed is None else ([int(seed)], [0])
         settings = {"shape": x.shape, "seed": seeds[0][0]} if seeds[0] else {"shape": x.shape}
+        if found.seen != x.shape[1:]:
+            # Ops raise for shapes that the networks do not give.
+            log: Tensor = getattr(self, by_ops)(rows, None, **settings)[1]
+            found.seen = x.shape[1:]
+            return log
+        self._check_x(x)
         method = self, by_ops, settings
         return programs.call(found, method, rows, None, value=False, seeds=seeds)[1]
 
