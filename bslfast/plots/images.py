@@ -373,6 +373,8 @@ def learning_curves(history: History, title: str = "Learning curves") -> Figure:
     right.plot(epochs, history.kl, color=_GREEN, marker=marker)
     right.axvline(history.best_epoch, color=_GREY, ls=":")
     right.set(xlabel="epoch", ylabel="nats per image", title="KL(q(z | x) || p(z)), training")
+    for axes in (left, right):
+        axes.locator_params("x", integer=True)
     return _finish(figure, title)
 
 
