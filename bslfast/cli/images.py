@@ -184,7 +184,7 @@ def assess(
     runner.say(
         "codes",
         f"{latent['active_units']} of {len(kl)} dimensions active; KL "
-        + ", ".join(f"{value:.3g}" for value in kl[:_SHOWN])
+        + ", ".join(f"{value:.2f}" for value in kl[:_SHOWN])
         + (", ..." if len(kl) > _SHOWN else ""),
     )
     return results, codes

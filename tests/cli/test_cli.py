@@ -196,8 +196,9 @@ def test_mnist_with_other_latent_dimensions(digits_files: Path, latent: int) -> 
 def test_the_lecture_on_autoencoders(
     digits_files: Path, likelihood: str, capsys: pytest.CaptureFixture
 ) -> None:
-    command = ["train", "mnist", "--lecture", "--epochs", "2", "--limit", "33", "--samples", "2"]
-    command += ["--likelihood", likelihood, "--threads", "1", "--out", str(digits_files / "runs")]
+    command = ["train", "mnist", "--epochs", "2", "--limit", "33", "--samples", "2"]
+    command += ["--threads", "1", "--out", str(digits_files / "runs"), "--lecture"]
+    command += ["normal"] * (likelihood == "normal")
     assert cli.main(command) == 0
     name = {"bernoulli": "mnist-lecture", "normal": "mnist-lecture-normal"}[likelihood]
     folder = digits_files / "runs" / name
@@ -288,7 +289,7 @@ def test_resume_goes_on(tmp_path: Path) -> None:
         ["train", "digits", "--beta", "-1"],
         ["train", "digits", "--network", "transformer"],
         ["train", "mnist", "--limit", "0"],
-        ["train", "mnist", "--lecture", "--likelihood", "poisson"],
+        ["train", "mnist", "--lecture", "poisson"],
         ["train", "mnist-classes", "--samples", "0"],
         ["train", "wine-quality", "--lecture", "--epochs", "0"],
         ["--frobnicate"],

@@ -50,7 +50,7 @@ def test_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
         torch.manual_seed(0)
         model = VAE(mlp_encoder(SHAPE, 2, (8,)), mlp_decoder(2, SHAPE, (8,)), latent=2)
         options = argparse.Namespace(
-            likelihood="normal", device=torch.device("cpu"), epochs=epochs, seed=1, resume=resume
+            lecture="normal", device=torch.device("cpu"), epochs=epochs, seed=1, resume=resume
         )
         history, strips = vae_lecture._train(model, train, test, options, folder)
         assert len(history.loss) == epochs

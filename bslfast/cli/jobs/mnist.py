@@ -20,13 +20,10 @@ def add_parser(names: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     """Add this job to the command line."""
     parser = names.add_parser("mnist", help="a convolutional variational autoencoder of MNIST")
     parser.add_argument(
-        "--lecture", action="store_true",
+        "--lecture", nargs="?", choices=vae_lecture.LIKELIHOODS, const=vae_lecture.LIKELIHOODS[0],
         help="train the autoencoder of a lecture instead, with settings of its own (but for "
-        "--epochs, --limit, --samples, --seed, --device, --threads, --out and --resume)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--likelihood", choices=vae_lecture.LIKELIHOODS, default=vae_lecture.LIKELIHOODS[0],
-        help="of --lecture; normal is its own loss, the squared error (%(default)s)",
+        "--epochs, --limit, --samples, --seed, --device, --threads, --out and --resume), by this "
+        "likelihood; normal is the lecture's squared error (%(const)s)",
     )  # fmt: skip
     images.add_options(
         parser, epochs=None, batch_size=128, lr=0.001, patience=None, samples=100, network="conv",
@@ -46,7 +43,7 @@ def add_limit(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the job."""
-    if options.lecture:
+    if options.lecture is not None:
         options.epochs = options.epochs or vae_lecture.EPOCHS
         return vae_lecture.run(options, load_all)
     options.epochs = options.epochs or _EPOCHS

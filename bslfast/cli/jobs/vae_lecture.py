@@ -53,7 +53,7 @@ def run(
     train, test, source = load(options)
     shape = tuple(train.x.shape[1:])
     # A folder for each loss, as a checkpoint does not know its loss.
-    name = "mnist-lecture" + ("" if options.likelihood == "bernoulli" else "-normal")
+    name = "mnist-lecture" + ("" if options.lecture == "bernoulli" else "-normal")
     with seeded(options.seed, torch.device("cpu")):
         model = VAE(conv_encoder(shape, _LATENT), conv_decoder(_LATENT, shape), latent=_LATENT)
     weights = sum(parameter.numel() for parameter in model.parameters())
@@ -61,7 +61,7 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)  # if that fails, better now than after training
     runner.say("job", f"{name} on {options.device}, seed {options.seed}, threads {options.threads}")
     runner.say("data", f"{len(train.x)} training, {len(test.x)} test; from {source}")
-    runner.say("model", f"{weights} parameters, {options.likelihood} likelihood in training")
+    runner.say("model", f"{weights} parameters, {options.lecture} likelihood in training")
 
     history, strips = _train(model, train, test, options, folder)
     seconds = history.seconds / len(history.loss)
@@ -79,14 +79,14 @@ def run(
         "options": runner.plain_options(options),
         "versions": runner.versions(),
         "data": {"source": source, "rows": {"train": len(train.x), "test": len(test.x)}},
-        "model": {"parameters": weights, "likelihood": options.likelihood},
+        "model": {"parameters": weights, "likelihood": options.lecture},
         "training": runner.training_report(history) | {"seconds_per_epoch": seconds},
         "test": results,
         "latent": codes.report(),
     }
     figures = images.pictures(model, test, codes, options, name)
     figures["epochs"] = plots.images.strips(strips, f"{name}: test images after each epoch")
-    constant = "" if options.likelihood == "bernoulli" else ", the bound up to a constant"
+    constant = "" if options.lecture == "bernoulli" else ", the bound up to a constant"
     figures["learning_curves"] = plots.images.learning_curves(
         history, f"{name}: learning curves{constant}"
     )
@@ -109,10 +109,10 @@ def _train(
     from bslfast import plots
     from bslfast.training import History, checkpoint, fit
 
-    objective = VAE.elbo_and_kl if options.likelihood == "bernoulli" else squared_error_bound
+    objective = VAE.elbo_and_kl if options.lecture == "bernoulli" else squared_error_bound
     kept = folder / "epochs.safetensors"
     shown = test.x[:_PICTURED].to(options.device)
-    strips: dict[str, Tensor] = {}
+    made: list[Tensor] = []
     history = History()
     while len(history.loss) < options.epochs:
         # Training that goes on from a checkpoint gives the same weights as one call for all epochs.
@@ -124,18 +124,17 @@ def _train(
             resume=options.resume or bool(history.loss),
         )  # fmt: skip
         epoch = len(history.loss)
-        if options.resume and not strips:
-            strips = checkpoint.load(kept).tensors
+        if options.resume and not made:
+            made = [*checkpoint.load(kept).tensors["reconstructions"]][: epoch - 1]
         with evaluating(model), torch.no_grad():
-            strips[f"{epoch:02d}"] = model.reconstruct(shown).cpu()
-        checkpoint.save(kept, checkpoint.Checkpoint(strips, {}, {}))
-        figure = plots.images.grid(strips[f"{epoch:02d}"], f"epoch {epoch}", columns=4)
+            made.append(model.reconstruct(shown).cpu())
+        content = checkpoint.Checkpoint({"reconstructions": torch.stack(made)}, {}, {})
+        checkpoint.save(kept, content)
+        figure = plots.images.grid(made[-1], f"epoch {epoch}", columns=4)
         plots.save(figure, folder / "epochs" / f"{epoch:02d}.png")
         took = f"{history.seconds - before:.3g} s" if before or epoch == 1 else "of the checkpoint"
         runner.say(
             "epoch", f"{epoch}: loss {history.loss[-1]:.4g}, KL {history.kl[-1]:.3g}, {took}"
         )
-    return history, {
-        "original": test.x[:_PICTURED],
-        **{f"epoch {int(key)}": strips[key] for key in sorted(strips)},
-    }
+    after = {f"epoch {i}": reconstructed for i, reconstructed in enumerate(made, 1)}
+    return history, {"original": test.x[:_PICTURED], **after}
