@@ -2,6 +2,7 @@
 
 from bslfast.vae import lowering as lowering  # registers what becomes a program
 from bslfast.vae.autoencoder import Autoencoder
+from bslfast.vae.diagonal_gaussian import DiagonalGaussianDistribution
 from bslfast.vae.model import VAE
 from bslfast.vae.networks import conv_decoder, conv_encoder, mlp_decoder, mlp_encoder
 from bslfast.vae.prior import VampPrior
@@ -9,6 +10,7 @@ from bslfast.vae.prior import VampPrior
 __all__ = [
     "VAE",
     "Autoencoder",
+    "DiagonalGaussianDistribution",
     "VampPrior",
     "conv_decoder",
     "conv_encoder",
