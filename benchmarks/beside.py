@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
+from torch import Tensor
 
 import bslfast.info
 
@@ -248,6 +249,23 @@ def measured(
         for way, own in zip(ours, times, strict=False)
         for peer, other in zip(theirs, times[len(ours) :], strict=True)
     ]  # fmt: skip
+
+
+def close_on_average(found: Tensor, wanted: Tensor, what: str, *, relative: float) -> None:
+    """Assert that the means of two samples agree within six standard errors and a part of them.
+
+    Args:
+        found, wanted: independent draws; one number is an exact mean.
+        what: for the message.
+        relative: the part of ``wanted`` that means may differ by in any case.
+    """
+    found, wanted = found.double(), wanted.double()
+    variance = sum(t.var().item() / len(t) for t in (found, wanted) if len(t) > 1)
+    bound = 6 * variance**0.5 + relative * wanted.mean().abs().item()
+    if not (found.mean() - wanted.mean()).abs().item() <= bound:
+        raise AssertionError(
+            f"{what}: expected {wanted.mean():.6g} within {bound:.2g}, got {found.mean():.6g}"
+        )
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:

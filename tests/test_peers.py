@@ -11,9 +11,9 @@ from typing import Any
 import beside
 import pytest
 import torch
-from beside import Aim, Peer, alternate, ratio
+from beside import Aim, Peer, alternate, close_on_average, ratio
 from bnn_peers import memory, report
-from bnn_peers.cases import CASES, STEPS, Case, Exact, certain, close_on_average, draw, ours
+from bnn_peers.cases import CASES, STEPS, Case, Exact, certain, draw, ours
 from bnn_peers.peers import ADAM, LOOP, PASSES, PEERS, STEP, Eager, Plain, TorchPeer, all_ours
 
 SMALL = [Case((5, 8, 8, 1), batch=16, samples=30, rows=20), Case((5, 8, 10), 16, 30, 20)]
