@@ -44,7 +44,7 @@ class Estimates:
 
     images: int = 50
     samples: int = 5000
-    batch_size: int = 100
+    batch_size: int = 1000
 
 
 class Network(nn.Module):
