@@ -21,7 +21,8 @@ class DiagonalGaussianDistribution:
     each, and their gradients are those of plain torch. ``logvar`` is clamped to [-30, 20]; where it
     was beyond, its gradient is 0. Differences from diffusers:
 
-    * ``logvar``, ``std`` and ``var`` are computed when they are asked for, and cannot be set.
+    * ``logvar``, ``std`` and ``var`` are computed when they are asked for. They and ``mean`` cannot
+      be set.
     * Parameters may have any number of dimensions from 2 on. :meth:`kl` and :meth:`nll` sum over
       all but the first.
     * Divergences and likelihoods of 16-bit parameters are float32, as they are sums.
@@ -34,7 +35,6 @@ class DiagonalGaussianDistribution:
 
     Attributes:
         parameters, deterministic: as given.
-        mean: [batch, channels, ...], a view of the parameters.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
@@ -59,20 +59,31 @@ class DiagonalGaussianDistribution:
                 f"{_checks.describe(parameters)}"
             )
         self.parameters = parameters
-        self.mean, self._raw_logvar = parameters.chunk(2, dim=1)
-        self._logvar: Tensor | None = None
+        self._mean = parameters.chunk(2, dim=1)[0]
         self.deterministic = _checks.flag("deterministic", deterministic)
+        self._rows: tuple[Tensor, Tensor] | None = None
+        self._kl: Tensor | None = None
+
+    def _by_rows(self) -> tuple[Tensor, Tensor]:
+        """The mean and the clamped log variance, each [batch, numbers of an example]."""
+        if self._rows is not None:
+            return self._rows
+        mean, logvar = self.parameters.flatten(1).chunk(2, dim=1)
+        rows = mean, logvar.clamp(_LEAST, _MOST)
+        # Values without a graph would cut the gradients of a later call.
+        if torch.is_grad_enabled() or not self.parameters.requires_grad:
+            self._rows = rows
+        return rows
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean, [batch, channels, ...], a view of the parameters."""
+        return self._mean
 
     @property
     def logvar(self) -> Tensor:
         """The clamped log variance, [batch, channels, ...]."""
-        if self._logvar is not None:
-            return self._logvar
-        logvar = self._raw_logvar.clamp(_LEAST, _MOST)
-        # A value without a graph would cut the gradients of a later call.
-        if torch.is_grad_enabled() or not self.parameters.requires_grad:
-            self._logvar = logvar
-        return logvar
+        return self._by_rows()[1].view(self.mean.shape)
 
     @property
     def std(self) -> Tensor:
@@ -103,7 +114,15 @@ class DiagonalGaussianDistribution:
         if generator is not None:
             drawn = torch.randint(2**63 - 1, (), generator=generator, device=generator.device)
             seed = drawn.to(self.mean.device)
-        return BF.normal_rsample(self.mean, self.logvar, parametrization="log_var", seed=seed)
+        rows = self._by_rows()
+        if self._kl is None and rows[1].requires_grad:
+            # Training asks for the divergence as well: both have one node in the graph.
+            z, self._kl = BF.normal_rsample_kl(
+                *rows, parametrization="log_var", reduction="row", seed=seed
+            )
+        else:
+            z = BF.normal_rsample(*rows, parametrization="log_var", seed=seed)
+        return z.view(self.mean.shape)
 
     def kl(self, other: DiagonalGaussianDistribution | None = None) -> Tensor:
         r"""Return the divergence from ``other``, or from N(0, 1), of each example, [batch].
@@ -122,11 +141,13 @@ class DiagonalGaussianDistribution:
             self._check_other(other)
         if self.deterministic:
             return self._zeros(self.mean.shape[:1])
-        mean, logvar = self.mean.flatten(1), self.logvar.flatten(1)
-        if other is None:
-            return BF.normal_kl(mean, logvar, parametrization="log_var", reduction="row")
-        others = (t.expand_as(self.mean).flatten(1) for t in (other.mean, other.logvar))
-        return _kl_between(mean, logvar, *others)
+        rows = self._by_rows()
+        if other is not None:
+            others = (t.expand_as(self.mean).flatten(1) for t in (other.mean, other.logvar))
+            return _kl_between(*rows, *others)
+        if self._kl is not None and torch.is_grad_enabled():
+            return self._kl
+        return BF.normal_kl(*rows, parametrization="log_var", reduction="row")
 
     def nll(self, sample: Tensor, dims: Sequence[int] | None = None) -> Tensor:
         r"""Return the negative log density of ``sample``, [batch].
@@ -145,15 +166,14 @@ class DiagonalGaussianDistribution:
         summed = _dims(dims, len(shape))
         if self.deterministic:
             return self._zeros(shape).sum(summed)
-        given, reduction = (sample, mean, self.logvar), "none"
-        rows = sample.shape == mean.shape and sorted(summed) == list(range(1, len(shape)))
-        if rows:  # which the kernel sums, without a density of each element
-            given, reduction = (
-                (given[0].flatten(1), given[1].flatten(1), given[2].flatten(1)),
-                "row",
-            )
-        log_prob = BF.normal_log_prob(*given, parametrization="log_var", reduction=reduction)
-        return -log_prob if rows else -log_prob.sum(summed)
+        if sample.shape == mean.shape and sorted(summed) == list(range(1, len(shape))):
+            # The kernel sums, and writes no element's density.
+            rows = self._by_rows()
+            return -BF.normal_log_prob(sample.flatten(1), *rows, parametrization="log_var")
+        log_prob = BF.normal_log_prob(
+            sample, mean, self.logvar, parametrization="log_var", reduction="none"
+        )
+        return -log_prob.sum(summed)
 
     def mode(self) -> Tensor:
         """Return the mean, a view of the parameters."""

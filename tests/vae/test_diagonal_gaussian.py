@@ -74,23 +74,35 @@ def test_values_and_gradients_are_those_of_plain_torch(shape: tuple[int, ...]) -
             torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("first", ["sample", "kl"])
 @pytest.mark.parametrize("shape", SHAPES, ids=len)
-def test_gradients_of_samples(shape: tuple[int, ...]) -> None:
-    """Of a sample m + s e, by noise that the sample says itself."""
+def test_gradients_of_samples(shape: tuple[int, ...], first: str) -> None:
+    """Of a sample m + s e, by the noise that it says itself, and of the divergence beside it."""
     own = parameters(shape)
-    z = DiagonalGaussianDistribution(own).sample(torch.Generator().manual_seed(3))
+    fused = DiagonalGaussianDistribution(own)
+    kl = fused.kl() if first == "kl" else None
+    z, again = (fused.sample(torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(z, again)
+    alone = DiagonalGaussianDistribution(own.detach())
+    assert torch.equal(alone.sample(torch.Generator().manual_seed(3)), z)
+    kl = fused.kl() if kl is None else kl
     mean, raw = own.detach().chunk(2, dim=1)
     scale = (0.5 * raw.clamp(-30, 20)).exp()
     inside = (raw >= -30) & (raw <= 20)
-    weights = torch.randn_like(z)
-    (grad,) = torch.autograd.grad((z * weights).sum(), own)
-    of_mean, of_logvar = grad.chunk(2, dim=1)
-    torch.testing.assert_close(of_mean, weights, rtol=0, atol=0)
-    wanted = torch.where(inside, weights * 0.5 * (z.detach() - mean), 0.0)
-    # The difference has no digits where the scale is exp(-15).
-    torch.testing.assert_close(of_logvar, wanted, rtol=1e-9, atol=1e-12)
     assert not inside.all()
     assert ((z - mean).abs() < 10 * scale).all()
+    of_z, of_kl = torch.randn_like(z), torch.randn_like(kl)
+    # The difference has no digits where the scale is exp(-15).
+    of_logvar = torch.where(inside, of_z * 0.5 * (z.detach() - mean), 0.0)
+    of_sample = torch.cat([of_z, of_logvar], dim=1)
+    (of_divergence,) = torch.autograd.grad(Plain(own).kl(), own, of_kl)
+    for results, grads, wanted in (
+        ((z,), (of_z,), of_sample),
+        ((kl,), (of_kl,), of_divergence),
+        ((z, kl), (of_z, of_kl), of_sample + of_divergence),
+    ):
+        (found,) = torch.autograd.grad(results, own, grads, retain_graph=True)
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
 
 
 def test_gradcheck() -> None:
@@ -181,7 +193,9 @@ def test_values_without_a_graph_are_not_kept() -> None:
     with torch.no_grad():
         assert not fused.logvar.requires_grad
     assert torch.autograd.grad(fused.kl().sum(), own)[0].chunk(2, dim=1)[1].all()
-    assert fused.logvar is fused.logvar
+    fused.sample()
+    with torch.no_grad():
+        assert not fused.kl().requires_grad
 
 
 def test_a_batch_of_one_may_be_the_other() -> None:
@@ -281,7 +295,16 @@ def test_errors_name_the_argument(call: Any, error: type[Exception], message: st
         call()
 
 
-def test_computed_attributes_cannot_be_set() -> None:
+@pytest.mark.parametrize("name", ["mean", "logvar", "std", "var"])
+def test_moments_cannot_be_set(name: str) -> None:
     """A sample would not know."""
     with pytest.raises(AttributeError):
-        D(P).std = torch.zeros(2, 2, 3)  # type: ignore[misc]
+        setattr(D(P), name, torch.zeros(2, 2, 3))
+
+
+def test_samples_may_be_changed_in_place() -> None:
+    own = torch.randn(2, 4, 3, requires_grad=True)
+    fused = DiagonalGaussianDistribution(own)
+    for _ in range(2):
+        (grad,) = torch.autograd.grad(fused.sample().mul_(3).sum(), own, retain_graph=True)
+        assert torch.equal(grad[:, :2], torch.full((2, 2, 3), 3.0))
