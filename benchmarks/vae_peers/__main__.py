@@ -23,7 +23,8 @@ from vae_peers.parts import FUNCTIONS, PARTS, Part
 from vae_peers.peers import BOUND, MARGINAL, PASSES, PEERS, STEP, Estimates, VaePeer, all_ours
 from vae_peers.report import AIMS, PLAIN, TEXT
 
-NAMES: dict[str, Case | Part] = {case.name: case for case in [*CASES, *PARTS]}
+EVERY: list[Case | Part] = [*CASES, *PARTS]
+NAMES = {case.name: case for case in EVERY}
 #: For each pass, implementations by their names.
 Built = dict[str, dict[str, Implementation]]
 
@@ -80,8 +81,10 @@ def main() -> None:
     for name in bar:
         case = NAMES[name]
         bar.set_description(name)
-        is_part = isinstance(case, Part)
-        ours, theirs = parts(case, peers) if is_part else built(case, peers, estimates)
+        if isinstance(case, Part):
+            ours, theirs = parts(case, peers)
+        else:
+            ours, theirs = built(case, peers, estimates)
         for what in chosen.passes:
             if not (ours.get(what) and theirs.get(what)):
                 continue

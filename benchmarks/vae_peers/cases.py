@@ -136,7 +136,7 @@ class Exact:
     def _elbo(self, weights: Weights) -> Tensor:
         posterior = torch.distributions.Normal(*self._posterior(weights, self.x))
         prior = torch.distributions.Normal(torch.zeros_like(posterior.loc), 1.0)
-        kl = torch.distributions.kl_divergence(posterior, prior).sum(1)
+        kl: Tensor = torch.distributions.kl_divergence(posterior, prior).sum(1)
         return log_likelihood(outputs(weights.decoder, posterior.rsample()), self.x) - kl
 
     def _log_weights(self, weights: Weights, x: Tensor, samples: int) -> Tensor:
@@ -145,7 +145,8 @@ class Exact:
         prior = torch.distributions.Normal(torch.zeros_like(posterior.loc), 1.0)
         z = posterior.rsample((samples,))
         likelihood = log_likelihood(outputs(weights.decoder, z), x)
-        return likelihood + (prior.log_prob(z) - posterior.log_prob(z)).sum(-1)
+        prior_less_posterior: Tensor = (prior.log_prob(z) - posterior.log_prob(z)).sum(-1)
+        return likelihood + prior_less_posterior
 
     def check_logits(self, found: Tensor) -> None:
         """Check the decoder's outputs at the means of codes."""
@@ -193,7 +194,8 @@ def outputs(layers: list[Layer], x: Tensor) -> Tensor:
 
 def log_likelihood(logits: Tensor, x: Tensor) -> Tensor:
     """Of each row."""
-    return torch.distributions.Bernoulli(logits=logits).log_prob(x.double()).sum(-1)
+    found: Tensor = torch.distributions.Bernoulli(logits=logits).log_prob(x.double()).sum(-1)
+    return found
 
 
 def _bound(log_weights: Tensor) -> Tensor:

@@ -61,8 +61,8 @@ class Network(nn.Module):
         super().__init__()
         self.case = case
         widths = (case.features, *case.hidden)
-        self.encoder = dense(*widths, self.codes(case.latent))
-        self.decoder = dense(case.latent, *widths[::-1])
+        self.encoder: nn.Module = dense(*widths, self.codes(case.latent))
+        self.decoder: nn.Module = dense(case.latent, *widths[::-1])
 
     @staticmethod
     def codes(latent: int) -> int:
@@ -103,7 +103,7 @@ class Network(nn.Module):
         self.check_loss(exact, first, sure=False)
         self.zero_grad()
 
-    def check_loss(self, exact: Exact, first: nn.Parameter, *, sure: bool) -> None:
+    def check_loss(self, exact: Exact, first: Tensor, *, sure: bool) -> None:
         """Compare the bounds, and with certain codes the gradients by the first weight."""
         losses = self.drawn(self.loss, exact.x, exact.draws)
         exact.check_loss(losses, sure=sure)
@@ -247,7 +247,7 @@ def all_ours(
     for network in networks:
         network.check(exact)
     own, by_ops = (Fit(network, data, estimates) for network in networks)
-    steps = {"elbo": own, "elbo by ops": by_ops}
+    steps: dict[str, Implementation] = {"elbo": own, "elbo by ops": by_ops}
     return {
         STEP: steps,
         ADAM: steps,
@@ -351,9 +351,10 @@ class Pythae(Network):
         """See :class:`Network`; mu and log_var are layers of their own there."""
         *first, (w, b) = weights.encoder
         half = self.case.latent
-        load(self.encoder.body, first)
-        load(self.encoder.embedding, [(w[:half], b[:half])])
-        load(self.encoder.log_var, [(w[half:], b[half:])])
+        encoder: Any = self.encoder
+        load(encoder.body, first)
+        load(encoder.embedding, [(w[:half], b[:half])])
+        load(encoder.log_var, [(w[half:], b[half:])])
         load(self.decoder, weights.decoder)
 
     def loss(self, x: Tensor) -> Tensor:
