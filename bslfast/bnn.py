@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bslfast import _checks, likelihoods, programs
+from bslfast._activations import ACTIVATIONS
 from bslfast.elbo import negative_elbo
 from bslfast.functional import normal_rsample_kl_many
 from bslfast.likelihoods.lowering import in_rows
@@ -24,14 +25,6 @@ from bslfast.nn.posteriors import Posterior
 from bslfast.nn.priors import Prior
 from bslfast.nn.weight import Weight, normal_part
 from bslfast.programs import MOST_TRAINED, Builder, CannotLower, Lanes, lower, lowers
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-    "silu": nn.SiLU,
-    "gelu": nn.GELU,
-}
 
 # Draws of a layer's weights that are held at a time when predicting: enough for one batched product
 # over small networks, while those of large ones stay in the cache.

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bslfast.cli import jobs, uci
+from bslfast.cli import iwae, jobs, uci
 
 __all__ = ["main"]
 
@@ -45,7 +45,9 @@ def _parser() -> argparse.ArgumentParser:
     jobs.add_parsers(names)
 
     benchmark = commands.add_parser("benchmark", help="run a published protocol on given data")
-    uci.add_parser(benchmark.add_subparsers(required=True, metavar="protocol"))
+    protocols = benchmark.add_subparsers(required=True, metavar="protocol")
+    iwae.add_parser(protocols)
+    uci.add_parser(protocols)
 
     bench = commands.add_parser("bench", help="run the benchmarks (from a clone, with pytest)")
     bench.add_argument("--folder", default="benchmarks", help="where they are (%(default)s)")

@@ -76,8 +76,10 @@ class PlainVAE(VAE):
         x: Tensor,
         n_samples: int = 1,
         *,
+        context: Tensor | None = None,
         mask: Tensor | None = None,
         seed: int | Tensor | None = None,
+        reduction: str = "row",
     ) -> tuple[Tensor, Tensor]:
         """Return the expected log likelihood and the divergence, each [batch]."""
         mu, log_var = self.encoder(x).chunk(2, dim=1)

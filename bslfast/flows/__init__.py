@@ -10,7 +10,7 @@ torch.Size([5, 2])
 
 from bslfast.flows import lowering as lowering  # registers what becomes a program
 from bslfast.flows.autoregressive import Autoregressive
-from bslfast.flows.bases import Base, NormalBase, StudentTBase, UniformBase
+from bslfast.flows.bases import Base, NormalBase, NormalMixtureBase, StudentTBase, UniformBase
 from bslfast.flows.conditioners import MADE, Conditioner, ConvConditioner
 from bslfast.flows.coupling import Coupling
 from bslfast.flows.elementwise import (
@@ -93,6 +93,7 @@ __all__ = [
     "MixtureLogistic",
     "MixtureLogisticCoupling",
     "NormalBase",
+    "NormalMixtureBase",
     "PLULinear",
     "PerPixel",
     "Permutation",

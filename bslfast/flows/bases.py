@@ -127,6 +127,105 @@ class NormalBase(_Learned):
         return BF.normal_rsample(loc, log_scale, parametrization="log_scale", seed=seed)
 
 
+class NormalMixtureBase(Base):
+    r"""A mixture of normal distributions with learned weights, locations and scales.
+
+    .. math:: p(z) = \sum_{k=1}^K w_k \prod_d N(z_d; \mu_{kd}, \sigma_{kd}^2)
+
+    At the start the weights are equal, the locations standard normal numbers, always the same
+    ones, and the scales 1. As the prior of a :class:`bslfast.vae.VAE` it takes the code's place.
+
+    Samples have no gradient for the weights: where one is wanted, :meth:`rsample` raises.
+
+    Args:
+        features: size of the vectors, >= 1.
+        components: K, >= 1.
+        context: size of the context vectors that all of it depends on; 0 for none.
+        hidden: widths of the hidden layers of the network that makes it of the context.
+        device, dtype: of the parameters.
+
+    Shape: z [..., features] -> log densities [...].
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Bishop, "Pattern recognition and machine learning" (2006, ISBN 978-0-387-31073-2),
+    section 2.3.9.
+
+    >>> import torch
+    >>> from bslfast.flows import AffineCoupling, Flow, NormalMixtureBase
+    >>> flow = Flow(AffineCoupling(2), NormalMixtureBase(2, components=5))
+    >>> flow.log_prob(torch.zeros(3, 2)).shape, flow.sample(4).shape
+    (torch.Size([3]), torch.Size([4, 2]))
+    """
+
+    def __init__(
+        self,
+        features: int,
+        components: int = 10,
+        *,
+        context: int = 0,
+        hidden: Sequence[int] = (),
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(features, context)
+        self.components = _checks.integer("components", components)
+        values = self.components * self.features
+        locs = torch.randn(values, generator=torch.Generator().manual_seed(0), device="cpu")
+        self.conditioner = Conditioner(
+            0,
+            self.components + 2 * values,
+            context=context,
+            hidden=hidden,
+            start=[0.0] * self.components + locs.tolist() + [0.0] * values,
+            device=device,
+            dtype=dtype,
+        )
+
+    def _parameters_at(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits [..., K], locations and log scales [..., K, features]."""
+        found: Tensor = self.conditioner(z[..., :0], context)
+        values = self.components * self.features
+        logits, *others = found.split([self.components, values, values], dim=-1)
+        loc, log_scale = (other.unflatten(-1, (-1, self.features)) for other in others)
+        return logits, loc, log_scale
+
+    def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """See :meth:`Base.log_prob`."""
+        logits, loc, log_scale = self._parameters_at(z, context)
+        each = BF.normal_log_prob(
+            z.unsqueeze(-2), loc, log_scale, parametrization="log_scale", reduction="row"
+        )
+        return (logits.log_softmax(-1) + each).logsumexp(-1)
+
+    def rsample(self, like: Tensor, context: Tensor | None, seed: int | Tensor | None) -> Tensor:
+        """See :meth:`Base.rsample`.
+
+        Raises:
+            RuntimeError: if the weights want a gradient.
+        """
+        logits, loc, log_scale = self._parameters_at(like, context)
+        if torch.is_grad_enabled() and logits.requires_grad:
+            raise RuntimeError(
+                "rsample: expected torch.no_grad(), as samples of a mixture have no gradient for "
+                "its weights, which want one"
+            )
+        shape = like.shape[:-1]
+        seed = _checks.seed(seed, like.device)
+        logits = logits.expand(*shape, self.components)
+        # Which of the components, by noise of another stream than what is drawn from them.
+        which = BF.gumbel_softmax_rsample(logits, 1.0, hard=True, seed=seed, stream=1).argmax(-1)
+        index = which[..., None, None].expand(*shape, 1, self.features)
+        loc, log_scale = (
+            p.expand(*shape, *p.shape[-2:]).gather(-2, index).squeeze(-2) for p in (loc, log_scale)
+        )
+        return BF.normal_rsample(loc, log_scale, parametrization="log_scale", seed=seed)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, components={self.components}"
+
+
 class StudentTBase(_Learned):
     """Independent Student's t distributions with learned parameters: noise with heavy tails.
 

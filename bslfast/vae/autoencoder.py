@@ -41,18 +41,24 @@ class Autoencoder(Decoding):
     ) -> None:
         super().__init__(encoder, decoder, likelihood, scale, latent)
 
-    def encode(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the codes of x, [batch, latent]."""
-        return self._encoded(self._check_x(x), 1)
+        return self._encoded(self._check_x(x, context), context)
 
-    def log_likelihood(self, x: Tensor) -> Tensor:
+    def log_likelihood(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return log p(x | z) at the code of each example, [batch], in nats."""
-        return self._log_likelihood(x, self.encode(x))
+        return self._log_likelihood(x, self.encode(x, context), context)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``log_likelihood(x)``."""
-        return self.log_likelihood(x)
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return ``log_likelihood(x, context)``."""
+        return self.log_likelihood(x, context)
 
-    def reconstruct(self, x: Tensor) -> Tensor:
+    def reconstruct(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the mean of p(x | z) at each example's code, shaped like x."""
-        return self.decode(self.encode(x))
+        return self.decode(self.encode(x, context), context)
+
+    def _code(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self.encode(x, context)
+
+    def _latent_of(self, outputs: Tensor) -> int:
+        return outputs.shape[1]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bslfast import _checks
-from bslfast import functional as BF
 from bslfast.likelihoods import (
     Bernoulli,
     Categorical,
@@ -71,25 +73,49 @@ class Decoding(nn.Module):
         if reset is not None:
             reset()
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Return the mean of p(x | z) for codes z [batch, latent]: probabilities, locs or rates."""
-        outputs = self._decoded(_checks.floating("z", z, 2, "[batch, latent]"))
+    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return the mean of p(x | z): probabilities, locs or rates.
+
+        Args:
+            z: codes [batch, code].
+            context: what the decoder takes beside them, [batch, ...]; None if it takes nothing.
+        """
+        outputs = self._decoded(_checks.floating("z", z, 2, "[batch, latent]"), context)
         return self.likelihood.mean(outputs, dim=1)
 
-    def _sample(self, n: int, seed: int | Tensor | None) -> Tensor:
-        n = _checks.integer("n", n)
-        if self.latent is None:
-            raise ValueError(
-                "latent: expected a number given to the constructor, or a call of encode before, "
-                "got None"
-            )
-        like = next(self.decoder.parameters(), torch.empty(()))
-        zeros = like.new_zeros(n, self.latent)
-        return self.decode(BF.normal_rsample(zeros, zeros, parametrization="log_scale", seed=seed))
+    def interpolate(
+        self, x: Tensor, to: Tensor, n: int = 8, *, context: Tensor | None = None
+    ) -> Tensor:
+        """Return the means of p(x | z) on the lines between codes, [n, batch, ...].
 
-    def _decoded(self, z: Tensor) -> Tensor:
-        """The decoder's outputs for codes [n, latent]: as many as the likelihood divides."""
-        outputs = self.decoder(z)
+        Args:
+            x, to: examples [batch, ...]: where the lines begin and end.
+            n: number of points on a line, its ends among them, at least 2.
+            context: of both, [batch, ...].
+
+        Raises:
+            TypeError, ValueError: naming the argument, what was expected and what came.
+        """
+        n = _checks.integer("n", n, 2)
+        start, end = self._code(x, context), self._code(to, context)
+        if start.shape != end.shape:
+            raise ValueError(
+                f"to: expected the shape of x, {tuple(x.shape)}, got {_checks.describe(to)}"
+            )
+        steps = torch.linspace(0, 1, n, dtype=start.dtype, device=start.device)
+        codes = torch.lerp(start, end, steps[:, None, None]).flatten(0, 1)
+        if context is not None:
+            context = context.expand(n, *context.shape).flatten(0, 1)
+        images: Tensor = self.decode(codes, context).unflatten(0, (n, -1))
+        return images
+
+    def _code(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """The code that stands for each example."""
+        raise NotImplementedError
+
+    def _decoded(self, z: Tensor, context: Tensor | None) -> Tensor:
+        """The decoder's outputs for codes [n, code]: as many as the likelihood divides."""
+        outputs = _called("decoder", self.decoder, z, context)
         if not isinstance(outputs, Tensor):
             raise TypeError(f"decoder: expected a tensor, got {_checks.describe(outputs)}")
         n = len(self.likelihood.parts)
@@ -102,9 +128,16 @@ class Decoding(nn.Module):
             )
         return outputs
 
-    def _log_likelihood(self, x: Tensor, z: Tensor, mask: Tensor | None = None) -> Tensor:
-        """log p(x | z) of x [batch, ...] for codes [..., batch, latent], of shape [..., batch]."""
-        outputs = _checks.operand("decoder", self._decoded(z.flatten(0, -2) if z.dim() > 2 else z))
+    def _log_likelihood(
+        self, x: Tensor, z: Tensor, context: Tensor | None, mask: Tensor | None = None
+    ) -> Tensor:
+        """log p(x | z) of x [batch, ...] for codes [..., batch, code], of shape [..., batch]."""
+        codes = z
+        if z.dim() > 2:
+            codes = z.flatten(0, -2)
+            if context is not None:
+                context = context.expand(*z.shape[:-2], *context.shape).flatten(0, z.dim() - 2)
+        outputs = _checks.operand("decoder", self._decoded(codes, context))
         n = len(self.likelihood.parts)
         wanted = (math.prod(z.shape[:-1]), n * x.shape[1], *x.shape[2:])
         if outputs.shape != wanted:
@@ -116,7 +149,7 @@ class Decoding(nn.Module):
             outputs = outputs.reshape(*z.shape[:-1], *outputs.shape[1:])
         return self.likelihood._log_prob(outputs, x, mask)
 
-    def _check_x(self, x: Tensor) -> Tensor:
+    def _check_x(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         _checks.floating("x", x)
         if x.dim() < 2:
             raise ValueError(f"x: expected shape [batch, ...], got {_checks.describe(x)}")
@@ -126,12 +159,19 @@ class Decoding(nn.Module):
                 f"x: expected shape [batch, {targets}] for {self.likelihood}, got "
                 f"{_checks.describe(x)}; a likelihood with targets=None takes any"
             )
+        if context is not None:
+            _checks.floating("context", context)
+            if context.shape[:1] != x.shape[:1]:
+                raise ValueError(
+                    f"context: expected shape [{x.shape[0]}, ...], as x has so many rows, got "
+                    f"{_checks.describe(context)}"
+                )
         self.likelihood.check(x, "x")
         return x
 
-    def _encoded(self, x: Tensor, width: int) -> Tensor:
-        """The encoder's output for a checked x, ``width`` numbers for each latent dimension."""
-        outputs = self.encoder(x)
+    def _encoded(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """The encoder's output for a checked x, as wide as :meth:`_latent_of` says."""
+        outputs = _called("encoder", self.encoder, x, context)
         if not isinstance(outputs, Tensor):
             raise TypeError(f"encoder: expected a tensor, got {_checks.describe(outputs)}")
         if outputs.dim() != 2 or outputs.shape[0] != x.shape[0]:
@@ -139,20 +179,19 @@ class Decoding(nn.Module):
                 f"encoder: expected an output of shape [{x.shape[0]}, ...], "
                 f"got {tuple(outputs.shape)}"
             )
-        if outputs.shape[1] % width:
-            raise ValueError(
-                "encoder: expected mu and log_var side by side on the last dimension, an even "
-                f"number in all, got shape {tuple(outputs.shape)}"
-            )
-        latent = outputs.shape[1] // width
+        latent = self._latent_of(outputs)
         if self.latent is None and not torch.compiler.is_compiling():
             self.latent = latent
         if self.latent is not None and latent != self.latent:
             raise ValueError(
-                f"encoder: expected an output of shape {(x.shape[0], width * self.latent)} for "
-                f"{self.latent} latent dimensions, got {tuple(outputs.shape)}"
+                f"encoder: expected an output for {self.latent} latent dimensions, got one for "
+                f"{latent}, of shape {tuple(outputs.shape)}"
             )
         return outputs
+
+    def _latent_of(self, outputs: Tensor) -> int:
+        """The number of latent dimensions that an encoder's outputs [batch, ...] are for."""
+        raise NotImplementedError
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
         # Where states had the learned scale before it was the likelihood's.
@@ -163,6 +202,27 @@ class Decoding(nn.Module):
     def extra_repr(self) -> str:
         """Show the number of latent dimensions."""
         return f"latent={self.latent}"
+
+
+def _called(name: str, network: nn.Module, x: Tensor, context: Tensor | None) -> Any:
+    if context is None:
+        return network(x)
+    if not _takes_context(type(network).forward):
+        raise TypeError(
+            f"context: expected None, as the {name}, a {type(network).__name__}, takes one tensor, "
+            f"got {_checks.describe(context)}"
+        )
+    return network(x, context)
+
+
+@functools.cache
+def _takes_context(forward: Callable[..., Any]) -> bool:
+    """Whether a class's ``forward`` takes two tensors."""
+    try:
+        inspect.signature(forward).bind(None, None, None)
+    except TypeError:
+        return False
+    return True
 
 
 def _likelihood(likelihood: str | Likelihood, scale: float | str) -> Likelihood:

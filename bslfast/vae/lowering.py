@@ -5,6 +5,7 @@ from __future__ import annotations
 from bslfast import programs
 from bslfast.programs import Builder, CannotLower, Lanes, lowers
 from bslfast.vae.model import VAE
+from bslfast.vae.posteriors import DiagonalNormal
 
 #: Up to so many products of a weight and a row, a step of training is faster as a call than by ops:
 #: larger ones are torch's own matrix products and little else.
@@ -15,7 +16,7 @@ _METHODS = (
     "encode",
     "_elbo_and_kl",
     "_terms",
-    "_posterior",
+    "_parameters_of",
     "_check_x",
     "_encoded",
     "_decoded",
@@ -25,11 +26,16 @@ _METHODS = (
 
 @lowers(VAE)
 def _vae(builder: Builder, vae: VAE) -> None:
-    builder.looked_at(vae, "beta", "free_bits", "latent")
+    builder.looked_at(vae, "beta", "free_bits", "latent", "capacity")
+    builder.looked_at(vae.posterior)
     own = vars(vae)
     builder.entries += [(own, name, own.get(name)) for name in _METHODS]
     if vae.prior is not None:
         raise CannotLower(f"{type(vae.prior).__name__} has no steps")
+    if type(vae.posterior) is not DiagonalNormal or vae.posterior.log_var_range is not None:
+        raise CannotLower(f"{vae.posterior} has no steps")
+    if vae.capacity is not None:
+        raise CannotLower("capacity has no steps")
     if vae.free_bits > 0:
         raise CannotLower("free_bits depends on all examples of a batch")
     if not isinstance(vae.beta, int | float):

@@ -10,26 +10,33 @@ from torch import Tensor, nn
 from bslfast import _checks
 from bslfast import functional as BF
 from bslfast.elbo import example_weights, free_bits
+from bslfast.flows import Base, Flow
 from bslfast.functional.iwae_bound import ESTIMATORS
 from bslfast.likelihoods import Likelihood
 from bslfast.likelihoods.base import observed
 from bslfast.vae.decoding import Decoding
-from bslfast.vae.prior import VampPrior
+from bslfast.vae.posteriors import DiagonalNormal, Posterior
+from bslfast.vae.priors import VampPrior
 
-# Decoded numbers that log_marginal holds at a time.
-_HELD_OUTPUTS = 1 << 22
+# What log_marginal may hold at a time, in bytes, unless it is told.
+_MAX_BYTES = 1 << 26
 
 
 class VAE(Decoding):
     r"""A variational autoencoder with a standard normal prior over its codes, or another one.
 
-    The posterior of a code is N(mu, exp(log_var)), its dimensions independent; sample, KL
-    divergence and likelihood are fused (:mod:`bslfast.functional`). Called on x it returns
-    :meth:`elbo`, so that ``torch.compile(vae)`` and data-parallel wrappers work; train it on
-    ``-vae(x).mean()``.
+    The posterior of a code is N(mu, exp(log_var)), its dimensions independent, or another one.
+    Sample, KL divergence and likelihood are fused (:mod:`bslfast.functional`). Called on x it
+    returns :meth:`elbo`, so that ``torch.compile(vae)`` and data-parallel wrappers work; train it
+    on ``-vae(x).mean()``.
+
+    It is a conditional one if its methods are given a context [batch, ...], such as labels, one-hot
+    and of x's dtype: encoder and decoder then take it as a second argument, as those that
+    :func:`bslfast.vae.mlp_encoder` makes for ``context=`` do.
 
     Args:
-        encoder: any module, x [batch, ...] -> [batch, 2 * latent]: mu and log_var side by side.
+        encoder: any module, x [batch, ...] -> what the posterior takes: for the usual one [batch,
+            2 * latent], mu and log_var side by side.
         decoder: any module, z [n, latent] -> what the likelihood takes, shaped like x.
         likelihood: "bernoulli" or "continuous_bernoulli": the decoder gives logits, x lies in
             [0, 1]; "normal", "laplace" or "student_t" (4 degrees of freedom): the decoder gives
@@ -46,7 +53,13 @@ class VAE(Decoding):
         latent: number of latent dimensions; by default what the encoder's first output says.
         free_bits: nats that each latent dimension has free in :meth:`elbo`, see
             :func:`bslfast.free_bits`; above 0 it is no bound.
-        prior: None for N(0, 1), or a :class:`VampPrior`.
+        prior: None for N(0, I); a :class:`VampPrior`; or what is learned over vectors of the size
+            of a code: a :class:`bslfast.flows.Flow` or a base of flows such as
+            :class:`bslfast.flows.NormalMixtureBase`. One with a context takes that of x.
+        posterior: None for a :class:`DiagonalNormal`; a :class:`FullCovarianceNormal`,
+            :class:`FlowPosterior` or :class:`GumbelSoftmax`. The latter has a prior of its own.
+        capacity: C, nats that the divergence is kept at: it enters :meth:`elbo` as |KL - C|, which
+            is no bound; None for KL as it is.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came; also in later
@@ -54,8 +67,12 @@ class VAE(Decoding):
             another shape than x, an integer x, x outside [0, 1] (in eager mode on the CPU).
 
     Source: Kingma and Welling, "Auto-encoding variational Bayes" (2014, arXiv:1312.6114); beta by
-    Higgins et al., "beta-VAE" (2017, https://openreview.net/forum?id=Sy2fzU9gl); missing values as
-    by Nazabal et al., "Handling incomplete heterogeneous data using VAEs" (2020, arXiv:1807.03653).
+    Higgins et al., "beta-VAE" (2017, https://openreview.net/forum?id=Sy2fzU9gl), the capacity by
+    Burgess et al., "Understanding disentangling in beta-VAE" (2018, arXiv:1804.03599); context by
+    Sohn et al., "Learning structured output representation using deep conditional generative
+    models" (2015, https://papers.nips.cc/paper/2015/hash/8d55a249e6baa5c06772297520da2051-Abstract.html);
+    missing values as by Nazabal et al., "Handling incomplete heterogeneous data using VAEs" (2020,
+    arXiv:1807.03653).
 
     >>> import torch, bslfast
     >>> from bslfast.vae import VAE, mlp_encoder, mlp_decoder
@@ -76,100 +93,155 @@ class VAE(Decoding):
         beta: float = 1.0,
         latent: int | None = None,
         free_bits: float = 0.0,
-        prior: VampPrior | None = None,
+        prior: VampPrior | Flow | Base | None = None,
+        posterior: Posterior | None = None,
+        capacity: float | None = None,
     ) -> None:
         super().__init__(encoder, decoder, likelihood, scale, latent)
         self.beta = _checks.number("beta", beta, minimum=0.0)
         self.free_bits = _checks.number("free_bits", free_bits, minimum=0.0)
-        if prior is not None and not isinstance(prior, VampPrior):
-            raise TypeError(f"prior: expected None or a VampPrior, got {_checks.describe(prior)}")
-        if prior is not None and self.free_bits > 0:
+        self.capacity = None
+        if capacity is not None:
+            self.capacity = _checks.number("capacity", capacity, minimum=0.0)
+        if posterior is None:
+            posterior = DiagonalNormal()
+        elif not isinstance(posterior, Posterior):
+            raise TypeError(
+                "posterior: expected None or one of bslfast.vae such as DiagonalNormal, got "
+                f"{_checks.describe(posterior)}"
+            )
+        if prior is not None and not isinstance(prior, VampPrior | Flow | Base):
+            raise TypeError(
+                "prior: expected None, a VampPrior, a flow or a base of flows, got "
+                f"{_checks.describe(prior)}"
+            )
+        if isinstance(prior, VampPrior) and not isinstance(posterior, DiagonalNormal):
             raise ValueError(
-                "free_bits: expected 0 with a VampPrior, whose divergence is not a sum over "
+                f"prior: expected no VampPrior beside a {type(posterior).__name__}, whose density "
+                "at any code takes more than one pass, got one"
+            )
+        if prior is not None and not posterior.takes_prior:
+            raise ValueError(
+                f"prior: expected None beside a {type(posterior).__name__}, which has its own, got "
+                f"{_checks.describe(prior)}"
+            )
+        if isinstance(prior, Flow | Base):
+            if self.latent is None:
+                self.latent = prior.features
+            if prior.features != self.latent:
+                raise ValueError(
+                    f"prior: expected one of {self.latent} features, as codes have, got "
+                    f"{prior.features}"
+                )
+        if self.free_bits > 0 and not (prior is None and posterior.by_dimension):
+            what = type(posterior if prior is None else prior).__name__
+            raise ValueError(
+                f"free_bits: expected 0 with a {what}, with which the divergence is not a sum over "
                 f"dimensions, got {free_bits!r}"
             )
         self.prior = prior
+        self.posterior = posterior
 
     def extra_repr(self) -> str:
         """Show the number of latent dimensions and beta."""
         return f"{super().extra_repr()}, beta={self.beta:g}"
 
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mu and log_var of the codes of x, each [batch, latent]."""
-        return self._posterior(self._check_x(x))
+    def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Return the parameters of the posterior of x's codes.
 
-    def _posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        They are mu and log_var, each [batch, latent], of the usual posterior; for another one see
+        its ``split``.
+        """
+        return self._parameters_of(self._check_x(x, context), context)
+
+    def _parameters_of(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
         """:meth:`encode` of what need not be data, such as pseudo-inputs between two counts."""
-        mu, log_var = self._encoded(x, 2).chunk(2, dim=1)
-        return mu, log_var
+        return self.posterior.split(self._encoded(x, context))
 
     def terms(
         self,
         x: Tensor,
         n_samples: int = 1,
         *,
+        context: Tensor | None = None,
         mask: Tensor | None = None,
         seed: int | Tensor | None = None,
+        reduction: str = "row",
     ) -> tuple[Tensor, Tensor]:
         """Return the two parts of the bound, each [batch], in nats.
 
         Args:
             x: [batch, ...].
             n_samples: codes drawn for each example, over which the first part is averaged.
+            context: what encoder, decoder and prior take beside x and z, [batch, ...].
             mask: bool, shaped like ``x``: False where a value is missing. The encoder sees 0 (or
                 the nearest value that the likelihood has) there, and the likelihood is that of the
                 others: a bound of log p(observed values).
             seed: of the noise, as in :func:`bslfast.functional.normal_rsample`.
+            reduction: "none" for the divergence in each latent dimension, [batch, latent], where it
+                is a sum over them; "row" for the sum.
 
         Returns:
             (the expected log likelihood E log p(x | z), the divergence KL(q(z | x) || p(z))).
+
+        Raises:
+            TypeError, ValueError: naming the argument, what was expected and what came.
         """
-        return self._terms(x, n_samples, mask, seed, "row")
+        if _checks.choice("reduction", reduction, ("row", "none")) == "none":
+            self._check_by_dimension()
+        return self._terms(x, n_samples, context, mask, seed, each=reduction == "none")
+
+    def _check_by_dimension(self) -> None:
+        if self.prior is not None or not self.posterior.by_dimension:
+            what = type(self.posterior if self.prior is None else self.prior).__name__
+            raise ValueError(
+                f"reduction: expected 'row' with a {what}, with which the divergence is not a sum "
+                "over dimensions, got 'none'"
+            )
 
     def _terms(
         self,
         x: Tensor,
         n_samples: int,
+        context: Tensor | None,
         mask: Tensor | None,
         seed: int | Tensor | None,
-        reduction: str,
+        *,
+        each: bool,
     ) -> tuple[Tensor, Tensor]:
-        """The terms; the divergence of a normal prior also in each dimension."""
+        """The terms; the divergence of ``each`` dimension, or their sum."""
         n_samples = _checks.integer("n_samples", n_samples)
         if mask is not None:
             x = observed("x", _checks.floating("x", x), mask, self.likelihood.filler)
-        mu, log_var = self.encode(x)
+        parameters = self.encode(x, context)
         sample_shape = () if n_samples == 1 else (n_samples,)
         if self.prior is None:
-            z, kl = BF.normal_rsample_kl(
-                mu,
-                log_var,
-                parametrization="log_var",
-                reduction=reduction,
-                sample_shape=sample_shape,
-                seed=seed,
-            )
+            z, kl = self.posterior.rsample_and_kl(parameters, sample_shape, seed, each=each)
         else:
-            z, log_q = BF.normal_rsample_log_prob(
-                mu, log_var, parametrization="log_var", sample_shape=sample_shape, seed=seed
-            )
-            kl = log_q - self._log_prior(z)
+            z, log_q = self.posterior.rsample_and_log_prob(parameters, sample_shape, seed)
+            kl = log_q - self._log_prior(z, context)
             kl = kl if n_samples == 1 else kl.mean(dim=0)
-        log_likelihood = self._log_likelihood(x, z, mask)
+        log_likelihood = self._log_likelihood(x, z, context, mask)
         return log_likelihood if n_samples == 1 else log_likelihood.mean(dim=0), kl
 
-    def _log_prior(self, z: Tensor) -> Tensor:
-        """log p(z) of codes [..., latent]."""
-        if self.prior is not None:
-            return self.prior.log_prob(z, *self._posterior(self.prior.pseudo_inputs))
-        zero = z.new_zeros(())
-        return BF.normal_log_prob(z, zero, zero, parametrization="log_scale")
+    def _log_prior(self, z: Tensor, context: Tensor | None) -> Tensor:
+        """log p(z) of codes [..., code]."""
+        prior = self.prior
+        if prior is None:
+            return self.posterior.log_prior(z)
+        if isinstance(prior, VampPrior):
+            if context is not None:
+                raise ValueError("context: expected None with a VampPrior, got a tensor")
+            mu, log_var = self._parameters_of(prior.pseudo_inputs)
+            return prior.log_prob(z, mu, log_var)
+        return prior.log_prob(z, context if prior.context else None)
 
     def elbo(
         self,
         x: Tensor,
         n_samples: int = 1,
         *,
+        context: Tensor | None = None,
         mask: Tensor | None = None,
         weights: Tensor | None = None,
         seed: int | Tensor | None = None,
@@ -178,23 +250,24 @@ class VAE(Decoding):
 
         .. math:: E_{q(z|x)} \log p(x | z) - \beta\, KL(q(z | x) \,\|\, p(z))
 
-        The divergence is exact (but for a :class:`VampPrior`), the expectation an average over
-        ``n_samples`` codes. With ``free_bits``, KL is what :func:`bslfast.free_bits` makes of it,
-        which depends on the whole batch.
+        The divergence is exact where there is a closed form, else estimated from the same codes as
+        the expectation, an average over ``n_samples`` codes. With ``free_bits``, KL is what
+        :func:`bslfast.free_bits` makes of it, which depends on the whole batch.
 
         Args:
-            x, n_samples, mask, seed: as in :meth:`terms`.
+            x, n_samples, context, mask, seed: as in :meth:`terms`.
             weights: of the examples, [batch], by which their bounds are multiplied.
 
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
-        elbo, _ = self._elbo_and_kl(x, n_samples, mask, weights, seed)
+        elbo, _ = self._elbo_and_kl(x, n_samples, context, mask, weights, seed)
         return elbo if weights is None else elbo * example_weights(weights, len(x))
 
     def elbo_and_kl(
         self,
         x: Tensor,
+        context: Tensor | None = None,
         *,
         n_samples: int = 1,
         mask: Tensor | None = None,
@@ -203,10 +276,10 @@ class VAE(Decoding):
         """Return :meth:`elbo` and the divergence KL(q(z | x) || p(z)), each [batch], in nats.
 
         The objective by which :func:`bslfast.training.fit` trains a VAE. The divergence is without
-        ``beta`` and ``free_bits``.
+        ``beta``, ``free_bits`` and ``capacity``.
 
         Args:
-            x, n_samples, mask, seed: as in :meth:`terms`.
+            x, context, n_samples, mask, seed: as in :meth:`terms`.
 
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came.
@@ -220,30 +293,39 @@ class VAE(Decoding):
         >>> history.loss[1] < history.loss[0]
         True
         """
-        return self._elbo_and_kl(x, n_samples, mask, None, seed)
+        return self._elbo_and_kl(x, n_samples, context, mask, None, seed)
 
     def _elbo_and_kl(
         self,
         x: Tensor,
         n_samples: int,
+        context: Tensor | None,
         mask: Tensor | None,
         weights: Tensor | None,
         seed: int | Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         if self.free_bits > 0:
-            log_likelihood, each = self._terms(x, n_samples, mask, seed, "none")
+            log_likelihood, each = self._terms(x, n_samples, context, mask, seed, each=True)
             counted, kl = free_bits(each, self.free_bits, weights=weights), each.sum(dim=1)
         else:
-            log_likelihood, kl = self.terms(x, n_samples, mask=mask, seed=seed)
+            log_likelihood, kl = self.terms(x, n_samples, context=context, mask=mask, seed=seed)
             counted = kl
+        if self.capacity is not None:
+            counted = (counted - self.capacity).abs()
         return log_likelihood - (counted if self.beta == 1.0 else self.beta * counted), kl
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``elbo(x)``."""
-        return self.elbo(x)
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return ``elbo(x, context=context)``."""
+        return self.elbo(x, context=context)
 
     def log_marginal(
-        self, x: Tensor, n_samples: int = 100, *, seed: int | Tensor | None = None
+        self,
+        x: Tensor,
+        n_samples: int = 100,
+        *,
+        context: Tensor | None = None,
+        seed: int | Tensor | None = None,
+        max_bytes: int = _MAX_BYTES,
     ) -> Tensor:
         r"""Return an estimate of log p(x) of each example, [batch], in nats.
 
@@ -251,13 +333,14 @@ class VAE(Decoding):
             \quad z_s \sim q(z | x)
 
         On average below log p(x), and the closer the more samples; never on average below the
-        ELBO. Codes are decoded in portions, so that memory does not grow with ``n_samples`` under
-        ``torch.no_grad()``; with gradients this is the bound that importance-weighted autoencoders
-        maximise.
+        ELBO. Memory does not grow with ``n_samples`` under ``torch.no_grad()``; with gradients this
+        is the bound of :meth:`iwae`.
 
         Args:
-            x, seed: as in :meth:`terms`.
+            x, context, seed: as in :meth:`terms`.
             n_samples: codes drawn for each example.
+            max_bytes: about what the decoder's outputs may take at a time: codes are decoded in
+                portions, of samples and, for one sample, of examples.
 
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came.
@@ -265,28 +348,36 @@ class VAE(Decoding):
         Source: Burda et al., "Importance weighted autoencoders" (2016, arXiv:1509.00519).
         """
         n_samples = _checks.integer("n_samples", n_samples)
-        mu, log_var = self.encode(x)
-        held = max(1, min(n_samples, _HELD_OUTPUTS // max(1, x.numel())))
+        _checks.integer("max_bytes", max_bytes)
+        self._check_x(x, context)
+        each = len(self.likelihood.parts) * math.prod(x.shape[1:]) * x.element_size()
+        rows = max(1, min(len(x), max_bytes // max(1, each)))
+        held = max(1, min(n_samples, max_bytes // max(1, rows * each)))
         if seed is None:
             seed = torch.randint(0, 2**63 - 1, (), dtype=torch.int64, device=x.device)
-        portions = []
-        for stream, start in enumerate(range(0, n_samples, held)):
-            z, log_q = BF.normal_rsample_log_prob(
-                mu,
-                log_var,
-                parametrization="log_var",
-                sample_shape=(min(held, n_samples - start),),
-                seed=seed,
-                stream=stream,
-            )
-            portions.append(self._log_weights(x, z, log_q).logsumexp(dim=0))
-        return torch.stack(portions).logsumexp(dim=0) - math.log(n_samples)
+        found = []
+        stream = 0
+        for first in range(0, len(x), rows):
+            part = slice(first, first + rows)
+            its = None if context is None else context[part]
+            parameters = self._parameters_of(x[part], its)
+            portions = []
+            for start in range(0, n_samples, held):
+                shape = (min(held, n_samples - start),)
+                z, log_q = self.posterior.rsample_and_log_prob(
+                    parameters, shape, seed, stream=stream
+                )
+                portions.append(self._log_weights(x[part], z, log_q, its).logsumexp(dim=0))
+                stream += 1
+            found.append(torch.stack(portions).logsumexp(dim=0) - math.log(n_samples))
+        return torch.cat(found) if found else x.new_empty(0)
 
     def iwae(
         self,
         x: Tensor,
         samples: int = 5,
         *,
+        context: Tensor | None = None,
         estimator: str = "iwae",
         seed: int | Tensor | None = None,
     ) -> Tensor:
@@ -295,8 +386,8 @@ class VAE(Decoding):
         .. math:: \log \frac1K \sum_{k=1}^K w_k, \quad
             w_k = \frac{p(x | z_k)\, p(z_k)}{q(z_k | x)}, \quad z_k \sim q(z | x)
 
-        The number that :meth:`log_marginal` estimates with ``samples`` codes, all of which are
-        held. The estimators differ in the gradient of the encoder: with the normalised weights
+        The number that :meth:`log_marginal` estimates, with ``samples`` codes that are all held.
+        The estimators differ in the gradient of the encoder: with the normalised weights
         :math:`\tilde w_k`, "dreg" is
 
         .. math:: \sum_k \tilde w_k^2\, \frac{\partial \log w_k}{\partial z_k}
@@ -307,7 +398,7 @@ class VAE(Decoding):
         is not used.
 
         Args:
-            x, seed: as in :meth:`terms`.
+            x, context, seed: as in :meth:`terms`.
             samples: K, codes drawn for each example.
             estimator: "iwae" or "dreg".
 
@@ -320,17 +411,11 @@ class VAE(Decoding):
         """
         samples = _checks.integer("samples", samples)
         _checks.choice("estimator", estimator, ESTIMATORS)
-        mu, log_var = self.encode(x)
         doubly = estimator == "dreg"
-        z, log_q = BF.normal_rsample_log_prob(
-            mu,
-            log_var,
-            parametrization="log_var",
-            sample_shape=(samples,),
-            seed=seed,
-            path_only=doubly,
+        z, log_q = self.posterior.rsample_and_log_prob(
+            self.encode(x, context), (samples,), seed, path_only=doubly
         )
-        log_weights = self._log_weights(x, z, log_q)
+        log_weights = self._log_weights(x, z, log_q, context)
         if doubly and z.requires_grad:
             # What reaches log w is its normalised weight, as the decoder's gradient needs it; on
             # its way on to the encoder it is multiplied by that weight once more.
@@ -339,31 +424,72 @@ class VAE(Decoding):
             log_q.register_hook(lambda grad: grad * weights)
         return BF.iwae_bound(log_weights, dim=0)
 
-    def _log_weights(self, x: Tensor, z: Tensor, log_q: Tensor) -> Tensor:
-        """log p(x, z) - log q(z | x) of codes z [samples, batch, latent], [samples, batch]."""
-        return self._log_likelihood(x, z) + self._log_prior(z) - log_q
+    def _log_weights(self, x: Tensor, z: Tensor, log_q: Tensor, context: Tensor | None) -> Tensor:
+        """log p(x, z) - log q(z | x) of codes z [samples, batch, code], [samples, batch]."""
+        log_prior = self._log_prior(z, context)
+        return self._log_likelihood(x, z, context) + log_prior - log_q
 
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """Return the mean of p(x | z) at the mean of each example's code, shaped like x."""
-        return self.decode(self.encode(x)[0])
+    def reconstruct(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return the mean of p(x | z) at the code that stands for each example, shaped like x."""
+        return self.decode(self._code(x, context), context)
 
-    def sample(self, n: int, *, seed: int | Tensor | None = None) -> Tensor:
+    def _code(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self.posterior.code(*self.encode(x, context))
+
+    def _latent_of(self, outputs: Tensor) -> int:
+        latent = self.posterior.latent(outputs.shape[1])
+        if latent is None:
+            raise ValueError(
+                f"encoder: expected {self.posterior.parts}, got shape {tuple(outputs.shape)}"
+            )
+        return latent
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, context: Tensor | None = None, *, seed: int | Tensor | None = None
+    ) -> Tensor:
         """Return the means of p(x | z) for ``n`` codes from the prior, [n, ...].
 
-        Probabilities, locs or rates: without the noise of the likelihood itself.
+        Probabilities, locs or rates: without the noise of the likelihood itself, and without
+        gradients.
+
+        Args:
+            n: number of samples.
+            context: what decoder and prior take beside codes, [n, ...], or [1, ...] for all.
+            seed: as in :meth:`terms`.
 
         Raises:
-            ValueError: if the number of latent dimensions is not known yet.
+            TypeError, ValueError: naming the argument, what was expected and what came; also if the
+                number of latent dimensions is not known yet.
         """
-        if self.prior is None:
-            return self._sample(n, seed)
         n = _checks.integer("n", n)
-        mu, log_var = self._posterior(self.prior.pseudo_inputs)
-        # Which of the posteriors, by noise of another stream than the codes'.
-        seed = _checks.seed(seed, mu.device)
-        equal = mu.new_zeros(self.prior.n)
-        which = BF.gumbel_softmax_rsample(
-            equal, 1.0, hard=True, sample_shape=(n,), seed=seed, stream=1
-        ).argmax(dim=-1)
-        z = BF.normal_rsample(mu[which], log_var[which], parametrization="log_var", seed=seed)
-        return self.decode(z)
+        if context is not None:
+            _checks.floating("context", context)
+            if context.dim() == 0 or context.shape[0] not in (1, n):
+                raise ValueError(
+                    f"context: expected shape [{n}, ...] or [1, ...], got "
+                    f"{_checks.describe(context)}"
+                )
+            context = context.expand(n, *context.shape[1:])
+        return self.decode(self._prior_codes(n, context, seed), context)
+
+    def _prior_codes(self, n: int, context: Tensor | None, seed: int | Tensor | None) -> Tensor:
+        """Codes from the prior, [n, code]."""
+        prior = self.prior
+        like = next(self.decoder.parameters(), torch.empty(()))
+        if prior is None:
+            if self.latent is None:
+                raise ValueError(
+                    "latent: expected a number given to the constructor, or a call of encode "
+                    "before, got None"
+                )
+            return self.posterior.sample_prior(n, self.latent, like, seed)
+        if isinstance(prior, VampPrior):
+            mu, log_var = self._parameters_of(prior.pseudo_inputs)
+            return prior.sample(n, mu, log_var, seed)
+        context = context if prior.context else None
+        if isinstance(prior, Base):
+            return prior.rsample(like.new_zeros(()).expand(n, prior.features), context, seed)
+        if context is None:
+            return prior.sample(n, seed=seed)
+        return prior.sample(1, context, seed=seed).squeeze(-2)

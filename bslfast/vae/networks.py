@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from bslfast import _checks
+from bslfast._activations import ACTIVATIONS
 
 
 def mlp_encoder(
@@ -16,49 +18,63 @@ def mlp_encoder(
     hidden: Sequence[int] = (256, 128),
     *,
     deterministic: bool = False,
+    activation: str = "relu",
+    outputs: int | None = None,
+    context: int = 0,
 ) -> nn.Sequential:
-    """Return a dense encoder with ReLU for x [batch, *shape].
+    """Return a dense encoder for x [batch, *shape].
 
     Args:
         shape: of one example.
         latent: number of latent dimensions.
         hidden: widths of the hidden layers.
         deterministic: ``latent`` outputs for an :class:`Autoencoder`, not twice as many.
+        activation: of the hidden layers: "relu", "tanh", "sigmoid", "silu" or "gelu".
+        outputs: their number, for another posterior than the usual one.
+        context: size of a context [batch, context], which the network then takes beside x.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
 
     >>> import torch
     >>> mlp_encoder((8, 8), 2, hidden=(32,))(torch.rand(5, 8, 8)).shape
     torch.Size([5, 4])
     """
-    layers: list[nn.Module] = [nn.Flatten()]
     width = math.prod(_checks.widths("shape", shape, at_least=1))
-    for n in _checks.widths("hidden", hidden):
-        layers += [nn.Linear(width, n), nn.ReLU()]
-        width = n
-    outputs = _checks.integer("latent", latent) * (1 if deterministic else 2)
-    return nn.Sequential(*layers, nn.Linear(width, outputs))
+    width += _checks.integer("context", context, 0)
+    layers, width = _hidden(width, hidden, activation)
+    dense = nn.Linear(width, _outputs(latent, deterministic, outputs))
+    return _joined((nn.Flatten(),), (*layers, dense), context)
 
 
 def mlp_decoder(
-    latent: int, shape: Sequence[int], hidden: Sequence[int] = (128, 256)
+    latent: int,
+    shape: Sequence[int],
+    hidden: Sequence[int] = (128, 256),
+    *,
+    activation: str = "relu",
+    context: int = 0,
 ) -> nn.Sequential:
-    """Return a dense decoder with ReLU: z [batch, latent] -> [batch, *shape].
+    """Return a dense decoder: z [batch, latent] -> [batch, *shape].
 
     Args:
         latent, shape: as in :func:`mlp_encoder`; for ``scale="decoder"`` with twice the first
             number.
         hidden: widths of the hidden layers, from the code on.
+        activation, context: as in :func:`mlp_encoder`.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
 
     >>> import torch
     >>> mlp_decoder(2, (8, 8), hidden=(32,))(torch.rand(5, 2)).shape
     torch.Size([5, 8, 8])
     """
-    layers: list[nn.Module] = []
-    width = _checks.integer("latent", latent)
     shape = _checks.widths("shape", shape, at_least=1)
-    for n in _checks.widths("hidden", hidden):
-        layers += [nn.Linear(width, n), nn.ReLU()]
-        width = n
-    return nn.Sequential(*layers, nn.Linear(width, math.prod(shape)), nn.Unflatten(1, shape))
+    width = _checks.integer("latent", latent) + _checks.integer("context", context, 0)
+    layers, width = _hidden(width, hidden, activation)
+    last = nn.Linear(width, math.prod(shape)), nn.Unflatten(1, shape)
+    return _joined((), (*layers, *last), context)
 
 
 def conv_encoder(
@@ -68,15 +84,18 @@ def conv_encoder(
     strides: Sequence[int] = (1, 2, 2, 1),
     *,
     deterministic: bool = False,
+    outputs: int | None = None,
+    context: int = 0,
 ) -> nn.Sequential:
     """Return a convolutional encoder: 3x3 convolutions, each with BatchNorm and LeakyReLU.
 
     Args:
         shape: of one image, (channels, height, width); height and width must be multiples of the
             product of the strides.
-        latent, deterministic: as in :func:`mlp_encoder`.
+        latent, deterministic, outputs: as in :func:`mlp_encoder`.
         channels: of the convolutions.
         strides: of the convolutions; each divides height and width.
+        context: size of a context [batch, context], which joins what the convolutions give.
 
     Source: Foster, "Generative deep learning" (2019, ISBN 978-1-4920-4194-8), chapter 3.
 
@@ -94,9 +113,9 @@ def conv_encoder(
         ]
         inputs = n
     total = math.prod(strides)
-    flat = inputs * (height // total) * (width // total)
-    outputs = _checks.integer("latent", latent) * (1 if deterministic else 2)
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(flat, outputs))
+    flat = inputs * (height // total) * (width // total) + _checks.integer("context", context, 0)
+    dense = nn.Linear(flat, _outputs(latent, deterministic, outputs))
+    return _joined((*layers, nn.Flatten()), (dense,), context)
 
 
 def conv_decoder(
@@ -104,6 +123,8 @@ def conv_decoder(
     shape: Sequence[int],
     channels: Sequence[int] = (64, 64, 64, 32),
     strides: Sequence[int] = (1, 2, 2, 1),
+    *,
+    context: int = 0,
 ) -> nn.Sequential:
     """Return the mirror image of :func:`conv_encoder`, with transposed convolutions.
 
@@ -112,27 +133,73 @@ def conv_decoder(
         shape: of one image, (channels, height, width).
         channels: of the feature maps, from the code on; the last convolution makes the image.
         strides: of the transposed convolutions.
+        context: size of a context [batch, context], which joins the code.
 
     >>> import torch
     >>> conv_decoder(2, (1, 8, 8), (8, 4), (2, 2))(torch.rand(5, 2)).shape
     torch.Size([5, 1, 8, 8])
     """
-    outputs, height, width = _image(shape, channels, strides)
+    image, height, width = _image(shape, channels, strides)
     total = math.prod(strides)
     start = (channels[0], height // total, width // total)
-    layers: list[nn.Module] = [
-        nn.Linear(_checks.integer("latent", latent), math.prod(start)),
-        nn.Unflatten(1, start),
-    ]
+    inputs = _checks.integer("latent", latent) + _checks.integer("context", context, 0)
+    layers: list[nn.Module] = [nn.Linear(inputs, math.prod(start)), nn.Unflatten(1, start)]
     for i, (n, stride) in enumerate(zip(channels, strides, strict=True)):
         last = i == len(channels) - 1
-        following = outputs if last else channels[i + 1]
+        following = image if last else channels[i + 1]
         layers.append(
             nn.ConvTranspose2d(n, following, 3, stride, 1, output_padding=stride - 1, bias=last)
         )
         if not last:
             layers += [nn.BatchNorm2d(following), nn.LeakyReLU()]
-    return nn.Sequential(*layers)
+    return _joined((), layers, context)
+
+
+class WithContext(nn.Sequential):
+    """A network of x and a context, which goes into its second part beside what the first gives.
+
+    Args:
+        before: x -> [batch, features].
+        after: what takes [batch, features + context].
+
+    >>> import torch
+    >>> network = WithContext(nn.Flatten(), nn.Linear(4 + 3, 2))
+    >>> network(torch.rand(5, 2, 2), torch.rand(5, 3)).shape
+    torch.Size([5, 2])
+    """
+
+    def __init__(self, before: nn.Module, after: nn.Module) -> None:
+        super().__init__(before, after)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:  # type: ignore[override]
+        """Return the network's outputs."""
+        before, after = self
+        y: Tensor = after(torch.cat([before(x), context], dim=1))
+        return y
+
+
+def _joined(before: Sequence[nn.Module], after: Sequence[nn.Module], context: int) -> nn.Sequential:
+    if not context:
+        return nn.Sequential(*before, *after)
+    return WithContext(nn.Sequential(*before), nn.Sequential(*after))
+
+
+def _outputs(latent: int, deterministic: bool, outputs: int | None) -> int:
+    """How many outputs an encoder has."""
+    latent = _checks.integer("latent", latent)
+    if outputs is not None:
+        return _checks.integer("outputs", outputs)
+    return latent if _checks.flag("deterministic", deterministic) else 2 * latent
+
+
+def _hidden(width: int, hidden: Sequence[int], activation: str) -> tuple[list[nn.Module], int]:
+    """The hidden layers from so many inputs on, and the number of outputs of the last one."""
+    made = ACTIVATIONS[_checks.choice("activation", activation, tuple(ACTIVATIONS))]
+    layers: list[nn.Module] = []
+    for n in _checks.widths("hidden", hidden):
+        layers += [nn.Linear(width, n), made()]
+        width = n
+    return layers, width
 
 
 def _image(

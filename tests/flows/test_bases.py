@@ -19,6 +19,7 @@ from bslfast.flows import (
     Composite,
     Flow,
     NormalBase,
+    NormalMixtureBase,
     SplineCoupling,
     StudentTBase,
     UniformBase,
@@ -107,6 +108,51 @@ def test_a_density_on_the_torus() -> None:
     outside = flow.log_prob(torch.tensor([[0.0, 4.0], [0.0, math.nan]], **DOUBLE))
     assert outside[0] == -math.inf
     assert outside[1].isnan()
+
+
+@pytest.mark.parametrize("c", [0, 3])
+def test_mixtures_are_those_of_torch(c: int) -> None:
+    """Densities and their gradients, with weights, locations and scales of each context."""
+    base = stir(NormalMixtureBase(2, 4, context=c, hidden=(5,) if c else (), **DOUBLE))
+    z, context = torch.randn(5, 2, **DOUBLE), torch.randn(5, c, **DOUBLE) if c else None
+    logits, loc, log_scale = base._parameters_at(z, context)
+    normal = torch.distributions.Normal(loc, log_scale.exp())
+    law = torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(logits=logits.expand(5, 4)),
+        torch.distributions.Independent(normal.expand((5, 4, 2)), 1),
+    )
+    found, expected = base.log_prob(z, context), law.log_prob(z)
+    torch.testing.assert_close(found, expected)
+    parameters = list(base.parameters())
+    for a, b in zip(
+        torch.autograd.grad(found.sum(), parameters, retain_graph=True),
+        torch.autograd.grad(expected.sum(), parameters),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+
+
+def test_samples_of_a_mixture() -> None:
+    """They follow its law, and those of a flow have the densities of its base."""
+    base = NormalMixtureBase(1, 2, **DOUBLE)
+    with torch.no_grad():
+        base.conditioner.constant.copy_(torch.tensor([0.0, 1.0, -2.0, 1.0, -1.0, 0.3]))
+        z = base.rsample(torch.empty(20_000, 1, **DOUBLE), None, 0)[:, 0]
+    low, high = scipy.stats.norm(-2, math.exp(-1)), scipy.stats.norm(1, math.exp(0.3))
+    weight = 1 / (1 + math.e)
+
+    def cdf(x: Any) -> Any:
+        return weight * low.cdf(x) + (1 - weight) * high.cdf(x)
+
+    assert scipy.stats.kstest(z.numpy(), cdf).pvalue > 1e-4
+    flow = Flow(AffineCoupling(2, context=3, **DOUBLE), NormalMixtureBase(2, context=3, **DOUBLE))
+    context = torch.randn(4, 3, **DOUBLE)
+    with torch.no_grad():
+        x, log_prob = flow.rsample_and_log_prob(6, context, seed=1)
+        torch.testing.assert_close(flow.log_prob(x, context.unsqueeze(1)), log_prob)
+    assert torch.equal(flow.sample(6, context, seed=1), x)
+    with pytest.raises(RuntimeError, match=r"^rsample: expected torch\.no_grad"):
+        flow.rsample_and_log_prob(6, context)
 
 
 def test_uniform_samples() -> None:

@@ -202,7 +202,7 @@ def test_what_changes_during_training_counts(
     def trained(on: bool) -> History:
         model, check = mlp(), VAE._check_x
 
-        def check_x(vae: VAE, x: Tensor) -> Tensor:
+        def check_x(vae: VAE, x: Tensor, context: Tensor | None = None) -> Tensor:
             if len(x) == 30:
                 change(vae)
             return check(vae, x)
@@ -217,8 +217,8 @@ def test_what_changes_during_training_counts(
 REFUSED: dict[str, tuple[Callable[[], VAE], Callable[[], tuple[Tensor, ...]], str]] = {
     "values": (mlp, lambda: (X * 3,), "x: expected values in"),
     "counts": (lambda: mlp(likelihood="poisson"), lambda: (X - 1,), "x: expected values"),
-    "a mask": (mlp, lambda: (X, X > 0.5), "elbo_and_kl"),
-    "targets": (mlp, lambda: (X, X), "elbo_and_kl"),
+    "a mask": (mlp, lambda: (X, X > 0.5), "context: expected a floating"),
+    "a context": (mlp, lambda: (X, X), "context: expected None, as the encoder"),
     "a dimension": (mlp, lambda: (X[:, 0, 0],), "x: expected shape"),
     "integers": (mlp, lambda: (COUNTS.long(),), "x: expected"),
     "a likelihood of another width": (

@@ -169,7 +169,7 @@ def test_beta_weighs_the_divergence() -> None:
     torch.testing.assert_close(vae.elbo(x, seed=0), log_likelihood - 4 * kl)
 
 
-def test_log_marginal_does_not_depend_on_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_marginal_does_not_depend_on_portions() -> None:
     """All codes at once and codes in portions estimate the same number."""
     vae, x = mlp(), binary()
     seen: list[int] = []
@@ -177,10 +177,15 @@ def test_log_marginal_does_not_depend_on_portions(monkeypatch: pytest.MonkeyPatc
     with torch.no_grad():
         whole = vae.log_marginal(x, 1000, seed=0)
         assert seen == [6000]
-        monkeypatch.setattr(bslfast.vae.model, "_HELD_OUTPUTS", 300 * x.numel())
-        parts = vae.log_marginal(x, 1000, seed=0)
+        parts = vae.log_marginal(x, 1000, seed=0, max_bytes=300 * x.nbytes)
         assert seen[1:] == [1800, 1800, 1800, 600]
+        # Not even one code of all examples fits.
+        seen.clear()
+        few = vae.log_marginal(x, 50, seed=0, max_bytes=4 * x[0].nbytes)
+        assert seen == [4] * 50 + [2] * 50
+        assert vae.log_marginal(x[:0], 50).shape == (0,)
     torch.testing.assert_close(parts, whole, rtol=0, atol=0.5)
+    torch.testing.assert_close(few, whole, rtol=0, atol=3.0)
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "normal"])
@@ -332,7 +337,7 @@ class Fixed(nn.Module):
         (lambda v: VAE(Fixed(6, 2, 2), v.decoder)(binary()), ValueError, r"^encoder: .*, 2, 2\)"),
         (lambda v: VAE(Fixed(5, 4), v.decoder)(binary()), ValueError, r"^encoder: .*\(5, 4\)"),
         (lambda v: VAE(v.encoder, v.decoder, latent=3)(binary()), ValueError,
-         r"^encoder: expected an output of shape \(6, 6\) for 3 latent .* got \(6, 4\)"),
+         r"^encoder: expected .* 3 latent dimensions, got one for 2, of shape \(6, 4\)"),
         (lambda v: VAE(v.encoder, Fixed(6, 1, 8, 7))(binary()), ValueError,
          r"^decoder: expected outputs of shape \(6, 1, 8, 8\) .*\(6, 1, 8, 7\)"),
         (lambda v: VAE(v.encoder, Fixed(6, 64))(binary()), ValueError, r"^decoder: .*\(6, 64\)"),
@@ -804,7 +809,11 @@ def test_vamp_prior_begins_with_examples() -> None:
         (lambda: VampPrior(5, ()), ValueError, r"^shape: .* got \(\)"),
         (lambda: VampPrior(5, SHAPE, bounded=1), TypeError, r"^bounded: "),  # type: ignore[arg-type]
         (lambda: VampPrior(4, SHAPE, examples=x), ValueError, r"^examples: .*\(5, 1, 8, 8\)"),
-        (lambda: mlp(prior=nn.Identity()), TypeError, r"^prior: expected None or a VampPrior"),
+        (
+            lambda: mlp(prior=nn.Identity()),
+            TypeError,
+            r"^prior: expected None, a VampPrior, a flow",
+        ),
         (lambda: mlp(free_bits=-1.0), ValueError, r"^free_bits: .* got -1\.0"),
         (lambda: vamp(free_bits=0.5), ValueError, r"^free_bits: expected 0 with a VampPrior"),
     ):

@@ -82,6 +82,15 @@ class VampPrior(nn.Module):
         each = BF.normal_log_prob(z.unsqueeze(-2), mu, log_var, parametrization="log_var")
         return BF.iwae_bound(each)
 
+    def sample(self, n: int, mu: Tensor, log_var: Tensor, seed: int | Tensor | None) -> Tensor:
+        """Return codes [n, latent], given the posterior's mu and log_var of u."""
+        seed = _checks.seed(seed, mu.device)
+        # Which of the posteriors, by noise of another stream than the codes'.
+        which = BF.gumbel_softmax_rsample(
+            mu.new_zeros(self.n), 1.0, hard=True, sample_shape=(n,), seed=seed, stream=1
+        ).argmax(dim=-1)
+        return BF.normal_rsample(mu[which], log_var[which], parametrization="log_var", seed=seed)
+
     def extra_repr(self) -> str:
         """Show the number of pseudo-inputs."""
         return f"n={self.n}, bounded={self.bounded}"
