@@ -415,6 +415,9 @@ class VAE(Decoding):
         z, log_q = self.posterior.rsample_and_log_prob(
             self.encode(x, context), (samples,), seed, path_only=doubly
         )
+        if doubly:
+            # Apart from the z that log q may be a function of, which has a weight of its own below.
+            z = z.view_as(z)
         log_weights = self._log_weights(x, z, log_q, context)
         if doubly and z.requires_grad:
             # What reaches log w is its normalised weight, as the decoder's gradient needs it; on
