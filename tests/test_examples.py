@@ -74,6 +74,20 @@ def test_bayesian_neural_networks_wine(tmp_path: Path, monkeypatch: pytest.Monke
     assert epistemic["deterministic"] == epistemic["converted, at its means"] == 0
 
 
+def test_vae_mod() -> None:
+    notebook = json.loads((EXAMPLES / "vae_mod.ipynb").read_text())
+    torch.set_num_threads(1)
+    results = NOTEBOOK["run"](notebook, DATA="digits", EPOCHS=10)["results"]
+    for bound, log_p, kl in results.values():
+        assert bound < log_p < bound + 2
+        assert kl > 0
+    log_p = {name: result[1] for name, result in results.items()}
+    # A coin for each pixel, the same for all images, has -24.4 nats.
+    assert log_p["VAE"] > -24
+    # What the label says need not be paid for; more numbers say more.
+    assert min(log_p["conditional"], log_p["dense, 20 numbers"]) > log_p["VAE"] + 1
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_notebooks_have_the_outputs_of_their_code(path: Path) -> None:
     """Else: python tools/run_notebook.py FILE, and a look at the pictures."""

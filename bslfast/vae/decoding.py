@@ -86,7 +86,10 @@ class Decoding(nn.Module):
             z: codes [batch, code].
             context: what the decoder takes beside them, [batch, ...]; None if it takes nothing.
         """
-        outputs = self._decoded(_checks.floating("z", z, 2, "[batch, latent]"), context)
+        _checks.floating("z", z, 2, "[batch, latent]")
+        if context is not None:
+            check_context(context, "z", z)
+        outputs = self._decoded(z, context)
         return self.likelihood.mean(outputs, dim=1)
 
     def interpolate(
@@ -195,12 +198,7 @@ class Decoding(nn.Module):
                 f"{_checks.describe(x)}; a likelihood with targets=None takes any"
             )
         if context is not None:
-            _checks.floating("context", context)
-            if context.shape[:1] != x.shape[:1]:
-                raise ValueError(
-                    f"context: expected shape [{x.shape[0]}, ...], as x has so many rows, got "
-                    f"{_checks.describe(context)}"
-                )
+            check_context(context, "x", x)
         self.likelihood.check(x, "x")
         return x
 
@@ -245,10 +243,21 @@ def objective_steps(builder: programs.Builder, model: Decoding) -> programs.Lane
     return []
 
 
+def check_context(context: Tensor, name: str, x: Tensor) -> None:
+    """Raise unless it goes with the rows of ``x``."""
+    _checks.floating("context", context)
+    if context.shape[:1] != x.shape[:1]:
+        raise ValueError(
+            f"context: expected shape [{x.shape[0]}, ...], as {name} has so many rows, got "
+            f"{_checks.describe(context)}"
+        )
+
+
 def _called(name: str, network: nn.Module, x: Tensor, context: Tensor | None) -> Any:
     if context is None:
         return network(x)
-    if not _takes_context(type(network).forward):
+    # Asked of the class once. The compiler would go through all of it, with a warning.
+    if not torch.compiler.is_compiling() and not _takes_context(type(network).forward):
         raise TypeError(
             f"context: expected None, as the {name}, a {type(network).__name__}, takes one tensor, "
             f"got {_checks.describe(context)}"

@@ -11,6 +11,7 @@ from bslfast import _checks
 from bslfast import functional as BF
 from bslfast.elbo import example_weights, free_bits
 from bslfast.flows import Base, Flow
+from bslfast.flows.transform import check_inputs
 from bslfast.functional.iwae_bound import ESTIMATORS
 from bslfast.likelihoods import Likelihood
 from bslfast.likelihoods.base import observed
@@ -234,7 +235,10 @@ class VAE(Decoding):
                 raise ValueError("context: expected None with a VampPrior, got a tensor")
             mu, log_var = self._parameters_of(prior.pseudo_inputs)
             return prior.log_prob(z, mu, log_var)
-        return prior.log_prob(z, context if prior.context else None)
+        context = context if prior.context else None
+        if isinstance(prior, Base):
+            check_inputs(prior, "z", z, context)
+        return prior.log_prob(z, context)
 
     def elbo(
         self,
@@ -424,6 +428,9 @@ class VAE(Decoding):
         z, log_q = self.posterior.rsample_and_log_prob(
             self.encode(x, context), (samples,), seed, path_only=doubly
         )
+        if doubly:
+            # Apart from the z that log q may be a function of, which has a weight of its own below.
+            z = z.view_as(z)
         log_weights = self._log_weights(x, z, log_q, context)
         if doubly and z.requires_grad:
             # What reaches log w is its normalised weight, as the decoder's gradient needs it; on
@@ -498,7 +505,9 @@ class VAE(Decoding):
             return prior.sample(n, mu, log_var, seed)
         context = context if prior.context else None
         if isinstance(prior, Base):
-            return prior.rsample(like.new_zeros(()).expand(n, prior.features), context, seed)
+            like = like.new_zeros(()).expand(n, prior.features)
+            check_inputs(prior, "z", like, context)
+            return prior.rsample(like, context, seed)
         if context is None:
             return prior.sample(n, seed=seed)
         return prior.sample(1, context, seed=seed).squeeze(-2)

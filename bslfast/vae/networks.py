@@ -161,6 +161,10 @@ class WithContext(nn.Sequential):
     Args:
         before: x -> [batch, features].
         after: what takes [batch, features + context].
+        size: of the context, which is compared if it is given.
+
+    Raises:
+        ValueError: a context of another shape than [batch, size].
 
     >>> import torch
     >>> network = WithContext(nn.Flatten(), nn.Linear(4 + 3, 2))
@@ -168,11 +172,17 @@ class WithContext(nn.Sequential):
     torch.Size([5, 2])
     """
 
-    def __init__(self, before: nn.Module, after: nn.Module) -> None:
+    def __init__(self, before: nn.Module, after: nn.Module, size: int | None = None) -> None:
         super().__init__(before, after)
+        self.size = size
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the network's outputs."""
+        if context is None or context.dim() != 2 or self.size not in (None, context.shape[1]):
+            raise ValueError(
+                f"context: expected shape [{len(x)}, {self.size or '...'}], got "
+                f"{_checks.describe(context)}"
+            )
         before, after = self
         y: Tensor = after(torch.cat([before(x), context], dim=1))
         return y
@@ -181,7 +191,7 @@ class WithContext(nn.Sequential):
 def _joined(before: Sequence[nn.Module], after: Sequence[nn.Module], context: int) -> nn.Sequential:
     if not context:
         return nn.Sequential(*before, *after)
-    return WithContext(nn.Sequential(*before), nn.Sequential(*after))
+    return WithContext(nn.Sequential(*before), nn.Sequential(*after), context)
 
 
 def _outputs(latent: int, deterministic: bool, outputs: int | None) -> int:

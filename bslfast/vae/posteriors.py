@@ -11,10 +11,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import constraints
 
 from bslfast import _checks
 from bslfast import functional as BF
+from bslfast._precision import in_float32, wide
 from bslfast.flows import Flow, Inverse, Transform
+from bslfast.flows.domains import Step, forward_gap
 from bslfast.flows.transform import check_transform
 
 Seed = int | Tensor | None
@@ -233,25 +236,37 @@ class FullCovarianceNormal(Posterior):
         """See :meth:`Posterior.rsample_and_log_prob`."""
         mu, scale_tril = parameters
         noise = self._noise(mu, sample_shape, seed, stream)
-        z = mu + (scale_tril @ noise.unsqueeze(-1)).squeeze(-1)
-        if path_only:
-            mu, scale_tril = mu.detach(), scale_tril.detach()
-            noise = torch.linalg.solve_triangular(
-                scale_tril, (z - mu).unsqueeze(-1), upper=False
-            ).squeeze(-1)
-        log_det = scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        return z, self.log_prior(noise) - log_det
+        return self._placed(mu, scale_tril, noise, path_only=path_only)
 
     def rsample_and_kl(
         self, parameters: tuple[Tensor, ...], sample_shape: Sequence[int], seed: Seed, *, each: bool
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`Posterior.rsample_and_kl`; the divergence is exact."""
         mu, scale_tril = parameters
-        noise = self._noise(mu, sample_shape, seed, 0)
-        z = mu + (scale_tril @ noise.unsqueeze(-1)).squeeze(-1)
-        log_det = scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        z, _ = self._placed(mu, scale_tril, self._noise(mu, sample_shape, seed, 0))
+        mu, scale_tril = wide(mu), wide(scale_tril)
         squares = scale_tril.square().sum((-2, -1)) + mu.square().sum(-1)
-        return z, 0.5 * (squares - mu.shape[-1]) - log_det
+        return z, 0.5 * (squares - mu.shape[-1]) - self._log_det(scale_tril)
+
+    @in_float32(values=1)
+    def _placed(
+        self, mu: Tensor, scale_tril: Tensor, noise: Tensor, path_only: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """What noise [..., batch, latent] becomes, and its log density."""
+        # One product of matrices for each example, however many samples.
+        z = mu + torch.einsum("bij,...bj->...bi", scale_tril, noise)
+        if path_only:
+            # The noise has its value from how it was drawn, as z - mu has no digits of small
+            # scales, and its gradient from z.
+            scale_tril = scale_tril.detach()
+            moved = (z - z.detach()).unsqueeze(-1)
+            moved = torch.linalg.solve_triangular(scale_tril, moved, upper=False)
+            noise = noise + moved.squeeze(-1)
+        return z, self.log_prior(noise) - self._log_det(scale_tril)
+
+    @staticmethod
+    def _log_det(scale_tril: Tensor) -> Tensor:
+        return scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     @staticmethod
     def _noise(mu: Tensor, sample_shape: Sequence[int], seed: Seed, stream: int) -> Tensor:
@@ -301,6 +316,13 @@ class FlowPosterior(Posterior):
             self.transform: Transform = Inverse(flow.transform)
         else:
             self.transform = check_transform("flow", flow)
+            everywhere = constraints.real_vector
+            noise = Step("", "the noise", everywhere, everywhere)
+            gap = forward_gap([noise, *self.transform.steps()])
+            if gap is not None:
+                raise ValueError(
+                    f"flow: expected one defined for all noise, got one in which {gap}"
+                )
 
     @property
     def n_outputs(self) -> int:
@@ -438,7 +460,8 @@ class GumbelSoftmax(Posterior):
             seed=seed,
             stream=stream,
         )
-        log_q = (z.detach() * logits.log_softmax(-1)).sum((-2, -1))
+        # As a function of z, too: else the straight-through gradient would leave out the entropy.
+        log_q = (z * self._log_probs(logits)).sum((-2, -1))
         return z.flatten(-2), log_q
 
     def rsample_and_kl(
@@ -453,7 +476,7 @@ class GumbelSoftmax(Posterior):
             sample_shape=sample_shape,
             seed=seed,
         )
-        log_probs = logits.log_softmax(-1)
+        log_probs = self._log_probs(logits)
         kl = math.log(self.categories) + (log_probs.exp() * log_probs).sum(-1)
         return z.flatten(-2), kl if each else kl.sum(-1)
 
@@ -466,6 +489,12 @@ class GumbelSoftmax(Posterior):
         """See :meth:`Posterior.sample_prior`."""
         equal = like.new_zeros(n, latent, self.categories)
         return BF.gumbel_softmax_rsample(equal, 1.0, hard=True, seed=seed).flatten(1)
+
+    @staticmethod
+    def _log_probs(logits: Tensor) -> Tensor:
+        """Log probabilities; finite of excluded categories too, as 0 times -inf is NaN."""
+        log_probs: Tensor = wide(logits).log_softmax(-1)
+        return log_probs.clamp_min(torch.finfo(log_probs.dtype).min)
 
     def _one_hot(self, index: Tensor, like: Tensor) -> Tensor:
         return nn.functional.one_hot(index, self.categories).to(like.dtype).flatten(-2)
