@@ -66,6 +66,7 @@ def add_parser(names: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(options: argparse.Namespace) -> int:
     """Run the benchmark."""
+    from bslfast.metrics import mean_and_error
     from bslfast.plots import images
 
     torch.set_num_threads(options.threads)
@@ -93,9 +94,10 @@ def run(options: argparse.Namespace) -> int:
         started = time.perf_counter()
         found = _log_likelihoods(model, pixels, k, options)
         seconds = time.perf_counter() - started
+        mean, error = mean_and_error(found)
         result = {
-            "log_likelihood": found.mean().item(),
-            "standard_error": (found.std() / len(found) ** 0.5).item(),
+            "log_likelihood": mean,
+            "standard_error": error,
             "elbo": _elbo(model, pixels, options),
             "published": PUBLISHED.get(k) if options.data == "mnist" else None,
             "training": runner.training_report(history),
@@ -140,6 +142,8 @@ def _images(options: argparse.Namespace) -> tuple[Tensor, Tensor, str]:
         train, test = torch.cat([parts.train.x, parts.validation.x]), parts.test.x
     with seeded(options.seed, torch.device("cpu")):  # a copy of MNIST may be sorted by class
         train, test = (x[torch.randperm(len(x))[: options.limit]] for x in (train, test))
+    if len(test) < 2:
+        raise ValueError(f"--limit: expected at least 2 images, got {options.limit}")
     return train, test, data.source
 
 
@@ -148,6 +152,8 @@ def _trained(
 ) -> tuple[VAE, History]:
     from bslfast.training import fit
 
+    # A checkpoint does not know its objective.
+    checkpoint = folder / f"checkpoint_{options.estimator}_{k}.safetensors"
     hidden = tuple(options.hidden)
     with seeded(options.seed, torch.device("cpu")):
         encoder = mlp_encoder(shape, options.latent, hidden, activation="tanh")
@@ -164,8 +170,8 @@ def _trained(
         schedule="cosine",
         seed=options.seed,
         objective=functools.partial(objective, k=k, estimator=options.estimator),
-        checkpoint=folder / f"checkpoint_{k}.safetensors",
-        resume=options.resume and (folder / f"checkpoint_{k}.safetensors").is_file(),
+        checkpoint=checkpoint,
+        resume=options.resume and checkpoint.is_file(),
         progress=True,
     )
     return model, history

@@ -273,7 +273,7 @@ def interpolation(
     steps = _checks.integer("steps", steps, 2)
     _checks.flag("spherical", spherical)
     with torch.no_grad(), evaluating(model):
-        start, end = (model.encode(images)[0].unsqueeze(1) for images in (x, other))
+        start, end = (model.codes(images).unsqueeze(1) for images in (x, other))
         t = torch.linspace(0, 1, steps).to(start).unsqueeze(1)
         z = _arc(start, end, t) if spherical else (1 - t) * start + t * end
         decoded = _images("decoder", model.decode(z.flatten(0, 1)))
@@ -397,6 +397,11 @@ def _latent(model: Any) -> int:
         raise TypeError(f"model: expected a bslfast.vae.VAE, got {_checks.describe(model)}")
     if model.latent is None:
         raise ValueError("model: expected a known number of latent dimensions, got None")
+    if model.posterior.code_size(model.latent) != model.latent:
+        raise ValueError(
+            "model: expected codes with a number for each latent dimension, got those of "
+            f"{model.posterior}"
+        )
     return model.latent
 
 

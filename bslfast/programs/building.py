@@ -157,10 +157,18 @@ class Builder:
         """All parameters: first those that steps read."""
         return (*self.parameters, *self.sources)
 
-    def looked_at(self, module: nn.Module, *settings: str) -> None:
-        """Note that the steps depend on a module: its parts, and these attributes of it."""
+    def looked_at(self, module: nn.Module, *settings: str, methods: Sequence[str] = ()) -> None:
+        """Note that the steps depend on a module: its parts, and these attributes of it.
+
+        ``methods`` are those that ops would call, besides ``forward`` and the like, and that an
+        object may come to have instead of its class.
+        """
         own = vars(module)
+        for name in settings:
+            if name not in own:  # a parameter, say
+                raise CannotLower(f"{name} of a {type(module).__name__} is no plain attribute")
         self.entries += [(own, name, own[name]) for name in settings]
+        self.entries += [(own, name, own.get(name)) for name in methods]
         if module in self.modules:
             return
         self.modules[module] = None

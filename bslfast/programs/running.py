@@ -111,6 +111,7 @@ class Lowered:
         except (CannotLower, ValueError) as error:
             self.reason = str(error)
         self.parameters = builder.tensors
+        self._made_from = weakref.ref(module)
         self.draws = _Draws(builder)
         self._dicts = [owned for owned, _, _ in builder.entries]
         self._names = [name for _, name, _ in builder.entries]
@@ -143,6 +144,10 @@ class Lowered:
                 f"a layer has {most} weights, and from {MOST_WEIGHTS} on torch's products are "
                 "as fast"
             )
+
+    def is_of(self, module: nn.Module) -> bool:
+        """Whether it was made from this very module, and not from one that this is a copy of."""
+        return self._made_from() is module
 
     def holds(self) -> bool:
         """Whether the module is what it was."""
@@ -211,6 +216,8 @@ class _Draws:
 
     def __init__(self, builder: Builder) -> None:
         self.count = len(builder.seeds)
+        #: How many seeds a call takes, of draws of weights and of steps.
+        self.seeds_per_call = self.count + builder.noises
         first = max(builder.seeds, default=-1) + 1
         self._places = [*builder.seeds, *range(first, first + builder.noises)]
         self._streams = [*builder.streams, *[0] * builder.noises]
@@ -261,7 +268,7 @@ def lowered(
     # With the module, so that both are collected together, whatever refers to them.
     own: _Programs = vars(module).setdefault("_programs", _Programs())
     found = own.get(what)
-    if found is not None and found.sizes == sizes and found.holds():
+    if found is not None and found.sizes == sizes and found.is_of(module) and found.holds():
         return found
     if _are_lent(module):
         return None

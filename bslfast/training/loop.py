@@ -146,8 +146,8 @@ def fit(
             :class:`bslfast.training.schedules.LinearWarmup`. An objective is not weighted by it.
         courses: what attributes of the model are at each step, such as ``{"beta":
             LinearWarmup(10)}`` of a VAE, or ``{"capacity": LinearWarmup(50, 25.0)}``. Validation
-            examples are scored with what they are at the end of training. Such a model is trained
-            by ops.
+            examples are scored with what they are at the end of training. They keep what they were
+            last, also after an exception. Such a model is trained by ops.
         seed: a non-negative integer.
         device: where to train, such as "cpu" or "cuda". The model is moved there, and the data are
             copied once. ``None`` takes the model's device.
@@ -237,10 +237,10 @@ def _courses(model: nn.Module, courses: Mapping[str, Schedule] | None) -> dict[s
                 f"courses: expected a bslfast.training.schedules.Schedule for {name!r}, got "
                 f"{_checks.describe(course)}"
             )
-        value = getattr(model, name, None) if isinstance(name, str) else None
-        # None is a capacity that has not been set.
-        known = isinstance(name, str) and name in vars(model)
-        if not known or not (value is None or isinstance(value, int | float)):
+        value = vars(model).get(name, "") if isinstance(name, str) else ""
+        # A size is no number that changes. A capacity may not have been set.
+        known = isinstance(value, float) or (value is None and name == "capacity")
+        if not known or name.startswith("_"):
             raise ValueError(
                 f"courses: expected numbers that are attributes of a {type(model).__name__}, got "
                 f"{name!r}"
@@ -300,8 +300,6 @@ class _Run:
         self.trained = model
         if self.likelihood is not None and self.likelihood not in set(model.modules()):
             self.trained = nn.ModuleList([model, self.likelihood])
-        # Before training, which may change what it shows, such as a latent size or beta.
-        self.described = str(self.trained)
         self.parameters = {k: p for k, p in self.trained.named_parameters() if p.requires_grad}
         if not self.parameters:
             raise ValueError("model: expected parameters that require gradients, got none")
@@ -333,12 +331,18 @@ class _Run:
         }
         if self.courses:
             self.setting["courses"] = repr(sorted(self.courses.items()))
+            self.follow(0)
+        # Before training, which may change what it shows, such as attributes that have a course.
+        self.described = str(self.trained)
 
     def schedule(self, name: str, epochs: int) -> None:
         """Set the course of the learning rate."""
         _checks.choice("schedule", name, SCHEDULES)
         self.setting["schedule"] = name
         self.steps_in_all = epochs * self.steps_per_epoch
+        if self.courses and self.validation is not None:
+            # Scores are those of the end, which is then another one for another number of epochs.
+            self.setting["courses"] += f" over {epochs} epochs"
         if name == "cosine":
             self.setting["schedule"] = f"cosine over {epochs} epochs"
             self.last_step = self.steps_in_all
@@ -594,6 +598,7 @@ class _Run:
 
     def validation_score(self, examples: Sequence[Tensor]) -> float:
         """The mean log predictive density, or the mean of the objective."""
+        self.follow(self.steps_in_all)
         if self.objective is None:
             x, *targets = examples
             prediction = predict(
@@ -604,7 +609,6 @@ class _Run:
                 likelihood=self.likelihood,
             )
             return prediction.log_prob(*targets).mean().item()
-        self.follow(self.steps_in_all)
         with torch.no_grad(), evaluating(self.model), seeded(self.validation_seed, self.device):
             scored = [
                 self.score([value[start : start + _SCORED] for value in examples])[0]

@@ -65,7 +65,8 @@ class Autoencoder(Decoding):
         """Return the mean of p(x | z) at each example's code, shaped like x."""
         return self.decode(self.encode(x, context), context)
 
-    def _code(self, x: Tensor, context: Tensor | None) -> Tensor:
+    def codes(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return ``encode(x, context)``."""
         return self.encode(x, context)
 
     def _latent_of(self, outputs: Tensor) -> int:

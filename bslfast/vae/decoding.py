@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -49,6 +48,9 @@ LIKELIHOODS = tuple(dict.fromkeys(("bernoulli", *_WITH_SCALE, *_PLAIN)))
 class Decoding(nn.Module):
     """An encoder, a decoder, and what the decoder's outputs mean."""
 
+    #: Counted when it is called for the first time.
+    _n_weights: int | None = None
+
     def __init__(
         self,
         encoder: nn.Module,
@@ -70,8 +72,8 @@ class Decoding(nn.Module):
             self.likelihood.to(device=like.device, dtype=like.dtype)
         self.encoder = encoder
         self.decoder = decoder
-        self._n_weights: int | None = None  # counted when they are called for the first time
-        self.latent = None if latent is None else _checks.integer("latent", latent)
+        self._given_latent = None if latent is None else _checks.integer("latent", latent)
+        self.latent = self._given_latent
 
     def reset_parameters(self) -> None:
         """Set the learned scale, if there is one, to 1; encoder and decoder are left alone."""
@@ -106,11 +108,12 @@ class Decoding(nn.Module):
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
         n = _checks.integer("n", n, 2)
-        start, end = self._code(x, context), self._code(to, context)
-        if start.shape != end.shape:
+        if _checks.floating("to", to).shape != _checks.floating("x", x).shape:
             raise ValueError(
                 f"to: expected the shape of x, {tuple(x.shape)}, got {_checks.describe(to)}"
             )
+        self.likelihood.check(to, "to")
+        start, end = self.codes(x, context), self.codes(to, context)
         steps = torch.linspace(0, 1, n, dtype=start.dtype, device=start.device)
         codes = torch.lerp(start, end, steps[:, None, None]).flatten(0, 1)
         if context is not None:
@@ -118,8 +121,8 @@ class Decoding(nn.Module):
         images: Tensor = self.decode(codes, context).unflatten(0, (n, -1))
         return images
 
-    def _code(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """The code that stands for each example."""
+    def codes(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return the code that stands for each example, [batch, code]."""
         raise NotImplementedError
 
     def _decoded(self, z: Tensor, context: Tensor | None) -> Tensor:
@@ -158,34 +161,52 @@ class Decoding(nn.Module):
             outputs = outputs.reshape(*z.shape[:-1], *outputs.shape[1:])
         return self.likelihood._log_prob(outputs, x, mask)
 
-    def _at_once(self, x: Tensor, by_ops: str, seed: int | Tensor | None = None) -> Tensor | None:
-        """What a call for x alone gives, [batch], as one node of the graph; None if by ops."""
-        if not isinstance(x, Tensor) or x.ndim < 2:
+    def _at_once(
+        self, x: Tensor, by_ops: str, seed: int | Tensor | None = None, **settings: Any
+    ) -> Tensor | None:
+        """What a call for x alone gives, [batch], as one node of the graph; None if by ops.
+
+        ``by_ops`` is the method that does the same by ops, with these ``settings``.
+        """
+        if torch.compiler.is_compiling() or not isinstance(x, Tensor) or x.ndim < 2:
             return None
         # Before anything is looked at, which large networks would pay for nothing. A tile has 32
         # rows, if there are as many or not.
-        if self._n_weights is None:
-            self._n_weights = sum(map(Tensor.numel, self.parameters()))
-        if self._n_weights * max(32, len(x)) > _ONE_NODE:
+        if self._products_of_a_row() * max(32, len(x)) > _ONE_NODE or not x.numel():
             return None
         rows = x.flatten(1)
-        sizes = rows.shape[1], 0
-        found = programs.runnable(self, "objective", objective_steps, sizes, rows, None)
+        found = self._program(rows)
         if found is None:
             return None
-        if seed is None:
-            seeds = found.draws.seeds()
-        else:
-            seeds = [int(_checks.seed(seed, x.device)) % 2**64], [0]
-        settings = {"shape": x.shape, "seed": seeds[0][0]} if seeds[0] else {"shape": x.shape}
+        seeds: programs.Seeds = [], []
+        if found.draws.seeds_per_call:
+            settings["seed"] = int(_checks.seed(seed, x.device)) % 2**64
+            seeds = [settings["seed"]], [0]
         if found.seen != x.shape[1:]:
             # Ops raise for shapes that the networks do not give.
-            log: Tensor = getattr(self, by_ops)(rows, None, **settings)[1]
+            with torch.no_grad():
+                getattr(self, by_ops)(rows[:1], None, shape=x[:1].shape, **settings)
+            # That may have found the number of latent dimensions, which a program depends on.
+            found = self._program(rows)
+            if found is None:
+                return None
             found.seen = x.shape[1:]
-            return log
         self._check_x(x)
-        method = self, by_ops, settings
+        method = self, by_ops, {"shape": x.shape, **settings}
         return programs.call(found, method, rows, None, value=False, seeds=seeds)[1]
+
+    def _program(self, rows: Tensor) -> programs.Lowered | None:
+        sizes = rows.shape[1], 0
+        return programs.runnable(self, "objective", objective_steps, sizes, rows, None)
+
+    def _products_of_a_row(self) -> float:
+        """About how many weights there are; infinity where they are not known yet."""
+        if self._n_weights is None:
+            parameters = list(self.parameters())
+            if any(map(nn.parameter.is_lazy, parameters)):
+                return math.inf
+            self._n_weights = sum(map(Tensor.numel, parameters))
+        return self._n_weights
 
     def _check_x(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         _checks.floating("x", x)
@@ -233,8 +254,8 @@ class Decoding(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *others)
 
     def extra_repr(self) -> str:
-        """Show the number of latent dimensions."""
-        return f"latent={self.latent}"
+        """Show the number of latent dimensions that was given."""
+        return f"latent={self._given_latent}"
 
 
 def objective_steps(builder: programs.Builder, model: Decoding) -> programs.Lanes:
@@ -254,22 +275,27 @@ def check_context(context: Tensor, name: str, x: Tensor) -> None:
 
 
 def _called(name: str, network: nn.Module, x: Tensor, context: Tensor | None) -> Any:
-    if context is None:
-        return network(x)
+    given = (x,) if context is None else (x, context)
     # Asked of the class once. The compiler would go through all of it, with a warning.
-    if not torch.compiler.is_compiling() and not _takes_context(type(network).forward):
+    kind: Any = type(network)
+    if not torch.compiler.is_compiling() and not _takes(kind, len(given)):
+        wanted, number = ("a tensor", "two") if context is None else ("None", "one")
         raise TypeError(
-            f"context: expected None, as the {name}, a {type(network).__name__}, takes one tensor, "
-            f"got {_checks.describe(context)}"
+            f"context: expected {wanted}, as the {name}, a {kind.__name__}, takes {number}, got "
+            f"{_checks.describe(context)}"
         )
-    return network(x, context)
+    return network(*given)
 
 
 @functools.cache
-def _takes_context(forward: Callable[..., Any]) -> bool:
-    """Whether a class's ``forward`` takes two tensors."""
+def _takes(kind: Any, n: int) -> bool:
+    """Whether modules of a class are called with ``n`` tensors; True if they do not say."""
     try:
-        inspect.signature(forward).bind(None, None, None)
+        signature = inspect.signature(kind.forward)
+    except (AttributeError, TypeError, ValueError):  # a scripted one, say
+        return True
+    try:
+        signature.bind(*[None] * (1 + n))
     except TypeError:
         return False
     return True

@@ -70,8 +70,10 @@ class DiagonalGaussianDistribution:
             return self._rows
         mean, logvar = self.parameters.flatten(1).chunk(2, dim=1)
         rows = mean, logvar.clamp(_LEAST, _MOST)
-        # Values without a graph would cut the gradients of a later call.
-        if torch.is_grad_enabled() or not self.parameters.requires_grad:
+        # Values without a graph, or of inference mode, would cut the gradients of a later call.
+        if torch.is_grad_enabled() or not (
+            self.parameters.requires_grad or torch.is_inference_mode_enabled()
+        ):
             self._rows = rows
         return rows
 
@@ -115,7 +117,7 @@ class DiagonalGaussianDistribution:
             drawn = torch.randint(2**63 - 1, (), generator=generator, device=generator.device)
             seed = drawn.to(self.mean.device)
         rows = self._by_rows()
-        if self._kl is None and rows[1].requires_grad:
+        if self._kl is None and rows[1].requires_grad and torch.is_grad_enabled():
             # Training asks for the divergence as well: both have one node in the graph.
             z, self._kl = BF.normal_rsample_kl(
                 *rows, parametrization="log_var", reduction="row", seed=seed

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bslfast import _checks
 from bslfast import functional as BF
+from bslfast._precision import log_dtype
 from bslfast.elbo import example_weights, free_bits
 from bslfast.flows import Base, Flow
 from bslfast.flows.transform import check_inputs
@@ -99,7 +100,7 @@ class VAE(Decoding):
         capacity: float | None = None,
     ) -> None:
         super().__init__(encoder, decoder, likelihood, scale, latent)
-        self.beta = _checks.number("beta", beta, minimum=0.0)
+        self.beta = self._last_beta = _checks.number("beta", beta, minimum=0.0)
         self.free_bits = _checks.number("free_bits", free_bits, minimum=0.0)
         self.capacity = None
         if capacity is not None:
@@ -134,14 +135,10 @@ class VAE(Decoding):
                     f"prior: expected one of {self.latent} features, as codes have, got "
                     f"{prior.features}"
                 )
-        if self.free_bits > 0 and not (prior is None and posterior.by_dimension):
-            what = type(posterior if prior is None else prior).__name__
-            raise ValueError(
-                f"free_bits: expected 0 with a {what}, with which the divergence is not a sum over "
-                f"dimensions, got {free_bits!r}"
-            )
         self.prior = prior
         self.posterior = posterior
+        if self.free_bits > 0:
+            self._check_by_dimension("free_bits: expected 0")
 
     def extra_repr(self) -> str:
         """Show the number of latent dimensions and beta."""
@@ -189,15 +186,15 @@ class VAE(Decoding):
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
         if _checks.choice("reduction", reduction, ("row", "none")) == "none":
-            self._check_by_dimension()
+            self._check_by_dimension("reduction: expected 'row'")
         return self._terms(x, n_samples, context, mask, seed, each=reduction == "none")
 
-    def _check_by_dimension(self) -> None:
+    def _check_by_dimension(self, expected: str) -> None:
         if self.prior is not None or not self.posterior.by_dimension:
             what = type(self.posterior if self.prior is None else self.prior).__name__
             raise ValueError(
-                f"reduction: expected 'row' with a {what}, with which the divergence is not a sum "
-                "over dimensions, got 'none'"
+                f"{expected} with a {what}, with which the divergence is not a sum over "
+                "dimensions, got another"
             )
 
     def _terms(
@@ -231,14 +228,18 @@ class VAE(Decoding):
         if prior is None:
             return self.posterior.log_prior(z)
         if isinstance(prior, VampPrior):
-            if context is not None:
-                raise ValueError("context: expected None with a VampPrior, got a tensor")
-            mu, log_var = self._parameters_of(prior.pseudo_inputs)
-            return prior.log_prob(z, mu, log_var)
+            return prior.log_prob(z, *self._of_pseudo_inputs(prior, context))
         context = context if prior.context else None
         if isinstance(prior, Base):
             check_inputs(prior, "z", z, context)
         return prior.log_prob(z, context)
+
+    def _of_pseudo_inputs(self, prior: VampPrior, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """mu and log_var of a prior's pseudo-inputs."""
+        if context is not None:
+            raise ValueError("context: expected None with a VampPrior, got a tensor")
+        mu, log_var = self._parameters_of(prior.pseudo_inputs)
+        return mu, log_var
 
     def elbo(
         self,
@@ -266,8 +267,13 @@ class VAE(Decoding):
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
         elbo = None
-        if n_samples == 1 and context is None and mask is None and type(n_samples) is int:
-            elbo = self._at_once(x, "_elbo_by_ops", seed)
+        beta = self.beta
+        one = n_samples == 1 and type(n_samples) is int
+        if one and context is None and mask is None and isinstance(beta, int | float):
+            # A program has beta in it: where that changes from call to call, ops cost less.
+            if beta == self._last_beta:
+                elbo = self._at_once(x, "_elbo_by_ops", seed, beta=beta)
+            self._last_beta = beta
         if elbo is None:
             elbo, _ = self._elbo_and_kl(x, n_samples, context, mask, weights, seed)
         return elbo if weights is None else elbo * example_weights(weights, len(x))
@@ -313,6 +319,7 @@ class VAE(Decoding):
         seed: int | Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         if self.free_bits > 0:
+            self._check_by_dimension("free_bits: expected 0")
             log_likelihood, each = self._terms(x, n_samples, context, mask, seed, each=True)
             counted, kl = free_bits(each, self.free_bits, weights=weights), each.sum(dim=1)
         else:
@@ -323,9 +330,10 @@ class VAE(Decoding):
         return log_likelihood - (counted if self.beta == 1.0 else self.beta * counted), kl
 
     def _elbo_by_ops(
-        self, rows: Tensor, context: None, *, shape: torch.Size, seed: int
+        self, rows: Tensor, context: None, *, shape: torch.Size, seed: int, beta: float
     ) -> tuple[None, Tensor]:
-        return None, self._elbo_and_kl(rows.view(shape), 1, context, None, None, seed)[0]
+        log_likelihood, kl = self.terms(rows.view(shape), context=context, seed=seed)
+        return None, log_likelihood - beta * kl
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return ``elbo(x, context=context)``."""
@@ -366,8 +374,7 @@ class VAE(Decoding):
         each = len(self.likelihood.parts) * math.prod(x.shape[1:]) * x.element_size()
         rows = max(1, min(len(x), max_bytes // max(1, each)))
         held = max(1, min(n_samples, max_bytes // max(1, rows * each)))
-        if seed is None:
-            seed = torch.randint(0, 2**63 - 1, (), dtype=torch.int64, device=x.device)
+        seed = _checks.seed(seed, x.device)
         found = []
         stream = 0
         for first in range(0, len(x), rows):
@@ -383,7 +390,7 @@ class VAE(Decoding):
                 portions.append(self._log_weights(x[part], z, log_q, its).logsumexp(dim=0))
                 stream += 1
             found.append(torch.stack(portions).logsumexp(dim=0) - math.log(n_samples))
-        return torch.cat(found) if found else x.new_empty(0)
+        return torch.cat(found) if found else x.new_empty(0, dtype=log_dtype(x.dtype))
 
     def iwae(
         self,
@@ -447,9 +454,13 @@ class VAE(Decoding):
 
     def reconstruct(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the mean of p(x | z) at the code that stands for each example, shaped like x."""
-        return self.decode(self._code(x, context), context)
+        return self.decode(self.codes(x, context), context)
 
-    def _code(self, x: Tensor, context: Tensor | None) -> Tensor:
+    def codes(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return the code that stands for each example, [batch, code]: mu for the usual posterior.
+
+        Features for other models, such as a classifier of few labels.
+        """
         return self.posterior.code(*self.encode(x, context))
 
     def _latent_of(self, outputs: Tensor) -> int:
@@ -501,8 +512,7 @@ class VAE(Decoding):
                 )
             return self.posterior.sample_prior(n, self.latent, like, seed)
         if isinstance(prior, VampPrior):
-            mu, log_var = self._parameters_of(prior.pseudo_inputs)
-            return prior.sample(n, mu, log_var, seed)
+            return prior.sample(n, *self._of_pseudo_inputs(prior, context), seed)
         context = context if prior.context else None
         if isinstance(prior, Base):
             like = like.new_zeros(()).expand(n, prior.features)

@@ -199,6 +199,7 @@ class FullCovarianceNormal(Posterior):
 
     def n_outputs(self, latent: int) -> int:
         """Return how many outputs the encoder needs."""
+        latent = _checks.integer("latent", latent)
         return latent * (latent + 3) // 2
 
     def latent(self, outputs: int) -> int | None:
@@ -218,7 +219,9 @@ class FullCovarianceNormal(Posterior):
         first = (places * (places - 1) // 2)[:, None] + places
         first = first.clamp(max=max(0, below.shape[1] - 1))
         strict = below[:, first] if below.shape[1] else outputs.new_zeros(1, 1, 1)
-        return mu, strict.tril(-1) + torch.diag_embed(log_diagonal.exp())
+        # Smaller ones would be 0, of which the divergence is infinite.
+        least = math.log(torch.finfo(outputs.dtype).tiny)
+        return mu, strict.tril(-1) + torch.diag_embed(log_diagonal.clamp(min=least).exp())
 
     def code(self, *parameters: Tensor) -> Tensor:
         """Return mu."""

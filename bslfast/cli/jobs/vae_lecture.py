@@ -124,7 +124,7 @@ def _train(
             resume=options.resume or bool(history.loss),
         )  # fmt: skip
         epoch = len(history.loss)
-        if options.resume and not made:
+        if options.resume and not made and kept.is_file():
             made = [*checkpoint.load(kept).tensors["reconstructions"]][: epoch - 1]
         with evaluating(model), torch.no_grad():
             made.append(model.reconstruct(shown).cpu())
