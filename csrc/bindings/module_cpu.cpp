@@ -17,15 +17,13 @@ namespace py = pybind11;
 
 namespace bsl {
 
-void register_categorical(py::module_& m);
-void register_gumbel_softmax(py::module_& m);
-void register_iwae_bound(py::module_& m);
 void register_math(py::module_& m);
 void register_noise(py::module_& m);
 void register_normal_many(py::module_& m);
 void register_pointwise(py::module_& m);
 void register_program(py::module_& m);
 void register_rows(py::module_& m);
+void register_softmax(py::module_& m);
 void register_tensors(py::module_& m);
 
 namespace {
@@ -95,10 +93,8 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   bsl::register_noise(m);
   bsl::register_normal_many(m);
   bsl::register_pointwise(m);
-  bsl::register_categorical(m);
-  bsl::register_iwae_bound(m);
-  bsl::register_gumbel_softmax(m);
   bsl::register_program(m);
   bsl::register_rows(m);
+  bsl::register_softmax(m);
   bsl::register_tensors(m);
 }

@@ -1,5 +1,5 @@
-// Like register_categorical.cpp, register_gumbel_softmax.cpp and register_iwae_bound.cpp. A call
-// also has a CUDA stream. Log probabilities are not summed: there is one for each row.
+// Like register_softmax.cpp. A call also has a CUDA stream. Log probabilities are not summed: there
+// is one for each row.
 #include <pybind11/pybind11.h>
 
 #include "bindings/launch.h"

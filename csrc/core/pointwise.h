@@ -28,6 +28,11 @@ enum Results { kValue = 1, kLog = 2, kValueAndLog = 3 };
 // Random numbers of an op per element: standard normal, uniform in (0, 1), two uniforms.
 enum class Noise { none, normal, uniform, uniform_pair };
 
+template <typename T>
+struct Numbers {
+  T at[kMaxNumbers];
+};
+
 namespace {
 
 template <typename T>
@@ -38,11 +43,6 @@ struct Result {
 template <typename T, int N>
 struct Gradients {
   T of[N];
-};
-
-template <typename T>
-struct Numbers {
-  T at[kMaxNumbers];
 };
 
 template <int N, Results R, Noise E = Noise::none>

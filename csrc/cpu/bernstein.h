@@ -18,7 +18,7 @@ namespace bsl {
 namespace {
 
 template <typename T, bool kInverse>
-class BernsteinTile : public ElementTile<1, kMaxComponents> {
+class BernsteinTile : public TileOfElements<1, kMaxComponents> {
  public:
   explicit BernsteinTile(const ElementCall& call)
       : n_(static_cast<int>(call.widths[1]) - 1),

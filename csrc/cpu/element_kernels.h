@@ -15,15 +15,11 @@
 #pragma once
 
 #include "core/pointwise.h"
-#include "cpu/block.h"
-#include "cpu/parallel.h"
-#include "cpu/rows.h"
+#include "cpu/element_tile.h"
 #include "cpu/tile.h"
 
 namespace bsl {
 namespace {
-
-using ElementCall = RowCall<PlannedShape>;
 
 // Arrays 8 KB apart would share few lines of the L1 cache, where their first kilobyte is in use.
 template <typename T>
@@ -31,7 +27,7 @@ using Rows = T[kMaxComponents * kRows + 272];
 
 // What every tile has.
 template <int Operands, int Longest, bool HasValue = true>
-struct ElementTile {
+struct TileOfElements {
   static constexpr int kOperands = Operands, kLongest = Longest;
   static constexpr bool kHasValue = HasValue;
 
@@ -46,89 +42,48 @@ struct ElementTile {
   int invalid() const { return 0; }
 };
 
+// A tile's functions, for those that do not know its type.
 template <typename T, typename Tile>
-struct ElementReaders {
-  explicit ElementReaders(const ElementCall& a)
-      : widths(a.widths),
-        x(a.inputs[0], a.shape),
-        rows{{a.inputs[1], a.shape}, {a.inputs[2], a.shape}, {a.inputs[3], a.shape}} {
-    static_assert(Tile::kOperands < kMaxRowInputs, "");
-  }
+struct TileFunctions {
+  static Tile& own(void* tile) { return *static_cast<Tile*>(tile); }
 
-  // Calls f(first) for each tile of a block, loaded; `first` counts within the block.
-  template <typename F>
-  void for_each_tile(Tile& tile, int64_t start, int length, const F& f) {
-    const T* numbers = x.block(start, length);
-    const T* const* found[kMaxRowInputs - 1] = {};
-    for (int i = 0; i < Tile::kOperands; ++i) found[i] = rows[i].block(start, length);
-    const T* operands[kMaxRowInputs - 1] = {};
-    for (int k = 0; k < Tile::kOperands; ++k) operands[k] = lanes[k];
-    for (int i = 0; i < length; i += kRows) {
-      for (int k = 0; k < Tile::kOperands; ++k) {
-        load_rows(found[k] + i, static_cast<int>(widths[1 + k]), lanes[k]);
-      }
-      tile.load(numbers + i, operands);
-      f(i);
-    }
+  static void with_tile(const ElementCall& call, void (*use)(void* tile, void* context),
+                        void* context) {
+    Tile tile(call);
+    use(&tile, context);
   }
-
-  const int64_t* widths;
-  alignas(64) T lanes[Tile::kOperands][(Tile::kLongest + 1) * kRows];
-  Reader<T> x;
-  RowReader<T> rows[kMaxRowInputs - 1];
+  static void load(void* tile, const T* x, const T* const* lanes) { own(tile).load(x, lanes); }
+  static void map(void* tile, T* value, T* log) { own(tile).map(value, log); }
+  static int invalid(void* tile) { return own(tile).invalid(); }
+  static void gradients(void* tile, const T* by_value, const T* by_log, T* by_x) {
+    own(tile).gradients(by_value, by_log, by_x);
+  }
+  static const T* gradient(void* tile, int operand) { return own(tile).gradient(operand); }
 };
 
 template <typename T, template <typename> class Tile>
+constexpr ElementTile<T> kElementTile = {Tile<T>::kOperands,
+                                         TileFunctions<T, Tile<T>>::with_tile,
+                                         TileFunctions<T, Tile<T>>::load,
+                                         TileFunctions<T, Tile<T>>::map,
+                                         TileFunctions<T, Tile<T>>::invalid,
+                                         TileFunctions<T, Tile<T>>::gradients,
+                                         TileFunctions<T, Tile<T>>::gradient};
+
+template <typename T, template <typename> class Tile>
 void element_forward(const RowForward& a) {
-  parallel_chunks(a.shape.plan.n_chunks, [&](int64_t chunk) {
-    ElementReaders<T, Tile<T>> readers(a);
-    Writer<T> value(a.value);
-    Reducer<T> log(a.shape.plan, a.reduction, chunk, a.log, a.partials);
-    Tile<T> tile(a);
-    alignas(64) T values[kBlock] = {}, logs[kBlock];
-    int invalid = 0;
-    for_each_block(a.shape.plan.begin(chunk), a.shape.plan.end(chunk), [&](int64_t start, int n) {
-      readers.for_each_tile(tile, start, n, [&](int i) {
-        tile.map(values + i, logs + i);
-        invalid |= tile.invalid();
-      });
-      value.store(values, start, n);
-      log.add(logs, start, n);
-    });
-    if (invalid != 0) __atomic_fetch_or(a.invalid, invalid, __ATOMIC_RELAXED);
-  });
-  combine_partials<T>(a.shape.plan, a.partials, a.log);
+  BSL_ISA::run_elements(a, kElementTile<T, Tile>);
 }
 
 template <typename T, template <typename> class Tile>
 void element_backward(const RowBackward& a) {
-  parallel_chunks(a.shape.plan.n_chunks, [&](int64_t chunk) {
-    ElementReaders<T, Tile<T>> readers(a);
-    Reader<T> grad_value(a.grad_value, a.shape), grad_log(a.grad_log, a.shape);
-    Writer<T> grad_x(a.grads[0]);
-    Tile<T> tile(a);
-    alignas(64) T by_x[kBlock] = {};
-    for_each_block(a.shape.plan.begin(chunk), a.shape.plan.end(chunk), [&](int64_t start, int n) {
-      const T* by_value = grad_value.block(start, n);
-      const T* by_log = grad_log.block(start, n);
-      readers.for_each_tile(tile, start, n, [&](int i) {
-        tile.gradients(by_value + i, by_log + i, by_x + i);
-        for (int k = Tile<T>::kOperands - 1; k >= 0; --k) {
-          T* data = static_cast<T*>(a.grads[1 + k]);
-          if (data == nullptr) continue;
-          transpose_back(tile.gradient(k), n - i < kRows ? n - i : kRows,
-                         static_cast<int>(a.widths[1 + k]), data + (start + i) * a.widths[1 + k]);
-        }
-      });
-      grad_x.store(by_x, start, n);
-    });
-  });
+  BSL_ISA::run_elements(a, kElementTile<T, Tile>);
 }
 
 template <template <typename> class Tile>
-constexpr RowVariant kElementVariant = {element_forward<float, Tile>, element_forward<double, Tile>,
-                                        element_backward<float, Tile>,
-                                        element_backward<double, Tile>};
+constexpr RowVariant kElementVariant = {
+    element_forward<float, Tile>,   element_forward<double, Tile>, element_backward<float, Tile>,
+    element_backward<double, Tile>, &kElementTile<float, Tile>,    &kElementTile<double, Tile>};
 
 // A variant for each.
 template <template <typename> class First, template <typename> class... Others>
@@ -136,7 +91,8 @@ constexpr RowKernels element_kernels() {
   using Op = First<float>;
   return {element_signature(Op::kOperands, Op::kHasValue, Op::kLongest),
           1 + static_cast<int>(sizeof...(Others)),
-          {kElementVariant<First>, kElementVariant<Others>...}};
+          {kElementVariant<First>, kElementVariant<Others>...},
+          Op::fits};
 }
 
 // One for all variants, which the call tells apart.

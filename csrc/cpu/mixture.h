@@ -8,7 +8,7 @@ namespace bsl {
 namespace {
 
 template <typename T, bool HasValue = true>
-class MixtureTile : public ElementTile<3, kMaxComponents, HasValue> {
+class MixtureTile : public TileOfElements<3, kMaxComponents, HasValue> {
  public:
   explicit MixtureTile(const ElementCall& call) : n_(static_cast<int>(call.widths[1])) {
     for (int i = 0; i < kMaxNumbers; ++i) numbers_.at[i] = static_cast<T>(call.numbers[i]);

@@ -16,7 +16,7 @@ template <typename T>
 using Lanes = T[kRows];
 
 template <typename T>
-class SplineTile : public ElementTile<3, kMaxBins> {
+class SplineTile : public TileOfElements<3, kMaxBins> {
  public:
   explicit SplineTile(const ElementCall& a)
       : call_(a),

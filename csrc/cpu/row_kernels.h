@@ -261,7 +261,8 @@ constexpr RowKernels row_kernels() {
   return {row_map_signature<Op>(),
           1,
           {{row_forward<Op, float>, row_forward<Op, double>, row_backward<Op, float>,
-            row_backward<Op, double>}}};
+            row_backward<Op, double>, nullptr, nullptr}},
+          nullptr};
 }
 
 }  // namespace
