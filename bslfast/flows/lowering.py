@@ -146,9 +146,12 @@ def _autoregressive(builder: Builder, module: Autoregressive, lanes: Lanes, inve
     if not inverse:
         parameters = _chosen(builder, module.conditioner, lanes)
         return _mapped(builder, module.map, lanes, parameters, False)
-    if type(module.conditioner) is not MADE:
-        raise CannotLower(f"{type(module.conditioner).__name__} has no steps in order")
-    return _solve(builder, module.map, module.conditioner, lanes)
+    network = module.conditioner
+    # A subclass may compute what MADE does, with other degrees.
+    computed = getattr(type(network), "forward", None), getattr(type(network), "in_order", None)
+    if not isinstance(network, MADE) or computed != (MADE.forward, MADE.in_order):
+        raise CannotLower(f"{type(network).__name__} has no steps in order")
+    return _solve(builder, module.map, network, lanes)
 
 
 # --- bases: (builder, base, lanes) ----------------------------------------------------------------
@@ -335,6 +338,9 @@ def _solve(builder: Builder, map: Map, network: MADE, lanes: Lanes) -> Lanes:
     # masked.
     known: list[Lanes] = [list(lanes), *([] for _ in range(last))]
     ends = network._ends
+    from_context: Lanes = []
+    if network.context_layer is not None:
+        from_context = _layer(builder, network.context_layer, builder.context)
 
     def outputs(index: int, place: int, added: Lanes | None = None) -> Lanes:
         """What a layer makes of inputs of which the last ones have just become known."""
@@ -348,6 +354,7 @@ def _solve(builder: Builder, map: Map, network: MADE, lanes: Lanes) -> Lanes:
             levels = None
             if index == 0:
                 levels = (layer.seen, [layer.sees[row] for row in part])
+                added = [from_context[row] for row in part] if from_context else None
             found += builder.dense(
                 known[index],
                 len(part),
@@ -357,12 +364,6 @@ def _solve(builder: Builder, map: Map, network: MADE, lanes: Lanes) -> Lanes:
                 levels=levels,
                 added=added,
             )
-            if index == 0 and network.context_layer is not None:
-                weight = network.context_layer.weight
-                own = builder.dense(
-                    builder.context, len(part), weight, None, rows=part, added=found[-len(part) :]
-                )
-                found[-len(part) :] = own
         return found
 
     for place, feature in enumerate(network.order):

@@ -302,6 +302,8 @@ def test_copies_have_programs_of_their_own() -> None:
         ([("activation", [0], [5], [], [0], [])], [0, 1], "outputs out of order"),
         ([("activation", [0], [2], [], [9], [])], [0, 1], "wrong options"),
         ([("activation", [0], [2, 3], [], [0], [])], [0, 1], "wrong inputs and outputs"),
+        ([("activation", [0], [2], [], [0], [1.0])], [0, 1], "wrong numbers"),
+        ([("activation", [0], [2], [], [5], [1.0])], [0, 1], "wrong numbers"),
         ([("dense", [0, 1], [2], [0, -1], [0, 0, 1, 2], [])], [0, 1], "wrong weights"),
         ([("dense", [0], [2], [5, -1], [0, 0, 1, 1], [])], [0, 1], "parameters out of range"),
         ([("dense", [0], [2], [0, 0], [0, 3, 1, 1], [])], [0, 1], "wrong weights"),

@@ -1,0 +1,239 @@
+"""bslfast's dense networks from those of peers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bslfast.flows.conditioners import MADE, Conditioner
+from bslfast.flows.lowering import _conditioner
+from bslfast.flows.maps import Map
+from bslfast.patch.registry import Refusal, options, put
+from bslfast.programs import Builder, Lanes, lower, lowers
+
+#: Of functions.
+_FUNCTIONS: dict[Any, str] = {
+    F.relu: "relu",
+    torch.relu: "relu",
+    torch.tanh: "tanh",
+    F.tanh: "tanh",
+    torch.sigmoid: "sigmoid",
+    F.sigmoid: "sigmoid",
+    F.silu: "silu",
+    F.gelu: "gelu",
+}
+_MODULES: dict[type[nn.Module], str] = {
+    nn.ReLU: "relu",
+    nn.Tanh: "tanh",
+    nn.Sigmoid: "sigmoid",
+    nn.SiLU: "silu",
+    nn.GELU: "gelu",
+}
+
+
+class NoCounterpart(Exception):
+    """Why a network is kept as it is."""
+
+
+def activation_name(activation: Any) -> str:
+    """What bslfast calls an activation; raises NoCounterpart for one that it has not."""
+    name = _MODULES.get(type(activation))
+    if name is None and not isinstance(activation, nn.Module):
+        name = _FUNCTIONS.get(activation)
+    if name is None or getattr(activation, "approximate", "none") != "none":
+        raise NoCounterpart(f"the activation {activation}")
+    return name
+
+
+def one_activation(activations: Sequence[Any]) -> str:
+    """The same of several, which have to be alike; of none, any."""
+    names = {activation_name(activation) for activation in activations}
+    if len(names) > 1:
+        raise NoCounterpart(f"the activations {', '.join(sorted(names))}")
+    return names.pop() if names else "relu"
+
+
+class Constant(Conditioner):
+    """Learned constants, whatever comes in.
+
+    Args:
+        values: these.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        super().__init__(0, values.numel(), device=values.device, dtype=values.dtype)
+        assert self.constant is not None
+        put(self.constant, values)
+
+
+class _ContextTerm(nn.Sequential):
+    """What a context adds to the first layer: a dense layer, and perhaps an activation."""
+
+
+@lowers(_ContextTerm)
+def _context_term(
+    builder: Builder, module: _ContextTerm, lanes: Lanes, added: Lanes | None = None
+) -> Lanes:
+    builder.looked_at(module)
+    for part in module:
+        lanes = lower(builder, part, lanes)
+    if added is None:
+        return lanes
+    return builder.step("additive", added + lanes, len(lanes), options=[False])
+
+
+class PeerMADE(MADE):
+    """A MADE in which the degrees of hidden units go round, and are sorted then.
+
+    Args:
+        first: the least degree of hidden units.
+        args, network: as of :class:`MADE`.
+    """
+
+    def __init__(self, *args: Any, first: int, **network: Any) -> None:
+        self._first = first
+        super().__init__(*args, **network)
+
+    def _degrees(self, width: int) -> list[int]:
+        count = self.features - self._first
+        return sorted(self._first + unit % count for unit in range(width))
+
+
+lowers(PeerMADE)(_conditioner)
+
+
+def _check_layers(layers: Sequence[nn.Module]) -> None:
+    for layer in layers:
+        if getattr(layer, "bias", None) is None:
+            raise NoCounterpart("a layer without a bias")
+
+
+def conditioner(
+    layers: Sequence[Any], inputs: int, context: int, activation: str, *, residual: int = 0
+) -> Conditioner:
+    """The network of these dense layers; the first one takes x, then the context.
+
+    Raises:
+        NoCounterpart: if bslfast has none.
+    """
+    _check_layers(layers)
+    first, *_, last = layers
+    found = Conditioner(
+        inputs,
+        last.out_features,
+        context=context,
+        hidden=_hidden(layers, residual),
+        activation=activation,
+        residual=residual,
+        **options(first),
+    )
+    _put_layers(found, layers, inputs, context)
+    return found
+
+
+def _hidden(layers: Sequence[Any], residual: int) -> list[int]:
+    return [layer.out_features for layer in layers[: len(layers) - 1 - 2 * residual]]
+
+
+def _put_layers(
+    found: Conditioner, layers: Sequence[Any], inputs: int, context: int, orders: Any = None
+) -> None:
+    """Copy weights. ``orders`` are those of the units before each layer and after the last one."""
+    wide = found.inputs + context if found.inputs and context else None
+    for index, (own, layer) in enumerate(zip(found.layers, layers, strict=True)):
+        weight, bias = layer.weight, layer.bias
+        if wide is not None and index == 0 and weight.shape[1] != wide and orders is None:
+            raise NoCounterpart(f"a first layer of {weight.shape[1]} inputs")
+        w: Tensor = weight.detach()
+        b: Tensor = bias.detach()
+        extra = w[:, inputs:] if index == 0 and found.inputs else None
+        if extra is not None:
+            w = w[:, :inputs]
+        if orders is not None:
+            after = orders[index + 1]
+            w, b = w[after][:, orders[index]], b[after]
+            extra = None if extra is None else extra[after]
+        assert isinstance(own, nn.Linear)
+        put(own.weight, weight, w)
+        put(own.bias, bias, b)
+        if extra is not None and extra.shape[1]:
+            assert found.context_layer is not None
+            put(found.context_layer.weight, weight, extra)
+
+
+def made(
+    layers: Sequence[Any],
+    map: Map,
+    order: Sequence[int],
+    context: int,
+    activation: str,
+    degrees: Sequence[Tensor],
+    *,
+    residual: int = 0,
+    context_term: nn.Linear | None = None,
+) -> PeerMADE:
+    """The masked network of these masked layers, which have a ``mask`` each.
+
+    Args:
+        layers: the first one takes x, and perhaps the context after it.
+        degrees: of the hidden units of each layer: how many features they see.
+        context_term: a layer of the context whose activation is added to the first layer.
+        map, order, context, activation, residual: as of :class:`MADE`.
+
+    Raises:
+        NoCounterpart: if bslfast has none.
+    """
+    _check_layers(layers)
+    features = len(order)
+    if features < 2 or not degrees:
+        raise NoCounterpart("a masked network of one feature or without hidden layers")
+    joined = context > 0 and context_term is None
+    found = PeerMADE(
+        features,
+        map,
+        first=0 if joined else 1,
+        context=context,
+        order=order,
+        hidden=_hidden(layers, residual),
+        activation=activation,
+        residual=residual,
+        **options(layers[0]),
+    )
+    kept = torch.arange(features), torch.arange(layers[-1].out_features)
+    orders = [kept[0], *(d.cpu().argsort(stable=True) for d in degrees), kept[1]]
+    for index, (own, layer) in enumerate(zip(found.layers, layers, strict=True)):
+        mask = layer.mask.bool().cpu()[orders[index + 1]]
+        own_mask: Any = own.mask
+        if not torch.equal(mask[:, orders[index]], own_mask.cpu()):
+            raise NoCounterpart("masks of another kind")
+        if joined and index == 0 and not bool(mask[:, features:].all()):
+            raise NoCounterpart("masks of the context")
+    _put_layers(found, layers, features, context if joined else 0, orders)
+    if context_term is not None:
+        own_term = nn.Linear(context, context_term.out_features, **options(context_term))
+        put(own_term.weight, context_term.weight, context_term.weight.detach()[orders[1]])
+        put(own_term.bias, context_term.bias, context_term.bias.detach()[orders[1]])
+        kinds = {name: kind for kind, name in _MODULES.items()}
+        term: Any = _ContextTerm(own_term, kinds[activation]())
+        found.context_layer = term
+    return found
+
+
+def dropout_off(*parts: Any) -> None:
+    """Raise NoCounterpart for a dropout that drops something, and for batch normalisation."""
+    for part in parts:
+        for module in part.modules():
+            if isinstance(module, nn.Dropout) and module.p > 0:
+                raise NoCounterpart("dropout")
+            if isinstance(module, nn.BatchNorm1d):
+                raise NoCounterpart("batch normalisation")
+
+
+def refuse_spline(bins: int) -> None:
+    """Raise Refusal for splines of a single bin."""
+    if bins < 2:
+        raise Refusal("a spline of one bin, where bslfast's have 2 at least")
