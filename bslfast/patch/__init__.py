@@ -6,6 +6,7 @@ True
 """
 
 from bslfast.patch import nflows as nflows
+from bslfast.patch import zuko as zuko
 from bslfast.patch.nflows import EmbeddedFlow
 from bslfast.patch.registry import CONVERTERS, PEERS, CannotConvert, Converter, Kept, convert
 

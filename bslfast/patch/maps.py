@@ -200,16 +200,16 @@ class ClippedSpline(_PeerSpline):
         return (0.0,) * self.size
 
     def _parameters(self, sizes: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
-        most = -math.log(self.slope)
+        most = abs(math.log(self.slope))
         slope = (slopes / (1 + slopes.abs() / most)).exp()
         raw = slope + (-torch.expm1(-slope)).log()  # softplus makes the slope of it
         return sizes / (1 + 2 * sizes.abs() / most), raw
 
     def _first_steps(self, builder: Builder, slopes: Lanes) -> Lanes:
-        return activated(builder, "softclip", slopes, -math.log(self.slope))
+        return activated(builder, "softclip", slopes, abs(math.log(self.slope)))
 
     def _last_steps(self, builder: Builder, sizes: Lanes, slopes: Lanes) -> Lanes:
-        sizes = activated(builder, "softclip", sizes, -0.5 * math.log(self.slope))
+        sizes = activated(builder, "softclip", sizes, abs(math.log(self.slope)) / 2)
         return sizes + activated(builder, "raw_exp", slopes)
 
 
