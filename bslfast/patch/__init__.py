@@ -5,10 +5,15 @@
 True
 """
 
+from bslfast.patch import bayesian_torch as bayesian_torch
+from bslfast.patch import blitz as blitz
 from bslfast.patch import nflows as nflows
+from bslfast.patch import torchbnn as torchbnn
 from bslfast.patch import zuko as zuko
+from bslfast.patch.bayesian_torch import WithKL
 from bslfast.patch.nflows import EmbeddedFlow
 from bslfast.patch.registry import CONVERTERS, PEERS, CannotConvert, Converter, Kept, convert
+from bslfast.patch.swapped import using
 
 __all__ = [
     "CONVERTERS",
@@ -17,5 +22,7 @@ __all__ = [
     "Converter",
     "EmbeddedFlow",
     "Kept",
+    "WithKL",
     "convert",
+    "using",
 ]

@@ -53,6 +53,22 @@ def converts(*names: str, becomes: str) -> Callable[[_Function], _Function]:
     return register
 
 
+#: What is done with a model at last, if it had layers of a peer.
+_FINISHERS: dict[str, Callable[[nn.Module], None]] = {}
+
+
+def finishes(
+    peer: str,
+) -> Callable[[Callable[[nn.Module], None]], Callable[[nn.Module], None]]:
+    """Register what is done with models that had layers of a peer, when all have been converted."""
+
+    def register(function: Callable[[nn.Module], None]) -> Callable[[nn.Module], None]:
+        _FINISHERS[peer] = function
+        return function
+
+    return register
+
+
 class Refusal(Exception):
     """Why a module cannot be converted. Without a text, its parts have said so already."""
 
@@ -140,7 +156,7 @@ class Conversion:
         if kind not in CONVERTERS:
             peer = peer_of(module)
             if kind.split(".")[0] == peer:
-                raise Refusal(f"{kind} has no counterpart")
+                raise Refusal(f"there is no conversion of {kind}")
             if peer is not None:
                 raise Refusal(f"{kind} is a subclass of a class of {peer}, of which all may differ")
             raise Refusal(f"{kind} is unknown")
@@ -200,14 +216,14 @@ def convert(model: nn.Module) -> nn.Module:
     >>> bslfast.patch.convert(torch.nn.Linear(2, 3))
     Traceback (most recent call last):
         ...
-    ValueError: model: expected one with parts of nflows, zuko, normflows, bayesian_torch, blitz, \
-torchbnn, got a Linear without
+    ValueError: model: expected one with parts of bayesian_torch, blitz, nflows, normflows, \
+torchbnn, zuko, got a Linear without
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {_checks.describe(model)}")
     outermost = list(_outermost(model))
     if not outermost:
-        names = ", ".join(dict.fromkeys(name.split(".")[0] for name in CONVERTERS))
+        names = ", ".join(sorted(PEERS))
         raise ValueError(
             f"model: expected one with parts of {names}, got a {type(model).__name__} without"
         )
@@ -218,6 +234,9 @@ torchbnn, got a Linear without
     # Whatever refers to a module, refers to what it has become.
     memo = {id(module): new for module, new in made}
     result: nn.Module = copy.deepcopy(model, memo)
+    for peer in dict.fromkeys(map(peer_of, outermost)):
+        if peer in _FINISHERS:
+            _FINISHERS[peer](result)
     return result
 
 

@@ -296,7 +296,7 @@ REFUSED: dict[str, tuple[Make, str]] = {
     ),
     "cubic": (
         lambda: coupling.PiecewiseCubicCouplingTransform(MASK, residual(), tails="linear"),
-        "PiecewiseCubicCouplingTransform has no counterpart",
+        "no conversion of nflows.transforms.coupling.PiecewiseCubicCouplingTransform",
     ),
     "subclass": (
         lambda: type("Own", (of.LULinear,), {})(D),
