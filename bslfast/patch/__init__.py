@@ -8,6 +8,7 @@ True
 from bslfast.patch import bayesian_torch as bayesian_torch
 from bslfast.patch import blitz as blitz
 from bslfast.patch import nflows as nflows
+from bslfast.patch import normflows as normflows
 from bslfast.patch import torchbnn as torchbnn
 from bslfast.patch import zuko as zuko
 from bslfast.patch.bayesian_torch import WithKL

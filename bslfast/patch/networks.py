@@ -135,6 +135,34 @@ def conditioner(
     return found
 
 
+def part_of(layers: Sequence[Any], inputs: Tensor, outputs: Tensor, activation: str) -> Conditioner:
+    """The network of these dense layers that sees some inputs and makes some outputs.
+
+    Args:
+        inputs, outputs: which ones.
+
+    Raises:
+        NoCounterpart: if bslfast has none.
+    """
+    _check_layers(layers)
+    found = Conditioner(
+        len(inputs),
+        len(outputs),
+        hidden=_hidden(layers, 0),
+        activation=activation,
+        **options(layers[0]),
+    )
+    last = len(layers) - 1
+    for index, (own, layer) in enumerate(zip(found.layers, layers, strict=True)):
+        assert isinstance(own, nn.Linear)
+        weight, bias = layer.weight.detach(), layer.bias.detach()
+        if index == last:
+            weight, bias = weight[outputs], bias[outputs]
+        put(own.weight, layer.weight, weight[:, inputs] if index == 0 else weight)
+        put(own.bias, layer.bias, bias)
+    return found
+
+
 def _hidden(layers: Sequence[Any], residual: int) -> list[int]:
     return [layer.out_features for layer in layers[: len(layers) - 1 - 2 * residual]]
 

@@ -223,6 +223,11 @@ def _pointwise_affine(module: Any, conversion: Conversion) -> Transform:
     becomes="`PLULinear`, and an `ActNorm` that shifts; it learns logarithms of the diagonal",
 )
 def _lu_linear(module: Any, conversion: Conversion) -> Transform:
+    return lu_linear(module)
+
+
+def lu_linear(module: Any) -> Composite:
+    """The map by a product of triangles, and a shift."""
     size = module.features
     found, shift = PLULinear(size, **options(module)), ActNorm(size, **options(module))
     entries = (module.lower_entries, module.upper_entries, module.unconstrained_upper_diag)
@@ -282,7 +287,7 @@ def _cdf(module: Any, conversion: Conversion) -> Transform:
     if module.unnormalized_widths.dim() != 2:
         raise Refusal(f"splines of shape {list(module.unnormalized_widths.shape[:-1])}")
     features, bins = module.unnormalized_widths.shape
-    return Coupling(_spline(module, bins, 1.0), [True] * features, _cdf_values(module))
+    return Coupling(spline_of(module, bins, 1.0), [True] * features, _cdf_values(module))
 
 
 def _cdf_values(module: Any) -> Constant:
@@ -297,7 +302,10 @@ def _cdf_values(module: Any) -> Constant:
     return Constant(values.requires_grad_(parts[0].requires_grad))
 
 
-def _spline(module: Any, bins: int, divisor: float) -> ScaledSpline:
+def spline_of(module: Any, bins: int, divisor: float) -> ScaledSpline:
+    """The splines of a module; ``divisor`` as of :class:`ScaledSpline`."""
+    if isinstance(module.tail_bound, Tensor):
+        raise Refusal("splines whose bounds differ between features")
     if module.tails != "linear":
         raise Refusal(f"splines on [0, 1], with tails={module.tails!r}")
     networks.refuse_spline(bins)
@@ -311,7 +319,7 @@ def _spline(module: Any, bins: int, divisor: float) -> ScaledSpline:
     )
 
 
-def _divisor(network: Any) -> float:
+def divisor_of(network: Any) -> float:
     """What the networks' outputs for widths and heights are divided by."""
     for name in ("hidden_features", "hidden_channels"):
         if hasattr(network, name):
@@ -322,7 +330,8 @@ def _divisor(network: Any) -> float:
 # --- couplings ------------------------------------------------------------------------------------
 
 
-def _coupled(module: Any, map: Map, conversion: Conversion) -> Transform:
+def coupled(module: Any, map: Map, conversion: Conversion) -> Transform:
+    """The coupling that a module is, with this map."""
     moved = set(module.transform_features.tolist())
     mask = [index in moved for index in range(module.features)]
     context = context_of(module.transform_net, conversion)
@@ -331,9 +340,9 @@ def _coupled(module: Any, map: Map, conversion: Conversion) -> Transform:
     unconditional = module.unconditional_transform
     if unconditional is None:
         return coupling
-    if class_name(unconditional) != f"{T}.nonlinearities.PiecewiseRationalQuadraticCDF":
+    if type(unconditional).__name__ != "PiecewiseRationalQuadraticCDF":
         raise Refusal("an unconditional_transform that is no PiecewiseRationalQuadraticCDF")
-    spline = _spline(unconditional, unconditional.unnormalized_widths.shape[-1], 1.0)
+    spline = spline_of(unconditional, unconditional.unnormalized_widths.shape[-1], 1.0)
     others = Coupling(spline, [not moves for moves in mask], _cdf_values(unconditional))
     return Composite([coupling, others])
 
@@ -359,7 +368,7 @@ def _network(network: Any, inputs: int, context: int) -> nn.Module:
     """The network of a coupling."""
     try:
         kind = class_name(network)
-        if kind == "nflows.nn.nets.resnet.ResidualNet":
+        if kind in ("nflows.nn.nets.resnet.ResidualNet", "normflows.nets.resnet.ResidualNet"):
             return _residual_net(network, inputs)
         if kind == "nflows.nn.nets.mlp.MLP" and not network._activate_output:
             layers = [network._input_layer, *network._hidden_layers, network._output_layer]
@@ -372,6 +381,8 @@ def _network(network: Any, inputs: int, context: int) -> nn.Module:
 
 def _residual_net(network: Any, inputs: int) -> Conditioner:
     networks.dropout_off(network)
+    if getattr(network, "preprocessing", None) is not None:
+        raise NoCounterpart("features that are made of others")
     if network.context_features is not None:
         raise NoCounterpart("gates that a context opens")
     if not len(network.blocks):
@@ -386,12 +397,12 @@ def _residual_net(network: Any, inputs: int) -> Conditioner:
 
 @converts(f"{T}.coupling.AffineCouplingTransform", becomes="`Coupling` of an affine map")
 def _affine_coupling(module: Any, conversion: Conversion) -> Transform:
-    return _coupled(module, PeerAffine("sigmoid", 1e-3), conversion)
+    return coupled(module, PeerAffine("sigmoid", 1e-3), conversion)
 
 
 @converts(f"{T}.coupling.AdditiveCouplingTransform", becomes="`Coupling` of `Additive`")
 def _additive_coupling(module: Any, conversion: Conversion) -> Transform:
-    return _coupled(module, Additive(), conversion)
+    return coupled(module, Additive(), conversion)
 
 
 @converts(
@@ -399,39 +410,55 @@ def _additive_coupling(module: Any, conversion: Conversion) -> Transform:
     becomes="`Coupling` of a spline; linear tails",
 )
 def _spline_coupling(module: Any, conversion: Conversion) -> Transform:
-    spline = _spline(module, module.num_bins, _divisor(module.transform_net))
-    return _coupled(module, spline, conversion)
+    spline = spline_of(module, module.num_bins, divisor_of(module.transform_net))
+    return coupled(module, spline, conversion)
 
 
 # --- autoregressive transforms --------------------------------------------------------------------
 
 
-def _autoregressive(module: Any, map: Map, conversion: Conversion) -> Transform:
+def autoregressive(module: Any, map: Map, conversion: Conversion) -> Transform:
+    """The autoregressive transform that a module is, with this map."""
     network = module.autoregressive_net
-    context = context_of(network, conversion)
+    context, order = context_of(network, conversion), _order(network)
     try:
-        return Autoregressive(map, _made(network, map, context))
+        return Autoregressive(map, _made(network, map, order, context))
     except NoCounterpart:
-        order = tuple(range(network.initial_layer.in_features))
-        return Autoregressive(map, Kept(network, joined=False, context=context, order=order))
+        kept = Kept(network, joined=False, context=context, order=order)
+        return Autoregressive(map, kept)
 
 
-def _made(network: Any, map: Map, context: int) -> nn.Module:
+def _order(network: Any) -> tuple[int, ...]:
+    """The features, from the one whose outputs see no hidden unit to the one that sees most."""
+    features, last = network.initial_layer.in_features, network.final_layer
+    seen = last.mask[:: last.out_features // features].sum(dim=1)
+    return tuple(seen.argsort(stable=True).tolist())
+
+
+def _made(network: Any, map: Map, order: tuple[int, ...], context: int) -> nn.Module:
     networks.dropout_off(network)
     term = getattr(network, "context_layer", None)
-    layers, residual = [network.initial_layer], network.use_residual_blocks
+    own = getattr(network, "activation", None)  # normflows' networks have none
+    residual = getattr(network, "use_residual_blocks", True) and all(
+        hasattr(block, "linear_layers") for block in network.blocks
+    )
     if residual and (term is not None or not len(network.blocks)):
         raise NoCounterpart("a context in each residual block, or no activation")
+    if type(getattr(network, "preprocessing", None)) not in (type(None), nn.Identity):
+        raise NoCounterpart("features that are made of others")
+    if not residual and own is None:
+        raise NoCounterpart("two layers without an activation between them")
+    layers = [network.initial_layer]
     for block in network.blocks:
         layers += block.linear_layers if residual else [block.linear]
-    degrees = [layer.degrees for layer in layers]
+    activations = [block.activation for block in network.blocks]
     return networks.made(
         [*layers, network.final_layer],
         map,
-        range(network.initial_layer.in_features),
+        order,
         context if term is not None else 0,
-        networks.one_activation([network.activation, *(b.activation for b in network.blocks)]),
-        degrees,
+        networks.one_activation(activations if own is None else [own, *activations]),
+        [layer.degrees for layer in layers],
         residual=len(network.blocks) if residual else 0,
         context_term=term,
     )
@@ -443,7 +470,7 @@ def _made(network: Any, map: Map, context: int) -> nn.Module:
 )
 def _masked_affine(module: Any, conversion: Conversion) -> Transform:
     map = PeerAffine("softplus", module._epsilon, "scale, shift")
-    return _autoregressive(module, map, conversion)
+    return autoregressive(module, map, conversion)
 
 
 @converts(
@@ -451,5 +478,5 @@ def _masked_affine(module: Any, conversion: Conversion) -> Transform:
     becomes="`Autoregressive` of a spline; linear tails",
 )
 def _masked_spline(module: Any, conversion: Conversion) -> Transform:
-    spline = _spline(module, module.num_bins, _divisor(module.autoregressive_net))
-    return _autoregressive(module, spline, conversion)
+    spline = spline_of(module, module.num_bins, divisor_of(module.autoregressive_net))
+    return autoregressive(module, spline, conversion)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from bslfast.flows.autoregressive import Autoregressive
 from bslfast.flows.bases import NormalBase
-from bslfast.flows.conditioners import Conditioner
 from bslfast.flows.coupling import Coupling
 from bslfast.flows.flow import Flow
 from bslfast.flows.maps import Additive, Map
@@ -27,7 +26,6 @@ from bslfast.patch.registry import (
     Refusal,
     class_name,
     converts,
-    options,
     put,
     set_mode,
 )
@@ -285,19 +283,7 @@ def _two_passes(hyper: Any, map: Map, moves: list[bool]) -> Transform:
         raise NoCounterpart("masks of another kind")
     if not torch.equal(last.mask.bool().cpu(), of_moved.unsqueeze(1).expand_as(last.mask)):
         raise NoCounterpart("masks of another kind")
-    network = Conditioner(
-        int(kept.sum()),
-        int(of_moved.sum()),
-        hidden=[layer.out_features for layer in layers[:-1]],
-        activation=name,
-        **options(hyper),
-    )
-    for index, (own, layer) in enumerate(zip(network.layers, layers, strict=True)):
-        assert isinstance(own, nn.Linear)
-        rows = of_moved if index == len(layers) - 1 else slice(None)
-        columns = kept if index == 0 else slice(None)
-        put(own.weight, layer.weight, layer.weight.detach()[rows][:, columns])
-        put(own.bias, layer.bias, layer.bias.detach()[rows])
+    network = networks.part_of(layers, kept.nonzero().flatten(), of_moved.nonzero().flatten(), name)
     values = last.bias.detach()[~of_moved].requires_grad_(last.bias.requires_grad)
     coupling = Coupling(map, moves, network)
     return Composite([coupling, Coupling(map, [not moved for moved in moves], Constant(values))])
