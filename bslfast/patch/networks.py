@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bslfast.flows.conditioners import MADE, Conditioner
-from bslfast.flows.lowering import _conditioner
+from bslfast.flows.conditioners import ACTIVATIONS, MADE, Conditioner
+from bslfast.flows.lowering import _activated, _conditioner, _look_at_network
 from bslfast.flows.maps import Map
 from bslfast.patch.registry import Refusal, options, put
 from bslfast.programs import Builder, Lanes, lower, lowers
@@ -106,6 +106,55 @@ class PeerMADE(MADE):
 lowers(PeerMADE)(_conditioner)
 
 
+class GatedConditioner(Conditioner):
+    """A Conditioner with residual blocks whose outputs are gated by the context.
+
+    A block is ``h + (W2 a(W1 a(h) + b1) + b2) * sigmoid(G c + g)``.
+
+    Args:
+        args, network: as of :class:`Conditioner`, with a context and residual blocks.
+    """
+
+    def __init__(self, *args: Any, **network: Any) -> None:
+        super().__init__(*args, **network)
+        last: Any = self.layers[-1]
+        self.gates = nn.ModuleList(
+            nn.Linear(self.context, last.in_features, **options(last)) for _ in range(self.residual)
+        )
+
+    def _blocks(self) -> Any:
+        """The layers of each block."""
+        inner = list(self.layers)[-2 * self.residual - 1 : -1]
+        return zip(inner[::2], inner[1::2], self.gates, strict=True)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return the parameters of the maps."""
+        activation = ACTIVATIONS[self.activation]
+        assert self.context_layer is not None
+        h: Tensor = self.layers[0](x) + self.context_layer(context)
+        for inner, outer, gate in self._blocks():
+            found = outer(activation(inner(activation(h))))
+            h = h + found * torch.sigmoid(gate(context))
+        outputs: Tensor = self.layers[-1](h)
+        return outputs
+
+
+@lowers(GatedConditioner)
+def _gated(builder: Builder, network: GatedConditioner, lanes: Lanes) -> Lanes:
+    _look_at_network(builder, network)
+    builder.looked_at(network.gates)
+    h = lower(builder, network.layers[0], lanes, None)
+    h = lower(builder, network.context_layer, builder.context, h)
+    for inner, outer, gate in network._blocks():
+        a = lower(builder, inner, _activated(builder, network, h), None)
+        found = lower(builder, outer, _activated(builder, network, a), None)
+        opened = lower(builder, gate, builder.context)
+        found = builder.step("gate", found + opened, len(found))
+        h = builder.step("additive", h + found, len(h), options=[False])
+    outputs: Lanes = lower(builder, network.layers[-1], h, None)
+    return outputs
+
+
 def _check_layers(layers: Sequence[nn.Module]) -> None:
     for layer in layers:
         if getattr(layer, "bias", None) is None:
@@ -113,16 +162,26 @@ def _check_layers(layers: Sequence[nn.Module]) -> None:
 
 
 def conditioner(
-    layers: Sequence[Any], inputs: int, context: int, activation: str, *, residual: int = 0
+    layers: Sequence[Any],
+    inputs: int,
+    context: int,
+    activation: str,
+    *,
+    residual: int = 0,
+    gates: Sequence[nn.Linear] = (),
 ) -> Conditioner:
     """The network of these dense layers; the first one takes x, then the context.
+
+    Args:
+        gates: layers of the context that gate residual blocks, if they are gated.
+        inputs, context, activation, residual: as of :class:`Conditioner`.
 
     Raises:
         NoCounterpart: if bslfast has none.
     """
     _check_layers(layers)
     first, *_, last = layers
-    found = Conditioner(
+    found = (GatedConditioner if gates else Conditioner)(
         inputs,
         last.out_features,
         context=context,
@@ -132,6 +191,10 @@ def conditioner(
         **options(first),
     )
     _put_layers(found, layers, inputs, context)
+    if isinstance(found, GatedConditioner):
+        for own, gate in zip(found.gates, gates, strict=True):
+            put(own.get_parameter("weight"), gate.weight)
+            put(own.get_parameter("bias"), gate.bias)
     return found
 
 

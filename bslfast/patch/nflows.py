@@ -369,7 +369,7 @@ def _network(network: Any, inputs: int, context: int) -> nn.Module:
     try:
         kind = class_name(network)
         if kind in ("nflows.nn.nets.resnet.ResidualNet", "normflows.nets.resnet.ResidualNet"):
-            return _residual_net(network, inputs)
+            return _residual_net(network, inputs, context)
         if kind == "nflows.nn.nets.mlp.MLP" and not network._activate_output:
             layers = [network._input_layer, *network._hidden_layers, network._output_layer]
             name = networks.activation_name(network._activation)
@@ -379,20 +379,25 @@ def _network(network: Any, inputs: int, context: int) -> nn.Module:
     return Kept(network, joined=False, context=context)
 
 
-def _residual_net(network: Any, inputs: int) -> Conditioner:
+def _residual_net(network: Any, inputs: int, context: int) -> Conditioner:
     networks.dropout_off(network)
     if getattr(network, "preprocessing", None) is not None:
         raise NoCounterpart("features that are made of others")
-    if network.context_features is not None:
-        raise NoCounterpart("gates that a context opens")
     if not len(network.blocks):
         raise NoCounterpart("two layers without an activation between them")
+    if (network.context_features or 0) != context or (context and not inputs):
+        raise NoCounterpart("a context that is not that of the rest")
     layers = [network.initial_layer]
     for block in network.blocks:
         layers += block.linear_layers
-    layers.append(network.final_layer)
-    name = networks.one_activation([block.activation for block in network.blocks])
-    return networks.conditioner(layers, inputs, 0, name, residual=len(network.blocks))
+    return networks.conditioner(
+        [*layers, network.final_layer],
+        inputs,
+        context,
+        networks.one_activation([block.activation for block in network.blocks]),
+        residual=len(network.blocks),
+        gates=[block.context_layer for block in network.blocks] if context else (),
+    )
 
 
 @converts(f"{T}.coupling.AffineCouplingTransform", becomes="`Coupling` of an affine map")

@@ -113,7 +113,7 @@ TRANSFORMS: dict[str, tuple[int, bool, Make]] = {
     ),
     "spline, context": (
         C,
-        False,
+        True,
         lambda: coupling.PiecewiseRationalQuadraticCouplingTransform(MASK, residual(C), **SPLINE),
     ),
     "LU": (0, True, lambda: of.LULinear(D, identity_init=False)),

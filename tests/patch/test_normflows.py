@@ -56,7 +56,7 @@ FLOWS: dict[str, tuple[int, bool, Make]] = {
     ),
     "spline, context": (
         C,
-        False,
+        True,
         lambda: [of.CoupledRationalQuadraticSpline(D, 1, 16, num_context_channels=C)],
     ),
     "spline, autoregressive": (

@@ -304,6 +304,7 @@ def test_copies_have_programs_of_their_own() -> None:
         ([("activation", [0], [2, 3], [], [0], [])], [0, 1], "wrong inputs and outputs"),
         ([("activation", [0], [2], [], [0], [1.0])], [0, 1], "wrong numbers"),
         ([("activation", [0], [2], [], [5], [1.0])], [0, 1], "wrong numbers"),
+        ([("gate", [0, 1, 0], [2], [], [], [])], [0, 1], "wrong inputs and outputs"),
         ([("dense", [0, 1], [2], [0, -1], [0, 0, 1, 2], [])], [0, 1], "wrong weights"),
         ([("dense", [0], [2], [5, -1], [0, 0, 1, 1], [])], [0, 1], "parameters out of range"),
         ([("dense", [0], [2], [0, 0], [0, 3, 1, 1], [])], [0, 1], "wrong weights"),

@@ -1,4 +1,4 @@
-// Activations of networks, and what parameters of maps are made of outputs with. Their derivative is
+// Activations of networks, and what makes parameters of maps of their outputs. The derivative is
 // computed from the value or from the argument.
 #pragma once
 
@@ -8,15 +8,14 @@
 namespace bsl {
 namespace {
 
-// options: the activation's place in this list. numbers: those of the list, or none, if there is one
-// that changes nothing.
+// options: the activation's place in this list. numbers: the a and b that the list has.
 struct Activation {
   enum Kind {
     relu,
     tanh,
     sigmoid,
     silu,
-    softplus,  // its numbers: what is added to the value
+    softplus,  // a, or nothing for 0: softplus(x) + a
     linear,    // a, b: a x + b
     log,       // a: log(x + a)
     softclip,  // a: x / (1 + |x| / a), between -a and a
