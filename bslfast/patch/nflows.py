@@ -25,6 +25,7 @@ from bslfast.patch.registry import (
     Conversion,
     Kept,
     Refusal,
+    agree,
     class_name,
     converts,
     options,
@@ -78,10 +79,13 @@ class EmbeddedFlow(nn.Module):
 )
 def _flow(flow: Any, conversion: Conversion) -> nn.Module:
     transform, base = conversion.all([flow._transform, flow._distribution])
+    if not isinstance(transform, Composite):
+        transform = Composite([transform])
     try:
         found = Flow(transform, None if base is STANDARD_NORMAL else base)
     except ValueError as error:
         raise Refusal(str(error)) from error
+    agree(flow, found, _log_probs, (found.features, found.context))
     # A flow without parameters says by this what dtype it has.
     found._empty = found._empty.to(**options(flow._transform))
     if type(flow._embedding_net) is nn.Identity:
@@ -91,6 +95,11 @@ def _flow(flow: Any, conversion: Conversion) -> nn.Module:
     embedded = EmbeddedFlow(set_mode(found, flow), conversion.kept(flow._embedding_net))
     embedded.training = flow.training
     return embedded
+
+
+def _log_probs(theirs: Any, ours: Any, x: Tensor, context: Any) -> tuple[Tensor, Tensor]:
+    z, log_det = theirs._transform(x, context)
+    return theirs._distribution.log_prob(z, context) + log_det, ours.log_prob(x, context)
 
 
 #: What becomes no module: a flow without a base has standard normal noise.
@@ -170,7 +179,7 @@ def _with_features(module: nn.Module, conversion: Conversion) -> int:
     try:
         return features_of(module)
     except Refusal:
-        return features_of(conversion.model)
+        return features_of(conversion.root)
 
 
 @converts(f"{T}.base.CompositeTransform", becomes="`Composite`")
@@ -349,7 +358,7 @@ def coupled(module: Any, map: Map, conversion: Conversion) -> Transform:
 
 def context_of(network: nn.Module, conversion: Conversion) -> int:
     """The size of the context that a network takes: as it says, or as the rest of the model."""
-    for part in (network, conversion.model):
+    for part in (network, conversion.root):
         for module in part.modules():
             layer, size = getattr(module, "context_layer", None), None
             if isinstance(layer, nn.Linear):

@@ -26,6 +26,7 @@ from bslfast.patch.registry import (
     Conversion,
     Kept,
     Refusal,
+    agree,
     class_name,
     converts,
     options,
@@ -48,7 +49,15 @@ def _flow(flow: Any, conversion: Conversion) -> nn.Module:
         found = Flow(Composite(steps[::-1]), None if base is nflows.STANDARD_NORMAL else base)
     except ValueError as error:
         raise Refusal(str(error)) from error
+    # Before its first batch an ActNorm there takes any for that, also in evaluation mode.
+    if all(part.initialized for part in found.modules() if isinstance(part, ActNorm)):
+        agree(flow, found, _log_probs, (found.features, found.context))
     return set_mode(found, flow)
+
+
+def _log_probs(theirs: Any, ours: Any, x: Tensor, context: Any) -> tuple[Tensor, Tensor]:
+    given = (x,) if context is None else (x, context)
+    return theirs.log_prob(*given), ours.log_prob(*given)
 
 
 @converts(
@@ -255,7 +264,7 @@ def _coupling_block(module: Any, conversion: Conversion) -> Transform:
 
 
 def _features(conversion: Conversion) -> int:
-    for module in conversion.model.modules():
+    for module in conversion.root.modules():
         if class_name(module) == "normflows.distributions.base.DiagGaussian":
             shape: Any = module.shape
             return int(shape[0])

@@ -53,6 +53,8 @@ def converts(*names: str, becomes: str) -> Callable[[_Function], _Function]:
     return register
 
 
+#: Packages of peers whose modules are networks like any other: they may stay.
+NETWORKS = ("nflows.nn.", "normflows.nets.", "zuko.nn")
 #: What is done with a model at last, if it had layers of a peer.
 _FINISHERS: dict[str, Callable[[nn.Module], None]] = {}
 
@@ -103,12 +105,12 @@ class Conversion:
         model: it.
 
     Attributes:
-        model: it.
+        root: the module that is being converted now, with all its parts.
         reasons: see :class:`CannotConvert`.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model = model
+        self.root = model
         self.reasons: dict[str, str] = {}
         self._names = {module: name for name, module in model.named_modules()}
         self._held = Counter(
@@ -186,7 +188,7 @@ def peer_of(module: nn.Module) -> str | None:
     for kind in type(module).__mro__:
         package = kind.__module__.split(".")[0]
         if package in PEERS:
-            return package
+            return None if kind.__module__.startswith(NETWORKS) else package
     return None
 
 
@@ -228,7 +230,10 @@ torchbnn, zuko, got a Linear without
             f"model: expected one with parts of {names}, got a {type(model).__name__} without"
         )
     conversion = Conversion(model)
-    made = [(module, conversion(module)) for module in outermost]
+    made = []
+    for module in outermost:
+        conversion.root = module
+        made.append((module, conversion(module)))
     if conversion.reasons:
         raise CannotConvert(conversion.reasons)
     # Whatever refers to a module, refers to what it has become.
@@ -304,6 +309,41 @@ class Kept(nn.Module):
             found = self.network(rows, context)
         shaped: Tensor = found.reshape(*lead, found.shape[-1])
         return shaped
+
+
+def agree(
+    theirs: nn.Module,
+    ours: nn.Module,
+    log_probs: Callable[[Any, Any, Tensor, Tensor | None], tuple[Tensor, Tensor]],
+    sizes: tuple[int, int],
+) -> None:
+    """Compare flows at a few vectors: other versions of a peer may compute something else.
+
+    Args:
+        theirs, ours: the flows; what is called are copies in float64, in evaluation mode.
+        log_probs: (theirs, ours, x, context) -> the log densities of both.
+        sizes: the features and the numbers of the context.
+
+    Raises:
+        Refusal: if they differ.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x, context = (
+        torch.randn(16, size, generator=generator, dtype=torch.float64) for size in sizes
+    )
+    try:
+        first, second = (copy.deepcopy(flow).cpu().double().eval() for flow in (theirs, ours))
+        with torch.no_grad():
+            wanted, found = log_probs(first, second, x, context if sizes[1] else None)
+    except Exception:
+        # They do not compute it here: a bounded domain, say, or a network in float32 alone.
+        return
+    if not torch.allclose(found, wanted.double(), rtol=1e-4, atol=1e-4, equal_nan=True):
+        worst = (found - wanted).abs().max().item()
+        raise Refusal(
+            f"its log densities are not those of the conversion, by {worst:.2g}: perhaps another "
+            "version than the one that this is made for"
+        )
 
 
 def set_mode(module: _Module, like: nn.Module) -> _Module:

@@ -24,6 +24,7 @@ from bslfast.patch.registry import (
     Conversion,
     Kept,
     Refusal,
+    agree,
     class_name,
     converts,
     put,
@@ -66,11 +67,18 @@ def _flow(flow: Any, conversion: Conversion) -> nn.Module:
     transform, base = conversion.all([flow.transform, flow.base])
     if base.features != transform.features:
         raise Refusal(f"{base.features} features of noise where there are {transform.features}")
+    if not isinstance(transform, Composite):
+        transform = Composite([transform])
     try:
         found = Flow(transform, None if _is_standard(flow.base) else base)
     except ValueError as error:
         raise Refusal(str(error)) from error
+    agree(flow, found, _log_probs, (found.features, found.context))
     return set_mode(found, flow)
+
+
+def _log_probs(theirs: Any, ours: Any, x: Tensor, context: Any) -> tuple[Tensor, Tensor]:
+    return theirs(context).log_prob(x), ours.log_prob(x, context)
 
 
 @converts(

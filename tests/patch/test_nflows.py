@@ -15,7 +15,9 @@ from bslfast import patch
 pytest.importorskip("nflows")
 from nflows import transforms as of
 from nflows.distributions.normal import ConditionalDiagonalNormal, DiagonalNormal, StandardNormal
+from nflows.flows.autoregressive import MaskedAutoregressiveFlow
 from nflows.flows.base import Flow
+from nflows.flows.realnvp import SimpleRealNVP
 from nflows.nn.nets import MLP, ResidualNet
 from nflows.transforms import autoregressive, coupling
 
@@ -287,6 +289,40 @@ def test_inside_of_another_model() -> None:
     assert ours.scale is not model.scale
     x = torch.randn(4, D).double()
     torch.testing.assert_close(ours.loss(x), model.loss(x))
+
+
+def test_flows_of_its_own(compare: Any) -> None:
+    torch.manual_seed(0)
+    for flow in (
+        SimpleRealNVP(D, 12, 3, 1, batch_norm_between_layers=True),
+        SimpleRealNVP(D, 12, 2, 1, use_volume_preserving=True),
+        MaskedAutoregressiveFlow(D, 12, 2, 1),
+    ):
+        for parameter in flow.parameters():
+            parameter.data += 0.2 * torch.randn_like(parameter)
+        flow.double()
+        flow.log_prob(torch.randn(50, D).double())
+        compare(flow.eval(), flow.log_prob, D)
+
+
+def test_other_versions_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    flow = flow_of(TRANSFORMS["affine"][2])
+    monkeypatch.setattr(
+        coupling.AffineCouplingTransform,
+        "_scale_and_shift",
+        lambda self, u: (u[:, 3:].exp(), u[:, :3]),
+    )
+    with pytest.raises(patch.CannotConvert, match="the model itself: its log densities are not"):
+        patch.convert(flow)
+
+
+def test_networks_of_peers_may_stay() -> None:
+    model = nn.ModuleList([flow_of(TRANSFORMS["LU"][2]), ResidualNet(2, 3, 4)])
+    ours: Any = patch.convert(model)
+    assert isinstance(ours[0], bslfast.flows.Flow)
+    assert isinstance(ours[1], ResidualNet)
+    with pytest.raises(ValueError, match="got a ResidualNet without"):
+        patch.convert(model[1])
 
 
 REFUSED: dict[str, tuple[Make, str]] = {
