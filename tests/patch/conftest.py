@@ -47,7 +47,12 @@ def compare() -> Comparison:
         wanted = log_prob(x, c)
         by_x, by_weights = gradients(wanted, x, theirs)
         # Weights are copied: so a conversion takes gradients to where those of ours are.
-        moved = bslfast.patch.convert(with_parameters(theirs, by_weights)).state_dict()
+        other = bslfast.patch.convert(with_parameters(theirs, by_weights))
+        moved = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+        # A state is all that a converted flow needs.
+        other.load_state_dict(ours.state_dict())
+        torch.testing.assert_close(other(x, c), wanted, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(copy.deepcopy(ours)(x, c), wanted, rtol=1e-10, atol=1e-10)
         for on in (True, False):
             with bslfast.whole_networks(on):
                 found = ours.log_prob(x, c)
