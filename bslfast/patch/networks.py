@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bslfast.flows.conditioners import ACTIVATIONS, MADE, Conditioner
 from bslfast.flows.lowering import _activated, _conditioner, _look_at_network
 from bslfast.flows.maps import Map
-from bslfast.patch.registry import Refusal, options, put
+from bslfast.patch.registry import class_name, options, put
 from bslfast.programs import Builder, Lanes, lower, lowers
 
 #: Of functions.
@@ -155,8 +155,30 @@ def _gated(builder: Builder, network: GatedConditioner, lanes: Lanes) -> Lanes:
     return outputs
 
 
+#: What subclasses and parametrised layers compute is not known.
+_DENSE = {
+    "torch.nn.modules.linear.Linear",
+    "nflows.transforms.made.MaskedLinear",
+    "normflows.nets.made.MaskedLinear",
+    "zuko.nn.Linear",
+    "zuko.nn.MaskedLinear",
+}
+_BLOCKS = {
+    f"{module}.{name}"
+    for module, names in {
+        "nflows.nn.nets.resnet": ("ResidualBlock",),
+        "normflows.nets.resnet": ("ResidualBlock",),
+        "nflows.transforms.made": ("MaskedResidualBlock", "MaskedFeedforwardBlock"),
+        "normflows.nets.made": ("MaskedResidualBlock", "MaskedFeedforwardBlock"),
+    }.items()
+    for name in names
+}
+
+
 def _check_layers(layers: Sequence[nn.Module]) -> None:
     for layer in layers:
+        if class_name(layer) not in _DENSE:
+            raise NoCounterpart(f"a layer of the class {class_name(layer)}")
         if getattr(layer, "bias", None) is None:
             raise NoCounterpart("a layer without a bias")
 
@@ -179,7 +201,7 @@ def conditioner(
     Raises:
         NoCounterpart: if bslfast has none.
     """
-    _check_layers(layers)
+    _check_layers([*layers, *gates])
     first, *_, last = layers
     found = (GatedConditioner if gates else Conditioner)(
         inputs,
@@ -278,7 +300,7 @@ def made(
     Raises:
         NoCounterpart: if bslfast has none.
     """
-    _check_layers(layers)
+    _check_layers([*layers, *([] if context_term is None else [context_term])])
     features = len(order)
     if features < 2 or not degrees:
         raise NoCounterpart("a masked network of one feature or without hidden layers")
@@ -314,17 +336,16 @@ def made(
     return found
 
 
-def dropout_off(*parts: Any) -> None:
-    """Raise NoCounterpart for a dropout that drops something, and for batch normalisation."""
-    for part in parts:
-        for module in part.modules():
-            if isinstance(module, nn.Dropout) and module.p > 0:
-                raise NoCounterpart("dropout")
-            if isinstance(module, nn.BatchNorm1d):
-                raise NoCounterpart("batch normalisation")
+def check_parts(network: Any) -> None:
+    """Raise NoCounterpart for what bslfast's networks have not.
 
-
-def refuse_spline(bins: int) -> None:
-    """Raise Refusal for splines of a single bin."""
-    if bins < 2:
-        raise Refusal("a spline of one bin, where bslfast's have 2 at least")
+    Dropout that drops something, batch normalisation, blocks of unknown classes.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Dropout) and module.p > 0:
+            raise NoCounterpart("dropout")
+        if isinstance(module, nn.BatchNorm1d):
+            raise NoCounterpart("batch normalisation")
+    for block in network.blocks:
+        if class_name(block) not in _BLOCKS:
+            raise NoCounterpart(f"a block of the class {class_name(block)}")

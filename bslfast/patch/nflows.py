@@ -15,7 +15,7 @@ from bslfast.flows.coupling import Coupling
 from bslfast.flows.elementwise import LeakyReLU, Tanh
 from bslfast.flows.flow import Flow
 from bslfast.flows.linear import PLULinear
-from bslfast.flows.maps import Additive, Map
+from bslfast.flows.maps import Additive, Map, Spline
 from bslfast.flows.normalization import ActNorm, BatchNorm, Standardize
 from bslfast.flows.transform import Composite, Inverse, Permutation, Transform
 from bslfast.patch import networks
@@ -81,10 +81,7 @@ def _flow(flow: Any, conversion: Conversion) -> nn.Module:
     transform, base = conversion.all([flow._transform, flow._distribution])
     if not isinstance(transform, Composite):
         transform = Composite([transform])
-    try:
-        found = Flow(transform, None if base is STANDARD_NORMAL else base)
-    except ValueError as error:
-        raise Refusal(str(error)) from error
+    found = Flow(transform, None if base is STANDARD_NORMAL else base)
     agree(flow, found, _log_probs, (found.features, found.context))
     # A flow without parameters says by this what dtype it has.
     found._empty = found._empty.to(**options(flow._transform))
@@ -157,7 +154,9 @@ def features_of(module: nn.Module) -> int:
         found = getattr(part, "features", None)
         if isinstance(part, nn.Linear):
             continue
-        if hasattr(part, "_permutation"):
+        if len(getattr(part, "_shape", ())) == 1:
+            found = part._shape[0]
+        elif hasattr(part, "_permutation"):
             found = len(part._permutation)
         elif kind == f"{T}.made.MADE":
             found = part.initial_layer.in_features
@@ -185,10 +184,7 @@ def _with_features(module: nn.Module, conversion: Conversion) -> int:
 @converts(f"{T}.base.CompositeTransform", becomes="`Composite`")
 def _composite(module: Any, conversion: Conversion) -> Transform:
     parts = conversion.all(module._transforms)
-    try:
-        return set_mode(Composite(parts), module)
-    except ValueError as error:
-        raise Refusal(str(error)) from error
+    return set_mode(Composite(parts), module)
 
 
 @converts(f"{T}.base.InverseTransform", becomes="`Inverse`")
@@ -311,21 +307,16 @@ def _cdf_values(module: Any) -> Constant:
     return Constant(values.requires_grad_(parts[0].requires_grad))
 
 
-def spline_of(module: Any, bins: int, divisor: float) -> ScaledSpline:
+def spline_of(module: Any, bins: int, divisor: float) -> Map:
     """The splines of a module; ``divisor`` as of :class:`ScaledSpline`."""
     if isinstance(module.tail_bound, Tensor):
         raise Refusal("splines whose bounds differ between features")
     if module.tails != "linear":
         raise Refusal(f"splines on [0, 1], with tails={module.tails!r}")
-    networks.refuse_spline(bins)
-    return ScaledSpline(
-        bins,
-        float(module.tail_bound),
-        divisor,
-        module.min_bin_width,
-        module.min_bin_height,
-        module.min_derivative,
-    )
+    bound = float(module.tail_bound)
+    least = (module.min_bin_width, module.min_bin_height, module.min_derivative)
+    plain = Spline(bins, bound, "linear", *least)
+    return plain if divisor == 1 else ScaledSpline(bins, bound, divisor, *least)
 
 
 def divisor_of(network: Any) -> float:
@@ -383,13 +374,13 @@ def _network(network: Any, inputs: int, context: int) -> nn.Module:
             layers = [network._input_layer, *network._hidden_layers, network._output_layer]
             name = networks.activation_name(network._activation)
             return networks.conditioner(layers, inputs, 0, name)
-    except NoCounterpart:
-        pass
-    return Kept(network, joined=False, context=context)
+        raise NoCounterpart("another class")
+    except NoCounterpart as why:
+        return Kept(network, why, joined=False, context=context)
 
 
 def _residual_net(network: Any, inputs: int, context: int) -> Conditioner:
-    networks.dropout_off(network)
+    networks.check_parts(network)
     if getattr(network, "preprocessing", None) is not None:
         raise NoCounterpart("features that are made of others")
     if not len(network.blocks):
@@ -434,11 +425,13 @@ def _spline_coupling(module: Any, conversion: Conversion) -> Transform:
 def autoregressive(module: Any, map: Map, conversion: Conversion) -> Transform:
     """The autoregressive transform that a module is, with this map."""
     network = module.autoregressive_net
+    if class_name(network) not in ("nflows.transforms.made.MADE", "normflows.nets.made.MADE"):
+        raise Refusal(f"{class_name(network)} as the network, whose order is not known")
     context, order = context_of(network, conversion), _order(network)
     try:
         return Autoregressive(map, _made(network, map, order, context))
-    except NoCounterpart:
-        kept = Kept(network, joined=False, context=context, order=order)
+    except NoCounterpart as why:
+        kept = Kept(network, why, joined=False, context=context, order=order)
         return Autoregressive(map, kept)
 
 
@@ -450,7 +443,7 @@ def _order(network: Any) -> tuple[int, ...]:
 
 
 def _made(network: Any, map: Map, order: tuple[int, ...], context: int) -> nn.Module:
-    networks.dropout_off(network)
+    networks.check_parts(network)
     term = getattr(network, "context_layer", None)
     own = getattr(network, "activation", None)  # normflows' networks have none
     residual = getattr(network, "use_residual_blocks", True) and all(

@@ -45,10 +45,7 @@ F = "normflows.flows"
 )
 def _flow(flow: Any, conversion: Conversion) -> nn.Module:
     base, *steps = conversion.all([flow.q0, *flow.flows])
-    try:
-        found = Flow(Composite(steps[::-1]), None if base is nflows.STANDARD_NORMAL else base)
-    except ValueError as error:
-        raise Refusal(str(error)) from error
+    found = Flow(Composite(steps[::-1]), None if base is nflows.STANDARD_NORMAL else base)
     # Before its first batch an ActNorm there takes any for that, also in evaluation mode.
     if all(part.initialized for part in found.modules() if isinstance(part, ActNorm)):
         agree(flow, found, _log_probs, (found.features, found.context))
@@ -155,7 +152,7 @@ class Scattered(nn.Module):
     """A network that takes all features and makes as many numbers, of which some count.
 
     Args:
-        network: it.
+        network, why: as of :class:`Kept`.
         kept: the features that it sees; the others are 0.
         moved: the numbers that count.
     """
@@ -163,9 +160,9 @@ class Scattered(nn.Module):
     kept: Tensor
     moved: Tensor
 
-    def __init__(self, network: nn.Module, kept: Tensor, moved: Tensor) -> None:
+    def __init__(self, network: nn.Module, why: object, kept: Tensor, moved: Tensor) -> None:
         super().__init__()
-        self.network = Kept(network, joined=True, context=0)
+        self.network = Kept(network, why, joined=True, context=0)
         self.register_buffer("kept", kept)
         self.register_buffer("moved", moved)
 
@@ -224,8 +221,8 @@ def _scattered(network: nn.Module, kept: Tensor, moved: Tensor) -> nn.Module:
     try:
         layers = _mlp(network)
         made = networks.part_of(layers, kept, moved, "relu")
-    except NoCounterpart:
-        return Scattered(network, kept, moved)
+    except NoCounterpart as why:
+        return Scattered(network, why, kept, moved)
     return made
 
 
@@ -258,8 +255,8 @@ def _coupling_block(module: Any, conversion: Conversion) -> Transform:
     try:
         kept = features - sum(moves)
         network: nn.Module = networks.conditioner(_mlp(coupling.param_map), kept, 0, "relu")
-    except NoCounterpart:
-        network = Kept(coupling.param_map, joined=True, context=0)
+    except NoCounterpart as why:
+        network = Kept(coupling.param_map, why, joined=True, context=0)
     return Inverse(Coupling(map, moves, network))
 
 

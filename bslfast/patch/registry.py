@@ -164,7 +164,11 @@ class Conversion:
             raise Refusal(f"{kind} is unknown")
         function: Any = CONVERTERS[kind].function
         check(module, self._held)
-        return function(module, self, *args)
+        try:
+            return function(module, self, *args)
+        except ValueError as error:
+            # Of a constructor of bslfast, which has limits that the peer has not.
+            raise Refusal(str(error)) from error
 
 
 def check(module: nn.Module, held: Counter[int]) -> None:
@@ -279,6 +283,7 @@ class Kept(nn.Module):
 
     Args:
         network: it.
+        why: there is nothing of bslfast's in its place.
         joined: whether it takes the context behind x in one tensor, and not as a second argument.
         order: of the features, see :class:`bslfast.flows.Autoregressive`.
         context: size of the context vectors, 0 for none.
@@ -287,13 +292,14 @@ class Kept(nn.Module):
     def __init__(
         self,
         network: nn.Module,
+        why: object,
         *,
         joined: bool,
         context: int,
         order: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
-        self.network = copy.deepcopy(network)
+        self.network, self.why = copy.deepcopy(network), str(why)
         self.joined, self.context, self.order = joined, context, order
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -309,6 +315,9 @@ class Kept(nn.Module):
             found = self.network(rows, context)
         shaped: Tensor = found.reshape(*lead, found.shape[-1])
         return shaped
+
+    def extra_repr(self) -> str:
+        return f"why={self.why!r}"
 
 
 def agree(
@@ -328,9 +337,7 @@ def agree(
         Refusal: if they differ.
     """
     generator = torch.Generator().manual_seed(0)
-    x, context = (
-        torch.randn(16, size, generator=generator, dtype=torch.float64) for size in sizes
-    )
+    x, context = (torch.randn(16, size, generator=generator, dtype=torch.float64) for size in sizes)
     try:
         first, second = (copy.deepcopy(flow).cpu().double().eval() for flow in (theirs, ours))
         with torch.no_grad():

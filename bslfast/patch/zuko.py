@@ -69,10 +69,7 @@ def _flow(flow: Any, conversion: Conversion) -> nn.Module:
         raise Refusal(f"{base.features} features of noise where there are {transform.features}")
     if not isinstance(transform, Composite):
         transform = Composite([transform])
-    try:
-        found = Flow(transform, None if _is_standard(flow.base) else base)
-    except ValueError as error:
-        raise Refusal(str(error)) from error
+    found = Flow(transform, None if _is_standard(flow.base) else base)
     agree(flow, found, _log_probs, (found.features, found.context))
     return set_mode(found, flow)
 
@@ -118,10 +115,7 @@ def _is_standard(base: Any) -> bool:
 @converts("zuko.lazy.LazyComposedTransform", becomes="`Composite`")
 def _composed(module: Any, conversion: Conversion) -> Transform:
     parts = conversion.all(module.transforms)
-    try:
-        return Composite(parts)
-    except ValueError as error:
-        raise Refusal(str(error)) from error
+    return Composite(parts)
 
 
 @converts("zuko.lazy.LazyInverse", becomes="`Inverse`")
@@ -164,9 +158,10 @@ def _map(module: Any) -> Map:
         return Additive()
     if name == "MonotonicRQSTransform" and set(given) <= {"slope", "bound"} and len(shapes) == 3:
         (bins,) = shapes[0]
-        networks.refuse_spline(bins)
         if shapes == [(bins,), (bins,), (bins - 1,)]:
-            return ClippedSpline(bins, float(given.get("bound", 5.0)), _slope(given))
+            spline = ClippedSpline(bins, float(given.get("bound", 5.0)), _slope(given))
+            _ = spline.spline  # that there is one
+            return spline
     shown = getattr(function, "__name__", function)
     raise Refusal(f"the univariate {shown} with shapes {shapes} and {given or 'no arguments'}")
 
@@ -223,8 +218,8 @@ def _dense(network: Any, inputs: int, context: int) -> nn.Module:
             raise NoCounterpart("stacked layers")
         name = networks.one_activation(activations)
         return networks.conditioner(layers, inputs, context, name)
-    except NoCounterpart:
-        return Kept(network, joined=True, context=context)
+    except NoCounterpart as why:
+        return Kept(network, why, joined=True, context=context)
 
 
 @converts(
@@ -236,23 +231,22 @@ def _masked(module: Any, conversion: Conversion) -> Transform:
     features = hyper.out_features // module.total
     context = hyper.in_features - features
     if module.order is None:
-        # Any graph: the passes make up for an order.
-        kept = Kept(hyper, joined=True, context=context, order=tuple(range(features)))
+        # The passes make up for an order.
+        why: object = "any graph of features"
+        kept = Kept(hyper, why, joined=True, context=context, order=tuple(range(features)))
         return Passes(map, kept, module.passes)
     places = module.order.tolist()
     order = sorted(range(features), key=places.__getitem__)
-    if module.passes == features:
-        try:
+    try:
+        if module.passes == features:
             return Autoregressive(map, _made(hyper, map, order, context))
-        except NoCounterpart:
-            kept = Kept(hyper, joined=True, context=context, order=tuple(order))
-            return Autoregressive(map, kept)
-    if module.passes == 2 and not context:
-        try:
+        if module.passes == 2 and not context:
             return _two_passes(hyper, map, [place > 0 for place in places])
-        except NoCounterpart:
-            pass
-    kept = Kept(hyper, joined=True, context=context, order=tuple(order))
+        raise NoCounterpart("passes of several features")
+    except NoCounterpart as error:
+        kept = Kept(hyper, error, joined=True, context=context, order=tuple(order))
+    if module.passes == features:
+        return Autoregressive(map, kept)
     return Passes(map, kept, module.passes)
 
 

@@ -186,6 +186,30 @@ def test_mlp() -> None:
     torch.testing.assert_close(ours.log_prob(torch.ones(4, D, dtype=torch.float64)), wanted)
 
 
+@pytest.mark.parametrize("name", ["dropout", "batch norm", "weight norm", "own block"])
+def test_networks_that_are_kept(name: str, compare: Any) -> None:
+    def network(n_in: int, n_out: int) -> nn.Module:
+        options: dict[str, Any] = {"dropout": {"dropout_probability": 0.5}}
+        options["batch norm"] = {"use_batch_norm": True}
+        found = residual(**options.get(name, {}))(n_in, n_out)
+        if name == "weight norm":
+            nn.utils.parametrizations.weight_norm(found.final_layer)
+        if name == "own block":
+            found.blocks[0].__class__ = type("Own", (type(found.blocks[0]),), {})
+        return found
+
+    flow = flow_of(lambda: coupling.AffineCouplingTransform(MASK, network)).eval()
+    ours = compare(flow, flow.log_prob, D, steps=False)
+    kept = ours.transform.transforms[0].conditioner
+    why = {"dropout": "dropout", "batch norm": "batch norm", "own block": "a block of the class"}
+    assert kept.why.startswith(why.get(name, "a layer of the class torch.nn.utils.parametrize"))
+    assert "why=" in repr(ours)
+    # It is in the mode of the whole, and goes with it from now on.
+    assert not kept.network.training
+    assert ours.train()
+    assert kept.network.training
+
+
 def test_one_feature(compare: Any) -> None:
     torch.manual_seed(0)
     for steps, make in (
@@ -337,6 +361,16 @@ REFUSED: dict[str, tuple[Make, str]] = {
     "subclass": (
         lambda: type("Own", (of.LULinear,), {})(D),
         "Own is a subclass of a class of nflows",
+    ),
+    "many bins": (
+        lambda: of.PiecewiseRationalQuadraticCDF([D], num_bins=200, tails="linear"),
+        "bins: expected at most 128, got 200",
+    ),
+    "no least width": (
+        lambda: coupling.PiecewiseRationalQuadraticCouplingTransform(
+            MASK, residual(), min_bin_width=0.0, **SPLINE
+        ),
+        "min_bin_width: expected a finite number above 0",
     ),
     "a module of torch": (lambda: nn.Identity(), "torch.nn.modules.linear.Identity is unknown"),
 }
