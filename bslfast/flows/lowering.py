@@ -181,8 +181,9 @@ def _conditioner(builder: Builder, network: Conditioner, lanes: Lanes) -> Lanes:
         return constant(builder, network.constant)
     first, *rest = network.layers
     h = _layer(builder, first, lanes if network.inputs else builder.context)
-    if network.context_layer is not None:
-        h = _layer(builder, network.context_layer, builder.context, h)
+    of_context = network.context_layers()
+    if 0 in of_context:
+        h = _layer(builder, of_context[0], builder.context, h)
     if not network.residual:
         for layer in rest:
             h = _layer(builder, layer, _activated(builder, network, h))
@@ -190,8 +191,11 @@ def _conditioner(builder: Builder, network: Conditioner, lanes: Lanes) -> Lanes:
     blocks = len(rest) - 1 - 2 * network.residual
     for layer in rest[:blocks]:
         h = _layer(builder, layer, _activated(builder, network, h))
-    for inner, outer in zip(rest[blocks:-1:2], rest[blocks + 1 : -1 : 2], strict=True):
+    for index in range(blocks, len(rest) - 1, 2):
+        inner, outer = rest[index : index + 2]
         a = _layer(builder, inner, _activated(builder, network, h))
+        if index + 1 in of_context:
+            a = _layer(builder, of_context[index + 1], builder.context, a)
         h = _layer(builder, outer, _activated(builder, network, a), h)
     return _layer(builder, rest[-1], h)
 
@@ -200,8 +204,7 @@ def _look_at_network(builder: Builder, network: Conditioner) -> None:
     builder.looked_at(network, "activation", "residual", "inputs")
     builder.looked_at(network.layers)
     layers = list(network.layers)
-    if network.context_layer is not None:
-        layers.append(network.context_layer)
+    layers += network.context_layers().values()
     for layer in layers:
         builder.looked_at(layer)
     if network.activation not in STEPPED:
@@ -338,9 +341,10 @@ def _solve(builder: Builder, map: Map, network: MADE, lanes: Lanes) -> Lanes:
     # masked.
     known: list[Lanes] = [list(lanes), *([] for _ in range(last))]
     ends = network._ends
-    from_context: Lanes = []
-    if network.context_layer is not None:
-        from_context = _layer(builder, network.context_layer, builder.context)
+    from_context = {
+        index: _layer(builder, layer, builder.context)
+        for index, layer in network.context_layers().items()
+    }
 
     def outputs(index: int, place: int, added: Lanes | None = None) -> Lanes:
         """What a layer makes of inputs of which the last ones have just become known."""
@@ -354,7 +358,8 @@ def _solve(builder: Builder, map: Map, network: MADE, lanes: Lanes) -> Lanes:
             levels = None
             if index == 0:
                 levels = (layer.seen, [layer.sees[row] for row in part])
-                added = [from_context[row] for row in part] if from_context else None
+            if index in from_context:
+                added = [from_context[index][row] for row in part]
             found += builder.dense(
                 known[index],
                 len(part),

@@ -91,12 +91,22 @@ class PeerMADE(MADE):
 
     Args:
         first: the least degree of hidden units.
+        block_terms: layers of the context, whose outputs are added to those of the first layers of
+            the residual blocks; none where the context goes into the first layer alone.
         args, network: as of :class:`MADE`.
     """
 
-    def __init__(self, *args: Any, first: int, **network: Any) -> None:
+    def __init__(
+        self, *args: Any, first: int, block_terms: Sequence[nn.Module] = (), **network: Any
+    ) -> None:
         self._first = first
         super().__init__(*args, **network)
+        self.block_terms = nn.ModuleList(block_terms)
+
+    def context_layers(self) -> dict[int, nn.Module]:
+        """See :meth:`Conditioner.context_layers`."""
+        found, first = super().context_layers(), len(self.layers) - 1 - 2 * self.residual
+        return found | {first + 2 * i: term for i, term in enumerate(self.block_terms)}
 
     def _degrees(self, width: int) -> list[int]:
         count = self.features - self._first
@@ -288,6 +298,7 @@ def made(
     *,
     residual: int = 0,
     context_term: nn.Linear | None = None,
+    block_terms: Sequence[nn.Linear] = (),
 ) -> PeerMADE:
     """The masked network of these masked layers, which have a ``mask`` each.
 
@@ -295,12 +306,14 @@ def made(
         layers: the first one takes x, and perhaps the context after it.
         degrees: of the hidden units of each layer: how many features they see.
         context_term: a layer of the context whose activation is added to the first layer.
+        block_terms: layers of the context that are added inside of the residual blocks.
         map, order, context, activation, residual: as of :class:`MADE`.
 
     Raises:
         NoCounterpart: if bslfast has none.
     """
-    _check_layers([*layers, *([] if context_term is None else [context_term])])
+    terms = [*([] if context_term is None else [context_term]), *block_terms]
+    _check_layers([*layers, *terms])
     features = len(order)
     if features < 2 or not degrees:
         raise NoCounterpart("a masked network of one feature or without hidden layers")
@@ -327,12 +340,21 @@ def made(
             raise NoCounterpart("masks of the context")
     _put_layers(found, layers, features, context if joined else 0, orders)
     if context_term is not None:
-        own_term = nn.Linear(context, context_term.out_features, **options(context_term))
-        put(own_term.weight, context_term.weight, context_term.weight.detach()[orders[1]])
-        put(own_term.bias, context_term.bias, context_term.bias.detach()[orders[1]])
         kinds = {name: kind for kind, name in _MODULES.items()}
-        term: Any = _ContextTerm(own_term, kinds[activation]())
-        found.context_layer = term
+        added: Any = _ContextTerm(_reordered(context_term, orders[1]), kinds[activation]())
+        found.context_layer = added
+        first = len(layers) - 2 * residual
+        found.block_terms.extend(
+            _reordered(term, orders[first + 2 * i]) for i, term in enumerate(block_terms)
+        )
+    return found
+
+
+def _reordered(layer: nn.Linear, order: Tensor) -> nn.Linear:
+    """A copy of a layer with its outputs in another order."""
+    found = nn.Linear(layer.in_features, layer.out_features, **options(layer))
+    put(found.weight, layer.weight, layer.weight.detach()[order])
+    put(found.bias, layer.bias, layer.bias.detach()[order])
     return found
 
 

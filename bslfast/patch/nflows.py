@@ -449,8 +449,10 @@ def _made(network: Any, map: Map, order: tuple[int, ...], context: int) -> nn.Mo
     residual = getattr(network, "use_residual_blocks", True) and all(
         hasattr(block, "linear_layers") for block in network.blocks
     )
-    if residual and (term is not None or not len(network.blocks)):
-        raise NoCounterpart("a context in each residual block, or no activation")
+    if residual and not len(network.blocks):
+        raise NoCounterpart("two layers without an activation between them")
+    if term is not None and own is None:
+        raise NoCounterpart("gates that a context opens")
     if type(getattr(network, "preprocessing", None)) not in (type(None), nn.Identity):
         raise NoCounterpart("features that are made of others")
     if not residual and own is None:
@@ -468,6 +470,7 @@ def _made(network: Any, map: Map, order: tuple[int, ...], context: int) -> nn.Mo
         [layer.degrees for layer in layers],
         residual=len(network.blocks) if residual else 0,
         context_term=term,
+        block_terms=[b.context_layer for b in network.blocks] if residual and term else (),
     )
 
 

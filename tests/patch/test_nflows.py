@@ -69,7 +69,7 @@ TRANSFORMS: dict[str, tuple[int, bool, Make]] = {
     ),
     "affine, masked, context": (
         C,
-        False,
+        True,
         lambda: autoregressive.MaskedAffineAutoregressiveTransform(D, 16, context_features=C),
     ),
     "affine, masked at random": (
@@ -83,6 +83,13 @@ TRANSFORMS: dict[str, tuple[int, bool, Make]] = {
         0,
         True,
         lambda: autoregressive.MaskedAffineAutoregressiveTransform(D, 3, num_blocks=1),
+    ),
+    "spline, masked, context": (
+        C,
+        True,
+        lambda: autoregressive.MaskedPiecewiseRationalQuadraticAutoregressiveTransform(
+            D, 22, context_features=C, **SPLINE
+        ),
     ),
     "spline, masked": (
         0,
