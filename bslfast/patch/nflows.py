@@ -40,11 +40,24 @@ T = "nflows.transforms"
 
 
 class EmbeddedFlow(nn.Module):
-    """A flow whose context a network makes of another one.
+    """A flow whose context a network makes of what is given: nflows' ``embedding_net``.
 
     Args:
         flow: it, with a context.
-        network: what makes the context of what is given.
+        network: makes a context [..., flow.context].
+
+    Shape: x [..., features] and what the network takes -> log densities [...].
+
+    Raises:
+        TypeError, ValueError: what the flow raises.
+
+    >>> import torch, bslfast
+    >>> flow = bslfast.flows.RealNVP(3, context=2)
+    >>> embedded = bslfast.patch.EmbeddedFlow(flow, torch.nn.Linear(7, 2))
+    >>> embedded.log_prob(torch.randn(5, 3), torch.randn(5, 7)).shape
+    torch.Size([5])
+    >>> embedded.sample(4, torch.randn(5, 7)).shape
+    torch.Size([5, 4, 3])
     """
 
     def __init__(self, flow: Flow, network: nn.Module) -> None:
