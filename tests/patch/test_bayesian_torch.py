@@ -85,10 +85,10 @@ def test_the_spread_of_outputs_is_theirs() -> None:
     for kind in ("LinearReparameterization", "LinearFlipout"):
         layer, x = made(kind)
         ours: Any = patch.convert(layer)
-        theirs = torch.stack([layer(x, return_kl=False) for _ in range(800)])
-        own = torch.stack([ours(x, return_kl=False) for _ in range(800)])
+        theirs = torch.stack([layer(x, return_kl=False) for _ in range(400)])
+        own = torch.stack([ours(x, return_kl=False) for _ in range(400)])
         torch.testing.assert_close(own.mean(0), theirs.mean(0), rtol=0, atol=0.15)
-        torch.testing.assert_close(own.std(0), theirs.std(0), rtol=0.2, atol=0)
+        torch.testing.assert_close(own.std(0), theirs.std(0), rtol=0.25, atol=0)
 
 
 def test_models_of_dnn_to_bnn() -> None:

@@ -55,11 +55,11 @@ def test_the_divergence() -> None:
         ours: Any = patch.convert(layer)
         assert ours.priors["bias"] == priors.Normal(0.0, 0.5)
         estimates = []
-        for _ in range(1000):
+        for _ in range(300):
             layer(torch.ones(1, 5))
             estimates.append(float(layer.log_variational_posterior - layer.log_prior))
         found = torch.tensor(estimates)
-        assert abs(found.mean() - kl(ours)) < 4 * found.std() / 1000**0.5
+        assert abs(found.mean() - kl(ours)) < 4 * found.std() / 300**0.5
         torch.testing.assert_close(
             ours.weights()[0].stddev(), torch.nn.functional.softplus(layer.weight_rho)
         )
