@@ -22,8 +22,9 @@ $(VENV)/.installed: $(BIN)/python constraints.txt $(SOURCES)
 	$(BIN)/python -m pip install --quiet --no-deps --force-reinstall dist/*.whl
 	touch $@
 
-$(VENV)/.tools: $(VENV)/.installed pyproject.toml
+$(VENV)/.tools: $(VENV)/.installed pyproject.toml tests/patch/peers.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group test --group lint
+	$(BIN)/python -m pip install --quiet --no-deps --requirement tests/patch/peers.txt
 	touch $@
 
 quickstart: $(VENV)/.installed

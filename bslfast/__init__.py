@@ -23,10 +23,10 @@ finally:
 
 # Imported when they are used: training and what goes with it would double the time.
 if _TYPE_CHECKING:
-    from bslfast import cli, data, info, metrics, plots, training
+    from bslfast import cli, data, info, metrics, patch, plots, training
 else:
     __getattr__, __dir__ = _submodules(
-        __name__, ("cli", "data", "info", "metrics", "plots", "training")
+        __name__, ("cli", "data", "info", "metrics", "patch", "plots", "training")
     )
 
 __version__ = _version("bslfast")
@@ -44,6 +44,7 @@ __all__ = [
     "metrics",
     "negative_elbo",
     "nn",
+    "patch",
     "plots",
     "predict",
     "reference",

@@ -22,6 +22,7 @@ LAYERS = (
     ("programs",),
     ("distributions", "elbo", "nn"),
     ("flows", "likelihoods"),
+    ("patch",),
     ("bnn", "predict", "vae"),
     ("data", "metrics", "training"),
     ("plots",),

@@ -221,21 +221,32 @@ class Conditioner(nn.Module):
         if self.context_layer is not None:
             h = h + self.context_layer(context)
         if self.residual:
-            return self._through_blocks(h, rest)
+            return self._through_blocks(h, rest, context)
         relu = self.activation == "relu"
         for layer in rest:
             # In place: a linear layer does not need its own output for its gradient.
             h = layer(h.relu_() if relu else ACTIVATIONS[self.activation](h))
         return h
 
-    def _through_blocks(self, h: Tensor, layers: list[nn.Module]) -> Tensor:
+    def context_layers(self) -> dict[int, nn.Module]:
+        """What makes of the context what is added to the outputs of layers, by their index.
+
+        A subclass may have more of them, for the first layers of residual blocks.
+        """
+        return {} if self.context_layer is None else {0: self.context_layer}
+
+    def _through_blocks(self, h: Tensor, layers: list[nn.Module], context: Tensor | None) -> Tensor:
         """What comes from the first layer's outputs, by the others, with residual blocks."""
-        activation = ACTIVATIONS[self.activation]
-        plain, blocks = layers[: -2 * self.residual - 1], layers[-2 * self.residual - 1 : -1]
+        activation, of_context = ACTIVATIONS[self.activation], self.context_layers()
+        first = len(layers) - 2 * self.residual
+        plain, blocks = layers[: first - 1], layers[first - 1 : -1]
         for layer in plain:
             h = layer(activation(h))
-        for inner, outer in zip(blocks[::2], blocks[1::2], strict=True):
-            h = h + outer(activation(inner(activation(h))))
+        for index, (inner, outer) in enumerate(zip(blocks[::2], blocks[1::2], strict=True)):
+            found = inner(activation(h))
+            if first + 2 * index in of_context:
+                found = found + of_context[first + 2 * index](context)
+            h = h + outer(activation(found))
         outputs: Tensor = layers[-1](h)
         return outputs
 
@@ -467,11 +478,9 @@ class MADE(Conditioner):
             weights[-1].index_select(0, rows),
             biases[-1].index_select(0, rows),
         )
-        from_context = None
-        if self.context_layer is not None:
-            from_context = self.context_layer(context)
-            if len(layers) == 1:
-                from_context = from_context.index_select(-1, rows)
+        terms = {index: layer(context) for index, layer in self.context_layers().items()}
+        if terms and len(layers) == 1:
+            terms[0] = terms[0].index_select(-1, rows)
         known = [like[..., :0] for _ in layers]  # inputs of each layer
 
         def learn(index: int, values: Tensor) -> None:
@@ -482,7 +491,7 @@ class MADE(Conditioner):
             new = slice(*self._ends[index][place : place + 2])
             inputs = known[index]
             found = F.linear(inputs, weights[index][new, : inputs.shape[-1]], biases[index][new])
-            return found if index or from_context is None else found + from_context[..., new]
+            return found + terms[index][..., new] if index in terms else found
 
         activation = ACTIVATIONS[self.activation]
         last = len(layers) - 1

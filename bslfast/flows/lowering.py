@@ -146,9 +146,12 @@ def _autoregressive(builder: Builder, module: Autoregressive, lanes: Lanes, inve
     if not inverse:
         parameters = _chosen(builder, module.conditioner, lanes)
         return _mapped(builder, module.map, lanes, parameters, False)
-    if type(module.conditioner) is not MADE:
-        raise CannotLower(f"{type(module.conditioner).__name__} has no steps in order")
-    return _solve(builder, module.map, module.conditioner, lanes)
+    network = module.conditioner
+    # A subclass may compute what MADE does, with other degrees.
+    computed = getattr(type(network), "forward", None), getattr(type(network), "in_order", None)
+    if not isinstance(network, MADE) or computed != (MADE.forward, MADE.in_order):
+        raise CannotLower(f"{type(network).__name__} has no steps in order")
+    return _solve(builder, module.map, network, lanes)
 
 
 # --- bases: (builder, base, lanes) ----------------------------------------------------------------
@@ -178,8 +181,9 @@ def _conditioner(builder: Builder, network: Conditioner, lanes: Lanes) -> Lanes:
         return constant(builder, network.constant)
     first, *rest = network.layers
     h = _layer(builder, first, lanes if network.inputs else builder.context)
-    if network.context_layer is not None:
-        h = _layer(builder, network.context_layer, builder.context, h)
+    of_context = network.context_layers()
+    if 0 in of_context:
+        h = _layer(builder, of_context[0], builder.context, h)
     if not network.residual:
         for layer in rest:
             h = _layer(builder, layer, _activated(builder, network, h))
@@ -187,8 +191,11 @@ def _conditioner(builder: Builder, network: Conditioner, lanes: Lanes) -> Lanes:
     blocks = len(rest) - 1 - 2 * network.residual
     for layer in rest[:blocks]:
         h = _layer(builder, layer, _activated(builder, network, h))
-    for inner, outer in zip(rest[blocks:-1:2], rest[blocks + 1 : -1 : 2], strict=True):
+    for index in range(blocks, len(rest) - 1, 2):
+        inner, outer = rest[index : index + 2]
         a = _layer(builder, inner, _activated(builder, network, h))
+        if index + 1 in of_context:
+            a = _layer(builder, of_context[index + 1], builder.context, a)
         h = _layer(builder, outer, _activated(builder, network, a), h)
     return _layer(builder, rest[-1], h)
 
@@ -197,8 +204,7 @@ def _look_at_network(builder: Builder, network: Conditioner) -> None:
     builder.looked_at(network, "activation", "residual", "inputs")
     builder.looked_at(network.layers)
     layers = list(network.layers)
-    if network.context_layer is not None:
-        layers.append(network.context_layer)
+    layers += network.context_layers().values()
     for layer in layers:
         builder.looked_at(layer)
     if network.activation not in STEPPED:
@@ -335,6 +341,10 @@ def _solve(builder: Builder, map: Map, network: MADE, lanes: Lanes) -> Lanes:
     # masked.
     known: list[Lanes] = [list(lanes), *([] for _ in range(last))]
     ends = network._ends
+    from_context = {
+        index: _layer(builder, layer, builder.context)
+        for index, layer in network.context_layers().items()
+    }
 
     def outputs(index: int, place: int, added: Lanes | None = None) -> Lanes:
         """What a layer makes of inputs of which the last ones have just become known."""
@@ -348,6 +358,8 @@ def _solve(builder: Builder, map: Map, network: MADE, lanes: Lanes) -> Lanes:
             levels = None
             if index == 0:
                 levels = (layer.seen, [layer.sees[row] for row in part])
+            if index in from_context:
+                added = [from_context[index][row] for row in part]
             found += builder.dense(
                 known[index],
                 len(part),
@@ -357,12 +369,6 @@ def _solve(builder: Builder, map: Map, network: MADE, lanes: Lanes) -> Lanes:
                 levels=levels,
                 added=added,
             )
-            if index == 0 and network.context_layer is not None:
-                weight = network.context_layer.weight
-                own = builder.dense(
-                    builder.context, len(part), weight, None, rows=part, added=found[-len(part) :]
-                )
-                found[-len(part) :] = own
         return found
 
     for place, feature in enumerate(network.order):

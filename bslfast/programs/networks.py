@@ -10,6 +10,8 @@ from bslfast.programs.building import Builder, CannotLower, Drawn, Lanes, lower,
 
 #: The activations that a step has, in its order.
 STEPPED = ("relu", "tanh", "sigmoid", "silu", "softplus")
+#: What else the step has, after them: see csrc/cpu/steps/activation.h.
+_MORE = ("linear", "log", "softclip", "raw_exp")
 _ACTIVATIONS: dict[type[nn.Module], str] = {
     nn.ReLU: "relu",
     nn.Tanh: "tanh",
@@ -74,14 +76,12 @@ def dense(
     return builder.dense(lanes, outputs, weight, bias, added=added, levels=levels)
 
 
-def activated(builder: Builder, name: str, lanes: Lanes, least: float = 0.0) -> Lanes:
-    """An activation of all lanes. ``least`` is added, to a softplus alone."""
+def activated(builder: Builder, name: str, lanes: Lanes, *numbers: float) -> Lanes:
+    """An activation of all lanes, with the numbers that csrc/cpu/steps/activation.h says."""
     if not lanes:
         return []
-    numbers = [least] if least else []
-    return builder.step(
-        "activation", lanes, len(lanes), options=[STEPPED.index(name)], numbers=numbers
-    )
+    place = (*STEPPED, *_MORE).index(name)
+    return builder.step("activation", lanes, len(lanes), options=[place], numbers=numbers)
 
 
 def constant(builder: Builder, values: Tensor) -> Lanes:

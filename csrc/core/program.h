@@ -27,6 +27,7 @@ constexpr int kTileRows = 32;
   X(constant, Constant)                                 \
   X(triangular, Triangular)                             \
   X(additive, Additive)                                 \
+  X(gate, Gate)                                         \
   X(affine_coupling, AffineMap)                         \
   X(leaky_relu_transform, LeakyReluMap)                 \
   X(tanh_transform, TanhMap)                            \

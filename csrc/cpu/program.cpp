@@ -11,6 +11,7 @@
 #include "cpu/steps/constant.h"
 #include "cpu/steps/dense.h"
 #include "cpu/steps/element_map.h"
+#include "cpu/steps/gate.h"
 #include "cpu/steps/log_prob.h"
 #include "cpu/steps/normal_sample.h"
 #include "cpu/steps/pointwise_map.h"

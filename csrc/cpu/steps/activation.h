@@ -1,4 +1,5 @@
-// Activations of networks. Their derivative is computed from the value or from the argument.
+// Activations of networks, and what makes parameters of maps of their outputs. The derivative is
+// computed from the value or from the argument.
 #pragma once
 
 #include "core/math.h"
@@ -7,17 +8,29 @@
 namespace bsl {
 namespace {
 
-// options: the activation's place in this list. numbers: what is added to the value.
+// options: the activation's place in this list. numbers: the a and b that the list has.
 struct Activation {
-  enum Kind { relu, tanh, sigmoid, silu, softplus, kinds };
+  enum Kind {
+    relu,
+    tanh,
+    sigmoid,
+    silu,
+    softplus,  // a, or nothing for 0: softplus(x) + a
+    linear,    // a, b: a x + b
+    log,       // a: log(x + a)
+    softclip,  // a: x / (1 + |x| / a), between -a and a
+    raw_exp,   // the number of which softplus is exp(x)
+    kinds
+  };
 
   static const char* fault(const Step& step, const Program&) {
     if (step.options.size() != 1 || step.options[0] < 0 || step.options[0] >= kinds) {
       return "options";
     }
-    if (step.numbers.size() > 1 || (step.numbers.size() == 1 && step.options[0] != softplus)) {
-      return "numbers";
-    }
+    constexpr size_t least[kinds] = {0, 0, 0, 0, 0, 2, 1, 1, 0};
+    constexpr size_t most[kinds] = {0, 0, 0, 0, 1, 2, 1, 1, 0};
+    const size_t numbers = step.numbers.size();
+    if (numbers < least[step.options[0]] || numbers > most[step.options[0]]) return "numbers";
     return step.inputs.size() == step.outputs.size() ? nullptr : "inputs and outputs";
   }
 
@@ -36,6 +49,24 @@ struct Activation {
         const T least = step.numbers.empty() ? T(0) : static_cast<T>(step.numbers[0]);
         return for_each(step, t, [least](T x) { return math::softplus(x) + least; });
       }
+      case linear: {
+        const T a = static_cast<T>(step.numbers[0]), b = static_cast<T>(step.numbers[1]);
+        return for_each(step, t, [a, b](T x) { return a * x + b; });
+      }
+      case log: {
+        const T a = static_cast<T>(step.numbers[0]);
+        return for_each(step, t, [a](T x) { return math::log(x + a); });
+      }
+      case softclip: {
+        const T a = static_cast<T>(step.numbers[0]);
+        return for_each(step, t, [a](T x) { return x / (T(1) + math::abs(x) / a); });
+      }
+      case raw_exp:
+        // With e = exp(x): e + log(1 - exp(-e)).
+        return for_each(step, t, [](T x) {
+          const T e = math::exp(x);
+          return e + math::log(-math::expm1(-e));
+        });
       default:
         return for_each(step, t, [](T x) { return x * math::sigmoid(x); });
     }
@@ -53,6 +84,26 @@ struct Activation {
         return pull_back(step, t, [](T, T y) { return y * (T(1) - y); });
       case softplus:
         return pull_back(step, t, [](T x, T) { return math::sigmoid(x); });
+      case linear: {
+        const T a = static_cast<T>(step.numbers[0]);
+        return pull_back(step, t, [a](T, T) { return a; });
+      }
+      case log: {
+        const T a = static_cast<T>(step.numbers[0]);
+        return pull_back(step, t, [a](T x, T) { return T(1) / (x + a); });
+      }
+      case softclip: {
+        const T a = static_cast<T>(step.numbers[0]);
+        return pull_back(step, t, [a](T x, T) {
+          const T d = T(1) + math::abs(x) / a;
+          return T(1) / (d * d);
+        });
+      }
+      case raw_exp:
+        return pull_back(step, t, [](T x, T) {
+          const T e = math::exp(x);
+          return e / -math::expm1(-e);
+        });
       default:
         return pull_back(step, t, [](T x, T y) {
           const T s = math::sigmoid(x);

@@ -1,0 +1,362 @@
+"""What becomes what: a function for each class of a peer, by the class's full name.
+
+A peer is another library. None is imported here: whoever has a model of a peer has imported it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from bslfast import _checks
+
+#: (module, conversion) -> what takes its place.
+Function = Callable[[Any, "Conversion"], Any]
+_Module = TypeVar("_Module", bound=nn.Module)
+_Function = TypeVar("_Function", bound=Function)
+
+
+class Converter(NamedTuple):
+    """How the objects of a class of a peer are converted.
+
+    Attributes:
+        name: of the class, with its module: ``nflows.flows.base.Flow``.
+        becomes: what it becomes, for the documentation.
+        function: makes it; raises :class:`Refusal` where it cannot.
+    """
+
+    name: str
+    becomes: str
+    function: Function
+
+
+#: By the names of the classes.
+CONVERTERS: dict[str, Converter] = {}
+#: The packages whose classes these are.
+PEERS: set[str] = set()
+
+
+def converts(*names: str, becomes: str) -> Callable[[_Function], _Function]:
+    """Register a function for classes, named with their modules."""
+
+    def register(function: _Function) -> _Function:
+        for name in names:
+            CONVERTERS[name] = Converter(name, becomes, function)
+            PEERS.add(name.split(".")[0])
+        return function
+
+    return register
+
+
+#: Packages of peers whose modules are networks like any other: they may stay.
+NETWORKS = ("nflows.nn.", "normflows.nets.", "zuko.nn")
+#: What is done with a model at last, if it had layers of a peer.
+_FINISHERS: dict[str, Callable[[nn.Module], None]] = {}
+
+
+def finishes(
+    peer: str,
+) -> Callable[[Callable[[nn.Module], None]], Callable[[nn.Module], None]]:
+    """Register what is done with models that had layers of a peer, when all have been converted."""
+
+    def register(function: Callable[[nn.Module], None]) -> Callable[[nn.Module], None]:
+        _FINISHERS[peer] = function
+        return function
+
+    return register
+
+
+class Refusal(Exception):
+    """Why a module cannot be converted. Without a text, its parts have said so already."""
+
+
+class CannotConvert(ValueError):
+    """A model has parts of peers that have no counterpart. It is as it was.
+
+    Attributes:
+        reasons: by the names of these parts in the model, why.
+
+    >>> from bslfast.patch import CannotConvert
+    >>> CannotConvert({"layers.0": "a reason"}).reasons
+    {'layers.0': 'a reason'}
+    """
+
+    def __init__(self, reasons: dict[str, str]) -> None:
+        super().__init__(reasons)
+        self.reasons = reasons
+
+    def __str__(self) -> str:
+        lines = [f"{name or 'the model itself'}: {why}" for name, why in self.reasons.items()]
+        return (
+            "model: expected one all of whose parts can be converted, got one with\n  "
+            + "\n  ".join(lines)
+        )
+
+
+class Conversion:
+    """The conversion of one model.
+
+    Args:
+        model: it.
+
+    Attributes:
+        root: the module that is being converted now, with all its parts.
+        reasons: see :class:`CannotConvert`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.root = model
+        self.reasons: dict[str, str] = {}
+        self._names = {module: name for name, module in model.named_modules()}
+        self._held = Counter(
+            id(p) for m in model.modules() for p in m._parameters.values() if p is not None
+        )
+        self._made: dict[tuple[nn.Module, Any], Any] = {}
+
+    def __call__(self, module: nn.Module, *args: Any) -> Any:
+        """What takes the place of a module; None, with the reason noted, if nothing can."""
+        # A module in several places is one module afterwards, too.
+        key = (module, args)
+        if key not in self._made:
+            try:
+                self._made[key] = self._convert(module, *args)
+            except Refusal as refusal:
+                self._made[key] = None
+                if str(refusal):
+                    self.reasons[self._names.get(module, "")] = str(refusal)
+        return self._made[key]
+
+    def all(self, modules: Iterable[nn.Module], *args: Any) -> list[Any]:
+        """The same of several.
+
+        Raises:
+            Refusal: if one of them cannot be converted; only after all have been tried.
+        """
+        found = [self(module, *args) for module in modules]
+        if any(made is None for made in found):
+            raise Refusal
+        return found
+
+    def part(self, module: nn.Module, *args: Any) -> Any:
+        """The same of one."""
+        return self.all([module], *args)[0]
+
+    def kept(self, network: nn.Module) -> nn.Module:
+        """A copy of a network, in which parts of peers have been converted."""
+        found = [(module, self(module)) for module in _outermost(network)]
+        if any(new is None for _, new in found):
+            raise Refusal
+        return copy.deepcopy(network, {id(module): new for module, new in found})
+
+    def _convert(self, module: nn.Module, *args: Any) -> Any:
+        kind = class_name(module)
+        if kind not in CONVERTERS:
+            peer = peer_of(module)
+            if kind.split(".")[0] == peer:
+                raise Refusal(f"there is no conversion of {kind}")
+            if peer is not None:
+                raise Refusal(f"{kind} is a subclass of a class of {peer}, of which all may differ")
+            raise Refusal(f"{kind} is unknown")
+        function: Any = CONVERTERS[kind].function
+        check(module, self._held)
+        try:
+            return function(module, self, *args)
+        except ValueError as error:
+            # Of a constructor of bslfast, which has limits that the peer has not.
+            raise Refusal(str(error)) from error
+
+
+def check(module: nn.Module, held: Counter[int]) -> None:
+    """Raise Refusal if something about a module would get lost."""
+    for part in module.modules():
+        hooks = (part._forward_hooks, part._forward_pre_hooks)
+        if any((*hooks, part._backward_hooks, part._backward_pre_hooks)):
+            raise Refusal(f"a {type(part).__name__} has hooks, which would get lost")
+        for name, parameter in part._parameters.items():
+            if parameter is not None and held[id(parameter)] > 1:
+                raise Refusal(f"the parameter {name} of a {type(part).__name__} is in two places")
+
+
+def class_name(value: object) -> str:
+    """The name of an object's class, with its module."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def peer_of(module: nn.Module) -> str | None:
+    """The peer that a module's class, or one of its bases, comes from."""
+    for kind in type(module).__mro__:
+        package = kind.__module__.split(".")[0]
+        if package in PEERS:
+            return None if kind.__module__.startswith(NETWORKS) else package
+    return None
+
+
+def convert(model: nn.Module) -> nn.Module:
+    """Return the same model with bslfast's layers, flows and ops in place of a peer's.
+
+    The weights are copied. The model itself stays as it is. What is no peer's is copied, too, and
+    holds what its parts have become. A flow becomes a :class:`bslfast.flows.Flow` and is called as
+    that, a layer one of :mod:`bslfast.nn`. Parameters that were frozen are so afterwards, and
+    devices, dtypes and the training mode stay.
+
+    All or nothing: where one part of a peer has no counterpart, nothing is converted. The networks
+    inside of couplings are not parts in this sense. Those that bslfast has no network for, or that
+    come from the user, are copied as they are (:class:`Kept`). docs/migration.md has the table of
+    all classes, and says what their log densities and divergences agree to.
+
+    Args:
+        model: a module of nflows, zuko, normflows, bayesian-torch, blitz or torchbnn, or one that
+            holds such modules.
+
+    Raises:
+        TypeError: ``model`` is no module.
+        ValueError: it has no part that comes from a peer.
+        CannotConvert: it has parts that cannot be converted; they are listed, with the reasons.
+
+    >>> import torch, bslfast
+    >>> bslfast.patch.convert(torch.nn.Linear(2, 3))
+    Traceback (most recent call last):
+        ...
+    ValueError: model: expected one with parts of bayesian_torch, blitz, nflows, normflows, \
+torchbnn, zuko, got a Linear without
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {_checks.describe(model)}")
+    outermost = list(_outermost(model))
+    if not outermost:
+        names = ", ".join(sorted(PEERS))
+        raise ValueError(
+            f"model: expected one with parts of {names}, got a {type(model).__name__} without"
+        )
+    conversion = Conversion(model)
+    made = []
+    for module in outermost:
+        conversion.root = module
+        made.append((module, conversion(module)))
+    if conversion.reasons:
+        raise CannotConvert(conversion.reasons)
+    # Whatever refers to a module, refers to what it has become.
+    memo = {id(module): new for module, new in made}
+    result: nn.Module = copy.deepcopy(model, memo)
+    for peer in dict.fromkeys(map(peer_of, outermost)):
+        if peer in _FINISHERS:
+            _FINISHERS[peer](result)
+    return result
+
+
+def _outermost(module: nn.Module) -> Iterable[nn.Module]:
+    """The modules of peers that are inside of no other."""
+    if peer_of(module) is not None:
+        yield module
+        return
+    for child in module.children():
+        yield from _outermost(child)
+
+
+# --- for the files of the peers -------------------------------------------------------------------
+
+
+def options(module: nn.Module) -> dict[str, Any]:
+    """The device and the dtype of a module."""
+    tensors = (*module.parameters(), *module.buffers())
+    like = next((t for t in tensors if t.is_floating_point()), None)
+    if like is None:
+        return {"device": tensors[0].device if tensors else None}
+    return {"device": like.device, "dtype": like.dtype}
+
+
+@torch.no_grad()
+def put(target: Tensor, source: Tensor, values: Tensor | None = None) -> None:
+    """Copy a parameter, or what has been made of it, and whether it is frozen."""
+    target.copy_((source if values is None else values).reshape(target.shape))
+    if isinstance(target, nn.Parameter):
+        target.requires_grad_(source.requires_grad)
+
+
+class Kept(nn.Module):
+    """A network that has been copied as it is: it takes rows alone, and a context as it did.
+
+    Args:
+        network: it.
+        why: there is nothing of bslfast's in its place.
+        joined: whether it takes the context behind x in one tensor, and not as a second argument.
+        order: of the features, see :class:`bslfast.flows.Autoregressive`.
+        context: size of the context vectors, 0 for none.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        why: object,
+        *,
+        joined: bool,
+        context: int,
+        order: tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network, self.why = copy.deepcopy(network), str(why)
+        self.joined, self.context, self.order = joined, context, order
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return what the network makes of x [..., inputs]."""
+        lead = x.shape[:-1]
+        if context is not None:
+            lead = torch.broadcast_shapes(lead, context.shape[:-1])
+            context = context.expand(*lead, context.shape[-1]).reshape(-1, context.shape[-1])
+        rows = x.expand(*lead, x.shape[-1]).reshape(lead.numel(), x.shape[-1])
+        if self.joined:
+            found = self.network(rows if context is None else torch.cat((rows, context), dim=-1))
+        else:
+            found = self.network(rows, context)
+        shaped: Tensor = found.reshape(*lead, found.shape[-1])
+        return shaped
+
+    def extra_repr(self) -> str:
+        return f"why={self.why!r}"
+
+
+def agree(
+    theirs: nn.Module,
+    ours: nn.Module,
+    log_probs: Callable[[Any, Any, Tensor, Tensor | None], tuple[Tensor, Tensor]],
+    sizes: tuple[int, int],
+) -> None:
+    """Compare flows at a few vectors: other versions of a peer may compute something else.
+
+    Args:
+        theirs, ours: the flows; what is called are copies in float64, in evaluation mode.
+        log_probs: (theirs, ours, x, context) -> the log densities of both.
+        sizes: the features and the numbers of the context.
+
+    Raises:
+        Refusal: if they differ.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x, context = (torch.randn(16, size, generator=generator, dtype=torch.float64) for size in sizes)
+    try:
+        first, second = (copy.deepcopy(flow).cpu().double().eval() for flow in (theirs, ours))
+        with torch.no_grad():
+            wanted, found = log_probs(first, second, x, context if sizes[1] else None)
+    except Exception:
+        # They do not compute it here: a bounded domain, say, or a network in float32 alone.
+        return
+    if not torch.allclose(found, wanted.double(), rtol=1e-4, atol=1e-4, equal_nan=True):
+        worst = (found - wanted).abs().max().item()
+        raise Refusal(
+            f"its log densities are not those of the conversion, by {worst:.2g}: perhaps another "
+            "version than the one that this is made for"
+        )
+
+
+def set_mode(module: _Module, like: nn.Module) -> _Module:
+    """Put a module into the mode of another, all but networks that have been kept; return it."""
+    module.training = like.training
+    if not isinstance(module, Kept):
+        for child in module.children():
+            set_mode(child, like)
+    return module

@@ -1,0 +1,137 @@
+"""Functions of peers that are swapped for a while."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from bslfast import patch
+from bslfast.patch import swapped as swapped_functions
+from bslfast.patch.swapped import SWAPS
+
+PEERS = sorted(SWAPS)
+RQS = "unconstrained_rational_quadratic_spline"
+
+
+def functions(peer: str) -> list[Any]:
+    return [
+        getattr(importlib.import_module(module), swap.name)
+        for swap in SWAPS[peer]
+        for module in swap.modules
+    ]
+
+
+def flows(peer: str) -> Iterator[Any]:
+    """Couplings and autoregressive transforms of splines, with linear tails."""
+    options: dict[str, Any] = {"num_bins": 6, "tails": "linear", "tail_bound": 3.0}
+    if peer == "nflows":
+        from nflows.nn.nets import ResidualNet
+        from nflows.transforms import PiecewiseRationalQuadraticCouplingTransform as Coupling
+        from nflows.transforms.autoregressive import (
+            MaskedPiecewiseRationalQuadraticAutoregressiveTransform as Autoregressive,
+        )
+    else:
+        from normflows.flows.neural_spline.autoregressive import (
+            MaskedPiecewiseRationalQuadraticAutoregressive as Autoregressive,
+        )
+        from normflows.flows.neural_spline.coupling import (
+            PiecewiseRationalQuadraticCoupling as Coupling,
+        )
+        from normflows.nets import ResidualNet
+    mask = torch.tensor([1, 0, 1])
+    extra: dict[str, Any] = {"apply_unconditional_transform": True}
+    yield Coupling(mask, lambda a, b: ResidualNet(a, b, 16), **options, **extra)
+    yield Autoregressive(3, 16, **options)
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_values_and_gradients(peer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip(peer)
+    torch.manual_seed(0)
+    calls, spline = [], swapped_functions._spline
+    monkeypatch.setattr(
+        swapped_functions, "_spline", lambda *given: (calls.append(given), spline(*given))[1]
+    )
+    for flow in flows(peer):
+        flow.double()
+        for parameter in flow.parameters():
+            parameter.data += 0.3 * torch.randn_like(parameter)
+        x = (3 * torch.randn(50, 3, dtype=torch.float64)).requires_grad_()
+        found = []
+        for swapped in (False, True):
+            if swapped:
+                with patch.using(peer):
+                    y, log_det = flow(x)
+                    back, _ = flow.inverse(y.detach())
+            else:
+                y, log_det = flow(x)
+                back, _ = flow.inverse(y.detach())
+            loss = (y.sin().sum(dim=1) + log_det).square().sum()
+            grads = torch.autograd.grad(loss, [x, *flow.parameters()])
+            found.append((y, log_det, back, *grads))
+        for own, their in zip(found[1], found[0], strict=True):
+            torch.testing.assert_close(own, their, rtol=1e-7, atol=1e-7)
+    # Of the coupling both parts, there and back; of the other forward, and a call for each feature.
+    assert len(calls) == 2 + 2 + 1 + 3
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_all_is_restored(peer: str) -> None:
+    pytest.importorskip(peer)
+    before = functions(peer)
+    with patch.using(peer):
+        inside = functions(peer)
+        assert not any(a is b for a, b in zip(inside, before, strict=True))
+        with patch.using(peer):
+            pass
+        assert functions(peer) == inside
+    assert functions(peer) == before
+    with pytest.raises(ZeroDivisionError), patch.using(peer):
+        raise ZeroDivisionError
+    assert functions(peer) == before
+
+
+def test_intervals_and_what_the_op_does_not_take() -> None:
+    """Of nflows alone, as normflows looks at no domain."""
+    pytest.importorskip("nflows")
+    module = importlib.import_module("nflows.transforms.splines")
+    torch.manual_seed(0)
+    x = 2 + 3 * torch.rand(50, dtype=torch.float64)
+    widths, heights, slopes = torch.randn(50, 16, dtype=torch.float64).split([5, 5, 6], dim=-1)
+
+    def calls() -> list[Any]:
+        ends = {"left": 2.0, "right": 5.0, "bottom": 2.0, "top": 5.0}
+        of = module.rational_quadratic_spline
+        found = [of(x, widths, heights, slopes, inverse=i, **ends) for i in (False, True)]
+        # Another interval, and tails that there are not.
+        found.append(of(x, widths, heights, slopes, **(ends | {"top": 6.0})))
+        for error, arguments in (
+            ((Exception,), (x + 3.1, widths, heights, slopes)),
+            ((RuntimeError,), (x, widths, heights, slopes[:, 1:-1], False, "other")),
+        ):
+            function = of if len(arguments) == 4 else getattr(module, RQS)
+            with pytest.raises(error) as caught:
+                function(*arguments, **({} if len(arguments) > 4 else ends))
+            found.append(caught.type)
+        return found
+
+    before = calls()
+    with patch.using("nflows"):
+        inside = calls()
+    for own, their in zip(inside, before, strict=True):
+        if isinstance(their, type):
+            assert own is their
+        else:
+            torch.testing.assert_close(own, their, rtol=1e-9, atol=1e-9)
+
+
+def test_a_missing_peer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "normflows", None)
+    with pytest.raises(ImportError, match="using: expected normflows to be installed") as found:
+        patch.using("normflows").__enter__()
+    assert found.value.name == "normflows"
