@@ -8,7 +8,7 @@ RUNS ?= runs
 BENCH ?= --benchmark-max-time=0.2 --benchmark-min-rounds=7
 SOURCES := $(shell find csrc bslfast cmake -type f -not -name '*.pyc') CMakeLists.txt pyproject.toml
 
-.PHONY: quickstart test slow-test fuzz sanitize bench bench-flows bench-bnn lint format develop wheel cuda-wheel gpu-check clean
+.PHONY: quickstart test slow-test fuzz sanitize bench bench-flows bench-bnn bench-vae lint format develop wheel cuda-wheel gpu-check clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -86,6 +86,12 @@ bench-flows: $(VENV)/.installed
 BENCH_BNN ?=
 bench-bnn: $(VENV)/.installed
 	$(BIN)/python benchmarks/bnn_peers --results benchmarks/results --out $(RUNS)/bench-bnn $(BENCH_BNN)
+
+# VAEs beside their networks alone, hand-written ones in torch, and pythae. The table and the picture
+# go into benchmarks/results. Options: BENCH_VAE='--cases 784-400-400-20', for example.
+BENCH_VAE ?=
+bench-vae: $(VENV)/.installed
+	$(BIN)/python benchmarks/vae_peers --results benchmarks/results --out $(RUNS)/bench-vae $(BENCH_VAE)
 
 # An editable install for work on bslfast. Changes of Python files need no build; after changes of C++
 # run `make develop` again.

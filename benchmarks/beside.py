@@ -1,4 +1,4 @@
-"""What flow_peers and bnn_peers share: installing peers, measuring in turns, and reporting.
+"""What flow_peers, bnn_peers and vae_peers share: installing, measuring in turns, and reporting.
 
 Implementations take turns, and each peer's time is divided by ours of the same round, so that other
 work on the machine weighs on both.
@@ -7,24 +7,31 @@ work on the machine weighs on both.
 from __future__ import annotations
 
 import argparse
+import datetime
 import importlib
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
+from torch import Tensor
 
 import bslfast.info
 
 Row = dict[str, Any]
+#: For networks and passes, what is aimed at beside peers, as :class:`Aim` reads it.
+Aims = Mapping[tuple[str, str], Mapping[str, str]]
 #: Seconds of a block of calls.
 BLOCK = 0.02
 
@@ -173,6 +180,8 @@ def begin(
         "threads": chosen.threads,
         "peak": peak(),
         "load": os.getloadavg()[0],
+        "device": device(),
+        "date": datetime.date.today().isoformat(),
         "peers": {peer.name: peer.version for peer in started},
     }
 
@@ -203,6 +212,62 @@ def alternate(
     return times
 
 
+class Implementation(Protocol):
+    """A network that can be timed."""
+
+    def seconds(self, what: str, calls: int) -> float:
+        """The time of so many calls of a pass."""
+
+    def steps(self, what: str) -> int:
+        """The steps of a call."""
+
+
+def measured(
+    ours: Mapping[str, Implementation],
+    theirs: Mapping[str, Implementation],
+    facts: Row,
+    seconds: float,
+    rounds: int,
+) -> list[Row]:
+    """Rows for each of ours and each peer, from turns of all.
+
+    Args:
+        ours: by the way in which each computes.
+        theirs: by peer.
+        facts: "network", "pass" and "of": what is measured, for the rows.
+        seconds, rounds: as of :func:`alternate`.
+    """
+    what, every = facts["pass"], [*ours.values(), *theirs.values()]
+    found = alternate([partial(one.seconds, what) for one in every], seconds, rounds)
+    times = [[t / one.steps(what) for t in own] for one, own in zip(every, found, strict=True)]
+    return [
+        facts
+        | {
+            "way": way, "peer": peer, "ours": quartiles(own), "theirs": quartiles(other),
+            "ratio": ratio(own, other),
+        }
+        for way, own in zip(ours, times, strict=False)
+        for peer, other in zip(theirs, times[len(ours) :], strict=True)
+    ]  # fmt: skip
+
+
+def close_on_average(found: Tensor, wanted: Tensor, what: str, *, relative: float) -> None:
+    """Assert that the means of two samples agree within six standard errors and a part of them.
+
+    Args:
+        found, wanted: independent draws; one number is an exact mean.
+        what: for the message.
+        relative: the part of ``wanted`` that means may differ by in any case.
+    """
+    found, wanted = found.double(), wanted.double()
+    variance = sum(t.var().item() / len(t) for t in (found, wanted) if len(t) > 1)
+    bound = 6 * variance**0.5 + relative * wanted.mean().abs().item()
+    if not (found.mean() - wanted.mean()).abs().item() <= bound:
+        raise AssertionError(
+            f"{what}: expected {wanted.mean():.6g} within {bound:.2g}, got {found.mean():.6g}"
+        )
+
+
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """The median over rounds A B B A, in which other work on the machine weighs on both."""
     rounds = range(0, len(ours), 2)
@@ -221,6 +286,45 @@ def peak() -> float:
         torch.mm(a, a)
         best = min(best, time.perf_counter() - begin)
     return 2 * 1024**3 / best / 1e9
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What bslfast's time should be beside a peer's.
+
+    Attributes:
+        kind: "at most" so many times the peer's, or "at least" so many times less.
+        factor: how many.
+    """
+
+    kind: str
+    factor: float
+
+    @classmethod
+    def parse(cls, text: str) -> Aim:
+        """The aim that a text such as "at most 1.7" says."""
+        kind, _, number = text.rpartition(" ")
+        if kind not in ("at most", "at least"):
+            raise ValueError(f"text: expected 'at most ...' or 'at least ...', got {text!r}")
+        return cls(kind, float(number))
+
+    @property
+    def ratio(self) -> float:
+        """The peer's time as a multiple of bslfast's that is aimed at."""
+        return 1 / self.factor if self.kind == "at most" else self.factor
+
+    def shown(self, ratio: float) -> str:
+        """A ratio of the peer's time to bslfast's as the aim counts it, bold if reached."""
+        number = 1 / ratio if self.kind == "at most" else ratio
+        sign = "≤" if self.kind == "at most" else "≥"
+        text = f"{number:.3g}"
+        return f"{f'**{text}**' if ratio >= self.ratio else text} [{sign} {self.factor:g}]"
+
+
+def aim(row: Row, aims: Aims) -> Aim | None:
+    """What is aimed at, if anything; a library's aims hold for all that its name begins."""
+    text = aims.get((row["network"], row["pass"]), {}).get(row["peer"].split(" (")[0])
+    return None if text is None else Aim.parse(text)
 
 
 def by_line(
@@ -254,6 +358,83 @@ def header(about: dict[str, Any]) -> str:
         f"float32, {about['threads']} threads, {about['peak']:.0f} GFLOP/s at matrix products; "
         f"the machine's load before was {about['load']:.1f}."
     )
+
+
+def table(
+    about: dict[str, Any],
+    rows: list[Row],
+    aims: Aims,
+    plain: str,
+    text: str,
+    others: Sequence[bool] = (),
+) -> str:
+    """Markdown: a line for each of the rows that :func:`measured` makes of ours, with all peers.
+
+    Args:
+        about: the machine and the versions.
+        rows: times.
+        aims: of ratios.
+        plain: how peers are called whose column has bslfast's time as a multiple of theirs.
+        text: what was measured.
+        others: whether further aims are reached.
+    """
+    peers = list(about["peers"])
+    reached = [row["ratio"] >= wanted.ratio for row in rows if (wanted := aim(row, aims))]
+    reached += others
+    lines = [
+        f"{about['device']}, {about['date']}. {header(about)}",
+        "",
+        f"Medians in ms, with quartiles for bslfast. Under {plain}: bslfast's time as a multiple "
+        f"of {plain}'s, or the reverse where the aim is [≥]. Under other peers: their time as a "
+        "multiple of bslfast's. Both are medians over rounds in which all take turns. Then [the "
+        f"aim] and the peer's time. {text} BSLFAST_ISA limits bslfast alone.",
+        f"Aims reached: {sum(reached)} of {len(reached)} (bold).",
+        "",
+        "| network | pass | bslfast | ms | " + " | ".join(peers) + " |",
+        "|---" * (4 + len(peers)) + "|",
+    ]
+    for line, (low, middle, high) in by_line(rows, "network", "pass", "way"):
+        first = next(iter(line.values()))
+        cells = [_cell(line[peer], aims, plain) if peer in line else "" for peer in peers]
+        lines.append(
+            f"| {first['network']} | {first['pass']}{first['of']} | {first['way']} "
+            f"| {ms(middle)} ({ms(low)} to {ms(high)}) | " + " | ".join(cells) + " |"
+        )
+    return "\n".join(lines)
+
+
+def _cell(row: Row, aims: Aims, plain: str) -> str:
+    wanted, time = aim(row, aims), ms(row["theirs"][1])
+    if wanted is not None:
+        return f"{wanted.shown(row['ratio'])} {time}"
+    return f"{1 / row['ratio'] if row['peer'].startswith(plain) else row['ratio']:.3g} {time}"
+
+
+def picture(rows: list[Row], aims: Aims, path: Path) -> None:
+    """Bars of the ratios for each pass, and a mark where each should be."""
+    passes = list(dict.fromkeys(row["pass"] for row in rows))
+
+    def aimed(row: Row) -> float | None:
+        wanted = aim(row, aims)
+        return None if wanted is None else wanted.ratio
+
+    bars(rows, passes, lambda row: f"{row['network']}\n{row['way']}{row['of']}", aimed, path)
+
+
+def device() -> str:
+    """The processor and how many of its cores this process may use."""
+    name = "CPU"
+    if Path("/proc/cpuinfo").exists():
+        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+        name = re.sub(r"\((R|TM)\)|\b(CPU|Processor)\b|@.*", "", found[1]) if found else name
+    return f"{' '.join(name.split())} {len(os.sched_getaffinity(0))} cores"
+
+
+def stem(kind: str, about: dict[str, Any], folder: Path) -> Path:
+    """Where a table and a picture go, without the ending: named after machine, date and code."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{kind} {about['device']} {about['date']} {about['isa']}".lower()
+    return folder / re.sub("[^a-z0-9]+", "-", name)
 
 
 def bars(

@@ -11,9 +11,9 @@ from typing import Any
 import beside
 import pytest
 import torch
-from beside import Peer, alternate, ratio
+from beside import Aim, Peer, alternate, close_on_average, ratio
 from bnn_peers import memory, report
-from bnn_peers.cases import CASES, STEPS, Case, Exact, certain, close_on_average, draw, ours
+from bnn_peers.cases import CASES, STEPS, Case, Exact, certain, draw, ours
 from bnn_peers.peers import ADAM, LOOP, PASSES, PEERS, STEP, Eager, Plain, TorchPeer, all_ours
 
 SMALL = [Case((5, 8, 8, 1), batch=16, samples=30, rows=20), Case((5, 8, 10), 16, 30, 20)]
@@ -64,12 +64,12 @@ def test_peers_that_cannot_be_used_are_left_out(
     ],
 )
 def test_aims_are_read(text: str, ratio: float, shown: str) -> None:
-    assert report.Aim.parse(text).shown(ratio) == shown
+    assert Aim.parse(text).shown(ratio) == shown
 
 
 def test_other_texts_are_no_aims() -> None:
     with pytest.raises(ValueError, match=r"^text: expected"):
-        report.Aim.parse("about 3")
+        Aim.parse("about 3")
 
 
 def test_aims_are_of_networks_passes_and_peers_that_there_are() -> None:
@@ -79,7 +79,7 @@ def test_aims_are_of_networks_passes_and_peers_that_there_are() -> None:
         assert what in PASSES
         assert aims.keys() <= names
         for text in aims.values():
-            report.Aim.parse(text)
+            Aim.parse(text)
 
 
 def _row(peer: str, ours: float, theirs: float, what: str = STEP, **others: Any) -> dict[str, Any]:

@@ -9,13 +9,9 @@ instruction set, into RESULTS, and results.json into OUT.
 
 from __future__ import annotations
 
-import datetime
 import itertools
 import json
-import os
-import re
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +19,10 @@ import torch
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from beside import Row, alternate, begin, parser, quartiles, ratio
+from beside import Implementation, Row, begin, measured, parser, stem
 from bnn_peers.cases import CASES, Case, Exact, draw
 from bnn_peers.memory import copies
-from bnn_peers.peers import PASSES, PEERS, PREDICTIONS, BnnPeer, Implementation, TorchPeer, all_ours
+from bnn_peers.peers import PASSES, PEERS, PREDICTIONS, BnnPeer, TorchPeer, all_ours
 from bnn_peers.report import picture, table
 
 NAMES = {case.name: case for case in CASES}
@@ -48,23 +44,16 @@ class Group:
 
     def measure(self, what: str, seconds: float, rounds: int) -> list[Row]:
         """Rows for each of ours and each peer, from turns of all."""
-        ours = self.ours[what]
-        if not ours:
+        if not self.ours[what]:
             return []
-        every: list[Implementation] = [*ours.values(), *self.theirs.values()]
-        found = alternate([partial(one.seconds, what) for one in every], seconds, rounds)
-        times = [[t / one.steps(what) for t in own] for one, own in zip(every, found, strict=True)]
         case = self.case
         predictions = f", {case.samples} of {case.rows} rows" if what == PREDICTIONS else ""
-        return [
-            {
-                "network": case.name, "pass": what, "of": predictions or f", batch {case.batch}",
-                "way": way, "peer": peer, "ours": quartiles(own), "theirs": quartiles(other),
-                "ratio": ratio(own, other),
-            }
-            for way, own in zip(ours, times, strict=False)
-            for peer, other in zip(self.theirs, times[len(ours) :], strict=True)
-        ]  # fmt: skip
+        facts = {
+            "network": case.name,
+            "pass": what,
+            "of": predictions or f", batch {case.batch}",
+        }
+        return measured(self.ours[what], self.theirs, facts, seconds, rounds)
 
 
 def memory(peers: list[BnnPeer], installed: Path, threads: int) -> dict[str, float]:
@@ -73,15 +62,6 @@ def memory(peers: list[BnnPeer], installed: Path, threads: int) -> dict[str, flo
     names = ["bslfast", *(name for name in plain if "MSE" not in name)]
     found = {name: copies(name, installed, threads) for name in names}
     return {name: number for name, number in found.items() if number is not None}
-
-
-def device() -> str:
-    """The processor and how many of its cores this process may use."""
-    name = "CPU"
-    if Path("/proc/cpuinfo").exists():
-        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-        name = re.sub(r"\((R|TM)\)|\b(CPU|Processor)\b|@.*", "", found[1]) if found else name
-    return f"{' '.join(name.split())} {len(os.sched_getaffinity(0))} cores"
 
 
 def main() -> None:
@@ -93,7 +73,6 @@ def main() -> None:
     # Until glibc has freed a large block, it gives freed memory back at once (conftest.py).
     torch.empty(31 << 20, dtype=torch.uint8)
     peers, about = begin(chosen, PEERS)
-    about |= {"device": device(), "date": datetime.date.today().isoformat()}
     passes = chosen.passes or [*PASSES, "memory"]
     # First, as the process is small: a new one is made for each.
     copied = memory(peers, chosen.installed, chosen.threads) if "memory" in passes else {}
@@ -107,16 +86,14 @@ def main() -> None:
             group = Group(NAMES[name], peers)
         rows += group.measure(what, chosen.seconds, chosen.rounds)
     chosen.out.mkdir(parents=True, exist_ok=True)
-    chosen.results.mkdir(parents=True, exist_ok=True)
     everything: dict[str, Any] = {"about": about, "rows": rows, "memory": copied}
     (chosen.out / "results.json").write_text(json.dumps(everything, indent=1))
     text = table(about, rows, copied)
     print(text)
-    name = f"bnn {about['device']} {about['date']} {about['isa']}".lower()
-    stem = chosen.results / re.sub("[^a-z0-9]+", "-", name)
-    stem.with_suffix(".md").write_text(text + "\n")
+    place = stem("bnn", about, chosen.results)
+    place.with_suffix(".md").write_text(text + "\n")
     if rows:
-        picture(rows, stem.with_suffix(".png"))
+        picture(rows, place.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from beside import close_on_average
 from torch import Tensor
 
 import bslfast
@@ -189,23 +190,6 @@ def divergences(weights: Weights) -> list[Tensor]:
         posterior = torch.distributions.Normal(loc.double(), scale.double())
         found.append(torch.distributions.kl_divergence(posterior, prior))
     return found
-
-
-def close_on_average(found: Tensor, wanted: Tensor, what: str, *, relative: float) -> None:
-    """Assert that the means of two samples agree within six standard errors and a part of them.
-
-    Args:
-        found, wanted: independent draws; one number is an exact mean.
-        what: for the message.
-        relative: the part of ``wanted`` that means may differ by in any case.
-    """
-    found, wanted = found.double(), wanted.double()
-    variance = sum(t.var().item() / len(t) for t in (found, wanted) if len(t) > 1)
-    bound = 6 * variance**0.5 + relative * wanted.mean().abs().item()
-    if not (found.mean() - wanted.mean()).abs().item() <= bound:
-        raise AssertionError(
-            f"{what}: expected {wanted.mean():.6g} within {bound:.2g}, got {found.mean():.6g}"
-        )
 
 
 def _spread(outputs: Tensor) -> Tensor:

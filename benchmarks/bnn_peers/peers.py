@@ -10,12 +10,12 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from beside import Peer, Remote
+from beside import Implementation, Peer, Remote
 from bnn_peers.cases import (
     EPOCHS,
     STEPS,
@@ -44,16 +44,6 @@ BY_PARTS, WHOLE, BY_OPS = WAYS = (
     "log_prob and kl by ops",
 )
 Data = tuple[Tensor, Tensor]
-
-
-class Implementation(Protocol):
-    """A network that can be timed."""
-
-    def seconds(self, what: str, calls: int) -> float:
-        """The time of so many calls of one of :data:`PASSES`."""
-
-    def steps(self, what: str) -> int:
-        """The steps of a call."""
 
 
 class Torch:
@@ -100,7 +90,7 @@ class Torch:
         return self.predict(self.asked)
 
     def seconds(self, what: str, calls: int) -> float:
-        """See :class:`Implementation`."""
+        """See :class:`beside.Implementation`."""
         functions = (self.step, self.step_with_adam, self.train, self.predictions)
         function: Callable[[], Any] = dict(zip(PASSES, functions, strict=True))[what]
         begin = time.perf_counter()
@@ -109,7 +99,7 @@ class Torch:
         return time.perf_counter() - begin
 
     def steps(self, what: str) -> int:
-        """See :class:`Implementation`."""
+        """See :class:`beside.Implementation`."""
         return 1
 
     def losses(self, draws: int) -> Tensor:
@@ -156,7 +146,7 @@ class Ours(Torch):
         bslfast.training.fit(self.module, self.data, **self.options)
 
     def steps(self, what: str) -> int:
-        """See :class:`Implementation`."""
+        """See :class:`beside.Implementation`."""
         return STEPS * EPOCHS if what == LOOP else 1
 
     @torch.no_grad()
@@ -485,11 +475,11 @@ class _Remote:
         self.peer = peer
 
     def seconds(self, what: str, calls: int) -> float:
-        """See :class:`Implementation`."""
+        """See :class:`beside.Implementation`."""
         return self.peer.seconds({"time": what, "calls": calls})
 
     def steps(self, what: str) -> int:
-        """See :class:`Implementation`."""
+        """See :class:`beside.Implementation`."""
         return STEPS * EPOCHS if what == LOOP else 1
 
 

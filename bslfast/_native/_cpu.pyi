@@ -33,6 +33,9 @@ def set_tensor_types(tensor: type, parameter: type) -> bool:
 def in_common(tensors: tuple[Tensor | None, ...]) -> int:
     """What the tensors have in common, see :mod:`bslfast.functional._op`; 0 for nothing."""
 
+def all_within(tensor: object, low: float, high: float) -> bool:
+    """Whether it is a tensor of contiguous numbers on the CPU, all of them in [low, high]."""
+
 def set_torch_parallel_for(address: int) -> None: ...
 def has_torch_threads() -> bool: ...
 def math_apply(name: str, is_double: bool, x: int, y: int, n: int) -> None: ...

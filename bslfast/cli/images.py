@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bslfast import functional as BF
 from bslfast.cli import runner
 from bslfast.predict import evaluating, seeded
 from bslfast.vae import VAE, Autoencoder, conv_decoder, conv_encoder, mlp_decoder, mlp_encoder
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 _ELBO_SAMPLES = 16
 # Test images evaluated at a time.
 _EVALUATED = 256
+# Latent dimensions whose divergence is printed.
+_SHOWN = 8
 
 
 class Job(NamedTuple):
@@ -41,7 +44,7 @@ class Job(NamedTuple):
 def add_options(
     parser: argparse.ArgumentParser,
     *,
-    epochs: int,
+    epochs: int | None,
     batch_size: int,
     lr: float,
     patience: int | None,
@@ -105,10 +108,7 @@ def run(options: argparse.Namespace, job: Job) -> int:
     some = (train.x[: options.batch_size * job.timed_steps],)
     runner.warm_up(initial, some, setting, options.device)
     history = runner.train_model(model, (train.x,), (validation.x,), options, checkpoint, setting)
-    with evaluating(model), torch.no_grad():
-        results = evaluate(model, test, options)
-        results |= _log_marginal(model, test, options, job.marginal_rows)
-    runner.say("test", ", ".join(f"{key} {value:.4g}" for key, value in results.items()))
+    results, codes = assess(model, test, options, job.marginal_rows)
     report: dict[str, Any] = {
         "job": job.name,
         "options": runner.plain_options(options),
@@ -120,15 +120,74 @@ def run(options: argparse.Namespace, job: Job) -> int:
         "model": {"parameters": weights, "layers": layers, "likelihood": "bernoulli"},
         "training": runner.training_report(history),
         "test": results,
+        "latent": codes.report(),
     }  # fmt: skip
     if not options.no_reference:
         report["reference"] = _reference(options, job, initial, history, parts, some, setting)
 
-    with evaluating(model), torch.no_grad():
-        figures = pictures(model, test, options, job.name)
+    figures = pictures(model, test, codes, options, job.name)
     figures["learning_curves"] = images.learning_curves(history, f"{job.name}: learning curves")
     runner.write_results(folder, report, figures)
     return 0
+
+
+class Codes(NamedTuple):
+    """The posteriors of images, each [n, latent] on the CPU."""
+
+    mu: Tensor
+    log_var: Tensor
+
+    def report(self) -> dict[str, Any]:
+        """Return the report's entries about latent dimensions."""
+        from bslfast import metrics
+
+        kl = BF.normal_kl(*self, parametrization="log_var", reduction="none").double().mean(0)
+        return {"kl_per_dimension": kl.tolist(), "active_units": metrics.active_units(self.mu)}
+
+
+def assess(
+    model: VAE, test: Examples, options: argparse.Namespace, rows: int
+) -> tuple[dict[str, float], Codes]:
+    """Return and print the metrics of held-out images, and return their posteriors.
+
+    The log likelihood is an estimate by ``options.samples`` codes for each of the first ``rows``
+    images, with its standard error. Grey values count as the probabilities of black and white
+    pixels: bits are those of such a pixel, by the log likelihood.
+    """
+    from bslfast import metrics
+
+    rows = min(rows, len(test.x))
+    with evaluating(model), torch.no_grad():
+        results = evaluate(model, test, options)
+        each = torch.cat([
+            model.log_marginal(x.to(options.device), options.samples, seed=options.seed + i).cpu()
+            for i, x in enumerate(test.x[:rows].split(_EVALUATED))
+        ])  # fmt: skip
+        parts = [model.encode(x.to(options.device)) for x in test.x.split(_EVALUATED)]
+    codes = Codes(*(torch.cat(tensors).cpu() for tensors in zip(*parts, strict=True)))
+    runner.say("test", ", ".join(f"{key} {value:.4g}" for key, value in results.items()))
+    log_likelihood, error = metrics.mean_and_error(each)
+    bits = metrics.bits_per_dim(each, test.x[0].numel())
+    results |= {
+        "log_likelihood": log_likelihood,
+        "log_likelihood_standard_error": error,
+        "log_likelihood_images": rows,
+        "bits_per_dim": bits,
+    }
+    runner.say(
+        "test",
+        f"log_likelihood {log_likelihood:.4g} ± {error:.2g} ({rows} images, {options.samples} "
+        f"samples), bits_per_dim {bits:.4g}",
+    )
+    latent = codes.report()
+    kl = sorted(latent["kl_per_dimension"], reverse=True)
+    runner.say(
+        "codes",
+        f"{latent['active_units']} of {len(kl)} dimensions active; KL "
+        + ", ".join(f"{value:.2f}" for value in kl[:_SHOWN])
+        + (", ..." if len(kl) > _SHOWN else ""),
+    )
+    return results, codes
 
 
 def evaluate(model: VAE, test: Examples, options: argparse.Namespace) -> dict[str, float]:
@@ -157,40 +216,40 @@ def evaluate(model: VAE, test: Examples, options: argparse.Namespace) -> dict[st
     }
 
 
-def _log_marginal(
-    model: VAE, test: Examples, options: argparse.Namespace, rows: int
-) -> dict[str, float]:
-    rows = min(rows, len(test.x))
-    found = [
-        model.log_marginal(x.to(options.device), options.samples, seed=options.seed + i)
-        for i, x in enumerate(test.x[:rows].split(_EVALUATED))
-    ]
-    return {"log_likelihood": torch.cat(found).mean().item(), "log_likelihood_images": rows}
-
-
 def pictures(
-    model: VAE, test: Examples, options: argparse.Namespace, name: str
+    model: VAE, test: Examples, codes: Codes, options: argparse.Namespace, name: str
 ) -> dict[str, Figure]:
     """Return the pictures of a trained model, by file name."""
     from bslfast.plots import images
 
     shown = test.x[:24].to(options.device)
-    mu = torch.cat([model.encode(x.to(options.device))[0] for x in test.x.split(_EVALUATED)])
+    pairs = min(8, len(shown) // 2)
+    with evaluating(model), torch.no_grad():
+        reconstructed, samples = model.reconstruct(shown), model.sample(60, seed=options.seed)
     figures = {
         "reconstructions": images.reconstructions(
-            shown, model.reconstruct(shown), f"{name}: held-out images and their reconstructions"
+            shown, reconstructed, f"{name}: held-out images and their reconstructions"
         ),
         "samples": images.grid(
-            model.sample(60, seed=options.seed),
-            f"{name}: samples (pixel probabilities) from the prior", columns=12,
+            samples, f"{name}: samples (pixel probabilities) from the prior", columns=12
+        ),
+        "interpolation": images.interpolation(
+            model, shown[:pairs], shown[pairs : 2 * pairs],
+            f"{name}: between the codes of two held-out images",
         ),
         "latent_space": images.latent_space(
-            mu, test.y, [str(k) for k in range(10)],
+            codes.mu, test.y, [str(k) for k in range(10)],
             f"{name}: means of the codes of held-out images",
         ),
+        "kl_per_dimension": images.kl_per_dimension(
+            *codes, f"{name}: KL divergence of each latent dimension"
+        ),
     }  # fmt: skip
-    if options.latent == 2:
-        figures["latent_grid"] = images.latent_grid(model, f"{name}: decoded latent grid")
+    if codes.mu.shape[1] >= 2:
+        first, second = codes.mu.var(0).topk(2).indices.sort().values.tolist()
+        figures["latent_grid"] = images.latent_grid(
+            model, f"{name}: decoded latent grid", dims=(first, second)
+        )
     return figures
 
 

@@ -10,8 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from bslfast import _checks
+from bslfast._native import _cpu
 from bslfast._precision import SIXTEEN_BITS, log_dtype
 from bslfast.functional._op import runs_eagerly
+
+#: The largest finite number of float32, the narrowest dtype that kernels read.
+_LARGEST = torch.finfo(torch.float32).max
 
 
 class Predictive(NamedTuple):
@@ -213,6 +217,9 @@ def check_range(name: str, y: Tensor, law: str, high: float = math.inf, low: flo
     # Cheap where they are in this machine's memory; elsewhere it would wait for the device.
     if not y.numel() or not runs_eagerly([y]):
         return False
+    # One call instead of four of torch's, which say what is wrong, and read all other tensors.
+    if _cpu.all_within(y, low, min(high, _LARGEST)):
+        return True
     least, most = (v.item() for v in torch.aminmax(y.detach()))
     if not (least >= low and most <= high and most < math.inf):
         wanted = f"values >= {low:g}" if high == math.inf else f"values in [{low:g}, {high:g}]"

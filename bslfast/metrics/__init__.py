@@ -14,16 +14,22 @@ from torch import Tensor
 
 from bslfast import _checks
 from bslfast.likelihoods import Categorical
+from bslfast.metrics.bounds import MeanError, active_units, bits_per_dim, is_active, mean_and_error
 from bslfast.predict import Prediction
 
 __all__ = [
+    "MeanError",
     "Reliability",
     "accuracy",
+    "active_units",
     "auroc",
+    "bits_per_dim",
     "brier_score",
     "calibration_curve",
     "coverage",
     "expected_calibration_error",
+    "is_active",
+    "mean_and_error",
     "mean_log_likelihood",
     "reliability",
     "rmse",

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from bslfast import _checks
+from bslfast import _checks, metrics
+from bslfast import functional as BF
 from bslfast.plots import _BLUE, _CLASSES, _GREEN, _GREY, _ORANGE, _figure, _finish
+from bslfast.predict import evaluating
 from bslfast.training import History
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["grid", "latent_grid", "latent_space", "learning_curves", "reconstructions"]
+    from bslfast.vae import VAE
+
+__all__ = [
+    "grid",
+    "interpolation",
+    "kl_per_dimension",
+    "latent_grid",
+    "latent_space",
+    "learning_curves",
+    "reconstructions",
+    "strips",
+]
 
 _TEN_CLASSES = (*_CLASSES[:7], "#8C6D31", "#882255", "#B0B000")
 
@@ -63,11 +76,14 @@ def reconstructions(
             f"got {_checks.describe(reconstructed)}"
         )
     columns = min(_checks.integer("columns", columns), len(originals))
-    n = len(originals) // columns
+    n = -(-len(originals) // columns)
+    empty = originals.new_full((n * columns - len(originals), *originals.shape[1:]), torch.nan)
     pairs = [
-        _tiled(part[i * columns : (i + 1) * columns], columns)
-        for i in range(n)
-        for part in (originals, made)
+        _tiled(part, columns)
+        for both in zip(
+            torch.cat([originals, empty]).chunk(n), torch.cat([made, empty]).chunk(n), strict=True
+        )
+        for part in both
     ]
     ratio = pairs[0].shape[0] / pairs[0].shape[1]
     figure = _figure(9, 0.6 + 2 * n * (8.2 * ratio + 0.05))
@@ -79,12 +95,39 @@ def reconstructions(
     return figure
 
 
+def strips(rows: Mapping[str, Tensor], title: str = "Reconstructions by epoch") -> Figure:
+    """Plot a row of images for each name, such as originals and what became of them.
+
+    Args:
+        rows: images by name, each [n, height, width] or [n, 1, height, width] with the same n,
+            values in [0, 1].
+        title: heading of the picture.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+    """
+    if not rows:
+        raise ValueError("rows: expected at least one, got none")
+    parts = {name: _images(name, images) for name, images in rows.items()}
+    first = next(iter(parts.values()))
+    for name, images in parts.items():
+        if images.shape != first.shape:
+            raise ValueError(
+                f"{name}: expected the shape of the first row, {tuple(first.shape)}, "
+                f"got {_checks.describe(images)}"
+            )
+    figure, axes, _, middles = _table(torch.stack([*parts.values()]), title, 7.3)
+    axes.set_yticks(middles, [*parts])
+    return figure
+
+
 def latent_space(
     mu: Tensor, labels: Tensor, names: Sequence[str], title: str = "Latent space by label"
 ) -> Figure:
     """Plot the means of codes as points, coloured by label.
 
-    Codes of more than two dimensions are projected on their first two principal components.
+    Codes of more than two dimensions are projected on their first two principal components, and the
+    picture says how much of their variance these have. A single dimension is drawn label by label.
 
     Args:
         mu: means of the codes, [n, latent].
@@ -96,18 +139,23 @@ def latent_space(
         TypeError, ValueError: naming the argument, what was expected and what came.
     """
     mu = _checks.floating("mu", mu, 2, "[n, latent]").detach().cpu().double()
+    if mu.numel() == 0:
+        raise ValueError(f"mu: expected at least one code, got {_checks.describe(mu)}")
     labels = _checks.class_indices("labels", labels, len(names), len(mu)).cpu()
-    axis_names = [f"z{i + 1}" for i in range(mu.shape[1])]
-    if mu.shape[1] > 2:
-        centred = mu - mu.mean(0)
-        mu = centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:2].T
-        axis_names = ["first principal component of the means", "second principal component"]
-    elif mu.shape[1] == 1:
-        mu = torch.cat([mu, torch.zeros_like(mu)], dim=1)
-        axis_names = [axis_names[0], ""]
+    generator = torch.Generator().manual_seed(0)
+    latent = mu.shape[1]
+    axis_names, heading = ("z1", "z2"), ""
+    if latent == 1:
+        noise = torch.rand(len(mu), 1, generator=generator) - 0.5
+        mu = torch.cat([mu, labels.unsqueeze(1) + 0.6 * noise], dim=1)
+        axis_names = ("z1", "label")
+    elif latent > 2:
+        mu, share = _principal(mu)
+        axis_names = ("first principal component", "second principal component")
+        heading = f"two principal components of {latent} dimensions: {share:.0%} of their variance"
     figure = _figure(7.4, 6.2)
     axes: Any = figure.add_subplot()
-    order = torch.randperm(len(mu), generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(len(mu), generator=generator)
     colours = [_TEN_CLASSES[k % len(_TEN_CLASSES)] for k in labels[order].tolist()]
     size = 14 if len(mu) < 3000 else 6
     axes.scatter(*mu[order].T.tolist(), s=size, c=colours, alpha=0.7, linewidths=0)
@@ -122,49 +170,170 @@ def latent_space(
             fontweight="bold", color=colour,
             bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": colour, "alpha": 0.85},
         )  # fmt: skip
-    axes.set(xlabel=axis_names[0], ylabel=axis_names[1], aspect="equal")
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), title="label")
+    axes.set(xlabel=axis_names[0], ylabel=axis_names[1], title=heading)
+    if latent == 1:
+        axes.set_yticks(range(len(names)), names)
+    else:
+        axes.set_aspect("equal")
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), title="label")
     return _finish(figure, title)
 
 
-def latent_grid(model: Any, title: str = "Decoded latent grid", points: int = 20) -> Figure:
-    """Plot the images that a model with two latent dimensions decodes from a grid of codes.
+def _principal(points: Tensor) -> tuple[Tensor, float]:
+    """The first two principal components of points, and their part of the variance."""
+    centred = points - points.mean(0)
+    variances, directions = torch.linalg.eigh(centred.T @ centred)  # in rising order
+    share = variances[-2:].sum() / variances.sum().clamp_min(torch.finfo(points.dtype).tiny)
+    return centred @ directions[:, -2:].flip(1), share.item()
+
+
+def latent_grid(
+    model: VAE,
+    title: str = "Decoded latent grid",
+    points: int = 20,
+    *,
+    dims: tuple[int, int] = (0, 1),
+) -> Figure:
+    """Plot the images that a model decodes from a grid of codes in two of its dimensions.
 
     The prior has equal probabilities between neighbouring grid lines. Common images are in the
-    middle, and the rim is at the 2.5 % and 97.5 % quantiles.
+    middle, and the rim is at the 2.5 % and 97.5 % quantiles. All other dimensions are 0.
 
     Args:
-        model: a :class:`bslfast.vae.VAE` of images with ``latent`` 2.
+        model: a :class:`bslfast.vae.VAE` of images with at least two latent dimensions.
         title: heading of the picture.
         points: number of grid lines in each direction.
+        dims: the dimensions, from 0 on, to the right and upwards.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
     """
-    from bslfast.vae import VAE
-
-    if not isinstance(model, VAE):
-        raise TypeError(f"model: expected a bslfast.vae.VAE, got {_checks.describe(model)}")
-    if model.latent != 2:
-        raise ValueError(f"model: expected two latent dimensions, got {model.latent}")
+    latent = _latent(model)
+    if latent < 2:
+        raise ValueError(f"model: expected at least two latent dimensions, got {latent}")
+    if len(dims) != 2 or dims[0] == dims[1] or not all(d in range(latent) for d in dims):
+        raise ValueError(f"dims: expected two different ones from 0 to {latent - 1}, got {dims!r}")
     like = next(model.decoder.parameters())
     chances = torch.linspace(0.025, 0.975, _checks.integer("points", points), dtype=torch.float64)
     line = torch.special.ndtri(chances).to(like)
-    # The first row of images has the largest z2, as in a plot.
-    z = torch.stack([line.repeat(points), line.flip(0).repeat_interleave(points)], dim=1)
-    with torch.no_grad():
-        images = _images("decoder", model.decode(z))
-    figure = _figure(7.6, 7.8)
-    axes: Any = figure.add_subplot()
-    tiled = _tiled(images, points)
-    _show(axes, tiled, "white")
+    z = like.new_zeros(points, points, latent)
+    z[..., dims[0]] = line
+    # The first row of images has the largest code, as in a plot.
+    z[..., dims[1]] = line.flip(0).unsqueeze(1)
+    with torch.no_grad(), evaluating(model):
+        images = _images("decoder", model.decode(z.flatten(0, 1)))
+    figure, axes, columns, rows = _table(images.unflatten(0, (points, points)), title, 7)
     shown = sorted({0, points // 4, points // 2, (3 * points) // 4, points - 1})
-    size = tiled.shape[0] / points
-    where = [(i + 0.5) * size - 0.5 for i in shown]
-    axes.set_xticks(where, [f"{line[i].item():.2f}" for i in shown])
-    axes.set_yticks(where, [f"{line.flip(0)[i].item():.2f}" for i in shown])
-    axes.set(xlabel="z1", ylabel="z2")
-    figure.suptitle(title, fontsize=12)
+    axes.set_xticks([columns[i] for i in shown], [f"{line[i].item():.2f}" for i in shown])
+    axes.set_yticks([rows[i] for i in shown], [f"{line.flip(0)[i].item():.2f}" for i in shown])
+    rest = "" if latent == 2 else ", all others 0"
+    axes.set(xlabel=f"z{dims[0] + 1}{rest}", ylabel=f"z{dims[1] + 1}")
+    return figure
+
+
+def interpolation(
+    model: VAE,
+    x: Tensor,
+    other: Tensor,
+    title: str = "Between the codes of two images",
+    *,
+    steps: int = 9,
+    spherical: bool = False,
+) -> Figure:
+    r"""Plot what a model decodes on the way from the code of an image to that of another.
+
+    A row for each pair: the first image, the decoded codes, the second image. The codes are on the
+    line between both means, or, with ``spherical``, on an arc:
+
+    .. math:: z(t) = \frac{\sin((1 - t) \omega)\, z_0 + \sin(t \omega)\, z_1}{\sin \omega}, \quad
+        \cos \omega = \frac{z_0 \cdot z_1}{|z_0|\, |z_1|}
+
+    In many dimensions the middle of a line is nearer to the origin than nearly all codes of the
+    prior; an arc stays among them.
+
+    Args:
+        model: a :class:`bslfast.vae.VAE` of images.
+        x: first images, [n, 1, height, width] or what the model takes, values in [0, 1].
+        other: second images, of the same shape.
+        title: heading of the picture.
+        steps: codes of a row, at least 2; the ends are the codes of the images.
+        spherical: whether the way is an arc.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: White, "Sampling generative networks" (2016, arXiv:1609.04468), section 2.1.
+    """
+    _latent(model)
+    first, second = _images("x", x), _images("other", other)
+    if first.shape != second.shape:
+        raise ValueError(
+            f"other: expected the shape of x, {tuple(x.shape)}, got {_checks.describe(other)}"
+        )
+    steps = _checks.integer("steps", steps, 2)
+    _checks.flag("spherical", spherical)
+    with torch.no_grad(), evaluating(model):
+        start, end = (model.encode(images)[0].unsqueeze(1) for images in (x, other))
+        t = torch.linspace(0, 1, steps).to(start).unsqueeze(1)
+        z = _arc(start, end, t) if spherical else (1 - t) * start + t * end
+        decoded = _images("decoder", model.decode(z.flatten(0, 1)))
+    rows = [first.unsqueeze(1), decoded.unflatten(0, (len(first), steps)), second.unsqueeze(1)]
+    figure, axes, middles, _ = _table(torch.cat(rows, dim=1), title, 7.3)
+    axes.set_xticks(
+        middles, ["first", *(f"{value:.2g}" for value in t.flatten().tolist()), "second"]
+    )
+    return figure
+
+
+def _arc(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
+    angle = torch.cosine_similarity(start, end, dim=-1).clamp(-1, 1).acos().unsqueeze(-1)
+    flat = angle.sin() < 1e-4  # parallel codes have no arc between them
+    sine = torch.where(flat, 1.0, angle.sin())
+    arc = (((1 - t) * angle).sin() * start + (t * angle).sin() * end) / sine
+    return torch.where(flat, (1 - t) * start + t * end, arc)
+
+
+def kl_per_dimension(
+    mu: Tensor, log_var: Tensor, title: str = "KL divergence of each latent dimension"
+) -> Figure:
+    """Plot the divergence of each dimension of codes from N(0, 1), averaged over examples.
+
+    The largest comes first. Dimensions that are not active (:func:`bslfast.metrics.active_units`)
+    are grey.
+
+    Args:
+        mu: means of the posteriors of at least two examples, [n, latent].
+        log_var: logarithms of their variances, of the same shape.
+        title: heading of the picture.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+    """
+    active = metrics.is_active(mu).cpu()
+    _checks.floating("log_var", log_var, 2, "[n, latent]")
+    if log_var.shape != mu.shape:
+        raise ValueError(
+            f"log_var: expected the shape of mu, {tuple(mu.shape)}, got {_checks.describe(log_var)}"
+        )
+    each = BF.normal_kl(mu.detach(), log_var.detach(), parametrization="log_var", reduction="none")
+    kl, order = each.mean(0).cpu().sort(descending=True)
+    figure = _figure(min(12.0, max(5.0, 2.5 + 0.24 * len(kl))), 3.8)
+    axes: Any = figure.add_subplot()
+    on = active[order].nonzero().flatten().tolist()
+    off = (~active[order]).nonzero().flatten().tolist()
+    counts = f"{len(on)} of {len(kl)}"
+    axes.bar(on, kl[on].tolist(), color=_BLUE, label=f"active, {counts}: variance of means > 0.01")
+    if off:
+        axes.bar(off, kl[off].tolist(), color=_GREY, label="not active")
+    shown = range(0, len(kl), -(-len(kl) // 40))
+    axes.set_xticks(shown, [f"z{order[i].item() + 1}" for i in shown], fontsize=8)
+    for i, label in zip(shown, axes.get_xticklabels(), strict=True):
+        label.set_color(_BLUE if i in on else _GREY)  # as some bars are too low to be seen
+    axes.set(ylabel="nats per example", title=f"sum {kl.sum().item():.4g} nats", axisbelow=True)
+    axes.legend(frameon=False, loc="upper right")
+    axes.margins(y=0.2)
+    figure = _finish(figure, title)
+    axes.grid(visible=False, axis="x")
     return figure
 
 
@@ -204,6 +373,8 @@ def learning_curves(history: History, title: str = "Learning curves") -> Figure:
     right.plot(epochs, history.kl, color=_GREEN, marker=marker)
     right.axvline(history.best_epoch, color=_GREY, ls=":")
     right.set(xlabel="epoch", ylabel="nats per image", title="KL(q(z | x) || p(z)), training")
+    for axes in (left, right):
+        axes.locator_params("x", integer=True)
     return _finish(figure, title)
 
 
@@ -217,6 +388,34 @@ def _images(name: str, images: Tensor) -> Tensor:
             f"{name}: expected {what} and at least one, got {_checks.describe(images)}"
         )
     return images.detach().cpu().float()
+
+
+def _latent(model: Any) -> int:
+    from bslfast.vae import VAE
+
+    if not isinstance(model, VAE):
+        raise TypeError(f"model: expected a bslfast.vae.VAE, got {_checks.describe(model)}")
+    if model.latent is None:
+        raise ValueError("model: expected a known number of latent dimensions, got None")
+    return model.latent
+
+
+def _table(
+    images: Tensor, title: str, width: float
+) -> tuple[Figure, Any, list[float], list[float]]:
+    """Draw images [rows, columns, height, width]; return the middles of columns and rows, too."""
+    tiled = _tiled(images.flatten(0, 1), images.shape[1])
+    # Beside the images there is room for labels, above them for the title.
+    figure = _figure(width + 0.7, 0.7 + width * tiled.shape[0] / tiled.shape[1])
+    axes: Any = figure.add_subplot()
+    _show(axes, tiled, "white")
+    figure.suptitle(title, fontsize=12)
+    rows, columns, height, width_in_pixels = images.shape
+    middles = [
+        [i * (size + 1) + 0.5 * (size - 1) for i in range(n)]
+        for n, size in ((columns, width_in_pixels), (rows, height))
+    ]
+    return figure, axes, middles[0], middles[1]
 
 
 def _tiled(images: Tensor, columns: int, gap: int = 1) -> Tensor:

@@ -26,6 +26,8 @@ from bslfast.programs.building import Builder, CannotLower, Lanes
 
 #: For each call its seeds, first those of the draws of weights; the stream of each.
 Seeds = tuple[list[int], list[int]]
+#: A module, and the name and settings of its method (x, context) -> (vectors or None, logarithms).
+ByMethod = tuple[nn.Module, str, dict[str, Any]]
 #: Larger layers leave the cache, from where every tile of rows would read them again.
 MOST_WEIGHTS = 2**20
 #: Up to so many weights in all, a step of training by a network's program is faster than by ops.
@@ -124,6 +126,8 @@ class Lowered:
         self._shapes = [p.shape for p in self.parameters]
         #: Whether the next gradient of log densities is likely to be one number for all rows.
         self.expects_equal = False
+        #: What its caller has found out about what it is called with.
+        self.seen: Any = None
 
     def _check(self, builder: Builder) -> None:
         for tensor in (*builder.tensors, *builder.buffers):
@@ -331,35 +335,46 @@ def run(
     shape = x.shape[:-1]
     if context is not None:
         context = context.expand(*shape, context.shape[-1]).reshape(-1, context.shape[-1])
+    method: ByMethod = (module, by_ops, {})
     if len(shape) == 1:
-        return _call(found, (module, by_ops), x, context, value)
-    vectors, log = _call(found, (module, by_ops), x.reshape(-1, x.shape[-1]), context, value)
+        return call(found, method, x, context, value=value)
+    vectors, log = call(found, method, x.reshape(-1, x.shape[-1]), context, value=value)
     return None if vectors is None else vectors.view(x.shape), log.view(shape)
 
 
-def _call(
+def call(
     found: Lowered,
-    method: tuple[nn.Module, str],
+    method: ByMethod,
     x: Tensor,
     context: Tensor | None,
+    *,
     value: bool,
+    seeds: Seeds = ([], []),
 ) -> tuple[Tensor | None, Tensor]:
+    """Vectors [rows, results], if they are wanted, and logarithms [rows], as one node of the graph.
+
+    Args:
+        found: a program that can run on rows ``x`` and ``context``.
+        method: what does the same by ops, for second derivatives.
+        value: whether the vectors are wanted.
+        seeds: of the noise.
+    """
     if torch.is_grad_enabled() and (
         x.requires_grad
         or (context is not None and context.requires_grad)
         or any(p.requires_grad for p in found.parameters)
     ):
         result: tuple[Tensor | None, Tensor] = _Whole.apply(  # type: ignore[no-untyped-call]
-            (found, method, value), x, context, *found.parameters
+            (found, method, value, seeds), x, context, *found.parameters
         )
         return result
-    return _forward(found, x, context, value)
+    return _forward(found, x, context, value, seeds)
 
 
 def _forward(
-    found: Lowered, x: Tensor, context: Tensor | None, value: bool
+    found: Lowered, x: Tensor, context: Tensor | None, value: bool, seeds: Seeds
 ) -> tuple[Tensor | None, Tensor]:
-    vectors, log = forward(found, x, context, value=value)
+    vectors, log = forward(found, x, context, value=value, seeds=seeds)
     assert log is not None
     return vectors, log
 
@@ -564,31 +579,30 @@ class _Whole(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        call: tuple[Lowered, tuple[nn.Module, str], bool],
+        call: tuple[Lowered, ByMethod, bool, Seeds],
         x: Tensor,
         context: Tensor | None,
         *parameters: Tensor,
     ) -> tuple[Tensor | None, Tensor]:
         ctx.call = call
-        found, _, value = call
+        found, _, value, seeds = call
         # Parameters are not saved as tensors are: it would take 1 us for each.
         ctx.save_for_backward(x, context)
         ctx.versions = found.versions()
         ctx.set_materialize_grads(False)
         ctx.found = None
         if value or not found.expects_equal:
-            return _forward(found, x, context, value)
+            return _forward(found, x, context, value, seeds)
         # Off again, unless this call's gradients are asked for.
         found.expects_equal = False
         log = x.new_empty(x.shape[0])
-        ctx.found = backward(
-            found, x, context, (None, torch.ones_like(log)), ctx.needs_input_grad[1:], log
-        )
+        ones, needs = torch.ones_like(log), ctx.needs_input_grad[1:]
+        ctx.found = backward(found, x, context, (None, ones), needs, log, seeds=seeds)
         return None, log
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        found, method, _ = ctx.call
+        found, method, _, _ = ctx.call
         x, context = ctx.saved_tensors
         found.check_unchanged(ctx.versions, x.dtype)
         if not torch.is_grad_enabled() and runs_eagerly([g for g in grads if g is not None]):
@@ -610,7 +624,7 @@ def _pull_back(
     grad_value: Tensor | None,
     grad_log: Tensor | None,
 ) -> tuple[Tensor | None, ...]:
-    needs = ctx.needs_input_grad[1:]
+    needs, seeds = ctx.needs_input_grad[1:], ctx.call[3]
     results: list[Any]
     if (
         grad_value is None
@@ -619,11 +633,14 @@ def _pull_back(
         and grad_log[0] != 0  # 0 times infinity is not 0
     ):
         found.expects_equal = True
-        row = ctx.found or backward(found, x, context, (None, torch.ones_like(grad_log)), needs)
+        row = ctx.found
+        if row is None:
+            ones = torch.ones_like(grad_log)
+            row = backward(found, x, context, (None, ones), needs, seeds=seeds)
         ctx.found = None
         results = [None if g is None else g * grad_log[0] for g in row]
     else:
-        results = [*backward(found, x, context, (grad_value, grad_log), needs)]
+        results = [*backward(found, x, context, (grad_value, grad_log), needs, seeds=seeds)]
     return None, *results[:2], *found.parts(results[2], needs[2:])
 
 
@@ -634,13 +651,14 @@ class Method(nn.Module):
         super().__init__()
         self.module, self.method = module, method
 
-    def forward(self, *args: Any) -> Any:
-        return getattr(self.module, self.method)(*args)
+    def forward(self, *args: Any, **settings: Any) -> Any:
+        return getattr(self.module, self.method)(*args, **settings)
 
 
 def _by_ops(
     module: nn.Module,
     method: str,
+    settings: dict[str, Any],
     found: Lowered,
     x: Tensor,
     context: Tensor | None,
@@ -655,7 +673,9 @@ def _by_ops(
     state = {names[id(own)]: given for own, given in zip(found.parameters, parameters, strict=True)}
     _of_thread.by_ops = True
     try:
-        results: Sequence[Tensor] = torch.func.functional_call(called, state, (x, context))
+        results: Sequence[Tensor] = torch.func.functional_call(
+            called, state, (x, context), settings
+        )
         return results
     finally:
         _of_thread.by_ops = False

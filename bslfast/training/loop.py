@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -29,8 +29,8 @@ from bslfast.predict import evaluating, likelihood_of, predict, seeded
 from bslfast.training import checkpoint as ckpt
 from bslfast.training.optimizers import Optimizer
 from bslfast.training.schedules import Schedule
-from bslfast.vae import VAE
-from bslfast.vae.lowering import MOST_PRODUCTS, elbo_steps
+from bslfast.vae import VAE, Autoencoder
+from bslfast.vae.decoding import MOST_PRODUCTS, Decoding, objective_steps
 
 # Weight samples of one validation score. The seed is fixed, so they are the same in every epoch:
 # scores of two epochs differ by the weights' posterior and not by luck.
@@ -42,6 +42,12 @@ _SCORED = 1024
 SCHEDULES = ("constant", "cosine")
 # About how long one call of a program may take: an interrupt waits for it.
 _SECONDS_PER_CALL = 0.25
+
+# Objectives that have programs, and the classes whose they are.
+_DECODING: tuple[tuple[Any, type[Decoding]], ...] = (
+    (VAE.elbo_and_kl, VAE),
+    (Autoencoder.log_likelihood, Autoencoder),
+)
 
 # Takes the model and the tensors of a mini-batch; see :func:`fit`.
 Objective = Callable[..., "Tensor | tuple[Tensor, Tensor]"]
@@ -89,6 +95,7 @@ def fit(
     clip: float | None = None,
     patience: int | None = None,
     beta: float | Schedule = 1.0,
+    courses: Mapping[str, Schedule] | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
     likelihood: Likelihood | None = None,
@@ -136,7 +143,11 @@ def fit(
             ``torch.nn.utils.clip_grad_norm_`` does; ``None`` leaves them.
         patience: stop after this many epochs without a better validation score; ``None`` never.
         beta: weight of the KL, see :func:`bslfast.negative_elbo`: a number, or its course, such as
-            :class:`bslfast.training.schedules.LinearWarmup`.
+            :class:`bslfast.training.schedules.LinearWarmup`. An objective is not weighted by it.
+        courses: what attributes of the model are at each step, such as ``{"beta":
+            LinearWarmup(10)}`` of a VAE, or ``{"capacity": LinearWarmup(50, 25.0)}``. Validation
+            examples are scored with what they are at the end of training. Such a model is trained
+            by ops.
         seed: a non-negative integer.
         device: where to train, such as "cpu" or "cuda". The model is moved there, and the data are
             copied once. ``None`` takes the model's device.
@@ -174,8 +185,8 @@ def fit(
         2.0
     """
     run = _Run(
-        model, train, validation, batch_size, lr, beta, seed, device, likelihood, objective,
-        optimizer, weight_decay, momentum, clip,
+        model, train, validation, batch_size, lr, beta, courses, seed, device, likelihood,
+        objective, optimizer, weight_decay, momentum, clip,
     )  # fmt: skip
     run.schedule(schedule, _checks.integer("epochs", epochs))
     if patience is not None:
@@ -202,12 +213,39 @@ def fit(
                 if shown is not None:
                     shown.set_postfix(run.latest(), refresh=False)
                     shown.update()
+        run.follow(run.steps_in_all)
         run.history.stopped_early = run.out_of_patience(patience)
         run.check_finite()
         if checkpoint is not None:
             run.save(checkpoint)
     run.restore_best()
     return run.history
+
+
+def _courses(model: nn.Module, courses: Mapping[str, Schedule] | None) -> dict[str, Schedule]:
+    """Check the courses of a model's attributes."""
+    if courses is None:
+        return {}
+    if not isinstance(courses, Mapping):
+        raise TypeError(
+            "courses: expected a mapping of attributes to schedules, got "
+            f"{_checks.describe(courses)}"
+        )
+    for name, course in courses.items():
+        if not isinstance(course, Schedule):
+            raise TypeError(
+                f"courses: expected a bslfast.training.schedules.Schedule for {name!r}, got "
+                f"{_checks.describe(course)}"
+            )
+        value = getattr(model, name, None) if isinstance(name, str) else None
+        # None is a capacity that has not been set.
+        known = isinstance(name, str) and name in vars(model)
+        if not known or not (value is None or isinstance(value, int | float)):
+            raise ValueError(
+                f"courses: expected numbers that are attributes of a {type(model).__name__}, got "
+                f"{name!r}"
+            )
+    return dict(courses)
 
 
 class _Run:
@@ -221,6 +259,7 @@ class _Run:
         batch_size: int,
         lr: float,
         beta: float | Schedule,
+        courses: Mapping[str, Schedule] | None,
         seed: int,
         device: torch.device | str | None,
         likelihood: Likelihood | None,
@@ -236,6 +275,7 @@ class _Run:
         if not isinstance(beta, Schedule):
             beta = _checks.number("beta", beta, minimum=0.0)
         self.beta = beta
+        self.courses = _courses(model, courses)
         # The bits of another number: with the seed itself validation would draw the noise of the
         # first training steps.
         self.validation_seed = _checks.generator_seed(seed) ^ 0x9E3779B97F4A7C15
@@ -260,6 +300,8 @@ class _Run:
         self.trained = model
         if self.likelihood is not None and self.likelihood not in set(model.modules()):
             self.trained = nn.ModuleList([model, self.likelihood])
+        # Before training, which may change what it shows, such as a latent size or beta.
+        self.described = str(self.trained)
         self.parameters = {k: p for k, p in self.trained.named_parameters() if p.requires_grad}
         if not self.parameters:
             raise ValueError("model: expected parameters that require gradients, got none")
@@ -272,6 +314,8 @@ class _Run:
         )
         self.history = History()
         self.best: dict[str, Tensor] = {}
+        self.steps_per_epoch = math.ceil(len(self.train[0]) / self.batch_size)
+        self.steps_in_all = 0
         self.last_step: int | None = None  # where a falling learning rate reaches 0
         self.steps_per_call = 1
         self.lowered: programs.Lowered | None = None
@@ -287,14 +331,17 @@ class _Run:
             "momentum": momentum,
             "clip": clip,
         }
+        if self.courses:
+            self.setting["courses"] = repr(sorted(self.courses.items()))
 
     def schedule(self, name: str, epochs: int) -> None:
         """Set the course of the learning rate."""
         _checks.choice("schedule", name, SCHEDULES)
         self.setting["schedule"] = name
+        self.steps_in_all = epochs * self.steps_per_epoch
         if name == "cosine":
             self.setting["schedule"] = f"cosine over {epochs} epochs"
-            self.last_step = epochs * math.ceil(len(self.train[0]) / self.batch_size)
+            self.last_step = self.steps_in_all
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
@@ -307,7 +354,12 @@ class _Run:
         """The weight of the KL at a step."""
         if not isinstance(self.beta, Schedule):
             return self.beta
-        return self.beta(step, math.ceil(len(self.train[0]) / self.batch_size))
+        return self.beta(step, self.steps_per_epoch)
+
+    def follow(self, step: int) -> None:
+        """Give the attributes that have a course what they are at a step."""
+        for name, course in self.courses.items():
+            setattr(self.model, name, course(step, self.steps_per_epoch))
 
     def epoch(self) -> None:
         """One pass over the training data, then the validation score."""
@@ -355,6 +407,7 @@ class _Run:
         for start in range(0, rows, self.batch_size):
             batch = [value[start : start + self.batch_size] for value in shuffled]
             optimizer.zero_grad()
+            self.follow(self.history.steps)
             optimizer.param_groups[0]["lr"] = self.rate(self.history.steps)
             log_likelihood, part = self.score(batch)
             if self.bayesian:
@@ -377,9 +430,9 @@ class _Run:
 
     def program(self) -> programs.Lowered | None:
         """What takes the steps of an epoch at once, if the model has a program for it."""
-        if not programs.are_on() or not unwatched():
+        if not programs.are_on() or not unwatched() or self.courses:
             return None
-        found = self.supervised() if self.objective is None else self.density() or self.elbo()
+        found = self.supervised() if self.objective is None else self.density() or self.decoding()
         if found is None:
             return None
         trained = self.in_program(found)
@@ -408,21 +461,22 @@ class _Run:
             return None
         return model._program(*self.train)
 
-    def elbo(self) -> programs.Lowered | None:
-        """The program of the evidence lower bounds of a VAE."""
+    def decoding(self) -> programs.Lowered | None:
+        """The program of the bounds of a VAE, or of the log likelihoods of an autoencoder."""
         model, x = self.model, self.train[0]
-        if self.objective is not VAE.elbo_and_kl or not isinstance(model, VAE) or self.bayesian:
+        own = next((known for known in _DECODING if known[0] is self.objective), None)
+        if own is None or not isinstance(model, own[1]) or self.bayesian:
             return None
         if len(self.train) > 1 or x.ndim < 2:
             return None
-        found = self.made(elbo_steps, x.flatten(1), None)
+        found = self.made(objective_steps, x.flatten(1), None)
         if found is None:
             return None
         if not self.checked:
             # Raises what ops raise for x, or for the shapes of what the networks return.
             model._check_x(x)
-            with torch.no_grad():
-                self.objective(model, x[:1], seed=0)
+            with torch.no_grad(), seeded(0, self.device):
+                own[0](model, x[:1])
             self.checked = True
         # A tile has 32 rows, if there are as many or not.
         products = found.program.n_gradients * max(32, min(self.batch_size, len(x)))
@@ -550,6 +604,7 @@ class _Run:
                 likelihood=self.likelihood,
             )
             return prediction.log_prob(*targets).mean().item()
+        self.follow(self.steps_in_all)
         with torch.no_grad(), evaluating(self.model), seeded(self.validation_seed, self.device):
             scored = [
                 self.score([value[start : start + _SCORED] for value in examples])[0]
@@ -647,7 +702,7 @@ class _Run:
             for name, value in self.trained.state_dict().items()
         }
         return {
-            "the model": str(self.trained),
+            "the model": self.described,
             "the table of weights": shapes,
             **self.setting,
             "whether there is validation data": self.validation is not None,

@@ -1,6 +1,8 @@
 r"""Weights of the KL divergence that change during training: ``fit(..., beta=LinearWarmup(10))``.
 
 Each is a value that gives the weight at a step. Another course is a subclass of :class:`Schedule`.
+An attribute of a model, such as a VAE's beta or capacity, follows one too:
+``fit(..., courses={"beta": LinearWarmup(10)})``.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from bslfast.vae import lowering as lowering  # registers what becomes a program
 from bslfast.vae.autoencoder import Autoencoder
+from bslfast.vae.diagonal_gaussian import DiagonalGaussianDistribution
 from bslfast.vae.model import VAE
 from bslfast.vae.networks import (
     WithContext,
@@ -22,6 +23,7 @@ from bslfast.vae.priors import VampPrior
 __all__ = [
     "VAE",
     "Autoencoder",
+    "DiagonalGaussianDistribution",
     "DiagonalNormal",
     "FlowPosterior",
     "FullCovarianceNormal",

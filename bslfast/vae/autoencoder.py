@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from bslfast.likelihoods import Likelihood
@@ -47,7 +48,14 @@ class Autoencoder(Decoding):
 
     def log_likelihood(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return log p(x | z) at the code of each example, [batch], in nats."""
-        return self._log_likelihood(x, self.encode(x, context), context)
+        found = self._at_once(x, "_by_ops") if context is None else None
+        return self._by_ops(x, context)[1] if found is None else found
+
+    def _by_ops(
+        self, x: Tensor, context: Tensor | None, *, shape: torch.Size | None = None
+    ) -> tuple[None, Tensor]:
+        x = x if shape is None else x.view(shape)
+        return None, self._log_likelihood(x, self.encode(x, context), context)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return ``log_likelihood(x, context)``."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bslfast import _checks
+from bslfast import _checks, programs
 from bslfast.likelihoods import (
     Bernoulli,
     Categorical,
@@ -38,6 +38,11 @@ _WITH_SCALE = {
     "laplace": (Laplace, "log_scale"),
     "student_t": (StudentT, "log_scale"),
 }
+#: Up to so many products of a weight and a row, a step of training.fit is faster as one call than
+#: by ops: larger ones are torch's own matrix products and little else.
+MOST_PRODUCTS = 2**26
+# The same for one node of a graph that others go on with.
+_ONE_NODE = 2**23
 LIKELIHOODS = tuple(dict.fromkeys(("bernoulli", *_WITH_SCALE, *_PLAIN)))
 
 
@@ -65,6 +70,7 @@ class Decoding(nn.Module):
             self.likelihood.to(device=like.device, dtype=like.dtype)
         self.encoder = encoder
         self.decoder = decoder
+        self._n_weights: int | None = None  # counted when they are called for the first time
         self.latent = None if latent is None else _checks.integer("latent", latent)
 
     def reset_parameters(self) -> None:
@@ -152,6 +158,32 @@ class Decoding(nn.Module):
             outputs = outputs.reshape(*z.shape[:-1], *outputs.shape[1:])
         return self.likelihood._log_prob(outputs, x, mask)
 
+    def _at_once(self, x: Tensor, by_ops: str, seed: int | Tensor | None = None) -> Tensor | None:
+        """What a call for x alone gives, [batch], as one node of the graph; None if by ops."""
+        if not isinstance(x, Tensor) or x.ndim < 2:
+            return None
+        # Before anything is looked at, which large networks would pay for nothing. A tile has 32
+        # rows, if there are as many or not.
+        if self._n_weights is None:
+            self._n_weights = sum(map(Tensor.numel, self.parameters()))
+        if self._n_weights * max(32, len(x)) > _ONE_NODE:
+            return None
+        rows = x.flatten(1)
+        sizes = rows.shape[1], 0
+        found = programs.runnable(self, "objective", objective_steps, sizes, rows, None)
+        if found is None:
+            return None
+        seeds = found.draws.seeds() if seed is None else ([int(seed)], [0])
+        settings = {"shape": x.shape, "seed": seeds[0][0]} if seeds[0] else {"shape": x.shape}
+        if found.seen != x.shape[1:]:
+            # Ops raise for shapes that the networks do not give.
+            log: Tensor = getattr(self, by_ops)(rows, None, **settings)[1]
+            found.seen = x.shape[1:]
+            return log
+        self._check_x(x)
+        method = self, by_ops, settings
+        return programs.call(found, method, rows, None, value=False, seeds=seeds)[1]
+
     def _check_x(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         _checks.floating("x", x)
         if x.dim() < 2:
@@ -210,6 +242,12 @@ def check_context(context: Tensor, name: str, x: Tensor) -> None:
             f"context: expected shape [{x.shape[0]}, ...], as {name} has so many rows, got "
             f"{_checks.describe(context)}"
         )
+
+
+def objective_steps(builder: programs.Builder, model: Decoding) -> programs.Lanes:
+    """The steps of what :meth:`Decoding._at_once` gives."""
+    programs.lower(builder, model)
+    return []
 
 
 def _called(name: str, network: nn.Module, x: Tensor, context: Tensor | None) -> Any:

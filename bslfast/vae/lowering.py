@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from bslfast import programs
 from bslfast.programs import Builder, CannotLower, Lanes, lowers
+from bslfast.vae.autoencoder import Autoencoder
 from bslfast.vae.model import VAE
 from bslfast.vae.posteriors import DiagonalNormal
 
-#: Up to so many products of a weight and a row, a step of training is faster as a call than by ops:
-#: larger ones are torch's own matrix products and little else.
-MOST_PRODUCTS = 2**26
 # What the bound calls, and an object may come to have instead of its class.
 _METHODS = (
     "terms",
     "encode",
+    "log_likelihood",
+    "_by_ops",
     "_elbo_and_kl",
     "_terms",
     "_parameters_of",
@@ -57,7 +57,14 @@ def _vae(builder: Builder, vae: VAE) -> None:
     programs.lower(builder, vae.likelihood, outputs, builder.x)
 
 
-def elbo_steps(builder: Builder, vae: VAE) -> Lanes:
-    """Add the steps of :meth:`VAE.elbo_and_kl`, which return no vector."""
-    programs.lower(builder, vae)
-    return []
+@lowers(Autoencoder)
+def _autoencoder(builder: Builder, autoencoder: Autoencoder) -> None:
+    builder.looked_at(autoencoder, "latent")
+    own = vars(autoencoder)
+    builder.entries += [(own, name, own.get(name)) for name in _METHODS]
+    builder.any_shape = True
+    codes: Lanes = programs.lower(builder, autoencoder.encoder, builder.x)
+    if autoencoder.latent not in (None, len(codes)):
+        raise CannotLower("the encoder's outputs are of another number of latent dimensions")
+    outputs: Lanes = programs.lower(builder, autoencoder.decoder, codes)
+    programs.lower(builder, autoencoder.likelihood, outputs, builder.x)

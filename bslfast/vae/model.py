@@ -265,7 +265,11 @@ class VAE(Decoding):
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
-        elbo, _ = self._elbo_and_kl(x, n_samples, context, mask, weights, seed)
+        elbo = None
+        if n_samples == 1 and context is None and mask is None and type(n_samples) is int:
+            elbo = self._at_once(x, "_elbo_by_ops", seed)
+        if elbo is None:
+            elbo, _ = self._elbo_and_kl(x, n_samples, context, mask, weights, seed)
         return elbo if weights is None else elbo * example_weights(weights, len(x))
 
     def elbo_and_kl(
@@ -317,6 +321,11 @@ class VAE(Decoding):
         if self.capacity is not None:
             counted = (counted - self.capacity).abs()
         return log_likelihood - (counted if self.beta == 1.0 else self.beta * counted), kl
+
+    def _elbo_by_ops(
+        self, rows: Tensor, context: None, *, shape: torch.Size, seed: int
+    ) -> tuple[None, Tensor]:
+        return None, self._elbo_and_kl(rows.view(shape), 1, context, None, None, seed)[0]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return ``elbo(x, context=context)``."""

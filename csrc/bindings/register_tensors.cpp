@@ -10,6 +10,7 @@
 
 #include "bindings/tensors.h"
 #include "cpu/parallel.h"
+#include "cpu/within.h"
 
 namespace py = pybind11;
 
@@ -144,6 +145,23 @@ int in_common(const py::tuple& tensors) {
   return found;
 }
 
+// Whether a tensor is one of plain contiguous numbers, and all of these lie in an interval.
+bool all_within(py::handle item, double low, double high) {
+  DLTensor tensor;
+  if (!has_torch_threads() || tensor_type == nullptr || !is_plain(item, tensor)) return false;
+  if (!tensor.is_native() || !tensor.is_contiguous()) return false;
+  int64_t n = 1;
+  for (int d = 0; d < tensor.ndim; ++d) n *= tensor.sizes[d];
+  py::gil_scoped_release release;
+  if (tensor.dtype_bits == 64) {
+    return BSL_SELECT(within_kernels)
+        .within_double(static_cast<const double*>(tensor.address()), n, low, high);
+  }
+  return BSL_SELECT(within_kernels)
+      .within_float(static_cast<const float*>(tensor.address()), n, static_cast<float>(low),
+                    static_cast<float>(high));
+}
+
 }  // namespace
 
 PyOperand operand_of(py::handle item, const std::vector<int64_t>& sizes) {
@@ -188,6 +206,7 @@ std::vector<PyOperand> operands_of(const py::sequence& items, const std::vector<
 void register_tensors(py::module_& m) {
   m.def("set_tensor_types", &set_tensor_types);
   m.def("in_common", &in_common);
+  m.def("all_within", &all_within);
   m.attr("PLAIN") = kPlain;
   m.attr("ONE_DTYPE") = kOneDType;
   m.attr("ONE_SHAPE") = kOneShape;

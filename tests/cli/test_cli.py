@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import math
 import os
 import re
 import signal
@@ -26,6 +27,13 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("tqdm")
 
 QUICK = ["--epochs", "6", "--samples", "20"]
+AUTOENCODER_PICTURES = {
+    f"{stem}.png"
+    for stem in (
+        *("reconstructions", "samples", "interpolation", "latent_space", "latent_grid"),
+        *("kl_per_dimension", "learning_curves"),
+    )
+}
 PICTURES = {"predictions.png", "calibration.png", "learning_curves.png", "weights.png"}
 
 
@@ -115,8 +123,7 @@ def test_digits(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     command = ["train", "digits", "--epochs", "8", "--hidden", "32", "--samples", "20"]
     assert cli.main([*command, "--out", str(tmp_path)]) == 0
     folder = tmp_path / "digits"
-    pictures = {"reconstructions", "samples", "latent_space", "latent_grid", "learning_curves"}
-    expected = {f"{stem}.png" for stem in pictures} | {"metrics.json", "checkpoint.safetensors"}
+    expected = AUTOENCODER_PICTURES | {"metrics.json", "checkpoint.safetensors"}
     assert set(os.listdir(folder)) == expected
     report = json.loads((folder / "metrics.json").read_text())
     assert report["data"]["rows"] == {"train": 1258, "validation": 270, "test": 269}
@@ -124,12 +131,19 @@ def test_digits(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert -40 < test["elbo"] < test["log_likelihood"] < 0
     assert test["elbo"] == pytest.approx(test["expected_log_likelihood"] - test["kl"])
     assert 0 < test["reconstruction_mse"] < 0.1
+    assert test["bits_per_dim"] == pytest.approx(-test["log_likelihood"] / (64 * math.log(2)))
+    # The standard deviation of single images is a few nats.
+    assert 1 < test["log_likelihood_standard_error"] * 269**0.5 < 6
+    assert sum(report["latent"]["kl_per_dimension"]) == pytest.approx(test["kl"], rel=1e-5)
+    assert report["latent"]["active_units"] == 2
     assert reference["ratio"] > 0
     assert abs(reference["test"]["elbo"] - test["elbo"]) < 1.5
     assert set(reference["milliseconds_per_step"]) >= {"bslfast", "plain torch"}
     out = capsys.readouterr().out
     assert f"ratio {reference['ratio']:.2f}" in out
-    assert "log_likelihood" in out
+    assert f"log_likelihood {test['log_likelihood']:.4g} ± " in out
+    assert f"(269 images, 20 samples), bits_per_dim {test['bits_per_dim']:.4g}\n" in out
+    assert "2 of 2 dimensions active; KL " in out
 
 
 @pytest.fixture
@@ -162,28 +176,47 @@ def test_mnist_classes(digits_files: Path, capsys: pytest.CaptureFixture) -> Non
     assert f"error {report['test']['error']:.4g}" in capsys.readouterr().out
 
 
-def test_mnist_with_more_latent_dimensions(digits_files: Path) -> None:
-    tmp_path = digits_files
-    command = [
-        "train",
-        "mnist",
-        "--epochs",
-        "1",
-        "--limit",
-        "48",
-        "--samples",
-        "2",
-        "--latent",
-        "3",
-    ]
-    command += ["--network", "mlp", "--hidden", "16", "--no-reference", "--threads", "1"]
-    assert cli.main([*command, "--out", str(tmp_path / "runs")]) == 0
-    folder = tmp_path / "runs" / "mnist"
+@pytest.mark.parametrize("latent", [1, 3])
+def test_mnist_with_other_latent_dimensions(digits_files: Path, latent: int) -> None:
+    command = ["train", "mnist", "--epochs", "1", "--limit", "48", "--samples", "2"]
+    command += ["--latent", str(latent), "--network", "mlp", "--hidden", "16", "--no-reference"]
+    command += ["--threads", "1", "--out", str(digits_files / "runs")]
+    assert cli.main(command) == 0
+    folder = digits_files / "runs" / "mnist"
     report = json.loads((folder / "metrics.json").read_text())
     assert report["data"]["rows"] == {"train": 44, "validation": 4, "test": 30}
-    assert not (folder / "latent_grid.png").exists()  # for two dimensions
-    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(b"")
-    assert cli.main([*command, "--out", str(tmp_path / "runs")]) == 1
+    assert len(report["latent"]["kl_per_dimension"]) == latent
+    pictures = {name for name in os.listdir(folder) if name.endswith(".png")}
+    assert pictures == AUTOENCODER_PICTURES - ({"latent_grid.png"} if latent == 1 else set())
+    (digits_files / "train-labels-idx1-ubyte.gz").write_bytes(b"")
+    assert cli.main(command) == 1
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "normal"])
+def test_the_lecture_on_autoencoders(
+    digits_files: Path, likelihood: str, capsys: pytest.CaptureFixture
+) -> None:
+    command = ["train", "mnist", "--epochs", "2", "--limit", "33", "--samples", "2"]
+    command += ["--threads", "1", "--out", str(digits_files / "runs"), "--lecture"]
+    command += ["normal"] * (likelihood == "normal")
+    assert cli.main(command) == 0
+    name = {"bernoulli": "mnist-lecture", "normal": "mnist-lecture-normal"}[likelihood]
+    folder = digits_files / "runs" / name
+    files = {"metrics.json", "checkpoint.safetensors", "epochs", "epochs.safetensors", "epochs.png"}
+    assert set(os.listdir(folder)) == AUTOENCODER_PICTURES | files
+    assert sorted(os.listdir(folder / "epochs")) == ["01.png", "02.png"]
+    report = json.loads((folder / "metrics.json").read_text())
+    assert report["data"]["rows"] == {"train": 33, "test": 30}
+    training, test = report["training"], report["test"]
+    assert training["steps"] == 2 * 2  # batches of 32
+    assert training["seconds_per_epoch"] == pytest.approx(training["seconds"] / 2)
+    # Pixels of noise: one half is the best guess.
+    assert -600 < test["elbo"] < -784 * math.log(2) + 10
+    assert test["bits_per_dim"] == pytest.approx(-test["log_likelihood"] / (784 * math.log(2)))
+    assert 250 < test["lecture_loss"] - test["kl"] < 280
+    out = capsys.readouterr().out
+    assert f"1000 mse + KL: {test['lecture_loss']:.4g} of test images" in out
+    assert out.count("\nepoch ") == 2
 
 
 MOONS = ["train", "moons", "--epochs", "2", "--transforms", "3", "--hidden", "16"]
@@ -256,6 +289,7 @@ def test_resume_goes_on(tmp_path: Path) -> None:
         ["train", "digits", "--beta", "-1"],
         ["train", "digits", "--network", "transformer"],
         ["train", "mnist", "--limit", "0"],
+        ["train", "mnist", "--lecture", "poisson"],
         ["train", "mnist-classes", "--samples", "0"],
         ["train", "wine-quality", "--lecture", "--epochs", "0"],
         ["--frobnicate"],

@@ -13,7 +13,7 @@ from bslfast import programs
 from bslfast._torch import unflatten
 from bslfast.programs import running
 from bslfast.vae import VAE, mlp_decoder, mlp_encoder
-from bslfast.vae.lowering import elbo_steps
+from bslfast.vae.decoding import objective_steps
 
 SHAPE = (2, 5)
 
@@ -24,7 +24,7 @@ def made(latent: int, dtype: torch.dtype = torch.float64) -> tuple[VAE, programs
         mlp_encoder(SHAPE, latent, (9,)), mlp_decoder(latent, SHAPE, (7,)), likelihood="normal",
         beta=0.7, latent=latent,
     ).to(dtype)  # fmt: skip
-    found = programs.Lowered(model, elbo_steps, math.prod(SHAPE))
+    found = programs.Lowered(model, objective_steps, math.prod(SHAPE))
     assert found.reason is None
     return model, found
 
@@ -69,7 +69,7 @@ def test_rows_beyond_the_data_do_not_overflow() -> None:
         encoder.bias[1] = 2 * math.log(2000.0)
         decoder.weight.fill_(1.0)
     model = VAE(encoder, decoder, likelihood="poisson").double()
-    found = programs.Lowered(model, elbo_steps, 1)
+    found = programs.Lowered(model, objective_steps, 1)
     x, weights = torch.ones(1, 1, dtype=torch.float64, requires_grad=True), torch.ones(1).double()
     noise = BF.standard_normal((32, 1), dtype=torch.float64, seed=2)
     assert noise[0] < 0

@@ -16,7 +16,7 @@ import bslfast
 from bslfast import likelihoods
 from bslfast.cli.plain import plain
 from bslfast.nn import BayesLinear
-from bslfast.training import History, fit, loop
+from bslfast.training import History, fit, loop, schedules
 from bslfast.vae import VAE, VampPrior, conv_decoder, conv_encoder, mlp_decoder, mlp_encoder
 
 SHAPE = (2, 3)
@@ -269,3 +269,59 @@ def test_bits_do_not_depend_on_threads(dtype: torch.dtype, calls: list[int]) -> 
     assert calls
     assert all(torch.equal(a, b) for a, b in zip(found[0][0], found[1][0], strict=True))
     assert found[0][1:] == found[1][1:]
+
+
+class _Recorded(VAE):
+    """What beta and capacity were in each call, in training or not."""
+
+    def elbo_and_kl(self, *args: Any, **settings: Any) -> tuple[Tensor, Tensor]:
+        seen.append((self.training, self.beta, self.capacity))
+        return super().elbo_and_kl(*args, **settings)
+
+
+seen: list[tuple[bool, float, float | None]] = []
+
+
+def test_attributes_follow_their_courses() -> None:
+    """Both by step; validation sees what they are in the end, and so does who uses the model."""
+    seen.clear()
+    torch.manual_seed(0)
+    model = _Recorded(mlp_encoder(SHAPE, 2, (5,)), mlp_decoder(2, SHAPE, (5,)), latent=2).double()
+    courses = {"beta": schedules.LinearWarmup(2), "capacity": schedules.LinearWarmup(1, 4.0)}
+    setting: dict[str, Any] = {"epochs": 2, "batch_size": 48, "courses": courses}
+    fit(model, (X[:96],), (X[96:],), objective=_Recorded.elbo_and_kl, **setting)
+    steps = [(True, 0.0, 0.0), (True, 0.25, 2.0), (True, 0.5, 4.0), (True, 0.75, 4.0)]
+    end = (1.0, 4.0)
+    assert seen == [*steps[:2], (False, *end), *steps[2:], (False, *end)]
+    assert (model.beta, model.capacity) == end
+
+
+def test_a_course_changes_the_weights_and_can_be_resumed(tmp_path: Path) -> None:
+    def trained(model: VAE, **changed: Any) -> VAE:
+        fit(model, (X,), **(SETTING | changed))
+        return model
+
+    course: dict[str, Any] = {"courses": {"beta": schedules.LinearWarmup(3, 2.0)}}
+    whole, other = trained(mlp(), **course), trained(mlp(), **{"courses": None})
+    file: dict[str, Any] = {"checkpoint": tmp_path / "c.safetensors"}
+    trained(mlp(), **(course | file | {"epochs": 2}))
+    parts = trained(mlp(), **(course | file | {"resume": True}))
+    for a, b, c in zip(whole.parameters(), parts.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+        assert not torch.equal(a, c)
+    with pytest.raises(ValueError, match="courses"):
+        trained(mlp(), **(file | {"resume": True}))
+
+
+@pytest.mark.parametrize(
+    ("courses", "error", "message"),
+    [
+        ([schedules.Cyclic(2)], TypeError, "courses: expected a mapping"),
+        ({"beta": 0.5}, TypeError, r"courses: expected a bslfast.* for 'beta', got 0\.5"),
+        ({"gamma": schedules.Cyclic(2)}, ValueError, "courses: .* of a VAE, got 'gamma'"),
+        ({"encoder": schedules.Cyclic(2)}, ValueError, "courses: .* of a VAE, got 'encoder'"),
+    ],
+)
+def test_courses_that_are_refused(courses: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        fit(mlp(), (X,), **(SETTING | {"courses": courses}))
