@@ -173,7 +173,7 @@ class Decoding(nn.Module):
         found = programs.runnable(self, "objective", objective_steps, sizes, rows, None)
         if found is None:
             return None
-        seeds = found.draws.seeds() if seed is None else ([int(seed)], [0])
+        seeds = found.draws.seeds() if seed is None else ([int(_checks.seed(seed, x.device))], [0])
         settings = {"shape": x.shape, "seed": seeds[0][0]} if seeds[0] else {"shape": x.shape}
         if found.seen != x.shape[1:]:
             # Ops raise for shapes that the networks do not give.
