@@ -258,15 +258,12 @@ class Decoding(nn.Module):
         return f"latent={self._given_latent}"
 
 
-<<<<<<< HEAD
 def objective_steps(builder: programs.Builder, model: Decoding) -> programs.Lanes:
     """The steps of what :meth:`Decoding._at_once` gives."""
     programs.lower(builder, model)
     return []
 
 
-=======
->>>>>>> fix/vaetests
 def check_context(context: Tensor, name: str, x: Tensor) -> None:
     """Raise unless it goes with the rows of ``x``."""
     _checks.floating("context", context)
@@ -275,15 +272,6 @@ def check_context(context: Tensor, name: str, x: Tensor) -> None:
             f"context: expected shape [{x.shape[0]}, ...], as {name} has so many rows, got "
             f"{_checks.describe(context)}"
         )
-<<<<<<< HEAD
-=======
-
-
-def objective_steps(builder: programs.Builder, model: Decoding) -> programs.Lanes:
-    """The steps of what :meth:`Decoding._at_once` gives."""
-    programs.lower(builder, model)
-    return []
->>>>>>> fix/vaetests
 
 
 def _called(name: str, network: nn.Module, x: Tensor, context: Tensor | None) -> Any:
