@@ -24,7 +24,7 @@ LAYERS = (
     ("flows", "likelihoods"),
     ("bnn", "predict", "vae"),
     ("data", "metrics", "training"),
-    ("plots",),
+    ("plots", "sklearn"),
     ("",),
     ("info",),
     ("cli",),
