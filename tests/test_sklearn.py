@@ -21,7 +21,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import bslfast
 from bslfast.sklearn import BayesianMLPClassifier, BayesianMLPRegressor, FlowDensity
 
-_SHORT: dict[str, Any] = {"epochs": 60, "batch_size": 32, "lr": 0.03, "n_samples": 20}
+_SHORT: dict[str, Any] = {"epochs": 40, "batch_size": 32, "lr": 0.05, "n_samples": 20}
 REGRESSOR = BayesianMLPRegressor((16,), **_SHORT)
 CLASSIFIER = BayesianMLPClassifier((16,), **_SHORT)
 DENSITY = FlowDensity(transforms=2, hidden=(8,), epochs=3)
