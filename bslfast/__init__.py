@@ -21,12 +21,14 @@ finally:
     if _collecting:
         _gc.enable()
 
-# Imported when they are used: training and what goes with it would double the time.
+# Imported when they are used: training and what goes with it would double the time. sklearn needs
+# scikit-learn, so a * leaves it out.
 if _TYPE_CHECKING:
     from bslfast import cli, data, info, metrics, patch, plots, training
+    from bslfast import sklearn as sklearn
 else:
     __getattr__, __dir__ = _submodules(
-        __name__, ("cli", "data", "info", "metrics", "patch", "plots", "training")
+        __name__, ("cli", "data", "info", "metrics", "patch", "plots", "sklearn", "training")
     )
 
 __version__ = _version("bslfast")

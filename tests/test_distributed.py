@@ -1,7 +1,9 @@
-"""Data-parallel training in two processes."""
+"""Data-parallel training and sharded weights in two processes."""
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,12 +59,80 @@ dist.destroy_process_group()
 """
 
 
-@pytest.mark.skipif(
+# As docs/torch_world.md says: whole models, and layers one by one whose weights stay for kl.
+SHARDED = """
+import copy, sys, warnings
+import torch, torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+import bslfast
+
+warnings.filterwarnings("ignore")
+torch.set_num_threads(1)
+rank = int(sys.argv[1])
+dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+mesh = init_device_mesh("cpu", (2,))
+x = torch.randn(8, 3, generator=torch.Generator().manual_seed(rank))
+y = x[:, :1]
+likelihood = bslfast.likelihoods.Normal(1, scale=1.0)
+layers = nn.Sequential(bslfast.nn.BayesLinear(3, 5), nn.ReLU(), bslfast.nn.BayesLinear(5, 1))
+
+
+def loss(model):
+    torch.manual_seed(rank)  # of the draw of the weights
+    if isinstance(model, bslfast.flows.Flow):
+        return -model(x).mean()
+    log_likelihood = likelihood.log_prob(model(x), y)
+    return bslfast.negative_elbo(log_likelihood, bslfast.nn.kl(model), dataset_size=16)
+
+
+for kind, model in (
+    ("whole", bslfast.bnn.BayesianMLP(3, (5,), 1, likelihood=likelihood)),
+    ("whole", copy.deepcopy(layers)),
+    ("layers", layers),
+    ("whole", bslfast.flows.RealNVP(3, transforms=2, hidden=(5,))),
+):
+    for parameter in model.parameters():
+        dist.broadcast(parameter.data, 0)
+    plain = copy.deepcopy(model)
+    loss(plain).backward()
+    expected = {}
+    for name, parameter in plain.named_parameters():
+        dist.all_reduce(parameter.grad)
+        expected[name] = parameter.grad / 2
+    if kind == "layers":
+        for layer in (model[0], model[2]):
+            fully_shard(layer, mesh=mesh, reshard_after_forward=False)
+    fully_shard(model, mesh=mesh)
+    for _ in range(2):
+        model.zero_grad()
+        loss(model).backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.device_mesh == mesh
+            torch.testing.assert_close(parameter.grad.full_tensor(), expected[name])
+    for module in model.modules():
+        if hasattr(module, "unshard"):
+            module.unshard()
+    if isinstance(model, bslfast.flows.Flow):
+        torch.testing.assert_close(model.log_prob(x), plain.log_prob(x))
+    else:
+        found, wanted = (
+            bslfast.predict(m, x, 5, seed=1, likelihood=likelihood).mean for m in (model, plain)
+        )
+        torch.testing.assert_close(found, wanted)
+dist.destroy_process_group()
+"""
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.skipif(
     not (torch.distributed.is_available() and torch.distributed.is_gloo_available()),
     reason="torch without gloo",
 )
-def test_two_processes_have_the_mean_of_their_gradients(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", SCRIPT]
+
+
+@pytest.mark.parametrize("script", [SCRIPT, SHARDED], ids=["parallel", "sharded"])
+def test_two_processes_have_the_mean_of_their_gradients(script: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", script]
     processes = [
         subprocess.Popen(
             [*command, str(rank), str(tmp_path / "store")],
@@ -79,3 +149,21 @@ def test_two_processes_have_the_mean_of_their_gradients(tmp_path: Path) -> None:
             process.kill()
     for process, error in zip(processes, errors, strict=True):
         assert process.returncode == 0, error
+
+
+def test_the_example_ends_at_the_exact_posterior(tmp_path: Path) -> None:
+    """With a divergence of half or twice the weight, standard deviations are off by 0.3 or more."""
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [sys.executable, *command, str(ROOT / "examples" / "ddp.py")],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"2 processes.*\n.*: (.*) of means, (.*) of standard", done.stdout)
+    assert found, done.stdout
+    assert float(found[1]) < 0.25
+    assert float(found[2]) < 0.2

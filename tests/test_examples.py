@@ -101,4 +101,5 @@ def test_notebooks_have_the_outputs_of_their_code(path: Path) -> None:
 
 def test_all_are_here() -> None:
     tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
+    tested.add("ddp")  # by tests/test_distributed.py
     assert {path.stem for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb")} <= tested

@@ -25,7 +25,7 @@ LAYERS = (
     ("patch",),
     ("bnn", "predict", "vae"),
     ("data", "metrics", "training"),
-    ("plots",),
+    ("plots", "sklearn"),
     ("",),
     ("info",),
     ("cli",),

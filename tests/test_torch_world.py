@@ -1,0 +1,94 @@
+"""What torch's tools do with our models: export, sharding, Lightning; see docs/torch_world.md."""
+
+from __future__ import annotations
+
+import re
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim
+
+import bslfast
+from bslfast import flows
+from bslfast.functional import use_reference
+
+PAGE = (Path(__file__).parents[1] / "docs" / "torch_world.md").read_text()
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["kernels", "plain"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: flows.NSF(3, transforms=1, hidden=(8,)),
+        lambda: flows.NICE(3, transforms=2, hidden=(8,)),
+        lambda: flows.MAF(3, context=2, transforms=1, hidden=(8,)),
+    ],
+    ids=["nsf", "nice", "conditional"],
+)
+def test_exported_flows(make: Callable[[], flows.Flow], plain: bool, tmp_path: Path) -> None:
+    """Saved and loaded, and for another number of rows."""
+    torch.manual_seed(0)
+    flow = make().double().eval()
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            nn.init.normal_(parameter, std=0.3)
+    sizes = [3, flow.context] if flow.context else [3]
+    rows = tuple({0: Dim.DYNAMIC} for _ in sizes)
+    example = tuple(torch.randn(4, n).double() for n in sizes)
+    if plain:
+        with use_reference():
+            exported = torch.export.export(flow, example, dynamic_shapes=rows)
+    else:
+        exported = torch.export.export(flow, example, dynamic_shapes=rows)
+    ours = [n for n in exported.graph.nodes if "bslfast" in str(n.target)]
+    assert bool(ours) != plain
+    torch.export.save(exported, tmp_path / "flow.pt2")
+    loaded = torch.export.load(tmp_path / "flow.pt2").module()
+    given = tuple(2 * torch.randn(50, n).double() for n in sizes)
+    torch.testing.assert_close(loaded(*given), flow.log_prob(*given), rtol=1e-9, atol=1e-9)
+
+
+def _lightning() -> types.ModuleType:
+    """Lightning, or what of it the page's code calls."""
+    try:
+        import lightning
+    except ModuleNotFoundError:
+        lightning = types.ModuleType("lightning")
+
+        class LightningModule(nn.Module):
+            global_rank = 0
+
+            def log(self, name: str, value: Any) -> None:
+                assert name
+                assert torch.isfinite(value)
+
+        lightning.LightningModule = LightningModule  # type: ignore[attr-defined]
+    return lightning
+
+
+def test_lightning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lightning", _lightning())
+    found = re.search(r"(?ms)^```py\n(.*?)^```$", PAGE)
+    assert found
+    names: dict[str, Any] = {"torch": torch, "bslfast": bslfast}
+    exec(found[1], names)
+    module = names["Regression"](64)
+    module.on_fit_start()
+    x = torch.randn(64, 3)
+    batch = (x, x[:, :1])
+    (optimizer,) = [module.configure_optimizers()]
+    losses = []
+    for index in range(100):
+        optimizer.zero_grad()
+        loss = module.training_step(batch, index)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 0.5
+    assert module.predict_step(batch, 0).shape == (64, 1)
