@@ -18,6 +18,7 @@ from bslfast.vae.posteriors import (
     Posterior,
 )
 from bslfast.vae.priors import VampPrior
+from bslfast.vae.semi_supervised import SemiSupervisedVAE
 
 __all__ = [
     "VAE",
@@ -27,6 +28,7 @@ __all__ = [
     "FullCovarianceNormal",
     "GumbelSoftmax",
     "Posterior",
+    "SemiSupervisedVAE",
     "VampPrior",
     "WithContext",
     "conv_decoder",
