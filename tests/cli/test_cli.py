@@ -186,6 +186,43 @@ def test_mnist_with_more_latent_dimensions(digits_files: Path) -> None:
     assert cli.main([*command, "--out", str(tmp_path / "runs")]) == 1
 
 
+LABELS = ["train", "mnist-labels", "--epochs", "2", "--hidden", "16", "--threads", "1"]
+
+
+def test_mnist_labels(digits_files: Path, capsys: pytest.CaptureFixture) -> None:
+    command = [*LABELS, "--model", "m2", "--labels", "10", "--latent", "3"]
+    command += ["--out", str(digits_files / "runs")]
+    assert cli.main(command) == 0
+    folder = digits_files / "runs" / "mnist-labels-m2"
+    pictures = {"styles.png", "analogies.png", "learning_curves.png"}
+    assert set(os.listdir(folder)) == {"metrics.json"} | pictures
+    report = json.loads((folder / "metrics.json").read_text())
+    rows = {"train": 55, "labelled": 10, "validation": 5, "test": 30}
+    assert report["data"]["rows"] == rows
+    assert len(report["validation_error"]) == 2
+    assert set(report["test"]) == {"error", "elbo", "error, labelled images alone"}
+    assert report["published_error"] is None  # of 100 labels
+    assert cli.main([*command, "--labels", "70"]) == 1
+    assert "--labels: expected at most" in one_line(capsys)
+    assert cli.main([*command, "--labels", "15"]) == 1
+    assert "--labels: expected a multiple of 10, got 15" in one_line(capsys)
+
+
+def test_digits_labels(tmp_path: Path) -> None:
+    command = [*LABELS, "--data", "digits", "--m1-epochs", "2", "--out", str(tmp_path)]
+    assert cli.main(command) == 0
+    report = json.loads((tmp_path / "digits-labels-m1+m2" / "metrics.json").read_text())
+    assert report["data"]["rows"]["labelled"] == 100
+    test = report["test"]
+    assert -60 < test["elbo"] < -20
+    assert test["error, labelled images alone"] < 0.2
+    assert 0 <= test["error, labelled codes alone"] < 1
+    again = [*command[:-1], str(tmp_path / "again")]
+    assert cli.main(again) == 0
+    second = json.loads((tmp_path / "again" / "digits-labels-m1+m2" / "metrics.json").read_text())
+    assert second["test"] == test
+
+
 MOONS = ["train", "moons", "--epochs", "2", "--transforms", "3", "--hidden", "16"]
 
 
@@ -257,6 +294,8 @@ def test_resume_goes_on(tmp_path: Path) -> None:
         ["train", "digits", "--network", "transformer"],
         ["train", "mnist", "--limit", "0"],
         ["train", "mnist-classes", "--samples", "0"],
+        ["train", "mnist-labels", "--share", "1"],
+        ["train", "mnist-labels", "--model", "m3"],
         ["train", "wine-quality", "--lecture", "--epochs", "0"],
         ["--frobnicate"],
     ],
