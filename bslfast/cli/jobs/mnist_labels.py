@@ -54,20 +54,25 @@ def add_parser(names: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     add("--data", choices=("mnist", "digits"), default="mnist", help="(%(default)s)")
     add("--model", choices=tuple(PUBLISHED), default="m1+m2", help="(%(default)s)")
     add("--labels", type=runner.positive_int, default=100, help="as many of each class (100)")
-    add("--epochs", type=runner.positive_int, default=40, help="of M2 (%(default)s)")
-    add("--m1-epochs", type=runner.positive_int, default=30, help="of M1 (%(default)s)")
-    add("--batch-size", type=runner.positive_int, default=200, help="examples (%(default)s)")
-    add("--lr", type=float, default=0.001, help="Adam's rate, which falls to 0 (%(default)s)")
-    add("--alpha", type=runner.not_negative, default=0.1, help="weight of the classifier")
+    add("--epochs", type=runner.positive_int, default=30, help="of M2 (%(default)s)")
+    add("--m1-epochs", type=runner.positive_int, default=20, help="of M1 (%(default)s)")
+    add("--batch-size", type=runner.positive_int, default=100, help="examples (%(default)s)")
+    add("--lr", type=float, default=0.003, help="Adam's rate, which falls to 0 (%(default)s)")
+    add(
+        "--alpha",
+        type=runner.not_negative,
+        default=0.3,
+        help="weight of the classifier's own log likelihood (%(default)s)",
+    )
     add(
         "--share", type=_share, default=0.2,
         help="part of the batches that labelled images, repeated, have on average (%(default)s)",
     )  # fmt: skip
     add(
-        "--hidden", type=runner.positive_int, nargs="+", default=[300], metavar="WIDTH",
+        "--hidden", type=runner.positive_int, nargs="+", default=[400], metavar="WIDTH",
         help="of each of M2's networks (%(default)s)",
     )  # fmt: skip
-    add("--latent", type=runner.positive_int, default=20, help="dimensions of M2 (%(default)s)")
+    add("--latent", type=runner.positive_int, default=5, help="dimensions of M2 (%(default)s)")
     mnist.add_limit(parser)
     add("--seed", type=runner.seed, default=0, help="of labels, weights, noise (%(default)s)")
     add("--threads", type=runner.positive_int, default=torch.get_num_threads(), help="of torch")
