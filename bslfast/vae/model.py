@@ -347,6 +347,18 @@ class VAE(Decoding):
 
         Source: Burda et al., "Importance weighted autoencoders" (2016, arXiv:1509.00519).
         """
+        return self._log_marginal(x, n_samples, context, seed, max_bytes)
+
+    def _log_marginal(
+        self,
+        x: Tensor,
+        n_samples: int,
+        context: Tensor | None,
+        seed: int | Tensor | None,
+        max_bytes: int,
+        stream: int = 0,
+    ) -> Tensor:
+        """:meth:`log_marginal`, its noise from streams from ``stream`` on."""
         n_samples = _checks.integer("n_samples", n_samples)
         _checks.integer("max_bytes", max_bytes)
         self._check_x(x, context)
@@ -356,7 +368,6 @@ class VAE(Decoding):
         if seed is None:
             seed = torch.randint(0, 2**63 - 1, (), dtype=torch.int64, device=x.device)
         found = []
-        stream = 0
         for first in range(0, len(x), rows):
             part = slice(first, first + rows)
             its = None if context is None else context[part]

@@ -215,17 +215,13 @@ class SemiSupervisedVAE(nn.Module):
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
         rows = _rows(x)
-        by_class = [
-            self.vae.log_marginal(
-                x,
-                n_samples,
-                context=self._context(torch.full((rows,), label, device=x.device), x),
-                seed=seed,
-                max_bytes=max_bytes,
-            )
-            + self.log_class_prior[label]
-            for label in range(self.classes)
-        ]
+        seed = _checks.seed(seed, x.device)
+        by_class = []
+        for label in range(self.classes):
+            context = self._context(torch.full((rows,), label, device=x.device), x)
+            # Streams of its own: a call takes one for each portion of codes.
+            log_p = self.vae._log_marginal(x, n_samples, context, seed, max_bytes, label << 32)
+            by_class.append(log_p + self.log_class_prior[label])
         return torch.stack(by_class).logsumexp(dim=0)
 
     @torch.no_grad()
