@@ -221,7 +221,7 @@ def label_curves(
 
     Args:
         history: from :func:`bslfast.training.fit` of a :class:`bslfast.vae.SemiSupervisedVAE`.
-        errors: part of wrong classes, from 0 to 1, one for each epoch.
+        errors: part of wrong classes among held-out images, from 0 to 1, one for each epoch.
         title: heading of the picture.
 
     Raises:
@@ -253,7 +253,9 @@ def label_curves(
     left.set(xlabel="epoch", ylabel="nats per image", title="Loss")
     left.legend(framealpha=0.9, edgecolor="none")
     right.plot(epochs, [100 * error for error in errors], color=_GREEN, marker=marker)
-    right.set(xlabel="epoch", ylabel="%", title=f"Wrong classes; {errors[-1]:.2%} at the end")
+    right.set(
+        xlabel="epoch", ylabel="%", title=f"Wrong classes, held out: {errors[-1]:.2%} at last"
+    )
     right.set_ylim(bottom=0)
     return _finish(figure, title)
 

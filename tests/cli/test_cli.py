@@ -209,7 +209,8 @@ def test_mnist_labels(digits_files: Path, capsys: pytest.CaptureFixture) -> None
 
 
 def test_digits_labels(tmp_path: Path) -> None:
-    command = [*LABELS, "--data", "digits", "--m1-epochs", "2", "--out", str(tmp_path)]
+    command = [*LABELS, "--data", "digits", "--model", "m1+m2", "--m1-epochs", "2"]
+    command += ["--out", str(tmp_path)]
     assert cli.main(command) == 0
     report = json.loads((tmp_path / "digits-labels-m1+m2" / "metrics.json").read_text())
     assert report["data"]["rows"]["labelled"] == 100
