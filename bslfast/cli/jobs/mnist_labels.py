@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 #: What the paper reports of 100 labels.
 PUBLISHED = {"m2": 0.1197, "m1+m2": 0.0333}
 _OF_PAPER = ("mnist", 100)
-# Model and epochs of M2, by the error of validation images. M1 gains nothing on 1258 small digits.
+# Model and epochs of M2, by the error of validation images: on digits M1+M2 has 27 %, M2 10 %.
 _DEFAULTS = {"mnist": ("m1+m2", 25), "digits": ("m2", 40)}
 _CLASSES = 10
 _M1_LATENT = 50
@@ -63,7 +63,7 @@ def add_parser(names: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="known, as many of each class (%(default)s)",
     )  # fmt: skip
     add("--epochs", type=runner.positive_int, help="of M2 (25 for mnist, 40 for digits)")
-    add("--m1-epochs", type=runner.positive_int, default=15, help="of M1 (%(default)s)")
+    add("--m1-epochs", type=runner.positive_int, default=30, help="of M1 (%(default)s)")
     add("--batch-size", type=runner.positive_int, default=100, help="examples (%(default)s)")
     add("--lr", type=float, default=0.003, help="Adam's rate, which falls to 0 (%(default)s)")
     add(
