@@ -16,6 +16,7 @@ SCRIPT = """
 import sys, warnings
 import torch, torch.distributed as dist
 import bslfast
+from bslfast.vae import VAE, SemiSupervisedVAE, mlp_decoder, mlp_encoder
 
 warnings.filterwarnings("ignore")
 torch.set_num_threads(1)
@@ -47,6 +48,26 @@ for options in ({}, {"find_unused_parameters": True}, {"static_graph": True}):
             found = gradients(parallel, parallel.module)
             torch.testing.assert_close(found, expected / 2)
         assert bslfast.predict(parallel, x, 5).mean.shape == (8, 1)
+
+# One process has labels, the other none.
+torch.manual_seed(0)
+encoder, decoder = mlp_encoder((3,), 2, context=2), mlp_decoder(2, (3,), context=2)
+vae = VAE(encoder, decoder, likelihood="normal")
+model = SemiSupervisedVAE(vae, torch.nn.Linear(3, 2), classes=2, labelled=0.5)
+
+
+def bound_gradients(model, own):
+    torch.manual_seed(rank)
+    model.zero_grad()
+    (-model(x, torch.full((8,), rank - 1)).mean()).backward()
+    return torch.cat([p.grad.flatten() for p in own.parameters()])
+
+
+expected = bound_gradients(model, model)
+dist.all_reduce(expected)
+parallel = torch.nn.parallel.DistributedDataParallel(model)
+for _ in range(3):
+    torch.testing.assert_close(bound_gradients(parallel, model), expected / 2)
 
 # A loss without the likelihood: its parameter is unused, as torch has to find out.
 parallel = torch.nn.parallel.DistributedDataParallel(

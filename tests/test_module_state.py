@@ -43,6 +43,19 @@ def autoregressive() -> flows.Autoregressive:
     return flows.Autoregressive(spline, flows.MADE(3, spline, hidden=(4,), order=[2, 0, 1]))
 
 
+def semi_supervised() -> nn.Module:
+    conditional = vae.VAE(
+        vae.mlp_encoder((4,), 2, hidden=(5,), context=3),
+        vae.mlp_decoder(2, (4,), hidden=(5,), context=3),
+        latent=2,
+    )
+    classifier = nn.Linear(4, 3)
+    prior = (0.5, 0.2, 0.3)
+    return vae.SemiSupervisedVAE(
+        conditional, classifier, classes=3, labelled=0.5, class_prior=prior
+    )
+
+
 # Name to how it is made, with device and dtype if it takes them.
 MODULES: dict[str, Callable[..., nn.Module]] = {
     "ActNorm": lambda **o: flows.ActNorm(3, **o),
@@ -119,6 +132,7 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "Poisson": lambda: likelihoods.Poisson(2),
     "RealNVP": lambda **o: flows.RealNVP(3, context=2, transforms=2, hidden=(4,), **o),
     "Reverse": lambda **o: flows.Reverse(3, **o),
+    "SemiSupervisedVAE": lambda: semi_supervised(),
     "Sigmoid": lambda: flows.Sigmoid(3),
     "Softplus": lambda: flows.Softplus(3),
     "SplineCoupling": lambda **o: flows.SplineCoupling(3, hidden=(4,), **o),
@@ -222,6 +236,8 @@ def outputs(module: Any, *, train: bool = False) -> list[Tensor]:
             return [module.matrix(), module.solve(inside(3, 2))]
         if isinstance(module, vae.VAE):
             return [module(inside(2, 4)), module.sample(2, seed=1)]
+        if isinstance(module, vae.SemiSupervisedVAE):
+            return [module(inside(2, 4), torch.tensor([-1, 2])), module.sample(2, seed=1)]
         if isinstance(module, vae.Autoencoder):
             return [module.decode(inside(2, 2))]
         if isinstance(module, vae.Posterior):

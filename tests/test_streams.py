@@ -18,7 +18,7 @@ import bslfast.functional as BF
 from bslfast import distributions
 from bslfast._native import _cpu
 from bslfast._native import noise as native_noise
-from bslfast.vae import VAE, VampPrior, mlp_decoder, mlp_encoder
+from bslfast.vae import VAE, SemiSupervisedVAE, VampPrior, mlp_decoder, mlp_encoder
 
 SEED = 5
 Draws = list[tuple[int, int]]
@@ -164,6 +164,20 @@ def _vae(draws: Draws) -> None:
             assert_own_streams(draws)
 
 
+def _semi_supervised(draws: Draws) -> None:
+    x, y = torch.rand(6, 4).round(), torch.tensor([-1, 0, 1, 2, -1, -1])
+    vae = VAE(mlp_encoder((4,), 2, context=3), mlp_decoder(2, (4,), context=3), latent=2)
+    model = SemiSupervisedVAE(vae, torch.nn.Linear(4, 3), classes=3, labelled=0.5)
+    for call in (
+        lambda: model.objective(x, y, 3, seed=SEED),
+        lambda: model.log_marginal(x, 5, seed=SEED, max_bytes=2 * x.nbytes),
+        lambda: model.sample(4, seed=SEED),
+    ):
+        draws.clear()
+        call()
+        assert_own_streams(draws)
+
+
 def _flows(draws: Draws) -> None:
     for make in (bslfast.flows.RealNVP, bslfast.flows.NSF, bslfast.flows.MAF):
         flow = make(3)
@@ -177,7 +191,7 @@ def _flows(draws: Draws) -> None:
             assert_own_streams(draws)
 
 
-@pytest.mark.parametrize("models", [_bnn, _predictions, _fits, _vae, _flows])
+@pytest.mark.parametrize("models", [_bnn, _predictions, _fits, _vae, _semi_supervised, _flows])
 def test_models(
     models: Callable[[Draws], None], draws: Draws, monkeypatch: pytest.MonkeyPatch
 ) -> None:

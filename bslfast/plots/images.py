@@ -23,6 +23,7 @@ __all__ = [
     "grid",
     "interpolation",
     "kl_per_dimension",
+    "label_curves",
     "latent_grid",
     "latent_space",
     "learning_curves",
@@ -375,6 +376,52 @@ def learning_curves(history: History, title: str = "Learning curves") -> Figure:
     right.set(xlabel="epoch", ylabel="nats per image", title="KL(q(z | x) || p(z)), training")
     for axes in (left, right):
         axes.locator_params("x", integer=True)
+    return _finish(figure, title)
+
+
+def label_curves(
+    history: History, errors: Sequence[float], title: str = "Learning from few labels"
+) -> Figure:
+    """Plot the loss of semi-supervised training, and the part of wrong classes, by epoch.
+
+    Args:
+        history: from :func:`bslfast.training.fit` of a :class:`bslfast.vae.SemiSupervisedVAE`.
+        errors: part of wrong classes among held-out images, from 0 to 1, one for each epoch.
+        title: heading of the picture.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+    """
+    if not isinstance(history, History):
+        raise TypeError(
+            f"history: expected what training.fit returns, got {_checks.describe(history)}"
+        )
+    if not history.loss or len(errors) != len(history.loss):
+        raise ValueError(
+            f"errors: expected one for each of {len(history.loss)} epochs, at least one, got "
+            f"{len(errors)}"
+        )
+    figure = _figure(10, 4)
+    left, right = figure.subplots(1, 2)
+    epochs = range(1, len(errors) + 1)
+    marker = "o" if len(epochs) < 8 else None
+    left.plot(epochs, history.loss, color=_BLUE, marker=marker, label="training: -objective")
+    shown = list(history.loss)
+    if history.validation_log_likelihood:
+        validation = [-value for value in history.validation_log_likelihood]
+        left.plot(epochs, validation, color=_ORANGE, marker=marker, label="validation: -bound")
+        shown += validation
+    # The first epochs of many would flatten everything after them.
+    settled = 0.95 if len(epochs) >= 20 else 1.0
+    low, high = min(shown), torch.tensor(shown, dtype=torch.float64).quantile(settled).item()
+    left.set_ylim(low - 0.08 * (high - low) - 1e-9, high + 0.25 * (high - low) + 1e-9)
+    left.set(xlabel="epoch", ylabel="nats per image", title="Loss")
+    left.legend(framealpha=0.9, edgecolor="none")
+    right.plot(epochs, [100 * error for error in errors], color=_GREEN, marker=marker)
+    right.set(
+        xlabel="epoch", ylabel="%", title=f"Wrong classes, held out: {errors[-1]:.2%} at last"
+    )
+    right.set_ylim(bottom=0)
     return _finish(figure, title)
 
 

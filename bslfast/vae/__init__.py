@@ -19,6 +19,7 @@ from bslfast.vae.posteriors import (
     Posterior,
 )
 from bslfast.vae.priors import VampPrior
+from bslfast.vae.semi_supervised import SemiSupervisedVAE
 
 __all__ = [
     "VAE",
@@ -29,6 +30,7 @@ __all__ = [
     "FullCovarianceNormal",
     "GumbelSoftmax",
     "Posterior",
+    "SemiSupervisedVAE",
     "VampPrior",
     "WithContext",
     "conv_decoder",

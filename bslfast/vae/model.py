@@ -368,6 +368,18 @@ class VAE(Decoding):
 
         Source: Burda et al., "Importance weighted autoencoders" (2016, arXiv:1509.00519).
         """
+        return self._log_marginal(x, n_samples, context, seed, max_bytes)
+
+    def _log_marginal(
+        self,
+        x: Tensor,
+        n_samples: int,
+        context: Tensor | None,
+        seed: int | Tensor | None,
+        max_bytes: int,
+        stream: int = 0,
+    ) -> Tensor:
+        """:meth:`log_marginal`, its noise from streams from ``stream`` on."""
         n_samples = _checks.integer("n_samples", n_samples)
         _checks.integer("max_bytes", max_bytes)
         self._check_x(x, context)
@@ -376,7 +388,6 @@ class VAE(Decoding):
         held = max(1, min(n_samples, max_bytes // max(1, rows * each)))
         seed = _checks.seed(seed, x.device)
         found = []
-        stream = 0
         for first in range(0, len(x), rows):
             part = slice(first, first + rows)
             its = None if context is None else context[part]

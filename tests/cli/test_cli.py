@@ -219,6 +219,42 @@ def test_the_lecture_on_autoencoders(
     assert out.count("\nepoch ") == 2
 
 
+LABELS = ["train", "mnist-labels", "--epochs", "2", "--hidden", "16", "--threads", "1"]
+
+
+def test_mnist_labels(digits_files: Path, capsys: pytest.CaptureFixture) -> None:
+    command = [*LABELS, "--model", "m2", "--labels", "10", "--latent", "3"]
+    command += ["--out", str(digits_files / "runs")]
+    assert cli.main(command) == 0
+    folder = digits_files / "runs" / "mnist-labels-m2"
+    pictures = {"styles.png", "analogies.png", "learning_curves.png"}
+    assert set(os.listdir(folder)) == {"metrics.json"} | pictures
+    report = json.loads((folder / "metrics.json").read_text())
+    rows = {"train": 55, "labelled": 10, "validation": 5, "test": 30}
+    assert report["data"]["rows"] == rows
+    assert len(report["validation_error"]) == 2
+    assert set(report["test"]) == {"error", "elbo", "error, labelled images alone"}
+    assert report["published_error"] is None  # of 100 labels
+    assert cli.main(command) == 0
+    assert json.loads((folder / "metrics.json").read_text())["test"] == report["test"]
+    assert cli.main([*command, "--labels", "70"]) == 1
+    assert "--labels: expected at most" in one_line(capsys)
+    assert cli.main([*command, "--labels", "15"]) == 1
+    assert "--labels: expected a multiple of 10, got 15" in one_line(capsys)
+
+
+def test_digits_labels(tmp_path: Path) -> None:
+    command = [*LABELS, "--data", "digits", "--model", "m1+m2", "--m1-epochs", "1"]
+    command += ["--out", str(tmp_path)]
+    assert cli.main(command) == 0
+    report = json.loads((tmp_path / "digits-labels-m1+m2" / "metrics.json").read_text())
+    assert report["data"]["rows"]["labelled"] == 100
+    test = report["test"]
+    assert -60 < test["elbo"] < -20
+    assert test["error, labelled images alone"] < 0.2
+    assert 0 <= test["error, labelled codes alone"] < 1
+
+
 MOONS = ["train", "moons", "--epochs", "2", "--transforms", "3", "--hidden", "16"]
 
 
@@ -291,6 +327,8 @@ def test_resume_goes_on(tmp_path: Path) -> None:
         ["train", "mnist", "--limit", "0"],
         ["train", "mnist", "--lecture", "poisson"],
         ["train", "mnist-classes", "--samples", "0"],
+        ["train", "mnist-labels", "--share", "1"],
+        ["train", "mnist-labels", "--model", "m3"],
         ["train", "wine-quality", "--lecture", "--epochs", "0"],
         ["--frobnicate"],
     ],

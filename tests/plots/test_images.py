@@ -249,3 +249,15 @@ def test_learning_curves() -> None:
 def test_refuses(call: Callable[[], object], exception: type[Exception], match: str) -> None:
     with pytest.raises(exception, match=match):
         call()
+
+
+def test_label_curves() -> None:
+    history = History(loss=[3.0, 2.0], kl=[0.0, 0.0], validation_log_likelihood=[-4.0, -1.0])
+    left, right = images.label_curves(history, [0.5, 0.25]).axes
+    assert [list(line.get_ydata()) for line in left.lines] == [[3, 2], [4, 1]]
+    assert list(right.lines[0].get_ydata()) == [50, 25]
+    assert "25.00%" in right.get_title()
+    with pytest.raises(ValueError, match="errors: expected one for each of 2 epochs"):
+        images.label_curves(history, [0.5])
+    with pytest.raises(TypeError, match="history: expected what"):
+        images.label_curves([3.0], [0.5])  # type: ignore[arg-type]
