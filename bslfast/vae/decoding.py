@@ -183,9 +183,10 @@ class Decoding(nn.Module):
             settings["seed"] = int(_checks.seed(seed, x.device)) % 2**64
             seeds = [settings["seed"]], [0]
         if found.seen != x.shape[1:]:
-            # Ops raise for shapes that the networks do not give.
+            # Ops raise for shapes that the networks do not give. Their noise is not used.
+            check = {**settings, "seed": 0} if "seed" in settings else settings
             with torch.no_grad():
-                getattr(self, by_ops)(rows[:1], None, shape=x[:1].shape, **settings)
+                getattr(self, by_ops)(rows[:1], None, shape=x[:1].shape, **check)
             # That may have found the number of latent dimensions, which a program depends on.
             found = self._program(rows)
             if found is None:
