@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from bslfast import _checks
-from bslfast._files import write_json
+from bslfast._files import atomic, write_json
+from bslfast.cli.page import page
 from bslfast.predict import Prediction, predict, seeded
 
 if TYPE_CHECKING:
@@ -266,16 +267,19 @@ def training_report(history: History) -> dict[str, Any]:
 
 
 def write_results(folder: Path, report: Mapping[str, Any], figures: Mapping[str, Figure]) -> None:
-    """Write pictures and metrics.json, and print their names."""
+    """Write pictures, metrics.json and a page with all of it, and print their names."""
     from bslfast import plots
 
     for stem, figure in figures.items():
         plots.save(figure, folder / f"{stem}.png")
     write_json(folder / "metrics.json", report)
-    written = [f"{stem}.png" for stem in figures]
+    pictures = {stem: (folder / f"{stem}.png").read_bytes() for stem in figures}
+    with atomic(folder / "report.html") as temporary:
+        temporary.write_text(page(report, pictures), encoding="utf-8")
+    written = ["metrics.json", *(f"{stem}.png" for stem in figures)]
     if (folder / "checkpoint.safetensors").is_file():
         written.insert(0, "checkpoint.safetensors")
-    say("files", f"{folder}/: metrics.json, {', '.join(written)}")
+    say("files", f"{folder}/: report.html, {', '.join(written)}")
 
 
 def compare_times(ours: History, other: History, results: Mapping[str, float]) -> dict[str, Any]:
