@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import argparse
 
-from bslfast.cli.jobs import density, digits, mnist, mnist_classes, moons, wine, wine_quality
+from bslfast.cli.jobs import (
+    classification,
+    density,
+    digits,
+    mnist,
+    mnist_classes,
+    moons,
+    regression,
+    wine,
+    wine_quality,
+)
 
 
 def add_parsers(names: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the parser of every job to ``names``; each sets ``run`` to a function of its options."""
-    for job in (wine, wine_quality, digits, moons, mnist, mnist_classes, density):
+    built_in = (wine, wine_quality, digits, moons, mnist, mnist_classes)
+    for job in (*built_in, regression, classification, density):
         job.add_parser(names)
