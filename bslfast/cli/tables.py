@@ -74,13 +74,16 @@ def targets(options: argparse.Namespace, table: Columns) -> tuple[str, ...]:
     return names
 
 
-def complete(options: argparse.Namespace, table: Columns, missing: dict[str, Tensor]) -> Tensor:
+def complete(
+    options: argparse.Namespace, table: Columns, missing: dict[str, Tensor], least: int = _LEAST
+) -> Tensor:
     """Return the indices of the rows without a missing value.
 
     Args:
         options: of the job.
         table: the columns.
         missing: by the names of columns, bool [rows].
+        least: how many such rows there have to be.
 
     Raises:
         ValueError: naming the file, row and column of the first missing value, unless such rows are
@@ -94,24 +97,35 @@ def complete(options: argparse.Namespace, table: Columns, missing: dict[str, Ten
         where = table.place(row, [*missing][column])
         if options.missing == "refuse":
             raise ValueError(
-                f"{where}: expected a value, got none ({count} of {total} rows lack one); "
-                "--missing drop leaves such rows out"
+                f"{where}: expected a value, got none; {count} of {total} rows lack values, and "
+                "--missing drop leaves them out"
             )
-        runner.say("data", f"{count} of {total} rows left out, as they lack a value; first {where}")
-    if total - count < _LEAST:
+        runner.say("data", f"{count} of {total} rows left out, as they lack values; first {where}")
+    if total - count < least:
         raise ValueError(
-            f"{table.path}: expected at least {_LEAST} rows with all values, got {total - count}"
+            f"{table.path}: expected at least {least} rows with all values, got {total - count}"
         )
     return (~rows).nonzero().flatten()
 
 
-def differ(table: Columns, names: Sequence[str], x: Tensor, why: str) -> None:
-    """Raise ValueError naming a column [rows, columns] whose numbers are all the same."""
+def numbers(options: argparse.Namespace, table: Columns, least: int = _LEAST) -> Tensor:
+    """Return the rows without a missing value of a table of numbers, float64 [rows, columns].
+
+    Raises:
+        ValueError: naming the columns of text, or what :func:`complete` refuses.
+    """
+    values = table.numbers(table.names)
+    missing = dict(zip(table.names, values.isnan().T, strict=True))
+    return values[complete(options, table, missing, least)]
+
+
+def differ(path: Path | str, names: Sequence[str], x: Tensor, why: str) -> None:
+    """Raise ValueError naming a column of x [rows, columns] whose numbers are all the same."""
     for name, constant in zip(names, (x == x[0]).all(dim=0).tolist(), strict=True):
         if constant:
             raise ValueError(
-                f"{table.path}, column {name!r}: expected numbers that differ, {why}, got the same "
-                "in all rows"
+                f"{path}, column {name!r}: expected numbers that differ, {why}, got the same in "
+                f"all {len(x)} rows for training"
             )
 
 

@@ -62,16 +62,15 @@ def load(options: argparse.Namespace) -> Dataset:
         FileNotFoundError, ModuleNotFoundError, TypeError, ValueError: naming the file or the
             option, and the fault.
     """
-    from bslfast.data import Dataset
+    from bslfast.data import Dataset, split
 
     table = tables.read(options)
     targets = tables.targets(options, table)
     features = tuple(name for name in table.names if name not in targets)
-    values = table.numbers((*features, *targets))
-    missing = dict(zip((*features, *targets), values.isnan().T, strict=True))
-    values = values[tables.complete(options, table, missing)]
-    x, y = values[:, : len(features)], values[:, len(features) :]
-    tables.differ(table, targets, y, "as there is nothing to predict in others")
+    values = dict(zip(table.names, tables.numbers(options, table).T, strict=True))
+    x, y = (torch.stack([values[name] for name in names], 1) for names in (features, targets))
+    train = split(x, y, seed=options.seed).train.y
+    tables.differ(table.path, targets, train, "as there is nothing to predict in others")
     errors = (y.float().double() - y).abs().amax(dim=0)
     for name, error, spread, mean in zip(targets, errors, y.std(0), y.mean(0), strict=True):
         if not error <= _ROUNDING * spread:
