@@ -15,8 +15,8 @@ from bslfast.cli import runner
 if TYPE_CHECKING:
     from bslfast.data import Columns
 
-# Fewer say nothing about a network: three would be left for the test.
-_LEAST = 20
+#: Fewer rows say nothing about a network: three would be left for the test.
+LEAST = 20
 # For up to so many rows: batch size, learning rate, hidden widths. About those of the jobs on 178
 # and on 4898 wines.
 _SIZES: tuple[tuple[float, dict[str, Any]], ...] = (
@@ -74,8 +74,16 @@ def targets(options: argparse.Namespace, table: Columns) -> tuple[str, ...]:
     return names
 
 
+def labels(options: argparse.Namespace, table: Columns) -> tuple[Tensor, tuple[str, ...]]:
+    """Return the labels that ``--labels`` names, int64 [rows], -1 if missing, and their names."""
+    column, *others = table.expand("--labels", [options.labels])
+    if others:
+        raise ValueError(f"--labels: expected one column, got {len(others) + 1}")
+    return table.labels(column)
+
+
 def complete(
-    options: argparse.Namespace, table: Columns, missing: dict[str, Tensor], least: int = _LEAST
+    options: argparse.Namespace, table: Columns, missing: dict[str, Tensor], least: int = LEAST
 ) -> Tensor:
     """Return the indices of the rows without a missing value.
 
@@ -108,7 +116,7 @@ def complete(
     return (~rows).nonzero().flatten()
 
 
-def numbers(options: argparse.Namespace, table: Columns, least: int = _LEAST) -> Tensor:
+def numbers(options: argparse.Namespace, table: Columns, least: int = LEAST) -> Tensor:
     """Return the rows without a missing value of a table of numbers, float64 [rows, columns].
 
     Raises:

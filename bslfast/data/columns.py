@@ -170,7 +170,7 @@ def read_columns(
     if kind == ".npy":
         matrix = read_npy(path)
         return Columns(str(path), dict(zip(numbered(matrix.shape[1]), matrix.T, strict=True)), {})
-    return _of_arrays(path, read_arrays(path))
+    return of_arrays(path, read_arrays(path))
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
@@ -210,7 +210,14 @@ def _read_csv(path: Path, header: bool, delimiter: str) -> Columns:
     return Columns(str(path), dict(zip(names, columns, strict=True)), {}, lines)
 
 
-def _of_arrays(path: Path, arrays: dict[str, np.ndarray[Any, Any]]) -> Columns:
+def of_arrays(
+    path: Path, arrays: dict[str, np.ndarray[Any, Any]], rows: int | None = None
+) -> Columns:
+    """Return the columns of arrays [rows] and [rows, columns]; None rows for any number.
+
+    Raises:
+        ValueError: naming the file and the array.
+    """
     values: dict[str, Tensor | list[str]] = {}
     groups = {}
     for name, array in arrays.items():
@@ -227,9 +234,10 @@ def _of_arrays(path: Path, arrays: dict[str, np.ndarray[Any, Any]]) -> Columns:
                 raise ValueError(f"{path}: expected each column once, got {key!r} more often")
             values[key] = _column(part)
     sizes = {name: len(array) for name, array in arrays.items()}
-    if len(set(sizes.values())) != 1:
+    if set(sizes.values()) != {next(iter(sizes.values()), 0) if rows is None else rows}:
         listed = ", ".join(f"{size} in {name!r}" for name, size in sizes.items())
-        raise ValueError(f"{path}: expected arrays of as many rows, got {listed or 'none'}")
+        many = "as many" if rows is None else str(rows)
+        raise ValueError(f"{path}: expected arrays of {many} rows, got {listed or 'none'}")
     return Columns(str(path), values, groups)
 
 

@@ -12,6 +12,7 @@ from bslfast.cli.jobs import (
     mnist_classes,
     moons,
     regression,
+    vae,
     wine,
     wine_quality,
 )
@@ -20,5 +21,5 @@ from bslfast.cli.jobs import (
 def add_parsers(names: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the parser of every job to ``names``; each sets ``run`` to a function of its options."""
     built_in = (wine, wine_quality, digits, moons, mnist, mnist_classes)
-    for job in (*built_in, regression, classification, density):
+    for job in (*built_in, regression, classification, density, vae):
         job.add_parser(names)
