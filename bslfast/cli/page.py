@@ -38,15 +38,15 @@ def page(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     """Return the page of a job.
 
     Args:
-        report: what ``metrics.json`` holds: "job", numbers and texts, tables of them, and tables of
-            tables.
+        report: what ``metrics.json`` holds: "job", numbers and texts, tables of them, tables of
+            tables and lists of tables.
         pictures: PNG files by their names.
     """
     name = html.escape(str(report["job"]))
-    tables = [key for key, value in report.items() if isinstance(value, Mapping)]
+    tables = [key for key, value in report.items() if isinstance(value, Mapping) or _alike(value)]
     others = [key for key in tables if key not in (*_FIRST, *_LAST)]
     last = [key for key in _LAST if key in tables]
-    single = {k: v for k, v in report.items() if k != "job" and not isinstance(v, Mapping)}
+    single = {key: value for key, value in report.items() if key not in ("job", *tables)}
     parts = [_section(key, report) for key in (*_FIRST, *others) if key in tables]
     parts += [_picture(stem, content) for stem, content in pictures.items()]
     parts += [_section(key, report) for key in last]
@@ -75,6 +75,8 @@ def _section(key: str, report: Mapping[str, Any]) -> str:
     if key == "reference":
         content = {name: value for name, value in content.items() if name != "test"}
     heading = _HEADINGS.get(key, _words(key).capitalize())
+    if _alike(content):
+        return f"<h2>{heading}</h2>\n{_grid(content)}"
     return f"<h2>{heading}</h2>\n{_table(content, twin if key == 'test' else None)}"
 
 
@@ -92,6 +94,23 @@ def _table(content: Mapping[str, Any], twin: Mapping[str, Any] | None = None) ->
         head = f"<thead><tr>{columns}</tr></thead>\n"
     body = "\n".join(rows)
     return f"<table>\n{head}<tbody>\n{body}\n</tbody>\n</table>"
+
+
+def _alike(value: Any) -> bool:
+    """Whether it is a list of tables, such as the results of each split."""
+    return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
+
+
+def _grid(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One row for each of several tables, numbered from 0, of what is a number or text there."""
+    keys = [key for key, value in rows[0].items() if not isinstance(value, Mapping | list)]
+    head = "".join(f'<th scope="col">{html.escape(_words(key))}</th>' for key in ("", *keys))
+    body = []
+    for i, row in enumerate(rows):
+        data = "".join(f"<td>{html.escape(_text(row.get(key)))}</td>" for key in keys)
+        body.append(f'<tr><th scope="row">{i}</th>{data}</tr>')
+    lines = "\n".join(body)
+    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}\n</tbody>\n</table>"
 
 
 def _leaves(

@@ -21,6 +21,7 @@ REPORT = {
     "training": {"seconds": 2.0, "epochs": 400},
     "reference": {"seconds": 4.0, "ratio": 2.0, "test": {"accuracy": 0.95}},
     "experiments": {"first": {"test": {"rmse": 0.25}}},
+    "splits": [{"rmse": 0.5, "choices": [{"beta": 1}]}, {"rmse": 0.25, "choices": []}],
     "prediction_seconds": 0.125,
 }
 PNG = b"\x89PNG and more"
@@ -44,11 +45,13 @@ def test_content() -> None:
     tree = parsed(page(REPORT, {"learning_curves": PNG, "a_b": b"\x00\xff"}))
     assert [h.text for h in tree.iter("h1")] == ["wine & <more>"]
     assert [h.text for h in tree.iter("h2")] == [
-        *("Metrics on held-out data", "Experiments", "Training"),
+        *("Metrics on held-out data", "Experiments", "Splits", "Training"),
         *("The same network in plain torch", "Data", "Settings", "Versions", "More"),
     ]
     found = rows(tree)
-    assert found[""] == ["bslfast", "plain torch"]
+    assert [cell.text for cell in tree.iter("th")][:3] == [None, "bslfast", "plain torch"]
+    assert found[""] == ["rmse"]  # of the splits
+    assert (found["0"], found["1"]) == (["0.5"], ["0.25"])
     assert found["accuracy"] == ["0.9615", "0.95"]
     assert found["mean log likelihood"] == ["-1235", "-"]
     assert found["first, test, rmse"] == ["0.25"]
