@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+#: What a job leaves beside its pictures.
+FILES = {"metrics.json", "report.html", "checkpoint.safetensors"}
+
 
 def one_line(capsys: pytest.CaptureFixture) -> str:
     """Return the one line of bslfast on standard error; a failed command must print no other."""

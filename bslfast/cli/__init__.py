@@ -10,8 +10,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from bslfast.cli import iwae, jobs, uci
+from bslfast.cli import config, iwae, jobs, uci
 
 __all__ = ["main"]
 
@@ -41,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
 
     train = commands.add_parser("train", help="train a model on real data and report on it")
-    names = train.add_subparsers(required=True, metavar="job")
+    names: Any = train.add_subparsers(required=True, metavar="job", parser_class=config.JobParser)
     jobs.add_parsers(names)
 
     benchmark = commands.add_parser("benchmark", help="run a published protocol on given data")

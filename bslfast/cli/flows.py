@@ -163,7 +163,7 @@ def run(
     trained = Trained(model, scaler, history, data, samples, options)
     figures = pictures(trained, name)
     figures["learning_curves"] = densities.learning_curves(
-        history, f"{name}: learning curves", offset=_offset(scaler)
+        history, f"{name}: learning curves", offset=scaler.log_scale
     )
     runner.write_results(folder, report, figures)
     return 0
@@ -192,12 +192,7 @@ def _log_prob(model: flows.Flow, scaler: Standardizer, x: Tensor, device: torch.
     """Log densities [rows] of points in their own units, float64 on the CPU."""
     scaled = scaler.transform(x.to(scaler.mean.dtype)).float()
     found = [model.log_prob(part.to(device)).double().cpu() for part in scaled.split(_EVALUATED)]
-    return torch.cat(found) - _offset(scaler)
-
-
-def _offset(scaler: Standardizer) -> float:
-    """The log-determinant of the scaling's inverse, which it adds to a negative log density."""
-    return scaler.scale.double().log().sum().item()
+    return torch.cat(found) - scaler.log_scale
 
 
 def _samples(model: flows.Flow, scaler: Standardizer, options: argparse.Namespace) -> Tensor:

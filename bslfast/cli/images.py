@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 # Codes drawn for each test image to estimate the reported ELBO.
 _ELBO_SAMPLES = 16
-# Test images evaluated at a time.
-_EVALUATED = 256
+#: Test images evaluated at a time.
+EVALUATED = 256
+DIGITS = tuple(str(k) for k in range(10))
 # Latent dimensions whose divergence is printed.
 _SHOWN = 8
 
@@ -39,32 +40,41 @@ class Job(NamedTuple):
     train_reference: bool
     timed_runs: int
     timed_steps: int
+    #: Names of the labels.
+    labels: Sequence[str] = DIGITS
 
 
 def add_options(
     parser: argparse.ArgumentParser,
     *,
     epochs: int | None,
-    batch_size: int,
+    batch_size: int | None,
     lr: float,
     patience: int | None,
     samples: int,
     network: str,
-    hidden: tuple[int, ...],
+    hidden: tuple[int, ...] | None,
     threads: int,
+    by_rows: bool = False,
 ) -> None:
-    """Add the options of a job with images, with the job's own defaults."""
+    """Add the options of a job with images, with the job's own defaults.
+
+    ``by_rows`` is that of :func:`runner.add_training_options`; ``hidden`` may be None then.
+    """
     runner.add_training_options(
-        parser, epochs=epochs, batch_size=batch_size, lr=lr, patience=patience, threads=threads
-    )
+        parser, epochs=epochs, batch_size=batch_size, lr=lr, patience=patience, threads=threads,
+        by_rows=by_rows,
+    )  # fmt: skip
+    widths = "by the kind of data" if hidden is None else "%(default)s"
     add = parser.add_argument
     add(
         "--network", choices=("mlp", "conv"), default=network,
         help="dense layers, or 32-64-64-64 convolutions with BatchNorm (%(default)s)",
     )  # fmt: skip
     add(
-        "--hidden", type=runner.positive_int, nargs="+", default=list(hidden), metavar="WIDTH",
-        help="widths of the dense encoder's hidden layers, mirrored in the decoder (%(default)s)",
+        "--hidden", type=runner.positive_int, nargs="+", metavar="WIDTH",
+        default=None if hidden is None else list(hidden),
+        help=f"widths of the dense encoder's hidden layers, mirrored in the decoder ({widths})",
     )  # fmt: skip
     add("--latent", type=runner.positive_int, default=2, help="latent dimensions (%(default)s)")
     add("--beta", type=runner.not_negative, default=1.0, help="weight of the KL (%(default)s)")
@@ -125,7 +135,7 @@ def run(options: argparse.Namespace, job: Job) -> int:
     if not options.no_reference:
         report["reference"] = _reference(options, job, initial, history, parts, some, setting)
 
-    figures = pictures(model, test, codes, options, job.name)
+    figures = pictures(model, test, codes, options, job.name, job.labels)
     figures["learning_curves"] = images.learning_curves(history, f"{job.name}: learning curves")
     runner.write_results(folder, report, figures)
     return 0
@@ -161,9 +171,9 @@ def assess(
         results = evaluate(model, test, options)
         each = torch.cat([
             model.log_marginal(x.to(options.device), options.samples, seed=options.seed + i).cpu()
-            for i, x in enumerate(test.x[:rows].split(_EVALUATED))
+            for i, x in enumerate(test.x[:rows].split(EVALUATED))
         ])  # fmt: skip
-        parts = [model.encode(x.to(options.device)) for x in test.x.split(_EVALUATED)]
+        parts = [model.encode(x.to(options.device)) for x in test.x.split(EVALUATED)]
     codes = Codes(*(torch.cat(tensors).cpu() for tensors in zip(*parts, strict=True)))
     runner.say("test", ", ".join(f"{key} {value:.4g}" for key, value in results.items()))
     log_likelihood, error = metrics.mean_and_error(each)
@@ -197,7 +207,7 @@ def evaluate(model: VAE, test: Examples, options: argparse.Namespace) -> dict[st
     """
     totals = torch.zeros(3, dtype=torch.float64)
     with seeded(options.seed, options.device):
-        for x in test.x.split(_EVALUATED):
+        for x in test.x.split(EVALUATED):
             x = x.to(options.device)
             terms = [model.terms(x) for _ in range(_ELBO_SAMPLES)]
             error = (model.reconstruct(x) - x).square().flatten(1).mean(1)
@@ -217,7 +227,12 @@ def evaluate(model: VAE, test: Examples, options: argparse.Namespace) -> dict[st
 
 
 def pictures(
-    model: VAE, test: Examples, codes: Codes, options: argparse.Namespace, name: str
+    model: VAE,
+    test: Examples,
+    codes: Codes,
+    options: argparse.Namespace,
+    name: str,
+    labels: Sequence[str] = DIGITS,
 ) -> dict[str, Figure]:
     """Return the pictures of a trained model, by file name."""
     from bslfast.plots import images
@@ -238,8 +253,7 @@ def pictures(
             f"{name}: between the codes of two held-out images",
         ),
         "latent_space": images.latent_space(
-            codes.mu, test.y, [str(k) for k in range(10)],
-            f"{name}: means of the codes of held-out images",
+            codes.mu, test.y, labels, f"{name}: means of the codes of held-out images",
         ),
         "kl_per_dimension": images.kl_per_dimension(
             *codes, f"{name}: KL divergence of each latent dimension"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from bslfast.flows import Affine, Spline
 from bslfast.flows.coupling import Mapped
+from bslfast.likelihoods import Normal
 from bslfast.nn import BayesLinear, Weight, priors
 from bslfast.vae import VAE
 
@@ -69,7 +70,10 @@ class PlainBayesLinear(BayesLinear):
 
 
 class PlainVAE(VAE):
-    """:class:`bslfast.vae.VAE` in plain torch, for the Bernoulli likelihood and one sample."""
+    """:class:`bslfast.vae.VAE` in plain torch, for one sample.
+
+    Likelihoods are the Bernoulli and the normal one.
+    """
 
     def terms(
         self,
@@ -85,8 +89,14 @@ class PlainVAE(VAE):
         mu, log_var = self.encoder(x).chunk(2, dim=1)
         z = mu + torch.exp(0.5 * log_var) * torch.randn_like(mu)
         kl = -0.5 * (1 + log_var - mu.square() - log_var.exp()).sum(dim=1)
-        entropy = F.binary_cross_entropy_with_logits(self.decoder(z), x, reduction="none")
-        return -entropy.flatten(1).sum(dim=1), kl
+        outputs = self.decoder(z)
+        if isinstance(self.likelihood, Normal):
+            loc, scale = self.likelihood.loc_scale(outputs, dim=1)
+            variance = scale.square().expand_as(loc)
+            surprise = F.gaussian_nll_loss(loc, x, variance, full=True, reduction="none")
+        else:
+            surprise = F.binary_cross_entropy_with_logits(outputs, x, reduction="none")
+        return -surprise.flatten(1).sum(dim=1), kl
 
 
 class PlainAffine(Affine):

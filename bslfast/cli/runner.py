@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from bslfast import _checks
-from bslfast._files import write_json
+from bslfast._files import atomic, write_json
+from bslfast.cli.page import page
 from bslfast.predict import Prediction, predict, seeded
 
 if TYPE_CHECKING:
@@ -40,18 +41,25 @@ def add_options(
     parser: argparse.ArgumentParser,
     *,
     epochs: int | None,
-    hidden: tuple[int, ...],
-    batch_size: int,
-    lr: float,
+    hidden: tuple[int, ...] | None,
+    batch_size: int | None,
+    lr: float | None,
     patience: int | None,
     samples: int,
+    by_rows: bool = False,
 ) -> None:
-    """Add the options of a job with a Bayesian network, with the job's own defaults."""
+    """Add the options of a job with a Bayesian network, with the job's own defaults.
+
+    ``by_rows`` says that the number of rows decides about those that are None.
+    """
     add = parser.add_argument
-    add_training_options(parser, epochs=epochs, batch_size=batch_size, lr=lr, patience=patience)
+    add_training_options(
+        parser, epochs=epochs, batch_size=batch_size, lr=lr, patience=patience, by_rows=by_rows
+    )
     add(
-        "--hidden", type=positive_int, nargs="+", default=list(hidden), metavar="WIDTH",
-        help="widths of the hidden layers (%(default)s)",
+        "--hidden", type=positive_int, nargs="+", metavar="WIDTH",
+        default=None if hidden is None else list(hidden),
+        help=f"widths of the hidden layers ({_usual(hidden, by_rows)})",
     )  # fmt: skip
     add("--prior-scale", type=_positive, default=1.0, help="of every weight (%(default)s)")
     add(
@@ -64,20 +72,28 @@ def add_training_options(
     parser: argparse.ArgumentParser,
     *,
     epochs: int | None,
-    batch_size: int,
-    lr: float,
+    batch_size: int | None,
+    lr: float | None,
     patience: int | None,
     threads: int = 1,
+    by_rows: bool = False,
 ) -> None:
-    """Add the options that every job has, with the job's own defaults."""
+    """Add the options that every job has, with the job's own defaults; see :func:`add_options`."""
     add = parser.add_argument
-    usual = "by the job" if epochs is None else "%(default)s"
+    usual = "by the job" if epochs is None and not by_rows else _usual(epochs, by_rows)
     add("--epochs", type=positive_int, default=epochs, help=f"at most ({usual})")
-    add("--batch-size", type=positive_int, default=batch_size, help="examples (%(default)s)")
-    add("--lr", type=_positive, default=lr, help="Adam's learning rate (%(default)s)")
+    add(
+        "--batch-size", type=positive_int, default=batch_size,
+        help=f"examples ({_usual(batch_size, by_rows)})",
+    )  # fmt: skip
+    add(
+        "--lr", type=_positive, default=lr,
+        help=f"Adam's learning rate ({_usual(lr, by_rows)})",
+    )  # fmt: skip
     add(
         "--patience", type=positive_int, default=patience, metavar="EPOCHS",
-        help="stop after so many epochs without a better validation score (%(default)s)",
+        help="stop after so many epochs without a better validation score "
+        f"({_usual(patience, by_rows)})",
     )  # fmt: skip
     add("--seed", type=seed, default=0, help="of split, weights and noise (%(default)s)")
     add("--device", type=_device, default="cpu", help="cpu, cuda or cuda:N (%(default)s)")
@@ -89,6 +105,10 @@ def add_training_options(
         "--no-reference", action="store_true",
         help="do not train and time the same network in plain torch",
     )  # fmt: skip
+
+
+def _usual(default: object, by_rows: bool) -> str:
+    return "by the number of rows" if default is None and by_rows else "%(default)s"
 
 
 def run(
@@ -266,16 +286,19 @@ def training_report(history: History) -> dict[str, Any]:
 
 
 def write_results(folder: Path, report: Mapping[str, Any], figures: Mapping[str, Figure]) -> None:
-    """Write pictures and metrics.json, and print their names."""
+    """Write pictures, metrics.json and a page with all of it, and print their names."""
     from bslfast import plots
 
     for stem, figure in figures.items():
         plots.save(figure, folder / f"{stem}.png")
     write_json(folder / "metrics.json", report)
-    written = [f"{stem}.png" for stem in figures]
+    pictures = {stem: (folder / f"{stem}.png").read_bytes() for stem in figures}
+    with atomic(folder / "report.html") as temporary:
+        temporary.write_text(page(report, pictures), encoding="utf-8")
+    written = ["metrics.json", *(f"{stem}.png" for stem in figures)]
     if (folder / "checkpoint.safetensors").is_file():
         written.insert(0, "checkpoint.safetensors")
-    say("files", f"{folder}/: metrics.json, {', '.join(written)}")
+    say("files", f"{folder}/: report.html, {', '.join(written)}")
 
 
 def compare_times(ours: History, other: History, results: Mapping[str, float]) -> dict[str, Any]:
@@ -359,7 +382,8 @@ def _build(options: argparse.Namespace, data: Dataset, likelihood: str) -> Bayes
 
 def _scaled(part: Examples, inputs: Standardizer, targets: Standardizer | None) -> Examples:
     y = part.y if targets is None else targets.transform(part.y)
-    return part._replace(x=inputs.transform(part.x), y=y)
+    # float64 until here, for columns such as dates: large numbers that differ little.
+    return part._replace(x=inputs.transform(part.x).float(), y=y)
 
 
 def _layers(options: argparse.Namespace, data: Dataset) -> str:

@@ -215,10 +215,7 @@ def run(options: argparse.Namespace) -> int:
         figures["predictions"] = plots.predictions(
             *first, title=f"{name}: predictions of the first test part"
         )
-    for stem, figure in figures.items():
-        plots.save(figure, folder / f"{stem}.png")
-    written = ", ".join(f"{stem}.png" for stem in figures)
-    runner.say("files", f"{folder}/: metrics.json, {written}")
+    runner.write_results(folder, report, figures)
     return 0
 
 

@@ -1,5 +1,6 @@
 """Data sets, splitting and scaling for the jobs."""
 
+from bslfast.data.columns import Columns, read_columns
 from bslfast.data.files import read_csv, read_table
 from bslfast.data.images import load_digits, load_mnist, read_idx
 from bslfast.data.splits import Splits, read_splits
@@ -8,6 +9,7 @@ from bslfast.data.toys import load_moons
 from bslfast.data.wine import load_wine, load_wine_quality
 
 __all__ = [
+    "Columns",
     "Dataset",
     "Examples",
     "Split",
@@ -18,6 +20,7 @@ __all__ = [
     "load_moons",
     "load_wine",
     "load_wine_quality",
+    "read_columns",
     "read_csv",
     "read_idx",
     "read_splits",

@@ -87,8 +87,16 @@ def read_table(
     if kind not in (".npy", ".csv"):
         raise ValueError(f"{path}: expected a file whose name ends in .npy or .csv")
     if kind == ".npy":
-        values = _read_npy(path)
-        return values, _numbered(values.shape[1])
+        values = _checks.finite(str(path), read_npy(path))
+        return values, numbered(values.shape[1])
+    names, lines = named_rows(path, header=header, delimiter=delimiter)
+    return _parse(path, names, lines, names, delimiter), tuple(names)
+
+
+def named_rows(
+    path: Path, *, header: bool, delimiter: str
+) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """Return the names of a CSV file's columns, and its rows, each with its first line's number."""
     lines = _csv_rows(path, delimiter)
     if header:
         names = _header(path, lines)
@@ -102,20 +110,20 @@ def read_table(
                 f"{path}, line 1: expected a name for each column, got none for column "
                 f"{names.index('') + 1} of {len(names)}"
             )
-    else:
-        first = next(lines, None)
-        if first is None:
-            raise ValueError(f"{path}, line 1: expected numbers, got an empty file")
-        names = list(_numbered(len(first[1])))
-        lines = itertools.chain([first], lines)
-    return _parse(path, names, lines, names, delimiter), tuple(names)
+        return names, lines
+    first = next(lines, None)
+    if first is None:
+        raise ValueError(f"{path}, line 1: expected numbers, got an empty file")
+    return list(numbered(len(first[1]))), itertools.chain([first], lines)
 
 
-def _numbered(columns: int) -> tuple[str, ...]:
-    return tuple(f"x{i + 1}" for i in range(columns))
+def numbered(columns: int, stem: str = "x") -> tuple[str, ...]:
+    """Return the names of columns that have none."""
+    return tuple(f"{stem}{i + 1}" for i in range(columns))
 
 
-def _read_npy(path: Path) -> Tensor:
+def read_npy(path: Path) -> Tensor:
+    """Return the matrix in a .npy file as float64; ValueError names the file and its fault."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a .npy file, found none")
     try:
@@ -130,7 +138,7 @@ def _read_npy(path: Path) -> Tensor:
         raise ValueError(f"{wanted}, got an archive of several arrays")
     if values.dtype.kind not in "fiu" or values.ndim != 2 or values.size == 0:
         raise ValueError(f"{wanted}, got shape {list(values.shape)} and dtype {values.dtype}")
-    return _checks.finite(str(path), torch.from_numpy(values.astype(np.float64)))
+    return torch.from_numpy(values.astype(np.float64))
 
 
 def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -210,6 +218,26 @@ def _parse(
             )
     positions = [header.index(column) for column in columns]
     rows: list[list[float]] = []
+    for line, row in whole_rows(path, header, lines):
+        values = []
+        for position in positions:
+            value = finite_number(row[position])
+            if value is None:
+                raise ValueError(
+                    f"{path}, line {line}, column {header[position]!r}: expected a finite number, "
+                    f"got {row[position]!r}"
+                )
+            values.append(value)
+        rows.append(values)
+    if not rows:
+        raise ValueError(f"{path}: expected rows below the header, got none")
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def whole_rows(
+    path: Path, header: Sequence[str], lines: Iterator[tuple[int, list[str]]]
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows that are not blank; ValueError names the line of one of another length."""
     blank = 0
     for line, row in lines:
         if not row:
@@ -220,24 +248,12 @@ def _parse(
                 f"{path}, line {blank}, column {header[0]!r}: expected a finite number, got an "
                 "empty line"
             )
-        where = f"{path}, line {line}"
         if len(row) != len(header):
             raise ValueError(
-                f"{where}: expected {len(header)} fields as in the header, got {len(row)}"
+                f"{path}, line {line}: expected {len(header)} fields as in the header, got "
+                f"{len(row)}"
             )
-        values = []
-        for position in positions:
-            value = finite_number(row[position])
-            if value is None:
-                raise ValueError(
-                    f"{where}, column {header[position]!r}: expected a finite number, "
-                    f"got {row[position]!r}"
-                )
-            values.append(value)
-        rows.append(values)
-    if not rows:
-        raise ValueError(f"{path}: expected rows below the header, got none")
-    return torch.tensor(rows, dtype=torch.float64)
+        yield line, row
 
 
 def cache_folder() -> Path:

@@ -152,6 +152,11 @@ class Standardizer:
             )
         return cls(mean.to(x.dtype), scale)
 
+    @property
+    def log_scale(self) -> float:
+        """What a log density of standardised rows loses in the original unit, in nats."""
+        return self.scale.double().log().sum().item()
+
     def transform(self, x: Tensor) -> Tensor:
         """Return ``(x - mean) / scale`` for ``x`` [rows, columns]."""
         return (self._columns("x", x) - self.mean.to(x.device)) / self.scale.to(x.device)

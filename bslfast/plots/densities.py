@@ -59,7 +59,7 @@ def density(
 
     figure = _figure(13, 4.3)
     left, middle, right = figure.subplots(1, 3)
-    shown = (("data, held out", data, _BLUE), ("samples of the flow", samples, _ORANGE))
+    shown = (("data, held out", data, _BLUE), ("samples of the model", samples, _ORANGE))
     for axes, (name, points, colour) in zip((left, middle), shown, strict=True):
         count = min(len(points), _POINTS)
         x1, x2 = points[:count].T.tolist()
@@ -98,7 +98,7 @@ def marginals(
     """
     data, samples = _points("data", data, None), _points("samples", samples, data.shape[1])
     names = _names(names, data.shape[1])
-    shown = (("data, held out", data, _BLUE), ("samples of the flow", samples, _ORANGE))
+    shown = (("data, held out", data, _BLUE), ("samples of the model", samples, _ORANGE))
     if len(names) == 1:
         figure = _figure(6.4, 4)
         axes = figure.add_subplot()

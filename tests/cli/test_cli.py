@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 import wine_file
-from command_line import one_line
+from command_line import FILES, one_line
 
 from bslfast import cli
 
@@ -59,7 +59,7 @@ def _threads() -> Iterator[None]:
 def test_wine_learns_and_leaves_a_report(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["train", "wine", "--no-reference", "--out", str(tmp_path)]) == 0
     folder = tmp_path / "wine"
-    assert set(os.listdir(folder)) == {"metrics.json", "checkpoint.safetensors"} | PICTURES
+    assert set(os.listdir(folder)) == FILES | PICTURES
     report = json.loads((folder / "metrics.json").read_text())
     assert report["test"]["accuracy"] >= 0.95
     assert report["test"]["mean_log_likelihood"] > -0.2
@@ -88,7 +88,7 @@ def test_wine_quality(tmp_path: Path, grades: Path) -> None:
     command = ["train", "wine-quality", "--color", "red", "--no-reference", "--out", str(tmp_path)]
     assert cli.main([*command, "--epochs", "60", "--lr", "0.02"]) == 0
     folder = tmp_path / "wine-quality-red"
-    assert set(os.listdir(folder)) == {"metrics.json", "checkpoint.safetensors"} | PICTURES
+    assert set(os.listdir(folder)) == FILES | PICTURES
     report = json.loads((folder / "metrics.json").read_text())
     assert report["data"]["source"] == str(grades)
     assert 0.4 < report["test"]["rmse"] < 0.85  # the noise is 0.5 and rounding; spread is 1.0
@@ -101,7 +101,7 @@ def test_the_lecture(tmp_path: Path, grades: Path, capsys: pytest.CaptureFixture
     assert cli.main([*command, "--out", str(tmp_path)]) == 0
     folder = tmp_path / "wine-quality-lecture"
     pictures = {"predictions.png", "calibration.png", "epistemic.png", "learning_curves.png"}
-    assert set(os.listdir(folder)) == {"metrics.json"} | pictures
+    assert set(os.listdir(folder)) == FILES - {"checkpoint.safetensors"} | pictures
     report = json.loads((folder / "metrics.json").read_text())
     assert report["data"]["rows"] == {"train": 510, "test": 90}
     found = report["experiments"]
@@ -123,7 +123,7 @@ def test_digits(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     command = ["train", "digits", "--epochs", "8", "--hidden", "32", "--samples", "20"]
     assert cli.main([*command, "--out", str(tmp_path)]) == 0
     folder = tmp_path / "digits"
-    expected = AUTOENCODER_PICTURES | {"metrics.json", "checkpoint.safetensors"}
+    expected = AUTOENCODER_PICTURES | FILES
     assert set(os.listdir(folder)) == expected
     report = json.loads((folder / "metrics.json").read_text())
     assert report["data"]["rows"] == {"train": 1258, "validation": 270, "test": 269}
@@ -167,7 +167,7 @@ def test_mnist_classes(digits_files: Path, capsys: pytest.CaptureFixture) -> Non
     assert cli.main([*command, "--out", str(digits_files / "runs")]) == 0
     folder = digits_files / "runs" / "mnist-classes"
     pictures = {"calibration.png", "epistemic.png", "learning_curves.png"}
-    assert set(os.listdir(folder)) == {"metrics.json", "checkpoint.safetensors"} | pictures
+    assert set(os.listdir(folder)) == FILES | pictures
     report = json.loads((folder / "metrics.json").read_text())
     assert report["data"]["rows"] == {"train": 44, "validation": 4, "test": 30}
     for key in ("error", "expected_calibration_error", "auroc, turned by 90 degrees"):
@@ -202,7 +202,7 @@ def test_the_lecture_on_autoencoders(
     assert cli.main(command) == 0
     name = {"bernoulli": "mnist-lecture", "normal": "mnist-lecture-normal"}[likelihood]
     folder = digits_files / "runs" / name
-    files = {"metrics.json", "checkpoint.safetensors", "epochs", "epochs.safetensors", "epochs.png"}
+    files = FILES | {"epochs", "epochs.safetensors", "epochs.png"}
     assert set(os.listdir(folder)) == AUTOENCODER_PICTURES | files
     assert sorted(os.listdir(folder / "epochs")) == ["01.png", "02.png"]
     report = json.loads((folder / "metrics.json").read_text())
@@ -263,7 +263,7 @@ def test_moons(tmp_path: Path, flow: str, capsys: pytest.CaptureFixture) -> None
     assert cli.main([*MOONS, "--flow", flow, "--no-reference", "--out", str(tmp_path)]) == 0
     folder = tmp_path / "moons"
     pictures = {"density.png", "steps.png", "learning_curves.png"}
-    assert set(os.listdir(folder)) == {"metrics.json", "checkpoint.safetensors"} | pictures
+    assert set(os.listdir(folder)) == FILES | pictures
     report = json.loads((folder / "metrics.json").read_text())
     # A normal distribution reaches -1.9, a trained NSF -0.3.
     assert -1.8 < report["test"]["log_likelihood"] < -0.25

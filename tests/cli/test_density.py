@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_line import one_line
+from command_line import FILES, one_line
 from torch import Tensor
 
 from bslfast import cli
@@ -61,7 +61,7 @@ def test_the_log_likelihood_is_that_of_the_data(
     assert train(tmp_path, *files) == 0
     folder = tmp_path / "runs" / f"density-{flow}"
     pictures = {"marginals.png", "learning_curves.png"}
-    assert set(os.listdir(folder)) == {"metrics.json", "checkpoint.safetensors"} | pictures
+    assert set(os.listdir(folder)) == FILES | pictures
     report = json.loads((folder / "metrics.json").read_text())
     assert report["data"]["rows"] == {"train": 1700, "validation": 300, "test": 1000}
     assert report["data"]["features"] == ["x1", "x2", "x3"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from bslfast.cli import flows
+from bslfast.cli import flows, tables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,14 +22,12 @@ _LEAST = 2
 
 def add_parser(names: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add this job to the command line."""
-    parser = names.add_parser("density", help="the density of the rows of a .npy or .csv file")
+    parser = names.add_parser("density", help="the density of the rows of a table of your own")
+    tables.add_options(parser)
     add = parser.add_argument
     what = f"; by default {_HELD_OUT:.0%} of the rows of --data, at random"
-    add("--data", type=Path, required=True, metavar="FILE", help="the rows to train on")
     add("--validation", type=Path, metavar="FILE", help=f"rows to stop by{what}")
     add("--test", type=Path, metavar="FILE", help=f"rows to report on{what}")
-    add("--delimiter", default=",", help="between the fields of a .csv file (%(default)s)")
-    add("--no-header", action="store_true", help="a .csv file's first line is data")
     flows.add_options(
         parser, epochs=200, batch_size=256, lr=0.001, patience=20, hidden=(64, 64)
     )  # fmt: skip
@@ -47,10 +45,10 @@ def load(options: argparse.Namespace) -> flows.Data:
     Raises:
         FileNotFoundError, TypeError, ValueError: naming the file or the option and its fault.
     """
-    from bslfast.data import read_table
 
     def read(path: Path) -> tuple[Tensor, tuple[str, ...]]:
-        return read_table(path, header=not options.no_header, delimiter=options.delimiter)
+        table = tables.read(options, path)
+        return tables.numbers(options, table, least=1), table.names
 
     rows, features = read(options.data)
     parts = {"train": rows}
@@ -78,13 +76,7 @@ def load(options: argparse.Namespace) -> flows.Data:
                 f"{path}: expected at least {_LEAST} rows for the {name} part, got {len(part)}"
                 + ("" if sources[name] and name != "train" else f" of the file's {len(rows)}")
             )
-    first = parts["train"][0]
-    for name, constant in zip(features, (parts["train"] == first).all(dim=0).tolist(), strict=True):
-        if constant:
-            raise ValueError(
-                f"{options.data}, column {name!r}: expected numbers that differ, as others have no "
-                "density, got the same in all training rows"
-            )
+    tables.differ(options.data, features, parts["train"], "as others have no density")
     source = ", ".join(str(path) for path in sources.values() if path is not None)
     return flows.Data(parts["train"], parts["validation"], parts["test"], features, source)
 

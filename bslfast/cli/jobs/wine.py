@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from bslfast.cli import runner
+from bslfast.cli.jobs import classification
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,24 +33,9 @@ def run(options: argparse.Namespace) -> int:
         name="wine",
         load=load_wine,
         likelihood="categorical",
-        evaluate=evaluate,
+        evaluate=classification.evaluate,
         pictures=pictures,
     )
-
-
-def evaluate(prediction: Prediction, test: Examples) -> dict[str, float]:
-    """Return the metrics on held-out examples."""
-    from bslfast import metrics
-
-    return {
-        "accuracy": metrics.accuracy(prediction.mean, test.y),
-        "mean_log_likelihood": metrics.mean_log_likelihood(prediction, test.y),
-        "expected_calibration_error": metrics.expected_calibration_error(
-            prediction.mean, test.y, bins=10
-        ),
-        "mean_aleatoric_entropy": prediction.aleatoric.mean().item(),
-        "mean_epistemic_entropy": prediction.epistemic.mean().item(),
-    }
 
 
 def pictures(prediction: Prediction, test: Examples, data: Dataset) -> dict[str, Figure]:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bslfast.cli import runner
-from bslfast.cli.jobs import lecture
+from bslfast.cli.jobs import lecture, regression
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,22 +48,9 @@ def run(options: argparse.Namespace) -> int:
         name=f"wine-quality-{options.color}",
         load=partial(load_wine_quality, options.color),
         likelihood="heteroscedastic_normal",
-        evaluate=evaluate,
+        evaluate=regression.evaluate,
         pictures=pictures,
     )
-
-
-def evaluate(prediction: Prediction, test: Examples) -> dict[str, float]:
-    """Return the metrics on held-out examples, in grades."""
-    from bslfast import metrics
-
-    return {
-        "rmse": metrics.rmse(prediction.mean, test.y),
-        "mean_log_likelihood": metrics.mean_log_likelihood(prediction, test.y),
-        "coverage_95": metrics.coverage(prediction, test.y, 0.95),
-        "mean_aleatoric": prediction.aleatoric.mean().item(),
-        "mean_epistemic": prediction.epistemic.mean().item(),
-    }
 
 
 def pictures(prediction: Prediction, test: Examples, data: Dataset) -> dict[str, Figure]:

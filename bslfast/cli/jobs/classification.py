@@ -1,0 +1,106 @@
+"""``bslfast train classification``: a Bayesian network that predicts labels of a table."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from bslfast.cli import runner, tables
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from bslfast.data import Dataset, Examples
+    from bslfast.predict import Prediction
+
+# Rows for each class on average: a column with more classes holds numbers, or names of the rows.
+_ROWS = 5
+
+
+def add_parser(names: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this job to the command line."""
+    parser = names.add_parser("classification", help="predict labels of a table of your own")
+    tables.add_options(parser)
+    parser.add_argument(
+        "--target", nargs="+", metavar="COL", help="column of the labels (the last one)"
+    )
+    runner.add_options(
+        parser, epochs=None, hidden=None, batch_size=None, lr=None, patience=None, samples=200,
+        by_rows=True,
+    )  # fmt: skip
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the job."""
+    data = load(options)
+    tables.fill(options, len(data.x))
+    counts = data.y.bincount().tolist()
+    shares = [f"{k} {n / len(data.y):.0%}" for k, n in zip(data.target_names, counts, strict=True)]
+    runner.say("classes", tables.listed(shares))
+    return runner.run(
+        options,
+        name=f"classification-{options.data.stem}",
+        load=lambda: data,
+        likelihood="categorical",
+        evaluate=evaluate,
+        pictures=pictures,
+    )
+
+
+def load(options: argparse.Namespace) -> Dataset:
+    """Return inputs and labels of the file.
+
+    Raises:
+        FileNotFoundError, ModuleNotFoundError, TypeError, ValueError: naming the file or the
+            option, and the fault.
+    """
+    from bslfast.data import Dataset
+
+    table = tables.read(options)
+    targets = tables.targets(options, table)
+    if len(targets) > 1:
+        raise ValueError(f"--target: expected one column of labels, got {', '.join(targets)}")
+    (target,) = targets
+    features = tuple(name for name in table.names if name != target)
+    x, (y, classes) = table.numbers(features), table.labels(target)
+    missing = dict(zip(features, x.isnan().T, strict=True)) | {target: y < 0}
+    rows = tables.complete(options, table, missing)
+    # A class may have been left out with its rows.
+    present, y = y[rows].unique(return_inverse=True)
+    x, classes = x[rows], tuple(classes[k] for k in present.tolist())
+    if not 2 <= len(classes) <= len(y) // _ROWS:
+        raise ValueError(
+            f"{table.path}, column {target!r}: expected from 2 to {len(y) // _ROWS} labels in "
+            f"{len(y)} rows, got {len(classes)}: {tables.listed(classes)}"
+        )
+    return Dataset(x, y, features, classes, table.path)
+
+
+def evaluate(prediction: Prediction, test: Examples) -> dict[str, float]:
+    """Return the metrics on held-out examples."""
+    from bslfast import metrics
+
+    return {
+        "accuracy": metrics.accuracy(prediction.mean, test.y),
+        "mean_log_likelihood": metrics.mean_log_likelihood(prediction, test.y),
+        "expected_calibration_error": metrics.expected_calibration_error(
+            prediction.mean, test.y, bins=10
+        ),
+        "mean_aleatoric_entropy": prediction.aleatoric.mean().item(),
+        "mean_epistemic_entropy": prediction.epistemic.mean().item(),
+    }
+
+
+def pictures(prediction: Prediction, test: Examples, data: Dataset) -> dict[str, Figure]:
+    """Return the pictures of the predictions, by file name."""
+    from bslfast import plots
+
+    return {
+        "predictions": plots.class_probabilities(
+            prediction, test.y, data.target_names, title="classification: held-out predictions"
+        ),
+        "calibration": plots.calibration(
+            prediction, test.y, "classification: calibration on held-out data"
+        ),
+    }

@@ -1,0 +1,156 @@
+"""The common part of the jobs on a table of one's own: its options, and what is taken from it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from bslfast.cli import runner
+
+if TYPE_CHECKING:
+    from bslfast.data import Columns
+
+#: Fewer rows say nothing about a network: three would be left for the test.
+LEAST = 20
+# For up to so many rows: batch size, learning rate, hidden widths. About those of the jobs on 178
+# and on 4898 wines.
+_SIZES: tuple[tuple[float, dict[str, Any]], ...] = (
+    (500, {"batch_size": 32, "lr": 0.01, "hidden": [16]}),
+    (2_000, {"batch_size": 32, "lr": 0.01, "hidden": [50]}),
+    (20_000, {"batch_size": 128, "lr": 0.005, "hidden": [50]}),
+    (float("inf"), {"batch_size": 512, "lr": 0.002, "hidden": [100, 100]}),
+)
+# About so many steps are taken at most, in a number of epochs between these.
+_STEPS, _EPOCHS = 6000, (20, 400)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of reading a table."""
+    add = parser.add_argument
+    add(
+        "--data", type=Path, required=True, metavar="FILE",
+        help="the table: .csv, .npy, .npz or .parquet (by pandas)",
+    )  # fmt: skip
+    add("--ignore", nargs="+", default=[], metavar="COL", help="columns to leave out")
+    add("--delimiter", default=",", help="between the fields of a .csv file (%(default)s)")
+    add("--no-header", action="store_true", help="a .csv file's first line is data")
+    add(
+        "--missing", choices=("refuse", "drop"), default="refuse",
+        help="what to do with rows that lack values: an error, or leave them out (%(default)s)",
+    )  # fmt: skip
+
+
+def read(options: argparse.Namespace, path: Path | None = None) -> Columns:
+    """Return the columns of the file, or of another one, but for those to leave out.
+
+    Raises:
+        FileNotFoundError, ModuleNotFoundError, TypeError, ValueError: naming the file or the
+            option, and the fault.
+    """
+    from bslfast.data import read_columns
+
+    table = read_columns(
+        path or options.data, header=not options.no_header, delimiter=options.delimiter
+    )
+    kept = table.without(table.expand("--ignore", options.ignore))
+    if not kept.values:
+        raise ValueError(f"--ignore: expected some of the columns of {table.path}, got all of them")
+    return kept
+
+
+def targets(options: argparse.Namespace, table: Columns) -> tuple[str, ...]:
+    """Return the names of the targets: by default the last column."""
+    names = table.expand("--target", options.target or table.names[-1:])
+    if len(names) == len(table.names):
+        raise ValueError(
+            f"--target: expected other columns in {table.path}, for the inputs, got all "
+            f"{len(names)}"
+        )
+    return names
+
+
+def labels(options: argparse.Namespace, table: Columns) -> tuple[Tensor, tuple[str, ...]]:
+    """Return the labels that ``--labels`` names, int64 [rows], -1 if missing, and their names."""
+    column, *others = table.expand("--labels", [options.labels])
+    if others:
+        raise ValueError(f"--labels: expected one column, got {len(others) + 1}")
+    return table.labels(column)
+
+
+def complete(
+    options: argparse.Namespace, table: Columns, missing: dict[str, Tensor], least: int = LEAST
+) -> Tensor:
+    """Return the indices of the rows without a missing value.
+
+    Args:
+        options: of the job.
+        table: the columns.
+        missing: by the names of columns, bool [rows].
+        least: how many such rows there have to be.
+
+    Raises:
+        ValueError: naming the file, row and column of the first missing value, unless such rows are
+            to be left out; or if hardly any rows remain.
+    """
+    lacking = torch.stack([*missing.values()], dim=1)
+    rows = lacking.any(dim=1)
+    count, total = int(rows.sum()), len(rows)
+    if count:
+        row, column = lacking.nonzero()[0].tolist()
+        where = table.place(row, [*missing][column])
+        if options.missing == "refuse":
+            raise ValueError(
+                f"{where}: expected a value, got none; {count} of {total} rows lack values, and "
+                "--missing drop leaves them out"
+            )
+        runner.say("data", f"{count} of {total} rows left out, as they lack values; first {where}")
+    if total - count < least:
+        raise ValueError(
+            f"{table.path}: expected at least {least} rows with all values, got {total - count}"
+        )
+    return (~rows).nonzero().flatten()
+
+
+def numbers(options: argparse.Namespace, table: Columns, least: int = LEAST) -> Tensor:
+    """Return the rows without a missing value of a table of numbers, float64 [rows, columns].
+
+    Raises:
+        ValueError: naming the columns of text, or what :func:`complete` refuses.
+    """
+    values = table.numbers(table.names)
+    missing = dict(zip(table.names, values.isnan().T, strict=True))
+    return values[complete(options, table, missing, least)]
+
+
+def differ(path: Path | str, names: Sequence[str], x: Tensor, why: str) -> None:
+    """Raise ValueError naming a column of x [rows, columns] whose numbers are all the same."""
+    for name, constant in zip(names, (x == x[0]).all(dim=0).tolist(), strict=True):
+        if constant:
+            raise ValueError(
+                f"{path}, column {name!r}: expected numbers that differ, {why}, got the same in "
+                f"all {len(x)} rows for training"
+            )
+
+
+def fill(options: argparse.Namespace, rows: int) -> None:
+    """Choose the options of training that are not given, by the number of rows."""
+    chosen = next(dict(values) for most, values in _SIZES if rows <= most)
+    if options.batch_size is None:
+        options.batch_size = chosen["batch_size"]
+    steps = max(1, round(0.7 * rows / options.batch_size))
+    fewest, most = _EPOCHS
+    chosen["epochs"] = options.epochs or min(most, max(fewest, round(_STEPS / steps)))
+    chosen["patience"] = max(10, chosen["epochs"] // 4)
+    for name, value in chosen.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+
+
+def listed(names: Sequence[str], most: int = 12) -> str:
+    """Return the first of some names as a text."""
+    return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")

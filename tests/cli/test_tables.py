@@ -1,0 +1,299 @@
+"""``bslfast train regression | classification | vae`` on own files, and what is refused."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from command_line import FILES, one_line
+
+from bslfast import cli
+from bslfast.cli import tables
+from bslfast.cli.jobs import regression, vae
+from bslfast.data import Examples, split
+from bslfast.likelihoods import get
+from bslfast.predict import Prediction
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("tqdm")
+
+RNG = np.random.default_rng(0)
+N = 120
+A, B = 1e9 + RNG.normal(size=N), RNG.uniform(size=N)
+Y = 2 * (A - 1e9) + 0.1 * RNG.normal(size=N)
+Z = B + 50
+K = np.where(B > 0.5, "red", "blue, dark")
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """Restore torch's number of threads, which a job sets."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    columns = (column.tolist() for column in (A, B, Y, Z, K))
+    rows = [f'{a!r},{b!r},{y!r},{z!r},"{k}"' for a, b, y, z, k in zip(*columns, strict=True)]
+    path = tmp_path / "own.csv"
+    path.write_text("\n".join(["a,b,y,z,k", *rows]))
+    return path
+
+
+def train(job: str, path: Path, *more: str, epochs: int = 2) -> int:
+    command = ["train", job, "--data", str(path), "--epochs", str(epochs), "--samples", "5"]
+    return cli.main([*command, "--no-reference", "--out", str(path.parent / "runs"), *more])
+
+
+def report_of(path: Path, job: str) -> dict:
+    folder = path.parent / "runs" / f"{job}-{path.stem}"
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_regression(own: Path, capsys: pytest.CaptureFixture) -> None:
+    """Inputs such as dates, large numbers that differ little, keep their digits."""
+    assert train("regression", own, "--target", "y", "--ignore", "k", "z", epochs=100) == 0
+    folder = own.parent / "runs" / "regression-own"
+    pictures = {f"{x}.png" for x in ("predictions", "calibration", "learning_curves", "weights")}
+    assert set(os.listdir(folder)) == FILES | pictures
+    report = report_of(own, "regression")
+    assert report["data"]["rows"] == {"train": 84, "validation": 18, "test": 18}
+    assert report["data"]["features"] == ["a", "b"]
+    assert next(iter(report["test"])) == "rmse"
+    assert report["test"]["rmse"] < 0.8  # the spread is 2
+    kept = split(torch.from_numpy(A).unsqueeze(1), torch.zeros(N), seed=0).train.x
+    assert report["data"]["input_mean"][0] == pytest.approx(kept.mean().item(), rel=1e-15)
+    # By the number of rows.
+    assert (report["options"]["batch_size"], report["options"]["hidden"]) == (32, [16])
+    assert "<h1>regression-own</h1>" in (folder / "report.html").read_text()
+    assert "from " + str(own) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("likelihood", ["normal", "student_t"])
+def test_several_targets(own: Path, likelihood: str) -> None:
+    more = ["--ignore", "k", "--target", "z", "y", "--likelihood", likelihood]
+    assert train("regression", own, *more) == 0
+    report = report_of(own, "regression")
+    assert report["data"]["features"] == ["a", "b"]
+    assert {key for key in report["test"] if key.startswith("rmse")} == {"rmse, z", "rmse, y"}
+    assert "predictions_2.png" in os.listdir(own.parent / "runs" / "regression-own")
+    assert report["data"]["target_mean"] == pytest.approx([50.5, 0], abs=0.4)
+
+
+@pytest.mark.parametrize("name", ["heteroscedastic_normal", "normal", "laplace", "student_t"])
+def test_predictions_of_each_target(name: str) -> None:
+    """With one draw of the weights, the log likelihood is the sum over independent targets."""
+    likelihood = get(name, 3)
+    with torch.no_grad():
+        for parameter in likelihood.parameters():
+            parameter.copy_(torch.tensor([-1.0, 0.5, 2.0]))
+    samples = torch.randn(1, 7, likelihood.n_outputs(3))
+    prediction = Prediction(*likelihood.predictive(samples), samples, likelihood)
+    y = torch.randn(7, 3)
+    found = regression.parts(prediction, Examples(y, y))
+    assert [tuple(examples.y.shape) for _, examples in found] == [(7, 1)] * 3
+    total = torch.stack([own.log_prob(examples.y) for own, examples in found]).sum(0)
+    torch.testing.assert_close(total, prediction.log_prob(y))
+    for j, (own, _) in enumerate(found):
+        torch.testing.assert_close(own.interval(0.9)[1][:, 0], prediction.interval(0.9)[1][:, j])
+        assert torch.equal(own.mean[:, 0], prediction.mean[:, j])
+
+
+def test_classification(own: Path, capsys: pytest.CaptureFixture) -> None:
+    assert train("classification", own, "--ignore", "y", "z", epochs=100) == 0
+    report = report_of(own, "classification")
+    assert report["test"]["accuracy"] > 0.8
+    assert report["data"]["features"] == ["a", "b"]
+    share = (K == "red").mean()
+    assert f"blue, dark {1 - share:.0%}, red {share:.0%}" in capsys.readouterr().out
+
+
+def test_rows_that_lack_values(own: Path, capsys: pytest.CaptureFixture) -> None:
+    lines = own.read_text().splitlines()
+    lines[3] = re.sub("^[^,]*", "", lines[3])
+    lines[5] = re.sub(",[^,]*$", ",", lines[5].replace("blue, dark", "blue"))
+    own.write_text("\n".join(lines))
+    for job, more in (
+        ("classification", []),
+        ("regression", ["--target", "a", "--ignore", "k"]),
+        ("density", ["--ignore", "k"]),
+        ("vae", ["--labels", "k"]),
+    ):
+        command = ["train", job, "--data", str(own), *more, "--out", str(own.parent / "runs")]
+        assert cli.main(command) == 1
+        count = 1 if "--ignore" in more else 2
+        text = f"own.csv, line 4, column 'a': expected a value, got none; {count} of 120 rows"
+        assert text in one_line(capsys)
+    assert not (own.parent / "runs").exists()
+    assert train("classification", own, "--missing", "drop", "--target", "k") == 0
+    assert sum(report_of(own, "classification")["data"]["rows"].values()) == 118
+    assert "2 of 120 rows left out, as they lack values; first" in capsys.readouterr().out
+
+
+def test_vae_of_a_table(own: Path) -> None:
+    """Bounds are in the units of the data: columns times 1024 lose log(1024) each, exactly."""
+    x = np.stack([A - 1e9, B, Y], axis=1)
+    found = []
+    for factor in (1, 1024):
+        path = own.parent / f"own{factor}.npz"
+        np.savez(path, x=factor * x, k=K)
+        assert train("vae", path, "--labels", "k", "--hidden", "8", epochs=5) == 0
+        found.append(report_of(path, "vae")["test"])
+        pictures = ("marginals", "kl_per_dimension", "latent_space", "learning_curves")
+        files = set(os.listdir(own.parent / "runs" / f"vae-own{factor}"))
+        assert files == FILES | {f"{picture}.png" for picture in pictures}
+    for key in ("elbo", "expected_log_likelihood", "log_likelihood"):
+        assert found[0][key] - found[1][key] == pytest.approx(3 * math.log(1024), rel=1e-6)
+    for key in ("kl", "reconstruction_mse", "log_likelihood_standard_error"):
+        assert found[0][key] == found[1][key]
+    assert found[0]["elbo"] <= found[0]["log_likelihood"] + 0.1
+    assert found[0]["log_likelihood_rows"] == 18
+
+
+@pytest.mark.parametrize("scale", ["learned", "decoder"])
+def test_plain_torch_does_as_well(own: Path, scale: str) -> None:
+    command = ["train", "vae", "--data", str(own), "--ignore", "k", "--scale", scale, "--hidden"]
+    command += ["8", "--epochs", "3", "--samples", "2", "--out", str(own.parent / "runs")]
+    assert cli.main(command) == 0
+    report = report_of(own, "vae")
+    # Both trainings have the same initial weights and batches, and other noise.
+    assert report["reference"]["test"]["elbo"] == pytest.approx(report["test"]["elbo"], abs=0.3)
+    assert set(report["reference"]["milliseconds_per_step"]) == {"bslfast", "plain torch"}
+
+
+@pytest.mark.parametrize("kind", ["bytes", "numbers"])
+def test_vae_of_images(tmp_path: Path, kind: str) -> None:
+    pixels = RNG.integers(0, 256, (40, 6, 5), dtype=np.uint8)
+    path = tmp_path / "own.npz"
+    images = pixels if kind == "bytes" else (pixels[:, None] / 255)
+    np.savez(path, images=images, k=np.arange(40) % 3)
+    more = ["--labels", "k"] if kind == "bytes" else []
+    assert train("vae", path, *more, "--hidden", "8") == 0
+    report = report_of(path, "vae")
+    assert report["data"]["shape"] == [1, 6, 5]
+    assert report["data"]["rows"] == {"train": 28, "validation": 6, "test": 6}
+    options = argparse.Namespace(data=path, labels=more[1] if more else None)
+    x, y, names = vae.load_images(options) or pytest.fail("no images")
+    assert torch.equal(x, torch.from_numpy(pixels[:, None] / 255).float())
+    assert names == (("0", "1", "2") if more else ("held-out images",))
+    assert y.unique().tolist() == list(range(len(names)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch", "epochs", "patience"),
+    [(100, 32, 400, 100), (1000, 32, 273, 68), (10_000, 128, 109, 27), (10**6, 512, 20, 10)],
+)
+def test_defaults_by_the_number_of_rows(rows: int, batch: int, epochs: int, patience: int) -> None:
+    names = ("epochs", "batch_size", "lr", "patience", "hidden")
+    options = argparse.Namespace(**dict.fromkeys(names))
+    tables.fill(options, rows)
+    assert (options.batch_size, options.epochs, options.patience) == (batch, epochs, patience)
+    given = argparse.Namespace(epochs=7, batch_size=5, lr=0.5, patience=3, hidden=[2])
+    tables.fill(given, rows)
+    assert vars(given) == {"epochs": 7, "batch_size": 5, "lr": 0.5, "patience": 3, "hidden": [2]}
+
+
+# --- what is wrong with a table -------------------------------------------------------------------
+
+LINES = "a,b,k\n" + "".join(f"{i},{i % 7},{'xyz'[i % 3]}\n" for i in range(30))
+DEEP = np.zeros((30, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("job", "content", "more", "text"),
+    [
+        ("regression", LINES, [], "line 2, column 'k': expected a finite number, got 'x'"),
+        ("regression", LINES, ["--ignore", "k", "--target", "c"], "--target: .*'a', 'b', got 'c'"),
+        ("regression", LINES, ["--ignore", "c"], "--ignore: expected columns of .*got 'c'"),
+        ("regression", LINES, ["--ignore", "a", "b", "k"], "--ignore: expected some of the col"),
+        ("regression", LINES, ["--ignore", "a", "k"], "--target: expected other columns .*all 1"),
+        ("regression", LINES[:60], ["--ignore", "k"], "expected at least 20 rows .*got 9"),
+        ("regression", "a,b\n" + 30 * "1,2\n", [], "column 'b': .*nothing to predict"),
+        ("regression", LINES.replace("29,", "inf,"), ["--ignore", "k"], "column 'a': .*'inf'"),
+        (
+            "regression",
+            "a,b\n" + "".join(f"{i},{1e9 + i}\n" for i in range(30)),
+            [],
+            "column 'b': expected numbers that float32 tells apart, .* 8.803 around 1000000014;",
+        ),
+        ("classification", LINES, ["--target", "k", "b"], "--target: expected one column .*k, b"),
+        ("classification", LINES, ["--target", "b", "--ignore", "k"], "from 2 to 6 labels .*got 7"),
+        ("classification", "a,b\n" + 30 * "1,2\n", [], "column 'b': .*got 1: 2"),
+        ("classification", LINES, ["--target", "a"], "column 'k': expected a finite number"),
+        ("vae", LINES, [], "column 'k': expected a finite number"),
+        ("vae", LINES, ["--labels", "c"], "--labels: expected columns of .*got 'c'"),
+        ("vae", LINES, ["--ignore", "a", "b", "--labels", "k"], "--labels: expected other columns"),
+        ("vae", LINES, ["--labels", "k", "--network", "conv"], "--network: expected mlp"),
+        ("vae", "a,b\n" + "".join(f"{i},2\n" for i in range(30)), [], "column 'b': .*no density"),
+        ("vae", DEEP - 0.5, [], r"array 'x': expected grey images .*got -0.5 to -0.5 in row 0"),
+        ("vae", DEEP + math.nan, [], "expected grey images .*in row 0"),
+        ("vae", DEEP[:9], [], "expected at least 20 images, got 9"),
+        ("vae", DEEP[:, None, None], [], r"got shape \[30, 1, 1, 4, 4\]"),
+        ("vae", np.zeros((30, 4, 4, 3)), [], r"got shape \[30, 4, 4, 3\]"),
+        ("vae", DEEP + 1j, [], "got dtype complex128"),
+        ("vae", DEEP, ["--labels", "k"], "expected arrays of 30 rows, got none"),
+        ("vae", {"x": DEEP, "z": DEEP}, [], r"and others of more than two dimensions: \['z'\]"),
+        ("vae", {"x": DEEP, "k": np.ones(3)}, ["--labels", "k"], "of 30 rows, got 3 in 'k'"),
+        ("vae", {"x": DEEP, "k": np.ones((30, 2))}, ["--labels", "k"], "--labels: .*one column"),
+        ("vae", {"x": DEEP, "k": [math.nan] * 30}, ["--labels", "k"], "row 0, column 'k': .*label"),
+    ],
+)
+def test_what_is_refused(
+    tmp_path: Path,
+    job: str,
+    content: object,
+    more: list[str],
+    text: str,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    if isinstance(content, str):
+        path = tmp_path / "own.csv"
+        path.write_text(content)
+    elif isinstance(content, dict):
+        path = tmp_path / "own.npz"
+        np.savez(path, **content)
+    else:
+        path = tmp_path / "own.npy"
+        np.save(path, content)
+    assert train(job, path, *more) == 1
+    assert re.search(text, one_line(capsys))
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["regression"],
+        ["regression", "--data", "a.csv", "--likelihood", "poisson"],
+        ["classification", "--data", "a.csv", "--missing", "guess"],
+        ["vae", "--data", "a.csv", "--scale", "fixed"],
+        ["vae", "--data", "a.csv", "--hidden", "0"],
+    ],
+)
+def test_wrong_options_end_with_2(options: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["train", *options])
+    assert caught.value.code == 2
+
+
+def test_a_config_file_is_enough(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if sys.version_info < (3, 11):
+        pytest.importorskip("tomli")
+    monkeypatch.chdir(own.parent)
+    text = 'data = "own.csv"\nignore = ["k"]\ntarget = "y"\nepochs = 1\nsamples = 2\n'
+    Path("job.toml").write_text(text + "no-reference = true\nhidden = [4]\n")
+    assert cli.main(["train", "regression", "--config", "job.toml", "--hidden", "3"]) == 0
+    report = json.loads(Path("runs/regression-own/metrics.json").read_text())
+    assert report["options"]["hidden"] == [3]
+    assert report["data"]["features"] == ["a", "b", "z"]
