@@ -228,7 +228,7 @@ def test_mnist_labels(digits_files: Path, capsys: pytest.CaptureFixture) -> None
     assert cli.main(command) == 0
     folder = digits_files / "runs" / "mnist-labels-m2"
     pictures = {"styles.png", "analogies.png", "learning_curves.png"}
-    assert set(os.listdir(folder)) == {"metrics.json"} | pictures
+    assert set(os.listdir(folder)) == FILES - {"checkpoint.safetensors"} | pictures
     report = json.loads((folder / "metrics.json").read_text())
     rows = {"train": 55, "labelled": 10, "validation": 5, "test": 30}
     assert report["data"]["rows"] == rows
