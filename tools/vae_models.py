@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bslfast.data import load_digits
 from bslfast.training import fit
-from bslfast.vae import VAE, Autoencoder
+from bslfast.vae import VAE, Autoencoder, SemiSupervisedVAE
 
 PAGE = Path(__file__).parents[1] / "docs" / "vae_models.md"
 EPOCHS, TEST, SAMPLES = 30, 200, 200
@@ -63,6 +63,7 @@ from bslfast.vae import (
     FlowPosterior,
     FullCovarianceNormal,
     GumbelSoftmax,
+    SemiSupervisedVAE,
     VampPrior,
     conv_decoder,
     conv_encoder,
@@ -136,6 +137,11 @@ ROWS: dict[str, Model] = {
     "capacity": Model("VAE(encoder(), decoder(), beta=10.0, capacity=8.0)"),
     "conditional VAE": Model(
         "VAE(encoder(context=10), decoder(context=10))", conditional=True
+    ),
+    "semi-supervised, labels for a tenth": Model(
+        "SemiSupervisedVAE(VAE(encoder(context=10), decoder(context=10)), encoder(10), "
+        "classes=10, labelled=0.1)",
+        "SemiSupervisedVAE.objective",
     ),
     "IWAE": Model("VAE(encoder(), decoder())", "lambda vae, x: vae.iwae(x, 5)"),
     "IWAE, doubly reparametrised": Model(
@@ -274,9 +280,14 @@ def _numbers(
     (x, held), context = data.x[how.data], data.labels if how.conditional else None
     objective = eval(how.objective or "VAE.elbo_and_kl", dict(names))
     batch = (x,) if context is None else (x, context[0])
+    if isinstance(model, SemiSupervisedVAE):
+        labels = data.labels[0].argmax(1)
+        batch = (x, torch.where(torch.arange(len(x)) % 10 == 0, labels, -1))
     history = fit(model, batch, objective=objective, epochs=epochs, batch_size=128, lr=3e-3)
     _check(how, history.loss[-1] < history.loss[0], "the loss falls")
     model.eval()
+    if isinstance(model, SemiSupervisedVAE):
+        return _labelled_numbers(model, how, held)
     of_held = {} if context is None else {"context": context[1]}
     with torch.no_grad():
         whole = model.reconstruct(held, **of_held)
@@ -293,6 +304,19 @@ def _numbers(
         log_likelihood, kl = model.terms(held, 50, seed=1, **of_held)
         bound = (log_likelihood - kl).mean().item()
         log_p = model.log_marginal(held, SAMPLES, seed=2, **of_held).mean().item()
+    _check(how, bound < log_p, f"the bound {bound} below log p(x) {log_p}")
+    return f"{bound:.1f}", f"{log_p:.1f}"
+
+
+def _labelled_numbers(model: SemiSupervisedVAE, how: Model, held: Tensor) -> tuple[str, str]:
+    """Check a trained model of x and its class, and return its bound and its log p(x)."""
+    with torch.no_grad():
+        drawn = model.sample(len(held))
+        _check(how, drawn.shape == held.shape and bool(drawn.isfinite().all()), "samples")
+        sums = model.classify(held).sum(1)
+        _check(how, torch.allclose(sums, torch.ones_like(sums)), "probabilities of classes")
+        bound = model.unlabelled_elbo(held, 50, seed=1).mean().item()
+        log_p = model.log_marginal(held, SAMPLES, seed=2).mean().item()
     _check(how, bound < log_p, f"the bound {bound} below log p(x) {log_p}")
     return f"{bound:.1f}", f"{log_p:.1f}"
 
