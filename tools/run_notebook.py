@@ -1,4 +1,4 @@
-"""Run a notebook with the standard library alone, and keep its outputs in the file.
+"""Run a notebook without Jupyter, and keep its outputs in the file.
 
 python tools/run_notebook.py examples/bayesian_neural_networks_wine.ipynb
 
@@ -17,6 +17,8 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 DPI = 72
 
@@ -56,6 +58,13 @@ def digest(notebook: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
 
 
+def _small(picture: io.BytesIO) -> bytes:
+    """A picture with 256 colours, which takes half of the space."""
+    found = io.BytesIO()
+    Image.open(picture).convert("RGB").quantize(256).save(found, "PNG", optimize=True)
+    return found.getvalue()
+
+
 def _outputs(source: str, number: int, names: dict[str, Any]) -> list[dict[str, Any]]:
     lines = ["" if line.startswith("%") else line for line in source.splitlines()]
     tree = ast.parse("\n".join(lines))
@@ -74,7 +83,8 @@ def _outputs(source: str, number: int, names: dict[str, Any]) -> list[dict[str, 
         if hasattr(value, "savefig"):
             picture = io.BytesIO()
             value.savefig(picture, format="png", dpi=DPI)
-            data = {"image/png": base64.b64encode(picture.getvalue()).decode() + "\n", **data}
+            small = base64.b64encode(_small(picture)).decode()
+            data = {"image/png": small + "\n", **data}
         outputs.append(
             {
                 "data": data,
