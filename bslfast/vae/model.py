@@ -20,8 +20,8 @@ from bslfast.vae.decoding import Decoding
 from bslfast.vae.posteriors import DiagonalNormal, Posterior
 from bslfast.vae.priors import VampPrior
 
-# What log_marginal may hold at a time, in bytes, unless it is told.
-_MAX_BYTES = 1 << 26
+#: What log_marginal may hold at a time, in bytes, unless it is told: more leaves the cache.
+MAX_BYTES = 1 << 23
 
 
 class VAE(Decoding):
@@ -346,7 +346,7 @@ class VAE(Decoding):
         *,
         context: Tensor | None = None,
         seed: int | Tensor | None = None,
-        max_bytes: int = _MAX_BYTES,
+        max_bytes: int = MAX_BYTES,
     ) -> Tensor:
         r"""Return an estimate of log p(x) of each example, [batch], in nats.
 

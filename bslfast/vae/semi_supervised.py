@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bslfast import _checks
 from bslfast import functional as BF
-from bslfast.vae.model import VAE
+from bslfast.vae.model import MAX_BYTES, VAE
 
 
 class SemiSupervisedVAE(nn.Module):
@@ -198,7 +198,7 @@ class SemiSupervisedVAE(nn.Module):
         n_samples: int = 100,
         *,
         seed: int | Tensor | None = None,
-        max_bytes: int = 1 << 26,
+        max_bytes: int = MAX_BYTES,
     ) -> Tensor:
         r"""Return an estimate of log p(x) of each example, [batch], in nats.
 
