@@ -25,20 +25,24 @@ class DensityTile : public MixtureTile<T, false> {
 
   void gradients(const T*, const T* grad, T* by_x) {
     weigh_components();
-    for (int t = 0; t < kRows; ++t) by_x[t] = T(0);
+    // Arrays of its own: what the caller's pointers reach could be anything, and no loop would be
+    // vectorised.
+    alignas(64) T sums[kRows] = {}, incoming[kRows];
+    for (int t = 0; t < kRows; ++t) incoming[t] = grad[t];
     for (int k = 0; k < n_; ++k) {
       const int row = k * kRows;
       for (int t = 0; t < kRows; ++t) {
         const int i = row + t;
         const T share = joint_[i] / joint_sum_[t];
-        const Gradients<T, 3> g = Density::backward(numbers_, Result<T>{T(0), grad[t] * share},
+        const Gradients<T, 3> g = Density::backward(numbers_, Result<T>{T(0), incoming[t] * share},
                                                     x_[t], loc_[i], log_scale_[i]);
-        by_x[t] += g.of[0];
+        sums[t] += g.of[0];
         by_loc_[i] = g.of[1];
         by_scale_[i] = g.of[2];
-        by_logit_[i] = grad[t] * (share - prior_[i] / prior_sum_[t]);
+        by_logit_[i] = incoming[t] * (share - prior_[i] / prior_sum_[t]);
       }
     }
+    for (int t = 0; t < kRows; ++t) by_x[t] = sums[t];
   }
 
  private:
