@@ -348,10 +348,7 @@ def learning_curves(history: History, title: str = "Learning curves") -> Figure:
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
     """
-    if not isinstance(history, History):
-        raise TypeError(
-            f"history: expected what training.fit returns, got {_checks.describe(history)}"
-        )
+    _check_history(history)
     if not history.loss:
         raise ValueError("history: expected at least one epoch, got none")
     figure = _figure(10, 4)
@@ -392,10 +389,7 @@ def label_curves(
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
     """
-    if not isinstance(history, History):
-        raise TypeError(
-            f"history: expected what training.fit returns, got {_checks.describe(history)}"
-        )
+    _check_history(history)
     if not history.loss or len(errors) != len(history.loss):
         raise ValueError(
             f"errors: expected one for each of {len(history.loss)} epochs, at least one, got "
@@ -435,6 +429,13 @@ def _images(name: str, images: Tensor) -> Tensor:
             f"{name}: expected {what} and at least one, got {_checks.describe(images)}"
         )
     return images.detach().cpu().float()
+
+
+def _check_history(history: Any) -> None:
+    if not isinstance(history, History):
+        raise TypeError(
+            f"history: expected what training.fit returns, got {_checks.describe(history)}"
+        )
 
 
 def _latent(model: Any) -> int:
