@@ -107,8 +107,9 @@ BSL_HD void store(T value, Half& stored) {
 template <typename T>
 class Reader {
  public:
-  Reader(const Operand& operand, const Shape& shape) : operand_(operand), shape_(shape) {
-    if (!is_constant()) return;
+  Reader(const Operand& operand, const Shape& shape)
+      : operand_(operand), shape_(shape), constant_(has_one_number()) {
+    if (!constant_) return;
     if (operand.kind == Operand::Kind::constant) {
       buffer_[0] = static_cast<T>(operand.value);
     } else {
@@ -117,18 +118,11 @@ class Reader {
     for (int i = 1; i < kBlock; ++i) buffer_[i] = buffer_[0];
   }
 
-  bool is_constant() const {
-    if (operand_.kind == Operand::Kind::constant) return true;
-    if (operand_.kind != Operand::Kind::strided) return false;
-    for (int d = 0; d < shape_.ndim; ++d) {
-      if (operand_.strides[d] != 0) return false;
-    }
-    return true;
-  }
+  bool is_constant() const { return constant_; }
 
   // The elements [start, start + length), padded to kBlock.
   const T* block(int64_t start, int length) {
-    if (is_constant()) return buffer_;
+    if (constant_) return buffer_;
     if (operand_.kind == Operand::Kind::contiguous && operand_.storage == Storage::native &&
         length == kBlock) {
       const T* data = static_cast<const T*>(operand_.data);
@@ -141,6 +135,15 @@ class Reader {
   }
 
  private:
+  bool has_one_number() const {
+    if (operand_.kind == Operand::Kind::constant) return true;
+    if (operand_.kind != Operand::Kind::strided) return false;
+    for (int d = 0; d < shape_.ndim; ++d) {
+      if (operand_.strides[d] != 0) return false;
+    }
+    return true;
+  }
+
   void read(int64_t start, int length) {
     with_stored_type<T>(operand_.storage, [&](auto stored) {
       const auto* data = static_cast<const decltype(stored)*>(operand_.data);
@@ -173,6 +176,7 @@ class Reader {
   alignas(64) T buffer_[kBlock];
   const Operand& operand_;
   const Shape& shape_;
+  const bool constant_;
 };
 
 // Finds rows of contiguous numbers, one for each logical element.
