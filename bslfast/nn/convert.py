@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import fnmatch
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
@@ -62,10 +61,11 @@ def to_bayesian(
     """A copy of ``model`` in which layers have become Bayesian ones.
 
     Weights become means, on their device, in their dtype, frozen if they were. Hooks, names and the
-    sharing of layers stay; every layer is still an instance of its torch class, and returns what
-    that returns. So does what is not selected, or cannot become Bayesian: only ``Linear``,
-    convolutions, their transposes, ``Embedding``, ``LSTM``, ``GRU``, ``MultiheadAttention`` and
-    ``LayerNorm`` can, and no subclasses of them. Transformers of torch consist of these.
+    sharing of layers and of weights stay; every layer is still an instance of its torch class, and
+    returns what that returns. So does what is not selected, or cannot become Bayesian: only
+    ``Linear``, convolutions, their transposes, ``Embedding``, ``LSTM``, ``GRU``,
+    ``MultiheadAttention`` and ``LayerNorm`` can, and no subclasses of them. Transformers of torch
+    consist of these.
 
     Args:
         model: any module.
@@ -85,10 +85,14 @@ def to_bayesian(
         TypeError: ``model`` is not a module, ``select`` is none of these, or a weight is of another
             dtype than layers may have.
         ValueError: no layer is selected, by ``select`` or by one of several; one shares a weight
-            with another layer, or has parameters that are not its class's (as
-            ``torch.nn.utils.spectral_norm`` leaves it); what :class:`bslfast.nn.BayesianLayer`
-            raises. A weight in two places is one random variable, of which two layers would draw
-            two samples.
+            with a layer that is not, or has parameters that are not its class's (as
+            ``torch.nn.utils.spectral_norm`` leaves it); layers with a joint posterior share one;
+            what :class:`bslfast.nn.BayesianLayer` raises.
+
+    Layers that share a weight, as an embedding and the last layer of a language model often do,
+    share its posterior and its prior, and its divergence counts once. It is one random variable:
+    passes inside :func:`bslfast.nn.one_draw`, and :func:`bslfast.nn.sample_outputs`, use one sample
+    in all of its places. Outside, each layer draws by itself, as does a layer that is called twice.
 
     Source: Krishnan, Subedar and Tickoo, "Specifying weight priors in Bayesian deep neural networks
     with empirical Bayes" (2020, arXiv:1906.05323), for posteriors and priors around the weights of
@@ -124,16 +128,24 @@ def make_bayesian(
 ) -> list[BayesianLayer]:
     """Convert in place, and return the layers that have become Bayesian."""
     chosen = _chosen(model, select)
-    held = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
+    places: dict[nn.Parameter, list[tuple[nn.Module, str]]] = {}
+    for module in model.modules():
+        for key, held in module._parameters.items():
+            if held is not None:
+                places.setdefault(held, []).append((module, key))
+    selected = set(chosen.values())
     for name, layer in chosen.items():
         known = _names(layer)
         for key, parameter in layer.named_parameters():
             if key not in known:
                 raise ValueError(f"model: expected {name} to have {' and '.join(known)}, got {key}")
-            if held[id(parameter)] > 1:
+            holders = {module for module, _ in places[parameter]}
+            if len(places[parameter]) > 1 and not (
+                holders <= selected and len(holders) == len(places[parameter])
+            ):
                 raise ValueError(
-                    f"model: expected selected layers to share no weights, got {name}.{key} in "
-                    f"{held[id(parameter)]} places"
+                    f"model: expected selected layers to share weights with each other alone, got "
+                    f"{name}.{key} in {len(places[parameter])} places"
                 )
     converted = []
     for layer in chosen.values():
@@ -141,6 +153,10 @@ def make_bayesian(
         bayesian.__class__ = LAYERS[type(layer)]
         bayesian.make_bayesian(settings)
         converted.append(bayesian)
+    for (first, key), *others in places.values():
+        for other, its_key in others:
+            if other in selected:
+                cast(BayesianLayer, other).share(its_key, cast(BayesianLayer, first), key)
     choose_fast_paths(model)
     return converted
 

@@ -204,6 +204,25 @@ class BayesianLayer(BayesianModule):
                 weight.posterior.reset(weight.parameters)
         self.estimator = settings.estimator
 
+    def share(self, name: str, other: BayesianLayer, its_name: str) -> None:
+        """Make a weight one with that of another layer, which keeps its parameters.
+
+        Raises:
+            ValueError: they have different posteriors, or one of all weights jointly.
+        """
+        mine, its = (x.posteriors.get(n) for x, n in ((self, name), (other, its_name)))
+        if mine is None or mine != its:
+            raise ValueError(
+                f"posterior: expected one for the weight that layers share, as {name} and "
+                f"{its_name}, got {self.posteriors} and {other.posteriors}"
+            )
+        for key, its_key in zip(self._keys[name], other._keys[its_name], strict=True):
+            self._parameters[key] = other._parameters[its_key]
+        self.posteriors[name], self.priors[name] = (
+            other.posteriors[its_name],
+            other.priors[its_name],
+        )
+
     @property
     def estimator(self) -> Estimator:
         """How outputs are drawn."""

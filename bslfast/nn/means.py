@@ -7,7 +7,7 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from bslfast.nn.convert import choose_fast_paths
 from bslfast.nn.module import bayesian_layers, set_past_module
@@ -58,8 +58,8 @@ def deterministic_twin(model: nn.Module) -> nn.Module:
 
     The inverse of :func:`bslfast.nn.to_bayesian`, but for the scales. A module that has a method
     ``deterministic_twin``, as all layers and ``BayesianMLP`` do, becomes what that returns, with
-    its own hooks. Sharing of layers, buffers and modes stay. The twin needs nothing of this
-    library, so that it can be exported: ``torch.export.export(twin.eval(), (x,))``, or, if the
+    its own hooks. Sharing of layers and weights, buffers and modes stay. The twin needs nothing of
+    this library, so that it can be exported: ``torch.export.export(twin.eval(), (x,))``, or, if the
     package onnx is installed, ``torch.onnx.export(twin.eval(), (x,), "network.onnx")``.
 
     Args:
@@ -87,9 +87,21 @@ def deterministic_twin(model: nn.Module) -> nn.Module:
             raise ValueError(
                 f"model: expected layers with a deterministic_twin, got a {type(layer).__name__}"
             )
-    twin = _twin(copy.deepcopy(model), {})
+    known: dict[nn.Module, nn.Module] = {}
+    twin = _twin(copy.deepcopy(model), known)
+    _share(known)
     choose_fast_paths(twin)
     return twin
+
+
+def _share(twins: dict[nn.Module, nn.Module]) -> None:
+    """Make weights one in twins of layers that share them."""
+    found: dict[Tensor, nn.Parameter] = {}
+    for layer, twin in twins.items():
+        for name in vars(layer).get("_shapes", ()):
+            loc, mean = layer._parameters.get(f"{name}_loc"), twin._parameters.get(name)
+            if loc is not None and mean is not None and found.setdefault(loc, mean) is not mean:
+                twin._parameters[name] = found[loc]
 
 
 def _twin(module: nn.Module, known: dict[nn.Module, nn.Module]) -> nn.Module:

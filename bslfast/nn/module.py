@@ -87,12 +87,16 @@ class Remembered:
         self._parts = parts
         # Each once, though a pass may have used it twice.
         self._layers = [weakref.ref(layer) for layer in dict.fromkeys(layers)]
-        self._state = _state(w for part in parts for w in part.weights)
+        self._state = _state(self.weights())
         for layer in layers:
             set_past_module(layer, "_remembered", self)
         for part in parts:
             if part.place is not None and part.place.grad_fn is not None:
                 part.place.grad_fn.register_hook(functools.partial(_forget, self._layers))
+
+    def weights(self) -> list[Weight]:
+        """Those whose divergence it is, each once."""
+        return [weight for part in self._parts for weight in part.weights]
 
     def take(self) -> list[BayesianModule]:
         """Make the layers forget this, and return them; none if it is out of date."""
@@ -121,15 +125,15 @@ def remember(parts: Sequence[Part | None], layers: Sequence[BayesianModule]) -> 
         Remembered(known, layers)
 
 
-def _state(weights: Iterable[Weight]) -> dict[Any, int]:
+def _state(weights: Iterable[Weight]) -> set[Any]:
     """What must not change between a forward pass and the use of its graph, in any order."""
-    found: dict[Any, int] = {}
+    found: set[Any] = set()
     for posterior, prior, parameters in weights:
         # Both are values, which nobody changes.
         key: tuple[Any, ...] = (id(posterior), id(prior))
         for t in parameters:
             key += (id(t), t.requires_grad, t._version, t.data_ptr())
-        found[key] = found.get(key, 0) + 1
+        found.add(key)
     return found
 
 
@@ -154,16 +158,21 @@ def _forget(layers: Sequence[weakref.ref[BayesianModule]], *_: Any) -> None:
 def _divergence(layers: Sequence[BayesianModule]) -> Tensor:
     """The sum of the divergences of some layers, of which a forward pass may have computed some."""
     left, parts = dict.fromkeys(layers), []
+    seen: set[Tensor] = set()
     while left:
         layer = next(iter(left))
         # What watches the computation must see all of it.
         remembered = layer._remembered if runs_eagerly(()) else None
         together = [] if remembered is None else remembered.take()
-        if remembered is not None and together and all(other in left for other in together):
-            parts.append(remembered.total())
+        if remembered is None or not together or not all(other in left for other in together):
+            remembered, together = None, [layer]
+        weights = layer.weights() if remembered is None else remembered.weights()
+        own = {weight.identity: weight for weight in weights}
+        if any(key in seen for key in own):  # layers may share weights, each of which counts once
+            parts += [weight.kl() for key, weight in own.items() if key not in seen]
         else:
-            parts.append(layer.compute_kl())
-            together = [layer]
+            parts.append(layer.compute_kl() if remembered is None else remembered.total())
+        seen.update(own)
         for other in together:
             del left[other]
     return _sum(parts)
@@ -172,10 +181,10 @@ def _divergence(layers: Sequence[BayesianModule]) -> Tensor:
 def kl(model: nn.Module) -> Tensor:
     """The KL divergence from posterior to prior of all Bayesian layers of ``model``, in nats.
 
-    A sum, never an average: :func:`bslfast.negative_elbo` scales it. A layer used in several places
-    counts once. Always that of the parameters as they are now, differentiable. Where a posterior
-    has no closed form of it, an estimate: from the sample of the last forward pass, or from one of
-    its own where that pass cannot be used.
+    A sum, never an average: :func:`bslfast.negative_elbo` scales it. A layer used in several
+    places, or a weight that several layers share, counts once. Always that of the parameters as
+    they are now, differentiable. Where a posterior has no closed form of it, an estimate: from the
+    sample of the last forward pass, or from one of its own where that pass cannot be used.
 
     Args:
         model: a module that is, or holds, Bayesian layers.

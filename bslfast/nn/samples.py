@@ -120,7 +120,10 @@ def _passes(
     n: int,
 ) -> Tensor:
     """The outputs of ``n`` passes, [n, ...], together if vmap can do it."""
-    drawn = [[w.rsample(sample_shape=(n,)) for w in layer.weights()] for layer in layers]
+    weights = [layer.weights() for layer in layers]
+    each = {w.identity: w for its in weights for w in its}  # layers may share some
+    samples = {key: weight.rsample(sample_shape=(n,)) for key, weight in each.items()}
+    drawn = [[samples[w.identity] for w in its] for its in weights]
     if not torch.compiler.is_compiling():
         try:
             with uncompiled():
@@ -128,5 +131,5 @@ def _passes(
             return together
         except RuntimeError:
             pass  # vmap's; one of the model's own comes again
-    each = [[w.unbind(0) for w in samples] for samples in drawn]
-    return torch.stack([one_pass([[w[i] for w in samples] for samples in each]) for i in range(n)])
+    apart = [[w.unbind(0) for w in its] for its in drawn]
+    return torch.stack([one_pass([[w[i] for w in its] for its in apart]) for i in range(n)])

@@ -49,6 +49,11 @@ class Weight(NamedTuple):
         """The mean."""
         return self.posterior.loc(self.parameters)
 
+    @property
+    def identity(self) -> Tensor:
+        """The same object, as a key, for weights of several layers that are one."""
+        return self.parameters[-1]
+
     def stddev(self) -> Tensor:
         """The standard deviation of each weight, of the shape of the mean."""
         return self.posterior.stddev(self.parameters)

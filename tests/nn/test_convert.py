@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import bslfast
-from bslfast.nn import BayesianLayer, kl, posteriors, to_bayesian
+from bslfast.nn import BayesianLayer, kl, posteriors, priors, to_bayesian
 
 
 class Network(nn.Module):
@@ -114,10 +116,73 @@ def test_of_a_network_that_is_partly_bayesian() -> None:
     assert priors == [1.0, 1.0, 0.5]
 
 
+class Tied(nn.Module):
+    """A language model in small, whose last layer has the embedding's weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(7, 3), nn.Linear(3, 7)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.head(self.embedding(x).tanh())
+        return outputs
+
+
 def tied() -> nn.Module:
-    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
-    model[1].weight = model[0].weight
-    return model
+    return Tied()
+
+
+@pytest.mark.parametrize("prior", [None, priors.LearnedNormal(0.5), priors.Laplace(0.3)])
+def test_layers_that_share_a_weight_share_its_posterior(prior: priors.Prior | None) -> None:
+    model: Any = to_bayesian(tied(), prior=prior, init_scale=0.3)
+    embedding, head = model.embedding, model.head
+    assert head.weight_loc is embedding.weight_loc
+    assert head.weight_raw_scale is embedding.weight_raw_scale
+    assert head.priors["weight"] is embedding.priors["weight"]
+    x = torch.arange(7)
+    with bslfast.nn.one_draw(model, seed=3):
+        # One random variable, with the gradient of both of its uses.
+        weight, bias = head.drawn
+        assert weight is embedding.drawn[0]
+        torch.testing.assert_close(model(x), F.linear(weight.tanh(), weight, bias))
+        if prior is None:
+            torch.testing.assert_close(kl(model), embedding.kl() + head.weights()[1].kl())
+    if prior is None:
+        for _ in range(2):  # remembered of passes, layer by layer, or of none
+            torch.testing.assert_close(kl(model), embedding.kl() + head.weights()[1].kl())
+            model(x)
+        kl(model).backward()
+        grads = [p.grad.clone() for p in embedding.parameters()]
+        model.zero_grad()
+        embedding.compute_kl().backward()
+        torch.testing.assert_close(grads, [p.grad for p in embedding.parameters()])
+
+
+def test_samples_of_a_shared_weight_are_one() -> None:
+    """E tanh(w) w of one w is not E tanh(w) v of two."""
+    model: Any = to_bayesian(tied(), init_scale=0.6)
+    x, n = torch.arange(7), 400
+    outputs = bslfast.nn.sample_outputs(model, x, n_samples=n).detach()
+    assert len(outputs) == n
+    w = model.embedding.weights()[0].rsample(sample_shape=(100_000,)).detach()
+    expected = (w.tanh() * w).mean(0).sum(1) + model.head.bias_loc.detach()
+    apart = w.tanh().mean(0).mul(w.mean(0)).sum(1) + model.head.bias_loc.detach()
+    found = outputs.diagonal(dim1=1, dim2=2)
+    error = found.std(0) / n**0.5
+    assert ((found.mean(0) - expected).abs() < 5 * error).all()
+    assert ((expected - apart) > 0.1).all()
+    assert ((expected - apart).mean() > 4 * error.mean()).all()
+
+
+def test_copies_and_twins_of_layers_that_share_a_weight() -> None:
+    model = to_bayesian(tied(), moped=0.1)
+    plain: Any = bslfast.nn.deterministic_twin(model)
+    assert plain.head.weight is plain.embedding.weight
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)).double()):
+        other.load_state_dict(model.state_dict())
+        assert other.head.weight_loc is other.embedding.weight_loc
+        torch.testing.assert_close(kl(other), kl(model), check_dtype=False)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +191,16 @@ def tied() -> nn.Module:
         (lambda: to_bayesian(3), TypeError, r"model: expected a torch\.nn\.Module, got 3"),  # type: ignore[arg-type]
         (lambda: to_bayesian(nn.Tanh()), ValueError, "model: expected a module with one of Linear"),
         (lambda: to_bayesian(nn.Linear(1, 1), lambda *_: False), ValueError, "selected by <functi"),
-        (lambda: to_bayesian(tied()), ValueError, r"share no weights, got 0\.weight in 2 places"),
+        (
+            lambda: to_bayesian(tied(), "embedding"),
+            ValueError,
+            r"share weights with each other alone, got embedding\.weight in 2 places",
+        ),
+        (
+            lambda: to_bayesian(tied(), posterior=posteriors.FullCovariance()),
+            ValueError,
+            "posterior: expected one for the weight that layers share, as weight and weight",
+        ),
         (
             lambda: to_bayesian(nn.utils.spectral_norm(nn.Linear(2, 2))),
             ValueError,

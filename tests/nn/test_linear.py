@@ -529,12 +529,16 @@ class _Mixed(bslfast.nn.BayesianModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.loc, self.raw = (nn.Parameter(torch.full((50,), v)) for v in (0.5, -2.0))
+        self.loc, self.raw = (
+            nn.ParameterList(torch.full((50,), value) for _ in range(2)) for value in (0.5, -2.0)
+        )
 
     def weights(self) -> list[bslfast.nn.Weight]:
         return [
-            bslfast.nn.NormalWeight(self.loc, self.raw, 0.0, 1.0, parametrization)
-            for parametrization in ("softplus", "log_scale")
+            bslfast.nn.NormalWeight(loc, raw, 0.0, 1.0, parametrization)
+            for loc, raw, parametrization in zip(
+                self.loc, self.raw, ("softplus", "log_scale"), strict=True
+            )
         ]
 
 
@@ -543,15 +547,16 @@ def test_weights_of_several_parametrizations_in_a_layer() -> None:
     with one_draw(layer, seed=3):
         for stream, sample in enumerate(layer.drawn):
             alone = BF.normal_rsample(
-                layer.loc,
-                layer.raw,
+                layer.loc[stream],
+                layer.raw[stream],
                 parametrization=("softplus", "log_scale")[stream],
                 seed=3,
                 stream=stream,
             )
             assert torch.equal(sample, alone)
         expected = sum(
-            BF.normal_kl(layer.loc, layer.raw, parametrization=p) for p in ("softplus", "log_scale")
+            BF.normal_kl(layer.loc[0], layer.raw[0], parametrization=p)
+            for p in ("softplus", "log_scale")
         )
         torch.testing.assert_close(layer.compute_kl(), expected)
         remembered = layer._remembered

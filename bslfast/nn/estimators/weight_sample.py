@@ -67,13 +67,17 @@ def draw(
 
     The layers remember the place of their divergence in the graph. Weights of one kind
     (:meth:`Divergence.kind`) are one call; their noise streams are numbered on from call to call.
+    A weight that several layers share is drawn once.
     """
     every = [(layer, layer.weights()) for layer in layers]
     named = [(layer, weights) for layer, weights in every if weights]
     calls: dict[Hashable, tuple[Divergence, list[int], list[Weight]]] = {}
     place = 0
+    places_of: dict[Tensor, int] = {}
     for _, weights in named:
         for weight in weights:
+            if places_of.setdefault(weight.identity, place) != place:
+                continue
             divergence = divergence_of(weight)
             kind = divergence.kind(weight)
             if kind is None:
@@ -92,11 +96,10 @@ def draw(
         samples.update(zip(places, drawn, strict=True))
         parts.append(part)
     remember(parts, [layer for layer, _ in named])
-    result, begin = {}, 0
-    for layer, weights in named:
-        result[layer] = tuple([samples[begin + i] for i in range(len(weights))])
-        begin += len(weights)
-    return result
+    return {
+        layer: tuple([samples[places_of[weight.identity]] for weight in weights])
+        for layer, weights in named
+    }
 
 
 @contextlib.contextmanager
