@@ -209,8 +209,7 @@ class VAE(Decoding):
     ) -> tuple[Tensor, Tensor]:
         """The terms; the divergence of ``each`` dimension, or their sum."""
         n_samples = _checks.integer("n_samples", n_samples)
-        if mask is not None:
-            x = observed("x", _checks.floating("x", x), mask, self.likelihood.filler)
+        x = self._observed(x, mask)
         parameters = self.encode(x, context)
         sample_shape = () if n_samples == 1 else (n_samples,)
         if self.prior is None:
@@ -221,6 +220,12 @@ class VAE(Decoding):
             kl = kl if n_samples == 1 else kl.mean(dim=0)
         log_likelihood = self._log_likelihood(x, z, context, mask)
         return log_likelihood if n_samples == 1 else log_likelihood.mean(dim=0), kl
+
+    def _observed(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """What the encoder sees of x, where values of it are missing."""
+        if mask is None:
+            return x
+        return observed("x", _checks.floating("x", x), mask, self.likelihood.filler)
 
     def _log_prior(self, z: Tensor, context: Tensor | None) -> Tensor:
         """log p(z) of codes [..., code]."""
@@ -345,6 +350,7 @@ class VAE(Decoding):
         n_samples: int = 100,
         *,
         context: Tensor | None = None,
+        mask: Tensor | None = None,
         seed: int | Tensor | None = None,
         max_bytes: int = MAX_BYTES,
     ) -> Tensor:
@@ -358,7 +364,7 @@ class VAE(Decoding):
         is the bound of :meth:`iwae`.
 
         Args:
-            x, context, seed: as in :meth:`terms`.
+            x, context, mask, seed: as in :meth:`terms`.
             n_samples: codes drawn for each example.
             max_bytes: about what the decoder's outputs may take at a time: codes are decoded in
                 portions, of samples and, for one sample, of examples.
@@ -368,13 +374,14 @@ class VAE(Decoding):
 
         Source: Burda et al., "Importance weighted autoencoders" (2016, arXiv:1509.00519).
         """
-        return self._log_marginal(x, n_samples, context, seed, max_bytes)
+        return self._log_marginal(x, n_samples, context, mask, seed, max_bytes)
 
     def _log_marginal(
         self,
         x: Tensor,
         n_samples: int,
         context: Tensor | None,
+        mask: Tensor | None,
         seed: int | Tensor | None,
         max_bytes: int,
         stream: int = 0,
@@ -382,6 +389,7 @@ class VAE(Decoding):
         """:meth:`log_marginal`, its noise from streams from ``stream`` on."""
         n_samples = _checks.integer("n_samples", n_samples)
         _checks.integer("max_bytes", max_bytes)
+        x = self._observed(x, mask)
         self._check_x(x, context)
         each = len(self.likelihood.parts) * math.prod(x.shape[1:]) * x.element_size()
         rows = max(1, min(len(x), max_bytes // max(1, each)))
@@ -391,6 +399,7 @@ class VAE(Decoding):
         for first in range(0, len(x), rows):
             part = slice(first, first + rows)
             its = None if context is None else context[part]
+            seen = None if mask is None else mask[part]
             parameters = self._parameters_of(x[part], its)
             portions = []
             for start in range(0, n_samples, held):
@@ -398,7 +407,8 @@ class VAE(Decoding):
                 z, log_q = self.posterior.rsample_and_log_prob(
                     parameters, shape, seed, stream=stream
                 )
-                portions.append(self._log_weights(x[part], z, log_q, its).logsumexp(dim=0))
+                log_weights = self._log_weights(x[part], z, log_q, its, seen)
+                portions.append(log_weights.logsumexp(dim=0))
                 stream += 1
             found.append(torch.stack(portions).logsumexp(dim=0) - math.log(n_samples))
         return torch.cat(found) if found else x.new_empty(0, dtype=log_dtype(x.dtype))
@@ -409,6 +419,7 @@ class VAE(Decoding):
         samples: int = 5,
         *,
         context: Tensor | None = None,
+        mask: Tensor | None = None,
         estimator: str = "iwae",
         seed: int | Tensor | None = None,
     ) -> Tensor:
@@ -429,7 +440,7 @@ class VAE(Decoding):
         is not used.
 
         Args:
-            x, context, seed: as in :meth:`terms`.
+            x, context, mask, seed: as in :meth:`terms`.
             samples: K, codes drawn for each example.
             estimator: "iwae" or "dreg".
 
@@ -443,13 +454,14 @@ class VAE(Decoding):
         samples = _checks.integer("samples", samples)
         _checks.choice("estimator", estimator, ESTIMATORS)
         doubly = estimator == "dreg"
+        x = self._observed(x, mask)
         z, log_q = self.posterior.rsample_and_log_prob(
             self.encode(x, context), (samples,), seed, path_only=doubly
         )
         if doubly:
             # Apart from the z that log q may be a function of, which has a weight of its own below.
             z = z.view_as(z)
-        log_weights = self._log_weights(x, z, log_q, context)
+        log_weights = self._log_weights(x, z, log_q, context, mask)
         if doubly and z.requires_grad:
             # What reaches log w is its normalised weight, as the decoder's gradient needs it; on
             # its way on to the encoder it is multiplied by that weight once more.
@@ -458,10 +470,12 @@ class VAE(Decoding):
             log_q.register_hook(lambda grad: grad * weights)
         return BF.iwae_bound(log_weights, dim=0)
 
-    def _log_weights(self, x: Tensor, z: Tensor, log_q: Tensor, context: Tensor | None) -> Tensor:
+    def _log_weights(
+        self, x: Tensor, z: Tensor, log_q: Tensor, context: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
         """log p(x, z) - log q(z | x) of codes z [samples, batch, code], [samples, batch]."""
         log_prior = self._log_prior(z, context)
-        return self._log_likelihood(x, z, context) + log_prior - log_q
+        return self._log_likelihood(x, z, context, mask) + log_prior - log_q
 
     def reconstruct(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the mean of p(x | z) at the code that stands for each example, shaped like x."""

@@ -220,7 +220,9 @@ class SemiSupervisedVAE(nn.Module):
         for label in range(self.classes):
             context = self._context(torch.full((rows,), label, device=x.device), x)
             # Streams of its own: a call takes one for each portion of codes.
-            log_p = self.vae._log_marginal(x, n_samples, context, seed, max_bytes, label << 32)
+            log_p = self.vae._log_marginal(
+                x, n_samples, context, None, seed, max_bytes, label << 32
+            )
             by_class.append(log_p + self.log_class_prior[label])
         return torch.stack(by_class).logsumexp(dim=0)
 

@@ -460,7 +460,19 @@ def test_missing_values(likelihood: str, options: dict[str, object]) -> None:
         "normal": lambda: torch.distributions.Normal(outputs, 1.0),
         "poisson": lambda: torch.distributions.Poisson(outputs.exp()),
     }[likelihood]().log_prob(x)
-    torch.testing.assert_close(found, (each * mask).flatten(2).sum(-1).mean(0))
+    log_p = (each * mask).flatten(2).sum(-1)
+    torch.testing.assert_close(found, log_p.mean(0))
+    if not options:
+        parameters = vae.encode(x * mask)
+        scale = parameters[1].div(2).exp()
+        log_q = torch.distributions.Normal(parameters[0], scale).log_prob(z).sum(-1)
+        log_prior = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(-1)
+        bound = (log_p + log_prior - log_q).logsumexp(0) - math.log(2)
+        torch.testing.assert_close(vae.iwae(hidden, 2, mask=mask, seed=1), bound)
+        torch.testing.assert_close(vae.log_marginal(hidden, 2, mask=mask, seed=1), bound)
+    in_portions = vae.log_marginal(hidden, 5, mask=mask, max_bytes=2 * x[0].nbytes)
+    assert in_portions.isfinite().all()
+    vae.iwae(hidden, 2, mask=mask, estimator="dreg").sum().backward()
     vae.elbo(hidden, 2, mask=mask).sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in vae.parameters())
     with pytest.raises(ValueError, match=r"^mask: expected the shape of x, \(6, 1, 8, 8\), got"):
