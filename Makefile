@@ -117,6 +117,7 @@ format: $(VENV)/.tools
 	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu')
 
 # The site, in build/site. Broken links and references are errors.
+docs: export NO_MKDOCS_2_WARNING := 1
 docs: $(VENV)/.docs
 	$(BIN)/python -m mkdocs build --quiet --strict
 

@@ -24,9 +24,9 @@ PAGE = (Path(__file__).parents[1] / "docs" / "troubleshooting.md").read_text()
 QUOTED = re.findall(r"(?ms)^```text\n(.*?)\n```$", PAGE)
 
 
-def matches(quoted: str, message: str) -> bool:
-    """Whether a message contains the quoted one, in which ``...`` stands for anything."""
-    return re.search(re.escape(quoted).replace(r"\.\.\.", ".*"), message, re.DOTALL) is not None
+def pattern(quoted: str) -> str:
+    """What is searched for in a message: in the quoted one ``...`` stands for anything."""
+    return "(?s)" + re.escape(quoted).replace(r"\.\.\.", ".*")
 
 
 def inputs() -> torch.Tensor:
@@ -65,7 +65,15 @@ def missing() -> None:
 def resumes() -> None:
     pair = inputs(), inputs()[:, :1]
     for lr, again in ((0.01, False), (0.5, True)):
-        fit(network(), pair, epochs=1, batch_size=10, lr=lr, checkpoint="run.safetensors", resume=again)
+        fit(
+            network(),
+            pair,
+            epochs=1,
+            batch_size=10,
+            lr=lr,
+            checkpoint="run.safetensors",
+            resume=again,
+        )
 
 
 def backward_twice() -> None:
@@ -158,14 +166,13 @@ def test_every_message_has_a_cause() -> None:
 def test_messages(start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     quoted = next(quoted for quoted in QUOTED if quoted.startswith(start))
-    with pytest.raises(Exception) as raised:  # noqa: PT011: the text says which one
+    with pytest.raises(Exception, match=pattern(quoted)):
         CAUSES[start]()
-    assert matches(quoted, str(raised.value)), raised.value
 
 
 def test_a_message_that_changed_is_found() -> None:
-    assert matches("x: expected ... of 3, got 4", "op: x: expected one\nor two of 3, got 4")
-    assert not matches("x: expected 3, got 4", "x: expected three, got 4")
+    assert re.search(pattern("expected ... of 3, got 4"), "x: expected one\nor two of 3, got 4")
+    assert not re.search(pattern("expected 3, got 4"), "x: expected three, got 4")
 
 
 def reasons() -> dict[str, Callable[[], str]]:
@@ -206,4 +213,4 @@ def test_reasons() -> None:
     known = reasons()
     assert re.findall(r"(?m)^\| `(.*?)` \|", table) == list(known)
     for quoted, explain in known.items():
-        assert matches(f"op by op: {quoted}", explain()), quoted
+        assert re.search(pattern(f"op by op: {quoted}"), explain()), quoted

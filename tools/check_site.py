@@ -23,10 +23,17 @@ from pathlib import Path
 from typing import Any
 
 WIDTHS = (1280, 390)
-OPTIONS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
-    "--disable-background-networking --disable-component-update"
-).split()
+TALLEST = 2400  # pixels of a page in its picture
+OPTIONS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
 PICTURES = ("index", "bslfast.nn", "bslfast.functional", "benchmarks/index", "catalogue")
 PICTURES += ("troubleshooting", "choosing", "bayesian_neural_networks_wine", "migration_flows")
 
@@ -44,7 +51,8 @@ class Browser:
             ["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True
         )
         assert self.process.stdout is not None
-        port = next(m[1] for line in self.process.stdout if (m := re.search(r"started .* on port (\d+)", line)))
+        found = (re.search(r"started .* on port (\d+)", line) for line in self.process.stdout)
+        port = next(match[1] for match in found if match)
         self.address = f"http://127.0.0.1:{port}/session"
         options = {"args": [*OPTIONS, f"--user-data-dir={profile}"]}
         wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
@@ -58,7 +66,11 @@ class Browser:
 
     def width(self, width: int) -> None:
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-        self.do("/goog/cdp/execute", cmd="Emulation.setDeviceMetricsOverride", params=size)
+        self.cdp("Emulation.setDeviceMetricsOverride", **size)
+
+    def cdp(self, command: str, **parameters: Any) -> Any:
+        """A command of the protocol of Chromium's own tools."""
+        return self.do("/goog/cdp/execute", cmd=command, params=parameters)
 
     def run(self, script: str) -> Any:
         return self.do("/execute/sync", script=script, args=[])
@@ -92,8 +104,11 @@ def main() -> int:
                 if chosen.pictures and page.removesuffix(".html").endswith(PICTURES):
                     chosen.pictures.mkdir(parents=True, exist_ok=True)
                     name = f"{page.removesuffix('.html').replace('/', '-')}-{width}.png"
-                    shot = browser.do("/screenshot", "GET")
-                    (chosen.pictures / name).write_bytes(base64.b64decode(shot))
+                    clip = {"x": 0, "y": 0, "width": width, "height": TALLEST, "scale": 1}
+                    shot = browser.cdp(
+                        "Page.captureScreenshot", captureBeyondViewport=True, clip=clip
+                    )
+                    (chosen.pictures / name).write_bytes(base64.b64decode(shot["data"]))
         browser.close()
     print(*wrong, f"{len(pages)} pages at {len(WIDTHS)} widths, {len(wrong)} errors", sep="\n")
     return bool(wrong)

@@ -85,11 +85,18 @@ def public(module: Any) -> list[Any]:
 
 
 def parts(kind: Any) -> list[Any]:
-    """Documented members of a class, among which it takes those of its private bases."""
+    """Documented members of a class, among which it takes those of its private bases.
+
+    Special methods have no place on its page, but for those that are called by the user.
+    """
     for base in kind.mro():
         for name, member in base.members.items() if base.name.startswith("_") else ():
             if name not in kind.members and not member.is_alias:
                 kind.members[name] = griffe.Alias(name, target=member, parent=kind)
+    for name, member in kind.members.items():
+        if name.startswith("__") and name not in ("__init__", "__call__") and not member.is_alias:
+            member.docstring = None
+    kind.bases = [base for base in kind.bases if not str(base).startswith("_")]
     return [m for m in kind.members.values() if not m.name.startswith("_") and m.has_docstring]
 
 
@@ -109,6 +116,10 @@ def markdown(text: str, scopes: list[Any], anchors: dict[str, str]) -> str:
         lambda found: f"{found[1]}```pycon\n{found[0].rstrip()}\n{found[1]}```\n",
         text,
     )
+    # griffe would take what follows a space for a type.
+    text = re.sub(r"(?m)^ *Attributes:\n(?: +.*\n?)+", joined, text)
+    text = re.sub(r"(?m)^( *)Args:$", r"\1Args: Arguments:", text)
+    text = text.replace("TypeError, ValueError:", "TypeError | ValueError:")
     text = re.sub(r"(?m)^(Shape|Parameters|Source|Buffers): ", r"**\1:** ", text)
     # "The densities: of each row" is a sentence here, not a name and its description.
     text = re.sub(r"(?m)^(Returns|Yields):\n((?: +.*\n?|\n(?= ))+)", sentence, text)
@@ -118,6 +129,12 @@ def markdown(text: str, scopes: list[Any], anchors: dict[str, str]) -> str:
 def sentence(found: re.Match[str]) -> str:
     lines = [line.removeprefix("    ") for line in found[2].rstrip().split("\n")]
     return f"**{found[1]}:** " + "\n".join(lines) + "\n" * (1 + found[2].endswith("\n"))
+
+
+def joined(found: re.Match[str]) -> str:
+    """Attributes that are described together, with spaces that do not part them."""
+    names = re.compile(r"(?m)^ +(?:\w+, )+\w+:")
+    return names.sub(lambda line: re.sub(r", ", ",\N{NO-BREAK SPACE}", line[0]), found[0])
 
 
 def table(found: re.Match[str]) -> str:
@@ -148,7 +165,7 @@ def meant(target: str, scope: Any) -> list[str]:
 
 
 def member(scope: Any, name: str) -> Any:
-    """What is called so in a module, or in a class and its bases; None if there is no such thing."""
+    """What is called so in a module, or in a class and its bases, or None."""
     if scope.is_alias:  # of another package
         return scope
     classes = scope.mro() if scope.is_class else []

@@ -19,6 +19,7 @@ _OTHER_NAMES = {
     r"\\(le|ge)(?![a-z])": r"\\\1q",
     r"\\bmod": r"\\ \\mathrm{mod}\\ ",
     r"\\mathcal (\w)": r"\\mathcal{\1}",
+    r"\\int(?![a-z])": r"\\int\\;",
     r"\\tfrac": r"\\frac",
     r"\\frac(\d)(\d)": r"\\frac{\1}{\2}",
     r"\\frac(\d)(\w)": r"\\frac{\1}{\2}",
@@ -54,10 +55,11 @@ def picture(latex: str) -> str:
     (left, low), (right, high) = path.vertices.min(axis=0), path.vertices.max(axis=0)
     width, below = right - left, max(-low, 0.0)  # below the line that text stands on
     height = high + below
+    sizes = {"width": width, "height": height, "vertical-align": -below}
+    style = ";".join(f"{name}:{size / _UNIT:.2f}em" for name, size in sizes.items())
     return (
-        f'<svg role="img" aria-label="{html.escape(latex, quote=True)}" '
-        f'viewBox="{left:.0f} {-high:.0f} {width:.0f} {height:.0f}" style="width:{width / _UNIT:.2f}em;'
-        f'height:{height / _UNIT:.2f}em;vertical-align:{-below / _UNIT:.2f}em">'
+        f'<svg role="img" aria-label="{html.escape(latex, quote=True)}" style="{style}" '
+        f'viewBox="{left:.0f} {-high:.0f} {width:.0f} {height:.0f}">'
         f'<path d="{"".join(parts)}"/></svg>'
     )
 

@@ -22,11 +22,11 @@ from urllib.parse import unquote, urlsplit
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
-ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(Path(__file__).parent))
 import formulas
 from docstrings import TWINS, modules
 
+ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 LONGEST = 12_000  # characters of a table on the page of all benchmarks
 # What the benchmark page has, in its order.
@@ -145,7 +145,7 @@ def home() -> str:
 - [Coming from another library](migration.md): models converted in one line, and names compared.
 - [Benchmarks](benchmarks/index.md), with machines and dates.
 - [Troubleshooting](troubleshooting.md): messages, their causes, and what to do.
-- The API by module, such as [bslfast.nn](api/bslfast.nn.md) and [bslfast.flows](api/bslfast.flows.md).
+- The API by module, such as [nn](api/bslfast.nn.md) and [flows](api/bslfast.flows.md).
 """
     )
 
@@ -204,16 +204,16 @@ def notebook(path: Path) -> tuple[str, list[bytes]]:
                 pictures.append(base64.b64decode("".join(data["image/png"])))
             else:
                 text = "".join(output.get("text", data.get("text/plain", "")))
-                parts.append(f"```text\n{text.rstrip()}\n```")
+                parts.append(f"```{{ .text .output }}\n{text.rstrip()}\n```")
     return "\n\n".join(parts) + "\n", pictures
 
 
 def benchmarks() -> str:
     """The newest results of each kind with their picture, and a list of all."""
     parts = [
-        "# Benchmarks\n\nFor each kind the newest results with a picture, then a list of all files. "
-        "A ratio compares two times of one process on one machine. `make bench`, `make bench-flows`, "
-        "`make bench-bnn` and `make bench-vae` measure again (testing.md).\n"
+        "# Benchmarks\n\nFor each kind the newest results with a picture, then a list of all. "
+        "A ratio compares two times of one machine, taken in turns. `make bench`, "
+        "`make bench-flows`, `make bench-bnn` and `make bench-vae` measure again (testing.md).\n"
     ]
     for kind, title in KINDS.items():
         paths = [path for path in RESULTS.glob("*.md") if path.stem.startswith(kind)]
@@ -245,6 +245,7 @@ class Links(HTMLParser):
         super().__init__()
         self.ids: set[str] = set()
         self.targets: list[str] = []
+        self.loaded: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
@@ -253,14 +254,17 @@ class Links(HTMLParser):
                 self.ids.add(value or "")
             elif name in ("href", "src") and value:
                 self.targets.append(value)
+                if tag != "a":
+                    self.loaded.append(value)
 
 
 def on_post_build(config: Any, **_: Any) -> None:
-    """Every link inside the site leads to a file, and to a place in it. Nothing is loaded from elsewhere."""
+    """Every link inside leads to a file, and to a place in it; nothing is loaded from outside."""
     site = Path(config.site_dir)
     pages = {path: Links(path.read_text()) for path in site.rglob("*.html")}
     wrong = []
     for path, page in pages.items():
+        wrong += [f"{path.relative_to(site)}: {t}" for t in page.loaded if urlsplit(t).netloc]
         for target in page.targets:
             parts = urlsplit(target)
             if parts.scheme or parts.netloc or path.name == "404.html":
@@ -272,4 +276,4 @@ def on_post_build(config: Any, **_: Any) -> None:
             if not file.exists() or (file in pages and place and place not in pages[file].ids):
                 wrong.append(f"{path.relative_to(site)}: {target}")
     if wrong:
-        raise PluginError("links that lead nowhere:\n" + "\n".join(wrong))
+        raise PluginError("links that lead nowhere, or outside:\n" + "\n".join(wrong))
