@@ -20,6 +20,7 @@ _OTHER_NAMES = {
     r"\\bmod": r"\\ \\mathrm{mod}\\ ",
     r"\\mathcal (\w)": r"\\mathcal{\1}",
     r"\\int(?![a-z])": r"\\int\\;",
+    r"(\\sum(?:[_^](?:\w|\{[^{}]*\}))+)": r"\1\\,",
     r"\\tfrac": r"\\frac",
     r"\\frac(\d)(\d)": r"\\frac{\1}{\2}",
     r"\\frac(\d)(\w)": r"\\frac{\1}{\2}",

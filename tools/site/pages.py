@@ -226,9 +226,11 @@ def benchmarks() -> str:
         measured, _, text = text.removeprefix("# ").partition("\n")
         if len(text) > LONGEST:
             text = text.split("\n| ")[0] + f"\nThe table is in [{path.stem}]({path.name}).\n"
-        picture = f"![{title}: times as multiples of bslfast's]({path.stem}.png)\n"
+        name = f"{path.stem}.png"  # it leads to itself, to be seen in full size
+        picture = f"[![{title}: times as multiples of bslfast's]({name})]({name})\n"
         drawn = path.with_suffix(".png").exists() and f"({path.stem}.png)" not in text
-        parts += [f"## {title}\n\n**{measured}**\n", picture * drawn, text, "All results:\n"]
+        parts += [f"## {title}\n\nMeasured on: {measured}\n", picture * drawn, text]
+        parts.append("All results:\n")
         parts += [f"- [{path.stem}]({path.name})" for path in reversed(paths)]
         parts.append("")
     return linked("\n".join(parts), "benchmarks/results/")
