@@ -8,7 +8,7 @@ RUNS ?= runs
 BENCH ?= --benchmark-max-time=0.2 --benchmark-min-rounds=7
 SOURCES := $(shell find csrc bslfast cmake -type f -not -name '*.pyc') CMakeLists.txt pyproject.toml
 
-.PHONY: quickstart test slow-test fuzz sanitize bench bench-flows bench-bnn bench-vae lint format develop wheel cuda-wheel gpu-check clean
+.PHONY: quickstart test slow-test fuzz sanitize bench bench-flows bench-bnn bench-vae lint format docs develop wheel cuda-wheel gpu-check clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,10 @@ $(VENV)/.installed: $(BIN)/python constraints.txt $(SOURCES)
 $(VENV)/.tools: $(VENV)/.installed pyproject.toml tests/patch/peers.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group test --group lint
 	$(BIN)/python -m pip install --quiet --no-deps --requirement tests/patch/peers.txt
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.installed pyproject.toml
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
 	touch $@
 
 quickstart: $(VENV)/.installed
@@ -111,6 +115,11 @@ format: $(VENV)/.tools
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu')
+
+# The site, in build/site. Broken links and references are errors.
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(VENV)/.docs
+	$(BIN)/python -m mkdocs build --quiet --strict
 
 # A wheel with CUDA kernels for every GPU since Turing, in the architectures of CUDA 13.
 CUDA_ARCHITECTURES := 75-real;80-real;86-real;89-real;90-real;100-real;120-real;120-virtual
