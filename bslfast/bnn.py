@@ -20,7 +20,8 @@ from bslfast.likelihoods.lowering import in_rows
 from bslfast.nn import BayesLinear
 from bslfast.nn.estimators import Estimator, WeightSample, draw
 from bslfast.nn.lowering import drawn_dense
-from bslfast.nn.module import bayesian_layers, kl, remember
+from bslfast.nn.means import share_means
+from bslfast.nn.module import bayesian_layers, kl, remember, share_weights
 from bslfast.nn.posteriors import Posterior
 from bslfast.nn.priors import Prior
 from bslfast.nn.weight import Weight, normal_part
@@ -171,6 +172,9 @@ class BayesianMLP(nn.Module):
             n_samples: number of draws; each serves all of x.
         """
         n_samples = _checks.integer("n_samples", n_samples)
+        layers: Any = self.layers
+        if share_weights(layers):
+            return torch.stack([_output(self, x, draw(layers)) for _ in range(n_samples)])
         largest = max(cast(BayesLinear, layer).weight_loc.numel() for layer in self.layers)
         held = max(1, _HELD_WEIGHTS // largest)
         outputs = []
@@ -229,7 +233,8 @@ class BayesianMLP(nn.Module):
 
     def _outputs_and_kl(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs for one draw of all weights, and their divergence, op by op."""
-        if self._n_weights <= _DRAWN_TOGETHER or not isinstance(x, Tensor) or not x.is_cpu:
+        together = self._n_weights <= _DRAWN_TOGETHER or not isinstance(x, Tensor) or not x.is_cpu
+        if together or share_weights(cast(Any, self.layers)):
             return self(x), kl(self)
         outputs, parts = x, []
         for index, layer in enumerate(self.layers):
@@ -283,6 +288,7 @@ class DeterministicMLP(nn.Module):
         self.layers = nn.ModuleList()
         for layer in bayesian.layers:
             self.layers.append(cast(BayesLinear, layer).deterministic_twin())
+        share_means(dict(zip(bayesian.layers, self.layers, strict=True)))
         self.train(bayesian.training)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -117,16 +117,17 @@ def to_bayesian(
         *(posterior, prior, prior_loc, prior_scale, init_scale, parametrization, estimator)
     )
     result = copy.deepcopy(model)
-    for layer in make_bayesian(result, settings, select):
-        if moped is not None:
-            layer.centre_priors(moped)
+    make_bayesian(result, settings, select, moped)
     return result
 
 
 def make_bayesian(
-    model: nn.Module, settings: Settings, select: Choice | Collection[Choice] | None = None
-) -> list[BayesianLayer]:
-    """Convert in place, and return the layers that have become Bayesian."""
+    model: nn.Module,
+    settings: Settings,
+    select: Choice | Collection[Choice] | None = None,
+    moped: float | None = None,
+) -> None:
+    """Convert in place."""
     chosen = _chosen(model, select)
     places: dict[nn.Parameter, list[tuple[nn.Module, str]]] = {}
     for module in model.modules():
@@ -144,21 +145,20 @@ def make_bayesian(
                 holders <= selected and len(holders) == len(places[parameter])
             ):
                 raise ValueError(
-                    f"model: expected selected layers to share weights with each other alone, got "
-                    f"{name}.{key} in {len(places[parameter])} places"
+                    f"model: expected a weight in several places to be a parameter of so many "
+                    f"selected layers, got {name}.{key} in {len(places[parameter])} places"
                 )
-    converted = []
     for layer in chosen.values():
         bayesian = cast(Any, layer)
         bayesian.__class__ = LAYERS[type(layer)]
         bayesian.make_bayesian(settings)
-        converted.append(bayesian)
+        if moped is not None:
+            bayesian.centre_priors(moped)
     for (first, key), *others in places.values():
         for other, its_key in others:
             if other in selected:
                 cast(BayesianLayer, other).share(its_key, cast(BayesianLayer, first), key)
     choose_fast_paths(model)
-    return converted
 
 
 def choose_fast_paths(model: nn.Module) -> None:

@@ -89,12 +89,12 @@ def deterministic_twin(model: nn.Module) -> nn.Module:
             )
     known: dict[nn.Module, nn.Module] = {}
     twin = _twin(copy.deepcopy(model), known)
-    _share(known)
+    share_means(known)
     choose_fast_paths(twin)
     return twin
 
 
-def _share(twins: dict[nn.Module, nn.Module]) -> None:
+def share_means(twins: dict[nn.Module, nn.Module]) -> None:
     """Make weights one in twins of layers that share them."""
     found: dict[Tensor, nn.Parameter] = {}
     for layer, twin in twins.items():

@@ -158,7 +158,7 @@ def _forget(layers: Sequence[weakref.ref[BayesianModule]], *_: Any) -> None:
 def _divergence(layers: Sequence[BayesianModule]) -> Tensor:
     """The sum of the divergences of some layers, of which a forward pass may have computed some."""
     left, parts = dict.fromkeys(layers), []
-    seen: set[Tensor] = set()
+    seen: set[tuple[Tensor, ...]] = set()
     while left:
         layer = next(iter(left))
         # What watches the computation must see all of it.
@@ -202,6 +202,12 @@ def kl(model: nn.Module) -> Tensor:
     True
     """
     return _divergence(bayesian_layers(model))
+
+
+def share_weights(layers: Iterable[BayesianModule]) -> bool:
+    """Whether a weight of one layer is also that of another."""
+    weights = [weight.identity for layer in dict.fromkeys(layers) for weight in layer.weights()]
+    return len(set(weights)) < len(weights)
 
 
 def bayesian_layers(model: Any) -> list[BayesianModule]:

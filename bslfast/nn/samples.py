@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bslfast import _checks
 from bslfast._torch import uncompiled
-from bslfast.nn.estimators import draw
+from bslfast.nn.estimators import draw, drawn_by
 from bslfast.nn.module import BayesianModule, bayesian_layers, set_past_module
 
 # Numbers that passes which run together may hold, so that they stay in the cache: weights, and for
@@ -85,14 +85,15 @@ def sample_outputs(model: nn.Module, *inputs: Any, n_samples: int, **options: An
     found = []
     with _one_at_a_time:
         layers = [layer for layer in every if layer.drawn is None and layer.weights()]
+        beside = [layer for layer in every if layer.drawn is not None]
         held = min(n_samples, _together(model, layers, inputs))
         try:
             for start in range(0, n_samples, held):
                 n = min(held, n_samples - start)
                 if n == 1:
-                    found.append(one_pass(draw(layers).values()).unsqueeze(0))
+                    found.append(one_pass(draw(layers, beside=beside).values()).unsqueeze(0))
                 else:
-                    found.append(_passes(one_pass, layers, n))
+                    found.append(_passes(one_pass, layers, beside, n))
         finally:
             for layer in layers:
                 set_past_module(layer, "drawn", None)
@@ -117,12 +118,16 @@ def _keeps_statistics(module: nn.Module) -> bool:
 def _passes(
     one_pass: Callable[[Iterable[Sequence[Tensor]]], Tensor],
     layers: Sequence[BayesianModule],
+    beside: Sequence[BayesianModule],
     n: int,
 ) -> Tensor:
     """The outputs of ``n`` passes, [n, ...], together if vmap can do it."""
     weights = [layer.weights() for layer in layers]
-    each = {w.identity: w for its in weights for w in its}  # layers may share some
-    samples = {key: weight.rsample(sample_shape=(n,)) for key, weight in each.items()}
+    # Layers may share some, also with those that have samples already.
+    samples = {key: sample.expand(n, *sample.shape) for key, sample in drawn_by(beside).items()}
+    for weight in (weight for its in weights for weight in its):
+        if weight.identity not in samples:
+            samples[weight.identity] = weight.rsample(sample_shape=(n,))
     drawn = [[samples[w.identity] for w in its] for its in weights]
     if not torch.compiler.is_compiling():
         try:

@@ -50,9 +50,9 @@ class Weight(NamedTuple):
         return self.posterior.loc(self.parameters)
 
     @property
-    def identity(self) -> Tensor:
-        """The same object, as a key, for weights of several layers that are one."""
-        return self.parameters[-1]
+    def identity(self) -> tuple[Tensor, ...]:
+        """A key that weights of several layers have in common if they are one."""
+        return self.parameters
 
     def stddev(self) -> Tensor:
         """The standard deviation of each weight, of the shape of the mean."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
@@ -24,7 +25,8 @@ from bslfast.functional._op import unwatched
 from bslfast.likelihoods import Likelihood
 from bslfast.likelihoods.base import observed
 from bslfast.likelihoods.lowering import in_rows
-from bslfast.nn import BayesianModule, kl
+from bslfast.nn import BayesianModule, kl, one_draw
+from bslfast.nn.module import share_weights
 from bslfast.predict import evaluating, likelihood_of, predict, seeded
 from bslfast.training import checkpoint as ckpt
 from bslfast.training.optimizers import Optimizer
@@ -589,12 +591,18 @@ class _Run:
 
     def score(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
         """The log likelihood of each example, and a divergence that it contains, if any."""
-        if self.objective is not None:
-            scored = self.objective(self.model, *batch)
-            return (scored, None) if isinstance(scored, Tensor) else scored
-        assert self.likelihood is not None
-        x, *targets = batch
-        return self.likelihood.log_prob(self.model(x), *targets), None
+        with one_draw(self.model) if self.shares_weights else contextlib.nullcontext():
+            if self.objective is not None:
+                scored = self.objective(self.model, *batch)
+                return (scored, None) if isinstance(scored, Tensor) else scored
+            assert self.likelihood is not None
+            x, *targets = batch
+            return self.likelihood.log_prob(self.model(x), *targets), None
+
+    @functools.cached_property
+    def shares_weights(self) -> bool:
+        """Whether layers have to draw together, as a weight of one is that of another."""
+        return share_weights(m for m in self.model.modules() if isinstance(m, BayesianModule))
 
     def validation_score(self, examples: Sequence[Tensor]) -> float:
         """The mean log predictive density, or the mean of the objective."""

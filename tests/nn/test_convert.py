@@ -116,6 +116,65 @@ def test_of_a_network_that_is_partly_bayesian() -> None:
     assert priors == [1.0, 1.0, 0.5]
 
 
+def test_layers_that_share_scales_alone_have_weights_of_their_own() -> None:
+    model: Any = to_bayesian(nn.Sequential(*(nn.Linear(3, 3) for _ in range(2))), init_scale=1e-3)
+    model[1].weight_raw_scale = model[0].weight_raw_scale
+    with bslfast.nn.one_draw(model):
+        for layer in model:
+            torch.testing.assert_close(layer.drawn[0], layer.weight_loc, atol=0.01, rtol=0)
+    torch.testing.assert_close(kl(model), model[0].kl() + model[1].kl())
+
+
+def test_a_sample_of_a_shared_weight_serves_layers_of_an_outer_draw() -> None:
+    model: Any = to_bayesian(tied(), init_scale=0.5)
+    with bslfast.nn.one_draw(model.embedding):
+        (outer,) = model.embedding.drawn
+        rows = bslfast.nn.sample_outputs(model, torch.arange(7), n_samples=3)
+        with bslfast.nn.one_draw(model):
+            assert model.head.drawn[0] is outer
+        assert torch.allclose(rows.diff(dim=0), rows.diff(dim=0)[:, :1])  # biases differ
+
+
+@pytest.mark.parametrize("width", [4, 600])
+def test_networks_whose_layers_were_tied_by_hand(width: int) -> None:
+    torch.manual_seed(0)
+    model = bslfast.bnn.BayesianMLP(2, (width,) * 3, 1, init_scale=0.5)
+    first, second = model.layers[1:3]
+    for name in first._parameters:
+        setattr(second, name, getattr(first, name))
+    own = sum(model.layers[i].kl() for i in (0, 1, 3))
+    x, y = torch.ones(5, 2), torch.ones(5, 1)
+    torch.testing.assert_close(kl(model), own)
+    loss = model.negative_elbo(x, y, dataset_size=1, beta=1e6)
+    torch.testing.assert_close(loss / 1e6, own, rtol=0.01, atol=0)
+    twin = model.deterministic_twin()
+    assert twin.layers[1].weight is twin.layers[2].weight
+    if width == 4:
+        drawn = model.sample_outputs(x, 400)[:, 0, 0]
+        passes = torch.stack([model(x)[0, 0] for _ in range(400)])
+        error = (drawn.var() + passes.var()).sqrt() / 20
+        assert (drawn.mean() - passes.mean()).abs() < 5 * error
+
+
+def test_fit_draws_a_shared_weight_once() -> None:
+    model: Any = to_bayesian(tied())
+    seen = []
+    for layer in (model.embedding, model.head):
+        layer.register_forward_hook(lambda layer, *_: seen.append(layer.drawn[0]))
+    x = torch.arange(6)
+    bslfast.training.fit(
+        model,
+        (x, x),
+        likelihood=bslfast.likelihoods.Categorical(7),
+        batch_size=2,
+        epochs=2,
+        progress=False,
+    )
+    assert len(seen) == 12
+    assert all(table is head for table, head in zip(seen[::2], seen[1::2], strict=True))
+    assert not torch.equal(seen[0], seen[2])
+
+
 class Tied(nn.Module):
     """A language model in small, whose last layer has the embedding's weight."""
 
@@ -176,7 +235,8 @@ def test_samples_of_a_shared_weight_are_one() -> None:
 
 
 def test_copies_and_twins_of_layers_that_share_a_weight() -> None:
-    model = to_bayesian(tied(), moped=0.1)
+    model: Any = to_bayesian(tied(), moped=0.1)
+    assert model.head.priors["weight"] is model.embedding.priors["weight"]
     plain: Any = bslfast.nn.deterministic_twin(model)
     assert plain.head.weight is plain.embedding.weight
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)).double()):
@@ -194,7 +254,7 @@ def test_copies_and_twins_of_layers_that_share_a_weight() -> None:
         (
             lambda: to_bayesian(tied(), "embedding"),
             ValueError,
-            r"share weights with each other alone, got embedding\.weight in 2 places",
+            r"be a parameter of so many selected layers, got embedding\.weight in 2 places",
         ),
         (
             lambda: to_bayesian(tied(), posterior=posteriors.FullCovariance()),

@@ -13,7 +13,7 @@ from torch import nn
 
 from bslfast import _checks
 from bslfast.nn.estimators.linear_maps import Flipout, LocalReparametrization
-from bslfast.nn.estimators.weight_sample import Estimator, WeightSample, draw, one_draw
+from bslfast.nn.estimators.weight_sample import Estimator, WeightSample, draw, drawn_by, one_draw
 from bslfast.nn.module import bayesian_layers
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "LocalReparametrization",
     "WeightSample",
     "draw",
+    "drawn_by",
     "estimator_of",
     "one_draw",
     "set_estimator",

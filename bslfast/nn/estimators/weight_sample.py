@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -61,22 +61,28 @@ class WeightSample(Estimator):
 
 
 def draw(
-    layers: Sequence[BayesianModule], seed: int | Tensor | None = None
+    layers: Sequence[BayesianModule],
+    seed: int | Tensor | None = None,
+    *,
+    beside: Sequence[BayesianModule] = (),
 ) -> dict[BayesianModule, tuple[Tensor, ...]]:
     """Samples of the weights of all layers that name them, drawn together.
 
     The layers remember the place of their divergence in the graph. Weights of one kind
     (:meth:`Divergence.kind`) are one call; their noise streams are numbered on from call to call.
-    A weight that several layers share is drawn once.
+    A weight that several layers share is drawn once, and not at all if a layer ``beside`` these
+    has a sample of it.
     """
     every = [(layer, layer.weights()) for layer in layers]
     named = [(layer, weights) for layer, weights in every if weights]
     calls: dict[Hashable, tuple[Divergence, list[int], list[Weight]]] = {}
     place = 0
-    places_of: dict[Tensor, int] = {}
+    there = drawn_by(beside)
+    places_of: dict[tuple[Tensor, ...], int] = {}
     for _, weights in named:
         for weight in weights:
-            if places_of.setdefault(weight.identity, place) != place:
+            key = weight.identity
+            if key in there or places_of.setdefault(key, place) != place:
                 continue
             divergence = divergence_of(weight)
             kind = divergence.kind(weight)
@@ -97,8 +103,18 @@ def draw(
         parts.append(part)
     remember(parts, [layer for layer, _ in named])
     return {
-        layer: tuple([samples[places_of[weight.identity]] for weight in weights])
-        for layer, weights in named
+        layer: tuple([there[key] if key in there else samples[places_of[key]] for key in keys])
+        for layer, keys in ((layer, [w.identity for w in weights]) for layer, weights in named)
+    }
+
+
+def drawn_by(layers: Iterable[BayesianModule]) -> dict[tuple[Tensor, ...], Tensor]:
+    """The samples that layers have, by the identities of their weights."""
+    return {
+        weight.identity: sample
+        for layer in layers
+        if layer.drawn is not None
+        for weight, sample in zip(layer.weights(), layer.drawn, strict=True)
     }
 
 
@@ -133,7 +149,9 @@ def one_draw(model: nn.Module, *, seed: int | Tensor | None = None) -> Iterator[
     >>> torch.equal(first, again), torch.equal(first, model(x))
     (True, False)
     """
-    drawn = draw([layer for layer in bayesian_layers(model) if layer.drawn is None], seed)
+    layers = bayesian_layers(model)
+    beside = [layer for layer in layers if layer.drawn is not None]
+    drawn = draw([layer for layer in layers if layer.drawn is None], seed, beside=beside)
     try:
         for layer, samples in drawn.items():
             set_past_module(layer, "drawn", samples)
