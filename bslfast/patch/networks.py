@@ -287,8 +287,8 @@ def _put_layers(
         put(own.bias, bias, make=operator.itemgetter(rows))
         if split and weight.shape[1] > inputs:
             assert found.context_layer is not None
-            context = slice(inputs, None)
-            put(found.context_layer.weight, weight, make=_rows_and_columns(rows, context))
+            behind = slice(inputs, None)
+            put(found.context_layer.weight, weight, make=_rows_and_columns(rows, behind))
 
 
 def _rows_and_columns(rows: Any, columns: Any) -> Callable[[Tensor], Tensor]:

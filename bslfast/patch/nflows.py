@@ -232,7 +232,6 @@ def _pointwise_affine(module: Any, conversion: Conversion) -> Transform:
     features = _with_features(module, conversion)
     found = Standardize(features, **options(module))
 
-
     def loc(shift: Tensor, scale: Tensor) -> Tensor:
         return -(shift.double() / scale.double()).expand(features)
 
@@ -259,7 +258,7 @@ def lu_linear(module: Any) -> Composite:
     below, above = torch.tril_indices(size, size, -1), torch.triu_indices(size, size, 1)
 
     def factors(raw: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-        diagonal = (F.softplus(raw) + module.eps).double().log().diag()
+        diagonal: Tensor = (F.softplus(raw) + module.eps).double().log().diag()
         entries = diagonal.index_put((below[0], below[1]), lower.double())
         return entries.index_put((above[0], above[1]), upper.double())
 
@@ -274,7 +273,6 @@ def lu_linear(module: Any) -> Composite:
 @converts(f"{T}.normalization.ActNorm", becomes="`ActNorm`")
 def _act_norm(module: Any, conversion: Conversion) -> Transform:
     found = ActNorm(len(module.shift), **options(module))
-
 
     def loc(shift: Tensor, log_scale: Tensor) -> Tensor:
         return -shift.double() * (-log_scale.double()).exp()

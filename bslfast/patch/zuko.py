@@ -188,7 +188,6 @@ def _element_wise(module: Any, conversion: Conversion) -> Transform:
             raise Refusal("parameters of which only some are frozen")
         features = module.phi[0].shape[0]
 
-
         def rows(*phi: Tensor) -> Tensor:
             return torch.cat([p.reshape(features, -1) for p in phi], dim=-1)
 
