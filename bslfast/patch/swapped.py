@@ -54,7 +54,8 @@ def _unconstrained(original: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         least = (min_bin_width, min_bin_height, min_derivative)
         given = (inputs, unnormalized_widths, unnormalized_heights, unnormalized_derivatives)
-        if tails != "linear" or isinstance(tail_bound, Tensor) or not _takes(given, least):
+        taken = tails == "linear" and not isinstance(tail_bound, Tensor)
+        if not taken or not _takes(given, least, -1):
             return original(*given, inverse, tails, tail_bound, *least)
         return _spline(given, inverse, "linear", float(tail_bound), least)
 
@@ -84,7 +85,7 @@ def _constrained(original: Callable[..., Any]) -> Callable[..., Any]:
         ends = (left, right, bottom, top)
         onto_itself = not any(isinstance(end, Tensor) for end in ends) and ends[:2] == ends[2:]
         inside = onto_itself and bool(((inputs >= left) & (inputs <= right)).all())
-        if not inside or not _takes(given, least):
+        if not inside or not _takes(given, least, 1):
             return original(*given, inverse, *ends, *least)
         middle, bound = 0.5 * (left + right), 0.5 * (right - left)
         moved = (inputs - middle).clamp(-bound, bound)
@@ -94,9 +95,11 @@ def _constrained(original: Callable[..., Any]) -> Callable[..., Any]:
     return rational_quadratic_spline
 
 
-def _takes(given: tuple[Tensor, ...], least: tuple[float, ...]) -> bool:
-    """Whether the op takes such tensors and numbers."""
+def _takes(given: tuple[Tensor, ...], least: tuple[float, ...], more: int) -> bool:
+    """Whether the op takes such tensors and numbers; ``more`` slopes than there are bins."""
     bins = given[1].shape[-1]
+    if [t.shape[-1] for t in given[2:]] != [bins, bins + more]:
+        return False
     sizes = all(number > 0 and number * bins < 1 for number in least[:2])
     alike = all(t.dtype == given[0].dtype and t.device == given[0].device for t in given)
     kinds = given[0].dtype in (torch.float32, torch.float64)

@@ -113,6 +113,7 @@ def test_intervals_and_what_the_op_does_not_take() -> None:
         for error, arguments in (
             ((Exception,), (x + 3.1, widths, heights, slopes)),
             ((RuntimeError,), (x, widths, heights, slopes[:, 1:-1], False, "other")),
+            ((RuntimeError,), (x, widths, heights, slopes[:, :2], False)),
         ):
             function = of if len(arguments) == 4 else getattr(module, RQS)
             with pytest.raises(error) as caught:
