@@ -59,15 +59,17 @@ def pyro(distribution: Any, context: Tensor | None = None) -> Any:
             "context: expected None for a distribution that is no flow, got "
             f"{_checks.describe(context)}"
         )
-    if isinstance(distribution, type) and issubclass(distribution, Distribution):
-        return _mixed(distribution, mixin.TorchDistributionMixin)
-    if not isinstance(distribution, Distribution):
+    kind: Any = distribution if isinstance(distribution, type) else type(distribution)
+    if not issubclass(kind, Distribution):
         raise TypeError(
             "distribution: expected a torch.distributions.Distribution, a class of these or a "
             f"bslfast.flows.Flow, got {_checks.describe(distribution)}"
         )
+    mixed = _mixed(kind, mixin.TorchDistributionMixin)
+    if kind is distribution:
+        return mixed
     found: Any = copy.copy(distribution)
-    found.__class__ = _mixed(type(distribution), mixin.TorchDistributionMixin)
+    found.__class__ = mixed
     return found
 
 
