@@ -62,32 +62,63 @@ class _Part(NamedTuple):
     Attributes:
         target: it.
         places: of what it is made of, among all sources.
-        taken: which numbers of the only source it has; None if ``make`` computes others.
         make: as of :func:`put`.
     """
 
     target: Tensor
     places: tuple[int, ...]
-    taken: Tensor | None
     make: Callable[..., Tensor]
 
     def values(self, sources: Sequence[Tensor]) -> Tensor:
-        own = [sources[place].detach() for place in self.places]
-        if self.taken is not None:
-            return own[0].flatten().index_select(0, self.taken).view(self.target.shape)
-        return self.make(*own).reshape(self.target.shape).to(self.target.dtype)
+        made = self.make(*(sources[place].detach() for place in self.places))
+        return made.reshape(self.target.shape).to(self.target.dtype)
 
-    def pulled_back(self, sources: Sequence[Tensor], grad: Tensor) -> Iterator[Tensor | None]:
+    def pulled_back(self, sources: Sequence[Tensor], grad: Tensor) -> Sequence[Tensor | None]:
         """The gradients by the sources."""
-        if self.taken is not None:
-            source = sources[self.places[0]]
-            flat = grad.new_zeros(source.numel()).index_copy_(0, self.taken, grad.flatten())
-            yield flat.view(source.shape)
-            return
         with torch.enable_grad():
             own = [sources[place].detach().requires_grad_() for place in self.places]
             made = self.make(*own).reshape(grad.shape).to(grad.dtype)
-        yield from torch.autograd.grad(made, own, grad, allow_unused=True)
+        return torch.autograd.grad(made, own, grad, allow_unused=True)
+
+
+class _Gathered:
+    """Parameters of the twin that are numbers of the peer's in another order, in one tensor.
+
+    Args:
+        links: the sources' places, and which numbers of them each parameter has.
+        sources: all.
+    """
+
+    def __init__(
+        self, links: Sequence[tuple[Tensor, int, Tensor]], sources: Sequence[Tensor]
+    ) -> None:
+        self.places = list(dict.fromkeys(place for _, place, _ in links))
+        self.sizes = [sources[place].numel() for place in self.places]
+        first = dict(zip(self.places, itertools.accumulate([0, *self.sizes]), strict=False))
+        self.index = torch.cat([index + first[place] for _, place, index in links])
+        self.once = len(self.index.unique()) == len(self.index)
+        self.flat = self.values(sources)
+        self.counts = [target.numel() for target, _, _ in links]
+        self.targets = [
+            nn.Parameter(part.view(target.shape), sources[place].requires_grad)
+            for part, (target, place, _) in zip(self.flat.split(self.counts), links, strict=True)
+        ]
+
+    def values(self, sources: Sequence[Tensor]) -> Tensor:
+        every = torch.cat([sources[place].detach().flatten() for place in self.places])
+        return every.index_select(0, self.index)
+
+    def pulled_back(self, grads: Sequence[Tensor | None]) -> Iterator[tuple[int, Tensor]]:
+        """The places of the sources and the gradients by them."""
+        rows = [
+            self.flat.new_zeros(count) if grad is None else grad.flatten()
+            for grad, count in zip(grads, self.counts, strict=True)
+        ]
+        every = self.flat.new_zeros(sum(self.sizes))
+        add = every.index_copy_ if self.once else every.index_add_
+        yield from zip(
+            self.places, add(0, self.index, torch.cat(rows)).split(self.sizes), strict=True
+        )
 
 
 def _index(link: Link) -> Tensor | None:
@@ -107,6 +138,11 @@ def _index(link: Link) -> Tensor | None:
     other = torch.randn(shape, generator=generator, dtype=torch.float64).to(link.target.device)
     same = torch.equal(link.make(other).flatten(), other.flatten()[index])
     return index if same else None
+
+
+def _is_range(index: Tensor, size: int) -> bool:
+    """Whether these are all numbers, in their order."""
+    return torch.equal(index, torch.arange(size, device=index.device))
 
 
 class _Structure:
@@ -187,6 +223,8 @@ class Twin:
         self.sources: list[Tensor] = []
         self.shared: list[tuple[Tensor, int]] = []
         self.parts: list[_Part] = []
+        gathered: list[tuple[Tensor, int, Tensor]] = []
+        holders: list[tuple[nn.Module, str]] = []
         for module in self.module.modules():
             for name, target in module._parameters.items():
                 if target is None:
@@ -199,30 +237,38 @@ class Twin:
                 for source in link.sources:
                     if id(source) not in own:
                         raise Refusal(f"{name}, which is made of no parameter")
+                    if source.dtype != target.dtype or source.device != target.device:
+                        raise Refusal(f"{name}, of another dtype or device")
                     if places.setdefault(id(source), len(places)) == len(self.sources):
                         self.sources.append(source)
-                index = _index(link)
-                first = link.sources[0]
-                whole = index is not None and torch.equal(
-                    index, torch.arange(first.numel(), device=index.device)
-                )
-                if (link.make is None or whole) and first.is_contiguous():
+                where = tuple(places[id(source)] for source in link.sources)
+                first, index = link.sources[0], _index(link)
+                if link.make is None or (index is not None and _is_range(index, first.numel())):
+                    if not first.is_contiguous():
+                        raise Refusal(f"{name}, which is not contiguous")
                     shared = nn.Parameter(first.detach().view(target.shape), first.requires_grad)
                     module._parameters[name] = shared
-                    self.shared.append((shared, places[id(first)]))
+                    self.shared.append((shared, where[0]))
+                elif index is not None:
+                    gathered.append((target, where[0], index))
+                    holders.append((module, name))
                 else:
-                    make = link.make or (lambda source: source)
-                    where = tuple(places[id(source)] for source in link.sources)
-                    self.parts.append(_Part(target, where, index, make))
-        self.parameters = [t for t, _ in self.shared] + [part.target for part in self.parts]
+                    self.parts.append(_Part(target, where, link.make))
+        self.gathered = _Gathered(gathered, self.sources) if gathered else None
+        moved = [] if self.gathered is None else self.gathered.targets
+        for (module, name), parameter in zip(holders, moved, strict=True):
+            module._parameters[name] = parameter
+        self.parameters = [t for t, _ in self.shared] + moved + [p.target for p in self.parts]
 
     def update(self) -> None:
         """Compute parameters, where they would change: a graph may need them."""
         with torch.no_grad():
-            for part in self.parts:
-                values = part.values(self.sources)
-                if not torch.equal(values, part.target):
-                    part.target.copy_(values)
+            pairs = [(part.target, part.values(self.sources)) for part in self.parts]
+            if self.gathered is not None:
+                pairs.append((self.gathered.flat, self.gathered.values(self.sources)))
+            for target, values in pairs:
+                if not torch.equal(values, target):
+                    target.copy_(values)
 
     def can_run(self, what: str, x: Tensor, context: Tensor | None) -> bool:
         """Whether a method runs as one call of a kernel."""
@@ -251,7 +297,11 @@ class Twin:
 
         for (_, place), grad in zip(self.shared, grads, strict=False):
             add(place, grad)
-        for part, grad in zip(self.parts, grads[len(self.shared) :], strict=True):
+        first, last = len(self.shared), len(grads) - len(self.parts)
+        if self.gathered is not None and any(g is not None for g in grads[first:last]):
+            for place, grad in self.gathered.pulled_back(grads[first:last]):
+                add(place, grad)
+        for part, grad in zip(self.parts, grads[last:], strict=True):
             if grad is not None:
                 pulled = part.pulled_back(self.sources, grad)
                 for place, own in zip(part.places, pulled, strict=True):
@@ -287,6 +337,7 @@ class _Called(torch.autograd.Function):
         ctx.save_for_backward(x, context)
         ctx.set_materialize_grads(False)
         twin, _, what, _ = call
+        ctx.versions = list(map(_VERSION, sources))
         needs = ctx.needs_input_grad[1:3]
         inputs = [
             None if t is None else t.detach().requires_grad_(need)
@@ -303,6 +354,11 @@ class _Called(torch.autograd.Function):
         twin, root, _, original = ctx.call
         x, context = ctx.saved_tensors
         needs = ctx.needs_input_grad[1:]
+        if ctx.versions != list(map(_VERSION, twin.sources)):
+            raise RuntimeError(
+                "a parameter needed for the gradient of a transform has been modified by an "
+                "inplace operation, such as a step of an optimizer, after the result was computed"
+            )
         if torch.is_grad_enabled():  # second derivatives
             with originals():
                 results = original(root, x, context)

@@ -110,10 +110,11 @@ def test_intervals_and_what_the_op_does_not_take() -> None:
         found = [of(x, widths, heights, slopes, inverse=i, **ends) for i in (False, True)]
         # Another interval, and tails that there are not.
         found.append(of(x, widths, heights, slopes, **(ends | {"top": 6.0})))
+        # More slopes than nflows' own transforms hand over.
+        found.append(getattr(module, RQS)(x - 3.5, widths, heights, slopes, tail_bound=2.0))
         for error, arguments in (
             ((Exception,), (x + 3.1, widths, heights, slopes)),
             ((RuntimeError,), (x, widths, heights, slopes[:, 1:-1], False, "other")),
-            ((RuntimeError,), (x, widths, heights, slopes[:, :2], False)),
         ):
             function = of if len(arguments) == 4 else getattr(module, RQS)
             with pytest.raises(error) as caught:
