@@ -8,7 +8,7 @@ RUNS ?= runs
 BENCH ?= --benchmark-max-time=0.2 --benchmark-min-rounds=7
 SOURCES := $(shell find csrc bslfast cmake -type f -not -name '*.pyc') CMakeLists.txt pyproject.toml
 
-.PHONY: quickstart test slow-test fuzz sanitize bench bench-flows bench-bnn bench-vae lint format docs develop wheel cuda-wheel gpu-check clean
+.PHONY: quickstart test slow-test fuzz sanitize bench bench-flows bench-bnn bench-vae peer-tests lint format docs develop wheel cuda-wheel gpu-check clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -97,6 +97,11 @@ bench-bnn: $(VENV)/.installed
 BENCH_VAE ?=
 bench-vae: $(VENV)/.installed
 	$(BIN)/python benchmarks/vae_peers --results benchmarks/results --out $(RUNS)/bench-vae $(BENCH_VAE)
+
+# The peers' own tests, on the peer alone and on the one that bslfast patches (docs/testing.md).
+PEER_TESTS ?=
+peer-tests: $(VENV)/.tools
+	$(BIN)/python tools/peer_tests.py $(PEER_TESTS) --out benchmarks/results/peer-tests.md
 
 # An editable install for work on bslfast. Changes of Python files need no build; after changes of C++
 # run `make develop` again.

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bslfast.cli import config, iwae, jobs, uci
+from bslfast.cli import compare, config, iwae, jobs, uci
 
 __all__ = ["main"]
 
@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="run the benchmarks (from a clone, with pytest)")
     bench.add_argument("--folder", default="benchmarks", help="where they are (%(default)s)")
     bench.add_argument("pytest", nargs="*", help="arguments for pytest, after --")
+    compare.add_options(bench)
     bench.set_defaults(run=_bench)
 
     summary = commands.add_parser("summary", help="one table over the jobs that have run")
@@ -71,6 +72,8 @@ def _bench(arguments: argparse.Namespace) -> int:
             f"--folder: expected the benchmarks of a clone of the repository, got {str(folder)!r}, "
             "which is no folder"
         )
+    if arguments.compare:
+        return compare.run(arguments, folder)
     # `-m pytest` would put the clone's root before the installed package. The root has the sources
     # of bslfast without kernels.
     code = (

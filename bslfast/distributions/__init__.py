@@ -2,9 +2,7 @@
 
 Each is a subclass of torch's own class of that name (torch has no logistic one), so whatever takes
 one of those takes these: ``Independent``, ``TransformedDistribution``, ``MixtureSameFamily``,
-``kl_divergence``. Pyro wants methods of its own, as of torch's classes:
-``class PyroNormal(Normal, TorchDistributionMixin): pass`` has them, the second being of
-``pyro.distributions.torch_distribution``.
+``kl_divergence``. Pyro wants methods of its own: :func:`bslfast.patch.pyro` adds them.
 
 >>> import torch
 >>> from bslfast.distributions import Normal, kl_divergence

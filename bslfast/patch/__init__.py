@@ -13,6 +13,7 @@ from bslfast.patch import torchbnn as torchbnn
 from bslfast.patch import zuko as zuko
 from bslfast.patch.bayesian_torch import WithKL
 from bslfast.patch.nflows import EmbeddedFlow
+from bslfast.patch.pyro_ppl import pyro
 from bslfast.patch.registry import CONVERTERS, PEERS, CannotConvert, Converter, Kept, convert
 from bslfast.patch.swapped import using
 
@@ -25,5 +26,6 @@ __all__ = [
     "Kept",
     "WithKL",
     "convert",
+    "pyro",
     "using",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -61,13 +62,19 @@ class Constant(Conditioner):
     """Learned constants, whatever comes in.
 
     Args:
-        values: these.
+        sources, make: what they are made of, as of :func:`put`.
     """
 
-    def __init__(self, values: Tensor) -> None:
+    def __init__(self, *sources: Tensor, make: Callable[..., Tensor]) -> None:
+        values = make(*(source.detach() for source in sources))
         super().__init__(0, values.numel(), device=values.device, dtype=values.dtype)
         assert self.constant is not None
-        put(self.constant, values)
+        put(self.constant, *sources, make=make)
+
+
+def side_by_side(*parts: Tensor) -> Tensor:
+    """All in a row."""
+    return torch.cat([part.flatten() for part in parts])
 
 
 class _ContextTerm(nn.Sequential):
@@ -250,11 +257,10 @@ def part_of(layers: Sequence[Any], inputs: Tensor, outputs: Tensor, activation: 
     last = len(layers) - 1
     for index, (own, layer) in enumerate(zip(found.layers, layers, strict=True)):
         assert isinstance(own, nn.Linear)
-        weight, bias = layer.weight.detach(), layer.bias.detach()
-        if index == last:
-            weight, bias = weight[outputs], bias[outputs]
-        put(own.weight, layer.weight, weight[:, inputs] if index == 0 else weight)
-        put(own.bias, layer.bias, bias)
+        rows = outputs if index == last else slice(None)
+        columns = inputs if index == 0 else slice(None)
+        put(own.weight, layer.weight, make=_rows_and_columns(rows, columns))
+        put(own.bias, layer.bias, make=operator.itemgetter(rows))
     return found
 
 
@@ -271,21 +277,22 @@ def _put_layers(
         weight, bias = layer.weight, layer.bias
         if wide is not None and index == 0 and weight.shape[1] != wide and orders is None:
             raise NoCounterpart(f"a first layer of {weight.shape[1]} inputs")
-        w: Tensor = weight.detach()
-        b: Tensor = bias.detach()
-        extra = w[:, inputs:] if index == 0 and found.inputs else None
-        if extra is not None:
-            w = w[:, :inputs]
+        split = index == 0 and found.inputs
+        rows: Any = slice(None) if orders is None else orders[index + 1]
+        columns: Any = slice(inputs) if split else slice(None)
         if orders is not None:
-            after = orders[index + 1]
-            w, b = w[after][:, orders[index]], b[after]
-            extra = None if extra is None else extra[after]
+            columns = orders[index]
         assert isinstance(own, nn.Linear)
-        put(own.weight, weight, w)
-        put(own.bias, bias, b)
-        if extra is not None and extra.shape[1]:
+        put(own.weight, weight, make=_rows_and_columns(rows, columns))
+        put(own.bias, bias, make=operator.itemgetter(rows))
+        if split and weight.shape[1] > inputs:
             assert found.context_layer is not None
-            put(found.context_layer.weight, weight, extra)
+            behind = slice(inputs, None)
+            put(found.context_layer.weight, weight, make=_rows_and_columns(rows, behind))
+
+
+def _rows_and_columns(rows: Any, columns: Any) -> Callable[[Tensor], Tensor]:
+    return lambda weight: weight[rows][:, columns]
 
 
 def made(
@@ -353,8 +360,8 @@ def made(
 def _reordered(layer: nn.Linear, order: Tensor) -> nn.Linear:
     """A copy of a layer with its outputs in another order."""
     found = nn.Linear(layer.in_features, layer.out_features, **options(layer))
-    put(found.weight, layer.weight, layer.weight.detach()[order])
-    put(found.bias, layer.bias, layer.bias.detach()[order])
+    put(found.weight, layer.weight, make=operator.itemgetter(order))
+    put(found.bias, layer.bias, make=operator.itemgetter(order))
     return found
 
 

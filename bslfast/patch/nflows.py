@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bslfast.flows.autoregressive import Autoregressive
@@ -135,7 +136,7 @@ def _diagonal_normal(base: Any, conversion: Conversion) -> NormalBase:
     assert constant is not None
     if base.mean_.requires_grad != base.log_std_.requires_grad:
         raise Refusal("means and scales of which only one kind is frozen")
-    put(constant, base.mean_, torch.cat((base.mean_.flatten(), base.log_std_.flatten())))
+    put(constant, base.mean_, base.log_std_, make=networks.side_by_side)
     return found
 
 
@@ -230,9 +231,12 @@ def _identity(module: Any, conversion: Conversion) -> Transform:
 def _pointwise_affine(module: Any, conversion: Conversion) -> Transform:
     features = _with_features(module, conversion)
     found = Standardize(features, **options(module))
-    shift, scale = (t.double().expand(features) for t in (module._shift, module._scale))
-    put(found.loc, module._shift, -shift / scale)
-    put(found.log_scale, module._scale, -scale.log())
+
+    def loc(shift: Tensor, scale: Tensor) -> Tensor:
+        return -(shift.double() / scale.double()).expand(features)
+
+    put(found.loc, module._shift, module._scale, make=loc)
+    put(found.log_scale, module._scale, make=lambda s: -s.double().log().expand(features))
     return found
 
 
@@ -251,13 +255,16 @@ def lu_linear(module: Any) -> Composite:
     entries = (module.lower_entries, module.upper_entries, module.unconstrained_upper_diag)
     if len({p.requires_grad for p in entries if p.numel()}) > 1:
         raise Refusal("triangles of which only one is frozen")
-    with torch.no_grad():
-        factors = torch.diag(module.upper_diag.double().log())
-        lower, upper = torch.tril_indices(size, size, -1), torch.triu_indices(size, size, 1)
-        factors[lower[0], lower[1]] = module.lower_entries.double()
-        factors[upper[0], upper[1]] = module.upper_entries.double()
-    put(found.weight.factors, module.unconstrained_upper_diag, factors)
-    put(shift.loc, module.bias, -module.bias.detach())
+    below, above = torch.tril_indices(size, size, -1), torch.triu_indices(size, size, 1)
+
+    def factors(raw: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+        diagonal: Tensor = (F.softplus(raw) + module.eps).double().log().diag()
+        entries = diagonal.index_put((below[0], below[1]), lower.double())
+        return entries.index_put((above[0], above[1]), upper.double())
+
+    parts = (module.unconstrained_upper_diag, module.lower_entries, module.upper_entries)
+    put(found.weight.factors, *parts, make=factors)
+    put(shift.loc, module.bias, make=torch.neg)
     shift.log_scale.requires_grad_(False)
     shift.initialized.fill_(True)
     return Composite([found, shift])
@@ -266,9 +273,12 @@ def lu_linear(module: Any) -> Composite:
 @converts(f"{T}.normalization.ActNorm", becomes="`ActNorm`")
 def _act_norm(module: Any, conversion: Conversion) -> Transform:
     found = ActNorm(len(module.shift), **options(module))
-    log_scale = module.log_scale.detach().double()
-    put(found.log_scale, module.log_scale, -log_scale)
-    put(found.loc, module.shift, -module.shift.detach().double() * (-log_scale).exp())
+
+    def loc(shift: Tensor, log_scale: Tensor) -> Tensor:
+        return -shift.double() * (-log_scale.double()).exp()
+
+    put(found.log_scale, module.log_scale, make=torch.neg)
+    put(found.loc, module.shift, module.log_scale, make=loc)
     found.initialized.copy_(module.initialized)
     return found
 
@@ -279,11 +289,11 @@ def _act_norm(module: Any, conversion: Conversion) -> Transform:
 )
 def _batch_norm(module: Any, conversion: Conversion) -> Transform:
     found = BatchNorm(len(module.bias), momentum=module.momentum, eps=module.eps, **options(module))
-    put(found.log_gain, module.unconstrained_weight, module.weight.detach().log())
+    put(found.log_gain, module.unconstrained_weight, make=lambda _: module.weight.log())
     put(found.bias, module.bias)
     put(found.running_mean, module.running_mean)
     # There eps is added to the variance, here it is the least one.
-    put(found.running_var, module.running_var, module.running_var + module.eps)
+    put(found.running_var, module.running_var, make=lambda variance: variance + module.eps)
     return found
 
 
@@ -316,8 +326,7 @@ def _cdf_values(module: Any) -> Constant:
     ]
     if len({p.requires_grad for p in parts}) > 1:
         raise Refusal("parameters of splines of which only some are frozen")
-    values = torch.cat([p.detach() for p in parts], dim=-1)
-    return Constant(values.requires_grad_(parts[0].requires_grad))
+    return Constant(*parts, make=lambda *given: torch.cat(given, dim=-1))
 
 
 def spline_of(module: Any, bins: int, divisor: float) -> Map:

@@ -73,7 +73,7 @@ def _base(base: Any, conversion: Conversion) -> Any:
     found = NormalBase(base.shape[0], **options(base))
     constant = found.conditioner.constant
     assert constant is not None
-    put(constant, base.loc, torch.cat([part.detach().flatten() for part in parts]))
+    put(constant, *parts, make=networks.side_by_side)
     return found
 
 
@@ -128,6 +128,12 @@ def _planar(module: Any, conversion: Conversion) -> Transform:
     return Inverse(found)
 
 
+def _raw_alpha(alpha: Tensor) -> Tensor:
+    """What softplus makes the size of alpha of."""
+    size = alpha.double().abs()
+    return size + (-torch.expm1(-size)).log()
+
+
 @converts(
     f"{F}.radial.Radial",
     becomes="`Inverse` of a `Radial`, with an inverse; it learns another function of alpha",
@@ -135,12 +141,11 @@ def _planar(module: Any, conversion: Conversion) -> Transform:
 def _radial(module: Any, conversion: Conversion) -> Transform:
     if module.z_0.dim() != 2:
         raise Refusal(f"radial transforms of shape {list(module.z_0.shape[1:])}")
-    alpha = module.alpha.detach().double().abs()
-    if not alpha > 0:
+    if not module.alpha.abs() > 0:
         raise Refusal("a radial transform with alpha = 0")
     found = Radial(module.z_0.shape[1], **options(module))
     put(found.x0, module.z_0)
-    put(found.raw_alpha, module.alpha, alpha + (-torch.expm1(-alpha)).log())
+    put(found.raw_alpha, module.alpha, make=_raw_alpha)
     put(found.raw_beta, module.beta)
     return Inverse(found)
 

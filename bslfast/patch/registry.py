@@ -5,9 +5,11 @@ A peer is another library. None is imported here: whoever has a model of a peer 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -270,12 +272,52 @@ def options(module: nn.Module) -> dict[str, Any]:
     return {"device": like.device, "dtype": like.dtype}
 
 
+class Link(NamedTuple):
+    """What a parameter of bslfast's was made of.
+
+    Attributes:
+        target: it.
+        sources: the peer's.
+        make: see :func:`put`.
+    """
+
+    target: Tensor
+    sources: tuple[Tensor, ...]
+    make: Callable[..., Tensor] | None
+
+
+#: Where links are noted; nowhere if None.
+_links: ContextVar[list[Link] | None] = ContextVar("_links", default=None)
+
+
+@contextlib.contextmanager
+def noted_links() -> Iterator[list[Link]]:
+    """Note, inside, what each parameter is made of."""
+    found: list[Link] = []
+    token = _links.set(found)
+    try:
+        yield found
+    finally:
+        _links.reset(token)
+
+
 @torch.no_grad()
-def put(target: Tensor, source: Tensor, values: Tensor | None = None) -> None:
-    """Copy a parameter, or what has been made of it, and whether it is frozen."""
-    target.copy_((source if values is None else values).reshape(target.shape))
+def put(target: Tensor, *sources: Tensor, make: Callable[..., Tensor] | None = None) -> None:
+    """Copy a parameter, or what is made of several, and whether the first one is frozen.
+
+    Args:
+        target: where to.
+        sources: parameters of the peer.
+        make: makes the values of the sources by ops that can be differentiated; None for the
+            source itself.
+    """
+    values = sources[0] if make is None else make(*sources)
+    target.copy_(values.reshape(target.shape))
     if isinstance(target, nn.Parameter):
-        target.requires_grad_(source.requires_grad)
+        target.requires_grad_(sources[0].requires_grad)
+    links = _links.get()
+    if links is not None:
+        links.append(Link(target, sources, make))
 
 
 class Kept(nn.Module):
@@ -299,6 +341,8 @@ class Kept(nn.Module):
         order: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
+        if _links.get() is not None:
+            raise Refusal(f"a network that is kept as it is: {why}")
         self.network, self.why = copy.deepcopy(network), str(why)
         self.joined, self.context, self.order = joined, context, order
 

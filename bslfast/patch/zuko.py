@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -89,7 +90,7 @@ def _base(base: Any, conversion: Conversion) -> NormalBase:
     assert constant is not None
     if loc.requires_grad != scale.requires_grad:
         raise Refusal("locations and scales of which only one kind is frozen")
-    put(constant, loc, torch.cat((loc.detach(), scale.detach().log())))
+    put(constant, loc, scale, make=lambda loc, scale: torch.cat((loc, scale.log())))
     return found
 
 
@@ -186,9 +187,11 @@ def _element_wise(module: Any, conversion: Conversion) -> Transform:
         if len({p.requires_grad for p in module.phi}) > 1:
             raise Refusal("parameters of which only some are frozen")
         features = module.phi[0].shape[0]
-        values = torch.cat([p.detach().reshape(features, -1) for p in module.phi], dim=-1)
-        constant = Constant(values.requires_grad_(module.phi[0].requires_grad))
-        return Coupling(map, [True] * features, constant)
+
+        def rows(*phi: Tensor) -> Tensor:
+            return torch.cat([p.reshape(features, -1) for p in phi], dim=-1)
+
+        return Coupling(map, [True] * features, Constant(*module.phi, make=rows))
     context = module.hyper.in_features
     features = module.hyper.out_features // module.total
     network = _dense(module.hyper, 0, context)
@@ -286,6 +289,6 @@ def _two_passes(hyper: Any, map: Map, moves: list[bool]) -> Transform:
     if not torch.equal(last.mask.bool().cpu(), of_moved.unsqueeze(1).expand_as(last.mask)):
         raise NoCounterpart("masks of another kind")
     network = networks.part_of(layers, kept.nonzero().flatten(), of_moved.nonzero().flatten(), name)
-    values = last.bias.detach()[~of_moved].requires_grad_(last.bias.requires_grad)
+    constant = Constant(last.bias, make=operator.itemgetter(~of_moved))
     coupling = Coupling(map, moves, network)
-    return Composite([coupling, Coupling(map, [not moved for moved in moves], Constant(values))])
+    return Composite([coupling, Coupling(map, [not moved for moved in moves], constant)])

@@ -244,7 +244,7 @@ class _Programs(dict[str, Lowered]):
         return _Programs, ()
 
 
-def _are_lent(module: nn.Module) -> bool:
+def are_lent(module: nn.Module) -> bool:
     """Whether other tensors stand for parameters, as under torch.func.functional_call."""
     return any(
         type(parameter) is not nn.Parameter
@@ -270,7 +270,7 @@ def lowered(
     found = own.get(what)
     if found is not None and found.sizes == sizes and found.is_of(module) and found.holds():
         return found
-    if _are_lent(module):
+    if are_lent(module):
         return None
     found = own[what] = Lowered(module, steps, *sizes)
     return found

@@ -424,6 +424,52 @@ def test_info_prints_what_describe_says(capsys: pytest.CaptureFixture) -> None:
         assert str(key) in out
 
 
+def test_bench_beside_peers(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bslfast.cli import compare
+
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["bench", "--compare", "flax"])
+    assert ended.value.code == 2
+    assert "argument --compare: invalid choice: 'flax'" in capsys.readouterr().err
+    for name in compare.COMPARISONS:
+        (tmp_path / compare.COMPARISONS[name].folder).mkdir(exist_ok=True)
+    chosen = ["bench", "--folder", str(tmp_path), "--installed", str(tmp_path / "peers")]
+    assert cli.main([*chosen, "--compare", "nflows", "torch"]) == 1
+    assert "installs it, apart from the environment: bslfast bench --compare nflows torch" in (
+        one_line(capsys)
+    )
+    commands: list[list[str]] = []
+    monkeypatch.setattr(compare.subprocess, "call", lambda given: commands.append(given) or 0)
+    assert cli.main([*chosen, "--install", "--compare", *compare.COMPARISONS]) == 0
+    assert [Path(command[1]).name for command in commands] == [
+        "bnn_peers",
+        "flow_peers",
+        "vae_peers",
+    ]
+    assert commands[1][commands[1].index("--peers") + 1 :][:3] == ["flowjax", "nflows", "zuko"]
+
+
+def test_comparisons_name_what_the_benchmarks_have() -> None:
+    """The peers and the options are those of the benchmarks' own parsers."""
+    from bslfast.cli import compare
+
+    benchmarks = Path(__file__).parents[2] / "benchmarks"
+    for name in {found.folder for found in compare.COMPARISONS.values()}:
+        chosen = [found for found in compare.COMPARISONS.values() if found.folder == name]
+        for found in chosen:
+            assert found.options == chosen[0].options
+            assert not found.package or (benchmarks / name / f"{found.package}.txt").is_file()
+        command = [sys.executable, str(benchmarks / name), "--out", "none"]
+        command += [] if name == "flow_peers" else ["--results", "none"]
+        command += ["--peers", *(peer for found in chosen for peer in found.peers)]
+        # What comes last is wrong: all before it was right.
+        command += [*chosen[0].options, "--threads", "many"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert "argument --threads: invalid int value" in done.stderr, done.stderr
+
+
 def test_bench_runs_pytest_on_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["bench", "--folder", str(tmp_path / "none")]) == 1
     assert "--folder: expected the benchmarks" in one_line(capsys)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,3 +47,41 @@ def test_models_without_peers() -> None:
         patch.convert(nn.Linear(2, 3))
     with pytest.raises(TypeError, match=r"model: expected a torch\.nn\.Module, got"):
         patch.convert(torch.ones(2))  # type: ignore[arg-type]
+
+
+#: Modules that have no counterpart, of each peer.
+REFUSED: dict[str, Callable[[], nn.Module]] = {
+    "bayesian_torch.layers": lambda: peer("bayesian_torch.layers").LSTMReparameterization(3, 4),
+    "blitz.modules": lambda: peer("blitz.modules").BayesianLSTM(3, 4),
+    "nflows.transforms": lambda: peer("nflows.transforms").SVDLinear(3, 2),
+    "normflows.flows": lambda: peer("normflows.flows").InvertibleAffine(3),
+    "torchbnn": lambda: peer("torchbnn").BayesBatchNorm2d(0.0, 1.0, 3),
+    "zuko.flows": lambda: peer("zuko.flows").NAF(3, 0, transforms=1),
+}
+
+
+def peer(name: str) -> Any:
+    return importlib.import_module(name)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_refused_model_is_as_it_was(name: str) -> None:
+    pytest.importorskip(name.split(".")[0])
+    model = nn.ModuleDict({"first": nn.Linear(2, 2), "second": REFUSED[name]()}).eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    modules = [(key, id(module), type(module)) for key, module in model.named_modules()]
+    parameters = list(map(id, model.parameters()))
+    with pytest.raises(patch.CannotConvert) as found:
+        patch.convert(model)
+    assert found.value.reasons
+    assert all(key.startswith("second") and why for key, why in found.value.reasons.items())
+    assert all(f"\n  {key}: {why}" in str(found.value) for key, why in found.value.reasons.items())
+    assert [(key, id(module), type(module)) for key, module in model.named_modules()] == modules
+    assert list(map(id, model.parameters())) == parameters
+    assert not any(module.training for module in model.modules())
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+def test_every_peer_has_a_refused_model() -> None:
+    assert {name.split(".")[0] for name in REFUSED} == patch.PEERS

@@ -1,0 +1,386 @@
+"""Modules of peers that compute as bslfast's, with their own parameters."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bslfast
+from bslfast import patch
+from bslfast.patch import twins
+
+D, C = 5, 3
+Results = Callable[[Tensor, Tensor | None], list[Tensor]]
+
+
+def nflows_model(kind: str, context: int | None) -> nn.Module:
+    of: Any = importlib.import_module("nflows.transforms")
+    autoregressive: Any = importlib.import_module("nflows.transforms.autoregressive")
+    nets: Any = importlib.import_module("nflows.nn.nets")
+    spline: dict[str, Any] = {"num_bins": 4, "tails": "linear", "tail_bound": 3.0}
+    mask = torch.arange(D) % 2
+
+    def network(n_in: int, n_out: int) -> nn.Module:
+        return nets.ResidualNet(n_in, n_out, 16, context_features=context, num_blocks=1)  # type: ignore[no-any-return]
+
+    def step(turn: int) -> nn.Module:
+        if kind == "spline":
+            moved = mask if turn else 1 - mask
+            return of.PiecewiseRationalQuadraticCouplingTransform(moved, network, **spline)  # type: ignore[no-any-return]
+        if kind == "affine":
+            return of.AffineCouplingTransform(mask if turn else 1 - mask, network)  # type: ignore[no-any-return]
+        options: dict[str, Any] = {"context_features": context, "num_blocks": 1}
+        if kind == "masked spline":
+            of_kind = autoregressive.MaskedPiecewiseRationalQuadraticAutoregressiveTransform
+            return of_kind(D, 16, **options, **spline)  # type: ignore[no-any-return]
+        return autoregressive.MaskedAffineAutoregressiveTransform(D, 16, **options)  # type: ignore[no-any-return]
+
+    steps = [of.PointwiseAffineTransform(torch.randn(D), torch.rand(D) + 0.5)]
+    for turn in range(2):
+        steps += [step(turn), of.RandomPermutation(D)]
+        if kind == "spline":
+            steps.append(of.LULinear(D, identity_init=False))
+    base = importlib.import_module("nflows.distributions.normal").DiagonalNormal([D])
+    flow = importlib.import_module("nflows.flows.base").Flow(of.CompositeTransform(steps), base)
+    return flow  # type: ignore[no-any-return]
+
+
+def nflows_results(flow: Any, x: Tensor, c: Tensor | None) -> list[Tensor]:
+    back = flow._transform.inverse(x, c)
+    return [flow.log_prob(x, c), *flow._transform(x, c), *back]
+
+
+def zuko_model(kind: str, context: int | None) -> nn.Module:
+    of: Any = importlib.import_module("zuko.flows")
+    options: dict[str, Any] = {"transforms": 2, "hidden_features": (16, 16)}
+    if kind == "spline":
+        return of.NSF(D, context or 0, bins=4, **options)  # type: ignore[no-any-return]
+    if kind == "affine":
+        return of.RealNVP(D, context or 0, **options)  # type: ignore[no-any-return]
+    return of.MAF(D, context or 0, **options)  # type: ignore[no-any-return]
+
+
+def zuko_results(flow: Any, x: Tensor, c: Tensor | None) -> list[Tensor]:
+    found = flow(c)
+    turned = found.transform.inv
+    assert turned.inv.inv(x).equal(turned(x))
+    return [
+        found.log_prob(x),
+        *found.transform.call_and_ladj(x),
+        *turned.call_and_ladj(x),
+        turned(x),
+        found.transform(x),
+    ]
+
+
+def normflows_model(kind: str, context: int | None) -> nn.Module:
+    of: Any = importlib.import_module("normflows")
+    steps = []
+    for turn in range(2):
+        if kind == "spline":
+            options = {"num_context_channels": context}
+            kinds = (
+                of.flows.AutoregressiveRationalQuadraticSpline,
+                of.flows.CoupledRationalQuadraticSpline,
+            )
+            steps.append(kinds[turn](D, 1, 16, num_bins=4, **options))
+            steps.append(of.flows.LULinearPermute(D))
+        elif kind == "affine":
+            mask = (torch.arange(D) + turn) % 2
+            nets = [of.nets.MLP([D, 16, D], init_zeros=False) for _ in range(2)]
+            steps.append(of.flows.MaskedAffineFlow(mask.float(), *nets))
+        else:
+            options = {"context_features": context}
+            steps.append(of.flows.MaskedAffineAutoregressive(D, 16, num_blocks=1, **options))
+    kinds = of.NormalizingFlow, of.ConditionalNormalizingFlow
+    return kinds[context is not None](of.distributions.DiagGaussian(D), steps)  # type: ignore[no-any-return]
+
+
+def normflows_results(flow: Any, x: Tensor, c: Tensor | None) -> list[Tensor]:
+    given = (x,) if c is None else (x, c)
+    found = [flow.log_prob(*given), flow.forward_kld(*given).view(1)]
+    for step in flow.flows:
+        if type(step).__name__ != "LULinearPermute":
+            found += [*step.inverse(*given), *step.forward(*given)]
+    return found
+
+
+MODELS: dict[str, tuple[Any, Any]] = {
+    "nflows": (nflows_model, nflows_results),
+    "normflows": (normflows_model, normflows_results),
+    "zuko": (zuko_model, zuko_results),
+}
+CASES = [
+    (peer, kind, context)
+    for peer, kinds in {
+        "nflows": ("spline", "affine", "masked", "masked spline"),
+        "normflows": ("spline", "affine", "masked"),
+        "zuko": ("spline", "affine", "masked"),
+    }.items()
+    for kind in kinds
+    for context in (None, C)
+    if (peer, kind, context) not in {("normflows", "affine", C), ("normflows", "masked", C)}
+]
+
+
+@pytest.fixture(autouse=True)
+def double() -> Iterator[None]:
+    """normflows adds up in the default dtype."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What twins have computed."""
+    calls: list[str] = []
+    compute = twins.Twin.compute
+
+    def noted(self: twins.Twin, what: str, x: Tensor, context: Tensor | None) -> list[Tensor]:
+        calls.append(what)
+        return compute(self, what, x, context)
+
+    monkeypatch.setattr(twins.Twin, "compute", noted)
+    return calls
+
+
+def model_of(peer: str, kind: str, context: int | None = None) -> Any:
+    pytest.importorskip(peer)
+    torch.manual_seed(0)
+    model = MODELS[peer][0](kind, context).double()
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+def inputs(context: int | None, rows: int = 20) -> tuple[Tensor, Tensor | None]:
+    generator = torch.Generator().manual_seed(1)
+    options: dict[str, Any] = {"dtype": torch.float64, "generator": generator}
+    x = torch.randn(rows, D, **options).requires_grad_()
+    c = None if context is None else torch.randn(rows, context, **options).requires_grad_()
+    return x, c
+
+
+def gradients(model: nn.Module, results: list[Tensor], given: Any, **more: Any) -> list[Tensor]:
+    """Those of a number made of all results."""
+    loss = sum(((i + 1.0) * t.sin()).sum() for i, t in enumerate(results))
+    tensors = [t for t in given if t is not None] + list(model.parameters())
+    options: dict[str, Any] = {"allow_unused": True, "materialize_grads": True}
+    return list(torch.autograd.grad(loss, tensors, **options, **more))
+
+
+@pytest.mark.parametrize(("peer", "kind", "context"), CASES)
+def test_values_and_gradients(peer: str, kind: str, context: int | None, ran: list[str]) -> None:
+    model = model_of(peer, kind, context)
+    results, given = MODELS[peer][1], inputs(context)
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    found = []
+    for swap in (nullcontext(), patch.using(peer)):
+        with swap:
+            own = results(model, *given)
+            found.append([*own, *gradients(model, own, given)])
+    for mine, theirs in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-8)
+    assert {"forward", "inverse"} <= set(ran)
+    if peer != "zuko" and (peer, kind, context) != ("normflows", "spline", C):
+        assert "log_prob" in ran
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+    assert all(type(m).__module__.split(".")[0] in (peer, "torch") for m in model.modules())
+    count = len(ran)
+    results(model, *given)
+    assert len(ran) == count
+
+
+@pytest.mark.parametrize("peer", MODELS)
+def test_second_derivatives(peer: str, ran: list[str]) -> None:
+    model, given = model_of(peer, "spline"), inputs(None, 3)
+    found = []
+    for swap in (nullcontext(), patch.using(peer)):
+        with swap:
+            own = MODELS[peer][1](model, *given)
+            first = gradients(model, own, given, create_graph=True)
+        # Also after the end of the swap.
+        found.append(gradients(model, [first[0]], given))
+    assert ran
+    for mine, theirs in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-7, atol=1e-7)
+
+
+def both(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Densities, by nflows and with the swap."""
+    wanted = model.log_prob(x)
+    with patch.using("nflows"):
+        return model.log_prob(x), wanted
+
+
+def agree(model: Any, x: Tensor) -> None:
+    torch.testing.assert_close(*both(model, x), rtol=1e-8, atol=1e-8)
+
+
+def test_training_is_the_same(ran: list[str]) -> None:
+    """Parameters that an optimiser changes, of which some are copied for a twin."""
+    ends = []
+    for swap in (nullcontext(), patch.using("nflows")):
+        model, (x, _) = model_of("nflows", "masked"), inputs(None)
+        optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+        for _ in range(5):
+            optimizer.zero_grad()
+            with swap:
+                # Two graphs at the same time.
+                loss = -model.log_prob(x[:10]).mean() - 0.5 * model.log_prob(x).mean()
+            loss.backward()
+            optimizer.step()
+        ends.append(model.state_dict())
+    assert ran == ["log_prob"] * 10
+    for name, value in ends[0].items():
+        torch.testing.assert_close(ends[1][name], value, rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
+def test_a_model_may_change(ran: list[str]) -> None:
+    model, (x, _) = model_of("nflows", "masked"), inputs(None)
+    agree(model, x)
+    for parameter in model.parameters():
+        parameter.data.mul_(1.1)  # which autograd does not see
+    agree(model, x)
+    model.load_state_dict(model_of("nflows", "masked").state_dict())
+    agree(model, x)
+    weight = model._transform._transforms[1].autoregressive_net.initial_layer
+    weight.weight = nn.Parameter(0.5 * weight.weight)
+    agree(model, x)
+    weight.bias.requires_grad_(False)
+    agree(model, x)
+    other = copy.deepcopy(model)
+    other._distribution.mean_ += 1
+    agree(other, x)
+    agree(model, x)
+    assert len(ran) == 7
+    torch.testing.assert_close(*both(model.float(), x.float()), rtol=1e-4, atol=1e-4)
+    assert len(ran) == 8
+    # The order of features, which a twin reads once.
+    model = model_of("nflows", "masked")
+    agree(model, x)
+    model._transform._transforms[2]._permutation.copy_(torch.arange(D))
+    agree(model, x)
+    assert len(ran) == 10
+
+
+def test_where_the_peer_computes(ran: list[str]) -> None:
+    model, (x, _) = model_of("nflows", "masked"), inputs(None)
+    empty, vector = x[:0], x[0].detach()
+    with patch.using("nflows"):
+        assert model.log_prob(empty).shape == (0,)
+        with pytest.raises((RuntimeError, ValueError, IndexError)):
+            model.log_prob(vector)
+    parameters = {name: 0.9 * p.detach() for name, p in model.named_parameters()}
+    found = []
+    for swap in (nullcontext(), patch.using("nflows")):
+        with swap:
+            log_prob = torch.func.functional_call(Called(model), prefixed(parameters), (x,))
+            by_x = torch.func.vmap(torch.func.grad(lambda row: model.log_prob(row[None])[0]))(x)
+            found.append((log_prob, by_x))
+    for own, their in zip(*found, strict=True):
+        torch.testing.assert_close(own, their)
+    assert not ran
+    seen: list[Any] = []
+    inner = model._transform._transforms[1].autoregressive_net.initial_layer
+    handle = inner.register_forward_hook(lambda *given: seen.append(given))
+    agree(model, x)
+    assert len(seen) == 2
+    handle.remove()
+    agree(model, x)
+    assert ran == ["forward", "log_prob"]  # first of the part without hooks, then of all
+
+
+class Called(nn.Module):
+    """A flow whose call is its density."""
+
+    def __init__(self, flow: Any) -> None:
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return it."""
+        found: Tensor = self.flow.log_prob(x)
+        return found
+
+
+def prefixed(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"flow.{name}": value for name, value in parameters.items()}
+
+
+@pytest.mark.parametrize("name", ["unconstrained_upper_diag", "final_layer.weight", "mean_"])
+def test_a_weight_that_changed_before_backward(name: str) -> None:
+    """Whether the twin has it in place, in another order, or computes something of it."""
+    model, (x, _) = model_of("nflows", "spline"), inputs(None)
+    with patch.using("nflows"):
+        loss = model.log_prob(x).sum()
+        with torch.no_grad():
+            next(p for key, p in model.named_parameters() if key.endswith(name)).add_(1)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+
+
+def test_a_part_without_a_counterpart(ran: list[str]) -> None:
+    """The others run as calls of their own."""
+    model, (x, _) = model_of("nflows", "masked"), inputs(None)
+    of: Any = importlib.import_module("nflows.transforms")
+    model._transform._transforms.insert(0, of.SVDLinear(D, 2).double())
+    agree(model, x)
+    assert ran == ["forward"] * 2
+
+
+def test_threads() -> None:
+    model, (x, _) = model_of("nflows", "masked"), inputs(None)
+    wanted, found = model.log_prob(x), []
+
+    def call() -> None:
+        found.extend(model.log_prob(x) for _ in range(5))
+
+    with patch.using("nflows"):
+        threads = [threading.Thread(target=call) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(found) == 15
+    for own in found:
+        torch.testing.assert_close(own, wanted, rtol=1e-8, atol=1e-8)
+
+
+def test_whole_networks_off(ran: list[str]) -> None:
+    model, (x, _) = model_of("nflows", "spline"), inputs(None)
+    with bslfast.whole_networks(False):
+        agree(model, x)
+    assert not ran
+
+
+def test_zuko_distributions_after_the_swap(ran: list[str]) -> None:
+    """Those made inside go on, by zuko's code; contexts broadcast."""
+    model, (x, c) = model_of("zuko", "masked", C), inputs(C, 4)
+    assert c is not None
+    rows = torch.stack([x, 2 * x])
+    wanted = model(c).log_prob(rows), model(c[0]).log_prob(x.view(2, 2, D))
+    with patch.using("zuko"):
+        made = model(c)
+        found = made.log_prob(rows), model(c[0]).log_prob(x.view(2, 2, D))
+        assert isinstance(
+            made.transform, importlib.import_module("zuko.transforms").ComposedTransform
+        )
+        assert made.sample((2,)).shape == (2, 4, D)
+    for own, their in zip(found, wanted, strict=True):
+        torch.testing.assert_close(own, their, rtol=1e-8, atol=1e-8)
+    count = len(ran)
+    assert count == 3
+    torch.testing.assert_close(made.log_prob(rows), wanted[0])
+    assert len(ran) == count
