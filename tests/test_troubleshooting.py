@@ -44,7 +44,7 @@ def loss(y: torch.Tensor, **options: object) -> None:
 def shared() -> None:
     first, second = nn.Linear(3, 3), nn.Linear(3, 3)
     second.weight = first.weight
-    to_bayesian(nn.Sequential(first, second))
+    to_bayesian(nn.Sequential(first, second), "1")
 
 
 def unknown_part() -> None:
@@ -140,7 +140,7 @@ CAUSES: dict[str, Callable[[], object]] = {
         nn.Sequential(nn.Linear(3, 2)).state_dict()
     ),
     "'BayesLinear' object": lambda: BayesLinear(3, 2).weight,
-    "model: expected selected": shared,
+    "model: expected a weight in": shared,
     "model: expected a module with one": lambda: to_bayesian(nn.Sequential(nn.BatchNorm1d(3))),
     "model: expected a module with Bayesian": lambda: bslfast.nn.kl(nn.Linear(3, 2)),
     "estimator: expected": lambda: BayesLSTM(3, 4, estimator="flipout"),
