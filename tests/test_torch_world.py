@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import Dim
 
 import bslfast
-from bslfast import flows
+from bslfast import flows, vae
 from bslfast.functional import use_reference
 
 PAGE = (Path(__file__).parents[1] / "docs" / "torch_world.md").read_text()
@@ -52,6 +52,56 @@ def test_exported_flows(make: Callable[[], flows.Flow], plain: bool, tmp_path: P
     loaded = torch.export.load(tmp_path / "flow.pt2").module()
     given = tuple(2 * torch.randn(50, n).double() for n in sizes)
     torch.testing.assert_close(loaded(*given), flow.log_prob(*given), rtol=1e-9, atol=1e-9)
+
+
+class _Coding(nn.Module):
+    """Both directions of an autoencoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        shape = (1, 4, 4)
+        self.vae = vae.VAE(vae.mlp_encoder(shape, 2, (8,)), vae.mlp_decoder(2, shape, (8,)))
+
+    def forward(self, x: Tensor, z: Tensor) -> tuple[Tensor, ...]:
+        return *self.vae.encode(x), self.vae.decode(z)
+
+
+@pytest.mark.parametrize(
+    ("make", "shapes"),
+    [
+        (lambda: flows.RealNVP(3, transforms=2, hidden=(8,)), [(3,)]),
+        (lambda: flows.NSF(3, context=2, transforms=1, hidden=(8,), bins=4), [(3,), (2,)]),
+        (_Coding, [(1, 4, 4), (2,)]),
+        (lambda: bslfast.nn.deterministic_twin(bslfast.bnn.BayesianMLP(3, (8,), 2)), [(3,)]),
+    ],
+    ids=["realnvp", "nsf", "vae", "twin"],
+)
+def test_onnx(make: Callable[[], nn.Module], shapes: list[tuple[int, ...]], tmp_path: Path) -> None:
+    """Another program computes the same from the file, for any number of rows."""
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    model = make().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            nn.init.normal_(parameter, std=0.3)
+    file, rows = tmp_path / "model.onnx", tuple({0: Dim.DYNAMIC} for _ in shapes)
+    with use_reference(), torch.no_grad():
+        example = tuple(torch.rand(4, *shape) for shape in shapes)
+        program = torch.onnx.export(
+            model, example, dynamic_shapes=rows, dynamo=True, optimize=True, verbose=False
+        )
+    assert program is not None
+    program.save(str(file))
+    session = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    given = tuple(torch.rand(50, *shape) for shape in shapes)
+    names = [entry.name for entry in session.get_inputs()]
+    found = session.run(None, {n: x.numpy() for n, x in zip(names, given, strict=True)})
+    with torch.no_grad():
+        wanted = model(*given)
+    wanted = wanted if isinstance(wanted, tuple) else (wanted,)
+    for value, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(torch.from_numpy(value), other, rtol=1e-5, atol=1e-5)
 
 
 def _lightning() -> types.ModuleType:
