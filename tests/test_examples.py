@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import math
 import runpy
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,6 +47,19 @@ def test_digits(tmp_path: Path) -> None:
     assert (tmp_path / "digits.png").stat().st_size > 10_000
 
 
+def test_lightning_vae(tmp_path: Path) -> None:
+    pytest.importorskip("lightning")
+    pytest.importorskip("tensorboard")
+    assert _main("lightning_vae")(epochs=3, out=tmp_path) > -35
+    (file,) = (tmp_path / "lightning" / "version_0").glob("events.out.tfevents.*")
+    accumulator = importlib.import_module("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(file)).Reload()
+    elbo = [event.value for event in events.Scalars("validation/elbo")]
+    assert len(elbo) == 3
+    assert elbo[-1] > elbo[0] + 1
+    assert events.Images("reconstructions")[0].encoded_image_string.startswith(b"\x89PNG")
+
+
 def test_density(tmp_path: Path) -> None:
     # Twice log(2 pi e) / 2 is what a normal distribution would have: -2.84.
     assert _main("density")(epochs=3, out=tmp_path) > -2.4
@@ -61,7 +76,8 @@ def test_bayesian_neural_networks_wine(tmp_path: Path, monkeypatch: pytest.Monke
     wine_file.write(tmp_path / "winequality-white.csv", rows=2000)
     monkeypatch.setenv("BSLFAST_DATA", str(tmp_path))
     notebook = json.loads((EXAMPLES / "bayesian_neural_networks_wine.ipynb").read_text())
-    results = NOTEBOOK["run"](notebook, EPOCHS=40, SAMPLES=20)["results"]
+    names = NOTEBOOK["run"](notebook, EPOCHS=40, SAMPLES=20, LECTURE_EPOCHS=40)
+    results = names["results"]
     error, _, covered, _, epistemic = (
         dict(zip(results, column, strict=True)) for column in zip(*results.values(), strict=True)
     )
@@ -72,6 +88,9 @@ def test_bayesian_neural_networks_wine(tmp_path: Path, monkeypatch: pytest.Monke
     spreads = [epistemic[f"Bayesian, {part} %"] for part in (5, 10, 30, 100)]
     assert spreads == sorted(spreads, reverse=True)
     assert epistemic["deterministic"] == epistemic["converted, at its means"] == 0
+    # The probabilistic networks have hardly begun after so few epochs.
+    assert len(names["lecture"]) == 5
+    assert all(math.isfinite(nll) and error < 1.5 for error, nll in names["lecture"].values())
 
 
 def test_vae_mod() -> None:
@@ -86,6 +105,43 @@ def test_vae_mod() -> None:
     assert log_p["VAE"] > -24
     # What the label says need not be paid for; more numbers say more.
     assert min(log_p["conditional"], log_p["dense, 20 numbers"]) > log_p["VAE"] + 1
+
+
+def test_flows_moons() -> None:
+    notebook = json.loads((EXAMPLES / "flows_moons.ipynb").read_text())
+    names = NOTEBOOK["run"](notebook, EPOCHS=4, POINTS=4000)
+    error = {name: result[0] for name, result in names["results"].items()}
+    # The density of the points' source has 0.30 nats, a normal distribution 1.88.
+    assert names["best"].item() == pytest.approx(0.3, abs=0.02)
+    assert min(error.values()) > names["best"]
+    assert max(error.values()) < 1.5
+    assert error["NSF, cosine"] < 0.6
+    # The determinants of Jacobian matrices by torch.func.
+    assert names["error"] < 1e-4
+
+
+def test_sbi_posterior() -> None:
+    notebook = json.loads((EXAMPLES / "sbi_posterior.ipynb").read_text())
+    names = NOTEBOOK["run"](notebook, SIMULATIONS=5000, EPOCHS=10, CHECKS=300)
+    # The divergence between two distributions; a flow that knows nothing of x has 2.8.
+    assert names["divergence"] + 3 * names["error"] > 0
+    assert names["divergence"] < 0.3
+    assert names["density"] > 1  # the prior's is -1.4
+    # The standard deviation of a share of 300 is at most 0.03.
+    off = (names["covered"]["linear"] - names["levels"]).abs().max()
+    assert off < 0.15
+
+
+def test_converting_a_cnn() -> None:
+    notebook = json.loads((EXAMPLES / "converting_a_cnn.ipynb").read_text())
+    names = NOTEBOOK["run"](notebook, EPOCHS=25, SAMPLES=5)
+    for error, nll, _, auroc in names["results"].values():
+        assert error < 0.2
+        assert nll < 0.7
+        assert auroc > 0.7
+    assert names["found"]["plain"].epistemic.abs().max() == 0
+    assert names["found"]["converted"].epistemic.mean() > 0.01
+    assert names["spread"]() > names["before"]
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda path: path.stem)

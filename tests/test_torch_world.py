@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-import sys
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import Dim
+from torch.utils.data import DataLoader, TensorDataset
 
 import bslfast
-from bslfast import flows
+from bslfast import flows, vae
 from bslfast.functional import use_reference
 
 PAGE = (Path(__file__).parents[1] / "docs" / "torch_world.md").read_text()
@@ -54,41 +53,75 @@ def test_exported_flows(make: Callable[[], flows.Flow], plain: bool, tmp_path: P
     torch.testing.assert_close(loaded(*given), flow.log_prob(*given), rtol=1e-9, atol=1e-9)
 
 
-def _lightning() -> types.ModuleType:
-    """Lightning, or what of it the page's code calls."""
-    try:
-        import lightning
-    except ModuleNotFoundError:
-        lightning = types.ModuleType("lightning")
+class _Coding(nn.Module):
+    """Both directions of an autoencoder."""
 
-        class LightningModule(nn.Module):
-            global_rank = 0
+    def __init__(self) -> None:
+        super().__init__()
+        shape = (1, 4, 4)
+        self.vae = vae.VAE(vae.mlp_encoder(shape, 2, (8,)), vae.mlp_decoder(2, shape, (8,)))
 
-            def log(self, name: str, value: Any) -> None:
-                assert name
-                assert torch.isfinite(value)
-
-        lightning.LightningModule = LightningModule  # type: ignore[attr-defined]
-    return lightning
+    def forward(self, x: Tensor, z: Tensor) -> tuple[Tensor, ...]:
+        return *self.vae.encode(x), self.vae.decode(z)
 
 
-def test_lightning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "lightning", _lightning())
+@pytest.mark.parametrize(
+    ("make", "shapes"),
+    [
+        (lambda: flows.RealNVP(3, transforms=2, hidden=(8,)), [(3,)]),
+        (lambda: flows.NSF(3, context=2, transforms=1, hidden=(8,), bins=4), [(3,), (2,)]),
+        (_Coding, [(1, 4, 4), (2,)]),
+        (lambda: bslfast.nn.deterministic_twin(bslfast.bnn.BayesianMLP(3, (8,), 2)), [(3,)]),
+    ],
+    ids=["realnvp", "nsf", "vae", "twin"],
+)
+def test_onnx(make: Callable[[], nn.Module], shapes: list[tuple[int, ...]], tmp_path: Path) -> None:
+    """Another program computes the same from the file, for any number of rows."""
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    model = make().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            nn.init.normal_(parameter, std=0.3)
+    file, rows = tmp_path / "model.onnx", tuple({0: Dim.DYNAMIC} for _ in shapes)
+    with use_reference(), torch.no_grad():
+        example = tuple(torch.rand(4, *shape) for shape in shapes)
+        program = torch.onnx.export(
+            model, example, dynamic_shapes=rows, dynamo=True, optimize=True, verbose=False
+        )
+    assert program is not None
+    program.save(str(file))
+    session = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    given = tuple(torch.rand(50, *shape) for shape in shapes)
+    names = [entry.name for entry in session.get_inputs()]
+    found = session.run(None, {n: x.numpy() for n, x in zip(names, given, strict=True)})
+    with torch.no_grad():
+        wanted = model(*given)
+    wanted = wanted if isinstance(wanted, tuple) else (wanted,)
+    for value, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(torch.from_numpy(value), other, rtol=1e-5, atol=1e-5)
+
+
+def test_lightning() -> None:
+    lightning = pytest.importorskip("lightning")
     found = re.search(r"(?ms)^```py\n(.*?)^```$", PAGE)
     assert found
     names: dict[str, Any] = {"torch": torch, "bslfast": bslfast}
     exec(found[1], names)
-    module = names["Regression"](64)
-    module.on_fit_start()
+    lightning.seed_everything(0)
     x = torch.randn(64, 3)
-    batch = (x, x[:, :1])
-    (optimizer,) = [module.configure_optimizers()]
-    losses = []
-    for index in range(100):
-        optimizer.zero_grad()
-        loss = module.training_step(batch, index)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < losses[0] - 0.5
-    assert module.predict_step(batch, 0).shape == (64, 1)
+    data = TensorDataset(x, x[:, :1] - x[:, 1:2])
+    module, loader = names["Regression"](len(data)), DataLoader(data, batch_size=16)
+    before = module.model.negative_elbo(*data.tensors, dataset_size=len(data)).item()
+    trainer = lightning.Trainer(
+        max_epochs=50,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+    )
+    trainer.fit(module, loader)
+    assert trainer.callback_metrics["negative_elbo"] < before - 0.5
+    mean = torch.cat(trainer.predict(module, loader))
+    assert (mean - data.tensors[1]).square().mean().sqrt() < 0.5

@@ -23,11 +23,14 @@ _HEADINGS = {
 # Entries of a list that are shown: lists have a number for each feature, say.
 _SHOWN = 12
 
+# Columns of equal width keep numbers whole on a phone, where automatic ones break them. Tables of
+# many columns scroll.
 _STYLE = """
 body { margin: 0 auto; padding: 1rem; max-width: 60rem; font: 1rem/1.5 sans-serif; color: #222; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
 h1, td, th, figcaption, p { overflow-wrap: anywhere; }
-table { border-collapse: collapse; width: 100%; }
+table { border-collapse: collapse; width: 100%; table-layout: fixed; }
+.grid { display: block; overflow-x: auto; } .grid th, .grid td { overflow-wrap: normal; }
 th, td { padding: 0.3rem 0.6rem; border-bottom: 1px solid #ddd; text-align: left; }
 th { font-weight: normal; } thead th { font-weight: bold; } td { font-family: monospace; }
 figure { margin: 1rem 0; } img { max-width: 100%; height: auto; }
@@ -110,7 +113,8 @@ def _grid(rows: Sequence[Mapping[str, Any]]) -> str:
         data = "".join(f"<td>{html.escape(_text(row.get(key)))}</td>" for key in keys)
         body.append(f'<tr><th scope="row">{i}</th>{data}</tr>')
     lines = "\n".join(body)
-    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}\n</tbody>\n</table>"
+    top = f"<thead><tr>{head}</tr></thead>"
+    return f'<table class="grid">\n{top}\n<tbody>\n{lines}\n</tbody>\n</table>'
 
 
 def _leaves(

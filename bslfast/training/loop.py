@@ -105,6 +105,7 @@ def fit(
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = False,
+    log: Callable[[History], object] | None = None,
 ) -> History:
     """Train ``model`` in place on the negative ELBO of shuffled mini-batches, by Adam or others.
 
@@ -164,7 +165,9 @@ def fit(
             end. The file is always whole, whatever interrupts the run.
         resume: go on from ``checkpoint``. It must come from the same model, data and settings
             (``patience`` may differ, and ``epochs`` if the schedule is constant).
-        progress: show a progress bar on standard error.
+        progress: show a progress bar on standard error, with the time that is left.
+        log: called after each epoch with the history so far, to write it to TensorBoard, say. It
+            may use the model; what it draws does not change the run.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came, also for NaN or
@@ -197,6 +200,8 @@ def fit(
             raise ValueError("patience: expected None without validation data, got a number")
     if resume and checkpoint is None:
         raise ValueError("checkpoint: expected a file to resume from, got None")
+    if log is not None and not callable(log):
+        raise TypeError(f"log: expected None or a function, got {_checks.describe(log)}")
 
     with seeded(seed, run.device):
         if resume and checkpoint is not None:
@@ -215,6 +220,9 @@ def fit(
                 if shown is not None:
                     shown.set_postfix(run.latest(), refresh=False)
                     shown.update()
+                if log is not None:
+                    with seeded(seed, run.device):
+                        log(run.history)
         run.follow(run.steps_in_all)
         run.history.stopped_early = run.out_of_patience(patience)
         run.check_finite()

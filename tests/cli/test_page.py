@@ -80,6 +80,8 @@ def test_it_needs_nothing_else_and_fits_a_phone() -> None:
     assert metas["viewport"] == "width=device-width, initial-scale=1"
     assert re.search(r"img \{ max-width: 100%", text)
     assert "max-width: 60rem" in text
+    assert "table-layout: fixed" in text
+    assert [table.get("class") for table in tree.iter("table")].count("grid") == 1  # the splits
     assert tree.attrib["lang"] == "en"
 
 

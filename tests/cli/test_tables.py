@@ -119,6 +119,29 @@ def test_classification(own: Path, capsys: pytest.CaptureFixture) -> None:
     assert f"blue, dark {1 - share:.0%}, red {share:.0%}" in capsys.readouterr().out
 
 
+def test_parquet(own: Path, capsys: pytest.CaptureFixture) -> None:
+    """The same rows and numbers as in a .csv file give the same network."""
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    frame = pandas.DataFrame({"a": A, "b": B, "y": Y, "z": Z, "k": K})
+    path = own.with_suffix(".parquet")
+    frame.to_parquet(path)
+    options = ["--target", "y", "--ignore", "k"]
+    found = []
+    for file in (own, path):
+        assert train("regression", file, *options) == 0
+        found.append(report_of(file, "regression"))
+    assert found[0]["test"] == found[1]["test"]
+    assert train("classification", path, "--ignore", "y", "z") == 0
+    capsys.readouterr()
+    frame.loc[7, "a"] = math.nan
+    frame.to_parquet(path)
+    assert train("regression", path, *options) == 1
+    assert "own.parquet, row 7, column 'a': expected a value, got none" in one_line(capsys)
+    assert train("regression", path, "--target", "y") == 1
+    assert "row 0, column 'k': expected a finite number, got" in one_line(capsys)
+
+
 def test_rows_that_lack_values(own: Path, capsys: pytest.CaptureFixture) -> None:
     lines = own.read_text().splitlines()
     lines[3] = re.sub("^[^,]*", "", lines[3])

@@ -813,3 +813,20 @@ def test_labels_out_of_range_are_refused() -> None:
     model = nn.Linear(3, 2)
     with pytest.raises(ValueError, match="y: expected class indices from 0 to 1, got 0 to 5"):
         fit(model, (X[:2], torch.tensor([0, 5])), epochs=1, likelihood=Categorical(2))
+
+
+def test_log() -> None:
+    """It sees each epoch; what it draws does not change the run."""
+    lengths: list[int] = []
+
+    def log(history: History) -> None:
+        torch.rand(7)
+        lengths.append(len(history.loss))
+
+    first, second = network(), network()
+    fit(first, TRAIN, VALIDATION, epochs=3, **SETTING)
+    fit(second, TRAIN, VALIDATION, epochs=3, **SETTING, log=log)
+    assert lengths == [1, 2, 3]
+    assert_same(first, second)
+    with pytest.raises(TypeError, match="log: expected None or a function, got"):
+        fit(network(), TRAIN, epochs=1, log=3)  # type: ignore[arg-type]
