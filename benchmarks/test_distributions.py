@@ -19,6 +19,7 @@ from torch.distributions import (
     Poisson,
     RelaxedBernoulli,
     StudentT,
+    VonMises,
     kl_divergence,
 )
 
@@ -139,6 +140,16 @@ def eager_student_t_log_prob(x: Tensor, df: Tensor, loc: Tensor, raw_scale: Tens
     return StudentT(df, loc, F.softplus(raw_scale)).log_prob(x).sum(-1)
 
 
+def angles_and_parameters(shape: tuple[int, int]) -> Sequence[Tensor]:
+    concentration = (0.5 + 20 * torch.rand(shape)).requires_grad_()
+    return torch.randn(shape), torch.randn(shape, requires_grad=True), concentration
+
+
+def eager_von_mises_log_prob(x: Tensor, loc: Tensor, concentration: Tensor) -> Tensor:
+    log_prob: Tensor = VonMises(loc, concentration, validate_args=False).log_prob(x)
+    return log_prob.sum(-1)
+
+
 def relaxed_bernoulli(logits: Tensor) -> Tensor:
     return BF.relaxed_bernoulli_rsample(logits, 0.5)
 
@@ -250,6 +261,7 @@ CASES = [
     _case(BF.lognormal_log_prob, positive_and_parameters, eager_lognormal_log_prob),
     _case(BF.student_t_rsample, student_t_parameters, eager_student_t_rsample),
     _case(BF.student_t_log_prob, student_t_values, eager_student_t_log_prob),
+    _case(BF.von_mises_log_prob, angles_and_parameters, eager_von_mises_log_prob),
     _case(relaxed_bernoulli, one_scale, eager_relaxed_bernoulli, "relaxed_bernoulli_rsample"),
     _case(BF.normal_rsample_log_prob, parameters, distribution_rsample_log_prob(Normal)),
     _case(mc_kl, parameters, eager_mc_kl, "normal_rsample_mc_kl"),

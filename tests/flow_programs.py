@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
 from bslfast import programs
 from bslfast.flows import (
@@ -20,24 +23,43 @@ from bslfast.flows import (
     Additive,
     Affine,
     AffineCoupling,
+    Atanh,
     Autoregressive,
+    Base,
+    BatchNorm,
     Bernstein,
     Composite,
     Conditioner,
     Coupling,
     DeepSigmoidal,
+    Exp,
     Flow,
+    Householder,
     Inverse,
     Leading,
     LeakyReLU,
+    Log,
+    Logit,
     Map,
     MixtureLogistic,
+    NormalBase,
+    NormalMixtureBase,
     Permutation,
+    Planar,
     PLULinear,
+    Radial,
     RealNVP,
+    Sigmoid,
+    Softplus,
     Spline,
+    SplineCoupling,
     Standardize,
+    StudentTBase,
+    Sylvester,
+    Tanh,
     Transform,
+    UniformBase,
+    VonMisesBase,
 )
 from bslfast.flows.flow import _density_steps
 from bslfast.flows.transform import forward_steps, inverse_steps
@@ -55,7 +77,7 @@ MAPS: tuple[Map, ...] = (
 )
 
 
-ACTIVATIONS = ("relu", "tanh", "sigmoid", "silu")
+ACTIVATIONS = ("relu", "tanh", "sigmoid", "silu", "gelu")
 
 
 def mixed(map: Map, features: int, context: int, activation: str, residual: int) -> Flow:
@@ -91,7 +113,65 @@ def mixed(map: Map, features: int, context: int, activation: str, residual: int)
     return Flow(Composite(transforms))
 
 
+def inside(tails: str | None, context: int, base: Base) -> Flow:
+    """A flow of splines on an interval."""
+    spline = Spline(4, bound=math.pi, tails=tails)
+    network: dict[str, Any] = {"context": context, "hidden": (8,)}
+    coupling = SplineCoupling(3, bins=5, bound=math.pi, tails=tails, **network)
+    transforms = [
+        coupling,
+        Permutation([2, 0, 1]),
+        Autoregressive(spline, MADE(3, spline, **network)),
+        Inverse(Autoregressive(spline, MADE(3, spline, **network))),
+    ]
+    return Flow(Composite(transforms), base)
+
+
+def elementwise() -> Flow:
+    """From numbers between 0 and 1, by every map of single numbers and its inverse."""
+    maps = (Logit, Exp, Log, Tanh, Atanh, Softplus, Log, LeakyReLU, Sigmoid, Logit)
+    return Flow(Composite([kind(2) for kind in maps] + [AffineCoupling(2, hidden=())]))
+
+
+def rotated(features: int) -> Flow:
+    """Maps that move all features of a row, and their inverses."""
+    maps = [
+        Planar(features),
+        Radial(features),
+        Householder(features, reflections=3),
+        Sylvester(features, rank=(features + 1) // 2),
+        BatchNorm(features, eps=0.2),
+        Sylvester(features),
+    ]
+    return Flow(Composite([*maps, *(Inverse(kept) for kept in copy.deepcopy(maps))]))
+
+
+def with_base(kind: Callable[..., Base], *args: Any, context: int) -> Flow:
+    """A flow with noise of a law whose parameters depend on the context, if there is one."""
+    base = kind(3, *args, context=context, hidden=(5,) if context else ())
+    return Flow(RealNVP(3, transforms=2, hidden=(8,), context=context).transform, base)
+
+
+BASES: dict[str, tuple[Any, ...]] = {
+    "normal": (NormalBase,),
+    "student-t": (StudentTBase,),
+    "mixture": (NormalMixtureBase, 3),
+    "mixture of one": (NormalMixtureBase, 1),
+}
 CASES: dict[str, Callable[[], Flow]] = {
+    "circular": lambda: inside("circular", 0, UniformBase(3, -math.pi, math.pi)),
+    "circular-context": lambda: inside("circular", 2, VonMisesBase(3, context=2)),
+    "no-tails": lambda: inside(None, 0, VonMisesBase(3)),
+    "elementwise": elementwise,
+    "rotated-1": lambda: rotated(1),
+    "rotated-5": lambda: rotated(5),
+    **{
+        f"base-{name}-{context}": (
+            lambda given=given, context=context: with_base(*given, context=context)
+        )
+        for name, given in BASES.items()
+        for context in (0, 2)
+    },
     "realnvp-1": lambda: RealNVP(1, hidden=(8,)),
     "realnvp-1-context": lambda: RealNVP(1, hidden=(8,), context=2),
     "realnvp-wide": lambda: RealNVP(7, hidden=(33, 70), transforms=2),
@@ -103,7 +183,7 @@ CASES: dict[str, Callable[[], Flow]] = {
     **{
         f"{map!r}-{features}-{context}": (
             lambda map=map, features=features, context=context, index=index: mixed(
-                map, features, context, ACTIVATIONS[index % 4], index % 3
+                map, features, context, ACTIVATIONS[index % 5], index % 3
             )
         )
         for index, (map, (features, context)) in enumerate(
@@ -120,13 +200,20 @@ def made(name: str, dtype: torch.dtype = torch.float64) -> Flow:
     for module in flow.modules():
         if isinstance(module, ActNorm):
             module.initialized.fill_(True)
+        if isinstance(module, BatchNorm):
+            module.eval()
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.0, 2.0)[0] = 0.0
     for parameter in flow.parameters():
         parameter.data += 0.2 * torch.randn_like(parameter)
     return flow.to(dtype)
 
 
 def inputs(flow: Flow, rows: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Any]:
-    x = torch.randn(rows, flow.features, dtype=dtype, requires_grad=True)
+    x = torch.randn(rows, flow.features, dtype=dtype)
+    if flow.transform.domain is not constraints.real_vector:
+        x = 0.05 + 0.9 * x.sigmoid()
+    x.requires_grad_()
     if not flow.context:
         return x, None
     return x, torch.randn(rows, flow.context, dtype=dtype, requires_grad=True)

@@ -15,7 +15,16 @@ import bslfast
 ROOT = Path(bslfast.__file__).parent
 #: From the bottom: a module imports from lower layers, from its own part, and from nothing above.
 LAYERS = (
-    ("_activations", "_files", "_formulas", "_lazy", "_precision", "_progress", "_torch"),
+    (
+        "_activations",
+        "_bessel",
+        "_files",
+        "_formulas",
+        "_lazy",
+        "_precision",
+        "_progress",
+        "_torch",
+    ),
     ("_checks", "_native"),
     ("reference",),
     ("functional",),

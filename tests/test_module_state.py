@@ -145,6 +145,7 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "FlowPosterior": lambda: vae.FlowPosterior(flows.Planar(2)),
     "WithContext": lambda: vae.mlp_decoder(2, (4,), hidden=(5,), context=3),
     "UniformBase": lambda: flows.UniformBase(3),
+    "VonMisesBase": lambda **o: flows.VonMisesBase(3, **o),
     "VAE": lambda: autoencoder(vae.VAE, prior=vae.VampPrior(2, (4,), bounded=False)),
     "VampPrior": lambda: vae.VampPrior(2, (4,)),
 }

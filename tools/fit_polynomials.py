@@ -54,7 +54,7 @@ def remez(f: Function, weight: Function, a: mpf, b: mpf, degree: int) -> tuple[l
 
 
 def rational(
-    f: Function, a: mpf, b: mpf, degrees: tuple[int, int], bend: int = 0
+    f: Function, a: mpf, b: mpf, degrees: tuple[int, int], bend: float = 0
 ) -> list[list[mpf]]:
     """Numerator and denominator of a ratio that meets f at nodes; the denominator begins with 1.
 
@@ -88,6 +88,17 @@ def binet(n: mpf) -> mpf:
 def exp_e1_excess(z: mpf) -> mpf:
     """1 / (exp(z) E1(z)) - z."""
     return 1 / mp.hyperu(1, 1, z) - z
+
+
+def bessel(order: int, k: mpf) -> mpf:
+    """exp(-k) I(k) of an order, without the square root of 2 pi k that it falls with."""
+    if k < 300:
+        return mp.besseli(order, k) * mp.exp(-k) * mp.sqrt(2 * mp.pi * k)
+    term = total = mpf(1)
+    for n in range(1, 40):
+        term *= mpf((2 * n - 1) ** 2 - 4 * order**2) / (n * 8 * k)
+        total += term
+    return total
 
 
 HALF_LN2 = mp.log(2) / 2 + mpf("0.0005")  # the slack covers a product with log2(e) that was rounded
@@ -166,6 +177,30 @@ FITS: dict[str, tuple[Function, Function, mpf, mpf, int | None, int | None]] = {
         5,
         10,
     ),
+    "bessel_near": (  # I0 in y = k^2 / 4, up to k = 8
+        lambda y: mp.besseli(0, 2 * mp.sqrt(y)),
+        lambda y: 1 / mp.besseli(0, 2 * mp.sqrt(y)),
+        mpf("1e-12"),
+        mpf(16),
+        9,
+        14,
+    ),
+    "bessel_far": (  # in t = 1 / k, from k = 8 on
+        lambda t: bessel(0, 1 / t),
+        lambda t: mpf(1),
+        mpf("1e-9"),
+        1 / mpf(8),
+        4,
+        20,
+    ),
+    "bessel_spread_far": (  # (1 - I1 / I0) 2 k, likewise
+        lambda t: (1 - bessel(1, 1 / t) / bessel(0, 1 / t)) * 2 / t,
+        lambda t: mpf(1),
+        mpf("1e-9"),
+        1 / mpf(8),
+        6,
+        24,
+    ),
 }
 # name: (function, ends of the interval, two degrees in float32, two in float64); the degrees are
 # those of numerator and denominator.
@@ -185,9 +220,23 @@ RATIONALS: dict[str, tuple[Function, mpf, mpf, tuple[int, int], tuple[int, int]]
         (11, 11),
     ),
     "digamma_ratio": (lambda n: mp.digamma(1 + n), mpf(0), mpf(3), (5, 4), (8, 8)),
+    "normal_tail_ratio": (  # the tail of the normal distribution beyond a, times exp(a^2 / 2)
+        lambda a: mp.exp(a * a / 2) * mp.erfc(a / mp.sqrt(2)) / 2,
+        mpf(0),
+        mpf(39),
+        (5, 6),
+        (9, 10),
+    ),
+    "bessel_spread_near": (  # 1 - I1 / I0, up to k = 8
+        lambda k: 1 - mp.besseli(1, k) / mp.besseli(0, k),
+        mpf(0),
+        mpf(8),
+        (6, 7),
+        (10, 11),
+    ),
 }
-# Bends for functions of the reciprocal of an unbounded number.
-BENDS = {"exp_e1_ratio": 2}
+# Bends for functions that change most near the lower end.
+BENDS = {"exp_e1_ratio": 2, "normal_tail_ratio": 0.3, "bessel_spread_near": 0.1}
 
 
 def literals(dtype: type[np.floating], coefficients: list[mpf]) -> str:

@@ -15,6 +15,8 @@ from torch.distributions.kl import register_kl
 from typing_extensions import Self
 
 from bslfast import _checks
+from bslfast import functional as BF
+from bslfast._bessel import bessel_ratio, bessel_spread, log_bessel, slope_of_bessel_ratio
 from bslfast.distributions.location_scale import Number, _as_tensors, instance
 
 
@@ -91,21 +93,18 @@ class VonMises(torch.distributions.VonMises):
         """Return log densities."""
         if self._validate_args:
             self._validate_sample(value)
-        normaliser = math.log(2 * math.pi) + _log_i0e(self.concentration.double())
-        away = torch.sin(0.5 * (value - self.loc)).square()
-        log_prob: Tensor = -2 * self.concentration * away - normaliser.to(self.concentration.dtype)
-        return log_prob
+        return BF.von_mises_log_prob(value, self.loc, self.concentration, reduction="none")
 
     def entropy(self) -> Tensor:
         """Return the entropies, in nats."""
         k = self.concentration.double()
-        entropy = math.log(2 * math.pi) + _log_i0e(k) + k * _spread(k)
+        entropy = math.log(2 * math.pi) + log_bessel(k) + k * bessel_spread(k)
         return entropy.to(self.concentration.dtype)
 
     @property
     def variance(self) -> Tensor:
         """The circular variances, 1 - I1(k) / I0(k)."""
-        return _spread(self.concentration.double()).to(self.concentration.dtype)
+        return bessel_spread(self.concentration.double()).to(self.concentration.dtype)
 
 
 @register_kl(VonMises, VonMises)  # type: ignore[untyped-decorator]
@@ -120,11 +119,11 @@ def _kl_von_mises_von_mises(p: VonMises, q: VonMises) -> Tensor:
     near = d.abs() < 0.25 * (k + 1)
     nodes, weights = _gauss(8, k)
     small = torch.where(near, d, 0.0).unsqueeze(-1)
-    curve = _slope_of_ratio(k.unsqueeze(-1) + nodes * small)
+    curve = slope_of_bessel_ratio(k.unsqueeze(-1) + nodes * small)
     close = ((1 - nodes) * weights * curve * small.square()).sum(-1)
-    far = (_log_i0e(other) - _log_i0e(k)) + _spread(k) * d
+    far = (log_bessel(other) - log_bessel(k)) + bessel_spread(k) * d
     away = torch.sin(0.5 * (p.loc.double() - q.loc.double())).square()
-    kl: Tensor = torch.where(near, close, far) + 2 * other * _ratio(k) * away
+    kl: Tensor = torch.where(near, close, far) + 2 * other * bessel_ratio(k) * away
     return kl.to(p.concentration.dtype)
 
 
@@ -154,7 +153,7 @@ def _implicit(angle: Tensor, k: Tensor) -> Tensor:
     """
     x = angle.abs().unsqueeze(-1)
     k = k.unsqueeze(-1)
-    spread = _spread(k)
+    spread = bessel_spread(k)
     inner = 2 * torch.sin(0.5 * x).square() < spread
     # Beyond nine standard deviations nothing is left of the outer integral.
     end = torch.minimum(x + 9 / k.sqrt(), torch.full_like(x, math.pi))
@@ -177,62 +176,3 @@ def _gauss(n: int, like: Tensor) -> tuple[Tensor, Tensor]:
 def _legendre(n: int) -> tuple[list[float], list[float]]:
     nodes, weights = np.polynomial.legendre.leggauss(n)
     return nodes.tolist(), weights.tolist()
-
-
-# --- A(k) = I1(k) / I0(k), and what goes with it, in float64 --------------------------------------
-#
-# From _LARGE on exp(-k) I0(k) = (2 pi k)^-1/2 S(1 / k) with a series S of positive coefficients. A
-# difference of Bessel functions has no digits of 1 - A = 1 / (2 k) + ... there. Source: Abramowitz
-# and Stegun, "Handbook of mathematical functions" (1964, ISBN 978-0-486-61272-0), 9.7.1.
-
-_LARGE = 20.0
-_TERMS = 34
-#: (1 3 ... (2 n - 1))^2 / (n! 8^n)
-_SERIES = [
-    math.prod(range(1, 2 * n, 2)) ** 2 / (math.factorial(n) * 8**n) for n in range(_TERMS + 1)
-]
-
-
-def _split(k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Whether k is large, k where it is not, and 1 / k where it is."""
-    large = k >= _LARGE
-    return large, torch.where(large, 1.0, k), 1 / torch.where(large, k, _LARGE)
-
-
-def _series(x: Tensor, order: int) -> Tensor:
-    """S, S' or S''."""
-    sum_ = torch.zeros_like(x)
-    for n in range(_TERMS, order - 1, -1):
-        sum_ = sum_ * x + _SERIES[n] * math.perm(n, order)
-    return sum_
-
-
-def _log_i0e(k: Tensor) -> Tensor:
-    large, few, x = _split(k)
-    far = 0.5 * torch.log(x / (2 * math.pi)) + torch.log(_series(x, 0))
-    return torch.where(large, far, torch.log(torch.special.i0e(few)))
-
-
-def _ratio(k: Tensor) -> Tensor:
-    large, few, _ = _split(k)
-    near = torch.special.i1e(few) / torch.special.i0e(few)
-    return torch.where(large, 1 - _spread(k), near)
-
-
-def _spread(k: Tensor) -> Tensor:
-    """1 - A(k)."""
-    large, few, x = _split(k)
-    far = x * (0.5 + x * _series(x, 1) / _series(x, 0))
-    near = 1 - torch.special.i1e(few) / torch.special.i0e(few)
-    return torch.where(large, far, near)
-
-
-def _slope_of_ratio(k: Tensor) -> Tensor:
-    """A'(k) = 1 - A / k - A^2."""
-    large, few, x = _split(k)
-    few = few.clamp(min=1e-150)
-    a = torch.special.i1e(few) / torch.special.i0e(few)
-    value = _series(x, 0)
-    slope, curve = _series(x, 1) / value, _series(x, 2) / value
-    far = x * x * (0.5 + x * (2 * slope + x * (curve - slope * slope)))
-    return torch.where(large, far, (1 - a / few) - a * a)

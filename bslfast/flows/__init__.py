@@ -10,7 +10,14 @@ torch.Size([5, 2])
 
 from bslfast.flows import lowering as lowering  # registers what becomes a program
 from bslfast.flows.autoregressive import Autoregressive
-from bslfast.flows.bases import Base, NormalBase, NormalMixtureBase, StudentTBase, UniformBase
+from bslfast.flows.bases import (
+    Base,
+    NormalBase,
+    NormalMixtureBase,
+    StudentTBase,
+    UniformBase,
+    VonMisesBase,
+)
 from bslfast.flows.conditioners import MADE, Conditioner, ConvConditioner
 from bslfast.flows.coupling import Coupling
 from bslfast.flows.elementwise import (
@@ -112,4 +119,5 @@ __all__ = [
     "Tanh",
     "Transform",
     "UniformBase",
+    "VonMisesBase",
 ]

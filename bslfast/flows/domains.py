@@ -66,14 +66,22 @@ def mapped_inside(
     What is outside is mapped as the nearest number inside is, and gets no gradient: NaN would
     spread through what follows. A NaN stays one.
     """
-    ends = _ends(domain)
-    if ends is None or ends == _ALL:
+    ends = nearest_ends(domain, x.dtype)
+    if ends is None:
         return function(x)
-    nearest = x.clamp(*_innermost(*ends, _is_closed(domain), x.dtype))
+    nearest = x.clamp(*ends)
     z, log_det = function(nearest)
     # Several times as fast as (nearest != x).any(dim=-1).
     outside = (nearest.detach() - x.detach()).abs_().sum(dim=-1) != 0
     return z, torch.where(outside, log_det - math.inf, log_det)
+
+
+def nearest_ends(domain: Constraint, dtype: torch.dtype) -> tuple[float, float] | None:
+    """The least and the greatest number inside; None of all numbers, or of what is no interval."""
+    ends = _ends(domain)
+    if ends is None or ends == _ALL:
+        return None
+    return _innermost(*ends, _is_closed(domain), dtype)
 
 
 def _innermost(low: float, high: float, closed: bool, dtype: torch.dtype) -> tuple[float, float]:

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from bslfast.flows.autoregressive import Autoregressive
-from bslfast.flows.bases import NormalBase
+from bslfast.flows.bases import (
+    NormalBase,
+    NormalMixtureBase,
+    StudentTBase,
+    UniformBase,
+    VonMisesBase,
+)
 from bslfast.flows.conditioners import MADE, Conditioner, _Layer, _MaskedLayer
 from bslfast.flows.coupling import Coupling
-from bslfast.flows.elementwise import Elementwise, LeakyReLU, Sigmoid, Softplus, Tanh
-from bslfast.flows.linear import PLULinear
+from bslfast.flows.domains import Constraint, nearest_ends
+from bslfast.flows.elementwise import (
+    Atanh,
+    Elementwise,
+    Exp,
+    LeakyReLU,
+    Log,
+    Logit,
+    Sigmoid,
+    Softplus,
+    Tanh,
+)
+from bslfast.flows.linear import Householder, PLULinear
 from bslfast.flows.maps import (
     Additive,
     Affine,
@@ -22,18 +41,26 @@ from bslfast.flows.maps import (
     MixtureLogistic,
     Spline,
 )
-from bslfast.flows.normalization import ActNorm, Standardize
+from bslfast.flows.normalization import ActNorm, BatchNorm, Standardize
+from bslfast.flows.planar import Planar
+from bslfast.flows.radial import Radial
+from bslfast.flows.sylvester import Sylvester
 from bslfast.flows.transform import Composite, Inverse, Leading, Permutation
 from bslfast.functional.affine_coupling import SCALE_FNS
 from bslfast.functional.rational_quadratic import EXTRA_SLOPES, TAILS
 from bslfast.programs import Builder, CannotLower, Lanes, lower, lowers
-from bslfast.programs.networks import STEPPED, activated, constant, dense
+from bslfast.programs.networks import activated, constant, dense
 
-_ELEMENTWISE = {
-    LeakyReLU: "leaky_relu_transform",
-    Tanh: "tanh_transform",
-    Sigmoid: "sigmoid_transform",
-    Softplus: "softplus_transform",
+#: The step, and whether it is turned around.
+_ELEMENTWISE: dict[type[Elementwise], tuple[str, bool]] = {
+    LeakyReLU: ("leaky_relu_transform", False),
+    Tanh: ("tanh_transform", False),
+    Atanh: ("tanh_transform", True),
+    Sigmoid: ("sigmoid_transform", False),
+    Logit: ("sigmoid_transform", True),
+    Softplus: ("softplus_transform", False),
+    Exp: ("exp_transform", False),
+    Log: ("exp_transform", True),
 }
 
 
@@ -87,6 +114,63 @@ def _per_feature(
     return _affine(builder, lanes, loc, raw, "exp", not inverse)
 
 
+@lowers(BatchNorm)
+def _batch_norm(builder: Builder, module: BatchNorm, lanes: Lanes, inverse: bool) -> Lanes:
+    builder.looked_at(module, "training", "eps")
+    if module.training:
+        raise CannotLower("a BatchNorm in training mode looks at the whole batch")
+    mean, variance, gain, bias = (
+        constant(builder, tensor)
+        for tensor in (module.running_mean, module.running_var, module.log_gain, module.bias)
+    )
+    # log max(variance, eps)
+    above = activated(builder, "relu", activated(builder, "linear", variance, 1.0, -module.eps))
+    log_scale = activated(builder, "linear", activated(builder, "log", above, module.eps), 0.5, 0.0)
+    steps = [(mean, log_scale, not inverse), (bias, gain, inverse)]
+    for shift, raw, back in reversed(steps) if inverse else steps:
+        lanes = _affine(builder, lanes, shift, raw, "exp", back)
+    return lanes
+
+
+@lowers(Planar)
+def _planar(builder: Builder, module: Planar, lanes: Lanes, inverse: bool) -> Lanes:
+    builder.looked_at(module)
+    inputs = [lane for p in (module.u, module.w, module.b) for lane in constant(builder, p)]
+    return builder.step("planar_inverse" if inverse else "planar", lanes + inputs, len(lanes))
+
+
+@lowers(Radial)
+def _radial(builder: Builder, module: Radial, lanes: Lanes, inverse: bool) -> Lanes:
+    builder.looked_at(module)
+    parameters = (module.x0, module.raw_alpha, module.raw_beta)
+    inputs = [lane for p in parameters for lane in constant(builder, p)]
+    return builder.step("radial_inverse" if inverse else "radial", lanes + inputs, len(lanes))
+
+
+@lowers(Householder)
+def _householder(builder: Builder, module: Householder, lanes: Lanes, inverse: bool) -> Lanes:
+    builder.looked_at(module, "reflections")
+    return builder.step(
+        "householder",
+        lanes,
+        len(lanes),
+        parameters=(module.vectors,),
+        options=[inverse, module.reflections],
+    )
+
+
+@lowers(Sylvester)
+def _sylvester(builder: Builder, module: Sylvester, lanes: Lanes, inverse: bool) -> Lanes:
+    builder.looked_at(module, "rank")
+    parameters = (module.r, module.s, module.b)
+    within = _transformed(builder, module.rotation, lanes, True)[: module.rank]
+    moved = builder.step("sylvester", within, module.rank, parameters=parameters, options=[inverse])
+    rest = len(lanes) - module.rank
+    moved = moved + builder.step("constant", [], rest, numbers=[0.0] * rest)
+    moved = _transformed(builder, module.rotation, moved, False)
+    return builder.step("additive", lanes + moved, len(lanes), options=[inverse])
+
+
 @lowers(PLULinear)
 def _plu_linear(builder: Builder, module: PLULinear, lanes: Lanes, inverse: bool) -> Lanes:
     builder.looked_at(module)
@@ -106,18 +190,24 @@ def _plu_linear(builder: Builder, module: PLULinear, lanes: Lanes, inverse: bool
     return lanes if inverse else [lanes[index] for index in order]
 
 
-@lowers(LeakyReLU, Tanh, Sigmoid, Softplus)
+@lowers(*_ELEMENTWISE)
 def _elementwise(builder: Builder, module: Elementwise, lanes: Lanes, inverse: bool) -> Lanes:
     numbers = []
+    # A module may have a domain of its own.
+    builder.looked_at(module, methods=("domain", "codomain", "_map"))
     if isinstance(module, LeakyReLU):
         builder.looked_at(module, "negative_slope")
         numbers = [module.negative_slope]
-    elif inverse:
-        raise CannotLower(f"the inverse of {type(module).__name__} checks that z lies inside")
-    else:
-        builder.looked_at(module)
-    kind = next(kind for own, kind in _ELEMENTWISE.items() if isinstance(module, own))
-    return builder.step(kind, lanes, len(lanes), options=[inverse], numbers=numbers)
+    kind, turned = next(_ELEMENTWISE[own] for own in _ELEMENTWISE if isinstance(module, own))
+    lanes = _within(builder, lanes, module.codomain if inverse else module.domain)
+    return builder.step(kind, lanes, len(lanes), options=[inverse != turned], numbers=numbers)
+
+
+def _within(builder: Builder, lanes: Lanes, domain: Constraint) -> Lanes:
+    """The numbers nearest to these inside, as of :func:`bslfast.flows.domains.mapped_inside`."""
+    ends = [nearest_ends(domain, dtype) for dtype in (torch.float32, torch.float64)]
+    numbers = [end for pair in ends if pair is not None for end in pair]
+    return builder.step("within", lanes, len(lanes), numbers=numbers) if numbers else lanes
 
 
 @lowers(Coupling)
@@ -129,6 +219,7 @@ def _coupling(builder: Builder, module: Coupling, lanes: Lanes, inverse: bool) -
         order = builder.read(module.permutation.order)
     if getattr(module.conditioner, "context", module.context) != module.context:
         raise CannotLower("a coupling and its conditioner differ in their context")
+    lanes = _within(builder, lanes, module.map.domain)
     split = module.sizes[0]
     first, second = order[:split], order[split:]
     moved, kept = (first, second) if module.flip else (second, first)
@@ -143,6 +234,7 @@ def _coupling(builder: Builder, module: Coupling, lanes: Lanes, inverse: bool) -
 @lowers(Autoregressive)
 def _autoregressive(builder: Builder, module: Autoregressive, lanes: Lanes, inverse: bool) -> Lanes:
     builder.looked_at(module, "map", "order")
+    lanes = _within(builder, lanes, module.map.domain)
     if not inverse:
         parameters = _chosen(builder, module.conditioner, lanes)
         return _mapped(builder, module.map, lanes, parameters, False)
@@ -164,6 +256,40 @@ def _normal_base(builder: Builder, base: NormalBase, lanes: Lanes) -> None:
     count = len(lanes)
     standard = _affine(builder, lanes, parameters[:count], parameters[count:], "exp", True)
     builder.step("standard_normal", standard, 0)
+
+
+@lowers(StudentTBase)
+def _student_t_base(builder: Builder, base: StudentTBase, lanes: Lanes) -> None:
+    builder.looked_at(base)
+    parameters = _chosen(builder, base.conditioner, [])
+    count = len(lanes)
+    df = activated(builder, "exp", parameters[:count])
+    log_scale = 1  # the variant
+    builder.step("student_t_log_prob", lanes + df + parameters[count:], 0, options=[log_scale])
+
+
+@lowers(NormalMixtureBase)
+def _normal_mixture_base(builder: Builder, base: NormalMixtureBase, lanes: Lanes) -> None:
+    builder.looked_at(base, "components")
+    parameters = _chosen(builder, base.conditioner, [])
+    builder.step("normal_mixture_log_prob", lanes + parameters, 0, options=[base.components])
+
+
+@lowers(UniformBase)
+def _uniform_base(builder: Builder, base: UniformBase, lanes: Lanes) -> None:
+    builder.looked_at(base, "low", "high")
+    numbers = [base.low, base.high, -math.log(base.high - base.low)]
+    builder.step("uniform_log_prob", lanes, 0, options=[0], numbers=numbers)
+
+
+@lowers(VonMisesBase)
+def _von_mises_base(builder: Builder, base: VonMisesBase, lanes: Lanes) -> None:
+    builder.looked_at(base)
+    parameters = _chosen(builder, base.conditioner, [])
+    count = len(lanes)
+    concentration = activated(builder, "exp", parameters[count:])
+    inputs = lanes + parameters[:count] + concentration
+    builder.step("von_mises_log_prob", inputs, 0, options=[0])
 
 
 # --- networks: (builder, network, lanes) -> lanes -------------------------------------------------
@@ -207,8 +333,6 @@ def _look_at_network(builder: Builder, network: Conditioner) -> None:
     layers += network.context_layers().values()
     for layer in layers:
         builder.looked_at(layer)
-    if network.activation not in STEPPED:
-        raise CannotLower(f"no step has the activation {network.activation!r}")
 
 
 def _layer(builder: Builder, layer: nn.Module, lanes: Lanes, added: Lanes | None = None) -> Lanes:
@@ -285,8 +409,6 @@ def _by_rows(
 
 @lowers(Spline)
 def _spline(builder: Builder, map: Spline, lanes: Lanes, parameters: Lanes, inverse: bool) -> Lanes:
-    if map.tails not in ("linear", "affine"):
-        raise CannotLower(f"splines with tails={map.tails!r} check that x lies inside")
     return _by_rows(
         builder,
         "rational_quadratic_spline",

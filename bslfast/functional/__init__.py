@@ -60,6 +60,7 @@ from bslfast.functional.rational_quadratic import rational_quadratic_spline
 from bslfast.functional.relaxed_bernoulli import relaxed_bernoulli_rsample
 from bslfast.functional.standard import standard_normal, standard_uniform
 from bslfast.functional.student_t import student_t_log_prob, student_t_rsample
+from bslfast.functional.von_mises import von_mises_log_prob
 
 __all__ = [
     "affine_coupling",
@@ -112,4 +113,5 @@ __all__ = [
     "student_t_rsample",
     "tanh_transform",
     "use_reference",
+    "von_mises_log_prob",
 ]

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from bslfast.programs.building import Builder, CannotLower, Drawn, Lanes, lower, lowers
 
-#: The activations that a step has, in its order.
-STEPPED = ("relu", "tanh", "sigmoid", "silu", "softplus")
-#: What else the step has, after them: see csrc/cpu/steps/activation.h.
-_MORE = ("linear", "log", "softclip", "raw_exp")
+#: What the step has, in its order: see csrc/cpu/steps/activation.h.
+_STEPPED = (
+    *("relu", "tanh", "sigmoid", "silu", "softplus", "gelu", "gelu_tanh"),
+    *("exp", "linear", "log", "softclip", "raw_exp"),
+)
 _ACTIVATIONS: dict[type[nn.Module], str] = {
     nn.ReLU: "relu",
     nn.Tanh: "tanh",
@@ -33,6 +34,12 @@ def _activation(builder: Builder, module: nn.Module, lanes: Lanes) -> Lanes:
     builder.looked_at(module)
     name = next(name for kind, name in _ACTIVATIONS.items() if isinstance(module, kind))
     return activated(builder, name, lanes)
+
+
+@lowers(nn.GELU)
+def _gelu(builder: Builder, module: nn.GELU, lanes: Lanes) -> Lanes:
+    builder.looked_at(module, "approximate")
+    return activated(builder, "gelu" if module.approximate == "none" else "gelu_tanh", lanes)
 
 
 @lowers(nn.Identity)
@@ -80,7 +87,7 @@ def activated(builder: Builder, name: str, lanes: Lanes, *numbers: float) -> Lan
     """An activation of all lanes, with the numbers that csrc/cpu/steps/activation.h says."""
     if not lanes:
         return []
-    place = (*STEPPED, *_MORE).index(name)
+    place = _STEPPED.index(name)
     return builder.step("activation", lanes, len(lanes), options=[place], numbers=numbers)
 
 

@@ -54,6 +54,7 @@ from bslfast.reference.rational_quadratic import rational_quadratic_spline
 from bslfast.reference.relaxed_bernoulli import relaxed_bernoulli_rsample
 from bslfast.reference.standard import standard_normal, standard_uniform
 from bslfast.reference.student_t import student_t_log_prob, student_t_rsample
+from bslfast.reference.von_mises import von_mises_log_prob
 
 __all__ = [
     "affine_coupling",
@@ -105,4 +106,5 @@ __all__ = [
     "student_t_log_prob",
     "student_t_rsample",
     "tanh_transform",
+    "von_mises_log_prob",
 ]

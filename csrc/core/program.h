@@ -33,6 +33,14 @@ constexpr int kTileRows = 32;
   X(tanh_transform, TanhMap)                            \
   X(sigmoid_transform, SigmoidMap)                      \
   X(softplus_transform, SoftplusMap)                    \
+  X(exp_transform, ExpMap)                              \
+  X(within, Within)                                     \
+  X(planar, PlanarMap)                                  \
+  X(planar_inverse, PlanarInverseMap)                   \
+  X(radial, RadialMap)                                  \
+  X(radial_inverse, RadialInverseMap)                   \
+  X(householder, Householder)                           \
+  X(sylvester, Sylvester)                               \
   X(rational_quadratic_spline, RationalQuadraticSpline) \
   X(mixture_logistic_transform, MixtureLogisticMap)     \
   X(deep_sigmoidal_transform, DeepSigmoidalMap)         \
@@ -44,6 +52,9 @@ constexpr int kTileRows = 32;
   X(bernoulli_log_prob, BernoulliLogProb)               \
   X(poisson_log_prob, PoissonLogProb)                   \
   X(categorical_log_prob, CategoricalLogProb)           \
+  X(uniform_log_prob, UniformLogProb)                   \
+  X(von_mises_log_prob, VonMisesLogProb)                \
+  X(normal_mixture_log_prob, NormalMixture)             \
   X(normal_sample, NormalSample)
 
 struct Step {

@@ -281,6 +281,131 @@ BSL_HD T digamma_of_next(T n) {
   return n < kStirlingStart<T> ? small : large;
 }
 
+// --- exp(a^2 / 2) P(Z > a) for a standard normal Z and 0 <= a <= 39, from where on exp(-a^2 / 2)
+// is 0; to 4 ulp. Coefficients come from tools/fit_polynomials.py.
+
+BSL_HD float normal_tail_ratio(float a) {
+  const float a2 = a * a;
+  return math::polynomial(a, a2, 5.e-01f, 5.34624e-01f, 2.753903e-01f, 8.207743e-02f,
+                          1.4142051e-02f, 1.1609449e-03f) /
+         math::polynomial(a, a2, 1.0f, 1.8671325e+00f, 1.5405374e+00f, 7.257181e-01f,
+                          2.0864888e-01f, 3.544884e-02f, 2.9100578e-03f);
+}
+BSL_HD double normal_tail_ratio(double a) {
+  const double a2 = a * a;
+  return math::polynomial(a, a2, 5.e-01, 7.660685073670114e-01, 5.811960223389051e-01,
+                          2.8009535588983175e-01, 9.352682753641127e-02, 2.233911405415787e-02,
+                          3.8147619199900298e-03, 4.5039167963101175e-04, 3.358476050762512e-05,
+                          1.2203892308042208e-06) /
+         math::polynomial(a, a2, 1.0, 2.330021575536887e+00, 2.521480286136302e+00,
+                          1.6729916349551317e+00, 7.558637883790839e-01, 2.4383079476050487e-01,
+                          5.7118701941847254e-02, 9.646374582726942e-03, 1.1320235812913092e-03,
+                          8.418451028160281e-05, 3.0590621520065793e-06);
+}
+
+// The distribution function of a standard normal number, and its density.
+template <typename T>
+struct Normal {
+  T share, density;
+};
+
+template <typename T>
+BSL_HD Normal<T> normal(T x) {
+  const T a = math::abs(x);
+  const T e = math::exp_minus_abs(T(0.5) * a * a);
+  const T tail = normal_tail_ratio(a < T(39) ? a : T(39)) * e;
+  return {x < T(0) ? tail : T(1) - tail, T(0.39894228040143268) * e};
+}
+
+// --- Modified Bessel functions I0 and I1 of k >= 0: log(exp(-k) I0(k)), and the spread
+// 1 - I1(k) / I0(k), which is 1 / (2 k) for large k.
+//
+// Below 8 they are a polynomial in k^2 / 4 and a ratio of polynomials in k, from there on
+// polynomials in 1 / k. The largest errors found are 4 eps (|log| + 1), and 12 eps of the spread.
+// Coefficients come from tools/fit_polynomials.py.
+
+BSL_HD float bessel_near(float y) {
+  return math::polynomial(y, y * y, 1.0f, 1.0000002e+00f, 2.499992e-01f, 2.7778804e-02f,
+                          1.7355043e-03f, 6.963709e-05f, 1.8937935e-06f, 4.3158565e-08f,
+                          3.8113204e-10f, 1.4984375e-11f);
+}
+BSL_HD double bessel_near(double y) {
+  return math::polynomial(y, y * y, 1.0, 9.999999999999972e-01, 2.500000000000196e-01,
+                          2.777777777772559e-02, 1.736111111180258e-03, 6.944444439150292e-05,
+                          1.9290123712365413e-06, 3.9367590676333614e-08, 6.15120551591809e-10,
+                          7.593775730333266e-12, 7.597160749638906e-14, 6.252232618913336e-16,
+                          4.483495003301233e-18, 2.1560209097733767e-20, 2.125957878683421e-22);
+}
+
+// sqrt(2 pi k) exp(-k) I0(k) at k = 1 / t.
+BSL_HD float bessel_far(float t) {
+  return math::polynomial(t, t * t, 1.0f, 1.2497907e-01f, 7.150637e-02f, 5.0287835e-02f,
+                          2.7382123e-01f);
+}
+BSL_HD double bessel_far(double t) {
+  return math::polynomial(
+      t, t * t, 1.0000000000000002e+00, 1.2499999999924671e-01, 7.0312500556261e-02,
+      7.32420453658329e-02, 1.1216368079868523e-01, 2.2835272786116845e-01, 1.869148047104635e-01,
+      4.524481347546356e+01, -2.991175421003677e+03, 1.4213184265238952e+05, -4.888204419529514e+06,
+      1.2540568840904559e+08, -2.4340596441871443e+09, 3.594040637485253e+10,
+      -4.0291015319614233e+11, 3.3967730220650366e+12, -2.1134665528143516e+13,
+      9.395270651977334e+13, -2.819520706515479e+14, 5.114988035314342e+14, -4.236230651535107e+14);
+}
+
+BSL_HD float bessel_spread_near(float k) {
+  const float k2 = k * k;
+  return math::polynomial(k, k2, 1.0f, -1.9451556e-01f, 1.1339788e-01f, -5.89638e-05f,
+                          2.5028219e-03f, 1.8777975e-04f, 2.6667436e-05f) /
+         math::polynomial(k, k2, 1.0f, 3.054846e-01f, 2.6613814e-01f, 7.0520714e-02f,
+                          1.8642742e-02f, 3.3333565e-03f, 4.3089237e-04f, 5.2031282e-05f);
+}
+BSL_HD double bessel_spread_near(double k) {
+  const double k2 = k * k;
+  return math::polynomial(k, k2, 1.0, -3.0184200701675307e-01, 1.4882036434683882e-01,
+                          -1.530970031292914e-02, 4.223932308970332e-03, -1.0522971846608481e-04,
+                          4.012921432818464e-05, 8.693656788745512e-07, 1.628471009875483e-07,
+                          5.887442395721215e-09, 2.0655552252613947e-10) /
+         math::polynomial(k, k2, 1.0, 1.9815799298324732e-01, 2.4789936083844882e-01,
+                          4.613998010647705e-02, 1.4909047799511318e-02, 2.2722508006232374e-03,
+                          3.5665160483041935e-04, 3.9300130263946195e-05, 3.6469463824787008e-06,
+                          2.5580098548713233e-07, 1.3050111062426485e-08, 3.998905542090676e-10);
+}
+
+// 2 k times the spread at k = 1 / t.
+BSL_HD float bessel_spread_far(float t) {
+  return math::polynomial(t, t * t, 1.0f, 2.4998868e-01f, 2.514315e-01f, 3.2385477e-01f,
+                          2.2451458e+00f, -1.2561959e+01f, 6.752122e+01f);
+}
+BSL_HD double bessel_spread_far(double t) {
+  return math::polynomial(t, t * t, 1.0000000000000004e+00, 2.4999999999673445e-01,
+                          2.500000049888364e-01, 3.9062197378407976e-01, 8.134712465677014e-01,
+                          1.9051567217018324e+00, 3.1336150908329525e+01, -2.2679117508735803e+03,
+                          1.541911986615446e+05, -7.775030132840108e+06, 2.9926853060951114e+08,
+                          -8.86687020030889e+09, 2.0250192521913992e+11, -3.5321625135844375e+12,
+                          4.5739589961007445e+13, -4.060458584995958e+14, 1.7540011071214248e+15,
+                          1.1221460048160524e+16, -2.847738605470561e+17, 2.794778669721443e+18,
+                          -1.731855727144761e+19, 7.2223655671877706e+19, -1.98213212428573e+20,
+                          3.2550582207459295e+20, -2.4337022489848683e+20);
+}
+
+template <typename T>
+BSL_HD T log_bessel(T k) {
+  const bool near = k < T(8);
+  const T c = near ? k : T(0);
+  const T t = T(1) / (near ? T(8) : k);
+  const T half = T(0.5) * c;
+  const T log = math::log(near ? bessel_near(half * half) : t * T(0.15915494309189535));
+  return near ? log - c : T(0.5) * log + math::log(bessel_far(t));
+}
+
+template <typename T>
+BSL_HD T bessel_spread(T k) {
+  const bool near = k < T(8);
+  const T t = T(1) / (near ? T(8) : k);
+  const T far = T(0.5) * t * bessel_spread_far(t);
+  return near ? bessel_spread_near(near ? k : T(0)) : far;
+}
+
 }  // namespace special
 }  // namespace
 }  // namespace bsl

@@ -12,11 +12,16 @@
 #include "cpu/steps/dense.h"
 #include "cpu/steps/element_map.h"
 #include "cpu/steps/gate.h"
+#include "cpu/steps/householder.h"
 #include "cpu/steps/log_prob.h"
+#include "cpu/steps/normal_mixture.h"
 #include "cpu/steps/normal_sample.h"
 #include "cpu/steps/pointwise_map.h"
+#include "cpu/steps/row_map.h"
 #include "cpu/steps/standard_normal.h"
+#include "cpu/steps/sylvester.h"
 #include "cpu/steps/triangular.h"
+#include "cpu/steps/within.h"
 #include "cpu/training_draws.h"
 
 namespace bsl {

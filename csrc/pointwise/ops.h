@@ -41,4 +41,5 @@
   X(softplus_transform)            \
   X(student_t_log_prob)            \
   X(student_t_rsample)             \
-  X(tanh_transform)
+  X(tanh_transform)                \
+  X(von_mises_log_prob)

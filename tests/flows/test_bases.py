@@ -23,6 +23,7 @@ from bslfast.flows import (
     SplineCoupling,
     StudentTBase,
     UniformBase,
+    VonMisesBase,
 )
 
 DOUBLE: dict[str, Any] = {"dtype": torch.float64}
@@ -217,3 +218,72 @@ def test_the_state_of_flows_without_a_base_stays() -> None:
 def test_bad_input(error: type[Exception], text: str, call: Callable[[], Any]) -> None:
     with pytest.raises(error, match=text):
         call()
+
+
+# --- von Mises ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("c", [0, 3])
+def test_von_mises_densities_are_those_of_scipy(c: int) -> None:
+    base = stir(VonMisesBase(2, context=c, hidden=(4,), **DOUBLE))
+    z = torch.rand(5, 2, **DOUBLE) * 6 - 3
+    context = torch.randn(5, c, **DOUBLE) if c else None
+    loc, log_k = base.conditioner(z[:, :0], context).detach().split(2, dim=-1)
+    law = scipy.stats.vonmises(kappa=log_k.exp().numpy(), loc=loc.numpy())
+    expected = torch.from_numpy(law.logpdf(z.numpy())).sum(-1)
+    torch.testing.assert_close(base.log_prob(z, context).detach(), expected)
+    z[0, 0], z[1, 0] = 3.2, math.nan
+    found = base.log_prob(z, context)
+    assert found[0] == -math.inf
+    assert found[1].isnan()
+
+
+def test_von_mises_samples() -> None:
+    """They follow the law; a seed has its samples, and torch's generator does not notice."""
+    base = stir(VonMisesBase(2, **DOUBLE))
+    like = torch.empty(20_000, 2, **DOUBLE)
+    state = torch.get_rng_state()
+    z = base.rsample(like, None, 5).detach()
+    assert torch.equal(state, torch.get_rng_state())
+    assert torch.equal(base.rsample(like, None, torch.tensor(5)), z)
+    assert not torch.equal(base.rsample(like, None, None), z)
+    assert z.abs().max() <= math.pi
+    loc, log_k = base.conditioner.constant.detach().split(2)
+    for i in range(2):
+        law = scipy.stats.vonmises(kappa=log_k[i].exp().item(), loc=loc[i].item())
+        low = law.cdf(-math.pi)
+        assert scipy.stats.kstest(law.cdf(z[:, i].numpy()) - low, "uniform").pvalue > 1e-4
+
+
+def test_gradients_of_von_mises_samples() -> None:
+    """Means of cos(z - loc) move with the concentration as I1 / I0 does; those of z with loc."""
+    base = VonMisesBase(1, **DOUBLE)
+    with torch.no_grad():
+        base.conditioner.constant.copy_(torch.tensor([0.4, math.log(3.0)]))
+    z = base.rsample(torch.empty(100_000, 1, **DOUBLE), None, 1)
+    found = torch.autograd.grad(torch.cos(z - 0.4).mean(), base.conditioner.constant)[0]
+    k = torch.tensor(3.0, **DOUBLE, requires_grad=True)
+    (slope,) = torch.autograd.grad(torch.special.i1(k) / torch.special.i0(k), k)
+    assert found[1].item() == pytest.approx(3.0 * slope.item(), abs=0.005)
+    found = torch.autograd.grad(
+        base.rsample(torch.empty(10, 1, **DOUBLE), None, 1).sum(), base.conditioner.constant
+    )[0]
+    assert found[0].item() == pytest.approx(10.0)
+
+
+def test_a_density_on_the_circle() -> None:
+    options: dict[str, Any] = {"bound": math.pi, "tails": "circular", "hidden": (), **DOUBLE}
+    flow = stir(Flow(SplineCoupling(1, **options), VonMisesBase(1, **DOUBLE)))
+    x = ((torch.arange(5000, **DOUBLE) + 0.5) / 5000 * 2 - 1) * math.pi
+    with torch.no_grad():
+        density = flow.log_prob(x.unsqueeze(-1)).exp()
+    assert density.mean().item() * 2 * math.pi == pytest.approx(1.0, abs=1e-4)
+    x, log_prob = flow.rsample_and_log_prob(500, seed=0)
+    torch.testing.assert_close(flow.log_prob(x), log_prob)
+
+
+def test_a_von_mises_base_wants_a_transform_onto_the_circle() -> None:
+    with pytest.raises(ValueError, match=r"transform: .* maps onto \(-0.5, 0.5\)"):
+        Flow(SplineCoupling(2, bound=0.5, tails="circular"), VonMisesBase(2))
+    with pytest.raises(ValueError, match="features: expected"):
+        VonMisesBase(0)

@@ -30,6 +30,7 @@ from ops import (
     relaxed_bernoulli,
     scale_kl,
     student_t,
+    von_mises,
 )
 from ops.record import Call, Case, Draw, OpRecord, Shape
 
@@ -76,6 +77,7 @@ RECORDS: list[OpRecord] = list(
             *relaxed_bernoulli.RECORDS,
             *scale_kl.RECORDS,
             *student_t.RECORDS,
+            *von_mises.RECORDS,
         ],
     )
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,16 +17,12 @@ from bslfast._native import _cpu
 from bslfast.flows import (
     Affine,
     AffineCoupling,
+    BatchNorm,
     Composite,
     Coupling,
     Flow,
-    Sigmoid,
-    Softplus,
-    Tanh,
-    Transform,
 )
 from bslfast.flows.flow import _density_steps
-from bslfast.flows.transform import forward_steps, inverse_steps
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -40,7 +37,11 @@ def test_the_same_as_by_ops(name: str) -> None:
         torch.testing.assert_close(whole, by_ops, rtol=1e-8, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["realnvp-wide", "maf-no-hidden", "nsf-autoregressive"])
+SEVERAL = ["realnvp-wide", "maf-no-hidden", "nsf-autoregressive", "rotated-5", "elementwise"]
+SEVERAL += ["circular-context", "base-student-t-2", "base-mixture-0"]
+
+
+@pytest.mark.parametrize("name", SEVERAL)
 @pytest.mark.parametrize("isa", _cpu.isa_levels())
 def test_every_instruction_set_in_float32(name: str, isa: str) -> None:
     before = _cpu.isa()
@@ -63,7 +64,7 @@ def test_every_instruction_set_in_float32(name: str, isa: str) -> None:
         assert error < 16 * allowed + 1e-6 * right.abs().max()
 
 
-@pytest.mark.parametrize("name", ["realnvp-wide", "maf-no-hidden"])
+@pytest.mark.parametrize("name", ["realnvp-wide", "maf-no-hidden", "rotated-5"])
 def test_the_same_bits_for_any_number_of_threads(name: str) -> None:
     flow = made(name, torch.float32)
     x, context = inputs(flow, 1000, torch.float32)
@@ -112,20 +113,37 @@ def test_any_leading_dimensions(rows: int) -> None:
         torch.testing.assert_close(found, flow.log_prob(x, context))
 
 
-@pytest.mark.parametrize("kind", [Tanh, Sigmoid, Softplus])
-def test_bounded_maps_lower_one_way(kind: type[Transform]) -> None:
-    transform = Composite([AffineCoupling(3), kind(3)]).double()  # type: ignore[call-arg]
-    nn.init.normal_(transform.transforms[0].conditioner.output_bias)  # type: ignore[union-attr, arg-type]
-    assert programs.lowered(transform, "forward", forward_steps, (3, 0)).reason is None
-    reason = programs.lowered(transform, "inverse", inverse_steps, (3, 0)).reason
-    assert reason == f"the inverse of {kind.__name__} checks that z lies inside"
-    x = torch.randn(40, 3, dtype=torch.float64, requires_grad=True)
-    results = []
-    for on in (True, False):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name", ["circular", "circular-context", "no-tails", "elementwise"])
+def test_numbers_outside(name: str, dtype: torch.dtype) -> None:
+    """Densities of 0, the images of the nearest numbers inside, no gradient; a NaN stays one."""
+    flow = made(name, dtype)
+    x, context = inputs(flow, 40, dtype)
+    moved = x.detach().clone()
+    moved[1, 0], moved[2, 1], moved[3] = 40.0, -40.0, math.nan
+    moved[4, 0], moved[5, 0], moved[6, 0] = math.inf, 0.0, math.pi
+    moved.requires_grad_()
+    whole, by_ops = [], []
+    for on, found in ((True, whole), (False, by_ops)):
         with bslfast.whole_networks(on):
-            z, log_det = transform(x)
-            results.append((z, log_det, *torch.autograd.grad((z.sum(1) * log_det).sum(), x)))
-    torch.testing.assert_close(*results)
+            log_prob = flow.log_prob(moved, context)
+            found += [log_prob, *flow.transform(moved, context)]
+            found += flow.transform.inverse(moved, context)
+            parts = [*log_prob[7:], *log_prob[1:3].clamp(min=-1.0)]
+            found += torch.autograd.grad(torch.stack(parts).sum(), moved)
+    assert (whole[0][[1, 2, 4]] == -math.inf).all()
+    assert whole[0][3].isnan()
+    assert (whole[-1][1:3] == 0).any()
+    eps = torch.finfo(dtype).eps
+    for a, b in zip(whole, by_ops, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e4 * eps, atol=1e4 * eps, equal_nan=True)
+
+
+def test_a_batch_norm_in_training_mode_goes_by_ops() -> None:
+    flow = Flow(Composite([AffineCoupling(3), BatchNorm(3)]))
+    assert "a BatchNorm in training mode looks at the whole batch" in flow.explain()
+    assert "one call" in flow.eval().explain()
+    assert "training mode" in flow.train().explain()
 
 
 def test_frozen_parameters_and_shared_ones() -> None:

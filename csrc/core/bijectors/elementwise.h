@@ -1,5 +1,5 @@
 // Maps of single numbers without parameters, and their inverses: leaky relu, tanh, sigmoid,
-// softplus.
+// softplus, exp.
 //
 // The logarithm that comes with a value is that of the derivative. It is never made from the
 // value: tanh and sigmoid round to 1 long before their derivatives vanish. Each function takes one
@@ -167,6 +167,25 @@ struct Softplus : Pointwise<1, kValueAndLog> {
     const T near = e * inverse;
     const T by_value = x < T(0) ? near : inverse, by_log = x < T(0) ? inverse : near;
     return {{grad.value * by_value + grad.log * by_log}};
+  }
+};
+
+// y = exp(x), log y' = x.
+template <bool kInverse>
+struct Exp : Pointwise<1, kValueAndLog> {
+  template <typename T>
+  BSL_HD static Result<T> forward(const Numbers<T>&, T x) {
+    if constexpr (kInverse) {
+      const T log = math::log(x);
+      return {log, -log};
+    }
+    return {math::exp(x), x};
+  }
+
+  template <typename T>
+  BSL_HD static Gradients<T, 1> backward(const Numbers<T>&, Result<T> grad, T x) {
+    if constexpr (kInverse) return {{(grad.value - grad.log) / x}};
+    return {{grad.value * math::exp(x) + grad.log}};
   }
 };
 

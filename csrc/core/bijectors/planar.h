@@ -7,6 +7,7 @@
 // "Variational inference with normalizing flows" (2015), appendix A, has them as differences.
 #pragma once
 
+#include "core/bijectors/tanh_equation.h"
 #include "core/math.h"
 #include "core/platform.h"
 #include "core/rows.h"
@@ -107,6 +108,61 @@ struct Planar : RowMap<3, 1> {
     if constexpr (I == 0) return g + by.of[0] * w;
     if constexpr (I == 1) return by.of[3] * g + by.of[1] * w;
     return (by.of[4] * g + by.of[0] * z) + (by.of[1] * u + by.of[2] * w);
+  }
+};
+
+// The inverse: with c = w y + b it solves a + m tanh(a) = c, and z = y - tanh(a) v.
+struct PlanarInverse : RowMap<3, 1> {
+  static constexpr int sums = 3, sums_with_gradient = 5, coefficients = 5;
+  template <int I>
+  static constexpr bool of_parameters = I == 1 || I == 2;
+
+  template <int I, typename T>
+  BSL_HD static double term(const Column<T, 3>& c) {
+    return Planar::term<I>(c);
+  }
+
+  // In float64, as the solution may be much more exact than the logarithm of the determinant.
+  template <typename T>
+  BSL_HD static Map<double> map_of(const Sums& s, const RowNumbers<T>& b) {
+    const double wu = s.of[1], ww = s.of[2], c = s.of[0] + static_cast<double>(b.of[0]);
+    // Without a direction v = u and w v = 0.
+    const double det = ww == 0 ? 1.0 : math::softplus(wu);
+    return map(solve_tanh(c, det), wu, ww);
+  }
+
+  template <typename T>
+  BSL_HD static RowResult<T> forward(const Sums& s, const RowNumbers<T>& b, T) {
+    const Map<double> p = map_of(s, b);
+    return {static_cast<T>(-log_det(p)), {{static_cast<T>(-p.t), static_cast<T>(-p.t * p.k)}}};
+  }
+
+  template <typename T>
+  BSL_HD static T value(const Coefficients<T>& by, const Column<T, 3>& c) {
+    return Planar::value(by, c);
+  }
+
+  // Of a: -(1 / cosh^2) v g + 2 m s t / det grad_log; a moves by 1 / det with c, -t / det with m.
+  template <typename T>
+  BSL_HD static RowGradients<T> backward(const Sums& s, const RowNumbers<T>& b, T, T grad_log) {
+    const Map<double> p = map_of(s, b);
+    const double wu = s.of[1], ww = s.of[2];
+    const bool none = ww == 0;
+    const double inverse = 1.0 / (none ? 1.0 : ww), by_log = static_cast<double>(grad_log) / p.det;
+    const double by_a =
+        2.0 * (p.m * p.t) * (none ? 0.0 : by_log * p.s) - (s.of[3] + p.k * s.of[4]) * p.s;
+    const double by_c = by_a / p.det;
+    const double by_m = none ? 0.0 : -by_log * p.s - by_c * p.t;
+    const double by_k = none ? 0.0 : -p.t * s.of[4];
+    const T by_wu = static_cast<T>(by_k * (-math::sigmoid(-wu) * inverse) + by_m * p.slope);
+    const T twice_ww = static_cast<T>(-2.0 * (by_k * p.k) * inverse);
+    const T a = static_cast<T>(by_c);
+    return {{{a}}, {{a, by_wu, twice_ww, static_cast<T>(-p.t), static_cast<T>(-p.t * p.k)}}};
+  }
+
+  template <int I, typename T>
+  BSL_HD static T gradient(const Coefficients<T>& by, const Column<T, 3>& c) {
+    return Planar::gradient<I>(by, c);
   }
 };
 

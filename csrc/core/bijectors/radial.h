@@ -116,6 +116,77 @@ struct Radial : RowMap<2, 2> {
   }
 };
 
+// The inverse: z = z0 + q (y - z0) with q = (alpha + r) / (total + r), total = alpha + beta. The
+// distance of y from z0 is rho = r / q, so r solves r^2 + (total - rho) r = rho alpha.
+struct RadialInverse : RowMap<2, 2> {
+  static constexpr int sums = 1, sums_with_gradient = 2, coefficients = 2;
+  template <int I>
+  static constexpr bool of_parameters = false;
+
+  template <int I, typename T>
+  BSL_HD static double term(const Column<T, 2>& c) {
+    return Radial::term<I>(c);
+  }
+
+  // In float64, as is usual of inverses.
+  struct Solution {
+    double rho, total, q;
+    Map<double> p;
+  };
+  template <typename T>
+  BSL_HD static Solution solution(const Sums& s, const RowNumbers<T>& raw) {
+    const double raw_alpha = static_cast<double>(raw.of[0]);
+    const double raw_beta = static_cast<double>(raw.of[1]);
+    const double alpha = math::softplus(raw_alpha), total = math::softplus(raw_beta);
+    const double rho = math::sqrt(s.of[0]);
+    // Of the two formulas each is taken where it does not subtract like numbers.
+    const double b = total - rho, root = math::sqrt(b * b + 4.0 * rho * alpha);
+    const bool positive = b > 0;
+    const double r = positive ? 2.0 * rho * alpha / (positive ? b + root : 1.0) : 0.5 * (root - b);
+    return {rho, total, (alpha + r) / (total + r), map(r, raw_alpha, raw_beta)};
+  }
+
+  template <typename T>
+  BSL_HD static RowResult<T> forward(const Sums& s, const RowNumbers<T>& raw, T width) {
+    const Solution x = solution(s, raw);
+    const double others = static_cast<double>(width) - 1.0;
+    return {static_cast<T>(-log_det(x.p, others)), {{static_cast<T>(x.q)}}};
+  }
+
+  template <typename T>
+  BSL_HD static T value(const Coefficients<T>& by, const Column<T, 2>& c) {
+    return c.row[1] + by.of[0] * (c.row[0] - c.row[1]);
+  }
+
+  template <typename T>
+  BSL_HD static RowGradients<T> backward(const Sums& s, const RowNumbers<T>& raw, T width,
+                                         T grad_log) {
+    const Solution x = solution(s, raw);
+    const Map<double>& p = x.p;
+    const double raw_alpha = static_cast<double>(raw.of[0]);
+    const double raw_beta = static_cast<double>(raw.of[1]);
+    // Of the logarithm, with r, alpha and total as its variables.
+    const Gradients<double> g = gradients(p, static_cast<double>(width) - 1.0, raw_alpha, raw_beta,
+                                          0.0, -static_cast<double>(grad_log));
+    const double by_q = s.of[1], over = 1.0 / (x.total + p.r);
+    const double by_r = g.along * p.r + by_q * (x.total - p.alpha) * over * over;
+    // rho' = last by r; r moves by -r h / last with total, r (total + r) h^2 / last with alpha.
+    const double by_rho = by_r / p.last;
+    const double by_alpha = by_q * over + by_rho * (p.r * p.h) * p.det;
+    const double by_total = -by_q * x.q * over - by_rho * (p.r * p.h);
+    const double along = x.rho > 0 ? by_rho / x.rho : (x.rho == 0 ? 0.0 : x.rho);
+    return {{{static_cast<T>(g.raw_alpha + by_alpha * math::sigmoid(raw_alpha)),
+              static_cast<T>(g.raw_beta + by_total * math::sigmoid(raw_beta))}},
+            {{static_cast<T>(x.q), static_cast<T>(along)}}};
+  }
+
+  template <int I, typename T>
+  BSL_HD static T gradient(const Coefficients<T>& by, const Column<T, 2>& c) {
+    const T moved = by.of[0] * c.grad + by.of[1] * (c.row[0] - c.row[1]);
+    return I == 0 ? moved : c.grad - moved;
+  }
+};
+
 }  // namespace radial
 
 }  // namespace

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/math.h"
+#include "core/special.h"
 #include "cpu/steps/tile.h"
 
 namespace bsl {
@@ -16,6 +17,9 @@ struct Activation {
     sigmoid,
     silu,
     softplus,  // a, or nothing for 0: softplus(x) + a
+    gelu,
+    gelu_tanh,  // with a tanh in the place of the normal distribution function
+    exp,
     linear,    // a, b: a x + b
     log,       // a: log(x + a)
     softclip,  // a: x / (1 + |x| / a), between -a and a
@@ -27,8 +31,8 @@ struct Activation {
     if (step.options.size() != 1 || step.options[0] < 0 || step.options[0] >= kinds) {
       return "options";
     }
-    constexpr size_t least[kinds] = {0, 0, 0, 0, 0, 2, 1, 1, 0};
-    constexpr size_t most[kinds] = {0, 0, 0, 0, 1, 2, 1, 1, 0};
+    constexpr size_t least[kinds] = {0, 0, 0, 0, 0, 0, 0, 0, 2, 1, 1, 0};
+    constexpr size_t most[kinds] = {0, 0, 0, 0, 1, 0, 0, 0, 2, 1, 1, 0};
     const size_t numbers = step.numbers.size();
     if (numbers < least[step.options[0]] || numbers > most[step.options[0]]) return "numbers";
     return step.inputs.size() == step.outputs.size() ? nullptr : "inputs and outputs";
@@ -49,6 +53,12 @@ struct Activation {
         const T least = step.numbers.empty() ? T(0) : static_cast<T>(step.numbers[0]);
         return for_each(step, t, [least](T x) { return math::softplus(x) + least; });
       }
+      case gelu:
+        return for_each(step, t, [](T x) { return x * special::normal(x).share; });
+      case gelu_tanh:
+        return for_each(step, t, [](T x) { return x * math::sigmoid(gelu_argument(x)); });
+      case exp:
+        return for_each(step, t, [](T x) { return math::exp(x); });
       case linear: {
         const T a = static_cast<T>(step.numbers[0]), b = static_cast<T>(step.numbers[1]);
         return for_each(step, t, [a, b](T x) { return a * x + b; });
@@ -84,6 +94,18 @@ struct Activation {
         return pull_back(step, t, [](T, T y) { return y * (T(1) - y); });
       case softplus:
         return pull_back(step, t, [](T x, T) { return math::sigmoid(x); });
+      case gelu:
+        return pull_back(step, t, [](T x, T) {
+          const special::Normal<T> at = special::normal(x);
+          return at.share + x * at.density;
+        });
+      case gelu_tanh:
+        return pull_back(step, t, [](T x, T y) {
+          const T u = gelu_argument(x), s = math::sigmoid(u);
+          return s + y * math::sigmoid(-u) * (T(1.5957691216057308) * (T(1) + T(0.134145) * x * x));
+        });
+      case exp:
+        return pull_back(step, t, [](T, T y) { return y; });
       case linear: {
         const T a = static_cast<T>(step.numbers[0]);
         return pull_back(step, t, [a](T, T) { return a; });
@@ -113,6 +135,12 @@ struct Activation {
   }
 
  private:
+  // Of the sigmoid that is 1/2 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)) / 2.
+  template <typename T>
+  BSL_HD static T gelu_argument(T x) {
+    return T(1.5957691216057308) * (x + T(0.044715) * x * x * x);
+  }
+
   template <typename T, typename F>
   static void for_each(const Step& step, const TileOf<T>& t, const F& f) {
     for (size_t i = 0; i < step.inputs.size(); ++i) {

@@ -14,9 +14,10 @@ using AffineMap =
                   affine::Coupling<ScaleFn::sigmoid, false>,
                   affine::Coupling<ScaleFn::sigmoid, true>>;
 using LeakyReluMap = PointwiseStep<elementwise::LeakyRelu<false>, elementwise::LeakyRelu<true>>;
-using TanhMap = PointwiseStep<elementwise::Tanh<false>>;
-using SigmoidMap = PointwiseStep<elementwise::Sigmoid<false>>;
-using SoftplusMap = PointwiseStep<elementwise::Softplus<false>>;
+using TanhMap = PointwiseStep<elementwise::Tanh<false>, elementwise::Tanh<true>>;
+using SigmoidMap = PointwiseStep<elementwise::Sigmoid<false>, elementwise::Sigmoid<true>>;
+using SoftplusMap = PointwiseStep<elementwise::Softplus<false>, elementwise::Softplus<true>>;
+using ExpMap = PointwiseStep<elementwise::Exp<false>, elementwise::Exp<true>>;
 
 }  // namespace
 }  // namespace bsl

@@ -86,6 +86,15 @@ BSL_HD void transpose(Vector<T>* square) {
 }
 #endif
 
+// The sum of the products of two lanes.
+template <typename T>
+BSL_HD T product_of_lanes(const T* a, const T* b) {
+  T total = 0;
+#pragma omp simd reduction(+ : total)
+  for (int r = 0; r < kTileRows; ++r) total += a[r] * b[r];
+  return total;
+}
+
 // Adds the sum of each of n lanes to numbers of an array, which are `between` apart.
 template <typename T>
 BSL_HD void add_row_sums(const T* lanes, int n, int64_t between, T* to) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/math.h"
+#include "cpu/steps/simd.h"
 #include "cpu/steps/tile.h"
 
 namespace bsl {
@@ -84,11 +85,11 @@ struct Triangular {
           for (int r = 0; r < kTileRows; ++r) grad[r] += factor * left[r];
         }
         if (grad_f == nullptr) continue;
-        const T total = products(left, t.lane(back ? step.outputs[j] : step.inputs[j]));
+        const T total = product_of_lanes(left, t.lane(back ? step.outputs[j] : step.inputs[j]));
         grad_f[i * m.n + j] += back ? -total : total;
       }
       if (grad_f == nullptr || !m.upper) continue;
-      T total = diagonal * products(left, t.lane(back ? step.outputs[i] : step.inputs[i]));
+      T total = diagonal * product_of_lanes(left, t.lane(back ? step.outputs[i] : step.inputs[i]));
       for (int r = 0; r < kTileRows; ++r) total += t.grad_log[r];
       grad_f[i * m.n + i] += back ? -total : total;
     }
@@ -114,14 +115,6 @@ struct Triangular {
     const T* factors;
     const T* signs;
   };
-
-  template <typename T>
-  static T products(const T* a, const T* b) {
-    T total = 0;
-#pragma omp simd reduction(+ : total)
-    for (int r = 0; r < kTileRows; ++r) total += a[r] * b[r];
-    return total;
-  }
 };
 
 }  // namespace
