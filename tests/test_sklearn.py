@@ -96,6 +96,10 @@ def test_targets_keep_their_digits(x: Any, y: Any) -> None:
     assert moved.score(single, 2.0**31 + 16 * y) > 0.9
     with_y = torch.from_numpy(2.0**31 + 16 * y[:, None])
     assert moved.prediction(single).log_prob(with_y).mean() > -3
+    lower, upper = moved.prediction(single).interval(0.9)
+    assert ((lower < with_y) & (with_y < upper)).double().mean() > 0.7
+    inside = moved.prediction(single).cdf(with_y)
+    assert ((inside > 0.05) & (inside < 0.95)).equal((lower < with_y) & (with_y < upper))
     huge = _made(REGRESSOR).fit(single, 1e60 * y)
     np.testing.assert_allclose(huge.predict(single) / 1e60, plain.predict(single) / 16, rtol=1e-3)
     with pytest.raises(ValueError, match=r"y: expected columns whose standard deviation"):
