@@ -73,7 +73,7 @@ class Prediction:
         y = self._rows(y)
         mask = None if mask is None else self._rows(mask, "mask")
         if self.target_scaler is not None:
-            y = self.target_scaler.transform(y)
+            y = self._scaled(y, self.target_scaler)
             each = self.target_scaler.scale.log().to(y.device)
             log_scale = each.sum() if mask is None else torch.where(mask, each, 0.0).sum(-1)
         log_prob = self.likelihood.log_prob(_rows_of(self.samples), y, mask)
@@ -128,8 +128,12 @@ class Prediction:
     def _placed(self, y: Tensor) -> Tensor:
         """Targets from the likelihood in their own unit, with the leading dimensions of outputs."""
         if self.target_scaler is not None:
-            y = self.target_scaler.inverse(y)
+            y = self.target_scaler.inverse(y.to(self.target_scaler.mean.dtype))
         return _shaped_like(self.samples, y)
+
+    def _scaled(self, y: Tensor, scaler: Standardizer) -> Tensor:
+        """Targets as the network has them: the scaling may have more digits."""
+        return scaler.transform(y).to(self.samples.dtype)
 
     @torch.no_grad()
     def cdf(self, y: Tensor) -> Tensor:
@@ -142,7 +146,7 @@ class Prediction:
         """
         y = self._rows(y)
         if self.target_scaler is not None:
-            y = self.target_scaler.transform(y)
+            y = self._scaled(y, self.target_scaler)
         return _shaped_like(self.samples, self.likelihood.cdf(_rows_of(self.samples), y))
 
     def _rows(self, y: Tensor, name: str = "y") -> Tensor:
@@ -201,7 +205,8 @@ def predict(
             from them.
         likelihood: what the outputs mean; ``None`` takes ``model.likelihood``.
         target_scaler: the Standardizer applied to the targets in training. Then mean, aleatoric,
-            epistemic, ``log_prob`` and ``interval`` are in the original unit of the targets.
+            epistemic, ``log_prob`` and ``interval`` are in the original unit of the targets, and in
+            the scaler's dtype: float64 keeps the digits of large targets that differ little.
             Regression only.
         max_bytes: most memory for the values inside the network, in bytes; ``None`` sets no limit.
             The rows of x, along its first dimension, then go through the network in blocks, of at
@@ -242,7 +247,7 @@ def predict(
     mean, aleatoric, epistemic = likelihood.predictive(_rows_of(samples))
     if target_scaler is not None:
         scale = target_scaler.scale.to(mean.device)
-        mean = target_scaler.inverse(mean)
+        mean = target_scaler.inverse(mean.to(scale.dtype))
         aleatoric, epistemic = aleatoric * scale, epistemic * scale
     parts = (mean, aleatoric, epistemic)
     mean, aleatoric, epistemic = (_shaped_like(samples, part) for part in parts)

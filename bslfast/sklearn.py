@@ -1,13 +1,16 @@
 """scikit-learn estimators: Bayesian networks and flows for its pipelines and searches.
 
 They standardise their inputs (and continuous targets), compute in the dtype of ``X`` (float32 or
-float64; others become float64) and are repeatable for a ``random_state``. torch's global
-generators are left as they were. The models are found in ``model_``, the course of the training
+float64; others become float64) and are repeatable for a ``random_state``. Predictions of
+continuous targets keep the digits of these: they are float64 if ``X`` or ``y`` is. torch's global
+generators are left as they were. A fit that fails, or is interrupted, leaves an estimator that is
+not fitted. The models are found in ``model_``, the course of the training
 in ``history_`` (:class:`bslfast.training.History`). scikit-learn 1.6 or newer is needed.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,6 +46,8 @@ _REGRESSIONS = (
     "negative_binomial",
 )
 _FLOWS = ("NSF", "MAF", "RealNVP", "NICE")
+# Arguments of flows that are the estimator's own, or have no meaning there.
+_NO_OPTIONS = ("features", "context", "transforms", "hidden", "device", "dtype")
 _CPU = torch.device("cpu")
 
 
@@ -50,7 +55,23 @@ def _seed(random_state: Any) -> int:
     return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
 
 
-class _BayesianMLP(BaseEstimator):  # type: ignore[misc]
+def _tensor(array: Any) -> Tensor:
+    """A copy: torch has neither the byte orders of other machines nor negative strides."""
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+
+
+class _Estimator(BaseEstimator):  # type: ignore[misc]
+    """What all estimators share: they are fitted once the training has ended."""
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
+
+    def _forget(self) -> None:
+        """Before a fit: what it leaves if it fails must not go with the model of another one."""
+        self.__dict__.pop("model_", None)
+
+
+class _BayesianMLP(_Estimator):
     """What regression and classification share: the training, and draws that stay the same."""
 
     def __init__(
@@ -97,7 +118,7 @@ class _BayesianMLP(BaseEstimator):  # type: ignore[misc]
         scaler = self._input_scaler
         return predict(
             self.model_,
-            scaler.transform(torch.tensor(X, dtype=scaler.mean.dtype)),
+            scaler.transform(_tensor(X).to(scaler.mean.dtype)),
             self.n_samples,
             seed=self._prediction_seed,
             target_scaler=self._target_scaler,
@@ -105,11 +126,11 @@ class _BayesianMLP(BaseEstimator):  # type: ignore[misc]
 
     def _train(self, x: Tensor, y: Tensor, targets: int, likelihood: str) -> None:
         random_state = check_random_state(self.random_state)
-        seed, self._prediction_seed = _seed(random_state), _seed(random_state)
+        seed, prediction_seed = _seed(random_state), _seed(random_state)
         _checks.integer("n_samples", self.n_samples)
-        self._input_scaler = Standardizer.fit(x)
+        inputs = Standardizer._fit("X", x)
         with seeded(seed, _CPU):
-            self.model_ = BayesianMLP(
+            model = BayesianMLP(
                 x.shape[1],
                 self.hidden,
                 targets,
@@ -119,13 +140,13 @@ class _BayesianMLP(BaseEstimator):  # type: ignore[misc]
                 init_scale=self.init_scale,
                 dtype=x.dtype,
             )
-        self._target_scaler = None
-        if self.model_.likelihood.continuous:
-            self._target_scaler = Standardizer.fit(y)
-            y = self._target_scaler.transform(y)
-        self.history_ = training.fit(
-            self.model_,
-            (self._input_scaler.transform(x), y),
+        scaler = None
+        if model.likelihood.continuous:
+            scaler = Standardizer._fit("y", y)
+            y = scaler.transform(y)
+        history = training.fit(
+            model,
+            (inputs.transform(x), y.to(x.dtype) if y.is_floating_point() else y),
             epochs=self.epochs,
             batch_size=self.batch_size,
             lr=self.lr,
@@ -133,6 +154,9 @@ class _BayesianMLP(BaseEstimator):  # type: ignore[misc]
             beta=self.beta,
             seed=seed,
         )
+        self.model_, self.history_ = model, history
+        self._input_scaler, self._target_scaler = inputs, scaler
+        self._prediction_seed = prediction_seed
 
 
 class BayesianMLPRegressor(RegressorMixin, _BayesianMLP):  # type: ignore[misc]
@@ -207,11 +231,14 @@ class BayesianMLPRegressor(RegressorMixin, _BayesianMLP):  # type: ignore[misc]
             X: [rows, features], finite.
             y: [rows] or [rows, targets], finite.
         """
+        self._forget()
         X, y = validate_data(self, X, y, dtype=_DTYPES, multi_output=True, y_numeric=True)
         likelihood = _checks.choice("likelihood", self.likelihood, _REGRESSIONS)
-        x = torch.tensor(X)
+        x = _tensor(X)
         self._is_column = y.ndim == 1
-        targets = torch.tensor(y, dtype=x.dtype).reshape(len(y), -1)
+        # The standardised targets alone are rounded to the dtype of the network.
+        exact = np.float32 if X.dtype == y.dtype == np.float32 else np.float64
+        targets = _tensor(y.astype(exact)).reshape(len(y), -1)
         self._train(x, targets, targets.shape[1], likelihood)
         return self
 
@@ -279,12 +306,13 @@ class BayesianMLPClassifier(ClassifierMixin, _BayesianMLP):  # type: ignore[misc
             X: [rows, features], finite.
             y: [rows], labels of any kind.
         """
+        self._forget()
         X, y = validate_data(self, X, y, dtype=_DTYPES)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError("y: expected at least two classes, got 1 class")
-        self._train(torch.tensor(X), torch.tensor(labels), len(self.classes_), "categorical")
+        self._train(_tensor(X), _tensor(labels), len(self.classes_), "categorical")
         return self
 
     def predict_proba(self, X: Any) -> Any:
@@ -305,7 +333,7 @@ class BayesianMLPClassifier(ClassifierMixin, _BayesianMLP):  # type: ignore[misc
         return self.classes_[best]
 
 
-class FlowDensity(DensityMixin, BaseEstimator):  # type: ignore[misc]
+class FlowDensity(DensityMixin, _Estimator):  # type: ignore[misc]
     """The density of rows of numbers, by a normalizing flow.
 
     Args:
@@ -314,8 +342,8 @@ class FlowDensity(DensityMixin, BaseEstimator):  # type: ignore[misc]
         hidden: widths of the hidden layers of each transform's network.
         flow_options: further arguments of the flow's class, such as ``{"autoregressive": True}``.
         epochs, batch_size, lr, schedule: as of :func:`bslfast.training.fit`.
-        validation_fraction: share of the rows that are held out, to end with the weights of the
-            epoch that scores best there; 0 trains on all.
+        validation_fraction: share of the rows that are held out, at least one, to end with the
+            weights of the epoch that scores best there; 0 trains on all.
         patience: stop after this many epochs without a better score; None never.
         random_state: an int, a ``numpy.random.RandomState``, or None for numpy's global one.
 
@@ -371,32 +399,40 @@ class FlowDensity(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """Train the flow.
 
         Args:
-            X: [rows, features], finite; at least two rows.
+            X: [rows, features], finite; at least two rows that are not held out.
             y: not used.
         """
+        self._forget()
         X = validate_data(self, X, dtype=_DTYPES, ensure_min_samples=2)
         kind = getattr(flows, _checks.choice("flow", self.flow, _FLOWS))
         fraction = _checks.number(
             "validation_fraction", self.validation_fraction, minimum=0.0, below=1.0
         )
+        held = max(1, round(fraction * len(X))) if fraction else 0
+        if len(X) - held < 2:
+            raise ValueError(
+                f"X: expected at least 2 rows beside those held out, which are {held} of {len(X)} "
+                f"with validation_fraction={fraction:g}, got {len(X) - held}"
+            )
+        options = self._options(kind)
         seed = _seed(self.random_state)
-        x = torch.tensor(X)
+        x = _tensor(X)
         with seeded(seed, _CPU):
-            held_out, train = x[torch.randperm(len(x))].tensor_split([round(fraction * len(x))])
+            held_out, train = x[torch.randperm(len(x))].tensor_split([held])
             inner = kind(
                 x.shape[1],
                 transforms=self.transforms,
                 hidden=self.hidden,
                 dtype=x.dtype,
-                **(self.flow_options or {}),
+                **options,
             )
         # Of the training rows alone: those held out must not influence the model.
         scaled = flows.Standardize.from_data(train)
-        self.model_ = flows.Flow(flows.Composite([scaled, inner.transform]), inner.base)
-        self.history_ = training.fit(
-            self.model_,
+        model = flows.Flow(flows.Composite([scaled, inner.transform]), inner.base)
+        history = training.fit(
+            model,
             (train,),
-            (held_out,) if len(held_out) else None,
+            (held_out,) if held else None,
             objective=flows.Flow.log_prob,
             epochs=self.epochs,
             batch_size=self.batch_size,
@@ -405,7 +441,24 @@ class FlowDensity(DensityMixin, BaseEstimator):  # type: ignore[misc]
             patience=self.patience,
             seed=seed,
         )
+        self.model_, self.history_ = model, history
         return self
+
+    def _options(self, kind: type) -> dict[str, Any]:
+        """The further arguments of a flow's class; ValueError names one that it does not have."""
+        options = {} if self.flow_options is None else self.flow_options
+        if not isinstance(options, Mapping):
+            raise TypeError(
+                f"flow_options: expected a mapping or None, got {_checks.describe(options)}"
+            )
+        known = [k for k in inspect.signature(kind).parameters if k not in _NO_OPTIONS]
+        for name in options:
+            if name not in known:
+                raise ValueError(
+                    f"flow_options: expected arguments of {self.flow}, {', '.join(known)}, got "
+                    f"{name!r}"
+                )
+        return dict(options)
 
     def score_samples(self, X: Any) -> Any:
         """Return the log density at each row, in nats, [rows].
@@ -420,7 +473,7 @@ class FlowDensity(DensityMixin, BaseEstimator):  # type: ignore[misc]
         X = validate_data(self, X, reset=False, dtype=_DTYPES)
         dtype = next(self.model_.parameters()).dtype
         with torch.no_grad():
-            return self.model_.log_prob(torch.tensor(X, dtype=dtype)).numpy()
+            return self.model_.log_prob(_tensor(X).to(dtype)).numpy()
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean log density of the rows, in nats.

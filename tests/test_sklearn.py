@@ -13,10 +13,12 @@ import torch
 pytest.importorskip("sklearn")
 
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.validation import check_is_fitted
 
 import bslfast
 from bslfast.sklearn import BayesianMLPClassifier, BayesianMLPRegressor, FlowDensity
@@ -57,7 +59,7 @@ def _results(model: Any, x: Any) -> Any:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_random_state_and_dtype(estimator: Any, dtype: Any, x: Any, y: Any) -> None:
     x = x.astype(dtype)
-    y = y > 0 if estimator is CLASSIFIER else y
+    y = y > 0 if estimator is CLASSIFIER else y.astype(dtype)
     torch.manual_seed(3)
     before = torch.get_rng_state()
     first, again = (_results(_made(estimator).fit(x, y), x) for _ in range(2))
@@ -80,6 +82,71 @@ def test_units_of_inputs_and_targets(x: Any, y: Any) -> None:
     np.testing.assert_allclose(
         _made(DENSITY).fit(8 * x).score_samples(8 * x), density - 2 * np.log(8), rtol=1e-12
     )
+
+
+def test_targets_keep_their_digits(x: Any, y: Any) -> None:
+    """float32 has the 10 digits of no date in seconds, but of standardised ones."""
+    single = x.astype(np.float32)
+    plain, moved = (_made(REGRESSOR).fit(single, offset + 16 * y) for offset in (0.0, 2.0**31))
+    for i, (expected, got) in enumerate(
+        zip(plain.predict(single, True), moved.predict(single, True), strict=True)
+    ):
+        assert got.dtype == np.float64
+        np.testing.assert_allclose(got - (0 if i else 2.0**31), expected, rtol=1e-4, atol=1e-5)
+    assert moved.score(single, 2.0**31 + 16 * y) > 0.9
+    with_y = torch.from_numpy(2.0**31 + 16 * y[:, None])
+    assert moved.prediction(single).log_prob(with_y).mean() > -3
+    lower, upper = moved.prediction(single).interval(0.9)
+    assert ((lower < with_y) & (with_y < upper)).double().mean() > 0.7
+    inside = moved.prediction(single).cdf(with_y)
+    assert ((inside > 0.05) & (inside < 0.95)).equal((lower < with_y) & (with_y < upper))
+    huge = _made(REGRESSOR).fit(single, 1e60 * y)
+    np.testing.assert_allclose(huge.predict(single) / 1e60, plain.predict(single) / 16, rtol=1e-3)
+    with pytest.raises(ValueError, match=r"y: expected columns whose standard deviation"):
+        _made(REGRESSOR).fit(single, 1e300 * y)
+    with pytest.raises(ValueError, match=r"X: expected columns whose standard deviation"):
+        _made(REGRESSOR).fit(1e300 * x, y)
+
+
+def test_a_column_that_is_constant_up_to_rounding(x: Any, y: Any) -> None:
+    """It says nothing, in whatever rows."""
+    nearly, constant = x.copy(), x.copy()
+    nearly[:, 1], constant[:, 1] = np.where(x[:, 1] > 0, 0.1 + 0.2, 0.3), 0.3
+    found = [_made(REGRESSOR).fit(rows, y).predict(constant) for rows in (nearly, constant)]
+    np.testing.assert_allclose(*found, rtol=1e-6)
+
+
+@pytest.mark.parametrize("estimator", EVERY, ids=lambda e: type(e).__name__)
+def test_any_order_of_rows_and_bytes(estimator: Any, x: Any, y: Any) -> None:
+    y = y > 0 if estimator is CLASSIFIER else y
+    short = {"epochs": 2}
+    expected = _results(_made(estimator, **short).fit(x[::-1].copy(), y[::-1].copy()), x)
+    turned = _made(estimator, **short).fit(x[::-1], y[::-1])
+    np.testing.assert_array_equal(_results(turned, x), expected)
+    np.testing.assert_allclose(_results(turned, x[::-1])[::-1], expected, rtol=1e-10)
+    other = y if estimator is CLASSIFIER else y.astype(">f8")
+    swapped = _made(estimator, **short).fit(x.astype(">f8")[::-1], other[::-1])
+    np.testing.assert_array_equal(_results(swapped, x.astype(">f8")), expected)
+
+
+@pytest.mark.parametrize("estimator", EVERY, ids=lambda e: type(e).__name__)
+def test_a_fit_that_fails_is_none(
+    estimator: Any, x: Any, y: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    y = y > 0 if estimator is CLASSIFIER else y
+    for model in (_made(estimator), _made(estimator, epochs=1).fit(x, y)):
+
+        def interrupt(*_: Any, **__: Any) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr("bslfast.training.fit", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                model.fit(x[:, :1], y)
+        with pytest.raises(NotFittedError):
+            _results(model, x)
+        with pytest.raises(NotFittedError):
+            check_is_fitted(model)
 
 
 def test_moments_are_those_of_the_mixture(x: Any, y: Any) -> None:
@@ -155,6 +222,21 @@ def test_errors(x: Any, y: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         _made(DENSITY, validation_fraction=1.0).fit(x)
     with pytest.raises(ValueError, match="patience: expected None without validation"):
         _made(DENSITY, validation_fraction=0.0, patience=3).fit(x)
+    for more, rows, text in (
+        ({}, 2, r"held out, which are 1 of 2 with validation_fraction=0.1, got 1"),
+        ({"validation_fraction": 0.9}, 4, r"which are 4 of 4 with .*=0.9, got 0"),
+        ({"flow_options": {"hidden": (3,)}}, 9, r"arguments of NSF, activation, .* got 'hidden'"),
+        (
+            {"flow": "MAF", "flow_options": {"bins": 3}},
+            9,
+            r"flow_options: .* of MAF, .* got 'bins'",
+        ),
+    ):
+        with pytest.raises(ValueError, match=text):
+            _made(DENSITY, **more).fit(x[:rows])
+    with pytest.raises(TypeError, match="flow_options: expected a mapping or None, got"):
+        _made(DENSITY, flow_options=[3]).fit(x)
+    assert len(_made(DENSITY, patience=2).fit(x[:4]).history_.validation_log_likelihood) == 3
     with pytest.raises(ValueError, match="n_samples: expected an integer of at least 1"):
         _made(CLASSIFIER, n_samples=0).fit(x, y > 0)
     with pytest.raises(ValueError, match="y: expected at least two classes, got 1 class"):

@@ -75,6 +75,8 @@ def run(options: argparse.Namespace) -> int:
     name = f"iwae-{options.data}"
     folder = options.out / name
     folder.mkdir(parents=True, exist_ok=True)  # if that fails, better now than after training
+    if not options.resume:
+        runner.clear(folder)
     widths = "-".join(map(str, (train[0].numel(), *options.hidden, options.latent)))
     runner.say("job", f"{name}, seed {options.seed}, threads {options.threads}")
     runner.say("data", f"{len(train)} training, {len(test)} test images; from {source}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import math
 import sys
 import time
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 # warm up.
 TIMED_RUNS = 10
 TIMED_STEPS = 100
+_METRICS = "metrics.json"
+_PICTURES = "pictures"  # its entry with the names of the pictures beside it
 # Posterior scales of small tables end up near this. Scales that start far below would still rise
 # when the validation score stops improving, and the best epoch would be far too certain of its
 # weights.
@@ -259,6 +262,9 @@ def train_model(
     """Train with a progress bar and checkpoints, and print a line about it."""
     from bslfast.training import fit
 
+    if not options.resume:
+        clear(checkpoint.parent)
+        checkpoint.unlink(missing_ok=True)
     try:
         history = fit(
             model, train, validation, epochs=options.epochs, patience=options.patience, **setting,
@@ -285,20 +291,52 @@ def training_report(history: History) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def clear(folder: Path) -> None:
+    """Remove the report and the pictures that an earlier run left: runs must not be mixed.
+
+    Whatever interrupts this, metrics.json is there as long as a picture that it names.
+    """
+    metrics = folder / _METRICS
+    if not metrics.is_file():
+        return
+    try:
+        pictures = [*json.loads(metrics.read_text(encoding="utf-8"))[_PICTURES]]
+    except (ValueError, LookupError, TypeError):  # of another program
+        pictures = []
+    for picture in folder.glob("*.png"):
+        if picture.stem in pictures:
+            picture.unlink()
+    (folder / "report.html").unlink(missing_ok=True)
+    metrics.unlink()
+
+
 def write_results(folder: Path, report: Mapping[str, Any], figures: Mapping[str, Figure]) -> None:
-    """Write pictures, metrics.json and a page with all of it, and print their names."""
+    """Write metrics.json, pictures and a page with all of it, and print their names."""
     from bslfast import plots
 
+    clear(folder)
+    # Numbers first: they took the time, and say which pictures there are.
+    write_json(folder / _METRICS, {**report, _PICTURES: [*figures]})
     for stem, figure in figures.items():
+        _literal(figure)
         plots.save(figure, folder / f"{stem}.png")
-    write_json(folder / "metrics.json", report)
     pictures = {stem: (folder / f"{stem}.png").read_bytes() for stem in figures}
     with atomic(folder / "report.html") as temporary:
         temporary.write_text(page(report, pictures), encoding="utf-8")
-    written = ["metrics.json", *(f"{stem}.png" for stem in figures)]
+    written = [_METRICS, *(f"{stem}.png" for stem in figures)]
     if (folder / "checkpoint.safetensors").is_file():
         written.insert(0, "checkpoint.safetensors")
     say("files", f"{folder}/: report.html, {', '.join(written)}")
+
+
+def _literal(figure: Figure) -> None:
+    """Take dollar signs for themselves: those of columns and classes enclose no formulas."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        # Labels of ticks on a logarithmic axis are formulas, made when they are drawn.
+        if "$" in text.get_text():
+            text.set_parse_math(False)
 
 
 def compare_times(ours: History, other: History, results: Mapping[str, float]) -> dict[str, Any]:

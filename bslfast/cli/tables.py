@@ -74,12 +74,17 @@ def targets(options: argparse.Namespace, table: Columns) -> tuple[str, ...]:
     return names
 
 
-def labels(options: argparse.Namespace, table: Columns) -> tuple[Tensor, tuple[str, ...]]:
-    """Return the labels that ``--labels`` names, int64 [rows], -1 if missing, and their names."""
+def labels(options: argparse.Namespace, table: Columns) -> str:
+    """Return the name of the column that ``--labels`` names, perhaps by a matrix's name."""
     column, *others = table.expand("--labels", [options.labels])
     if others:
         raise ValueError(f"--labels: expected one column, got {len(others) + 1}")
-    return table.labels(column)
+    return column
+
+
+def name(options: argparse.Namespace, *parts: str) -> str:
+    """Return the name of a job's folder: what is trained, and the data's name."""
+    return "-".join((*parts, options.data.stem))
 
 
 def complete(
@@ -129,12 +134,39 @@ def numbers(options: argparse.Namespace, table: Columns, least: int = LEAST) -> 
 
 def differ(path: Path | str, names: Sequence[str], x: Tensor, why: str) -> None:
     """Raise ValueError naming a column of x [rows, columns] whose numbers are all the same."""
-    for name, constant in zip(names, (x == x[0]).all(dim=0).tolist(), strict=True):
-        if constant:
+    from bslfast.data.tabular import moments
+
+    for column, spread in zip(names, moments(x)[1].tolist(), strict=True):
+        if spread == 0:
             raise ValueError(
-                f"{path}, column {name!r}: expected numbers that differ, {why}, got the same in "
+                f"{path}, column {column!r}: expected numbers that differ, {why}, got the same in "
                 f"all {len(x)} rows for training"
             )
+
+
+def moderate(path: Path | str, names: Sequence[str], train: Tensor, x: Tensor) -> None:
+    """Raise ValueError naming a column of x that is too large for float32 once standardised.
+
+    Args:
+        path: the file.
+        names: of the columns.
+        train: the rows for training, float64 [rows, columns], by which columns are standardised.
+        x: all rows.
+    """
+    from bslfast.data.tabular import moments
+
+    mean, spread = moments(train)
+    far = torch.maximum(x.amax(0) - mean, mean - x.amin(0)) / torch.where(spread == 0, 1.0, spread)
+    # Not a number if the spread is infinite, too.
+    bad = ~((far <= torch.finfo(torch.float32).max) & spread.isfinite())
+    if bool(bad.any()):
+        j = int(bad.nonzero()[0])
+        row = int(x[:, j].abs().argmax())
+        raise ValueError(
+            f"{path}, column {names[j]!r}: expected numbers that float32 holds once they are "
+            f"standardised, got {x[row, j].item():g} among numbers whose mean is {mean[j]:g} and "
+            f"standard deviation {spread[j]:g} in the training rows"
+        )
 
 
 def fill(options: argparse.Namespace, rows: int) -> None:

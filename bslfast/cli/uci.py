@@ -177,6 +177,7 @@ def run(options: argparse.Namespace) -> int:
     results: list[Result] = []
     trainings = sum(_trainings(len(train), options.members) for train, _ in parts)
     started = time.perf_counter()
+    runner.clear(folder)
     with bar(trainings, True, desc=name, unit="training") as shown:
         for k, rows in enumerate(parts):
             result, prediction, truth = split_result(splits, rows, k, hidden, options, shown.update)

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ SUFFIXES = (".csv", ".npy", ".npz", ".parquet")
 _NOTHING = ("", "na", "n/a", "#n/a", "nan", "null", "none", "?")
 # In a column of labels, most of these may be labels.
 _NO_LABEL = ("", "nan")
+_TRUTH = {"true": 1.0, "false": 0.0}
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,14 @@ class Columns:
 
     def without(self, names: Sequence[str]) -> Columns:
         """Return the table without some columns."""
-        return replace(self, values={k: v for k, v in self.values.items() if k not in names})
+        values = {k: v for k, v in self.values.items() if k not in names}
+        groups = {k: tuple(n for n in v if n in values) for k, v in self.groups.items()}
+        return replace(self, values=values, groups={k: v for k, v in groups.items() if v})
 
     def numbers(self, names: Sequence[str]) -> Tensor:
         """Return columns as float64 [rows, columns], NaN where there is nothing.
+
+        A column of truth values, True and False, is one of 1 and 0.
 
         Raises:
             ValueError: naming the columns that hold text, and for each the first row; or the place
@@ -107,18 +113,28 @@ class Columns:
     def labels(self, name: str) -> tuple[Tensor, tuple[str, ...]]:
         """Return a column as labels: int64 [rows], -1 where there is nothing, and their names.
 
-        Numbers are sorted as numbers, everything else as text.
+        Numbers are sorted as numbers, everything else as text. Equal numbers are one label, by the
+        shortest of their texts: 1 and 1.0 are 1.
         """
         column = self.values[name]
         if isinstance(column, Tensor):
             texts = [None if math.isnan(value) else _label(value) for value in column.tolist()]
         else:
             texts = [None if t.strip().lower() in _NO_LABEL else t.strip() for t in column]
-        names = sorted({text for text in texts if text is not None})
-        numbers = [finite_number(text) for text in names]
-        if all(number is not None for number in numbers):
-            names = [text for _, text in sorted(zip(numbers, names, strict=True))]
-        index = {text: i for i, text in enumerate(names)}
+        # The shortest text of a number comes first and gives the name.
+        found = sorted({text for text in texts if text is not None}, key=lambda t: (len(t), t))
+        known: dict[Decimal | str, list[str]] = {}
+        for text in found:
+            # Exact numbers: floats do not tell long ones apart.
+            key = text if finite_number(text) is None else Decimal(text)
+            known.setdefault(key, []).append(text)
+        numbers = sorted(key for key in known if isinstance(key, Decimal))
+        if len(numbers) == len(known):
+            groups = [known[number] for number in numbers]
+        else:
+            groups = sorted(known.values(), key=lambda group: group[0])
+        names = [group[0] for group in groups]
+        index = {text: i for i, group in enumerate(groups) for text in group}
         y = [-1 if text is None else index[text] for text in texts]
         return torch.tensor(y, dtype=torch.int64), tuple(names)
 
@@ -285,14 +301,22 @@ def _column(array: np.ndarray[Any, Any]) -> Tensor | list[str]:
 def _parsed(column: list[str]) -> tuple[Tensor, int | None]:
     """The numbers of a column of texts, and the first row that holds something else, or None."""
     found = []
+    words = (field.strip().lower() for field in column)
+    first = next((word for word in words if word not in _NOTHING), "")
+    truth = first in _TRUTH and all(word in _TRUTH or word in _NOTHING for word in words)
+    number = _truth if truth else finite_number
     for row, field in enumerate(column):
-        value = finite_number(field)
+        value = number(field)
         if value is None:
             if field.strip().lower() not in _NOTHING:
                 return torch.empty(0), row
             value = math.nan
         found.append(value)
     return torch.tensor(found, dtype=torch.float64), None
+
+
+def _truth(field: str) -> float | None:
+    return _TRUTH.get(field.strip().lower())
 
 
 def _label(value: float) -> str:

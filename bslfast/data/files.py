@@ -110,11 +110,30 @@ def named_rows(
                 f"{path}, line 1: expected a name for each column, got none for column "
                 f"{names.index('') + 1} of {len(names)}"
             )
-        return names, lines
+        return names, _separated(path, delimiter, names, lines)
     first = next(lines, None)
     if first is None:
         raise ValueError(f"{path}, line 1: expected numbers, got an empty file")
+    lines = _separated(path, delimiter, first[1], lines)
     return list(numbered(len(first[1]))), itertools.chain([first], lines)
+
+
+def _separated(
+    path: Path, delimiter: str, fields: Sequence[str], lines: Iterator[tuple[int, list[str]]]
+) -> Iterator[tuple[int, list[str]]]:
+    """Return the rows; ValueError if the first two lines seem to have another separator."""
+    following = next(lines, None)
+    if following is None:
+        return lines
+    text = delimiter.join(following[1])
+    # A field of its own may have one, in quotes.
+    other = next((c for c in ";\t|," if len(fields) == 1 and c in fields[0] and c in text), None)
+    if other is not None and other != delimiter:
+        raise ValueError(
+            f"{path}, line 1: expected fields separated by {delimiter!r}, got one, {fields[0]!r}; "
+            f"another separator is given by delimiter={other!r} (--delimiter)"
+        )
+    return itertools.chain([following], lines)
 
 
 def numbered(columns: int, stem: str = "x") -> tuple[str, ...]:

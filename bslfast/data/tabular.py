@@ -95,12 +95,26 @@ def split(
     return Split(*(Examples(x[part.to(x.device)], y[part.to(y.device)]) for part in parts))
 
 
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each column of finite numbers, in float64.
+
+    The deviation is 0 for a column that is constant up to rounding.
+    """
+    # float64, because a column such as density, 0.994 +- 0.003, loses digits in float32 sums.
+    # Less the first row's value, a constant column is exactly 0, whatever the rounding of sums.
+    first = x[0].double()
+    moved = x.double() - first
+    mean, spread = first + moved.mean(0), moved.std(0, correction=0)
+    # Neighbouring numbers of the dtype are what rounding makes of a constant: 0.1 + 0.2 and 0.3.
+    return mean, torch.where(spread <= torch.finfo(x.dtype).eps * mean.abs(), 0.0, spread)
+
+
 class Standardizer:
     """Columnwise ``(x - mean) / scale``, with both taken from the data it was fitted on.
 
     Fit it on the training part alone and apply it to all parts: statistics of held-out rows would
     leak into the model. ``scale`` is the standard deviation (over the rows, no Bessel correction);
-    a constant column has scale 1 and so becomes 0.
+    a column that is constant up to rounding has scale 1 and so becomes 0.
 
     Attributes:
         mean: [columns]
@@ -132,22 +146,25 @@ class Standardizer:
             TypeError, ValueError: if ``x`` is not a floating-point matrix with at least one row
                 and finite values, or if its dtype cannot hold a column's standard deviation.
         """
-        _checks.floating("x", x, 2, "[rows, columns]")
+        return cls._fit("x", x)
+
+    @classmethod
+    def _fit(cls, name: str, x: Tensor) -> Standardizer:
+        """:meth:`fit`, with errors that name another argument."""
+        _checks.floating(name, x, 2, "[rows, columns]")
         if x.shape[0] == 0:
-            raise ValueError(f"x: expected at least one row, got {_checks.describe(x)}")
+            raise ValueError(f"{name}: expected at least one row, got {_checks.describe(x)}")
         if not bool(x.isfinite().all()):
             columns = (~x.isfinite()).any(0).nonzero().flatten().tolist()
-            raise ValueError(f"x: expected finite values, got NaN or infinity in columns {columns}")
-        # float64, because a column such as density, 0.994 +- 0.003, loses digits in float32 sums.
-        # Less the first row's value, a constant column is exactly 0, whatever the rounding of sums.
-        first = x[0].double()
-        moved = x.double() - first
-        mean, spread = first + moved.mean(0), moved.std(0, correction=0)
+            raise ValueError(
+                f"{name}: expected finite values, got NaN or infinity in columns {columns}"
+            )
+        mean, spread = moments(x)
         scale = torch.where(spread == 0, 1.0, spread).to(x.dtype)
         bad = (~(scale.isfinite() & (scale > 0))).nonzero().flatten().tolist()
         if bad:
             raise ValueError(
-                f"x: expected columns whose standard deviation {x.dtype} can hold, got "
+                f"{name}: expected columns whose standard deviation {x.dtype} can hold, got "
                 f"{spread[bad].tolist()} in columns {bad}"
             )
         return cls(mean.to(x.dtype), scale)

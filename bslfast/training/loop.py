@@ -711,9 +711,17 @@ class _Run:
             torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
 
     @functools.cached_property
-    def _checksums(self) -> list[int]:
-        """Checksums of the training data; each takes a pass over them, and a copy from a device."""
-        return [_checksum(value) for value in self.train]
+    def _data(self) -> dict[str, Any]:
+        """Shapes and checksums of the data: a pass over them, and a copy from a device."""
+        parts = {"training": self.train, "validation": self.validation or ()}
+        shapes = {
+            f"the shape of the {name} data": [list(value.shape) for value in values]
+            for name, values in parts.items()
+        }
+        return shapes | {
+            f"the checksum of the {name} data": [_checksum(value) for value in values]
+            for name, values in parts.items()
+        }
 
     def _full_setting(self) -> dict[str, Any]:
         """The setting, with entries that identify model and data."""
@@ -726,8 +734,7 @@ class _Run:
             "the table of weights": shapes,
             **self.setting,
             "whether there is validation data": self.validation is not None,
-            "the shape of the training data": [list(value.shape) for value in self.train],
-            "the checksum of the training data": self._checksums,
+            **self._data,
         }
 
 

@@ -59,7 +59,7 @@ def test_the_log_likelihood_is_that_of_the_data(
         *("--test", str(tmp_path / "held out.npy")),
     ]
     assert train(tmp_path, *files) == 0
-    folder = tmp_path / "runs" / f"density-{flow}"
+    folder = tmp_path / "runs" / f"density-{flow}-points"
     pictures = {"marginals.png", "learning_curves.png"}
     assert set(os.listdir(folder)) == FILES | pictures
     report = json.loads((folder / "metrics.json").read_text())
@@ -86,7 +86,7 @@ def test_a_table_is_split_and_standardised_by_its_training_rows(tmp_path: Path) 
     lines = ["height,width", *(f"{a!r},{b!r}" for a, b in x.tolist())]
     (tmp_path / "a.csv").write_text("\n".join(lines))
     assert train(tmp_path, "--data", str(tmp_path / "a.csv"), "--seed", "3") == 0
-    folder = tmp_path / "runs" / "density-nsf"
+    folder = tmp_path / "runs" / "density-nsf-a"
     assert "density.png" in os.listdir(folder)
     data = json.loads((folder / "metrics.json").read_text())["data"]
     assert data["features"] == ["height", "width"]
@@ -104,7 +104,7 @@ def test_all_files_are_given_and_plain_torch_does_as_well(tmp_path: Path) -> Non
     command += ["--data", str(tmp_path / "train.npy"), "--flow", "nsf-ar", "--bins", "4"]
     command += [f"--{name}={tmp_path / name}.npy" for name in ("validation", "test")]
     assert cli.main(command) == 0
-    report = json.loads((tmp_path / "density-nsf-ar" / "metrics.json").read_text())
+    report = json.loads((tmp_path / "density-nsf-ar-train" / "metrics.json").read_text())
     assert report["data"]["rows"] == {"train": 300, "validation": 200, "test": 100}
     twin = report["reference"]["test"]
     assert twin == pytest.approx(report["test"], rel=1e-3)
@@ -145,7 +145,8 @@ NAN[3, 1] = math.nan
         ("a.csv", "a,b\n1,2\n3,four\n", "a.csv, line 3, column 'b': .*'four'"),
         ("a.csv", "a,b\n1,inf\n", "a.csv, line 2, column 'b': .*'inf'"),
         ("a.csv", "a,b\n1,2,3\n", "a.csv, line 2: expected 2 fields .* got 3"),
-        ("a.csv", "a;b\n1;2\n", "a.csv, line 2, column 'a;b': .*'1;2'"),
+        ("a.csv", "a;b\n1;2\n", "a.csv, line 1: .*','.* one, 'a;b'; .*delimiter=';' .--delimiter"),
+        ("a.csv", "a\tb\n1,5\t2\n", r"a.csv, line 1: .* another .* delimiter='\\t'"),
         ("a.csv", "1,2\n3,4\n", "a.csv, line 1: expected the names .*got numbers; .*--no-header"),
         ("a.csv", ",b\n0,4\n", "a.csv, line 1: expected a name .*column 1 of 2"),
         ("a.csv", "b,b\n0,4\n", "a.csv, line 1: expected one column 'b' .*got 2"),
@@ -193,6 +194,12 @@ def test_read_table(tmp_path: Path) -> None:
         (rows(20), rows(1), "b.npy: expected at least 2 rows for the test part, got 1"),
         (rows(20), rows(20, 2), r"b.npy: expected the columns of .*3 \('x1', .*got 2"),
         (torch.ones(20, 2), None, "a.npy, column 'x1': expected numbers that differ"),
+        (
+            0.3 + 4e-17 * rows(20)[:, 2:].sign(),
+            None,
+            "a.npy, column 'x1': expected numbers that differ",
+        ),
+        (rows(20), 1e60 * rows(20, 3), "b.npy, column 'x1': .* standardised, got .*e[+]6"),
     ],
 )
 def test_parts_that_cannot_be(

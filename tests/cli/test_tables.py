@@ -31,6 +31,7 @@ N = 120
 A, B = 1e9 + RNG.normal(size=N), RNG.uniform(size=N)
 Y = 2 * (A - 1e9) + 0.1 * RNG.normal(size=N)
 Z = B + 50
+ROWS = torch.arange(30)
 K = np.where(B > 0.5, "red", "blue, dark")
 
 
@@ -184,6 +185,59 @@ def test_vae_of_a_table(own: Path) -> None:
     assert found[0]["log_likelihood_rows"] == 18
 
 
+def test_labels_are_no_features(tmp_path: Path) -> None:
+    """Those of a matrix of one column, by its own name."""
+    labels = np.where(np.arange(N) == 3, math.nan, np.arange(N) % 2)
+    path = tmp_path / "own.npz"
+    np.savez(path, x=np.stack([B, Y], axis=1), k=labels[:, None])
+    options = argparse.Namespace(
+        data=path, labels="k", ignore=[], delimiter=",", no_header=False, missing="drop", seed=0
+    )
+    x, y, features, names = vae.load_table(options)
+    assert (features, names) == (("x1", "x2"), ("0", "1"))
+    assert len(x) == len(y) == N - 1
+    np.savez(path, x=np.zeros((N, 4, 4)), k=labels[:, None])
+    with pytest.raises(ValueError, match="row 3, column 'k1': expected a label, got none"):
+        vae.load_images(options)
+
+
+def test_dollar_signs_are_no_formulas(tmp_path: Path) -> None:
+    path = tmp_path / "a$_$b.csv"
+    rows = [f"{a - 1e9},{b},{'$^$' if b > 0.5 else '$'}" for a, b in zip(A, B, strict=True)]
+    path.write_text("\n".join(["US$^$,$x,$_$", *rows]))
+    assert train("classification", path) == 0
+    assert train("vae", path, "--labels", "$_$", "--latent", "1", "--hidden", "4") == 0
+    assert train("regression", path, "--ignore", "$_$", "--target", "US$^$") == 0
+
+
+def test_results_are_those_of_one_run(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever interrupts it: in training, or among the pictures."""
+    folder = own.parent / "runs" / "regression-own"
+
+    def run(*more: str) -> int:
+        return train("regression", own, "--ignore", "k", *more, epochs=1)
+
+    assert run("--target", "y", "z") == 0
+    assert "predictions_2.png" in os.listdir(folder)
+    (folder / "mine.png").write_bytes(b"kept")
+    assert run("--target", "y", "--resume") == 1  # refused, and nothing is lost
+    assert {*FILES, "predictions_2.png"} <= set(os.listdir(folder))
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bslfast.plots.save", stop)
+        assert run("--target", "y") == 130
+    assert set(os.listdir(folder)) == {"checkpoint.safetensors", "metrics.json", "mine.png"}
+    assert run("--target", "y", "z") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("bslfast.training.loop._Run.epoch", stop)
+        patch.setattr("bslfast.cli.runner.warm_up", lambda *_: None)
+        assert run("--target", "y") == 130
+    assert os.listdir(folder) == ["mine.png"]
+
+
 @pytest.mark.parametrize("scale", ["learned", "decoder"])
 def test_plain_torch_does_as_well(own: Path, scale: str) -> None:
     command = ["train", "vae", "--data", str(own), "--ignore", "k", "--scale", scale, "--hidden"]
@@ -230,6 +284,9 @@ def test_defaults_by_the_number_of_rows(rows: int, batch: int, epochs: int, pati
 # --- what is wrong with a table -------------------------------------------------------------------
 
 LINES = "a,b,k\n" + "".join(f"{i},{i % 7},{'xyz'[i % 3]}\n" for i in range(30))
+HUGE = "a,b\n" + "".join(f"{'1e300' if i == 3 else i},{i % 2}\n" for i in range(30))
+#: A seed by which the last of 30 rows is held out.
+ABSENT = next(s for s in range(99) if 29 not in split(ROWS, ROWS, seed=s).train.x)
 DEEP = np.zeros((30, 4, 4))
 
 
@@ -254,6 +311,21 @@ DEEP = np.zeros((30, 4, 4))
         ("classification", LINES, ["--target", "b", "--ignore", "k"], "from 2 to 6 labels .*got 7"),
         ("classification", "a,b\n" + 30 * "1,2\n", [], "column 'b': .*got 1: 2"),
         ("classification", LINES, ["--target", "a"], "column 'k': expected a finite number"),
+        (
+            "classification",
+            LINES.replace("29,1,z", "29,1,one"),
+            ["--seed", str(ABSENT)],
+            "column 'k': expected each label in the rows for training, got 'one' in held-out rows",
+        ),
+        ("regression", LINES.replace(",", ";"), [], "line 1: .* one, 'a;b;k'; .*--delimiter"),
+        ("regression", HUGE, [], "own.csv, column 'a': expected numbers that float32 .*1e[+]300"),
+        ("vae", HUGE, [], "own.csv, column 'a': expected numbers that float32 holds .*1e[+]300"),
+        (
+            "classification",
+            HUGE.replace("a,b", "a,k"),
+            [],
+            "own.csv, column 'a': expected numbers that float32 .*1e[+]300",
+        ),
         ("vae", LINES, [], "column 'k': expected a finite number"),
         ("vae", LINES, ["--labels", "c"], "--labels: expected columns of .*got 'c'"),
         ("vae", LINES, ["--ignore", "a", "b", "--labels", "k"], "--labels: expected other columns"),

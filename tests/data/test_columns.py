@@ -52,8 +52,14 @@ def test_csv(tmp_path: Path) -> None:
     ("fields", "y", "names"),
     [
         (["b", " a", "", "b ", "NaN", "NA"], [2, 1, -1, 2, -1, 0], ("NA", "a", "b")),
-        (["10", "9", "-1", "?", "9.0"], [1, 2, 0, 4, 3], ("-1", "10", "9", "9.0", "?")),
+        (["10", "9", "-1", "?", "9.0"], [1, 2, 0, 3, 2], ("-1", "10", "9", "?")),
         (["10", "9", "-1", ""], [2, 1, 0, -1], ("-1", "9", "10")),  # all are numbers
+        (["1.0", "01", "+1", "1", "0"], [1, 1, 1, 1, 0], ("0", "1")),  # equal ones are one label
+        (
+            ["9007199254740993", "9007199254740992"],
+            [1, 0],
+            ("9007199254740992", "9007199254740993"),
+        ),
     ],
 )
 def test_labels_of_text(
@@ -77,7 +83,9 @@ def test_arrays(tmp_path: Path) -> None:
     table = read_columns(saved(tmp_path, content, "a.npz"))
     assert table.names == ("x1", "x2", "y", "k", "flag", "n")
     assert same(table.numbers(["x1", "x2", "y"]), [[1, 2, 0.5], [3, 4, NAN]])
+    assert same(table.numbers(["flag"]), [[1], [0]])
     assert table.expand("--target", ["y", "x"]) == ("y", "x1", "x2")
+    assert table.without(["x1"]).expand("--target", ["x"]) == ("x2",)
     for name, names, y in (
         ("k", ("blue wine", "red"), [1, 0]),
         ("flag", ("False", "True"), [1, 0]),
@@ -124,6 +132,10 @@ def test_files_that_are_refused(tmp_path: Path, name: str, content: object, text
 
 
 def test_text_and_infinity_are_no_numbers(tmp_path: Path) -> None:
+    flags = read_columns(saved(tmp_path, "a,b\nTrue,true\n?,1\nfalse,2\n"))
+    assert same(flags.numbers(["a"]), [[1], [NAN], [0]])
+    with pytest.raises(ValueError, match=r"line 2, column 'b': .*got 'true'"):
+        flags.numbers(["b"])
     table = read_columns(saved(tmp_path, "a,b,c,d\n1,,2,x\n3,red,4,y\n5,blue,1_0,z\n"))
     with pytest.raises(ValueError, match=r"line 3, column 'b': .*got 'red'; likewise in 'c', 'd'"):
         table.numbers(table.names)
@@ -162,6 +174,7 @@ def test_parquet(tmp_path: Path) -> None:
     labels, names = table.labels("k")
     assert (labels.tolist(), names) == ([1, -1, 0], ("blue", "red"))
     assert table.labels("flag")[1] == ("False", "True")
+    assert same(table.numbers(["flag"]), [[1], [0], [1]])
     with pytest.raises(ValueError, match=r"row 0, column 'when': .*'2020-01-01"):
         table.numbers(["when"])
 

@@ -138,13 +138,21 @@ def test_standardizer_of_a_constant_column_whatever_its_sum_rounds_to(
         assert not scaler.transform(x).any()
 
 
-def test_standardizer_of_a_column_that_is_nearly_constant() -> None:
-    """Two neighbouring numbers of a dtype are not constant: each is one deviation from the mean."""
-    for first, dtype in ((1e8, torch.float32), (12345.678, torch.float64)):
-        low = torch.tensor(first, dtype=dtype)
-        high = torch.nextafter(low, torch.tensor(torch.inf, dtype=dtype))
-        x = torch.stack([low, high] * 500).unsqueeze(1)
-        assert Standardizer.fit(x).scale.item() == ((high - low) / 2).item()
+@pytest.mark.parametrize(
+    ("first", "dtype"),
+    [(0.3, torch.float64), (1e8, torch.float32), (-12345.678, torch.float64)],
+)
+def test_standardizer_of_a_column_that_is_nearly_constant(first: float, dtype: torch.dtype) -> None:
+    """Neighbouring numbers, such as 0.3 and 0.1 + 0.2, are a constant; further ones are not."""
+    low = torch.tensor(first, dtype=dtype)
+    high = torch.nextafter(low, torch.tensor(torch.inf, dtype=dtype))
+    x = torch.stack([low, high] * 500).unsqueeze(1)
+    scaler = Standardizer.fit(x)
+    assert scaler.scale.item() == 1
+    assert scaler.transform(x).abs().max() <= high - low
+    far = low + 8 * (high - low)
+    scale = Standardizer.fit(torch.stack([low, far] * 500).unsqueeze(1)).scale
+    assert scale.item() == ((far - low) / 2).item()
 
 
 @pytest.mark.parametrize(

@@ -265,15 +265,17 @@ def test_checkpoint_is_safetensors_with_json(tmp_path: Path) -> None:
             r"the shape of the training data is \[\[64, 3\], \[64, 1\]\]",
         ),
         ({"train": (X[:64] + 1, Y[:64])}, "the checksum of the training data is"),
+        ({"validation": (X[64:] + 1, Y[64:])}, "run: the checksum of the validation data is"),
+        ({"validation": (X[65:], Y[65:])}, "run: the shape of the validation data is"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(
     tmp_path: Path, change: dict[str, Any], text: str
 ) -> None:
     file = tmp_path / "run.safetensors"
-    fit(network(), TRAIN, epochs=1, checkpoint=file, **SETTING)
+    fit(network(), TRAIN, VALIDATION, epochs=1, checkpoint=file, **SETTING)
     before = file.read_bytes()
-    arguments = {"train": TRAIN, **SETTING, **change}
+    arguments = {"train": TRAIN, "validation": VALIDATION, **SETTING, **change}
     model = arguments.pop("model", network)()
     start = weights(model)
     with pytest.raises(ValueError, match=text) as caught:

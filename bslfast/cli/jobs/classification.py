@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     runner.say("classes", tables.listed(shares))
     return runner.run(
         options,
-        name=f"classification-{options.data.stem}",
+        name=tables.name(options, "classification"),
         load=lambda: data,
         likelihood="categorical",
         evaluate=evaluate,
@@ -55,7 +55,7 @@ def load(options: argparse.Namespace) -> Dataset:
         FileNotFoundError, ModuleNotFoundError, TypeError, ValueError: naming the file or the
             option, and the fault.
     """
-    from bslfast.data import Dataset
+    from bslfast.data import Dataset, split
 
     table = tables.read(options)
     targets = tables.targets(options, table)
@@ -74,6 +74,14 @@ def load(options: argparse.Namespace) -> Dataset:
             f"{table.path}, column {target!r}: expected from 2 to {len(y) // _ROWS} labels in "
             f"{len(y)} rows, got {len(classes)}: {tables.listed(classes)}"
         )
+    train = split(x, y, seed=options.seed).train
+    for name, count in zip(classes, train.y.bincount(minlength=len(classes)).tolist(), strict=True):
+        if not count:
+            raise ValueError(
+                f"{table.path}, column {target!r}: expected each label in the rows for training, "
+                f"got {name!r} in held-out rows alone; it needs more rows, or another --seed"
+            )
+    tables.moderate(table.path, features, train.x, x)
     return Dataset(x, y, features, classes, table.path)
 
 

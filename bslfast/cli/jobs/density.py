@@ -36,7 +36,8 @@ def add_parser(names: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(options: argparse.Namespace) -> int:
     """Run the job."""
-    return flows.run(options, f"density-{options.flow}", load(options), pictures)
+    name = tables.name(options, "density", options.flow)
+    return flows.run(options, name, load(options), pictures)
 
 
 def load(options: argparse.Namespace) -> flows.Data:
@@ -77,6 +78,8 @@ def load(options: argparse.Namespace) -> flows.Data:
                 + ("" if sources[name] and name != "train" else f" of the file's {len(rows)}")
             )
     tables.differ(options.data, features, parts["train"], "as others have no density")
+    for name, part in parts.items():
+        tables.moderate(sources[name] or options.data, features, parts["train"], part)
     source = ", ".join(str(path) for path in sources.values() if path is not None)
     return flows.Data(parts["train"], parts["validation"], parts["test"], features, source)
 

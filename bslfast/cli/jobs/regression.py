@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     tables.fill(options, len(data.x))
     return runner.run(
         options,
-        name=f"regression-{options.data.stem}",
+        name=tables.name(options, "regression"),
         load=lambda: data,
         likelihood=options.likelihood,
         evaluate=partial(evaluate, names=data.target_names),
@@ -69,8 +69,9 @@ def load(options: argparse.Namespace) -> Dataset:
     features = tuple(name for name in table.names if name not in targets)
     values = dict(zip(table.names, tables.numbers(options, table).T, strict=True))
     x, y = (torch.stack([values[name] for name in names], 1) for names in (features, targets))
-    train = split(x, y, seed=options.seed).train.y
-    tables.differ(table.path, targets, train, "as there is nothing to predict in others")
+    train = split(x, y, seed=options.seed).train
+    tables.differ(table.path, targets, train.y, "as there is nothing to predict in others")
+    tables.moderate(table.path, features, train.x, x)
     errors = (y.float().double() - y).abs().amax(dim=0)
     for name, error, spread, mean in zip(targets, errors, y.std(0), y.mean(0), strict=True):
         if not error <= _ROUNDING * spread:

@@ -47,7 +47,7 @@ def add_parser(names: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(options: argparse.Namespace) -> int:
     """Run the job."""
-    name = f"vae-{options.data.stem}"
+    name = tables.name(options, "vae")
     found = load_images(options)
     if found is not None:
         x, y, labels = found
@@ -107,12 +107,11 @@ def load_images(options: argparse.Namespace) -> tuple[Tensor, Tensor, tuple[str,
     if options.labels is None:
         return x, torch.zeros(len(x), dtype=torch.int64), ("held-out images",)
     columns = of_arrays(path, arrays, rows=len(x))
-    y, labels = tables.labels(options, columns)
+    column = tables.labels(options, columns)
+    y, labels = columns.labels(column)
     if bool((y < 0).any()):
-        raise ValueError(
-            f"{columns.place(int((y < 0).nonzero()[0]), options.labels)}: expected a label, got "
-            "none"
-        )
+        place = columns.place(int((y < 0).nonzero()[0]), column)
+        raise ValueError(f"{place}: expected a label, got none")
     return x, y, labels
 
 
@@ -127,20 +126,21 @@ def load_table(
     """
     table = tables.read(options)
     y, labels = torch.zeros(len(table), dtype=torch.int64), tuple[str, ...]()
-    features = table
+    features, unlabelled = table, dict[str, Tensor]()
     if options.labels is not None:
-        y, labels = tables.labels(options, table)
-        features = table.without([options.labels])
+        column = tables.labels(options, table)
+        y, labels = table.labels(column)
+        unlabelled = {column: y < 0}
+        features = table.without([column])
         if not features.values:
             raise ValueError(f"--labels: expected other columns in {table.path} as well, got none")
     x = features.numbers(features.names)
-    missing = dict(zip(features.names, x.isnan().T, strict=True))
-    if labels:
-        missing[options.labels] = y < 0
+    missing = dict(zip(features.names, x.isnan().T, strict=True)) | unlabelled
     rows = tables.complete(options, table, missing)
     x, y = x[rows], y[rows]
     train = _split(options, x, y).train.x
     tables.differ(table.path, features.names, train, "as others have no density")
+    tables.moderate(table.path, features.names, train, x)
     return x, y, features.names, labels
 
 

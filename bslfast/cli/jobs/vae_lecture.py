@@ -59,6 +59,8 @@ def run(
     weights = sum(parameter.numel() for parameter in model.parameters())
     folder = options.out / name
     folder.mkdir(parents=True, exist_ok=True)  # if that fails, better now than after training
+    if not options.resume:
+        runner.clear(folder)
     runner.say("job", f"{name} on {options.device}, seed {options.seed}, threads {options.threads}")
     runner.say("data", f"{len(train.x)} training, {len(test.x)} test; from {source}")
     runner.say("model", f"{weights} parameters, {options.lecture} likelihood in training")
