@@ -191,9 +191,14 @@ def reasons() -> dict[str, Callable[[], str]]:
         with torch.autocast("cpu"):
             return network().explain()
 
+    conditioner = nn.Sequential(nn.Linear(1, 8), nn.Mish(), nn.Linear(8, 2))
+    coupling = bslfast.flows.Coupling(
+        bslfast.flows.maps.Affine(), torch.tensor([True, False]), conditioner
+    )
+    unusual = bslfast.flows.Flow(coupling)
     act_norm = bslfast.flows.Flow(bslfast.flows.Composite([bslfast.flows.ActNorm(3)]))
     return {
-        "GELU has no steps": lambda: network(activation="gelu").explain(),
+        "Mish has no steps": unusual.explain,
         "Normal(...) has no steps beside Laplace(scale=1.0)": lambda: network(
             prior=priors.Laplace()
         ).explain(),
