@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bslfast.nn import BayesianLayer
 from bslfast.patch import layers
-from bslfast.patch.registry import Conversion, Refusal, converts, set_mode
+from bslfast.patch.registry import Conversion, Refusal, converts
 
 _KINDS = {
     "variational_layers.{}_variational.{}Reparameterization": "weight_sample",
@@ -74,7 +74,7 @@ def _parts(module: Any, name: str) -> tuple[layers.Posterior, layers.Posterior |
 
 def _called(module: Any, layer: BayesianLayer) -> nn.Module:
     """What ``dnn_to_bnn`` has made returns outputs alone."""
-    return set_mode(layer if module.dnn_to_bnn_flag else WithKL(layer), module)
+    return layer if module.dnn_to_bnn_flag else WithKL(layer)
 
 
 def _estimator(module: Any) -> str:

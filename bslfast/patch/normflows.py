@@ -31,7 +31,6 @@ from bslfast.patch.registry import (
     converts,
     options,
     put,
-    set_mode,
 )
 from bslfast.programs import Builder, Lanes, lower, lowers
 
@@ -49,7 +48,7 @@ def _flow(flow: Any, conversion: Conversion) -> nn.Module:
     # Before its first batch an ActNorm there takes any for that, also in evaluation mode.
     if all(part.initialized for part in found.modules() if isinstance(part, ActNorm)):
         agree(flow, found, _log_probs, (found.features, found.context))
-    return set_mode(found, flow)
+    return found
 
 
 def _log_probs(theirs: Any, ours: Any, x: Tensor, context: Any) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,6 @@ from bslfast import _checks
 
 #: (module, conversion) -> what takes its place.
 Function = Callable[[Any, "Conversion"], Any]
-_Module = TypeVar("_Module", bound=nn.Module)
 _Function = TypeVar("_Function", bound=Function)
 
 
@@ -119,6 +118,8 @@ class Conversion:
             id(p) for m in model.modules() for p in m._parameters.values() if p is not None
         )
         self._made: dict[tuple[nn.Module, Any], Any] = {}
+        #: Made modules that are in the mode of what they were made of.
+        self._in_mode: set[nn.Module] = set()
 
     def __call__(self, module: nn.Module, *args: Any) -> Any:
         """What takes the place of a module; None, with the reason noted, if nothing can."""
@@ -153,7 +154,9 @@ class Conversion:
         found = [(module, self(module)) for module in _outermost(network)]
         if any(new is None for _, new in found):
             raise Refusal
-        return copy.deepcopy(network, {id(module): new for module, new in found})
+        copied = copy.deepcopy(network, {id(module): new for module, new in found})
+        self._in_mode.add(copied)
+        return copied
 
     def _convert(self, module: nn.Module, *args: Any) -> Any:
         kind = class_name(module)
@@ -167,10 +170,23 @@ class Conversion:
         function: Any = CONVERTERS[kind].function
         check(module, self._held)
         try:
-            return function(module, self, *args)
+            made = function(module, self, *args)
         except ValueError as error:
             # Of a constructor of bslfast, which has limits that the peer has not.
             raise Refusal(str(error)) from error
+        if isinstance(made, nn.Module):
+            self._set_mode(made, module)
+        return made
+
+    def _set_mode(self, made: nn.Module, like: nn.Module) -> None:
+        """Put what was made into the mode of the original; parts and kept networks have theirs."""
+        if made in self._in_mode:
+            return
+        self._in_mode.add(made)
+        made.training = like.training
+        if not isinstance(made, Kept):
+            for child in made.children():
+                self._set_mode(child, like)
 
 
 def check(module: nn.Module, held: Counter[int]) -> None:
@@ -395,12 +411,3 @@ def agree(
             f"its log densities are not those of the conversion, by {worst:.2g}: perhaps another "
             "version than the one that this is made for"
         )
-
-
-def set_mode(module: _Module, like: nn.Module) -> _Module:
-    """Put a module into the mode of another, all but networks that have been kept; return it."""
-    module.training = like.training
-    if not isinstance(module, Kept):
-        for child in module.children():
-            set_mode(child, like)
-    return module

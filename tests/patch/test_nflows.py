@@ -287,6 +287,28 @@ def test_float32_and_modes() -> None:
     ]
 
 
+def test_parts_keep_their_own_modes() -> None:
+    """Such as a normalisation whose averages stay, while the rest trains; and kept networks."""
+    steps = [of.BatchNorm(D), of.CompositeTransform([of.BatchNorm(D), of.LULinear(D)])]
+    embedding = nn.Sequential(nn.Linear(2, C), nn.Dropout(0.5))
+    make = TRANSFORMS["affine, user's network"][2]
+    flow = Flow(of.CompositeTransform([*steps, make()]), StandardNormal([D]), embedding)
+    steps[1]._transforms[0].eval()
+    embedding[1].eval()
+    flow._transform._transforms[2].transform_net.eval()
+    ours: Any = patch.convert(flow)
+    first, second, third = ours.flow.transform.transforms
+    parts = [ours, ours.flow, first, second, *second.transforms, third, *ours.network]
+    modes = [True, True, True, True, False, True, True, True, False]
+    assert [part.training for part in parts] == modes
+    assert not third.conditioner.network.training
+    steps[0].eval()
+    x, context = torch.randn(20, D), torch.randn(20, 2)
+    first.eval()
+    torch.testing.assert_close(ours.log_prob(x, context), flow.log_prob(x, context))
+    assert torch.equal(second.transforms[0].running_mean, torch.zeros(D))
+
+
 @pytest.mark.parametrize("make", [lambda: of.LeakyReLU(0.3), of.Tanh], ids=["leaky", "tanh"])
 def test_nonlinearities(make: Make) -> None:
     """Which compute in float32 in part. Of tanh noise has no inverse, so it is turned around."""
