@@ -118,6 +118,8 @@ class Conversion:
             id(p) for m in model.modules() for p in m._parameters.values() if p is not None
         )
         self._made: dict[tuple[nn.Module, Any], Any] = {}
+        #: By the ids of parameters, the innermost parts of peers that they are in.
+        self._parts: dict[int, nn.Module] = {}
         #: Made modules that are in the mode of what they were made of.
         self._in_mode: set[nn.Module] = set()
 
@@ -152,7 +154,7 @@ class Conversion:
     def kept(self, network: nn.Module) -> nn.Module:
         """A copy of a network, in which parts of peers have been converted."""
         found = [(module, self(module)) for module in _outermost(network)]
-        if any(new is None for _, new in found):
+        if any(new is None for _, new in found) or self.check_rest(network):
             raise Refusal
         copied = copy.deepcopy(network, {id(module): new for module, new in found})
         self._in_mode.add(copied)
@@ -174,9 +176,31 @@ class Conversion:
         except ValueError as error:
             # Of a constructor of bslfast, which has limits that the peer has not.
             raise Refusal(str(error)) from error
+        self._claim(module)
         if isinstance(made, nn.Module):
             self._set_mode(made, module)
         return made
+
+    def _claim(self, module: nn.Module) -> None:
+        """Note whose parameters these are; raise Refusal if another part has them, too."""
+        if _links.get() is not None:  # No copies are made: two of a kind have the same memory.
+            return
+        inside = set(module.modules())
+        for name, parameter in module.named_parameters():
+            other = self._parts.setdefault(id(parameter), module)
+            if other not in inside:
+                raise Refusal(f"{name} is in {self._names.get(other)!r}, too, and would become two")
+
+    def check_rest(self, model: nn.Module) -> bool:
+        """Note where what is no part of a peer is also inside of one; return whether it is so."""
+        found = False
+        for name, module in _rest(model, self._names.get(model, "")):
+            for parameter in module._parameters.values():
+                part = self._parts.get(id(parameter))
+                if part is not None:
+                    found, place = True, self._names.get(part)
+                    self.reasons[name] = f"it is in {place!r}, too, and would become two"
+        return found
 
     def _set_mode(self, made: nn.Module, like: nn.Module) -> None:
         """Put what was made into the mode of the original; parts and kept networks have theirs."""
@@ -256,6 +280,7 @@ torchbnn, zuko, got a Linear without
     for module in outermost:
         conversion.root = module
         made.append((module, conversion(module)))
+    conversion.check_rest(model)
     if conversion.reasons:
         raise CannotConvert(conversion.reasons)
     # Whatever refers to a module, refers to what it has become.
@@ -274,6 +299,14 @@ def _outermost(module: nn.Module) -> Iterable[nn.Module]:
         return
     for child in module.children():
         yield from _outermost(child)
+
+
+def _rest(module: nn.Module, name: str) -> Iterable[tuple[str, nn.Module]]:
+    """The modules that are inside of none of these, and their names."""
+    if peer_of(module) is None:
+        yield name, module
+        for own, child in module.named_children():
+            yield from _rest(child, f"{name}.{own}" if name else own)
 
 
 # --- for the files of the peers -------------------------------------------------------------------

@@ -434,3 +434,39 @@ def test_nothing_gets_lost() -> None:
     flow._transform._transforms[1].bias = flow._transform._transforms[0].bias
     with pytest.raises(patch.CannotConvert, match="in two places"):
         patch.convert(flow)
+
+
+@pytest.mark.parametrize("kind", [residual(), Users], ids=["converted", "kept"])
+def test_one_network_in_two_places_is_refused(kind: Any) -> None:
+    """It would become two."""
+    network = kind(2, 6)
+
+    def affine() -> nn.Module:
+        return coupling.AffineCouplingTransform(MASK, lambda *_: network)
+
+    flow = Flow(of.CompositeTransform([affine(), affine()]), StandardNormal([D]))
+    with pytest.raises(
+        patch.CannotConvert, match=r"is in '_transform._transforms.0', too"
+    ) as found:
+        patch.convert(flow)
+    assert list(found.value.reasons) == ["_transform._transforms.1"]
+    steps = of.CompositeTransform([affine()])
+    inner = "_transform._transforms.0"
+    base = ConditionalDiagonalNormal([D], nn.Linear(C, 2 * D))
+    embedded = Flow(steps, base, nn.Sequential(nn.Linear(3, 2), network))
+    beside = nn.ModuleDict({"flow": Flow(steps, StandardNormal([D])), "own": network})
+    for model, part, place in (
+        (embedded, inner, "_embedding_net.1"),
+        (beside, f"flow.{inner}", "own"),
+    ):
+        with pytest.raises(patch.CannotConvert, match=f"it is in '{part}', too") as found:
+            patch.convert(model)
+        places = [name for name, _ in model.named_modules(remove_duplicate=False)]
+        reasons = found.value.reasons
+        assert reasons
+        assert all(name in places and name.startswith(place) for name in reasons)
+    # One transform in two places is one afterwards.
+    once = affine()
+    ours: Any = patch.convert(Flow(of.CompositeTransform([once, once]), StandardNormal([D])))
+    first, second = ours.transform.transforms
+    assert first is second
