@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
+import inspect
+import types
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
@@ -219,9 +222,60 @@ def check(module: nn.Module, held: Counter[int]) -> None:
         hooks = (part._forward_hooks, part._forward_pre_hooks)
         if any((*hooks, part._backward_hooks, part._backward_pre_hooks)):
             raise Refusal(f"a {type(part).__name__} has hooks, which would get lost")
+        package = type(part).__module__.split(".")[0]
+        if package in PEERS or type(part) is nn.Linear:
+            _check_additions(part)
         for name, parameter in part._parameters.items():
             if parameter is not None and held[id(parameter)] > 1:
                 raise Refusal(f"the parameter {name} of a {type(part).__name__} is in two places")
+
+
+#: Where a module has hooks of its state.
+_STATE_HOOKS = (
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)
+
+
+def _check_additions(part: nn.Module) -> None:
+    """Raise Refusal if somebody has added something to a module that its class knows nothing of."""
+    kind: Any = type(part)
+    for name in vars(part):
+        if callable(getattr(kind, name, None)):
+            raise Refusal(f"a {kind.__name__} has its own {name}, which would get lost")
+    if any(getattr(part, hooks) for hooks in _STATE_HOOKS):
+        raise Refusal(f"a {kind.__name__} has hooks of its state, which would get lost")
+    words = _words(kind)
+    # What a class of zuko is given by name it keeps a list of.
+    lists = [value for value in vars(part).values() if isinstance(value, list)]
+    for name in (*part._parameters, *part._buffers, *part._modules):
+        # Of numbered names the code has what is before the number.
+        known = name in words or name.rstrip("0123456789") in words
+        if not known and not any(name in names for names in lists):
+            raise Refusal(
+                f"a {kind.__name__} has {name!r}, which its class has not and which would get lost"
+            )
+
+
+@functools.cache
+def _words(kind: Any) -> frozenset[str]:
+    """The names and texts in the code of a class and its bases, torch.nn.Module aside."""
+    own = [vars(base).values() for base in kind.__mro__ if base is not nn.Module]
+    functions = [value for values in own for value in values if inspect.isfunction(value)]
+    found = {""}  # The names in a list of modules are numbers.
+    seen: list[Any] = [function.__code__ for function in functions]
+    while seen:
+        value = seen.pop()
+        if isinstance(value, types.CodeType):
+            found.update(value.co_names)
+            seen += value.co_consts
+        elif isinstance(value, str):
+            found.add(value)
+        elif isinstance(value, tuple):
+            seen += value
+    return frozenset(found)
 
 
 def class_name(value: object) -> str:
@@ -244,12 +298,14 @@ def convert(model: nn.Module) -> nn.Module:
     The weights are copied. The model itself stays as it is. What is no peer's is copied, too, and
     holds what its parts have become. A flow becomes a :class:`bslfast.flows.Flow` and is called as
     that, a layer one of :mod:`bslfast.nn`. Parameters that were frozen are so afterwards, and
-    devices, dtypes and the training mode stay.
+    devices, dtypes and the training modes of all parts stay.
 
-    All or nothing: where one part of a peer has no counterpart, nothing is converted. The networks
-    inside of couplings are not parts in this sense. Those that bslfast has no network for, or that
-    come from the user, are copied as they are (:class:`Kept`). docs/migration.md has the table of
-    all classes, and says what their log densities and divergences agree to.
+    All or nothing: where one part of a peer has no counterpart, nothing is converted. Hooks,
+    methods, parameters, buffers and modules that someone has put on a peer's instance have none,
+    nor has a network or a parameter in two places. The networks inside of couplings are not parts
+    in this sense. Those that bslfast has no network for, or that come from the user, are copied as
+    they are (:class:`Kept`). docs/migration.md has the table of all classes, and says what their
+    log densities and divergences agree to.
 
     Args:
         model: a module of nflows, zuko, normflows, bayesian-torch, blitz or torchbnn, or one that
@@ -294,6 +350,8 @@ torchbnn, zuko, got a Linear without
 
 def _outermost(module: nn.Module) -> Iterable[nn.Module]:
     """The modules of peers that are inside of no other."""
+    if isinstance(module, Kept):  # of an earlier conversion
+        return
     if peer_of(module) is not None:
         yield module
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -434,6 +435,71 @@ def test_nothing_gets_lost() -> None:
     flow._transform._transforms[1].bias = flow._transform._transforms[0].bias
     with pytest.raises(patch.CannotConvert, match="in two places"):
         patch.convert(flow)
+
+
+#: What users may put on an instance, and what the reason calls it.
+ADDED: dict[str, tuple[Callable[[Any], object], str]] = {
+    "forward": (
+        lambda part: setattr(part, "forward", types.MethodType(type(part).forward, part)),
+        "its own forward",
+    ),
+    "method": (lambda part: setattr(part, "train", part.train), "its own train"),
+    "parameter": (
+        lambda part: part.register_parameter("own", nn.Parameter(torch.ones(()))),
+        "'own', which its class",
+    ),
+    "buffer": (lambda part: part.register_buffer("own2", torch.ones(())), "'own2', which its"),
+    "module": (lambda part: part.add_module("own", nn.Linear(2, 2)), "'own', which its class"),
+    "saving": (
+        lambda part: part.register_state_dict_post_hook(lambda *_: None),
+        "hooks of its state",
+    ),
+    "loading": (
+        lambda part: part.register_load_state_dict_post_hook(lambda *_: None),
+        "hooks of its state",
+    ),
+}
+
+
+@pytest.mark.parametrize("place", ["", "_transform", "_transform._transforms.0"])
+@pytest.mark.parametrize("name", ADDED)
+def test_what_users_add_does_not_get_lost(name: str, place: str) -> None:
+    add, reason = ADDED[name]
+    flow = flow_of(TRANSFORMS["affine"][2])
+    part = flow.get_submodule(place)
+    add(part)
+    before = dict(vars(part))
+    with pytest.raises(patch.CannotConvert, match=f"a {type(part).__name__} has {reason}"):
+        patch.convert(flow)
+    assert vars(part) == before
+
+
+def test_additions_in_networks() -> None:
+    """Those of a network that is kept are kept, too."""
+    flow = flow_of(TRANSFORMS["affine"][2])
+    layer = flow._transform._transforms[0].transform_net.initial_layer
+    layer.register_buffer("own", torch.ones(()))
+    with pytest.raises(patch.CannotConvert, match="a Linear has 'own', which its class"):
+        patch.convert(flow)
+    flow = flow_of(TRANSFORMS["affine, user's network"][2])
+    flow._transform._transforms[0].transform_net.register_buffer("own", torch.ones(()))
+    ours: Any = patch.convert(flow)
+    assert torch.equal(ours.transform.transforms[0].conditioner.network.own, torch.ones(()))
+
+
+def test_what_has_been_converted_may_stay() -> None:
+    """Also where it has kept a network of a peer."""
+    flow = flow_of(
+        lambda: autoregressive.MaskedAffineAutoregressiveTransform(D, 8, dropout_probability=0.2)
+    )
+    ours: Any = patch.convert(flow)
+    assert isinstance(ours.transform.transforms[0].conditioner, patch.Kept)
+    both: Any = patch.convert(nn.ModuleList([ours, flow]))
+    assert type(both[0]) is type(both[1]) is bslfast.flows.Flow
+    for first, second in zip(both[0].parameters(), ours.parameters(), strict=True):
+        assert torch.equal(first, second)
+    with pytest.raises(ValueError, match="got a Flow without"):
+        patch.convert(ours)
 
 
 @pytest.mark.parametrize("kind", [residual(), Users], ids=["converted", "kept"])
