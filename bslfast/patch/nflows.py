@@ -267,7 +267,10 @@ def lu_linear(module: Any) -> Composite:
     return Composite([found, shift])
 
 
-@converts(f"{T}.normalization.ActNorm", becomes="`ActNorm`")
+@converts(
+    f"{T}.normalization.ActNorm",
+    becomes="`ActNorm`; the variance of the first batch is not corrected for its size",
+)
 def _act_norm(module: Any, conversion: Conversion) -> Transform:
     found = ActNorm(len(module.shift), **options(module))
 

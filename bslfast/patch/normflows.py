@@ -102,7 +102,7 @@ def _lu_linear(module: Any, conversion: Conversion) -> Transform:
 @converts(
     f"{F}.normalization.ActNorm",
     f"{F}.affine.coupling.AffineConstFlow",
-    becomes="`ActNorm`",
+    becomes="`ActNorm`; the variance of the first batch is not corrected for its size",
 )
 def _act_norm(module: Any, conversion: Conversion) -> Transform:
     if module.s.dim() != 2:

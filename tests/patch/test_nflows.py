@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Callable
 from typing import Any
@@ -231,8 +232,13 @@ def test_one_feature(compare: Any) -> None:
 def test_act_norm(compare: Any) -> None:
     flow = flow_of(lambda: of.ActNorm(D))
     assert not patch.convert(flow).transform.transforms[0].initialized
-    flow.log_prob(3 + torch.randn(50, D).double())
+    # The variances of the first n vectors differ by the factor n / (n - 1).
+    ours, x = patch.convert(flow).transform.transforms[0], 3 + torch.randn(50, D).double()
+    ours(x)
+    flow.log_prob(x)
     assert compare(flow, flow.log_prob, D, steps=True).transform.transforms[0].initialized
+    own, theirs = ours.log_scale, patch.convert(flow).transform.transforms[0].log_scale
+    torch.testing.assert_close(theirs - own, torch.full_like(own, 0.5 * math.log(50 / 49)))
 
 
 def test_batch_norm(compare: Any) -> None:
