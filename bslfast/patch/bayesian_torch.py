@@ -81,9 +81,7 @@ def _estimator(module: Any) -> str:
     return "flipout" if type(module).__name__.endswith("Flipout") else "weight_sample"
 
 
-@converts(
-    *_names("linear", "Linear"), becomes="`BayesLinear`, in a `patch.WithKL`"
-)
+@converts(*_names("linear", "Linear"), becomes="`BayesLinear`, in a `patch.WithKL`")
 def _linear(module: Any, conversion: Conversion) -> nn.Module:
     parts = _parts(module, "weight")
     return _called(module, layers.linear(*parts, estimator=_estimator(module)))

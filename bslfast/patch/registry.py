@@ -9,6 +9,7 @@ import contextlib
 import copy
 import functools
 import inspect
+import itertools
 import types
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -471,6 +472,10 @@ class Kept(nn.Module):
         return f"why={self.why!r}"
 
 
+#: Where a peer computes no density at random vectors: on a bounded domain, or without an inverse.
+_NOT_THERE = {"builtins.NotImplementedError", "nflows.transforms.base.InputOutsideDomain"}
+
+
 def agree(
     theirs: nn.Module,
     ours: nn.Module,
@@ -480,23 +485,41 @@ def agree(
     """Compare flows at a few vectors: other versions of a peer may compute something else.
 
     Args:
-        theirs, ours: the flows; what is called are copies in float64, in evaluation mode.
+        theirs, ours: the flows; what is called are copies in float64, in evaluation mode. Where
+            these fail, as a network of float32 alone does, they are copies in their own dtype.
         log_probs: (theirs, ours, x, context) -> the log densities of both.
         sizes: the features and the numbers of the context.
 
     Raises:
-        Refusal: if they differ.
+        Refusal: if they differ by more than rounding, or cannot be compared.
     """
-    generator = torch.Generator().manual_seed(0)
-    x, context = (torch.randn(16, size, generator=generator, dtype=torch.float64) for size in sizes)
-    try:
-        first, second = (copy.deepcopy(flow).cpu().double().eval() for flow in (theirs, ours))
+    tensors = itertools.chain(theirs.parameters(), theirs.buffers())
+    dtypes = {t.dtype for t in tensors if t.is_floating_point()} or {torch.get_default_dtype()}
+    dtype = max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
+
+    def computed(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        x, context = (torch.randn(16, n, generator=generator).to(dtype) for n in sizes)
+        first, second = (copy.deepcopy(flow).cpu().to(dtype).eval() for flow in (theirs, ours))
         with torch.no_grad():
-            wanted, found = log_probs(first, second, x, context if sizes[1] else None)
-    except Exception:
-        # They do not compute it here: a bounded domain, say, or a network in float32 alone.
-        return
-    if not torch.allclose(found, wanted.double(), rtol=1e-4, atol=1e-4, equal_nan=True):
+            return log_probs(first, second, x, context if sizes[1] else None)
+
+    try:
+        try:
+            wanted, found = computed(torch.float64)
+        except RuntimeError:
+            wanted, found = computed(dtype)
+    except Exception as error:
+        if class_name(error) in _NOT_THERE:
+            return
+        raise Refusal(
+            "its log densities cannot be compared with those of the conversion: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    # The peer's constants are rounded, and parameters that are made of several.
+    bound = max(1e-4, 8 * torch.finfo(dtype).eps)
+    wanted, found = wanted.double(), found.double()
+    if not torch.allclose(found, wanted, rtol=bound, atol=bound, equal_nan=True):
         worst = (found - wanted).abs().max().item()
         raise Refusal(
             f"its log densities are not those of the conversion, by {worst:.2g}: perhaps another "

@@ -175,24 +175,19 @@ def test_networks_without_blocks_are_kept(context: int | None, compare: Any) -> 
     compare(flow, flow.log_prob, D, steps=False)
 
 
-def test_mlp() -> None:
+def test_mlp(monkeypatch: pytest.MonkeyPatch, compare: Any) -> None:
     """nflows itself cannot call it from a coupling, as it takes no context."""
 
-    class Called(MLP):
-        def forward(self, x: Any, context: Any = None) -> Any:
-            return super().forward(x)
-
     def mlp(a: int, b: int) -> nn.Module:
-        network = MLP([a], [b], [9, 8], activation=nn.Tanh())
-        network.__class__ = Called
-        return network
+        return MLP([a], [b], [9, 8], activation=nn.Tanh())
 
     flow = flow_of(lambda: coupling.AffineCouplingTransform(MASK, mlp))
-    wanted = flow.log_prob(torch.ones(4, D, dtype=torch.float64))
-    flow._transform._transforms[0].transform_net.__class__ = MLP
-    ours: Any = patch.convert(flow)
+    with pytest.raises(patch.CannotConvert, match=r"cannot be compared .*TypeError: .*positional"):
+        patch.convert(flow)
+    forward = MLP.forward
+    monkeypatch.setattr(MLP, "forward", lambda self, x, context=None: forward(self, x))
+    ours = compare(flow, flow.log_prob, D, steps=True)
     assert isinstance(ours.transform.transforms[0].conditioner, bslfast.flows.Conditioner)
-    torch.testing.assert_close(ours.log_prob(torch.ones(4, D, dtype=torch.float64)), wanted)
 
 
 @pytest.mark.parametrize("name", ["dropout", "batch norm", "weight norm", "own block"])
@@ -376,6 +371,39 @@ def test_other_versions_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         patch.convert(flow)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_rounding_is_no_other_version(dtype: torch.dtype) -> None:
+    """nflows rounds the constant of its noise."""
+    for name in ("affine", "LU", "spline"):
+        flow = flow_of(TRANSFORMS[name][2]).to(dtype)
+        assert {p.dtype for p in patch.convert(flow).parameters()} == {dtype}
+    flow._distribution._log_z += 1.0
+    with pytest.raises(patch.CannotConvert, match="the model itself: its log densities are not"):
+        patch.convert(flow)
+
+
+def test_what_cannot_be_compared() -> None:
+    """It is not converted unseen, be it in float32 alone or broken."""
+
+    class Single(nn.Module):
+        def __init__(self, inputs: int, outputs: int) -> None:
+            super().__init__()
+            self.layer = nn.Linear(inputs, outputs)
+
+        def forward(self, x: torch.Tensor, context: Any = None) -> torch.Tensor:
+            return nn.functional.linear(x, self.layer.weight.float(), self.layer.bias.float())
+
+    flow = flow_of(lambda: coupling.AffineCouplingTransform(MASK, Single)).float()
+    ours, x = patch.convert(flow), torch.randn(9, D)
+    torch.testing.assert_close(ours(x), flow.log_prob(x))
+    flow._distribution._log_z += 1.0
+    with pytest.raises(patch.CannotConvert, match="the model itself: its log densities are not"):
+        patch.convert(flow)
+    del flow._transform._transforms[0].transform_net.layer.bias
+    with pytest.raises(patch.CannotConvert, match=r"cannot be compared .*AttributeError: .*bias"):
+        patch.convert(flow)
+
+
 def test_networks_of_peers_may_stay() -> None:
     model = nn.ModuleList([flow_of(TRANSFORMS["LU"][2]), ResidualNet(2, 3, 4)])
     ours: Any = patch.convert(model)
@@ -508,7 +536,7 @@ def test_what_has_been_converted_may_stay() -> None:
         patch.convert(ours)
 
 
-@pytest.mark.parametrize("kind", [residual(), Users], ids=["converted", "kept"])
+@pytest.mark.parametrize("kind", [residual(C), Users], ids=["converted", "kept"])
 def test_one_network_in_two_places_is_refused(kind: Any) -> None:
     """It would become two."""
     network = kind(2, 6)
@@ -516,7 +544,8 @@ def test_one_network_in_two_places_is_refused(kind: Any) -> None:
     def affine() -> nn.Module:
         return coupling.AffineCouplingTransform(MASK, lambda *_: network)
 
-    flow = Flow(of.CompositeTransform([affine(), affine()]), StandardNormal([D]))
+    base = ConditionalDiagonalNormal([D], nn.Linear(C, 2 * D))
+    flow = Flow(of.CompositeTransform([affine(), affine()]), base)
     with pytest.raises(
         patch.CannotConvert, match=r"is in '_transform._transforms.0', too"
     ) as found:
@@ -524,9 +553,8 @@ def test_one_network_in_two_places_is_refused(kind: Any) -> None:
     assert list(found.value.reasons) == ["_transform._transforms.1"]
     steps = of.CompositeTransform([affine()])
     inner = "_transform._transforms.0"
-    base = ConditionalDiagonalNormal([D], nn.Linear(C, 2 * D))
     embedded = Flow(steps, base, nn.Sequential(nn.Linear(3, 2), network))
-    beside = nn.ModuleDict({"flow": Flow(steps, StandardNormal([D])), "own": network})
+    beside = nn.ModuleDict({"flow": Flow(steps, base), "own": network})
     for model, part, place in (
         (embedded, inner, "_embedding_net.1"),
         (beside, f"flow.{inner}", "own"),
@@ -539,6 +567,6 @@ def test_one_network_in_two_places_is_refused(kind: Any) -> None:
         assert all(name in places and name.startswith(place) for name in reasons)
     # One transform in two places is one afterwards.
     once = affine()
-    ours: Any = patch.convert(Flow(of.CompositeTransform([once, once]), StandardNormal([D])))
+    ours: Any = patch.convert(Flow(of.CompositeTransform([once, once]), base))
     first, second = ours.transform.transforms
     assert first is second
