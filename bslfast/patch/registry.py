@@ -219,16 +219,17 @@ class Conversion:
 
 def check(module: nn.Module, held: Counter[int]) -> None:
     """Raise Refusal if something about a module would get lost."""
-    for part in module.modules():
+    for place, part in module.named_modules():
+        what = f"a {type(part).__name__}" + (f" ({place})" if place else "")
         hooks = (part._forward_hooks, part._forward_pre_hooks)
         if any((*hooks, part._backward_hooks, part._backward_pre_hooks)):
-            raise Refusal(f"a {type(part).__name__} has hooks, which would get lost")
+            raise Refusal(f"{what} has hooks, which would get lost")
         package = type(part).__module__.split(".")[0]
         if package in PEERS or type(part) is nn.Linear:
-            _check_additions(part)
+            _check_additions(part, what)
         for name, parameter in part._parameters.items():
             if parameter is not None and held[id(parameter)] > 1:
-                raise Refusal(f"the parameter {name} of a {type(part).__name__} is in two places")
+                raise Refusal(f"the parameter {name} of {what} is in two places")
 
 
 #: Where a module has hooks of its state.
@@ -240,14 +241,14 @@ _STATE_HOOKS = (
 )
 
 
-def _check_additions(part: nn.Module) -> None:
+def _check_additions(part: nn.Module, what: str) -> None:
     """Raise Refusal if somebody has added something to a module that its class knows nothing of."""
     kind: Any = type(part)
     for name in vars(part):
         if callable(getattr(kind, name, None)):
-            raise Refusal(f"a {kind.__name__} has its own {name}, which would get lost")
+            raise Refusal(f"{what} has its own {name}, which would get lost")
     if any(getattr(part, hooks) for hooks in _STATE_HOOKS):
-        raise Refusal(f"a {kind.__name__} has hooks of its state, which would get lost")
+        raise Refusal(f"{what} has hooks of its state, which would get lost")
     words = _words(kind)
     # What a class of zuko is given by name it keeps a list of.
     lists = [value for value in vars(part).values() if isinstance(value, list)]
@@ -255,9 +256,7 @@ def _check_additions(part: nn.Module) -> None:
         # Of numbered names the code has what is before the number.
         known = name in words or name.rstrip("0123456789") in words
         if not known and not any(name in names for names in lists):
-            raise Refusal(
-                f"a {kind.__name__} has {name!r}, which its class has not and which would get lost"
-            )
+            raise Refusal(f"{what} has {name!r}, which its class has not and which would get lost")
 
 
 @functools.cache
