@@ -213,6 +213,12 @@ def _masked_affine(module: Any, conversion: Conversion) -> Transform:
     if module.b.dim() != 2 or not bool(((mask == 0) | (mask == 1)).all()):
         raise Refusal("masks that are no vectors of zeros and ones")
     kept, moved = (mask == 1).nonzero().flatten(), (mask == 0).nonzero().flatten()
+    of_shift, of_scale = (
+        {id(p) for p in part.parameters()} if isinstance(part, nn.Module) else set()
+        for part in (module.t, module.s)
+    )
+    if of_shift & of_scale:
+        raise Refusal("layers of both networks, which would become two")
     shift, scale = (
         _scattered(part, kept, moved) if isinstance(part, nn.Module) else None
         for part in (module.t, module.s)

@@ -191,7 +191,9 @@ def test_mlp(monkeypatch: pytest.MonkeyPatch, compare: Any) -> None:
     assert isinstance(ours.transform.transforms[0].conditioner, bslfast.flows.Conditioner)
 
 
-@pytest.mark.parametrize("name", ["dropout", "batch norm", "weight norm", "own block"])
+@pytest.mark.parametrize(
+    "name", ["dropout", "batch norm", "weight norm", "own block", "one block twice"]
+)
 def test_networks_that_are_kept(name: str, compare: Any) -> None:
     def network(n_in: int, n_out: int) -> nn.Module:
         options: dict[str, Any] = {"dropout": {"dropout_probability": 0.5}}
@@ -201,12 +203,15 @@ def test_networks_that_are_kept(name: str, compare: Any) -> None:
             nn.utils.parametrizations.weight_norm(found.final_layer)
         if name == "own block":
             found.blocks[0].__class__ = type("Own", (type(found.blocks[0]),), {})
+        if name == "one block twice":
+            found.blocks[1] = found.blocks[0]
         return found
 
     flow = flow_of(lambda: coupling.AffineCouplingTransform(MASK, network)).eval()
     ours = compare(flow, flow.log_prob, D, steps=False)
     kept = ours.transform.transforms[0].conditioner
     why = {"dropout": "dropout", "batch norm": "batch norm", "own block": "a block of the class"}
+    why["one block twice"] = "a layer in two places"
     assert kept.why.startswith(why.get(name, "a layer of the class torch.nn.utils.parametrize"))
     assert "why=" in repr(ours)
     # It is in the mode of the whole, and goes with it from now on.
