@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bslfast.nn import BayesianLayer
 from bslfast.patch import layers
-from bslfast.patch.registry import Conversion, Refusal, converts, set_mode
+from bslfast.patch.registry import Conversion, Refusal, converts
 
 _KINDS = {
     "variational_layers.{}_variational.{}Reparameterization": "weight_sample",
@@ -27,10 +27,11 @@ class WithKL(nn.Module):
     """A layer that is called as bayesian-torch's are: it returns its divergence, too.
 
     That is not the sum, which :func:`bslfast.nn.kl` returns, but the mean over the weights plus
-    the mean over the biases.
+    the mean over the biases. bayesian-torch's ``get_kl_loss`` finds it.
 
     Args:
         layer: a layer of bslfast.
+        alone: whether outputs are returned alone all the same, as by layers of ``dnn_to_bnn``.
 
     >>> import torch, bslfast
     >>> layer = bslfast.patch.WithKL(bslfast.nn.BayesLinear(3, 2, bias=False))
@@ -39,14 +40,14 @@ class WithKL(nn.Module):
     True
     """
 
-    def __init__(self, layer: BayesianLayer) -> None:
+    def __init__(self, layer: BayesianLayer, alone: bool = False) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer, self.alone = layer, alone
 
     def forward(self, x: Tensor, return_kl: bool = True) -> Any:
         """Return outputs for one draw and :meth:`kl_loss`, or outputs alone."""
         y = self.layer(x)
-        return (y, self.kl_loss()) if return_kl else y
+        return (y, self.kl_loss()) if return_kl and not self.alone else y
 
     def kl_loss(self) -> Tensor:
         """The divergence, averaged as bayesian-torch does it."""
@@ -73,17 +74,14 @@ def _parts(module: Any, name: str) -> tuple[layers.Posterior, layers.Posterior |
 
 
 def _called(module: Any, layer: BayesianLayer) -> nn.Module:
-    """What ``dnn_to_bnn`` has made returns outputs alone."""
-    return set_mode(layer if module.dnn_to_bnn_flag else WithKL(layer), module)
+    return WithKL(layer, alone=module.dnn_to_bnn_flag)
 
 
 def _estimator(module: Any) -> str:
     return "flipout" if type(module).__name__.endswith("Flipout") else "weight_sample"
 
 
-@converts(
-    *_names("linear", "Linear"), becomes="`BayesLinear`, in a `patch.WithKL` unless `dnn_to_bnn`'s"
-)
+@converts(*_names("linear", "Linear"), becomes="`BayesLinear`, in a `patch.WithKL`")
 def _linear(module: Any, conversion: Conversion) -> nn.Module:
     parts = _parts(module, "weight")
     return _called(module, layers.linear(*parts, estimator=_estimator(module)))

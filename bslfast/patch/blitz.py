@@ -11,7 +11,7 @@ from torch import nn
 from bslfast.nn import kl
 from bslfast.nn.priors import Normal, Prior, ScaleMixture
 from bslfast.patch import layers
-from bslfast.patch.registry import Conversion, Refusal, converts, finishes, set_mode
+from bslfast.patch.registry import Conversion, Refusal, converts, finishes
 
 
 def _prior(module: Any) -> Prior:
@@ -38,7 +38,7 @@ def _parts(module: Any) -> tuple[layers.Posterior, layers.Posterior | None]:
 
 @converts("blitz.modules.linear_bayesian_layer.BayesianLinear", becomes="`BayesLinear`")
 def _linear(module: Any, conversion: Conversion) -> nn.Module:
-    return set_mode(layers.linear(*_parts(module)), module)
+    return layers.linear(*_parts(module))
 
 
 @converts(
@@ -46,7 +46,7 @@ def _linear(module: Any, conversion: Conversion) -> nn.Module:
     becomes="`BayesConv1d`, `2d`, `3d`",
 )
 def _convolution(module: Any, conversion: Conversion) -> nn.Module:
-    return set_mode(layers.convolution(module, *_parts(module)), module)
+    return layers.convolution(module, *_parts(module))
 
 
 def _no_longer(what: str, *args: Any) -> NoReturn:

@@ -198,6 +198,8 @@ def _check_layers(layers: Sequence[nn.Module]) -> None:
             raise NoCounterpart(f"a layer of the class {class_name(layer)}")
         if getattr(layer, "bias", None) is None:
             raise NoCounterpart("a layer without a bias")
+    if len(set(layers)) < len(layers):
+        raise NoCounterpart("a layer in two places")
 
 
 def conditioner(

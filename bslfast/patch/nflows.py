@@ -31,7 +31,6 @@ from bslfast.patch.registry import (
     converts,
     options,
     put,
-    set_mode,
 )
 
 T = "nflows.transforms"
@@ -100,12 +99,10 @@ def _flow(flow: Any, conversion: Conversion) -> nn.Module:
     # A flow without parameters says by this what dtype it has.
     found._empty = found._empty.to(**options(flow._transform))
     if type(flow._embedding_net) is nn.Identity:
-        return set_mode(found, flow)
+        return found
     if not found.context:
         raise Refusal("an embedding_net, but no part that is known to take a context")
-    embedded = EmbeddedFlow(set_mode(found, flow), conversion.kept(flow._embedding_net))
-    embedded.training = flow.training
-    return embedded
+    return EmbeddedFlow(found, conversion.kept(flow._embedding_net))
 
 
 def _log_probs(theirs: Any, ours: Any, x: Tensor, context: Any) -> tuple[Tensor, Tensor]:
@@ -198,7 +195,7 @@ def _with_features(module: nn.Module, conversion: Conversion) -> int:
 @converts(f"{T}.base.CompositeTransform", becomes="`Composite`")
 def _composite(module: Any, conversion: Conversion) -> Transform:
     parts = conversion.all(module._transforms)
-    return set_mode(Composite(parts), module)
+    return Composite(parts)
 
 
 @converts(f"{T}.base.InverseTransform", becomes="`Inverse`")
@@ -270,7 +267,10 @@ def lu_linear(module: Any) -> Composite:
     return Composite([found, shift])
 
 
-@converts(f"{T}.normalization.ActNorm", becomes="`ActNorm`")
+@converts(
+    f"{T}.normalization.ActNorm",
+    becomes="`ActNorm`; the variance of the first batch is not corrected for its size",
+)
 def _act_norm(module: Any, conversion: Conversion) -> Transform:
     found = ActNorm(len(module.shift), **options(module))
 

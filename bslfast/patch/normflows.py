@@ -31,7 +31,6 @@ from bslfast.patch.registry import (
     converts,
     options,
     put,
-    set_mode,
 )
 from bslfast.programs import Builder, Lanes, lower, lowers
 
@@ -49,7 +48,7 @@ def _flow(flow: Any, conversion: Conversion) -> nn.Module:
     # Before its first batch an ActNorm there takes any for that, also in evaluation mode.
     if all(part.initialized for part in found.modules() if isinstance(part, ActNorm)):
         agree(flow, found, _log_probs, (found.features, found.context))
-    return set_mode(found, flow)
+    return found
 
 
 def _log_probs(theirs: Any, ours: Any, x: Tensor, context: Any) -> tuple[Tensor, Tensor]:
@@ -103,7 +102,7 @@ def _lu_linear(module: Any, conversion: Conversion) -> Transform:
 @converts(
     f"{F}.normalization.ActNorm",
     f"{F}.affine.coupling.AffineConstFlow",
-    becomes="`ActNorm`",
+    becomes="`ActNorm`; the variance of the first batch is not corrected for its size",
 )
 def _act_norm(module: Any, conversion: Conversion) -> Transform:
     if module.s.dim() != 2:
@@ -214,6 +213,12 @@ def _masked_affine(module: Any, conversion: Conversion) -> Transform:
     if module.b.dim() != 2 or not bool(((mask == 0) | (mask == 1)).all()):
         raise Refusal("masks that are no vectors of zeros and ones")
     kept, moved = (mask == 1).nonzero().flatten(), (mask == 0).nonzero().flatten()
+    of_shift, of_scale = (
+        {id(p) for p in part.parameters()} if isinstance(part, nn.Module) else set()
+        for part in (module.t, module.s)
+    )
+    if of_shift & of_scale:
+        raise Refusal("layers of both networks, which would become two")
     shift, scale = (
         _scattered(part, kept, moved) if isinstance(part, nn.Module) else None
         for part in (module.t, module.s)

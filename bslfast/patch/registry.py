@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
+import inspect
+import itertools
+import types
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
@@ -19,7 +23,6 @@ from bslfast import _checks
 
 #: (module, conversion) -> what takes its place.
 Function = Callable[[Any, "Conversion"], Any]
-_Module = TypeVar("_Module", bound=nn.Module)
 _Function = TypeVar("_Function", bound=Function)
 
 
@@ -119,6 +122,10 @@ class Conversion:
             id(p) for m in model.modules() for p in m._parameters.values() if p is not None
         )
         self._made: dict[tuple[nn.Module, Any], Any] = {}
+        #: By the ids of parameters, the innermost parts of peers that they are in.
+        self._parts: dict[int, nn.Module] = {}
+        #: Made modules that are in the mode of what they were made of.
+        self._in_mode: set[nn.Module] = set()
 
     def __call__(self, module: nn.Module, *args: Any) -> Any:
         """What takes the place of a module; None, with the reason noted, if nothing can."""
@@ -151,9 +158,11 @@ class Conversion:
     def kept(self, network: nn.Module) -> nn.Module:
         """A copy of a network, in which parts of peers have been converted."""
         found = [(module, self(module)) for module in _outermost(network)]
-        if any(new is None for _, new in found):
+        if any(new is None for _, new in found) or self.check_rest(network):
             raise Refusal
-        return copy.deepcopy(network, {id(module): new for module, new in found})
+        copied = copy.deepcopy(network, {id(module): new for module, new in found})
+        self._in_mode.add(copied)
+        return copied
 
     def _convert(self, module: nn.Module, *args: Any) -> Any:
         kind = class_name(module)
@@ -167,21 +176,106 @@ class Conversion:
         function: Any = CONVERTERS[kind].function
         check(module, self._held)
         try:
-            return function(module, self, *args)
+            made = function(module, self, *args)
         except ValueError as error:
             # Of a constructor of bslfast, which has limits that the peer has not.
             raise Refusal(str(error)) from error
+        self._claim(module)
+        if isinstance(made, nn.Module):
+            self._set_mode(made, module)
+        return made
+
+    def _claim(self, module: nn.Module) -> None:
+        """Note whose parameters these are; raise Refusal if another part has them, too."""
+        if _links.get() is not None:  # No copies are made: two of a kind have the same memory.
+            return
+        inside = set(module.modules())
+        for name, parameter in module.named_parameters():
+            other = self._parts.setdefault(id(parameter), module)
+            if other not in inside:
+                raise Refusal(f"{name} is in {self._names.get(other)!r}, too, and would become two")
+
+    def check_rest(self, model: nn.Module) -> bool:
+        """Note where what is no part of a peer is also inside of one; return whether it is so."""
+        found = False
+        for name, module in _rest(model, self._names.get(model, "")):
+            for parameter in module._parameters.values():
+                part = self._parts.get(id(parameter))
+                if part is not None:
+                    found, place = True, self._names.get(part)
+                    self.reasons[name] = f"it is in {place!r}, too, and would become two"
+        return found
+
+    def _set_mode(self, made: nn.Module, like: nn.Module) -> None:
+        """Put what was made into the mode of the original; parts and kept networks have theirs."""
+        if made in self._in_mode:
+            return
+        self._in_mode.add(made)
+        made.training = like.training
+        if not isinstance(made, Kept):
+            for child in made.children():
+                self._set_mode(child, like)
 
 
 def check(module: nn.Module, held: Counter[int]) -> None:
     """Raise Refusal if something about a module would get lost."""
-    for part in module.modules():
+    for place, part in module.named_modules():
+        what = f"a {type(part).__name__}" + (f" ({place})" if place else "")
         hooks = (part._forward_hooks, part._forward_pre_hooks)
         if any((*hooks, part._backward_hooks, part._backward_pre_hooks)):
-            raise Refusal(f"a {type(part).__name__} has hooks, which would get lost")
+            raise Refusal(f"{what} has hooks, which would get lost")
+        package = type(part).__module__.split(".")[0]
+        if package in PEERS or type(part) is nn.Linear:
+            _check_additions(part, what)
         for name, parameter in part._parameters.items():
             if parameter is not None and held[id(parameter)] > 1:
-                raise Refusal(f"the parameter {name} of a {type(part).__name__} is in two places")
+                raise Refusal(f"the parameter {name} of {what} is in two places")
+
+
+#: Where a module has hooks of its state.
+_STATE_HOOKS = (
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)
+
+
+def _check_additions(part: nn.Module, what: str) -> None:
+    """Raise Refusal if somebody has added something to a module that its class knows nothing of."""
+    kind: Any = type(part)
+    for name in vars(part):
+        if callable(getattr(kind, name, None)):
+            raise Refusal(f"{what} has its own {name}, which would get lost")
+    if any(getattr(part, hooks) for hooks in _STATE_HOOKS):
+        raise Refusal(f"{what} has hooks of its state, which would get lost")
+    words = _words(kind)
+    # What a class of zuko is given by name it keeps a list of.
+    lists = [value for value in vars(part).values() if isinstance(value, list)]
+    for name in (*part._parameters, *part._buffers, *part._modules):
+        # Of numbered names the code has what is before the number.
+        known = name in words or name.rstrip("0123456789") in words
+        if not known and not any(name in names for names in lists):
+            raise Refusal(f"{what} has {name!r}, which its class has not and which would get lost")
+
+
+@functools.cache
+def _words(kind: Any) -> frozenset[str]:
+    """The names and texts in the code of a class and its bases, torch.nn.Module aside."""
+    own = [vars(base).values() for base in kind.__mro__ if base is not nn.Module]
+    functions = [value for values in own for value in values if inspect.isfunction(value)]
+    found = {""}  # The names in a list of modules are numbers.
+    seen: list[Any] = [function.__code__ for function in functions]
+    while seen:
+        value = seen.pop()
+        if isinstance(value, types.CodeType):
+            found.update(value.co_names)
+            seen += value.co_consts
+        elif isinstance(value, str):
+            found.add(value)
+        elif isinstance(value, tuple):
+            seen += value
+    return frozenset(found)
 
 
 def class_name(value: object) -> str:
@@ -204,12 +298,14 @@ def convert(model: nn.Module) -> nn.Module:
     The weights are copied. The model itself stays as it is. What is no peer's is copied, too, and
     holds what its parts have become. A flow becomes a :class:`bslfast.flows.Flow` and is called as
     that, a layer one of :mod:`bslfast.nn`. Parameters that were frozen are so afterwards, and
-    devices, dtypes and the training mode stay.
+    devices, dtypes and the training modes of all parts stay.
 
-    All or nothing: where one part of a peer has no counterpart, nothing is converted. The networks
-    inside of couplings are not parts in this sense. Those that bslfast has no network for, or that
-    come from the user, are copied as they are (:class:`Kept`). docs/migration.md has the table of
-    all classes, and says what their log densities and divergences agree to.
+    All or nothing: where one part of a peer has no counterpart, nothing is converted. Hooks,
+    methods, parameters, buffers and modules that someone has put on a peer's instance have none,
+    nor has a network or a parameter in two places. The networks inside of couplings are not parts
+    in this sense. Those that bslfast has no network for, or that come from the user, are copied as
+    they are (:class:`Kept`). docs/migration.md has the table of all classes, and says what their
+    log densities and divergences agree to.
 
     Args:
         model: a module of nflows, zuko, normflows, bayesian-torch, blitz or torchbnn, or one that
@@ -240,6 +336,7 @@ torchbnn, zuko, got a Linear without
     for module in outermost:
         conversion.root = module
         made.append((module, conversion(module)))
+    conversion.check_rest(model)
     if conversion.reasons:
         raise CannotConvert(conversion.reasons)
     # Whatever refers to a module, refers to what it has become.
@@ -253,11 +350,21 @@ torchbnn, zuko, got a Linear without
 
 def _outermost(module: nn.Module) -> Iterable[nn.Module]:
     """The modules of peers that are inside of no other."""
+    if isinstance(module, Kept):  # of an earlier conversion
+        return
     if peer_of(module) is not None:
         yield module
         return
     for child in module.children():
         yield from _outermost(child)
+
+
+def _rest(module: nn.Module, name: str) -> Iterable[tuple[str, nn.Module]]:
+    """The modules that are inside of none of these, and their names."""
+    if peer_of(module) is None:
+        yield name, module
+        for own, child in module.named_children():
+            yield from _rest(child, f"{name}.{own}" if name else own)
 
 
 # --- for the files of the peers -------------------------------------------------------------------
@@ -364,6 +471,10 @@ class Kept(nn.Module):
         return f"why={self.why!r}"
 
 
+#: Where a peer computes no density at random vectors: on a bounded domain, or without an inverse.
+_NOT_THERE = {"builtins.NotImplementedError", "nflows.transforms.base.InputOutsideDomain"}
+
+
 def agree(
     theirs: nn.Module,
     ours: nn.Module,
@@ -373,34 +484,43 @@ def agree(
     """Compare flows at a few vectors: other versions of a peer may compute something else.
 
     Args:
-        theirs, ours: the flows; what is called are copies in float64, in evaluation mode.
+        theirs, ours: the flows; what is called are copies in float64, in evaluation mode. Where
+            these fail, as a network of float32 alone does, they are copies in their own dtype.
         log_probs: (theirs, ours, x, context) -> the log densities of both.
         sizes: the features and the numbers of the context.
 
     Raises:
-        Refusal: if they differ.
+        Refusal: if they differ by more than rounding, or cannot be compared.
     """
-    generator = torch.Generator().manual_seed(0)
-    x, context = (torch.randn(16, size, generator=generator, dtype=torch.float64) for size in sizes)
-    try:
-        first, second = (copy.deepcopy(flow).cpu().double().eval() for flow in (theirs, ours))
+    tensors = itertools.chain(theirs.parameters(), theirs.buffers())
+    dtypes = {t.dtype for t in tensors if t.is_floating_point()} or {torch.get_default_dtype()}
+    dtype = max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
+
+    def computed(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        x, context = (torch.randn(16, n, generator=generator).to(dtype) for n in sizes)
+        first, second = (copy.deepcopy(flow).cpu().to(dtype).eval() for flow in (theirs, ours))
         with torch.no_grad():
-            wanted, found = log_probs(first, second, x, context if sizes[1] else None)
-    except Exception:
-        # They do not compute it here: a bounded domain, say, or a network in float32 alone.
-        return
-    if not torch.allclose(found, wanted.double(), rtol=1e-4, atol=1e-4, equal_nan=True):
+            return log_probs(first, second, x, context if sizes[1] else None)
+
+    try:
+        try:
+            wanted, found = computed(torch.float64)
+        except RuntimeError:
+            wanted, found = computed(dtype)
+    except Exception as error:
+        if class_name(error) in _NOT_THERE:
+            return
+        raise Refusal(
+            "its log densities cannot be compared with those of the conversion: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    # The peer's constants are rounded, and parameters that are made of several.
+    bound = max(1e-4, 8 * torch.finfo(dtype).eps)
+    wanted, found = wanted.double(), found.double()
+    if not torch.allclose(found, wanted, rtol=bound, atol=bound, equal_nan=True):
         worst = (found - wanted).abs().max().item()
         raise Refusal(
             f"its log densities are not those of the conversion, by {worst:.2g}: perhaps another "
             "version than the one that this is made for"
         )
-
-
-def set_mode(module: _Module, like: nn.Module) -> _Module:
-    """Put a module into the mode of another, all but networks that have been kept; return it."""
-    module.training = like.training
-    if not isinstance(module, Kept):
-        for child in module.children():
-            set_mode(child, like)
-    return module

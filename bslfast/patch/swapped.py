@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -319,6 +320,41 @@ SWAPS: dict[str, tuple[Swap, ...]] = {
 }
 
 
+class _Swapped:
+    """What of a peer is swapped: once, however many blocks are inside of it at a time.
+
+    Args:
+        swaps: of the peer.
+    """
+
+    def __init__(self, swaps: tuple[Swap, ...]) -> None:
+        self.swaps, self.blocks = swaps, 0
+        self._before: list[tuple[Any, str, Any]] = []
+
+    def begin(self) -> None:
+        """Swap all, or nothing if that fails."""
+        try:
+            for swap in self.swaps:
+                owners = list(swap.owners())
+                name = swap.name.rsplit(".", 1)[-1]
+                replacement = swap.make(getattr(owners[0], name))
+                for owner in owners:
+                    self._before.append((owner, name, getattr(owner, name)))
+                    setattr(owner, name, replacement)
+        except BaseException:
+            self.end()
+            raise
+
+    def end(self) -> None:
+        """Put back what was there."""
+        while self._before:
+            setattr(*self._before.pop())
+
+
+_SWAPPED = {peer: _Swapped(swaps) for peer, swaps in SWAPS.items()}
+_lock = threading.Lock()
+
+
 class using:
     """Let a peer compute with bslfast inside of a ``with``, in all threads.
 
@@ -337,9 +373,9 @@ class using:
     Everywhere else the peer's own code runs, with rational-quadratic splines of nflows and of
     normflows by bslfast's op: where a network has no counterpart, a module has hooks, torch
     transforms or compiles the call, x is no matrix (nflows, normflows), or it is not on the CPU. At
-    the end, also after an exception, all is as it was. The attributes of a module are compared
-    before each call, so it may be changed. Calls of one module in several threads wait for each
-    other.
+    the end, also after an exception, all is as it was; where blocks overlap, at the end of the last
+    one. The attributes of a module are compared before each call, so it may be changed. Calls of
+    one module in several threads wait for each other.
 
     Bayesian layers have no swap, as they draw by other random numbers: :func:`convert` takes them.
 
@@ -364,7 +400,6 @@ class using:
                 "bslfast.patch.convert takes"
             )
         self.peer = _checks.choice("peer", peer, tuple(SWAPS))
-        self._before: list[tuple[Any, str, Any]] = []
 
     def __enter__(self) -> None:
         try:
@@ -375,13 +410,11 @@ class using:
                 f"{error}",
                 name=self.peer,
             ) from error
-        for swap in SWAPS[self.peer]:
-            owners = list(swap.owners())
-            name = swap.name.rsplit(".", 1)[-1]
-            replacement = swap.make(getattr(owners[0], name))
-            for owner in owners:
-                self._before.append((owner, name, getattr(owner, name)))
-                setattr(owner, name, replacement)
+        with _lock:
+            swapped = _SWAPPED[self.peer]
+            if not swapped.blocks:
+                swapped.begin()
+            swapped.blocks += 1
 
     def __exit__(
         self,
@@ -389,5 +422,8 @@ class using:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        while self._before:
-            setattr(*self._before.pop())
+        with _lock:
+            swapped = _SWAPPED[self.peer]
+            swapped.blocks -= 1
+            if not swapped.blocks:
+                swapped.end()

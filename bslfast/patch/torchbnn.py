@@ -9,7 +9,7 @@ from torch import nn
 
 from bslfast.nn.priors import Normal
 from bslfast.patch import layers
-from bslfast.patch.registry import Conversion, Refusal, converts, finishes, set_mode
+from bslfast.patch.registry import Conversion, Refusal, converts, finishes
 
 
 def _parts(module: Any) -> tuple[layers.Posterior, layers.Posterior | None]:
@@ -25,8 +25,7 @@ def _parts(module: Any) -> tuple[layers.Posterior, layers.Posterior | None]:
 
 @converts("torchbnn.modules.linear.BayesLinear", becomes="`BayesLinear`")
 def _linear(module: Any, conversion: Conversion) -> nn.Module:
-    made = layers.linear(*_parts(module), parametrization="log_scale")
-    return set_mode(made, module)
+    return layers.linear(*_parts(module), parametrization="log_scale")
 
 
 @converts("torchbnn.modules.conv.BayesConv2d", becomes="`BayesConv2d`; padding with zeros")
@@ -34,8 +33,7 @@ def _convolution(module: Any, conversion: Conversion) -> nn.Module:
     # Others than "zeros" and "circular" pad with zeros there.
     if module.padding_mode == "circular" and any(module.padding):
         raise Refusal("circular padding, which pads half as much there")
-    made = layers.convolution(module, *_parts(module), parametrization="log_scale")
-    return set_mode(made, module)
+    return layers.convolution(module, *_parts(module), parametrization="log_scale")
 
 
 @finishes("torchbnn")

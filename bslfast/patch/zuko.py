@@ -29,7 +29,6 @@ from bslfast.patch.registry import (
     class_name,
     converts,
     put,
-    set_mode,
 )
 
 T = "zuko.transforms"
@@ -72,7 +71,7 @@ def _flow(flow: Any, conversion: Conversion) -> nn.Module:
         transform = Composite([transform])
     found = Flow(transform, None if _is_standard(flow.base) else base)
     agree(flow, found, _log_probs, (found.features, found.context))
-    return set_mode(found, flow)
+    return found
 
 
 def _log_probs(theirs: Any, ours: Any, x: Tensor, context: Any) -> tuple[Tensor, Tensor]:

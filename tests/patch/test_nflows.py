@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -173,27 +176,24 @@ def test_networks_without_blocks_are_kept(context: int | None, compare: Any) -> 
     compare(flow, flow.log_prob, D, steps=False)
 
 
-def test_mlp() -> None:
+def test_mlp(monkeypatch: pytest.MonkeyPatch, compare: Any) -> None:
     """nflows itself cannot call it from a coupling, as it takes no context."""
 
-    class Called(MLP):
-        def forward(self, x: Any, context: Any = None) -> Any:
-            return super().forward(x)
-
     def mlp(a: int, b: int) -> nn.Module:
-        network = MLP([a], [b], [9, 8], activation=nn.Tanh())
-        network.__class__ = Called
-        return network
+        return MLP([a], [b], [9, 8], activation=nn.Tanh())
 
     flow = flow_of(lambda: coupling.AffineCouplingTransform(MASK, mlp))
-    wanted = flow.log_prob(torch.ones(4, D, dtype=torch.float64))
-    flow._transform._transforms[0].transform_net.__class__ = MLP
-    ours: Any = patch.convert(flow)
+    with pytest.raises(patch.CannotConvert, match=r"cannot be compared .*TypeError: .*positional"):
+        patch.convert(flow)
+    forward = MLP.forward
+    monkeypatch.setattr(MLP, "forward", lambda self, x, context=None: forward(self, x))
+    ours = compare(flow, flow.log_prob, D, steps=True)
     assert isinstance(ours.transform.transforms[0].conditioner, bslfast.flows.Conditioner)
-    torch.testing.assert_close(ours.log_prob(torch.ones(4, D, dtype=torch.float64)), wanted)
 
 
-@pytest.mark.parametrize("name", ["dropout", "batch norm", "weight norm", "own block"])
+@pytest.mark.parametrize(
+    "name", ["dropout", "batch norm", "weight norm", "own block", "one block twice"]
+)
 def test_networks_that_are_kept(name: str, compare: Any) -> None:
     def network(n_in: int, n_out: int) -> nn.Module:
         options: dict[str, Any] = {"dropout": {"dropout_probability": 0.5}}
@@ -203,12 +203,15 @@ def test_networks_that_are_kept(name: str, compare: Any) -> None:
             nn.utils.parametrizations.weight_norm(found.final_layer)
         if name == "own block":
             found.blocks[0].__class__ = type("Own", (type(found.blocks[0]),), {})
+        if name == "one block twice":
+            found.blocks[1] = found.blocks[0]
         return found
 
     flow = flow_of(lambda: coupling.AffineCouplingTransform(MASK, network)).eval()
     ours = compare(flow, flow.log_prob, D, steps=False)
     kept = ours.transform.transforms[0].conditioner
     why = {"dropout": "dropout", "batch norm": "batch norm", "own block": "a block of the class"}
+    why["one block twice"] = "a layer in two places"
     assert kept.why.startswith(why.get(name, "a layer of the class torch.nn.utils.parametrize"))
     assert "why=" in repr(ours)
     # It is in the mode of the whole, and goes with it from now on.
@@ -230,8 +233,13 @@ def test_one_feature(compare: Any) -> None:
 def test_act_norm(compare: Any) -> None:
     flow = flow_of(lambda: of.ActNorm(D))
     assert not patch.convert(flow).transform.transforms[0].initialized
-    flow.log_prob(3 + torch.randn(50, D).double())
+    # The variances of the first n vectors differ by the factor n / (n - 1).
+    ours, x = patch.convert(flow).transform.transforms[0], 3 + torch.randn(50, D).double()
+    ours(x)
+    flow.log_prob(x)
     assert compare(flow, flow.log_prob, D, steps=True).transform.transforms[0].initialized
+    own, theirs = ours.log_scale, patch.convert(flow).transform.transforms[0].log_scale
+    torch.testing.assert_close(theirs - own, torch.full_like(own, 0.5 * math.log(50 / 49)))
 
 
 def test_batch_norm(compare: Any) -> None:
@@ -285,6 +293,28 @@ def test_float32_and_modes() -> None:
         "transform.transforms.0.conditioner.layers.0.weight",
         "transform.transforms.1.transforms.1.log_scale",
     ]
+
+
+def test_parts_keep_their_own_modes() -> None:
+    """Such as a normalisation whose averages stay, while the rest trains; and kept networks."""
+    steps = [of.BatchNorm(D), of.CompositeTransform([of.BatchNorm(D), of.LULinear(D)])]
+    embedding = nn.Sequential(nn.Linear(2, C), nn.Dropout(0.5))
+    make = TRANSFORMS["affine, user's network"][2]
+    flow = Flow(of.CompositeTransform([*steps, make()]), StandardNormal([D]), embedding)
+    steps[1]._transforms[0].eval()
+    embedding[1].eval()
+    flow._transform._transforms[2].transform_net.eval()
+    ours: Any = patch.convert(flow)
+    first, second, third = ours.flow.transform.transforms
+    parts = [ours, ours.flow, first, second, *second.transforms, third, *ours.network]
+    modes = [True, True, True, True, False, True, True, True, False]
+    assert [part.training for part in parts] == modes
+    assert not third.conditioner.network.training
+    steps[0].eval()
+    x, context = torch.randn(20, D), torch.randn(20, 2)
+    first.eval()
+    torch.testing.assert_close(ours.log_prob(x, context), flow.log_prob(x, context))
+    assert torch.equal(second.transforms[0].running_mean, torch.zeros(D))
 
 
 @pytest.mark.parametrize("make", [lambda: of.LeakyReLU(0.3), of.Tanh], ids=["leaky", "tanh"])
@@ -344,6 +374,39 @@ def test_other_versions_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda self, u: (u[:, 3:].exp(), u[:, :3]),
     )
     with pytest.raises(patch.CannotConvert, match="the model itself: its log densities are not"):
+        patch.convert(flow)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_rounding_is_no_other_version(dtype: torch.dtype) -> None:
+    """nflows rounds the constant of its noise."""
+    for name in ("affine", "LU", "spline"):
+        flow = flow_of(TRANSFORMS[name][2]).to(dtype)
+        assert {p.dtype for p in patch.convert(flow).parameters()} == {dtype}
+    flow._distribution._log_z += 1.0
+    with pytest.raises(patch.CannotConvert, match="the model itself: its log densities are not"):
+        patch.convert(flow)
+
+
+def test_what_cannot_be_compared() -> None:
+    """It is not converted unseen, be it in float32 alone or broken."""
+
+    class Single(nn.Module):
+        def __init__(self, inputs: int, outputs: int) -> None:
+            super().__init__()
+            self.layer = nn.Linear(inputs, outputs)
+
+        def forward(self, x: torch.Tensor, context: Any = None) -> torch.Tensor:
+            return nn.functional.linear(x, self.layer.weight.float(), self.layer.bias.float())
+
+    flow = flow_of(lambda: coupling.AffineCouplingTransform(MASK, Single)).float()
+    ours, x = patch.convert(flow), torch.randn(9, D)
+    torch.testing.assert_close(ours(x), flow.log_prob(x))
+    flow._distribution._log_z += 1.0
+    with pytest.raises(patch.CannotConvert, match="the model itself: its log densities are not"):
+        patch.convert(flow)
+    del flow._transform._transforms[0].transform_net.layer.bias
+    with pytest.raises(patch.CannotConvert, match=r"cannot be compared .*AttributeError: .*bias"):
         patch.convert(flow)
 
 
@@ -412,3 +475,105 @@ def test_nothing_gets_lost() -> None:
     flow._transform._transforms[1].bias = flow._transform._transforms[0].bias
     with pytest.raises(patch.CannotConvert, match="in two places"):
         patch.convert(flow)
+
+
+#: What users may put on an instance, and what the reason calls it.
+ADDED: dict[str, tuple[Callable[[Any], object], str]] = {
+    "forward": (
+        lambda part: setattr(part, "forward", types.MethodType(type(part).forward, part)),
+        "its own forward",
+    ),
+    "method": (lambda part: setattr(part, "train", part.train), "its own train"),
+    "parameter": (
+        lambda part: part.register_parameter("own", nn.Parameter(torch.ones(()))),
+        "'own', which its class",
+    ),
+    "buffer": (lambda part: part.register_buffer("own2", torch.ones(())), "'own2', which its"),
+    "module": (lambda part: part.add_module("own", nn.Linear(2, 2)), "'own', which its class"),
+    "saving": (
+        lambda part: part.register_state_dict_post_hook(lambda *_: None),
+        "hooks of its state",
+    ),
+    "loading": (
+        lambda part: part.register_load_state_dict_post_hook(lambda *_: None),
+        "hooks of its state",
+    ),
+}
+
+
+@pytest.mark.parametrize("place", ["", "_transform", "_transform._transforms.0"])
+@pytest.mark.parametrize("name", ADDED)
+def test_what_users_add_does_not_get_lost(name: str, place: str) -> None:
+    add, reason = ADDED[name]
+    flow = flow_of(TRANSFORMS["affine"][2])
+    part = flow.get_submodule(place)
+    add(part)
+    before = dict(vars(part))
+    what = f"a {type(part).__name__}" + (f" ({place})" if place else "")
+    with pytest.raises(patch.CannotConvert, match=re.escape(f"{what} has {reason}")):
+        patch.convert(flow)
+    assert vars(part) == before
+
+
+def test_additions_in_networks() -> None:
+    """Those of a network that is kept are kept, too."""
+    flow = flow_of(TRANSFORMS["affine"][2])
+    layer = flow._transform._transforms[0].transform_net.initial_layer
+    layer.register_buffer("own", torch.ones(()))
+    with pytest.raises(patch.CannotConvert, match=r"a Linear \(.*\.initial_layer\) has 'own'"):
+        patch.convert(flow)
+    flow = flow_of(TRANSFORMS["affine, user's network"][2])
+    flow._transform._transforms[0].transform_net.register_buffer("own", torch.ones(()))
+    ours: Any = patch.convert(flow)
+    assert torch.equal(ours.transform.transforms[0].conditioner.network.own, torch.ones(()))
+
+
+def test_what_has_been_converted_may_stay() -> None:
+    """Also where it has kept a network of a peer."""
+    flow = flow_of(
+        lambda: autoregressive.MaskedAffineAutoregressiveTransform(D, 8, dropout_probability=0.2)
+    )
+    ours: Any = patch.convert(flow)
+    assert isinstance(ours.transform.transforms[0].conditioner, patch.Kept)
+    both: Any = patch.convert(nn.ModuleList([ours, flow]))
+    assert type(both[0]) is type(both[1]) is bslfast.flows.Flow
+    for first, second in zip(both[0].parameters(), ours.parameters(), strict=True):
+        assert torch.equal(first, second)
+    with pytest.raises(ValueError, match="got a Flow without"):
+        patch.convert(ours)
+
+
+@pytest.mark.parametrize("kind", [residual(C), Users], ids=["converted", "kept"])
+def test_one_network_in_two_places_is_refused(kind: Any) -> None:
+    """It would become two."""
+    network = kind(2, 6)
+
+    def affine() -> nn.Module:
+        return coupling.AffineCouplingTransform(MASK, lambda *_: network)
+
+    base = ConditionalDiagonalNormal([D], nn.Linear(C, 2 * D))
+    flow = Flow(of.CompositeTransform([affine(), affine()]), base)
+    with pytest.raises(
+        patch.CannotConvert, match=r"is in '_transform._transforms.0', too"
+    ) as found:
+        patch.convert(flow)
+    assert list(found.value.reasons) == ["_transform._transforms.1"]
+    steps = of.CompositeTransform([affine()])
+    inner = "_transform._transforms.0"
+    embedded = Flow(steps, base, nn.Sequential(nn.Linear(3, 2), network))
+    beside = nn.ModuleDict({"flow": Flow(steps, base), "own": network})
+    for model, part, place in (
+        (embedded, inner, "_embedding_net.1"),
+        (beside, f"flow.{inner}", "own"),
+    ):
+        with pytest.raises(patch.CannotConvert, match=f"it is in '{part}', too") as found:
+            patch.convert(model)
+        places = [name for name, _ in model.named_modules(remove_duplicate=False)]
+        reasons = found.value.reasons
+        assert reasons
+        assert all(name in places and name.startswith(place) for name in reasons)
+    # One transform in two places is one afterwards.
+    once = affine()
+    ours: Any = patch.convert(Flow(of.CompositeTransform([once, once]), base))
+    first, second = ours.transform.transforms
+    assert first is second

@@ -150,6 +150,13 @@ def test_act_norm() -> None:
         patch.convert(flow_of(lambda: [of.ActNorm(D)]).eval())
 
 
+def test_one_network_for_both_is_refused() -> None:
+    network = mlp(D, 9, D)
+    with pytest.raises(patch.CannotConvert, match=r"flows\.0: layers of both networks") as found:
+        patch.convert(flow_of(lambda: [of.MaskedAffineFlow(MASK, network, network)]))
+    assert list(found.value.reasons) == ["flows.0"]
+
+
 def test_what_is_refused() -> None:
     steps = [
         of.BatchNorm(),

@@ -105,9 +105,9 @@ def test_a_posterior_in_closed_form(kind: Any) -> None:
         raw_scale = pyro.param("raw_scale", torch.tensor(0.0))
         pyro.sample("z", patch.pyro(distributions.Normal.from_softplus(loc, raw_scale)))
 
-    elbo = kind(num_particles=32, vectorize_particles=True, max_plate_nesting=1)
-    svi = SVI(model, guide, Adam({"lr": 0.02}), elbo)
-    for _ in range(300):
+    elbo = kind(num_particles=256, vectorize_particles=True, max_plate_nesting=1)
+    svi = SVI(model, guide, Adam({"lr": 0.05}), elbo)
+    for _ in range(100):
         svi.step()
     loc, scale = pyro.param("loc").item(), softplus(pyro.param("raw_scale")).item()
     assert loc == pytest.approx(y.sum().item() / (n + 1), abs=0.03)
@@ -134,8 +134,8 @@ def test_a_flow_as_guide() -> None:
         pyro.sample("z", patch.pyro(flow))
 
     options: dict[str, Any] = {"vectorize_particles": True, "max_plate_nesting": 0}
-    svi = SVI(model, guide, Adam({"lr": 0.02}), Trace_ELBO(num_particles=64, **options))
-    for _ in range(300):
+    svi = SVI(model, guide, Adam({"lr": 0.05}), Trace_ELBO(num_particles=256, **options))
+    for _ in range(80):
         svi.step()
     bound = -Trace_ELBO(num_particles=4000, **options).loss(model, guide)
     assert evidence - 0.05 < bound < evidence + 0.02

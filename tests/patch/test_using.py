@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -94,6 +95,56 @@ def test_all_is_restored(peer: str) -> None:
     with pytest.raises(ZeroDivisionError), patch.using(peer):
         raise ZeroDivisionError
     assert functions(peer) == before
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_blocks_that_overlap(peer: str) -> None:
+    """One after the other, inside of itself, and in two threads."""
+    pytest.importorskip(peer)
+    before = functions(peer)
+    first, second = patch.using(peer), patch.using(peer)
+    first.__enter__()
+    inside = functions(peer)
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert functions(peer) == inside != before
+    second.__exit__(None, None, None)
+    assert functions(peer) == before
+    with first:
+        with first:
+            pass
+        assert not any(a is b for a, b in zip(functions(peer), before, strict=True))
+    assert functions(peer) == before
+    entered, left = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with patch.using(peer):
+            entered.set()
+            left.wait(10)
+
+    thread = threading.Thread(target=other)
+    with patch.using(peer):
+        thread.start()
+        assert entered.wait(10)
+    assert not any(a is b for a, b in zip(functions(peer), before, strict=True))
+    left.set()
+    thread.join()
+    assert functions(peer) == before
+
+
+def test_a_beginning_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("nflows")
+    before = functions("nflows")
+    swaps = swapped_functions._SWAPPED["nflows"]
+    missing = SWAPS["nflows"][0]._replace(name="missing")
+    with monkeypatch.context() as patched:
+        patched.setattr(swaps, "swaps", (*SWAPS["nflows"], missing))
+        with pytest.raises(AttributeError, match="missing"), patch.using("nflows"):
+            pass
+    assert functions("nflows") == before
+    with patch.using("nflows"):
+        assert functions("nflows") != before
+    assert functions("nflows") == before
 
 
 def test_intervals_and_what_the_op_does_not_take() -> None:
