@@ -25,11 +25,10 @@ class VonMises(torch.distributions.VonMises):
 
     .. math:: \log p(x) = -2 k \sin^2((x - m) / 2) - \log(2 \pi e^{-k} I_0(k))
 
-    Neither part is large where the density is not small. Samples, in [-pi, pi), are drawn by
-    torch's generator and Best and Fisher's rejection method in float64, for concentrations from
-    1e-6 to 1e6 and beyond. Their gradient by the concentration is the implicit one,
-    -dF(x; k)/dk / p(x), by quadrature, to 1e-10 of itself; it has no second derivative by the
-    concentration.
+    Neither part is large where the density is not small. Samples, in [-pi, pi), are drawn by Best
+    and Fisher's rejection method in float64, for all concentrations; they are NaN where those are.
+    Their gradient by the concentration is the implicit one, -dF(x; k)/dk / p(x), by quadrature, to
+    1e-10 of itself.
 
     Args:
         loc: mean directions, in radians; a tensor or a number.
@@ -75,11 +74,14 @@ class VonMises(torch.distributions.VonMises):
 
     def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
         """Return reparametrised samples, ``[*sample_shape, *batch_shape]``."""
-        sample_shape = _checks.sample_shape(sample_shape)
+        return self.seeded_rsample(sample_shape, None)
+
+    def seeded_rsample(self, sample_shape: Sequence[int], seed: int | Tensor | None) -> Tensor:
+        """Samples of a seed, as in :func:`bslfast.functional.normal_rsample`."""
+        shape = (*_checks.sample_shape(sample_shape), *self.batch_shape)
         k = self.concentration.double()
         with torch.no_grad():
-            centred = torch.distributions.VonMises(torch.zeros_like(k), k, validate_args=False)
-            angle = centred.sample(torch.Size(sample_shape))
+            angle = _around_zero(k.expand(shape), _checks.seed(seed, k.device))
         moving: Tensor = _Angle.apply(angle, k.expand(angle.shape))  # type: ignore[no-untyped-call]
         wrapped = torch.remainder(self.loc.double() + moving + math.pi, 2 * math.pi) - math.pi
         return wrapped.to(self.loc.dtype)
@@ -138,11 +140,53 @@ class _Angle(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+        # The output: as a function of k, on which the second derivative depends.
+        ctx.save_for_backward(output, inputs[1])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
         return None, grad * _implicit(*ctx.saved_tensors)
+
+
+def _around_zero(k: Tensor, seed: int | Tensor) -> Tensor:
+    """Angles around 0 for concentrations k of float64, by rejection from wrapped Cauchy ones.
+
+    Of a cosine f of those the density is as 1 / (r - f). Next to it the von Mises density is as
+    c exp(-c), c = k (r - f), which is at most exp(-1). r - 1 and 1 - f are computed by themselves,
+    as both are small for large k.
+    """
+    # Beyond these bounds angles are uniform, and normal with a standard deviation of 1 / sqrt(k).
+    safe = torch.where(k >= 0, k, 1.0).clamp(1e-38, 1e15)
+    tau = 1 + (1 + 4 * safe * safe).sqrt()
+    # Without digits for small k, where any value of this size does.
+    rho = torch.where(safe < 1e-4, safe / 2, (tau - (2 * tau).sqrt()) / (2 * safe))
+    rest = (1 - rho).square() / (2 * rho)  # r - 1
+    angle = torch.zeros(k.numel(), dtype=k.dtype, device=k.device)
+    left = torch.arange(k.numel(), device=k.device)
+    safe_left, rest = safe.flatten(), rest.flatten()
+    for turn in range(_TURNS):
+        first, second, third = (
+            BF.standard_uniform(
+                left.shape, seed=seed, stream=3 * turn + i, dtype=k.dtype, device=k.device
+            )
+            for i in range(3)
+        )
+        sine, cosine = (0.5 * math.pi * first).sin(), (0.5 * math.pi * first).cos()
+        away = 2 * rest * sine.square() / (rest + 2 * cosine.square())  # 1 - f
+        c = safe_left * (rest + away)
+        found = (c / second).log() + 1 - c >= 0
+        drawn = 2 * (0.5 * away).clamp(max=1.0).sqrt().asin()
+        angle[left[found]] = torch.where(third < 0.5, -drawn, drawn)[found]
+        left, safe_left, rest = left[~found], safe_left[~found], rest[~found]
+        if not len(left):
+            break
+    angle = angle.view(k.shape)
+    angle = angle * torch.where(k > safe, safe / k, 1.0).sqrt()
+    return torch.where(k >= 0, angle, torch.nan)
+
+
+# More than two of three proposals are taken: after so many there is none left.
+_TURNS = 200
 
 
 def _implicit(angle: Tensor, k: Tensor) -> Tensor:

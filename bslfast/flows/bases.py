@@ -348,8 +348,7 @@ class VonMisesBase(_Learned):
     splines with circular tails and ``bound=math.pi``, where the whole circle is alike:
     :class:`UniformBase`.
 
-    Samples carry gradients for both parameters, see :class:`bslfast.distributions.VonMises`. They
-    are drawn by torch's generator: a seed stands for other numbers on another device.
+    Samples carry gradients for both parameters, see :class:`bslfast.distributions.VonMises`.
 
     Args:
         features: size of the vectors, >= 1.
@@ -404,9 +403,4 @@ class VonMisesBase(_Learned):
         """See :meth:`Base.rsample`."""
         loc, log_concentration = self._parameters_at(like, context)
         law = VonMises(loc, log_concentration.exp(), validate_args=False).expand(like.shape)
-        if seed is None:
-            return law.rsample()
-        devices = [] if like.device.type == "cpu" else [like.device]
-        with torch.random.fork_rng(devices, device_type=like.device.type):
-            torch.manual_seed(int(_checks.seed(seed, like.device)))
-            return law.rsample()
+        return law.seeded_rsample((), seed)

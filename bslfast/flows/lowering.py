@@ -285,6 +285,7 @@ def _uniform_base(builder: Builder, base: UniformBase, lanes: Lanes) -> None:
 @lowers(VonMisesBase)
 def _von_mises_base(builder: Builder, base: VonMisesBase, lanes: Lanes) -> None:
     builder.looked_at(base)
+    lanes = _within(builder, lanes, base.support)
     parameters = _chosen(builder, base.conditioner, [])
     count = len(lanes)
     concentration = activated(builder, "exp", parameters[count:])

@@ -71,6 +71,8 @@ class Planar(Transform):
         """See :meth:`Transform.inverse`."""
         check_inputs(self, "z", z, context)
         u, w, b = self.u.double(), self.w.double(), self.b.double()
+        # 0 where its square is for the map itself; with the gradient of w.
+        w = torch.where((w @ w).to(self.w.dtype) == 0, w - w.detach(), w)
         direction, _, det = planar_direction(u, w)
         # With a = w x + b, which all else follows from: w z + b = a + (det - 1) tanh(a).
         a = solve_tanh(z.double() @ w + b, det)

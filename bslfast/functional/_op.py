@@ -551,7 +551,11 @@ def differentiated(
         # not flow along such paths.
         needed = {i: t.view_as(t) for i, t in enumerate(inputs) if t is not None and needs[i]}
         outputs = function(*(needed.get(i, t) for i, t in enumerate(inputs)))
-    given = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None]
+    given = [
+        (o, g) for o, g in zip(outputs, grads, strict=True) if g is not None and o.requires_grad
+    ]
+    if not given:  # constants, such as the log-determinant of a map that keeps volumes
+        return [None] * len(inputs)
     found = torch.autograd.grad(
         [o for o, _ in given],
         list(needed.values()),

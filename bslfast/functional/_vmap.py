@@ -116,6 +116,15 @@ def one_by_one(operator: Any, n_tensors: int) -> Rule:
             ]
             return operator(*tensors, *args[n_tensors:])
 
+        if info.batch_size == 0:  # one of ones, for the shapes
+            ones = [
+                a if dim is None else a.new_ones(_example_shape(a, dim))
+                for a, dim in zip(args[:n_tensors], in_dims, strict=False)
+            ]
+            shown = operator(*ones, *args[n_tensors:])
+            if isinstance(shown, Tensor):
+                return shown.new_empty((0, *shown.shape)), 0
+            return tuple(t.new_empty((0, *t.shape)) for t in shown), (0,) * len(shown)
         results = [example(i) for i in range(info.batch_size)]
         if isinstance(results[0], Tensor):
             return torch.stack(results), 0

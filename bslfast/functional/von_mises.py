@@ -20,7 +20,7 @@ def von_mises_log_prob(
     Args:
         x: angles in radians, any shape.
         loc: mean directions m; broadcasts with ``x``.
-        concentration: k >= 0; broadcasts with the others.
+        concentration: k >= 0, finite; broadcasts with the others.
         reduction: ``"none"`` one value per element, ``"row"`` sums over the last dimension,
             ``"sum"`` one sum. Never an average.
 

@@ -200,7 +200,8 @@ class Lowered:
         return (part if need else None for part, need in zip(parts, needs, strict=True))
 
     def versions(self) -> list[int]:
-        return list(map(_VERSION, self.parameters))
+        """What changes with the parameters: their versions, and addresses, as of ``.data``."""
+        return [*map(_VERSION, self.parameters), *self.addresses()]
 
     def check_unchanged(self, versions: list[int], dtype: torch.dtype) -> None:
         """Raise RuntimeError unless all parameters are as they were."""

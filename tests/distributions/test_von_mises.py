@@ -11,6 +11,7 @@ import torch
 from scipy import stats
 
 import bslfast.distributions as bd
+from bslfast.distributions.von_mises import _implicit
 
 CONCENTRATIONS = [1e-6, 0.02, 1.0, 7.0, 19.5, 20.5, 300.0, 1e6]
 
@@ -80,6 +81,37 @@ def test_samples(concentration: float) -> None:
     assert by_loc.item() == 20_000
     exact = float(mpmath.diff(ratio, concentration)) if concentration < 1e3 else 0.5e-12
     assert abs(by_k.item() - exact) < 0.2 * exact
+
+
+def test_samples_of_any_concentration() -> None:
+    """None is a reason to go on drawing for ever."""
+    k = torch.tensor([0.0, 1e-45, 1e16, 1e30, math.inf, math.nan, -1.0])
+    x = bd.VonMises(torch.zeros(7), k, validate_args=False).rsample((2000,)).double()
+    assert bool(x[:, 5:].isnan().all())
+    assert bool((x[:, 4].abs() < 1e-15).all())
+    for i in range(2):
+        assert stats.kstest(x[:, i], stats.uniform(-math.pi, 2 * math.pi).cdf).pvalue > 2e-9
+    # Their loc and pi are added in float64.
+    assert (x[:, 2].std() / 1e-8 - 1).abs() < 6 / math.sqrt(2 * 2000)
+
+
+def test_second_derivative_of_samples() -> None:
+    """That of the angle with a fixed value of the distribution function."""
+    for concentration in (0.3, 2.0, 20.0):
+        k = torch.tensor(concentration, dtype=torch.float64, requires_grad=True)
+        torch.manual_seed(0)
+        for x in bd.VonMises(torch.zeros_like(k), k.expand(4)).rsample():
+            (slope,) = torch.autograd.grad(x, k, create_graph=True)
+            (second,) = torch.autograd.grad(slope, k, retain_graph=True)
+            step = 1e-4 * concentration
+            angle, by_k = x.detach(), slope.detach()
+            ends = [
+                _implicit(angle + d * (by_k + 0.5 * d * second), k.detach() + d)
+                for d in (-step, step)
+            ]
+            assert second.item() == pytest.approx(
+                ((ends[1] - ends[0]) / (2 * step)).item(), rel=1e-5
+            )
 
 
 def test_implicit_gradient() -> None:

@@ -12,12 +12,14 @@ import scipy.stats
 import torch
 from torch import Tensor
 
+import bslfast
 from bslfast import flows
 from bslfast.flows import (
     AffineCoupling,
     Base,
     Composite,
     Flow,
+    Householder,
     NormalBase,
     NormalMixtureBase,
     SplineCoupling,
@@ -236,6 +238,18 @@ def test_von_mises_densities_are_those_of_scipy(c: int) -> None:
     found = base.log_prob(z, context)
     assert found[0] == -math.inf
     assert found[1].isnan()
+
+
+def test_the_von_mises_density_ends_where_the_circle_does() -> None:
+    """Also in one call, behind maps that are not bounded."""
+    flow = Flow(Composite([Householder(2)]), VonMisesBase(2))
+    z = torch.tensor([[0.0, 4.0], [0.0, 3.0]])
+    x = flow.transform.inverse(z)[0].detach()
+    found = flow.log_prob(x)
+    assert "one call" in flow.explain()
+    with bslfast.whole_networks(False):
+        torch.testing.assert_close(found, flow.log_prob(x))
+    assert found[0] == -math.inf
 
 
 def test_von_mises_samples() -> None:

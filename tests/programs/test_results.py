@@ -15,12 +15,15 @@ import bslfast
 from bslfast import programs
 from bslfast._native import _cpu
 from bslfast.flows import (
+    AdditiveCoupling,
     Affine,
     AffineCoupling,
     BatchNorm,
     Composite,
     Coupling,
     Flow,
+    Householder,
+    Planar,
 )
 from bslfast.flows.flow import _density_steps
 
@@ -172,6 +175,45 @@ def test_parameters_changed_before_backward() -> None:
         next(flow.parameters()).mul_(2)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+    loss = flow.log_prob(torch.randn(5, 7, dtype=torch.float64)).sum()
+    first = next(flow.parameters())
+    first.data = first.data.clone()  # no version tells of it
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("maps", [[Householder(3)], [AdditiveCoupling(3), AdditiveCoupling(3)]])
+def test_second_derivatives_of_maps_that_keep_volumes(maps: list[Any]) -> None:
+    transform = Composite(maps).double()
+    x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+
+    def slopes() -> tuple[torch.Tensor, ...]:
+        z, log_det = transform(x)
+        (grad,) = torch.autograd.grad((z.pow(3).sum(-1) + log_det).sum(), x, create_graph=True)
+        return grad, *torch.autograd.grad(grad.square().sum(), x)
+
+    found = slopes()
+    with bslfast.whole_networks(False):
+        torch.testing.assert_close(found, slopes())
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-25])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_inverse_of_a_planar_map_without_a_direction(size: float, dtype: torch.dtype) -> None:
+    planar = Planar(2, dtype=dtype)
+    with torch.no_grad():
+        planar.w.copy_(torch.tensor([size, 0.0]))
+        planar.u.copy_(torch.tensor([0.5, -0.3]))
+        planar.b.fill_(0.2)
+    y = torch.tensor([[0.7, -0.4]], dtype=dtype)
+
+    def results() -> tuple[torch.Tensor, ...]:
+        x, log_det = Composite([planar]).inverse(y)
+        return x, log_det, *torch.autograd.grad((x.sum() + log_det).sum(), [*planar.parameters()])
+
+    found = results()
+    with bslfast.whole_networks(False):
+        torch.testing.assert_close(found, results())
 
 
 def test_second_derivatives_go_by_ops() -> None:

@@ -122,10 +122,16 @@ struct PlanarInverse : RowMap<3, 1> {
     return Planar::term<I>(c);
   }
 
+  // 0 where it is for the map itself, which has it as a T.
+  template <typename T>
+  BSL_HD static double ww_of(const Sums& s) {
+    return static_cast<T>(s.of[2]) == T(0) ? 0.0 : s.of[2];
+  }
+
   // In float64, as the solution may be much more exact than the logarithm of the determinant.
   template <typename T>
   BSL_HD static Map<double> map_of(const Sums& s, const RowNumbers<T>& b) {
-    const double wu = s.of[1], ww = s.of[2], c = s.of[0] + static_cast<double>(b.of[0]);
+    const double wu = s.of[1], ww = ww_of<T>(s), c = s.of[0] + static_cast<double>(b.of[0]);
     // Without a direction v = u and w v = 0.
     const double det = ww == 0 ? 1.0 : math::softplus(wu);
     return map(solve_tanh(c, det), wu, ww);
@@ -146,13 +152,13 @@ struct PlanarInverse : RowMap<3, 1> {
   template <typename T>
   BSL_HD static RowGradients<T> backward(const Sums& s, const RowNumbers<T>& b, T, T grad_log) {
     const Map<double> p = map_of(s, b);
-    const double wu = s.of[1], ww = s.of[2];
+    const double wu = s.of[1], ww = ww_of<T>(s);
     const bool none = ww == 0;
-    const double inverse = 1.0 / (none ? 1.0 : ww), by_log = static_cast<double>(grad_log) / p.det;
-    const double by_a =
-        2.0 * (p.m * p.t) * (none ? 0.0 : by_log * p.s) - (s.of[3] + p.k * s.of[4]) * p.s;
+    const double inverse = 1.0 / (none ? 1.0 : ww);
+    const double by_log = static_cast<double>(grad_log) / p.det * p.s;
+    const double by_a = 2.0 * (p.m * p.t) * by_log - (s.of[3] + p.k * s.of[4]) * p.s;
     const double by_c = by_a / p.det;
-    const double by_m = none ? 0.0 : -by_log * p.s - by_c * p.t;
+    const double by_m = -by_log - by_c * p.t;
     const double by_k = none ? 0.0 : -p.t * s.of[4];
     const T by_wu = static_cast<T>(by_k * (-math::sigmoid(-wu) * inverse) + by_m * p.slope);
     const T twice_ww = static_cast<T>(-2.0 * (by_k * p.k) * inverse);

@@ -122,6 +122,14 @@ def test_vmap_over_seeds(record: OpRecord) -> None:
         torch.func.vmap(without)(seeds)
 
 
+def test_vmap_of_draws_over_no_examples() -> None:
+    def drawn(loc: torch.Tensor) -> torch.Tensor:
+        return BF.normal_rsample(loc, loc)
+
+    none = torch.func.vmap(drawn, randomness="different")(torch.zeros(0, 5))
+    assert none.shape == (0, 5)
+
+
 def test_vmap_of_draws_calls_kernels() -> None:
     """Not the operator, which takes ten times as long for each example."""
     loc, raw_scale = torch.randn(20, 5, 3), torch.randn(5, 3)
