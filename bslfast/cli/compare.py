@@ -90,24 +90,24 @@ def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Non
 
 def run(arguments: argparse.Namespace, folder: Path) -> int:
     """Run the benchmarks that have the peers, each of which prints a table; the worst exit code."""
-    chosen = [COMPARISONS[name] for name in dict.fromkeys(arguments.compare)]
-    names = list(dict.fromkeys(each.folder for each in chosen))
-    if absent := [name for name in names if not (folder / name / "__main__.py").is_file()]:
+    chosen = {name: COMPARISONS[name] for name in arguments.compare}
+    folders = list(dict.fromkeys(each.folder for each in chosen.values()))
+    if absent := [name for name in folders if not (folder / name / "__main__.py").is_file()]:
         raise FileNotFoundError(
             f"--folder: expected the benchmarks of a clone of the repository, got {str(folder)!r} "
             f"without {', '.join(absent)}"
         )
-    missing = [each.package for each in chosen if not _is_installed(each, arguments, folder)]
+    missing = [name for name in chosen if not _is_installed(chosen[name], arguments, folder)]
     if missing and not arguments.install:
         raise FileNotFoundError(
             f"--compare: expected {', '.join(missing)} to be installed in "
             f"{str(arguments.installed)!r} by this Python, as {str(folder)!r} asks for; this "
             "installs it, apart from the environment: bslfast bench --compare "
-            f"{' '.join(dict.fromkeys(arguments.compare))} --install"
+            f"{' '.join(chosen)} --install"
         )
     codes: dict[str, int] = {}
-    for name in names:
-        of_folder = [each for each in chosen if each.folder == name]
+    for name in folders:
+        of_folder = [each for each in chosen.values() if each.folder == name]
         codes[name] = subprocess.call(_command(arguments, folder / name, of_folder))
     if failed := [f"{name} (exit code {code})" for name, code in codes.items() if code]:
         print(f"bslfast: failed: {', '.join(failed)}", file=sys.stderr)
