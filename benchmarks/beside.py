@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 import bslfast.info
+from bslfast.cli.compare import STAMP, is_installed, stamped
 
 Row = dict[str, Any]
 #: For networks and passes, what is aimed at beside peers, as :class:`Aim` reads it.
@@ -134,8 +135,7 @@ def start(peers: Sequence[AnyPeer], root: Path, threads: int) -> list[AnyPeer]:
 def _installed(requirements: Path, root: Path, environment: bool) -> Path | None:
     """A folder with the package: a virtual environment, or only the package itself."""
     place = root.absolute() / requirements.stem
-    stamp, wanted = place / ".installed", sys.version + requirements.read_text()
-    if stamp.exists() and stamp.read_text() == wanted:
+    if is_installed(requirements, place):
         return place
     print(f"installing {requirements.stem} into {place}", file=sys.stderr)
     shutil.rmtree(place, ignore_errors=True)
@@ -148,7 +148,7 @@ def _installed(requirements: Path, root: Path, environment: bool) -> Path | None
         subprocess.run(command, check=True)
     except subprocess.CalledProcessError:
         return None
-    stamp.write_text(wanted)
+    (place / STAMP).write_text(stamped(requirements))
     return place
 
 
@@ -161,7 +161,7 @@ def parser(
     made.add_argument("--out", type=Path, required=True)
     made.add_argument("--threads", type=int, default=2)
     made.add_argument("--cases", nargs="+", choices=names, default=names)
-    made.add_argument("--peers", nargs="+", choices=known, default=known)
+    made.add_argument("--peers", nargs="+", choices=known, help="(all that can be used)")
     made.add_argument("--seconds", type=float, default=seconds, help="of each measurement")
     made.add_argument("--installed", type=Path, default=Path("build/peers"))
     return made
@@ -172,7 +172,7 @@ def begin(
 ) -> tuple[list[AnyPeer], dict[str, Any]]:
     """Start the chosen peers; they, and what a table of theirs is measured with."""
     torch.set_num_threads(chosen.threads)
-    wanted = [peer for peer in peers if peer.name in chosen.peers]
+    wanted = [peer for peer in peers if chosen.peers is None or peer.name in chosen.peers]
     started = start(wanted, chosen.installed, chosen.threads)
     if not started:
         raise SystemExit("no peer can be used")
@@ -184,6 +184,13 @@ def begin(
         "date": datetime.date.today().isoformat(),
         "peers": {peer.name: peer.version for peer in started},
     }
+
+
+def end(chosen: argparse.Namespace, about: dict[str, Any]) -> None:
+    """End the process with code 1 if a peer was asked for by name and left out."""
+    absent = [name for name in chosen.peers or () if name not in about["peers"]]
+    if absent:
+        raise SystemExit(f"--peers: expected some that can be used, left out {', '.join(absent)}")
 
 
 def alternate(

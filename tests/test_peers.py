@@ -52,6 +52,11 @@ def test_peers_that_cannot_be_used_are_left_out(
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "a is left out: its installation failed"
     assert lines[1] == "b is left out: No module named 'empty'"
+    chosen = beside.parser("", [], peers, 1).parse_args(["--out", "o", "--peers", "b", "torch"])
+    with pytest.raises(SystemExit, match=r"left out b$"):
+        beside.end(chosen, beside.begin(chosen, [peers[1], peers[2]])[1])
+    chosen.peers = None  # those that can be used
+    beside.end(chosen, beside.begin(chosen, peers)[1])
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 python benchmarks/bnn_peers --results benchmarks/results --out runs/bench-bnn
 
 Installs the peers into build/peers, asserts that all compute the same, and times. A peer that
-cannot be installed is left out. Writes a table and a picture, named after device, date and
-instruction set, into RESULTS, and results.json into OUT.
+cannot be installed is left out; if --peers names it, the exit code is 1. Writes a table and a
+picture, named after device, date and instruction set, into RESULTS, and results.json into OUT.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from beside import Implementation, Row, begin, measured, parser, stem
+from beside import Implementation, Row, begin, end, measured, parser, stem
 from bnn_peers.cases import CASES, Case, Exact, draw
 from bnn_peers.memory import copies
 from bnn_peers.peers import PASSES, PEERS, PREDICTIONS, BnnPeer, TorchPeer, all_ours
@@ -94,6 +94,7 @@ def main() -> None:
     place.with_suffix(".md").write_text(text + "\n")
     if rows:
         picture(rows, place.with_suffix(".png"))
+    end(chosen, about)
 
 
 if __name__ == "__main__":

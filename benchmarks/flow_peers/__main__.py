@@ -3,7 +3,8 @@
 python benchmarks/flow_peers --out runs/bench-flows
 
 Installs the peers into build/peers, asserts that densities are equal, and times. A peer that cannot
-be installed is left out. Writes results.json, table.md, ratios.png and speed.png.
+be installed is left out; if --peers names it, the exit code is 1. Writes results.json, table.md,
+ratios.png and speed.png.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from beside import alternate, begin, parser, quartiles, ratio
+from beside import alternate, begin, end, parser, quartiles, ratio
 from flow_peers.cases import CASES, Case, draw, multiply_adds, networks, ours, without_minima
 from flow_peers.peers import PASSES, PEERS, SAMPLES, FlowPeer, Implementation, Torch
 from flow_peers.report import headlines, picture, table
@@ -93,6 +94,7 @@ def main() -> None:
     (chosen.out / "table.md").write_text(text + "\n")
     picture(rows, chosen.out / "ratios.png")
     headlines(rows, chosen.threads, chosen.out / "speed.png")
+    end(chosen, about)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 python benchmarks/vae_peers --results benchmarks/results --out runs/bench-vae
 
 Installs pythae into build/peers, asserts that all compute the same, and times. A peer that cannot
-be installed is left out. Writes a table and a picture, named after device, date and instruction
-set, into RESULTS, and results.json into OUT.
+be installed is left out; if --peers names it, the exit code is 1. Writes a table and a picture,
+named after device, date and instruction set, into RESULTS, and results.json into OUT.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from beside import Implementation, Row, begin, measured, parser, picture, stem, table
+from beside import Implementation, Row, begin, end, measured, parser, picture, stem, table
 from vae_peers.cases import CASES, Case, Exact, draw
 from vae_peers.parts import FUNCTIONS, PARTS, Part
 from vae_peers.peers import BOUND, MARGINAL, PASSES, PEERS, STEP, Estimates, VaePeer, all_ours
@@ -102,6 +102,7 @@ def main() -> None:
     place.with_suffix(".md").write_text(text + "\n")
     if rows:
         picture(rows, AIMS, place.with_suffix(".png"))
+    end(chosen, about)
 
 
 if __name__ == "__main__":

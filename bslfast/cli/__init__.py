@@ -6,6 +6,7 @@ Exit codes: 0 for success, 1 for wrong data or files, 2 for wrong options, 130 f
 from __future__ import annotations
 
 import argparse
+import functools
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -54,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--folder", default="benchmarks", help="where they are (%(default)s)")
     bench.add_argument("pytest", nargs="*", help="arguments for pytest, after --")
     compare.add_options(bench)
-    bench.set_defaults(run=_bench)
+    bench.set_defaults(run=functools.partial(_bench, bench))
 
     summary = commands.add_parser("summary", help="one table over the jobs that have run")
     summary.add_argument("folder", nargs="?", default="runs", type=Path, help="(%(default)s)")
@@ -65,7 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _bench(arguments: argparse.Namespace) -> int:
+def _bench(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    compare.check(parser, arguments)
     folder = Path(arguments.folder)
     if not folder.is_dir():
         raise FileNotFoundError(

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from bslfast.cli.runner import positive_int
 
 
 class Comparison(NamedTuple):
@@ -46,35 +48,82 @@ COMPARISONS: dict[str, Comparison] = {
 }
 
 
+#: The file that benchmarks/beside.py leaves in the folder of an installed peer.
+STAMP = ".installed"
+#: What the options of a comparison are if they are not given.
+_DEFAULTS: dict[str, Any] = {
+    "install": False,
+    "installed": Path("build/peers"),
+    "threads": 2,
+    "out": Path("runs/compare"),
+}
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a comparison."""
-    add = parser.add_argument
-    add(
+    """Add the options of a comparison; only those that are given get into the namespace."""
+    parser.add_argument(
         "--compare", nargs="+", choices=tuple(COMPARISONS), metavar="PEER",
         help=f"measure beside other libraries instead, in about a minute each: "
         f"{', '.join(COMPARISONS)}",
     )  # fmt: skip
-    add("--install", action="store_true", help="install those of --compare that are missing")
-    add("--installed", default=Path("build/peers"), type=Path, help="where to (%(default)s)")
-    add("--threads", default=2, type=int, help="of --compare (%(default)s)")
-    add("--out", default=Path("runs/compare"), type=Path, help="of --compare (%(default)s)")
+
+    def add(name: str, help: str, **options: Any) -> None:
+        text = help.format(_DEFAULTS[name])
+        parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=text, **options)
+
+    add("install", "install those of --compare that are missing", action="store_true")
+    add("installed", "where those of --compare are ({})", type=Path)
+    add("threads", "of --compare ({})", type=positive_int)
+    add("out", "of --compare ({})", type=Path)
+
+
+def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """End with code 2 if an option would have no effect; set those that are not given."""
+    if arguments.compare and arguments.pytest:
+        parser.error(f"--compare: expected no arguments for pytest, got {arguments.pytest}")
+    given = [f"--{name}" for name in _DEFAULTS if hasattr(arguments, name)]
+    if given and not arguments.compare:
+        parser.error(f"{', '.join(given)}: expected --compare beside it")
+    for name, value in _DEFAULTS.items():
+        setattr(arguments, name, getattr(arguments, name, value))
 
 
 def run(arguments: argparse.Namespace, folder: Path) -> int:
-    """Run the benchmarks that have the peers, each of which prints a table."""
-    chosen = list(dict.fromkeys(arguments.compare))
-    missing = [name for name in chosen if not _is_installed(arguments.installed, name)]
+    """Run the benchmarks that have the peers, each of which prints a table; the worst exit code."""
+    chosen = {name: COMPARISONS[name] for name in arguments.compare}
+    folders = list(dict.fromkeys(each.folder for each in chosen.values()))
+    if absent := [name for name in folders if not (folder / name / "__main__.py").is_file()]:
+        raise FileNotFoundError(
+            f"--folder: expected the benchmarks of a clone of the repository, got {str(folder)!r} "
+            f"without {', '.join(absent)}"
+        )
+    missing = [name for name in chosen if not _is_installed(chosen[name], arguments, folder)]
     if missing and not arguments.install:
         raise FileNotFoundError(
             f"--compare: expected {', '.join(missing)} to be installed in "
-            f"{str(arguments.installed)!r}, found nothing there; this installs it, apart from the "
-            f"environment: bslfast bench --compare {' '.join(chosen)} --install"
+            f"{str(arguments.installed)!r} by this Python, as {str(folder)!r} asks for; this "
+            "installs it, apart from the environment: bslfast bench --compare "
+            f"{' '.join(chosen)} --install"
         )
-    code = 0
-    for name in dict.fromkeys(COMPARISONS[each].folder for each in chosen):
-        of_folder = [COMPARISONS[each] for each in chosen if COMPARISONS[each].folder == name]
-        code = code or subprocess.call(_command(arguments, folder / name, of_folder))
-    return code
+    codes: dict[str, int] = {}
+    for name in folders:
+        of_folder = [each for each in chosen.values() if each.folder == name]
+        codes[name] = subprocess.call(_command(arguments, folder / name, of_folder))
+    if failed := [f"{name} (exit code {code})" for name, code in codes.items() if code]:
+        print(f"bslfast: failed: {', '.join(failed)}", file=sys.stderr)
+    # A process that a signal has ended has a negative code, of which shells make this one.
+    return max(code if code >= 0 else 128 - code for code in codes.values())
+
+
+def is_installed(requirements: Path, place: Path) -> bool:
+    """Whether this Python has installed these requirements, as they are now, in a folder."""
+    stamp = place / STAMP
+    return stamp.is_file() and stamp.read_text() == stamped(requirements)
+
+
+def stamped(requirements: Path) -> str:
+    """What the folder's :data:`STAMP` says."""
+    return sys.version + requirements.read_text()
 
 
 def _command(
@@ -88,6 +137,8 @@ def _command(
     return [*command, *chosen[0].options]
 
 
-def _is_installed(place: Path, name: str) -> bool:
-    package = COMPARISONS[name].package
-    return not package or (place / package / ".installed").is_file()
+def _is_installed(found: Comparison, arguments: argparse.Namespace, folder: Path) -> bool:
+    if not found.package:
+        return True
+    requirements = folder / found.folder / f"{found.package}.txt"
+    return is_installed(requirements, arguments.installed / found.package)

@@ -424,31 +424,79 @@ def test_info_prints_what_describe_says(capsys: pytest.CaptureFixture) -> None:
         assert str(key) in out
 
 
+@pytest.fixture
+def comparing(tmp_path: Path) -> list[str]:
+    """A command with benchmarks that do nothing; torchbnn is installed, no other peer."""
+    from bslfast.cli import compare
+
+    for found in compare.COMPARISONS.values():
+        folder = tmp_path / found.folder
+        folder.mkdir(exist_ok=True)
+        (folder / "__main__.py").touch()
+        (folder / f"{found.package}.txt").write_text(f"{found.package}==1\n")
+    installed = tmp_path / "peers" / "torchbnn"
+    installed.mkdir(parents=True)
+    (installed / ".installed").write_text(f"{sys.version}torchbnn==1\n")
+    return ["bench", "--folder", str(tmp_path), "--installed", str(tmp_path / "peers")]
+
+
 def test_bench_beside_peers(
-    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    comparing: list[str], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from bslfast.cli import compare
 
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["bench", "--compare", "flax"])
-    assert ended.value.code == 2
-    assert "argument --compare: invalid choice: 'flax'" in capsys.readouterr().err
-    for name in compare.COMPARISONS:
-        (tmp_path / compare.COMPARISONS[name].folder).mkdir(exist_ok=True)
-    chosen = ["bench", "--folder", str(tmp_path), "--installed", str(tmp_path / "peers")]
-    assert cli.main([*chosen, "--compare", "nflows", "torch"]) == 1
-    assert "installs it, apart from the environment: bslfast bench --compare nflows torch" in (
-        one_line(capsys)
-    )
+    assert cli.main([*comparing, "--compare", "nflows", "torch", "torchbnn"]) == 1
+    text = one_line(capsys)
+    assert "--compare: expected nflows to be installed in" in text
+    assert "apart from the environment: bslfast bench --compare nflows torch torchbnn" in text
     commands: list[list[str]] = []
-    monkeypatch.setattr(compare.subprocess, "call", lambda given: commands.append(given) or 0)
-    assert cli.main([*chosen, "--install", "--compare", *compare.COMPARISONS]) == 0
-    assert [Path(command[1]).name for command in commands] == [
-        "bnn_peers",
-        "flow_peers",
-        "vae_peers",
-    ]
+    codes = iter([0, 0, 0, 1, -9, 0])
+    monkeypatch.setattr(
+        compare.subprocess, "call", lambda given: commands.append(given) or next(codes)
+    )
+    everything = [*comparing, "--install", "--compare", *compare.COMPARISONS]
+    assert cli.main(everything) == 0
+    folders = ["bnn_peers", "flow_peers", "vae_peers"]
+    assert [Path(command[1]).name for command in commands] == folders
     assert commands[1][commands[1].index("--peers") + 1 :][:3] == ["flowjax", "nflows", "zuko"]
+    assert commands[1][commands[1].index("--threads") + 1] == "2"
+    # All run, though the first one fails.
+    assert cli.main(everything) == 128 + 9
+    assert len(commands) == 6
+    failed = "bslfast: failed: bnn_peers (exit code 1), flow_peers (exit code -9)\n"
+    assert capsys.readouterr().err == failed
+
+
+def test_bench_does_not_install_unasked(
+    comparing: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Nor runs what would: another version of a peer is as none."""
+    assert cli.main([*comparing, "--compare", "torchbnn"]) == 0
+    (tmp_path / "bnn_peers" / "torchbnn.txt").write_text("torchbnn==2\n")
+    assert cli.main([*comparing, "--compare", "torchbnn"]) == 1
+    assert "--compare: expected torchbnn to be installed in" in one_line(capsys)
+    (tmp_path / "bnn_peers" / "__main__.py").unlink()
+    assert cli.main([*comparing, "--compare", "torchbnn"]) == 1
+    assert "--folder: expected the benchmarks of a clone" in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--compare", "flax"], "argument --compare: invalid choice: 'flax'"),
+        (["--compare", "torch", "--threads", "0"], "--threads: expected an integer of at least 1"),
+        (["--compare", "torch", "--", "-k", "x"], "--compare: expected no arguments for pytest"),
+        (["--install", "--threads", "2"], "--install, --threads: expected --compare beside it"),
+        (["--out", "runs"], "--out: expected --compare beside it"),
+    ],
+)
+def test_options_of_bench_without_an_effect_are_refused(
+    options: list[str], text: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["bench", *options])
+    assert ended.value.code == 2
+    assert text in capsys.readouterr().err
 
 
 def test_comparisons_name_what_the_benchmarks_have() -> None:
