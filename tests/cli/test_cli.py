@@ -389,6 +389,8 @@ def test_ctrl_c_ends_with_130_and_can_be_resumed(tmp_path: Path) -> None:
         text=True,
         start_new_session=True,
         cwd=tmp_path,  # not the clone's root, whose sources would hide the installed package
+        # A shell's job in the background ignores interrupts, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     file = tmp_path / "wine" / "checkpoint.safetensors"
     deadline = time.monotonic() + 90
