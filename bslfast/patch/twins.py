@@ -253,6 +253,7 @@ class Twin:
                     gathered.append((target, where[0], index))
                     holders.append((module, name))
                 else:
+                    target.requires_grad_(any(source.requires_grad for source in link.sources))
                     self.parts.append(_Part(target, where, link.make))
         self.gathered = _Gathered(gathered, self.sources) if gathered else None
         moved = [] if self.gathered is None else self.gathered.targets

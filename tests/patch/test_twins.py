@@ -384,3 +384,30 @@ def test_zuko_distributions_after_the_swap(ran: list[str]) -> None:
     assert count == 3
     torch.testing.assert_close(made.log_prob(rows), wanted[0])
     assert len(ran) == count
+
+
+def nflows_of(steps: list[Any]) -> Any:
+    of: Any = importlib.import_module("nflows.transforms")
+    base = importlib.import_module("nflows.distributions.normal").StandardNormal([D])
+    return importlib.import_module("nflows.flows.base").Flow(of.CompositeTransform(steps), base)
+
+
+@pytest.mark.parametrize("frozen", ["shift", "log_scale"])
+def test_a_frozen_source_of_several(frozen: str, ran: list[str]) -> None:
+    """Of what is made of a frozen parameter and a learned one, the latter has a gradient."""
+    model, (x, _) = model_of("nflows", "masked"), inputs(None)
+    of: Any = importlib.import_module("nflows.transforms")
+    norm = of.ActNorm(D)
+    norm.initialized.data.fill_(True)
+    norm.shift.data.normal_()
+    norm.log_scale.data.normal_()
+    getattr(norm, frozen).requires_grad_(False)
+    model._transform._transforms.insert(1, norm)
+    found = []
+    for swap in (nullcontext(), patch.using("nflows")):
+        with swap:
+            learned = [p for p in model.parameters() if p.requires_grad]
+            found.append(torch.autograd.grad(model.log_prob(x).square().sum(), learned))
+    assert ran == ["log_prob"]
+    for mine, theirs in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-8)
