@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import operator
 import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -185,9 +186,9 @@ def _given(x: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
     return (x,) if context is None else (x, context)
 
 
-def _added_up(found: list[Tensor]) -> Tensor:
-    """Densities in the dtype in which normflows adds them up."""
-    return found[0].to(torch.get_default_dtype())
+def _divergence(found: list[Tensor]) -> Tensor:
+    """What normflows makes of densities, which it adds up in the default dtype for this."""
+    return -torch.mean(found[0].to(torch.get_default_dtype()))
 
 
 def _normflows_method(
@@ -311,8 +312,8 @@ SWAPS: dict[str, tuple[Swap, ...]] = {
             Swap(("normflows.core",), f"{kind}.{name}", _normflows_method("log_prob", result))
             for kind in ("NormalizingFlow", "ConditionalNormalizingFlow")
             for name, result in (
-                ("log_prob", _added_up),
-                ("forward_kld", lambda found: -torch.mean(_added_up(found))),
+                ("log_prob", operator.itemgetter(0)),
+                ("forward_kld", _divergence),
             )
         ),
     ),

@@ -29,6 +29,7 @@ from bslfast.patch.registry import (
     Refusal,
     agree,
     class_name,
+    kept_generators,
     noted_links,
 )
 
@@ -402,7 +403,8 @@ class _Entry:
         self.structure, self.made = structure, made
         self.twin: Twin | None = None
         # Whatever it is: the peer's own code computes the same.
-        with contextlib.suppress(Exception):
+        # A twin also serves later calls, in other modes.
+        with contextlib.suppress(Exception), torch.inference_mode(False), kept_generators(root):
             self.twin = Twin(root, density, peers)
 
 

@@ -411,3 +411,44 @@ def test_a_frozen_source_of_several(frozen: str, ran: list[str]) -> None:
     assert ran == ["log_prob"]
     for mine, theirs in zip(found[1], found[0], strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("peer", MODELS)
+def test_the_generator_stays(peer: str, ran: list[str]) -> None:
+    model, given = model_of(peer, "spline"), inputs(None)
+    before = torch.get_rng_state()
+    patch.convert(model)
+    assert torch.get_rng_state().equal(before)
+    with patch.using(peer):
+        for change in range(2):
+            MODELS[peer][1](model, *given)
+            assert ran.pop()
+            assert torch.get_rng_state().equal(before), change
+            for parameter in model.parameters():
+                parameter.requires_grad_(False)
+
+
+@pytest.mark.parametrize("first", [torch.inference_mode, torch.no_grad])
+def test_a_first_call_without_gradients(first: Any, ran: list[str]) -> None:
+    model, (x, _) = model_of("nflows", "masked"), inputs(None)
+    wanted = gradients(model, [model.log_prob(x)], (x,))
+    with patch.using("nflows"):
+        with first():
+            assert not model.log_prob(x.detach()).requires_grad
+        found = gradients(model, [model.log_prob(x)], (x,))
+    assert ran == ["log_prob"] * 2
+    for mine, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-8)
+
+
+def test_densities_in_another_dtype_than_the_default(ran: list[str]) -> None:
+    model, (x, _) = model_of("normflows", "spline"), inputs(None)
+    torch.set_default_dtype(torch.float32)
+    found = []
+    for swap in (nullcontext(), patch.using("normflows")):
+        with swap:
+            found.append((model.log_prob(x), model.forward_kld(x)))
+    assert ran == ["log_prob"] * 2
+    assert found[1][0].dtype == torch.float64
+    torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(found[1][1], found[0][1])
