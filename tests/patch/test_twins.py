@@ -631,3 +631,48 @@ def test_a_model_that_has_been_called_is_copied_and_pickled(ran: list[str]) -> N
         ran.clear()
         agree(other, x)
         assert ran == ["log_prob"]
+
+
+def test_zuko_distributions_are_pickled(ran: list[str]) -> None:
+    model, (x, c) = model_of("zuko", "masked", C), inputs(C, 4)
+    assert c is not None
+    kind = importlib.import_module("zuko.transforms").ComposedTransform
+    with patch.using("zuko"), torch.no_grad():
+        made = model(c.detach())
+        wanted = made.log_prob(x)
+        own = made.transform
+        for other in (pickle.loads(pickle.dumps(own)), copy.deepcopy(own), copy.copy(own)):
+            assert type(other) is kind
+            torch.testing.assert_close(other(x), own(x), rtol=1e-8, atol=1e-8)
+        # torch forgets of what a part is the inverse.
+        assert type(pickle.loads(pickle.dumps(own.inv))) is kind
+        data = pickle.dumps(made)
+        assert b"bslfast" not in data
+        torch.testing.assert_close(pickle.loads(data).log_prob(x), wanted, rtol=1e-8, atol=1e-8)
+    assert ran
+
+
+@pytest.mark.parametrize(
+    ("x", "c"),
+    [
+        ((4, 0), (4, C)),
+        ((0, D), (C,)),
+        ((4, D), ()),
+        ((4, D), (3, C)),
+        ((4, D), (4, 0)),
+        ((4, D), (0, 1, C)),
+        ((4, D + 1), (4, C)),
+        ((), (C,)),
+    ],
+)
+def test_zuko_shapes_that_it_does_not_take(x: Any, c: Any) -> None:
+    """The error, or the result, is its own."""
+    model = model_of("zuko", "masked", C)
+    found = []
+    for swap in (nullcontext(), patch.using("zuko")):
+        with swap, torch.no_grad():
+            try:
+                found.append(model(torch.zeros(c)).log_prob(torch.zeros(x)).shape)
+            except Exception as error:
+                found.append((type(error), str(error)))
+    assert found[0] == found[1]
