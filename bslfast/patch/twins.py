@@ -244,10 +244,10 @@ class _Structure:
         contiguous = list(map(Tensor.is_contiguous, self._parameters))
         return contiguous, list(map(_KIND, self._parameters + self._buffers))
 
-    def holds(self, root: nn.Module) -> bool:
-        """Whether all is as it was, and of this very module, not of one that it is a copy of."""
+    def holds(self) -> bool:
+        """Whether all is as it was."""
         modules = [m() for m in self._modules]
-        if modules[0] is not root or list(map(type, modules)) != self._kinds:
+        if list(map(type, modules)) != self._kinds:
             return False
         owned = self._all(modules)
         values = itertools.chain.from_iterable(map(_VALUES, owned))
@@ -522,8 +522,9 @@ class _Entry:
 class _Entries(dict[bool, _Entry]):
     """The twins of a module. Its copies have none, and what is pickled needs no bslfast."""
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Entries:
-        return _Entries()
+    def __init__(self, root: nn.Module) -> None:
+        super().__init__()
+        self.root = weakref.ref(root)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return dict, ()
@@ -537,10 +538,10 @@ def _twin(root: nn.Module, density: bool, peers: Originals) -> Twin | None:
         return None
     with _lock:
         own = vars(root).get(_TWINS)
-        if type(own) is not _Entries:
-            own = vars(root)[_TWINS] = _Entries()
+        if type(own) is not _Entries or own.root() is not root:
+            own = vars(root)[_TWINS] = _Entries(root)
         entry = own.get(density)
-        if entry is None or not entry.structure.holds(root):
+        if entry is None or not entry.structure.holds():
             made = 0 if entry is None else entry.made
             structure = _Structure(root)
             if any(structure.hooks) or programs.are_lent(root):

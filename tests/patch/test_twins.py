@@ -622,9 +622,20 @@ def test_models_are_freed() -> None:
     assert kept() is None
 
 
-def test_a_model_that_has_been_called_is_copied_and_pickled(ran: list[str]) -> None:
+def test_a_model_that_has_been_called_is_copied_and_pickled(
+    ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, (x, _) = model_of("nflows", "masked"), inputs(None)
-    agree(model, x)
+    built, shallow = made(monkeypatch), copy.copy(model)
+    for _ in range(3):
+        agree(model, x)
+        agree(shallow, x)
+    assert len(built) == 2
+    shallow = copy.copy(model)  # with what the original has
+    for _ in range(3):
+        agree(model, x)
+        agree(shallow, x)
+    assert len(built) == 3
     data = pickle.dumps(model)
     assert b"bslfast" not in data.replace(b"_bslfast_twins", b"")
     for other in (pickle.loads(data), copy.deepcopy(model), copy.copy(model)):
