@@ -298,7 +298,7 @@ def convert(model: nn.Module) -> nn.Module:
     The weights are copied. The model itself stays as it is. What is no peer's is copied, too, and
     holds what its parts have become. A flow becomes a :class:`bslfast.flows.Flow` and is called as
     that, a layer one of :mod:`bslfast.nn`. Parameters that were frozen are so afterwards, and
-    devices, dtypes and the training modes of all parts stay.
+    devices, dtypes and the training modes of all parts stay. Torch's generators stay as they are.
 
     All or nothing: where one part of a peer has no counterpart, nothing is converted. Hooks,
     methods, parameters, buffers and modules that someone has put on a peer's instance have none,
@@ -335,7 +335,8 @@ torchbnn, zuko, got a Linear without
     made = []
     for module in outermost:
         conversion.root = module
-        made.append((module, conversion(module)))
+        with kept_generators(module):
+            made.append((module, conversion(module)))
     conversion.check_rest(model)
     if conversion.reasons:
         raise CannotConvert(conversion.reasons)
@@ -395,6 +396,12 @@ class Link(NamedTuple):
 
 #: Where links are noted; nowhere if None.
 _links: ContextVar[list[Link] | None] = ContextVar("_links", default=None)
+
+
+def kept_generators(model: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Modules made inside take their first weights from generators that then are as they were."""
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    return torch.random.fork_rng({t.device.index for t in tensors if t.is_cuda})
 
 
 @contextlib.contextmanager

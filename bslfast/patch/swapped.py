@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
+import operator
 import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -185,9 +187,9 @@ def _given(x: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
     return (x,) if context is None else (x, context)
 
 
-def _added_up(found: list[Tensor]) -> Tensor:
-    """Densities in the dtype in which normflows adds them up."""
-    return found[0].to(torch.get_default_dtype())
+def _divergence(found: list[Tensor]) -> Tensor:
+    """What normflows makes of densities, which it adds up in the default dtype for this."""
+    return -torch.mean(found[0].to(torch.get_default_dtype()))
 
 
 def _normflows_method(
@@ -231,11 +233,18 @@ def _zuko_composed(original: Callable[..., Any]) -> Callable[..., Any]:
         if module.LazyComposedTransform.forward is not forward:  # after the end of the swap
             return None
         lazy, c = transform.made_by
-        if not isinstance(x, Tensor) or x.dim() == 0:
+        if not isinstance(x, Tensor) or x.dim() == 0 or not x.numel():
             return None
         lead = x.shape[:-1]
         if c is not None:
-            lead = torch.broadcast_shapes(lead, c.shape[:-1])
+            if not isinstance(c, Tensor) or c.dim() == 0:
+                return None
+            try:
+                lead = torch.broadcast_shapes(lead, c.shape[:-1])
+            except RuntimeError:  # zuko has its own
+                return None
+            if not (lead.numel() and c.shape[-1]):
+                return None
             c = c.expand(*lead, c.shape[-1]).reshape(-1, c.shape[-1])
         rows = x.expand(*lead, x.shape[-1]).reshape(-1, x.shape[-1])
         both = twins.compute(lazy, what, rows, c, _ZUKO_TWINS)
@@ -245,6 +254,13 @@ def _zuko_composed(original: Callable[..., Any]) -> Callable[..., Any]:
         """One whose lazy transform has a twin."""
 
         what, turned = "forward", "inverse"
+
+        def __reduce__(self) -> Any:
+            """Copies and what is pickled are zuko's own."""
+            own = module.ComposedTransform.__new__(module.ComposedTransform)
+            vars(own).update(vars(self))
+            del own.made_by
+            return copy.copy, (own,)
 
         @property
         def inv(self) -> Any:
@@ -311,8 +327,8 @@ SWAPS: dict[str, tuple[Swap, ...]] = {
             Swap(("normflows.core",), f"{kind}.{name}", _normflows_method("log_prob", result))
             for kind in ("NormalizingFlow", "ConditionalNormalizingFlow")
             for name, result in (
-                ("log_prob", _added_up),
-                ("forward_kld", lambda found: -torch.mean(_added_up(found))),
+                ("log_prob", operator.itemgetter(0)),
+                ("forward_kld", _divergence),
             )
         ),
     ),
@@ -374,8 +390,18 @@ class using:
     normflows by bslfast's op: where a network has no counterpart, a module has hooks, torch
     transforms or compiles the call, x is no matrix (nflows, normflows), or it is not on the CPU. At
     the end, also after an exception, all is as it was; where blocks overlap, at the end of the last
-    one. The attributes of a module are compared before each call, so it may be changed. Calls of
-    one module in several threads wait for each other.
+    one. Calls of one module in several threads wait for each other.
+
+    A module may be changed between calls. Before each, its weights are read, and its class, its
+    attributes and those of its parts are compared with what they were. Not noticed are changes
+    after a module's first call in a block:
+
+    * of a class or of a peer's function, such as ``type(transform).method = other``;
+    * inside of an attribute that is a list, a dict or another object;
+    * by ``.data`` of what is no weight, such as a mask, if it has more than 1024 numbers.
+
+    A module that has been called has an attribute ``_bslfast_twins``, which is no part of its state
+    and empty in its copies.
 
     Bayesian layers have no swap, as they draw by other random numbers: :func:`convert` takes them.
 

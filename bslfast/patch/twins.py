@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bslfast import programs
+from bslfast._torch import is_batched
 from bslfast.flows.flow import Flow
 from bslfast.flows.normalization import ActNorm, BatchNorm
 from bslfast.flows.transform import Composite, forward_steps, inverse_steps
@@ -29,6 +30,7 @@ from bslfast.patch.registry import (
     Refusal,
     agree,
     class_name,
+    kept_generators,
     noted_links,
 )
 
@@ -36,12 +38,22 @@ from bslfast.patch.registry import (
 Original = Callable[[Any, Tensor, Tensor | None], Sequence[Tensor]]
 #: By the names of the methods: "forward" and "inverse" of transforms, "log_prob" of flows.
 Originals = Mapping[str, Original]
-#: A module that changes more often than this between calls has no twin any more.
+#: A module that has changed more often than this between calls has no twin at once.
 MOST_TWINS = 20
+#: It gets another one when so many calls have found it unchanged.
+CALLS_UNCHANGED = 100
+#: Tensors that a twin has read are compared by their numbers before each call up to this size.
+MOST_COMPARED = 1024
+#: The attribute of modules that holds their twins: so both are freed together, whatever refers to
+#: them.
+_TWINS = "_bslfast_twins"
+#: Attributes of modules on which twins do not depend.
+_IGNORED = ("training", _TWINS)
 
 _of_thread = threading.local()
 _DATA_PTR = operator.methodcaller("data_ptr")
-_KIND = operator.attrgetter("dtype", "requires_grad")
+_KIND = operator.attrgetter("dtype", "is_cpu", "shape", "requires_grad")
+_VALUES = operator.methodcaller("values")
 _VERSION = operator.attrgetter("_version")
 
 
@@ -145,15 +157,63 @@ def _is_range(index: Tensor, size: int) -> bool:
     return torch.equal(index, torch.arange(size, device=index.device))
 
 
+def _bits(tensor: Tensor) -> Tensor:
+    """The bits of a tensor in a row: its memory if it is contiguous, else a copy."""
+    kind = torch.uint8 if tensor.element_size() % 4 else torch.int32
+    return tensor.detach().reshape(-1).view(kind)
+
+
+class _Constants:
+    """Tensors whose numbers a twin has read.
+
+    Args:
+        tensors: they are compared by their memory and version, and small ones by their numbers,
+            too, as ``tensor.data`` has a version of its own.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.tensors = tensors
+        self._numbers = [_bits(t).clone() for t in tensors]
+        self._remember()
+
+    def _look(self) -> tuple[list[int], list[int]]:
+        return list(map(_DATA_PTR, self.tensors)), list(map(_VERSION, self.tensors))
+
+    def _remember(self) -> None:
+        self._seen = self._look()
+        small = [
+            (_bits(t), numbers)
+            for t, numbers in zip(self.tensors, self._numbers, strict=True)
+            if t.numel() <= MOST_COMPARED and t.is_contiguous()
+        ]
+        self._now = [now for now, _ in small]
+        self._then = torch.cat([then for _, then in small]) if small else None
+
+    def hold(self) -> bool:
+        """Whether the numbers are what they were."""
+        if self._look() == self._seen:
+            return self._then is None or torch.equal(torch.cat(self._now), self._then)
+        if not all(map(torch.equal, map(_bits, self.tensors), self._numbers)):
+            return False
+        self._remember()
+        return True
+
+
 class _Structure:
-    """What a module is made of, but for the numbers in its parameters."""
+    """What a module is made of, but for the numbers in its parameters and whether it trains.
+
+    Nothing of what has a twin depends on the latter.
+    """
 
     def __init__(self, root: nn.Module) -> None:
         modules = list(root.modules())
-        self._owned = [
-            owned for m in modules for owned in (vars(m), m._parameters, m._modules, m._buffers)
-        ]
-        self._values = [list(owned.values()) for owned in self._owned]
+        # Weakly, so that a module is freed as soon as nobody else has it.
+        self._modules = list(map(weakref.ref, modules))
+        self._kinds = list(map(type, modules))
+        self._owned = [owned for m in modules for owned in (m._parameters, m._modules, m._buffers)]
+        owned = self._all(modules)
+        self._lengths = list(map(len, owned))
+        self._values = list(itertools.chain.from_iterable(map(_VALUES, owned)))
         self.hooks = [
             hooks
             for m in modules
@@ -164,24 +224,47 @@ class _Structure:
                 m._backward_pre_hooks,
             )
         ]
-        tensors = [t for m in modules for t in m._parameters.values() if t is not None]
-        self.buffers = [t for m in modules for t in m._buffers.values() if t is not None]
-        self.tensors = tensors + self.buffers
+        self._parameters = [t for m in modules for t in m._parameters.values() if t is not None]
+        tensors = [t for m in modules for t in (*m._buffers.values(), *vars(m).values())]
+        self._buffers = [t for t in tensors if isinstance(t, Tensor)]
         self._seen = self._look()
+        self.read_but(self._parameters)
+
+    def read_but(self, sources: Sequence[Tensor]) -> None:
+        """Numbers of all tensors have been read, but for those of some parameters."""
+        free = set(map(id, sources))
+        read = [t for t in self._parameters if id(t) not in free]
+        self._constants = _Constants(read + self._buffers)
+
+    def _all(self, modules: Sequence[Any]) -> list[dict[str, Any]]:
+        """What modules have: other attributes, then parameters, modules and buffers."""
+        return [*(_lasting(m.__dict__) for m in modules), *self._owned]
 
     def _look(self) -> tuple[Any, ...]:
-        return (
-            list(map(_DATA_PTR, self.tensors)),
-            list(map(_KIND, self.tensors)),
-            list(map(_VERSION, self.buffers)),
-        )
+        contiguous = list(map(Tensor.is_contiguous, self._parameters))
+        return contiguous, list(map(_KIND, self._parameters + self._buffers))
 
     def holds(self) -> bool:
         """Whether all is as it was."""
-        for owned, values in zip(self._owned, self._values, strict=True):
-            if len(owned) != len(values) or not all(map(operator.is_, owned.values(), values)):
-                return False
-        return self._look() == self._seen
+        modules = [m() for m in self._modules]
+        if list(map(type, modules)) != self._kinds:
+            return False
+        owned = self._all(modules)
+        values = itertools.chain.from_iterable(map(_VALUES, owned))
+        return (
+            list(map(len, owned)) == self._lengths
+            and all(map(operator.is_, values, self._values))
+            and self._look() == self._seen
+            and self._constants.hold()
+        )
+
+
+def _lasting(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Those attributes of a module on which a twin may depend."""
+    kept = attributes.copy()
+    for name in _IGNORED:
+        kept.pop(name, None)
+    return kept
 
 
 class Twin:
@@ -253,21 +336,33 @@ class Twin:
                     gathered.append((target, where[0], index))
                     holders.append((module, name))
                 else:
+                    target.requires_grad_(any(source.requires_grad for source in link.sources))
                     self.parts.append(_Part(target, where, link.make))
         self.gathered = _Gathered(gathered, self.sources) if gathered else None
         moved = [] if self.gathered is None else self.gathered.targets
         for (module, name), parameter in zip(holders, moved, strict=True):
             module._parameters[name] = parameter
         self.parameters = [t for t, _ in self.shared] + moved + [p.target for p in self.parts]
+        self._pointers = self.pointers()
+
+    def pointers(self) -> list[int]:
+        """Where the sources are in memory."""
+        return list(map(_DATA_PTR, self.sources))
 
     def update(self) -> None:
-        """Compute parameters, where they would change: a graph may need them."""
+        """Take over what has changed of the peer's parameters."""
         with torch.no_grad():
+            pointers = self.pointers()
+            if pointers != self._pointers:
+                for shared, place in self.shared:
+                    shared.data = self.sources[place].detach().view(shared.shape)
+                self._pointers = pointers
             pairs = [(part.target, part.values(self.sources)) for part in self.parts]
             if self.gathered is not None:
                 pairs.append((self.gathered.flat, self.gathered.values(self.sources)))
             for target, values in pairs:
-                if not torch.equal(values, target):
+                # A copy is a new version of the target, for graphs that are still to be used.
+                if not torch.equal(_bits(values), _bits(target)):
                     target.copy_(values)
 
     def can_run(self, what: str, x: Tensor, context: Tensor | None) -> bool:
@@ -337,7 +432,7 @@ class _Called(torch.autograd.Function):
         ctx.save_for_backward(x, context)
         ctx.set_materialize_grads(False)
         twin, _, what, _ = call
-        ctx.versions = list(map(_VERSION, sources))
+        ctx.versions = twin.pointers(), list(map(_VERSION, sources))
         needs = ctx.needs_input_grad[1:3]
         inputs = [
             None if t is None else t.detach().requires_grad_(need)
@@ -354,16 +449,18 @@ class _Called(torch.autograd.Function):
         twin, root, _, original = ctx.call
         x, context = ctx.saved_tensors
         needs = ctx.needs_input_grad[1:]
-        if ctx.versions != list(map(_VERSION, twin.sources)):
+        if ctx.versions != (twin.pointers(), list(map(_VERSION, twin.sources))):
             raise RuntimeError(
                 "a parameter needed for the gradient of a transform has been modified by an "
                 "inplace operation, such as a step of an optimizer, after the result was computed"
             )
-        if torch.is_grad_enabled():  # second derivatives
-            with originals():
+        # The peer's code is for second derivatives, and for gradients that only vmap's rules take.
+        again = torch.is_grad_enabled()
+        if again or any(grad is not None and is_batched(grad) for grad in grads):
+            with originals(), torch.enable_grad():
                 results = original(root, x, context)
             tensors = [x, context, *twin.sources]
-            return None, *_gradients(results, tensors, needs, grads, create_graph=True)
+            return None, *_gradients(results, tensors, needs, grads, create_graph=again)
         tensors = [*ctx.inputs, *twin.parameters]
         wanted = [t is not None and t.requires_grad for t in tensors]
         by_x, by_context, *rest = _gradients(ctx.results, tensors, wanted, grads, retain_graph=True)
@@ -393,19 +490,46 @@ def _gradients(
 
 
 class _Entry:
-    """The twin of a module, or that it has none."""
+    """The twin of a module, or that it has none.
 
-    def __init__(
-        self, structure: _Structure, root: nn.Module, density: bool, peers: Originals, made: int
-    ) -> None:
+    Args:
+        structure: of the module.
+        made: how many twins it has had.
+    """
+
+    def __init__(self, structure: _Structure, made: int) -> None:
         self.structure, self.made = structure, made
-        self.twin: Twin | None = None
-        # Whatever it is: the peer's own code computes the same.
-        with contextlib.suppress(Exception):
-            self.twin = Twin(root, density, peers)
+        self.waits = 0 if made < MOST_TWINS else CALLS_UNCHANGED
+        self._is_made = False
+        self._twin: Twin | None = None
+
+    def twin(self, root: nn.Module, density: bool, peers: Originals) -> Twin | None:
+        """Return it, made at the first call, or after a while if the module changes often."""
+        if self.waits:
+            self.waits -= 1
+            return None
+        if not self._is_made:
+            self._is_made, self.made = True, self.made + 1
+            # Whatever it is: the peer's own code computes the same. A twin also serves later calls,
+            # in other modes.
+            with contextlib.suppress(Exception), torch.inference_mode(False), kept_generators(root):
+                twin = Twin(root, density, peers)
+                self.structure.read_but(twin.sources)
+                self._twin = twin
+        return self._twin
 
 
-_entries: weakref.WeakKeyDictionary[nn.Module, dict[bool, _Entry]] = weakref.WeakKeyDictionary()
+class _Entries(dict[bool, _Entry]):
+    """The twins of a module. Its copies have none, and what is pickled needs no bslfast."""
+
+    def __init__(self, root: nn.Module) -> None:
+        super().__init__()
+        self.root = weakref.ref(root)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, ()
+
+
 _lock = threading.RLock()
 
 
@@ -413,15 +537,17 @@ def _twin(root: nn.Module, density: bool, peers: Originals) -> Twin | None:
     if class_name(root) not in CONVERTERS:
         return None
     with _lock:
-        own = _entries.setdefault(root, {})
+        own = vars(root).get(_TWINS)
+        if type(own) is not _Entries or own.root() is not root:
+            own = vars(root)[_TWINS] = _Entries(root)
         entry = own.get(density)
         if entry is None or not entry.structure.holds():
             made = 0 if entry is None else entry.made
             structure = _Structure(root)
-            if made == MOST_TWINS or any(structure.hooks) or programs.are_lent(root):
+            if any(structure.hooks) or programs.are_lent(root):
                 return None
-            entry = own[density] = _Entry(structure, root, density, peers, made + 1)
-        return None if any(entry.structure.hooks) else entry.twin
+            entry = own[density] = _Entry(structure, made)
+        return None if any(entry.structure.hooks) else entry.twin(root, density, peers)
 
 
 def compute(root: Any, what: str, x: Any, context: Any, peers: Originals) -> list[Tensor] | None:
@@ -440,7 +566,10 @@ def compute(root: Any, what: str, x: Any, context: Any, peers: Originals) -> lis
         return None
     if not unwatched():
         return None
-    twin = _twin(root, what == "log_prob", peers)
+    try:
+        twin = _twin(root, what == "log_prob", peers)
+    except Exception:  # of tensors that have no memory, no version or another layout
+        return None
     if twin is None or x.shape[1] != twin.module.features:
         return None
     if (context is None) != (twin.module.context == 0):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import gc
 import importlib
+import pickle
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -384,3 +387,303 @@ def test_zuko_distributions_after_the_swap(ran: list[str]) -> None:
     assert count == 3
     torch.testing.assert_close(made.log_prob(rows), wanted[0])
     assert len(ran) == count
+
+
+def nflows_of(steps: list[Any]) -> Any:
+    of: Any = importlib.import_module("nflows.transforms")
+    base = importlib.import_module("nflows.distributions.normal").StandardNormal([D])
+    return importlib.import_module("nflows.flows.base").Flow(of.CompositeTransform(steps), base)
+
+
+@pytest.mark.parametrize("frozen", ["shift", "log_scale"])
+def test_a_frozen_source_of_several(frozen: str, ran: list[str]) -> None:
+    """Of what is made of a frozen parameter and a learned one, the latter has a gradient."""
+    model, (x, _) = model_of("nflows", "masked"), inputs(None)
+    of: Any = importlib.import_module("nflows.transforms")
+    norm = of.ActNorm(D)
+    norm.initialized.data.fill_(True)
+    norm.shift.data.normal_()
+    norm.log_scale.data.normal_()
+    getattr(norm, frozen).requires_grad_(False)
+    model._transform._transforms.insert(1, norm)
+    found = []
+    for swap in (nullcontext(), patch.using("nflows")):
+        with swap:
+            learned = [p for p in model.parameters() if p.requires_grad]
+            found.append(torch.autograd.grad(model.log_prob(x).square().sum(), learned))
+    assert ran == ["log_prob"]
+    for mine, theirs in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("peer", MODELS)
+def test_the_generator_stays(peer: str, ran: list[str]) -> None:
+    model, given = model_of(peer, "spline"), inputs(None)
+    before = torch.get_rng_state()
+    patch.convert(model)
+    assert torch.get_rng_state().equal(before)
+    with patch.using(peer):
+        for change in range(2):
+            MODELS[peer][1](model, *given)
+            assert ran.pop()
+            assert torch.get_rng_state().equal(before), change
+            for parameter in model.parameters():
+                parameter.requires_grad_(False)
+
+
+@pytest.mark.parametrize("first", [torch.inference_mode, torch.no_grad])
+def test_a_first_call_without_gradients(first: Any, ran: list[str]) -> None:
+    model, (x, _) = model_of("nflows", "masked"), inputs(None)
+    wanted = gradients(model, [model.log_prob(x)], (x,))
+    with patch.using("nflows"):
+        with first():
+            assert not model.log_prob(x.detach()).requires_grad
+        found = gradients(model, [model.log_prob(x)], (x,))
+    assert ran == ["log_prob"] * 2
+    for mine, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-8)
+
+
+def test_densities_in_another_dtype_than_the_default(ran: list[str]) -> None:
+    model, (x, _) = model_of("normflows", "spline"), inputs(None)
+    torch.set_default_dtype(torch.float32)
+    found = []
+    for swap in (nullcontext(), patch.using("normflows")):
+        with swap:
+            found.append((model.log_prob(x), model.forward_kld(x)))
+    assert ran == ["log_prob"] * 2
+    assert found[1][0].dtype == torch.float64
+    torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(found[1][1], found[0][1])
+
+
+@pytest.mark.parametrize("kind", ["spline", "masked"])
+def test_gradients_in_batches(kind: str, ran: list[str]) -> None:
+    """Of functions of x as well as of a leaf."""
+    model, (x, _) = model_of("nflows", kind), inputs(None, 4)
+    found = []
+    for swap in (nullcontext(), patch.using("nflows")):
+        with swap:
+            log_prob = model.log_prob(2 * x)
+            tensors = [x, *model.parameters()]
+            batch = torch.eye(4, dtype=x.dtype)
+            found.append(torch.autograd.grad(log_prob, tensors, batch, is_grads_batched=True))
+    assert ran == ["log_prob"]
+    for mine, theirs in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-8)
+
+
+@torch.no_grad()
+def test_changes_that_versions_do_not_tell(ran: list[str]) -> None:
+    model, (x, _) = model_of("nflows", "masked"), inputs(None)
+    parts, net = model._transform._transforms, model._transform._transforms[1].autoregressive_net
+    agree(model, x)
+    twin = ran.copy()
+    for change in (
+        lambda: parts[2]._permutation.data.copy_(torch.arange(D).flip(0)),
+        lambda: parts[0]._shift.data.add_(1),
+        lambda: setattr(net.final_layer.bias, "data", 0.9 * net.final_layer.bias),
+        lambda: setattr(parts[0], "_scale", 2 * parts[0]._scale),
+    ):
+        change()
+        agree(model, x)
+    assert ran == 5 * twin
+    layer = net.blocks[0].linear_layers[0]
+    layer.weight.data = layer.weight.data.t()
+    agree(model, x)
+    layer.weight.data = layer.weight.data.contiguous()
+    agree(model, x)
+    before = len(ran)
+
+    class Other(type(parts[1])):  # type: ignore[misc]
+        def _elementwise_forward(self, x: Tensor, parameters: Tensor) -> Any:
+            y, log_det = super()._elementwise_forward(x, parameters)
+            return y + 1, log_det
+
+    parts[1].__class__ = Other
+    agree(model, x)
+    assert "log_prob" not in ran[before:]
+
+
+def test_frozen_parameters_that_a_twin_reads_once(ran: list[str]) -> None:
+    model, (x, _) = model_of("nflows", "masked"), inputs(None)
+    first = model._transform._transforms[0]
+    shift = nn.Parameter(first._buffers.pop("_shift"), requires_grad=False)
+    first.register_parameter("_shift", shift)
+    for _ in range(2):
+        agree(model, x)
+        shift.data.add_(0.5)
+    assert ran == ["log_prob"] * 2
+
+
+def test_weights_that_are_no_numbers(ran: list[str]) -> None:
+    """They are no change."""
+    model, (x, _) = model_of("nflows", "spline"), inputs(None)
+    with patch.using("nflows"):
+        model.log_prob(x)
+        for parameter in model.parameters():
+            parameter.data.view(-1)[0] = torch.nan
+        first = model.log_prob(x).sum()
+        second = model.log_prob(x).sum()
+        (first + second).backward()
+    assert ran == ["log_prob"] * 3
+
+
+@torch.no_grad()
+def test_tensors_of_other_kinds(ran: list[str]) -> None:
+    """Those without memory or a version leave it to the peer."""
+    model, (x, _) = model_of("nflows", "masked"), inputs(None)
+    model.register_buffer("extra", torch.eye(3).to_sparse())
+    agree(model, x)
+    model.extra = torch.empty(2, 2, device="meta")
+    agree(model, x)
+    with torch.inference_mode():
+        model.extra = torch.zeros(2)
+    agree(model, x)
+    model.extra = None
+    model.lazy = nn.LazyLinear(3)
+    agree(model, x)
+    with torch.inference_mode():
+        model = model_of("nflows", "masked")
+    agree(model, x)
+
+
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The modules that get twins, one after the other."""
+    found: list[Any] = []
+    init = twins.Twin.__init__
+
+    def noted(self: twins.Twin, *given: Any) -> None:
+        found.append(type(given[0]))
+        init(self, *given)
+
+    monkeypatch.setattr(twins.Twin, "__init__", noted)
+    return found
+
+
+def test_changes_that_need_no_other_twin(ran: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, (x, _) = model_of("nflows", "spline"), inputs(None)
+    built = made(monkeypatch)
+    agree(model, x)
+    vector = nn.utils.parameters_to_vector(model.parameters()).detach()
+    for change in (
+        lambda: nn.utils.vector_to_parameters(1.1 * vector, model.parameters()),
+        lambda: model.load_state_dict(model_of("nflows", "spline").state_dict()),
+        model.eval,
+        model.train,
+    ):
+        change()
+        wanted = gradients(model, [model.log_prob(x)], (x,))
+        with patch.using("nflows"):
+            found = gradients(model, [model.log_prob(x)], (x,))
+        for mine, theirs in zip(found, wanted, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-8)
+    assert ran == ["log_prob"] * 5
+    assert len(built) == 1
+    with patch.using("nflows"):
+        loss = model.log_prob(x).sum()
+        nn.utils.vector_to_parameters(1.2 * vector, model.parameters())
+        model.log_prob(x)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+
+
+@torch.no_grad()
+def test_frequent_changes(ran: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """After some there is no twin, until many calls have found none."""
+    monkeypatch.setattr(twins, "MOST_TWINS", 2)
+    monkeypatch.setattr(twins, "CALLS_UNCHANGED", 3)
+    model, (x, _) = model_of("nflows", "masked"), inputs(None)
+    used = []
+    for call in range(12):
+        if call < 5:
+            model._transform._transforms[0]._shift += 1
+        ran.clear()
+        agree(model, x)
+        used.append("log_prob" in ran)
+    assert used == [True] * 2 + [False] * 5 + [True] * 5
+
+
+def test_models_are_freed() -> None:
+    model, (x, _) = model_of("nflows", "masked"), inputs(None)
+    model.own, model.bound = [model], model.log_prob
+    plain = model_of("nflows", "masked")
+    for flow in (model, plain):
+        agree(flow, x)
+    kept, left = weakref.ref(model), weakref.ref(plain)
+    gc.disable()
+    try:
+        del flow, plain
+        assert left() is None
+    finally:
+        gc.enable()
+    del model
+    gc.collect()
+    assert kept() is None
+
+
+def test_a_model_that_has_been_called_is_copied_and_pickled(
+    ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, (x, _) = model_of("nflows", "masked"), inputs(None)
+    built, shallow = made(monkeypatch), copy.copy(model)
+    for _ in range(3):
+        agree(model, x)
+        agree(shallow, x)
+    assert len(built) == 2
+    shallow = copy.copy(model)  # with what the original has
+    for _ in range(3):
+        agree(model, x)
+        agree(shallow, x)
+    assert len(built) == 3
+    data = pickle.dumps(model)
+    assert b"bslfast" not in data.replace(b"_bslfast_twins", b"")
+    for other in (pickle.loads(data), copy.deepcopy(model), copy.copy(model)):
+        ran.clear()
+        agree(other, x)
+        assert ran == ["log_prob"]
+
+
+def test_zuko_distributions_are_pickled(ran: list[str]) -> None:
+    model, (x, c) = model_of("zuko", "masked", C), inputs(C, 4)
+    assert c is not None
+    kind = importlib.import_module("zuko.transforms").ComposedTransform
+    with patch.using("zuko"), torch.no_grad():
+        made = model(c.detach())
+        wanted = made.log_prob(x)
+        own = made.transform
+        for other in (pickle.loads(pickle.dumps(own)), copy.deepcopy(own), copy.copy(own)):
+            assert type(other) is kind
+            torch.testing.assert_close(other(x), own(x), rtol=1e-8, atol=1e-8)
+        # torch forgets of what a part is the inverse.
+        assert type(pickle.loads(pickle.dumps(own.inv))) is kind
+        data = pickle.dumps(made)
+        assert b"bslfast" not in data
+        torch.testing.assert_close(pickle.loads(data).log_prob(x), wanted, rtol=1e-8, atol=1e-8)
+    assert ran
+
+
+@pytest.mark.parametrize(
+    ("x", "c"),
+    [
+        ((4, 0), (4, C)),
+        ((0, D), (C,)),
+        ((4, D), ()),
+        ((4, D), (3, C)),
+        ((4, D), (4, 0)),
+        ((4, D), (0, 1, C)),
+        ((4, D + 1), (4, C)),
+        ((), (C,)),
+    ],
+)
+def test_zuko_shapes_that_it_does_not_take(x: Any, c: Any) -> None:
+    """The error, or the result, is its own."""
+    model = model_of("zuko", "masked", C)
+    found = []
+    for swap in (nullcontext(), patch.using("zuko")):
+        with swap, torch.no_grad():
+            try:
+                found.append(model(torch.zeros(c)).log_prob(torch.zeros(x)).shape)
+            except Exception as error:
+                found.append((type(error), str(error)))
+    assert found[0] == found[1]
