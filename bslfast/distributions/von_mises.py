@@ -151,7 +151,7 @@ class _Angle(torch.autograd.Function):
 def _around_zero(k: Tensor, seed: int | Tensor) -> Tensor:
     """Angles around 0 for concentrations k of float64, by rejection from wrapped Cauchy ones.
 
-    Of a cosine f of those the density is as 1 / (r - f). Next to it the von Mises density is as
+    The density of these at a cosine f is as 1 / (r - f). Next to it the von Mises density is as
     c exp(-c), c = k (r - f), which is at most exp(-1). r - 1 and 1 - f are computed by themselves,
     as both are small for large k.
     """

@@ -79,7 +79,24 @@ class _Learned(Base):
         return found.chunk(self._count, dim=-1)
 
 
-class NormalBase(_Learned):
+class _Located(_Learned):
+    """A location and a second parameter for each feature, both 0 at the start."""
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        context: int = 0,
+        hidden: Sequence[int] = (),
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            features, (0.0, 0.0), context=context, hidden=hidden, device=device, dtype=dtype
+        )
+
+
+class NormalBase(_Located):
     """Independent normal distributions with learned locations and scales; standard at the start.
 
     Args:
@@ -102,19 +119,6 @@ class NormalBase(_Learned):
     >>> flow.sample(4, torch.randn(5, 3)).shape
     torch.Size([5, 4, 2])
     """
-
-    def __init__(
-        self,
-        features: int,
-        *,
-        context: int = 0,
-        hidden: Sequence[int] = (),
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(
-            features, (0.0, 0.0), context=context, hidden=hidden, device=device, dtype=dtype
-        )
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """See :meth:`Base.log_prob`."""
@@ -339,7 +343,7 @@ class UniformBase(Base):
         return f"features={self.features}, low={self.low:g}, high={self.high:g}"
 
 
-class VonMisesBase(_Learned):
+class VonMisesBase(_Located):
     r"""Independent von Mises distributions of angles, with learned locations and concentrations.
 
     .. math:: p(z) = \prod_d \frac{e^{k_d \cos(z_d - m_d)}}{2 \pi I_0(k_d)}, \quad |z_d| \le \pi
@@ -371,19 +375,6 @@ class VonMisesBase(_Learned):
     >>> flow.log_prob(torch.tensor([[0.0, 3.0], [0.0, 4.0]])).detach()
     tensor([-4.1376,    -inf])
     """
-
-    def __init__(
-        self,
-        features: int,
-        *,
-        context: int = 0,
-        hidden: Sequence[int] = (),
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(
-            features, (0.0, 0.0), context=context, hidden=hidden, device=device, dtype=dtype
-        )
 
     @property
     def support(self) -> constraints.Constraint:

@@ -109,26 +109,21 @@ def one_by_one(operator: Any, n_tensors: int) -> Rule:
     """The rule of one call for each example."""
 
     def rule(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
-        def example(index: int) -> Any:
-            tensors = [
-                a if dim is None else a.select(dim, index)
-                for a, dim in zip(args[:n_tensors], in_dims, strict=False)
-            ]
-            return operator(*tensors, *args[n_tensors:])
+        def one(a: Tensor, dim: int | None, index: int) -> Tensor:
+            if dim is None:
+                return a
+            # Without examples one of ones shows the shapes of results.
+            return a.select(dim, index) if a.shape[dim] else a.new_ones(_example_shape(a, dim))
 
-        if info.batch_size == 0:  # one of ones, for the shapes
-            ones = [
-                a if dim is None else a.new_ones(_example_shape(a, dim))
-                for a, dim in zip(args[:n_tensors], in_dims, strict=False)
-            ]
-            shown = operator(*ones, *args[n_tensors:])
-            if isinstance(shown, Tensor):
-                return shown.new_empty((0, *shown.shape)), 0
-            return tuple(t.new_empty((0, *t.shape)) for t in shown), (0,) * len(shown)
-        results = [example(i) for i in range(info.batch_size)]
+        size = info.batch_size
+        results = []
+        for index in range(size or 1):
+            given = zip(args[:n_tensors], in_dims, strict=False)
+            tensors = [one(a, dim, index) for a, dim in given]
+            results.append(operator(*tensors, *args[n_tensors:]))
         if isinstance(results[0], Tensor):
-            return torch.stack(results), 0
-        columns = tuple(torch.stack(column) for column in zip(*results, strict=True))
+            return torch.stack(results)[:size], 0
+        columns = tuple(torch.stack(column)[:size] for column in zip(*results, strict=True))
         return columns, (0,) * len(columns)
 
     return rule

@@ -91,8 +91,9 @@ def to_bayesian(
 
     Layers that share a weight, as an embedding and the last layer of a language model often do,
     share its posterior and its prior, and its divergence counts once. It is one random variable:
-    passes inside :func:`bslfast.nn.one_draw`, and :func:`bslfast.nn.sample_outputs`, use one sample
-    in all of its places. Outside, each layer draws by itself, as does a layer that is called twice.
+    passes inside :func:`bslfast.nn.one_draw`, :func:`bslfast.nn.sample_outputs`, ``predict`` and
+    ``fit`` use one sample in all of its places. Outside, each layer draws by itself, as does a
+    layer that is called twice.
 
     Source: Krishnan, Subedar and Tickoo, "Specifying weight priors in Bayesian deep neural networks
     with empirical Bayes" (2020, arXiv:1906.05323), for posteriors and priors around the weights of
@@ -140,13 +141,12 @@ def make_bayesian(
         for key, parameter in layer.named_parameters():
             if key not in known:
                 raise ValueError(f"model: expected {name} to have {' and '.join(known)}, got {key}")
+            count = len(places[parameter])
             holders = {module for module, _ in places[parameter]}
-            if len(places[parameter]) > 1 and not (
-                holders <= selected and len(holders) == len(places[parameter])
-            ):
+            if count > 1 and len(holders & selected) < count:
                 raise ValueError(
                     f"model: expected a weight in several places to be a parameter of so many "
-                    f"selected layers, got {name}.{key} in {len(places[parameter])} places"
+                    f"selected layers, got {name}.{key} in {count} places"
                 )
     for layer in chosen.values():
         bayesian = cast(Any, layer)

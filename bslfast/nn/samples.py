@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -125,7 +126,7 @@ def _passes(
     weights = [layer.weights() for layer in layers]
     # Layers may share some, also with those that have samples already.
     samples = {key: sample.expand(n, *sample.shape) for key, sample in drawn_by(beside).items()}
-    for weight in (weight for its in weights for weight in its):
+    for weight in itertools.chain.from_iterable(weights):
         if weight.identity not in samples:
             samples[weight.identity] = weight.rsample(sample_shape=(n,))
     drawn = [[samples[w.identity] for w in its] for its in weights]

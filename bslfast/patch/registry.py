@@ -253,7 +253,7 @@ def _check_additions(part: nn.Module, what: str) -> None:
     # What a class of zuko is given by name it keeps a list of.
     lists = [value for value in vars(part).values() if isinstance(value, list)]
     for name in (*part._parameters, *part._buffers, *part._modules):
-        # Of numbered names the code has what is before the number.
+        # The code has numbered names without their numbers.
         known = name in words or name.rstrip("0123456789") in words
         if not known and not any(name in names for names in lists):
             raise Refusal(f"{what} has {name!r}, which its class has not and which would get lost")

@@ -118,8 +118,6 @@ class Reader {
     for (int i = 1; i < kBlock; ++i) buffer_[i] = buffer_[0];
   }
 
-  bool is_constant() const { return constant_; }
-
   // The elements [start, start + length), padded to kBlock.
   const T* block(int64_t start, int length) {
     if (constant_) return buffer_;

@@ -91,7 +91,7 @@ def test_plates_expand() -> None:
 
 @pytest.mark.parametrize("kind", [Trace_ELBO, TraceMeanField_ELBO])
 def test_a_posterior_in_closed_form(kind: Any) -> None:
-    """Of z ~ N(0, 1) after numbers of N(z, 1): normal, with mean sum(y) / (n + 1)."""
+    """The law of z ~ N(0, 1) after numbers of N(z, 1): normal, with mean sum(y) / (n + 1)."""
     y = torch.tensor([1.0, 2.5, 0.5, 2.0, 1.5, 0.0, 1.0])
     n = len(y)
 

@@ -397,7 +397,7 @@ def nflows_of(steps: list[Any]) -> Any:
 
 @pytest.mark.parametrize("frozen", ["shift", "log_scale"])
 def test_a_frozen_source_of_several(frozen: str, ran: list[str]) -> None:
-    """Of what is made of a frozen parameter and a learned one, the latter has a gradient."""
+    """The learned one of two parameters has a gradient by what both make."""
     model, (x, _) = model_of("nflows", "masked"), inputs(None)
     of: Any = importlib.import_module("nflows.transforms")
     norm = of.ActNorm(D)
@@ -459,7 +459,7 @@ def test_densities_in_another_dtype_than_the_default(ran: list[str]) -> None:
 
 @pytest.mark.parametrize("kind", ["spline", "masked"])
 def test_gradients_in_batches(kind: str, ran: list[str]) -> None:
-    """Of functions of x as well as of a leaf."""
+    """By functions of x as well as by a leaf."""
     model, (x, _) = model_of("nflows", kind), inputs(None, 4)
     found = []
     for swap in (nullcontext(), patch.using("nflows")):

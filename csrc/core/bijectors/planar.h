@@ -148,7 +148,8 @@ struct PlanarInverse : RowMap<3, 1> {
     return Planar::value(by, c);
   }
 
-  // Of a: -(1 / cosh^2) v g + 2 m s t / det grad_log; a moves by 1 / det with c, -t / det with m.
+  // The gradient of a: -(1 / cosh^2) v g + 2 m s t / det grad_log. a moves by 1 / det with c, and
+  // by -t / det with m.
   template <typename T>
   BSL_HD static RowGradients<T> backward(const Sums& s, const RowNumbers<T>& b, T, T grad_log) {
     const Map<double> p = map_of(s, b);

@@ -139,7 +139,7 @@ struct RadialInverse : RowMap<2, 2> {
     const double raw_beta = static_cast<double>(raw.of[1]);
     const double alpha = math::softplus(raw_alpha), total = math::softplus(raw_beta);
     const double rho = math::sqrt(s.of[0]);
-    // Of the two formulas each is taken where it does not subtract like numbers.
+    // Each of the two formulas is taken where it does not subtract like numbers.
     const double b = total - rho, root = math::sqrt(b * b + 4.0 * rho * alpha);
     const bool positive = b > 0;
     const double r = positive ? 2.0 * rho * alpha / (positive ? b + root : 1.0) : 0.5 * (root - b);
@@ -165,7 +165,7 @@ struct RadialInverse : RowMap<2, 2> {
     const Map<double>& p = x.p;
     const double raw_alpha = static_cast<double>(raw.of[0]);
     const double raw_beta = static_cast<double>(raw.of[1]);
-    // Of the logarithm, with r, alpha and total as its variables.
+    // Gradients of the logarithm, with r, alpha and total as its variables.
     const Gradients<double> g = gradients(p, static_cast<double>(width) - 1.0, raw_alpha, raw_beta,
                                           0.0, -static_cast<double>(grad_log));
     const double by_q = s.of[1], over = 1.0 / (x.total + p.r);

@@ -135,7 +135,7 @@ struct Activation {
   }
 
  private:
-  // Of the sigmoid that is 1/2 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)) / 2.
+  // The argument of the sigmoid that is 1/2 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)) / 2.
   template <typename T>
   BSL_HD static T gelu_argument(T x) {
     return T(1.5957691216057308) * (x + T(0.044715) * x * x * x);

@@ -66,7 +66,7 @@ struct Householder {
  private:
   static int size(const Step& step) { return static_cast<int>(step.outputs.size()); }
   static int count(const Step& step) { return step.options[1]; }
-  // Of the vector of the k-th reflection that is made.
+  // Where the vector of the k-th reflection is.
   static int64_t place_of(const Step& step, int k) {
     return int64_t{step.options[0] != 0 ? k : count(step) - 1 - k} * size(step);
   }

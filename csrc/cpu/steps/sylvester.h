@@ -153,7 +153,7 @@ struct Sylvester {
     }
   }
 
-  // Of z in the place of x, from the last a to the first, in float64.
+  // Finds x, with z in its place, from the last a to the first, in float64.
   template <typename T>
   static void solve(const Core<T>& m) {
     for (int i = m.n - 1; i >= 0; --i) {
