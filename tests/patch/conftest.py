@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import bslfast
+from bslfast.patch import twins
 
 PEERS = Path(__file__).parents[2] / "build" / "peers"
 sys.path += [str(place) for place in sorted(PEERS.glob("*")) if place.is_dir()]
@@ -96,3 +97,25 @@ def with_parameters(model: nn.Module, values: dict[str, Tensor]) -> nn.Module:
         if name in values:
             parameter.data.copy_(values[name])
     return found
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    """normflows adds up in the default dtype."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What twins have computed."""
+    calls: list[str] = []
+    compute = twins.Twin.compute
+
+    def noted(self: twins.Twin, what: str, x: Tensor, context: Tensor | None) -> list[Tensor]:
+        calls.append(what)
+        return compute(self, what, x, context)
+
+    monkeypatch.setattr(twins.Twin, "compute", noted)
+    return calls
