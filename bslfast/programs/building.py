@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from bslfast._native import _cpu
 
 Lanes = list[int]
+#: From so many weights on, rows go through each layer together, see csrc/cpu/run_steps.h.
+LEAST_IN_GROUPS = 2**16
 
 
 class Drawn(NamedTuple):
@@ -204,7 +206,8 @@ class Builder:
         draws = [(first + 2 * i, first + 2 * i + 1, *how) for i, how in enumerate(self._draws)]
         sizes = [tensor.numel() for tensor in tensors]
         return _cpu.Program(
-            self.features, len(self.context), steps, results, sizes, draws, self.noises
+            *(self.features, len(self.context), steps, results, sizes, draws, self.noises),
+            least_in_groups=LEAST_IN_GROUPS,
         )
 
     def _place(self, parameter: Tensor | Drawn) -> int:

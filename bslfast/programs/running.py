@@ -125,8 +125,10 @@ class Lowered:
         self._buffers = builder.buffers
         self._versions = [b._version for b in builder.buffers]
         self._shapes = [p.shape for p in self.parameters]
-        #: Whether the next gradient of log densities is likely to be one number for all rows.
-        self.expects_equal = False
+        #: The gradient that all rows' log densities had in the last backward pass, if it was one
+        #: number, and in the one before that, too: the next one is likely to have it.
+        self.last_grad: float | None = None
+        self.expected_grad: float | None = None
         #: What its caller has found out about what it is called with.
         self.seen: Any = None
 
@@ -435,6 +437,7 @@ def backward(
     log: Tensor | None = None,
     *,
     seeds: Seeds = ([], []),
+    grad_each: float = 0.0,
     grad_kl: float = 0.0,
 ) -> tuple[Tensor | None, Tensor | None, Tensor]:
     """Gradients of x, of the context, and of all parameters in a row; the logarithms, too.
@@ -444,6 +447,7 @@ def backward(
         grads: of the vectors and of the logarithms.
         needs: whether x, the context and each parameter need a gradient.
         log: memory for the logarithms, if they are wanted.
+        grad_each: the gradient of each logarithm, if ``grads`` has none.
         grad_kl: the gradient of the divergence of the weights.
     """
     x = x.contiguous()
@@ -460,6 +464,7 @@ def backward(
         _address(held[0]),
         _address(log),
         *map(_address, held[1:]),
+        grad_each,
         grad_kl,
         _address(grad_x),
         _address(grad_context),
@@ -578,10 +583,10 @@ def _address(tensor: Tensor | None) -> int:
 class _Whole(torch.autograd.Function):
     """A program as one node: it keeps x and the parameters, and computes the rest again.
 
-    The gradient of a mean or a sum of log densities is the same number for all rows. Where the last
-    call had such a gradient, the next one computes gradients together with the log densities, for
-    1, and ``backward`` multiplies them by that number: the network is run once. Both ways give the
-    same bits.
+    The gradient of a mean or a sum of log densities is the same number for all rows, and often the
+    same in each step of training. Where the last two calls had such a gradient, the next one
+    computes gradients for it together with the log densities: the network is run once. Both ways
+    give the same bits.
     """
 
     @staticmethod
@@ -598,14 +603,22 @@ class _Whole(torch.autograd.Function):
         ctx.save_for_backward(x, context)
         ctx.versions = found.versions()
         ctx.set_materialize_grads(False)
-        ctx.found = None
-        if value or not found.expects_equal:
+        ctx.grads, ctx.grad_each = None, found.expected_grad
+        if value or ctx.grad_each is None:
             return _forward(found, x, context, value, seeds)
         # Off again, unless this call's gradients are asked for.
-        found.expects_equal = False
+        found.expected_grad = None
         log = x.new_empty(x.shape[0])
-        ones, needs = torch.ones_like(log), ctx.needs_input_grad[1:]
-        ctx.found = backward(found, x, context, (None, ones), needs, log, seeds=seeds)
+        ctx.grads = backward(
+            found,
+            x,
+            context,
+            (None, None),
+            ctx.needs_input_grad[1:],
+            log,
+            seeds=seeds,
+            grad_each=ctx.grad_each,
+        )
         return None, log
 
     @staticmethod
@@ -633,22 +646,18 @@ def _pull_back(
     grad_log: Tensor | None,
 ) -> tuple[Tensor | None, ...]:
     needs, seeds = ctx.needs_input_grad[1:], ctx.call[3]
-    results: list[Any]
+    each = None
     if (
         grad_value is None
         and grad_log is not None
         and torch.equal(grad_log, grad_log[:1].expand_as(grad_log))
-        and grad_log[0] != 0  # 0 times infinity is not 0
     ):
-        found.expects_equal = True
-        row = ctx.found
-        if row is None:
-            ones = torch.ones_like(grad_log)
-            row = backward(found, x, context, (None, ones), needs, seeds=seeds)
-        ctx.found = None
-        results = [None if g is None else g * grad_log[0] for g in row]
-    else:
-        results = [*backward(found, x, context, (grad_value, grad_log), needs, seeds=seeds)]
+        each = grad_log[0].item()
+        found.expected_grad = each if each == found.last_grad else None
+        found.last_grad = each
+    results, ctx.grads = ctx.grads, None
+    if results is None or each != ctx.grad_each:
+        results = backward(found, x, context, (grad_value, grad_log), needs, seeds=seeds)
     return None, *results[:2], *found.parts(results[2], needs[2:])
 
 

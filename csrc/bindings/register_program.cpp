@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -72,9 +73,27 @@ void place_gradients(Program& p) {
   }
 }
 
+// Finds the parameters whose gradients no step adds to.
+void find_filled(Program& p) {
+  std::vector<int> readers(p.sizes.size(), 0);
+  for (const Step& step : p.steps) {
+    for (const int32_t place : step.parameters) {
+      if (place >= 0) ++readers[place];
+    }
+  }
+  p.filled.reset(new bool[p.sizes.size()]());
+  for (const Step& step : p.steps) {
+    for (const int32_t place : step.parameters) {
+      if (place >= 0 && readers[place] == 1) {
+        p.filled[place] = BSL_SELECT(program_kernels).fills(step, place, p);
+      }
+    }
+  }
+}
+
 Program make_program(int32_t features, int32_t context, const std::vector<PyStep>& steps,
                      const Ints& results, const std::vector<int64_t>& sizes,
-                     const std::vector<PyDraw>& draws, int32_t noises) {
+                     const std::vector<PyDraw>& draws, int32_t noises, int64_t least_in_groups) {
   Program p{};
   p.noises = noises;
   p.features = features;
@@ -95,6 +114,7 @@ Program make_program(int32_t features, int32_t context, const std::vector<PyStep
   }
   for (const Draw& draw : p.draws) p.sizes.push_back(sizes[draw.loc]);
   place_gradients(p);
+  p.in_groups = p.n_parameters >= least_in_groups;
   for (const auto& [name, inputs, outputs, parameters, options, numbers] : steps) {
     p.steps.push_back({kind_of(name), inputs, outputs, parameters, options, numbers});
     const Step& step = p.steps.back();
@@ -115,6 +135,7 @@ Program make_program(int32_t features, int32_t context, const std::vector<PyStep
     p.scratch = std::max(p.scratch, BSL_SELECT(program_kernels).scratch(step));
   }
   check_places(results, 0, p.lanes, "results");
+  find_filled(p);
   return p;
 }
 
@@ -243,10 +264,10 @@ template <typename T, typename Run>
 void backward(const Program& p, const Backward& b, T* log, double* kl, const Run& run) {
   Table<T> table(p, b.parameters, 1);
   const std::unique_ptr<bool[]> flags = flags_of(p, b.wanted);
-  const int64_t chunk_rows = program_chunk_rows(b.rows, p.n_parameters);
-  const int64_t chunks = (b.rows + chunk_rows - 1) / chunk_rows;
+  const int64_t chunks = program_chunks(p, b.rows);
   // Not initialised: the kernels do it, on all threads.
-  const std::unique_ptr<T[]> sums(new T[static_cast<size_t>(chunks * p.n_gradients)]);
+  const std::unique_ptr<T[]> sums(chunks > 1 ? new T[static_cast<size_t>(chunks * p.n_gradients)]
+                                             : nullptr);
   T* grads = static_cast<T*>(pointer(b.grad_parameters));
   const ProgramBackward<T> a{&p,
                              b.rows,
@@ -278,11 +299,11 @@ void check(const Program& p, const Backward& b) {
 
 void program_backward(const Program& p, bool is_double, int64_t rows, const Addresses& parameters,
                       const Seeds& seeds, uintptr_t x, uintptr_t context, uintptr_t log,
-                      uintptr_t grad_value, uintptr_t grad_log, double grad_kl, uintptr_t grad_x,
-                      uintptr_t grad_context, uintptr_t grad_parameters,
+                      uintptr_t grad_value, uintptr_t grad_log, double grad_each, double grad_kl,
+                      uintptr_t grad_x, uintptr_t grad_context, uintptr_t grad_parameters,
                       const std::vector<bool>& wanted) {
-  const Backward b{rows,         parameters,      seeds, x,       context,
-                   grad_value,   grad_log,        0.0,   grad_kl, grad_x,
+  const Backward b{rows,         parameters,      seeds,     x,       context,
+                   grad_value,   grad_log,        grad_each, grad_kl, grad_x,
                    grad_context, grad_parameters, wanted};
   check(p, b);
   const ProgramKernels& kernels = BSL_SELECT(program_kernels);
@@ -333,10 +354,7 @@ Losses train(const Program& p, int64_t rows, int64_t batch_rows, uintptr_t order
   const Table<T> table(p, parameters, 1);
   const std::vector<T*> first = pointers<T>(means), second = pointers<T>(mean_squares);
   const std::unique_ptr<bool[]> flags = flags_of(p, wanted);
-  const auto chunks = [&](int64_t n) {
-    const int64_t chunk_rows = program_chunk_rows(n, p.n_parameters);
-    return n == 0 ? 0 : (n + chunk_rows - 1) / chunk_rows;
-  };
+  const auto chunks = [&](int64_t n) { return n == 0 ? 0 : program_chunks(p, n); };
   const int64_t most = std::max(chunks(std::min(rows, batch_rows)), chunks(rows % batch_rows));
   const std::unique_ptr<T[]> sums(new T[static_cast<size_t>(most * p.n_gradients)]);
   std::vector<double> partial(
@@ -420,7 +438,7 @@ void register_program(py::module_& m) {
   py::class_<Program>(m, "Program")
       .def(py::init(&make_program), py::arg("features"), py::arg("context"), py::arg("steps"),
            py::arg("results"), py::arg("sizes"), py::arg("draws") = std::vector<PyDraw>(),
-           py::arg("noises") = 0)
+           py::arg("noises") = 0, py::arg("least_in_groups") = std::numeric_limits<int64_t>::max())
       .def_readonly("lanes", &Program::lanes)
       .def_readonly("n_parameters", &Program::n_parameters)
       .def_readonly("n_drawn", &Program::n_drawn)

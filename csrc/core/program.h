@@ -14,6 +14,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 namespace bsl {
@@ -83,13 +84,16 @@ struct Program {
   // Where a parameter's gradient begins in the row of all: first samples, then tensors that steps
   // read, then those that are drawn from.
   std::vector<int64_t> places;
+  // For each parameter, whether the one step that reads it writes all of its gradient.
+  std::unique_ptr<bool[]> filled;
   std::vector<Draw> draws;
   int32_t noises = 0;        // seeds of a call beside those of the draws, which steps take
   int64_t n_drawn = 0;       // numbers in all samples
   int64_t n_parameters = 0;  // and in all tensors that steps read
   int64_t n_gradients = 0;   // the length of that row
   std::vector<Step> steps;
-  int64_t scratch = 0;  // numbers that the most demanding step needs for itself
+  int64_t scratch = 0;     // numbers that the most demanding step needs for itself
+  bool in_groups = false;  // whether several tiles take each step together: see cpu/run_steps.h
 
   std::size_t seeds() const { return draws.size() + static_cast<std::size_t>(noises); }
   std::size_t tensors() const { return sizes.size() - draws.size(); }
@@ -97,15 +101,24 @@ struct Program {
 
 namespace {
 
-// How many rows one chunk of a backward pass has. It depends on the call alone, so that sums over
-// rows are the same for any number of threads. Each chunk has its own sums of gradients: so there
-// are few where there are many parameters.
-inline int64_t program_chunk_rows(int64_t rows, int64_t n_parameters) {
-  constexpr int64_t room = int64_t{1} << 20, least = 4, most = 16;
+// Tiles of a group.
+constexpr int kGroupTiles = 8;
+
+// How many rows one chunk of a backward pass has, which has its own sums of gradients. It depends
+// on the call alone, so that sums over rows are the same for any number of threads.
+inline int64_t program_chunk_rows(const Program& p, int64_t rows) {
   const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
-  int64_t chunks = n_parameters > 0 ? room / n_parameters : most;
+  if (p.in_groups) return tiles * kTileRows;
+  // Few where there are many parameters.
+  constexpr int64_t room = int64_t{1} << 20, least = 4, most = 16;
+  int64_t chunks = p.n_parameters > 0 ? room / p.n_parameters : most;
   chunks = chunks < least ? least : chunks > most ? most : chunks;
   return (tiles + chunks - 1) / chunks * kTileRows;
+}
+
+inline int64_t program_chunks(const Program& p, int64_t rows) {
+  const int64_t chunk_rows = program_chunk_rows(p, rows);
+  return (rows + chunk_rows - 1) / chunk_rows;
 }
 
 }  // namespace

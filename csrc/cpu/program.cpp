@@ -5,46 +5,18 @@
 #include <new>
 
 #include "cpu/parallel.h"
-#include "cpu/steps/activation.h"
-#include "cpu/steps/additive.h"
-#include "cpu/steps/categorical_log_prob.h"
-#include "cpu/steps/constant.h"
-#include "cpu/steps/dense.h"
-#include "cpu/steps/element_map.h"
-#include "cpu/steps/gate.h"
-#include "cpu/steps/householder.h"
-#include "cpu/steps/log_prob.h"
-#include "cpu/steps/normal_mixture.h"
-#include "cpu/steps/normal_sample.h"
-#include "cpu/steps/pointwise_map.h"
-#include "cpu/steps/row_map.h"
-#include "cpu/steps/standard_normal.h"
-#include "cpu/steps/sylvester.h"
-#include "cpu/steps/triangular.h"
-#include "cpu/steps/within.h"
+#include "cpu/run_steps.h"
 #include "cpu/training_draws.h"
 
 namespace bsl {
 namespace {
 
-template <typename T>
-struct StepFunctions {
-  const char* (*fault)(const Step&, const Program&);
-  int64_t (*scratch)(const Step&);
-  void (*forward)(const Step&, const TileOf<T>&);
-  void (*backward)(const Step&, const TileOf<T>&);
-};
-
-template <typename T>
-constexpr StepFunctions<T> kSteps[] = {
-#define BSL_FUNCTIONS(name, type) \
-  {type::fault, type::scratch, type::template forward<T>, type::template backward<T>},
-    BSL_STEP_KINDS(BSL_FUNCTIONS)
-#undef BSL_FUNCTIONS
-};
-
 const char* fault(const Step& step, const Program& program) {
   return kSteps<float>[step.kind].fault(step, program);
+}
+
+bool fills(const Step& step, int32_t parameter, const Program& program) {
+  return step.kind == kDense && Dense::fills(step, parameter, program);
 }
 
 int64_t scratch(const Step& step) { return kSteps<float>[step.kind].scratch(step); }
@@ -85,15 +57,37 @@ Arena& arena_of_thread() {
   return arena;
 }
 
+// Calls f(share, begin, end) for shares of n numbers that a thread takes at a time.
+template <typename F>
+void for_each_share(int64_t n, const F& f) {
+  parallel_chunks(program_training_parts(n), [&](int64_t share) {
+    const int64_t begin = share * kTrainedParameters;
+    f(share, begin, std::min(n, begin + kTrainedParameters));
+  });
+}
+
 // The numbers of rows as lanes; those beyond the last are copies of it. Rows begin at `first` of
 // `order`, or of the matrix if there is none.
 template <typename T>
 void load_lanes(const T* data, const int64_t* order, int64_t first, int rows, int columns,
                 T* lanes) {
+  constexpr int length = VectorOf<T>::length;
+  const T* at[kTileRows];
   for (int r = 0; r < kTileRows; ++r) {
     const int64_t i = first + std::min(r, rows - 1);
-    const T* row = data + (order == nullptr ? i : order[i]) * columns;
-    for (int c = 0; c < columns; ++c) lanes[c * kTileRows + r] = row[c];
+    at[r] = data + (order == nullptr ? i : order[i]) * columns;
+  }
+  int c = 0;
+  for (; c + length <= columns; c += length) {
+    for (int r = 0; r < kTileRows; r += length) {
+      Vector<T> square[length];
+      for (int i = 0; i < length; ++i) square[i] = load(at[r + i] + c);
+      transpose<T>(square);
+      for (int i = 0; i < length; ++i) store(lanes + (c + i) * kTileRows + r, square[i]);
+    }
+  }
+  for (; c < columns; ++c) {
+    for (int r = 0; r < kTileRows; ++r) lanes[c * kTileRows + r] = at[r][c];
   }
 }
 
@@ -110,154 +104,252 @@ void store_log(const double* log, int64_t first, int rows, T* data) {
   for (int r = 0; r < rows; ++r) data[first + r] = static_cast<T>(log[r]);
 }
 
+// Sets the values of a tile's first lanes, and its logarithms to zero.
 template <typename T, typename Call>
-void load_tile(const Call& a, const int64_t* order, int64_t first, const TileOf<T>& t) {
+void load_tile(const Call& a, const int64_t* order, const TileOf<T>& t) {
   const Program& p = *a.program;
-  load_lanes(a.x, order, first, t.rows, p.features, t.values);
+  load_lanes(a.x, order, t.first, t.rows, p.features, t.values);
   if (p.context > 0) {
-    load_lanes(a.context, order, first, t.rows, p.context, t.lane(p.features));
+    load_lanes(a.context, order, t.first, t.rows, p.context, t.lane(p.features));
   }
-}
-
-template <typename T>
-void run(const Program& p, const TileOf<T>& t) {
   std::fill_n(t.log, kTileRows, 0.0);
   std::fill_n(t.divergence, kTileRows, 0.0);
-  for (const Step& step : p.steps) kSteps<T>[step.kind].forward(step, t);
 }
 
-// Draws of a tile that a thread takes at a time, as they share what is loaded.
-constexpr int64_t kTileDraws = 16;
+// Up to kMost tiles, and memory for their lanes.
+template <typename T, int kMost>
+class Tiles {
+ public:
+  // `like` has what all tiles share. `arrays`: one of values, and perhaps one of gradients.
+  Tiles(const Program& p, const TileOf<T>& like, int arrays, int64_t rows) {
+    const int64_t lanes = static_cast<int64_t>(p.lanes) * kTileRows;
+    const int64_t numbers = arrays * lanes + p.scratch;
+    const int64_t most = std::min<int64_t>(kMost, (rows + kTileRows - 1) / kTileRows);
+    T* memory = arena_of_thread().room<T>(most * numbers);
+    for (int64_t i = 0; i < most; ++i, memory += numbers) {
+      TileOf<T>& t = tiles_[i] = like;
+      t.values = memory;
+      t.grads = memory + (arrays - 1) * lanes;
+      t.scratch = memory + arrays * lanes;
+      t.log = log_[i];
+      t.divergence = divergence_[i];
+      t.grad_log = grad_log_[i];
+    }
+  }
+  Tiles(const Tiles&) = delete;
+  Tiles& operator=(const Tiles&) = delete;
+
+  // Calls f(tiles, n) for the rows [begin, end), kMost tiles at a time or those that are left.
+  template <typename F>
+  void for_each(int64_t begin, int64_t end, const F& f) {
+    int n = 0;
+    for (int64_t first = begin; first < end; first += kTileRows) {
+      tiles_[n].first = first;
+      tiles_[n].rows = static_cast<int>(std::min<int64_t>(kTileRows, end - first));
+      if (++n < kMost && first + kTileRows < end) continue;
+      f(static_cast<const TileOf<T>*>(tiles_), n);
+      n = 0;
+      for (TileOf<T>& t : tiles_) t.fresh = nullptr;
+    }
+  }
+
+ private:
+  TileOf<T> tiles_[kMost];
+  double log_[kMost][kTileRows], divergence_[kMost][kTileRows];
+  T grad_log_[kMost][kTileRows];
+};
+
+template <typename T>
+void store_tile(const ProgramForward<T>& a, int64_t draw, const TileOf<T>& t) {
+  const Program& p = *a.program;
+  const int64_t row = draw * a.rows + t.first;
+  if (a.log != nullptr) store_log(t.log, row, t.rows, a.log);
+  if (a.value == nullptr) return;
+  store_lanes<T>([&](int c) { return t.lane(p.results[c]); }, row, t.rows,
+                 static_cast<int>(p.results.size()), a.value);
+}
 
 template <typename T>
 void forward(const ProgramForward<T>& a) {
   const Program& p = *a.program;
-  const int results = static_cast<int>(p.results.size());
-  const int64_t tiles = (a.rows + kTileRows - 1) / kTileRows;
-  const int64_t groups = (a.draws + kTileDraws - 1) / kTileDraws;
-  parallel_chunks(groups * tiles, [&](int64_t task) {
-    const int64_t lanes = static_cast<int64_t>(p.lanes) * kTileRows;
-    double log[kTileRows], divergence[kTileRows];
-    TileOf<T> t{};
-    t.values = arena_of_thread().room<T>(lanes + p.scratch);
-    t.scratch = t.values + lanes;
-    t.log = log;
-    t.divergence = divergence;
-    t.seeds = a.seeds + p.draws.size();
-    t.streams = a.streams + p.draws.size();
-    const int64_t first = task % tiles * kTileRows;
-    t.first = first;
-    t.rows = static_cast<int>(std::min<int64_t>(kTileRows, a.rows - first));
-    load_tile(a, nullptr, first, t);
-    const int64_t begin = task / tiles * kTileDraws;
-    for (int64_t draw = begin; draw < std::min(a.draws, begin + kTileDraws); ++draw) {
-      t.parameters = a.parameters + draw * static_cast<int64_t>(p.sizes.size());
-      run(p, t);
-      const int64_t row = draw * a.rows + first;
-      if (a.log != nullptr) store_log(log, row, t.rows, a.log);
-      if (a.value == nullptr) continue;
-      store_lanes<T>([&](int c) { return t.lane(p.results[c]); }, row, t.rows, results, a.value);
+  TileOf<T> like{};
+  like.seeds = a.seeds + p.draws.size();
+  like.streams = a.streams + p.draws.size();
+  const auto parameters = [&](int64_t draw) {
+    return a.parameters + draw * static_cast<int64_t>(p.sizes.size());
+  };
+  if (p.in_groups) {
+    for (int64_t draw = 0; draw < a.draws; ++draw) {
+      like.parameters = parameters(draw);
+      Tiles<T, kGroupTiles> tiles(p, like, 1, a.rows);
+      tiles.for_each(0, a.rows, [&](const TileOf<T>* group, int n) {
+        parallel_chunks(n, [&](int64_t i) { load_tile(a, nullptr, group[i]); });
+        run(p, group, n);
+        parallel_chunks(n, [&](int64_t i) { store_tile(a, draw, group[i]); });
+      });
     }
+    return;
+  }
+  const int64_t count = (a.rows + kTileRows - 1) / kTileRows;
+  // Draws of a tile that a thread takes at a time, as they share what is loaded.
+  constexpr int64_t share = 16;
+  parallel_chunks((a.draws + share - 1) / share * count, [&](int64_t task) {
+    const int64_t first = task % count * kTileRows, begin = task / count * share;
+    Tiles<T, 1> tiles(p, like, 1, kTileRows);
+    tiles.for_each(first, std::min(a.rows, first + kTileRows), [&](const TileOf<T>* tile, int) {
+      TileOf<T> t = *tile;
+      load_tile(a, nullptr, t);
+      for (int64_t draw = begin; draw < std::min(a.draws, begin + share); ++draw) {
+        t.parameters = parameters(draw);
+        std::fill_n(t.log, kTileRows, 0.0);
+        run(p, t);
+        store_tile(a, draw, t);
+      }
+    });
   });
 }
 
-// The gradients of a tile's rows, by all steps from the last to the first.
+// --- there and back -----------------------------------------------------------------------------
+
+// What a call does with a tile: before its steps, before they run back, and after that.
 template <typename T>
-void run_back(const ProgramBackward<T>& a, int64_t first, const TileOf<T>& t) {
-  const Program& p = *a.program;
-  std::fill_n(t.grads, static_cast<int64_t>(p.lanes) * kTileRows, T(0));
-  if (a.grad_value != nullptr) {
+struct Backward {
+  const ProgramBackward<T>& a;
+
+  // Lanes before it need no gradients.
+  int32_t first_needed() const {
+    const Program& p = *a.program;
+    return a.grad_x != nullptr ? 0 : p.features + (a.grad_context != nullptr ? 0 : p.context);
+  }
+
+  void begin(const TileOf<T>& t) const {
+    for (int r = 0; r < kTileRows; ++r) {
+      const T given = a.grad_log != nullptr && r < t.rows ? a.grad_log[t.first + r] : a.grad_each;
+      t.grad_log[r] = r < t.rows ? given : T(0);
+    }
+    load_tile(a, nullptr, t);
+  }
+
+  void turn(const TileOf<T>& t) const {
+    const Program& p = *a.program;
+    if (a.log != nullptr) store_log(t.log, t.first, t.rows, a.log);
+    std::fill_n(t.grads, static_cast<int64_t>(p.lanes) * kTileRows, T(0));
+    if (a.grad_value == nullptr) return;
     const int results = static_cast<int>(p.results.size());
     for (int c = 0; c < results; ++c) {
       T* grad = t.grad(p.results[c]);
-      for (int r = 0; r < t.rows; ++r) grad[r] += a.grad_value[(first + r) * results + c];
+      for (int r = 0; r < t.rows; ++r) grad[r] += a.grad_value[(t.first + r) * results + c];
     }
   }
-  for (auto step = p.steps.rbegin(); step != p.steps.rend(); ++step) {
-    kSteps<T>[step->kind].backward(*step, t);
+
+  void end(const TileOf<T>& t) const {
+    const Program& p = *a.program;
+    const auto store = [&](int32_t lane, int columns, T* to) {
+      if (to == nullptr) return;
+      store_lanes<T>([&](int c) { return t.grad(lane + c); }, t.first, t.rows, columns, to);
+    };
+    store(0, p.features, a.grad_x);
+    store(p.features, p.context, a.grad_context);
   }
-  if (a.grad_x != nullptr) {
-    store_lanes<T>([&](int c) { return t.grad(c); }, first, t.rows, p.features, a.grad_x);
+};
+
+// The mean negative logarithm of the rows of a step of training.
+template <typename T>
+struct Training {
+  const ProgramTraining<T>& a;
+  int64_t step, rows;
+
+  int32_t first_needed() const { return a.program->features + a.program->context; }
+
+  void begin(const TileOf<T>& t) const {
+    for (int r = 0; r < kTileRows; ++r) {
+      t.grad_log[r] = r < t.rows ? T(-1) / static_cast<T>(rows) : T(0);
+    }
+    load_tile(a, a.order + step * a.batch_rows, t);
   }
-  if (a.grad_context != nullptr) {
-    store_lanes<T>([&](int c) { return t.grad(p.features + c); }, first, t.rows, p.context,
-                   a.grad_context);
+
+  void turn(const TileOf<T>& t) const {
+    std::fill_n(t.grads, static_cast<int64_t>(a.program->lanes) * kTileRows, T(0));
   }
+
+  void end(const TileOf<T>&) const {}
+};
+
+// Runs all steps there and back on all rows of a call. `sums` gets the gradients of the parameters,
+// those of each chunk of rows. Calls f(chunk, tile) for each tile in the end, for those of a chunk
+// in their order.
+template <typename T, typename Call, typename Pass, typename F>
+void run_there_and_back(const Call& a, const Pass& pass, const uint64_t* seeds, int64_t rows,
+                        T* sums, const F& f) {
+  const Program& p = *a.program;
+  TileOf<T> like{};
+  like.parameters = a.parameters;
+  like.wanted = a.wanted;
+  like.places = p.places.data();
+  like.first_needed = pass.first_needed();
+  like.seeds = seeds + p.draws.size();
+  like.streams = a.streams + p.draws.size();
+  like.grad_parameters = sums;
+  like.fresh = p.filled.get();
+  // Where gradients are added up, they begin with zero.
+  const auto clear = [&](T* grads) {
+    for (size_t i = 0; i < p.sizes.size(); ++i) {
+      if (p.places[i] < p.n_parameters && !(a.wanted[i] && p.filled[i])) {
+        std::fill_n(grads + p.places[i], p.sizes[i], T(0));
+      }
+    }
+  };
+  if (p.in_groups) {
+    clear(sums);
+    Tiles<T, kGroupTiles> tiles(p, like, 2, rows);
+    tiles.for_each(0, rows, [&](const TileOf<T>* group, int n) {
+      parallel_chunks(n, [&](int64_t i) { pass.begin(group[i]); });
+      run(p, group, n);
+      parallel_chunks(n, [&](int64_t i) { pass.turn(group[i]); });
+      run_back(p, group, n);
+      parallel_chunks(n, [&](int64_t i) { pass.end(group[i]); });
+      for (int i = 0; i < n; ++i) f(int64_t{0}, group[i]);
+    });
+    return;
+  }
+  const int64_t chunk_rows = program_chunk_rows(p, rows);
+  parallel_chunks((rows + chunk_rows - 1) / chunk_rows, [&](int64_t chunk) {
+    TileOf<T> own = like;
+    own.grad_parameters = sums + chunk * p.n_gradients;
+    clear(own.grad_parameters);
+    Tiles<T, 1> tiles(p, own, 2, kTileRows);
+    tiles.for_each(chunk * chunk_rows, std::min(rows, (chunk + 1) * chunk_rows),
+                   [&](const TileOf<T>* tile, int) {
+                     pass.begin(*tile);
+                     run(p, *tile);
+                     pass.turn(*tile);
+                     run_back(p, *tile);
+                     pass.end(*tile);
+                     f(chunk, *tile);
+                   });
+  });
 }
 
-// See TileOf.
+// Adds the gradients [begin, end) of later chunks to those of the first.
 template <typename T>
-int32_t first_needed(const ProgramBackward<T>& a) {
-  const Program& p = *a.program;
-  return a.grad_x != nullptr ? 0 : p.features + (a.grad_context != nullptr ? 0 : p.context);
-}
-template <typename T>
-int32_t first_needed(const ProgramTraining<T>& a) {
-  return a.program->features + a.program->context;
-}
-
-// Calls f(first, tile) for each tile of a chunk of a call's rows. The tile has room for values,
-// gradients and the chunk's sums; f sets the gradients of the logarithms, `grad_log`.
-template <typename T, typename Call, typename F>
-void for_each_tile(const Call& a, const uint64_t* seeds, int64_t chunk, int64_t chunk_rows,
-                   int64_t rows, T* grad_log, const F& f) {
-  const Program& p = *a.program;
-  const int64_t lanes = static_cast<int64_t>(p.lanes) * kTileRows;
-  double log[kTileRows], divergence[kTileRows];
-  TileOf<T> t{};
-  t.values = arena_of_thread().room<T>(2 * lanes + p.scratch);
-  t.grads = t.values + lanes;
-  t.scratch = t.grads + lanes;
-  t.log = log;
-  t.divergence = divergence;
-  t.seeds = seeds + p.draws.size();
-  t.streams = a.streams + p.draws.size();
-  t.grad_log = grad_log;
-  t.parameters = a.parameters;
-  t.grad_parameters = a.sums + chunk * p.n_gradients;
-  t.wanted = a.wanted;
-  t.places = p.places.data();
-  t.first_needed = first_needed(a);
-  std::fill_n(t.grad_parameters, p.n_parameters, T(0));
-  const int64_t end = std::min(rows, (chunk + 1) * chunk_rows);
-  for (int64_t first = chunk * chunk_rows; first < end; first += kTileRows) {
-    t.first = first;
-    t.rows = static_cast<int>(std::min<int64_t>(kTileRows, end - first));
-    f(first, t);
+void sum_chunks(const Program& p, int64_t chunks, int64_t begin, int64_t end, T* sums) {
+  for (int64_t chunk = 1; chunk < chunks; ++chunk) {
+    const T* others = sums + chunk * p.n_gradients;
+#pragma GCC ivdep
+    for (int64_t i = begin; i < end; ++i) sums[i] += others[i];
   }
 }
 
 template <typename T>
 void backward(const ProgramBackward<T>& a) {
   const Program& p = *a.program;
-  const int64_t chunk_rows = program_chunk_rows(a.rows, p.n_parameters);
-  const int64_t chunks = (a.rows + chunk_rows - 1) / chunk_rows;
-  parallel_chunks(chunks, [&](int64_t chunk) {
-    T grad_log[kTileRows];
-    for_each_tile(a, a.seeds, chunk, chunk_rows, a.rows, grad_log,
-                  [&](int64_t first, const TileOf<T>& t) {
-                    for (int r = 0; r < kTileRows; ++r) {
-                      const T given =
-                          a.grad_log != nullptr && r < t.rows ? a.grad_log[first + r] : a.grad_each;
-                      grad_log[r] = r < t.rows ? given : T(0);
-                    }
-                    load_tile(a, nullptr, first, t);
-                    run(p, t);
-                    if (a.log != nullptr) store_log(t.log, first, t.rows, a.log);
-                    run_back(a, first, t);
-                  });
-  });
-  // Sums over chunks, in their order.
-  constexpr int64_t share = 4096;
-  parallel_chunks((p.n_parameters + share - 1) / share, [&](int64_t part) {
-    const int64_t begin = part * share, end = std::min(p.n_parameters, begin + share);
-    T* total = a.grad_parameters;
-    for (int64_t i = begin; i < end; ++i) total[i] = a.sums[i];
-    for (int64_t chunk = 1; chunk < chunks; ++chunk) {
-      const T* sums = a.sums + chunk * p.n_gradients;
-#pragma GCC ivdep
-      for (int64_t i = begin; i < end; ++i) total[i] += sums[i];
-    }
+  const int64_t chunks = program_chunks(p, a.rows);
+  T* sums = chunks > 1 ? a.sums : a.grad_parameters;
+  run_there_and_back(a, Backward<T>{a}, a.seeds, a.rows, sums, [](int64_t, const TileOf<T>&) {});
+  if (chunks == 1) return;
+  for_each_share(p.n_parameters, [&](int64_t, int64_t begin, int64_t end) {
+    sum_chunks(p, chunks, begin, end, sums);
+    std::copy(sums + begin, sums + end, a.grad_parameters + begin);
   });
 }
 
@@ -266,31 +358,18 @@ void backward(const ProgramBackward<T>& a) {
 // The gradients of the mean negative logarithm of a step's rows, summed over each chunk of them.
 // Sets the sum of their negative logarithms, and adds the sum of their divergences.
 template <typename T>
-void batch_gradients(const ProgramTraining<T>& a, int64_t step, int64_t rows, int64_t chunk_rows,
-                     int64_t chunks) {
-  ProgramBackward<T> logarithm_alone{};
-  logarithm_alone.program = a.program;
-  const int64_t* order = a.order + step * a.batch_rows;
-  const uint64_t* seeds = a.seeds + step * static_cast<int64_t>(a.program->seeds());
-  parallel_chunks(chunks, [&](int64_t chunk) {
-    T grad_log[kTileRows];
-    double loss = 0, divergence = 0;
-    for_each_tile(a, seeds, chunk, chunk_rows, rows, grad_log,
-                  [&](int64_t first, const TileOf<T>& t) {
-                    for (int r = 0; r < kTileRows; ++r) {
-                      grad_log[r] = r < t.rows ? T(-1) / static_cast<T>(rows) : T(0);
-                    }
-                    load_tile(a, order, first, t);
-                    run(*a.program, t);
-                    run_back(logarithm_alone, first, t);
-                    for (int r = 0; r < t.rows; ++r) {
-                      loss -= t.log[r];
-                      divergence += t.divergence[r];
-                    }
-                  });
-    a.partial[2 * chunk] = loss;
-    a.partial[2 * chunk + 1] = divergence;
-  });
+void batch_gradients(const ProgramTraining<T>& a, int64_t step, int64_t rows) {
+  const Program& p = *a.program;
+  const int64_t chunks = program_chunks(p, rows);
+  std::fill_n(a.partial, 2 * chunks, 0.0);
+  run_there_and_back(a, Training<T>{a, step, rows},
+                     a.seeds + step * static_cast<int64_t>(p.seeds()), rows, a.sums,
+                     [&](int64_t chunk, const TileOf<T>& t) {
+                       for (int r = 0; r < t.rows; ++r) {
+                         a.partial[2 * chunk] -= t.log[r];
+                         a.partial[2 * chunk + 1] += t.divergence[r];
+                       }
+                     });
   a.losses[step] = 0;
   for (int64_t chunk = 0; chunk < chunks; ++chunk) {
     a.losses[step] += a.partial[2 * chunk];
@@ -303,19 +382,6 @@ template <typename T>
 void update(const ProgramTraining<T>& a, const TrainingDraws<T>& draws, int64_t step,
             int64_t chunks) {
   const Program& p = *a.program;
-  const auto for_each_part = [](int64_t n, const auto& f) {
-    parallel_chunks(program_training_parts(n), [&](int64_t part) {
-      const int64_t begin = part * kTrainedParameters;
-      f(part, begin, std::min(n, begin + kTrainedParameters));
-    });
-  };
-  const auto sum_chunks = [&](int64_t begin, int64_t end) {
-    for (int64_t chunk = 1; chunk < chunks; ++chunk) {
-      const T* sums = a.sums + chunk * p.n_gradients;
-#pragma GCC ivdep
-      for (int64_t i = begin; i < end; ++i) a.sums[i] += sums[i];
-    }
-  };
   const auto take = [&](const OptimizerStep<T>& taken, int64_t begin, int64_t end) {
     for (size_t i = 0; i < p.tensors(); ++i) {
       const int64_t from = std::max(begin, p.places[i]);
@@ -333,18 +399,19 @@ void update(const ProgramTraining<T>& a, const TrainingDraws<T>& draws, int64_t 
   const bool clips = a.clip < std::numeric_limits<double>::infinity();
   if (p.draws.empty() && !clips) {
     const OptimizerStep<T> taken = factors(1);
-    for_each_part(p.n_gradients, [&](int64_t, int64_t begin, int64_t end) {
-      sum_chunks(begin, end);
+    for_each_share(p.n_gradients, [&](int64_t, int64_t begin, int64_t end) {
+      sum_chunks(p, chunks, begin, end, a.sums);
       take(taken, begin, end);
     });
     return;
   }
-  for_each_part(p.n_parameters,
-                [&](int64_t, int64_t begin, int64_t end) { sum_chunks(begin, end); });
+  for_each_share(p.n_parameters, [&](int64_t, int64_t begin, int64_t end) {
+    sum_chunks(p, chunks, begin, end, a.sums);
+  });
   draws.pull_back(a.wanted, a.sums, a.kl_weights[step]);
   double scale = 1;
   if (clips) {
-    for_each_part(p.n_gradients - p.n_drawn, [&](int64_t part, int64_t begin, int64_t end) {
+    for_each_share(p.n_gradients - p.n_drawn, [&](int64_t part, int64_t begin, int64_t end) {
       a.partial[part] = sum_of_squares(end - begin, a.sums + p.n_drawn + begin);
     });
     double squares = 0;
@@ -353,8 +420,8 @@ void update(const ProgramTraining<T>& a, const TrainingDraws<T>& draws, int64_t 
     scale = clip_factor(squares, a.clip);
   }
   const OptimizerStep<T> taken = factors(scale);
-  for_each_part(p.n_gradients,
-                [&](int64_t, int64_t begin, int64_t end) { take(taken, begin, end); });
+  for_each_share(p.n_gradients,
+                 [&](int64_t, int64_t begin, int64_t end) { take(taken, begin, end); });
 }
 
 template <typename T>
@@ -366,19 +433,18 @@ void train(const ProgramTraining<T>& a) {
   std::fill_n(a.sums + p.n_parameters, p.n_gradients - p.n_parameters, T(0));
   for (int64_t step = 0; step * a.batch_rows < a.rows; ++step) {
     const int64_t rows = std::min(a.batch_rows, a.rows - step * a.batch_rows);
-    const int64_t chunk_rows = program_chunk_rows(rows, p.n_parameters);
-    const int64_t chunks = (rows + chunk_rows - 1) / chunk_rows;
     a.divergences[step] = draws.draw(a.parameters, a.seeds + step * n_seeds, a.streams);
-    batch_gradients(a, step, rows, chunk_rows, chunks);
-    update(a, draws, step, chunks);
+    batch_gradients(a, step, rows);
+    update(a, draws, step, program_chunks(p, rows));
   }
 }
 
 }  // namespace
 
 namespace BSL_ISA {
-extern const ProgramKernels program_kernels = {fault,           scratch,         forward<float>,
-                                               forward<double>, backward<float>, backward<double>,
-                                               train<float>,    train<double>};
+extern const ProgramKernels program_kernels = {
+    fault,           fills,           scratch,          forward<float>,
+    forward<double>, backward<float>, backward<double>, train<float>,
+    train<double>};
 }  // namespace BSL_ISA
 }  // namespace bsl

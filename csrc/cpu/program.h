@@ -40,7 +40,7 @@ struct ProgramBackward {
   T grad_each;
   T* grad_x;  // null: not wanted
   T* grad_context;
-  T* sums;             // room for the gradients of all parameters, [chunks, n_gradients]
+  T* sums;             // for more chunks than one: room for gradients, [chunks, n_gradients]
   T* grad_parameters;  // [n_gradients], of which steps give the first n_parameters
   const bool* wanted;  // for each parameter, whether its gradient is
 };
@@ -97,6 +97,8 @@ inline int64_t training_draw_shares(const Program& p) {
 struct ProgramKernels {
   // What is wrong with a step; null if it is well formed. Its lanes and parameters exist.
   const char* (*fault)(const Step& step, const Program& program);
+  // Whether a step writes all of the gradient of a parameter, if no other step reads it.
+  bool (*fills)(const Step& step, int32_t parameter, const Program& program);
   // Numbers of its own that a step needs while it works on a tile.
   int64_t (*scratch)(const Step& step);
   void (*forward_float)(const ProgramForward<float>& a);

@@ -342,7 +342,7 @@ def test_a_program_wants_all_parameters() -> None:
     with pytest.raises(ValueError, match="number of parameters"):
         program.forward(False, 1, 1, [], ([], []), 0, 0, 0, 0)
     with pytest.raises(ValueError, match="rows"):
-        program.backward(False, 0, [0], ([], []), 0, 0, 0, 0, 0, 0.0, 0, 0, 0, [True])
+        program.backward(False, 0, [0], ([], []), 0, 0, 0, 0, 0, 0.0, 0.0, 0, 0, 0, [True])
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])

@@ -17,6 +17,8 @@ from bslfast import programs
 from bslfast.bnn import BayesianMLP
 from bslfast.nn import kl, one_draw, posteriors, priors
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 NETWORKS: dict[str, Callable[[], BayesianMLP]] = {
     "no hidden layer": lambda: BayesianMLP(3, (), 2),
     "tanh, log_scale": lambda: BayesianMLP(

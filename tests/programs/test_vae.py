@@ -15,6 +15,8 @@ from bslfast.programs import running
 from bslfast.vae import VAE, mlp_decoder, mlp_encoder
 from bslfast.vae.decoding import objective_steps
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 SHAPE = (2, 5)
 
 

@@ -48,11 +48,34 @@ struct Dense {
     return nullptr;
   }
 
+  // Whether it writes the gradients of all numbers of a parameter.
+  static bool fills(const Step& step, int32_t parameter, const Program& program) {
+    return parameter == step.parameters[0] && !masked(step) && first_row(step) == 0 &&
+           between_rows(step) == 1 && n_in(step) == length(step) &&
+           int64_t{n_out(step)} * n_in(step) == program.sizes[parameter];
+  }
+
   // The inputs of a tile, row by row.
   static int64_t scratch(const Step& step) { return padded(n_in(step)) * kTileRows; }
 
   template <typename T>
   static void forward(const Step& step, const TileOf<T>& t) {
+    forward(step, t, 0, n_out(step));
+  }
+
+  template <typename T>
+  static void backward(const Step& step, const TileOf<T>& t) {
+    transpose_inputs(step, t);
+    backward_parameters(step, &t, 1, 0, n_out(step), 0, n_in(step));
+    backward_added(step, t);
+    if (t.needs(step.inputs.data(), n_in(step))) backward_inputs(step, t, 0, n_in(step));
+  }
+
+  // Parts of a pass, which may run at the same time.
+
+  // The outputs [begin, end).
+  template <typename T>
+  static void forward(const Step& step, const TileOf<T>& t, int begin, int end) {
     const int in = n_in(step);
     Product<T> p;
     p.lanes = t.values;
@@ -62,56 +85,103 @@ struct Dense {
     if (const T* bias = t.parameter(step.parameters[1])) p.bias = bias + first_row(step);
     p.between_biases = between_rows(step);
     p.n_in = in;
-    p.n_out = n_out(step);
     p.inputs = step.inputs.data();
     p.outputs = step.outputs.data();
     p.start = adds(step) ? p.inputs + in : nullptr;
     p.in_levels = levels(step);
     p.out_levels = p.in_levels + in;
-    if (masked(step)) {
-      multiply<true>(p);
-    } else {
-      multiply<false>(p);
+    multiply(p, masked(step), begin, end);
+  }
+
+  // Before those of the backward pass: the inputs of a tile row by row, for the gradients of the
+  // weights.
+  template <typename T>
+  static void transpose_inputs(const Step& step, const TileOf<T>& t) {
+    if (t.grad_parameter(step.parameters[0]) == nullptr) return;
+    constexpr int length = VectorOf<T>::length;
+    const int in = n_in(step);
+    for (int column = 0; column < in; column += length) {
+      for (int row = 0; row < kTileRows; row += length) {
+        Vector<T> square[length];
+        for (int i = 0; i < length; ++i) {
+          square[i] = column + i < in ? load(t.lane(step.inputs[column + i]) + row) : Vector<T>{};
+        }
+        transpose<T>(square);
+        T* to = transposed(t, column) + row * kBlockLength<T>;
+        for (int i = 0; i < length; ++i) store(to + i * kBlockLength<T>, square[i]);
+      }
     }
   }
 
+  // The gradients of the biases of the outputs [begin, end), and of their weights of the inputs
+  // [first_input, last_input), by some tiles.
   template <typename T>
-  static void backward(const Step& step, const TileOf<T>& t) {
-    const int in = n_in(step), out = n_out(step);
-    if (T* bias = t.grad_parameter(step.parameters[1])) {
-      add_row_sums(t.grad(step.outputs[0]), out, between_rows(step), bias + first_row(step));
+  static void backward_parameters(const Step& step, const TileOf<T>* tiles, int n, int begin,
+                                  int end, int first_input, int last_input) {
+    T* bias = tiles->grad_parameter(step.parameters[1]);
+    for (int i = 0; i < n && bias != nullptr && first_input == 0; ++i) {
+      add_row_sums(tiles[i].grad(step.outputs[begin]), end - begin, between_rows(step),
+                   bias + first_row(step) + begin * between_rows(step));
     }
-    for (int o = 0; adds(step) && o < out; ++o) {
+    T* weights = tiles->grad_parameter(step.parameters[0]);
+    if (weights == nullptr) return;
+    weights += int64_t{first_row(step)} * length(step);
+    if (masked(step)) {
+      add_products<true>(step, tiles, n, begin, end, first_input, last_input, weights);
+    } else {
+      add_products<false>(step, tiles, n, begin, end, first_input, last_input, weights);
+    }
+  }
+
+  // The gradients of lanes that are added.
+  template <typename T>
+  static void backward_added(const Step& step, const TileOf<T>& t) {
+    const int in = n_in(step);
+    for (int o = 0; adds(step) && o < n_out(step); ++o) {
       const T* from = t.grad(step.outputs[o]);
       T* to = t.grad(step.inputs[in + o]);
       for (int r = 0; r < kTileRows; ++r) to[r] += from[r];
     }
-    if (in == 0) return;
-    if (T* weights = t.grad_parameter(step.parameters[0])) {
-      weights += int64_t{first_row(step)} * length(step);
-      if (masked(step)) {
-        add_products<true>(step, t, weights);
-      } else {
-        add_products<false>(step, t, weights);
-      }
-    }
-    if (!t.needs(step.inputs.data(), in)) return;
-    Product<T> p;
+  }
+
+  // The gradients of the inputs [begin, end).
+  template <typename T>
+  static void backward_inputs(const Step& step, const TileOf<T>& t, int begin, int end) {
+    Product<T> p = back<T>(step);
     p.lanes = t.grads;
     p.weights = first_weight(step, t);
-    p.between_outputs = 1;
     p.between_inputs = between_weights(step);
-    p.n_in = out;
-    p.n_out = in;
-    p.inputs = step.outputs.data();
-    p.outputs = p.start = step.inputs.data();
-    p.out_levels = levels(step);
-    p.in_levels = p.out_levels + in;
-    p.sign = -1;
-    if (masked(step)) {
-      multiply<true>(p);
-    } else {
-      multiply<false>(p);
+    multiply(p, masked(step), begin, end);
+  }
+
+  // Those of a block of inputs, in some tiles. Its weights are far apart in each row of the matrix,
+  // so they are copied.
+  template <typename T>
+  static void backward_inputs(const Step& step, const TileOf<T>* tiles, int n, int begin, int end) {
+    constexpr int most = 256;
+    T weights[most * kMostOutputs];
+    Product<T> p = back<T>(step);
+    p.weights = weights;
+    p.between_inputs = kMostOutputs;
+    p.outputs = p.start = p.outputs + begin;
+    p.out_levels += begin;
+    for (int o = 0; o < n_out(step); o += most) {
+      p.n_in = std::min(most, n_out(step) - o);
+      const T* from = first_weight(step, *tiles) + o * between_weights(step) + begin;
+      for (int i = 0; i < p.n_in; ++i, from += between_weights(step)) {
+        // A constant number of them is copied by few instructions.
+        if (end - begin == kMostOutputs) {
+          std::copy_n(from, kMostOutputs, weights + i * kMostOutputs);
+        } else {
+          std::copy_n(from, end - begin, weights + i * kMostOutputs);
+        }
+      }
+      for (int i = 0; i < n; ++i) {
+        p.lanes = tiles[i].grads;
+        multiply(p, masked(step), 0, end - begin);
+      }
+      p.inputs += most;
+      p.in_levels += most;
     }
   }
 
@@ -138,7 +208,7 @@ struct Dense {
     int64_t between_outputs = 0, between_inputs = 0;
     const T* bias = nullptr;
     int64_t between_biases = 0;
-    int n_in = 0, n_out = 0;
+    int n_in = 0;
     const int32_t* inputs = nullptr;
     const int32_t* outputs = nullptr;
     const int32_t* start = nullptr;
@@ -151,9 +221,32 @@ struct Dense {
     int out_level(int o) const { return sign * out_levels[o]; }
   };
 
+  // From gradients of outputs to those of inputs.
+  template <typename T>
+  static Product<T> back(const Step& step) {
+    Product<T> p;
+    p.between_outputs = 1;
+    p.n_in = n_out(step);
+    p.inputs = step.outputs.data();
+    p.outputs = p.start = step.inputs.data();
+    p.out_levels = levels(step);
+    p.in_levels = p.out_levels + n_in(step);
+    p.sign = -1;
+    return p;
+  }
+
+  template <typename T>
+  static void multiply(const Product<T>& p, bool masked, int begin, int end) {
+    if (masked) {
+      multiply<true>(p, begin, end);
+    } else {
+      multiply<false>(p, begin, end);
+    }
+  }
+
   template <bool kMasked, typename T>
-  static void multiply(const Product<T>& p) {
-    for_each_block(p.n_out, [&](int first, auto count) {
+  static void multiply(const Product<T>& p, int begin, int end) {
+    for_each_block(begin, end, [&](int first, auto count) {
       int least = 0, most = 0;
       if constexpr (kMasked) {
         least = most = p.out_level(first);
@@ -218,45 +311,33 @@ struct Dense {
     }
   }
 
-  // The inputs of a tile row by row, [kTileRows][padded(in)], the columns beyond the last being 0.
+  // Where the inputs from a column on are in the scratch, [kTileRows][kBlockLength].
   template <typename T>
-  static void transpose_inputs(const Step& step, const TileOf<T>& t) {
-    constexpr int length = VectorOf<T>::length;
-    const int in = n_in(step);
-    const int64_t width = padded(in);
-    for (int column = 0; column < width; column += length) {
-      for (int row = 0; row < kTileRows; row += length) {
-        Vector<T> square[length];
-        for (int i = 0; i < length; ++i) {
-          square[i] = column + i < in ? load(t.lane(step.inputs[column + i]) + row) : Vector<T>{};
-        }
-        transpose<T>(square);
-        for (int i = 0; i < length; ++i) store(t.scratch + (row + i) * width + column, square[i]);
-      }
-    }
+  static T* transposed(const TileOf<T>& t, int column) {
+    constexpr int block = kBlockLength<T>;
+    return t.scratch + static_cast<int64_t>(column / block) * block * kTileRows + column % block;
   }
 
   // Adds the gradient of W: sums over rows of grad_y[o] x[i].
   template <bool kMasked, typename T>
-  static void add_products(const Step& step, const TileOf<T>& t, T* to) {
-    const int in = n_in(step);
-    const int64_t width = padded(in);
-    transpose_inputs(step, t);
+  static void add_products(const Step& step, const TileOf<T>* tiles, int n_tiles, int begin,
+                           int end, int first_input, int last_input, T* to) {
     const int32_t* seen = levels(step);
-    const int32_t* sees = seen + in;
-    for_each_block(n_out(step), [&](int first, auto count) {
+    const int32_t* sees = seen + n_in(step);
+    const bool fresh = tiles->is_fresh(step.parameters[0]);
+    for_each_block(begin, end, [&](int first, auto count) {
       constexpr int J = decltype(count)::value;
-      const T* grads = t.grad(step.outputs[first]);
+      const int32_t lane = step.outputs[first];
       int least = 0, most = 0;
       if constexpr (kMasked) {
         least = *std::min_element(sees + first, sees + first + J);
         most = *std::max_element(sees + first, sees + first + J);
       }
-      for (int column = 0; column < in;) {
+      for (int column = first_input; column < last_input;) {
         constexpr int length = VectorOf<T>::length;
         // Two vectors of columns, or the one that is left.
-        const bool one = in - column <= length;
-        const int n = std::min(one ? length : 2 * length, in - column);
+        const bool one = last_input - column <= length;
+        const int n = std::min(one ? length : 2 * length, last_input - column);
         bool all = n == 2 * length;
         if constexpr (kMasked) {
           if (*std::min_element(seen + column, seen + column + n) > most) {
@@ -266,16 +347,20 @@ struct Dense {
           all = all && *std::max_element(seen + column, seen + column + n) <= least;
         }
         Vector<T> sums[J][2] = {};
-        if (one) {
-          sum_products<J, 1>(grads, t.scratch + column, width, sums);
-        } else {
-          sum_products<J, 2>(grads, t.scratch + column, width, sums);
+        for (int i = 0; i < n_tiles; ++i) {
+          const T* grads = tiles[i].grad(lane);
+          const T* x = transposed(tiles[i], column);
+          if (one) {
+            sum_products<J, 1>(grads, x, sums);
+          } else {
+            sum_products<J, 2>(grads, x, sums);
+          }
         }
         T* row = to + first * between_weights(step) + column;
         for (int j = 0; j < J; ++j, row += between_weights(step)) {
           if (all) {
-            store(row, load(row) + sums[j][0]);
-            store(row + length, load(row + length) + sums[j][1]);
+            store(row, fresh ? sums[j][0] : load(row) + sums[j][0]);
+            store(row + length, fresh ? sums[j][1] : load(row + length) + sums[j][1]);
             continue;
           }
           T products[2 * length];
@@ -283,7 +368,7 @@ struct Dense {
           store(products + length, sums[j][1]);
           for (int i = 0; i < n; ++i) {
             const bool counts = !kMasked || seen[column + i] <= sees[first + j];
-            row[i] += counts ? products[i] : T(0);
+            row[i] = (fresh ? T(0) : row[i]) + (counts ? products[i] : T(0));
           }
         }
         column += n;
@@ -293,9 +378,8 @@ struct Dense {
 
   // The first N vectors of each row.
   template <int J, int N, typename T>
-  BSL_HD static void sum_products(const T* grads, const T* x, int64_t width,
-                                  Vector<T> (&sums)[J][2]) {
-    for (int r = 0; r < kTileRows; ++r, x += width) {
+  BSL_HD static void sum_products(const T* grads, const T* x, Vector<T> (&sums)[J][2]) {
+    for (int r = 0; r < kTileRows; ++r, x += kBlockLength<T>) {
       Vector<T> columns[N];
       for (int k = 0; k < N; ++k) columns[k] = load(x + k * VectorOf<T>::length);
       for (int j = 0; j < J; ++j) {

@@ -114,26 +114,26 @@ BSL_HD void add_row_sums(const T* lanes, int n, int64_t between, T* to) {
   }
 }
 
-// Calls f(first, count) with a constant count for blocks that cover [0, n).
+// Calls f(first, count) with a constant count for blocks that cover [begin, end).
 template <typename F>
-BSL_HD void for_each_block(int n, const F& f) {
-  int first = 0;
-  for (; first + kMostOutputs <= n; first += kMostOutputs) {
+BSL_HD void for_each_block(int begin, int end, const F& f) {
+  int first = begin;
+  for (; first + kMostOutputs <= end; first += kMostOutputs) {
     f(first, std::integral_constant<int, kMostOutputs>());
   }
-  if (kMostOutputs > 8 && first + 8 <= n) {
+  if (kMostOutputs > 8 && first + 8 <= end) {
     f(first, std::integral_constant<int, 8>());
     first += 8;
   }
-  if (first + 4 <= n) {
+  if (first + 4 <= end) {
     f(first, std::integral_constant<int, 4>());
     first += 4;
   }
-  if (first + 2 <= n) {
+  if (first + 2 <= end) {
     f(first, std::integral_constant<int, 2>());
     first += 2;
   }
-  if (first < n) f(first, std::integral_constant<int, 1>());
+  if (first < end) f(first, std::integral_constant<int, 1>());
 }
 
 }  // namespace

@@ -24,11 +24,12 @@ struct TileOf {
   T* grads;   // likewise; in backward
   double* log;
   double* divergence;  // what part of the logarithm a divergence is, without its factor
-  const T* grad_log;
+  T* grad_log;
   const T* const* parameters;
   T* grad_parameters;  // the row of all
   const bool* wanted;
   const int64_t* places;
+  const bool* fresh;  // for each parameter, whether its gradient is to be written; null: for none
   T* scratch;
   int32_t first_needed;     // lanes before it are data whose gradients nobody needs
   const uint64_t* seeds;    // of the call, after those of the draws
@@ -52,6 +53,8 @@ struct TileOf {
   T* grad_parameter(int32_t index) const {
     return index < 0 || !wanted[index] ? nullptr : grad_parameters + places[index];
   }
+  // Whether that has no value yet. Else it is added to.
+  bool is_fresh(int32_t index) const { return fresh != nullptr && fresh[index]; }
 };
 
 }  // namespace
