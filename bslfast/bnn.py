@@ -30,15 +30,17 @@ from bslfast.programs import MOST_TRAINED, Builder, CannotLower, Lanes, lower, l
 # Draws of a layer's weights that are held at a time when predicting: enough for one batched product
 # over small networks, while those of large ones stay in the cache.
 _HELD_WEIGHTS = 1 << 20
-# Up to so many weights, a step on the CPU costs Python and nodes of the graph more than memory, of
-# which a layer that draws by itself takes less. On CUDA devices launches are what layers cost.
+# Up to so many weights, a step by ops on the CPU costs Python and nodes of the graph more than
+# memory, of which a layer that draws by itself takes less. On CUDA devices launches are what layers
+# cost.
 _DRAWN_TOGETHER = 1 << 18
 # Up to so many weights, a forward pass as one node of the graph pays. Its backward pass draws them
-# and runs the network again. For negative_elbo, which runs it once, and predictions the limit above
-# holds, and for training.fit one of its own.
+# and runs the network again. negative_elbo, which runs it once, and training.fit have limits of
+# their own; predictions have none.
 _ONE_NODE = 1 << 16
-# But for so many rows, torch's products are faster from so many weights on.
-_MANY_ROWS, _MANY_ROWS_WEIGHTS = 512, 1 << 17
+# Products of a weight and a row, up to which negative_elbo is faster as one node: larger ones are
+# matrix products and little else, and torch's are a little faster then.
+_MOST_PRODUCTS = 1 << 29
 
 
 class BayesianMLP(nn.Module):
@@ -203,7 +205,8 @@ class BayesianMLP(nn.Module):
         """What computes the loss at once and its context, if it can for this batch."""
         if not self._fits(x) or not isinstance(y, Tensor) or x.ndim != 2:
             return None
-        if self._n_weights > _MANY_ROWS_WEIGHTS and len(x) > _MANY_ROWS:
+        # A tile has 32 rows, if there are as many or not.
+        if self._n_weights * max(32, len(x)) > _MOST_PRODUCTS:
             return None
         context = in_rows(self.likelihood, y, x.dtype)
         if context is None or len(x) != len(y):
@@ -215,8 +218,7 @@ class BayesianMLP(nn.Module):
     def _fits(self, x: Any) -> bool:
         first, drawn = cast(BayesLinear, self.layers[0]), [m.drawn for m in self.layers]
         return (
-            self._n_weights <= _DRAWN_TOGETHER
-            and isinstance(x, Tensor)
+            isinstance(x, Tensor)
             and x.ndim > 1
             and x.shape[-1] == first.in_features
             and x.numel() > 0
@@ -263,15 +265,15 @@ class BayesianMLP(nn.Module):
         classes = isinstance(self.likelihood, likelihoods.Categorical)
         targets = 1 if classes else self._n_outputs // len(self.likelihood.parts)
         loss = programs.explain(self, "loss", _loss_steps, (first.in_features, targets), x)
-        weights = f"op by op: {self._n_weights} weights, more than"
-        if self._n_weights > _DRAWN_TOGETHER:
-            fit = f"{weights} {MOST_TRAINED}" if self._n_weights > MOST_TRAINED else loss
-            outputs = f"{weights} {_DRAWN_TOGETHER}"
-            return f"forward, sample_outputs, negative_elbo: {outputs}\ntraining.fit: {fit}"
         outputs = programs.explain(self, "outputs", _steps, (first.in_features, 0), x)
+        weights = f"op by op: {self._n_weights} weights, more than"
+        fit = loss if self._n_weights <= MOST_TRAINED else f"{weights} {MOST_TRAINED}"
         if self._n_weights > _ONE_NODE:
             outputs += f", but with a graph {weights} {_ONE_NODE}"
-        return f"forward, sample_outputs: {outputs}\nnegative_elbo, training.fit: {loss}"
+        losses = f"negative_elbo: {loss}\ntraining.fit: {fit}"
+        if fit == loss:
+            losses = f"negative_elbo, training.fit: {loss}"
+        return f"forward, sample_outputs: {outputs}\n{losses}"
 
     def deterministic_twin(self) -> DeterministicMLP:
         """The same network with plain weights, at the means of the posterior."""

@@ -206,7 +206,7 @@ def reasons() -> dict[str, Callable[[], str]]:
         "x is torch.bfloat16": lambda: network().to(torch.bfloat16).explain(),
         "a module has hooks": hooked.explain,
         "an ActNorm has not seen its first batch": act_norm.explain,
-        "2392800 weights, more than 262144": BayesianMLP(784, (1200, 1200), 10).explain,
+        "2392800 weights, more than 65536": BayesianMLP(784, (1200, 1200), 10).explain,
         "parameters are no contiguous tensors on the CPU of the dtype of x": strided.explain,
         "torch traces or transforms the call, or x is no plain tensor on the CPU": traced,
         "bslfast.whole_networks(False)": off,

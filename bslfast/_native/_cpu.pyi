@@ -228,6 +228,7 @@ class Program:
         sizes: Sequence[int],
         draws: Sequence[tuple[int, int, int, float, float]] = ...,
         noises: int = ...,
+        least_in_groups: int = ...,
     ) -> None: ...
     def forward(
         self,
@@ -252,6 +253,7 @@ class Program:
         log: int,
         grad_value: int,
         grad_log: int,
+        grad_each: float,
         grad_kl: float,
         grad_x: int,
         grad_context: int,

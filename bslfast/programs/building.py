@@ -17,7 +17,7 @@ from bslfast._native import _cpu
 
 Lanes = list[int]
 #: From so many weights on, rows go through each layer together, see csrc/cpu/run_steps.h.
-LEAST_IN_GROUPS = 2**16
+LEAST_IN_GROUPS = 2**18
 
 
 class Drawn(NamedTuple):

@@ -71,18 +71,17 @@ class _Loss(torch.autograd.Function):
         y: Tensor,
         *parameters: Tensor,
     ) -> Tensor:
-        ctx.found, ctx.by_ops, ctx.seeds = found, by_ops, seeds
+        ctx.found, ctx.by_ops, ctx.seeds, ctx.kl_weight = found, by_ops, seeds, kl_weight
         ctx.versions = found.versions()
-        result, *grads = running.loss(
-            found, x, y, ctx.needs_input_grad[4:], seeds=seeds, kl_weight=kl_weight
-        )
-        ctx.save_for_backward(x, y, *grads)
+        ctx.save_for_backward(x, y)
+        result: Tensor
+        result, *ctx.grads = _loss(ctx, x, y)
         return result
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         found: Lowered = ctx.found
-        x, y, *of_data, flat = ctx.saved_tensors
+        x, y = ctx.saved_tensors
         found.check_unchanged(ctx.versions, grad.dtype)
         if torch.is_grad_enabled() or not runs_eagerly((grad,)):
             (seed, *_), _ = ctx.seeds
@@ -93,9 +92,22 @@ class _Loss(torch.autograd.Function):
                 (grad,),
             )
             return None, None, None, None, *again
-        parts = found.parts(flat * grad, ctx.needs_input_grad[6:])
-        grad_x, grad_y = (None if g is None else g * grad for g in of_data)
+        # Whoever gets them may add to them: they are computed again for the next pass.
+        grads, ctx.grads = ctx.grads, None
+        if grads is None:
+            _, *grads = _loss(ctx, x, y)
+        if grad.item() != 1:
+            grads = [None if g is None else g * grad for g in grads]
+        grad_x, grad_y, flat = grads
+        parts = found.parts(flat, ctx.needs_input_grad[6:])
         return None, None, None, None, grad_x, grad_y, *parts
+
+
+def _loss(ctx: Any, x: Tensor, y: Tensor) -> Any:
+    """The loss and its gradients, for the node of ``ctx``."""
+    return running.loss(
+        ctx.found, x, y, ctx.needs_input_grad[4:], seeds=ctx.seeds, kl_weight=ctx.kl_weight
+    )
 
 
 def samples(found: Lowered, x: Tensor, n_samples: int) -> Tensor:

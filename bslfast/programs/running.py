@@ -28,10 +28,11 @@ from bslfast.programs.building import Builder, CannotLower, Lanes
 Seeds = tuple[list[int], list[int]]
 #: A module, and the name and settings of its method (x, context) -> (vectors or None, logarithms).
 ByMethod = tuple[nn.Module, str, dict[str, Any]]
-#: Larger layers leave the cache, from where every tile of rows would read them again.
-MOST_WEIGHTS = 2**20
-#: Up to so many weights in all, a step of training by a network's program is faster than by ops.
-MOST_TRAINED = 2**19
+#: Of larger layers torch's matrix products are faster.
+MOST_WEIGHTS = 2**21
+#: Up to so many weights in all, steps of training by a Bayesian network's program are faster than
+#: by ops.
+MOST_TRAINED = 2**21
 _enabled = True
 _of_thread = threading.local()
 
@@ -144,7 +145,7 @@ class Lowered:
         if most > MOST_WEIGHTS:
             raise CannotLower(
                 f"a layer has {most} weights, and from {MOST_WEIGHTS} on torch's products are "
-                "as fast"
+                "faster"
             )
 
     def is_of(self, module: nn.Module) -> bool:

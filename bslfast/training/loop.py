@@ -32,7 +32,7 @@ from bslfast.training import checkpoint as ckpt
 from bslfast.training.optimizers import Optimizer
 from bslfast.training.schedules import Schedule
 from bslfast.vae import VAE, Autoencoder
-from bslfast.vae.decoding import MOST_PRODUCTS, Decoding, objective_steps
+from bslfast.vae.decoding import Decoding, objective_steps
 
 # Weight samples of one validation score. The seed is fixed, so they are the same in every epoch:
 # scores of two epochs differ by the weights' posterior and not by luck.
@@ -492,9 +492,7 @@ class _Run:
             with torch.no_grad(), seeded(0, self.device):
                 own[0](model, x[:1])
             self.checked = True
-        # A tile has 32 rows, if there are as many or not.
-        products = found.program.n_gradients * max(32, min(self.batch_size, len(x)))
-        return found if products <= MOST_PRODUCTS else None
+        return found
 
     def supervised(self) -> programs.Lowered | None:
         """The program of a network and the log likelihood of its outputs."""

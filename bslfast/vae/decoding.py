@@ -37,11 +37,9 @@ _WITH_SCALE = {
     "laplace": (Laplace, "log_scale"),
     "student_t": (StudentT, "log_scale"),
 }
-#: Up to so many products of a weight and a row, a step of training.fit is faster as one call than
-#: by ops: larger ones are torch's own matrix products and little else.
-MOST_PRODUCTS = 2**26
-# The same for one node of a graph that others go on with.
-_ONE_NODE = 2**23
+# Up to so many products of a weight and a row, one node of the graph is faster than ops: larger
+# ones are torch's own matrix products and little else.
+_ONE_NODE = 2**27
 LIKELIHOODS = tuple(dict.fromkeys(("bernoulli", *_WITH_SCALE, *_PLAIN)))
 
 

@@ -178,7 +178,9 @@ void forward(const ProgramForward<T>& a) {
   const auto parameters = [&](int64_t draw) {
     return a.parameters + draw * static_cast<int64_t>(p.sizes.size());
   };
-  if (p.in_groups) {
+  const int64_t count = (a.rows + kTileRows - 1) / kTileRows;
+  // Many tiles keep all threads at work without waiting for each other.
+  if (p.in_groups && a.draws * count <= kGroupTiles) {
     for (int64_t draw = 0; draw < a.draws; ++draw) {
       like.parameters = parameters(draw);
       Tiles<T, kGroupTiles> tiles(p, like, 1, a.rows);
@@ -190,7 +192,6 @@ void forward(const ProgramForward<T>& a) {
     }
     return;
   }
-  const int64_t count = (a.rows + kTileRows - 1) / kTileRows;
   // Draws of a tile that a thread takes at a time, as they share what is loaded.
   constexpr int64_t share = 16;
   parallel_chunks((a.draws + share - 1) / share * count, [&](int64_t task) {

@@ -155,7 +155,7 @@ def test_subclasses() -> None:
     ("flow", "reason"),
     [
         (lambda: Flow(Composite([ActNorm(2), AffineCoupling(2)])), "first batch"),
-        (lambda: RealNVP(2, hidden=(1025, 1025)), "1050625 weights"),
+        (lambda: RealNVP(2, hidden=(1449, 1449), transforms=1), "2099601 weights"),
         (lambda: RealNVP(2).half(), "float16"),
         (lambda: RealNVP(2).to("meta"), "CPU"),
     ],

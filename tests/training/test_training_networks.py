@@ -165,10 +165,12 @@ def test_layers_without_inputs() -> None:
     assert history.steps == 2
 
 
-def test_large_networks_go_by_ops(calls: list[int]) -> None:
-    model = nn.Sequential(nn.Linear(3, 1100), nn.ReLU(), nn.Linear(1100, 500), nn.Linear(500, 2))
-    fit(model, (X[:8].float(), Y[:8].float()), epochs=1, likelihood=likelihoods.Normal(2))
-    assert not calls
+def test_large_networks_go_by_ops(calls: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2))
+    for most, expected in ((1, False), (2**10, True)):
+        monkeypatch.setattr("bslfast.programs.MOST_TRAINED", most)
+        fit(model, (X[:8].float(), Y[:8].float()), epochs=1, likelihood=likelihoods.Normal(2))
+        assert bool(calls) == expected
 
 
 def test_errors_are_those_by_ops() -> None:

@@ -16,7 +16,7 @@ import bslfast
 from bslfast import likelihoods
 from bslfast.cli.plain import plain
 from bslfast.nn import BayesLinear
-from bslfast.training import History, fit, loop, schedules
+from bslfast.training import History, fit, schedules
 from bslfast.vae import VAE, VampPrior, conv_decoder, conv_encoder, mlp_decoder, mlp_encoder
 
 SHAPE = (2, 3)
@@ -156,17 +156,6 @@ def test_what_has_no_steps_goes_by_ops(model: Callable[[], VAE], calls: list[int
     history = fit(model(), (X,), **SETTING)
     assert not calls
     assert history.steps == 9
-
-
-def test_large_steps_go_by_ops(calls: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    model = mlp()
-    products = 48 * sum(p.numel() for p in model.parameters())
-    monkeypatch.setattr(loop, "MOST_PRODUCTS", products - 1)
-    fit(model, (X,), **SETTING)
-    assert not calls
-    monkeypatch.setattr(loop, "MOST_PRODUCTS", products)
-    fit(model, (X,), **SETTING)
-    assert calls
 
 
 def test_other_objectives_go_by_ops(calls: list[int]) -> None:

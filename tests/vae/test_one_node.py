@@ -179,9 +179,10 @@ def test_by_ops_where_there_are_no_steps(changed: Callable[[VAE], Any], calls: l
     assert not calls
 
 
-def test_large_networks_go_by_ops(calls: list[int]) -> None:
-    vae = model()
-    n = 2**23 // sum(p.numel() for p in vae.parameters())
+def test_large_networks_go_by_ops(calls: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    vae, n = model(), 40
+    most = n * sum(p.numel() for p in vae.parameters())
+    monkeypatch.setattr("bslfast.vae.decoding._ONE_NODE", most)
     vae(data(n + 1))
     assert not calls
     vae(data(n))
