@@ -364,12 +364,13 @@ def _by_ops(
     Args:
         activation: of the network; not the network itself, which refers to the graph.
         weights: of each layer.
-        seed, x, parameters: as of :func:`bslfast.programs.outputs`.
+        seed, x, parameters: as of :func:`bslfast.programs.outputs`; locs come first, and raw scales
+            last.
     """
     every: list[Any] = [weight for own in weights for weight in own]
     samples, kl = normal_rsample_kl_many(
-        parameters[::2],
-        parameters[1::2],
+        parameters[: len(every)],
+        parameters[-len(every) :],
         prior_loc=[weight.prior.loc for weight in every],
         prior_scale=[weight.prior.scale for weight in every],
         parametrization=every[0].posterior.parametrization,
@@ -396,7 +397,7 @@ def _loss_by_ops(
     of_likelihood = {
         names[id(p)]: t for p, t in zip(own, parameters, strict=True) if id(p) in names
     }
-    outputs, divergence = network(seed, x, *parameters[len(of_likelihood) :])
+    outputs, divergence = network(seed, x, *parameters)
     if isinstance(likelihood, likelihoods.Categorical):
         y = y[:, 0].long()
     method = programs.Method(likelihood, "log_prob")

@@ -207,7 +207,6 @@ def pointwise_backward(
 class Program:
     lanes: int
     n_parameters: int
-    n_drawn: int
     n_gradients: int
 
     def __init__(

@@ -48,7 +48,8 @@ class Builder:
         self.parameters: list[Tensor] = []
         self._places: dict[int, int] = {}
         # What weights are drawn from, and how: (parametrization, prior_loc, prior_scale).
-        self.sources: list[Tensor] = []
+        self._locs: list[Tensor] = []
+        self._raw_scales: list[Tensor] = []
         self._draws: list[tuple[int, float, float]] = []
         #: Of each draw, which seed of a call it takes, and its stream of noise.
         self.seeds: list[int] = []
@@ -148,7 +149,8 @@ class Builder:
             if id(tensor) in self._places:
                 raise CannotLower("a parameter has several uses")
             self._places[id(tensor)] = -1
-        self.sources += [loc, raw_scale]
+        self._locs.append(loc)
+        self._raw_scales.append(raw_scale)
         self._draws.append((parametrization, *prior))
         self.seeds.append(seed)
         self.streams.append(stream)
@@ -156,8 +158,8 @@ class Builder:
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """All parameters: first those that steps read."""
-        return (*self.parameters, *self.sources)
+        """All parameters, in the order of their gradients (csrc/core/program.h)."""
+        return (*self._locs, *self.parameters, *self._raw_scales)
 
     def looked_at(self, module: nn.Module, *settings: str, methods: Sequence[str] = ()) -> None:
         """Note that the steps depend on a module: its parts, and these attributes of it.
@@ -197,13 +199,15 @@ class Builder:
 
     def build(self, results: Lanes) -> Any:
         """Return the program, whose value are these lanes."""
-        tensors, first = self.tensors, len(self.parameters)
+        tensors, drawn = self.tensors, len(self._draws)
+        # Samples come after all tensors.
+        place = {-1: -1} | {-2 - i: len(tensors) + i for i in range(drawn)}
         steps = [
-            # Samples come after all tensors.
-            (*head, [i if i > -2 else len(tensors) - 2 - i for i in places], options, numbers)
+            (*head, [place.get(i, drawn + i) for i in places], options, numbers)
             for *head, places, options, numbers in self._steps
         ]
-        draws = [(first + 2 * i, first + 2 * i + 1, *how) for i, how in enumerate(self._draws)]
+        scales = drawn + len(self.parameters)
+        draws = [(i, scales + i, *how) for i, how in enumerate(self._draws)]
         sizes = [tensor.numel() for tensor in tensors]
         return _cpu.Program(
             *(self.features, len(self.context), steps, results, sizes, draws, self.noises),

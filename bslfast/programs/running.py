@@ -472,7 +472,7 @@ def backward(
         flat.data_ptr(),
         list(needs[2:]),
     )
-    return grad_x, grad_context, flat[found.program.n_drawn :] if found.draws.count else flat
+    return grad_x, grad_context, flat
 
 
 @serial_after_fork
@@ -509,7 +509,7 @@ def loss(
         list(needs[2:]),
     )
     # torch.tensor() takes the time of a pass over a small network.
-    return x.new_full((), value), grad_x, grad_context, flat[found.program.n_drawn :]
+    return x.new_full((), value), grad_x, grad_context, flat
 
 
 @serial_after_fork

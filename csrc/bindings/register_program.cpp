@@ -49,28 +49,29 @@ void check_places(const Ints& places, int32_t least, int64_t end, const std::str
   }
 }
 
-// Sets the places of all gradients: those of samples, of tensors that steps read, of the others.
-void place_gradients(Program& p) {
+// Sets the places of all gradients, and returns which tensors samples are drawn from.
+std::vector<bool> place_gradients(Program& p) {
   std::vector<bool> drawn_from(p.tensors(), false);
-  for (const Draw& draw : p.draws) {
-    for (const int32_t place : {draw.loc, draw.raw_scale}) {
-      if (drawn_from[place]) throw std::invalid_argument("draws: a parameter in two of them");
-      drawn_from[place] = true;
-    }
-  }
   p.places.resize(p.sizes.size());
   const auto place = [&](size_t i) {
     p.places[i] = p.n_gradients;
     p.n_gradients += p.sizes[i];
   };
-  for (size_t i = p.tensors(); i < p.sizes.size(); ++i) place(i);
-  p.n_drawn = p.n_gradients;
-  for (const bool others : {false, true}) {
-    for (size_t i = 0; i < p.tensors(); ++i) {
-      if (drawn_from[i] == others) place(i);
+  for (size_t i = 0; i < p.draws.size(); ++i) {
+    for (const int32_t source : {p.draws[i].loc, p.draws[i].raw_scale}) {
+      if (drawn_from[source]) throw std::invalid_argument("draws: a parameter in two of them");
+      drawn_from[source] = true;
     }
-    if (!others) p.n_parameters = p.n_gradients;
+    place(p.draws[i].loc);
+    p.places[p.tensors() + i] = p.places[p.draws[i].loc];
   }
+  p.n_drawn = p.n_gradients;
+  for (size_t i = 0; i < p.tensors(); ++i) {
+    if (!drawn_from[i]) place(i);
+  }
+  p.n_parameters = p.n_gradients;
+  for (const Draw& draw : p.draws) place(draw.raw_scale);
+  return drawn_from;
 }
 
 // Finds the parameters whose gradients no step adds to.
@@ -82,6 +83,7 @@ void find_filled(Program& p) {
     }
   }
   p.filled.reset(new bool[p.sizes.size()]());
+  for (const Draw& draw : p.draws) p.filled[draw.loc] = p.filled[draw.raw_scale] = true;
   for (const Step& step : p.steps) {
     for (const int32_t place : step.parameters) {
       if (place >= 0 && readers[place] == 1) {
@@ -113,7 +115,7 @@ Program make_program(int32_t features, int32_t context, const std::vector<PyStep
     p.draws.push_back({loc, raw_scale, parametrization, prior_loc, prior_scale});
   }
   for (const Draw& draw : p.draws) p.sizes.push_back(sizes[draw.loc]);
-  place_gradients(p);
+  const std::vector<bool> drawn_from = place_gradients(p);
   p.in_groups = p.n_parameters >= least_in_groups;
   for (const auto& [name, inputs, outputs, parameters, options, numbers] : steps) {
     p.steps.push_back({kind_of(name), inputs, outputs, parameters, options, numbers});
@@ -121,7 +123,7 @@ Program make_program(int32_t features, int32_t context, const std::vector<PyStep
     check_places(inputs, 0, p.lanes, name + ": inputs");
     check_places(parameters, -1, static_cast<int64_t>(p.sizes.size()), name + ": parameters");
     for (const int32_t place : parameters) {
-      if (place >= 0 && p.places[place] >= p.n_parameters) {
+      if (place >= 0 && static_cast<size_t>(place) < p.tensors() && drawn_from[place]) {
         throw std::invalid_argument(name + ": a parameter that samples are drawn from");
       }
     }
@@ -441,7 +443,6 @@ void register_program(py::module_& m) {
            py::arg("noises") = 0, py::arg("least_in_groups") = std::numeric_limits<int64_t>::max())
       .def_readonly("lanes", &Program::lanes)
       .def_readonly("n_parameters", &Program::n_parameters)
-      .def_readonly("n_drawn", &Program::n_drawn)
       .def_readonly("n_gradients", &Program::n_gradients)
       .def("forward", &program_forward)
       .def("backward", &program_backward)

@@ -81,15 +81,17 @@ struct Program {
   // The table of parameters: how many numbers each has. After the tensors come the samples, one for
   // each draw.
   std::vector<int64_t> sizes;
-  // Where a parameter's gradient begins in the row of all: first samples, then tensors that steps
-  // read, then those that are drawn from.
+  // Where a parameter's gradient begins in the row of all: first locs that are drawn from, then
+  // tensors that steps read, then raw scales. That of a sample becomes that of its loc, in its
+  // place.
   std::vector<int64_t> places;
-  // For each parameter, whether the one step that reads it writes all of its gradient.
+  // For each parameter, whether no step adds to its gradient: one writes all of it, or samples are
+  // drawn from it.
   std::unique_ptr<bool[]> filled;
   std::vector<Draw> draws;
   int32_t noises = 0;        // seeds of a call beside those of the draws, which steps take
   int64_t n_drawn = 0;       // numbers in all samples
-  int64_t n_parameters = 0;  // and in all tensors that steps read
+  int64_t n_parameters = 0;  // and in tensors that steps read
   int64_t n_gradients = 0;   // the length of that row
   std::vector<Step> steps;
   int64_t scratch = 0;     // numbers that the most demanding step needs for itself

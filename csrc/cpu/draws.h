@@ -20,8 +20,8 @@ struct Draws {
 template <typename T>
 void draw_weights(const Program& p, const Draws<T>& draws, int64_t n_samples, double* kl);
 
-// Fills in the gradients of what the weights are drawn from, in the row of all. The samples' are
-// there, and that of the divergence is a number.
+// Fills in the gradients of what the weights are drawn from, in the row of all. Those of samples
+// are there, in the places of their locs', and that of the divergence is a number.
 template <typename T>
 void pull_back_weights(const Program& p, const Draws<T>& draws, T* grads, double grad_kl);
 

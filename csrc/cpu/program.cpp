@@ -295,9 +295,7 @@ void run_there_and_back(const Call& a, const Pass& pass, const uint64_t* seeds, 
   // Where gradients are added up, they begin with zero.
   const auto clear = [&](T* grads) {
     for (size_t i = 0; i < p.sizes.size(); ++i) {
-      if (p.places[i] < p.n_parameters && !(a.wanted[i] && p.filled[i])) {
-        std::fill_n(grads + p.places[i], p.sizes[i], T(0));
-      }
+      if (!a.wanted[i] || !p.filled[i]) std::fill_n(grads + p.places[i], p.sizes[i], T(0));
     }
   };
   if (p.in_groups) {
@@ -412,11 +410,11 @@ void update(const ProgramTraining<T>& a, const TrainingDraws<T>& draws, int64_t 
   draws.pull_back(a.wanted, a.sums, a.kl_weights[step]);
   double scale = 1;
   if (clips) {
-    for_each_share(p.n_gradients - p.n_drawn, [&](int64_t part, int64_t begin, int64_t end) {
-      a.partial[part] = sum_of_squares(end - begin, a.sums + p.n_drawn + begin);
+    for_each_share(p.n_gradients, [&](int64_t part, int64_t begin, int64_t end) {
+      a.partial[part] = sum_of_squares(end - begin, a.sums + begin);
     });
     double squares = 0;
-    const int64_t parts = program_training_parts(p.n_gradients - p.n_drawn);
+    const int64_t parts = program_training_parts(p.n_gradients);
     for (int64_t part = 0; part < parts; ++part) squares += a.partial[part];
     scale = clip_factor(squares, a.clip);
   }

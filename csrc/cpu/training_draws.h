@@ -57,21 +57,16 @@ class TrainingDraws {
     return total;
   }
 
-  // Fills in the gradients of what weights are drawn from, in the row of all.
+  // Fills in the gradients of what weights are drawn from, in the row of all. Those of samples
+  // become those of their locs.
   void pull_back(const bool* wanted, T* grads, double grad_kl) const {
     const T times = static_cast<T>(grad_kl);
     parallel_chunks(training_draw_shares(p_), [&](int64_t s) {
       const Share share = share_of(s);
       const Draw& draw = p_.draws[share.draw];
       const int64_t sample = p_.places[p_.tensors() + share.draw];
-      const T* by_sample = grads + sample;
+      T* by_sample = grads + sample;
       const T* factor = factors_ + sample;
-      if (wanted[draw.loc]) {
-        T* grad = grads + p_.places[draw.loc];
-#pragma GCC ivdep
-        for (int64_t i = share.begin; i < share.end; ++i)
-          grad[i] = by_sample[i] + times * factor[i];
-      }
       if (wanted[draw.raw_scale]) {
         T* grad = grads + p_.places[draw.raw_scale];
         const T* by_raw = factor + p_.n_drawn;
@@ -81,6 +76,12 @@ class TrainingDraws {
           grad[i] = product(by_sample[i], raw_by_sample[i]) + times * by_raw[i];
         }
       }
+      if (!wanted[draw.loc]) {
+        std::fill(by_sample + share.begin, by_sample + share.end, T(0));
+        return;
+      }
+#pragma GCC ivdep
+      for (int64_t i = share.begin; i < share.end; ++i) by_sample[i] += times * factor[i];
     });
   }
 
