@@ -173,11 +173,10 @@ def all_ours(case: Case, exact: Exact, data: Data) -> dict[str, dict[str, Ours]]
         kl = exact.check_divergence(bslfast.nn.kl(own.module).detach())
         exact.check_nll(own.losses(exact.draws) - kl / case.dataset_size)
     ways, loops = {own.way: own for own in found}, {"training.fit": found[0]}
-    if model.explain().splitlines()[-1].endswith("steps"):
-        steps = ways
-    else:  # It is too large for a program: all ways go by ops, and a loop saves nothing.
-        steps, loops = {BY_PARTS: found[0]}, {}
-    return {STEP: steps, ADAM: steps, LOOP: loops, PREDICTIONS: {"sample_outputs": found[0]}}
+    if not model.explain().splitlines()[-1].endswith("steps"):
+        # It is too large for most programs: parts go by ops, and a loop saves nothing.
+        ways, loops = {way: ways[way] for way in WAYS[:2]}, {}
+    return {STEP: ways, ADAM: ways, LOOP: loops, PREDICTIONS: {"sample_outputs": found[0]}}
 
 
 def raw_scale(scale: Tensor) -> Tensor:
