@@ -130,8 +130,13 @@ void run_back(const Step& step, const TileOf<T>* tiles, int n) {
                                std::min(in, input + kGroupInputs));
   });
   if (!tiles->needs(step.inputs.data(), in)) return;
-  parallel_blocks(
-      in, 1, [&](int begin, int end, int) { Dense::backward_inputs(step, tiles, n, begin, end); });
+  parallel_blocks(in, 1, [&](int begin, int end, int) {
+    if (n == 1) {
+      Dense::backward_inputs(step, *tiles, begin, end);
+    } else {
+      Dense::backward_inputs(step, tiles, n, begin, end);
+    }
+  });
 }
 
 template <typename T>
