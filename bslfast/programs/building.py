@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from bslfast._native import _cpu
 
 Lanes = list[int]
-#: From so many weights on, rows go through each layer together, see csrc/cpu/run_steps.h.
-LEAST_IN_GROUPS = 2**18
+#: From so many weights for each dense layer on, rows go through each layer together, see
+#: csrc/cpu/run_steps.h. Masked layers count as without weights.
+LEAST_IN_GROUPS = 2**16
 
 
 class Drawn(NamedTuple):

@@ -93,6 +93,18 @@ void find_filled(Program& p) {
   }
 }
 
+// Whether dense layers are so large, on average, that tiles should share them.
+bool pays_in_groups(const Program& p, int64_t least) {
+  int64_t weights = 0, layers = 0;
+  for (const Step& step : p.steps) {
+    const int64_t own = BSL_SELECT(program_kernels).shared(step);
+    weights += std::max<int64_t>(own, 0);
+    layers += own >= 0 ? 1 : 0;
+  }
+  return layers > 0 &&
+         static_cast<double>(weights) >= static_cast<double>(least) * static_cast<double>(layers);
+}
+
 Program make_program(int32_t features, int32_t context, const std::vector<PyStep>& steps,
                      const Ints& results, const std::vector<int64_t>& sizes,
                      const std::vector<PyDraw>& draws, int32_t noises, int64_t least_in_groups) {
@@ -116,7 +128,6 @@ Program make_program(int32_t features, int32_t context, const std::vector<PyStep
   }
   for (const Draw& draw : p.draws) p.sizes.push_back(sizes[draw.loc]);
   const std::vector<bool> drawn_from = place_gradients(p);
-  p.in_groups = p.n_parameters >= least_in_groups;
   for (const auto& [name, inputs, outputs, parameters, options, numbers] : steps) {
     p.steps.push_back({kind_of(name), inputs, outputs, parameters, options, numbers});
     const Step& step = p.steps.back();
@@ -138,6 +149,7 @@ Program make_program(int32_t features, int32_t context, const std::vector<PyStep
   }
   check_places(results, 0, p.lanes, "results");
   find_filled(p);
+  p.in_groups = pays_in_groups(p, least_in_groups);
   return p;
 }
 

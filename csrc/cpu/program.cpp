@@ -19,6 +19,8 @@ bool fills(const Step& step, int32_t parameter, const Program& program) {
   return step.kind == kDense && Dense::fills(step, parameter, program);
 }
 
+int64_t shared(const Step& step) { return step.kind == kDense ? Dense::shared(step) : -1; }
+
 int64_t scratch(const Step& step) { return kSteps<float>[step.kind].scratch(step); }
 
 // Memory of a thread, kept for its next call.
@@ -442,8 +444,7 @@ void train(const ProgramTraining<T>& a) {
 
 namespace BSL_ISA {
 extern const ProgramKernels program_kernels = {
-    fault,           fills,           scratch,          forward<float>,
-    forward<double>, backward<float>, backward<double>, train<float>,
-    train<double>};
+    fault,           fills,           shared,           scratch,      forward<float>,
+    forward<double>, backward<float>, backward<double>, train<float>, train<double>};
 }  // namespace BSL_ISA
 }  // namespace bsl

@@ -99,6 +99,9 @@ struct ProgramKernels {
   const char* (*fault)(const Step& step, const Program& program);
   // Whether a step writes all of the gradient of a parameter, if no other step reads it.
   bool (*fills)(const Step& step, int32_t parameter, const Program& program);
+  // How many weights groups of tiles would share in a dense layer, see cpu/run_steps.h: none in a
+  // masked one, as threads would have unequal parts of it. -1 for other steps.
+  int64_t (*shared)(const Step& step);
   // Numbers of its own that a step needs while it works on a tile.
   int64_t (*scratch)(const Step& step);
   void (*forward_float)(const ProgramForward<float>& a);

@@ -55,6 +55,10 @@ struct Dense {
            int64_t{n_out(step)} * n_in(step) == program.sizes[parameter];
   }
 
+  static int64_t shared(const Step& step) {
+    return masked(step) ? 0 : int64_t{n_out(step)} * n_in(step);
+  }
+
   // The inputs of a tile, row by row.
   static int64_t scratch(const Step& step) { return padded(n_in(step)) * kTileRows; }
 
