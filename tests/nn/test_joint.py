@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributions as td
+from ops.record import threads
 from torch import Tensor, nn
 
 import bslfast
@@ -139,6 +140,88 @@ class _Divergence(nn.Module):
 
     def forward(self, weight: bnn.Weight) -> Tensor:
         return weight.kl()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64], ids=["float32", "float64"])
+@pytest.mark.parametrize(
+    ("made", "parametrization"), [*((m, "softplus") for m in LAYERS), (LAYERS[0], "log_var")]
+)
+def test_a_full_covariance_is_one_node(made: Any, parametrization: str, dtype: torch.dtype) -> None:
+    """Samples, the divergence and all gradients are those of separate ops, also second ones."""
+    posterior = posteriors.FullCovariance(parametrization, init_scale=0.3)
+    layer, x = layer_of(made, posterior, prior_loc=0.1, prior_scale=0.7).to(dtype), made[2]()
+    parameters, x = list(layer.parameters()), x.to(dtype)
+    tolerance = {torch.float32: 1e-5, F64: 1e-12}[dtype]
+    with torch.no_grad():
+        layer.lower[0, 1] = math.nan  # which does not count
+
+    def assert_close(found: Any, expected: Any) -> None:
+        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+    def found(**options: Any) -> list[Tensor]:
+        with one_draw(layer, seed=3):
+            total = layer(x).square().sum() + 0.3 * kl(layer)
+            alone = layer.compute_kl()
+        first = torch.autograd.grad(total, parameters, **options)
+        second = []
+        if options:
+            second = torch.autograd.grad(sum(g.square().nansum() for g in first), parameters)
+        return [total, alone, *first, *second, *torch.autograd.grad(alone, parameters)]
+
+    with one_draw(layer):
+        (sample,) = layer.drawn
+        assert sample.grad_fn is kl(layer).grad_fn
+    for options in ({}, {"create_graph": True}):
+        with bslfast.functional.use_reference():
+            by_ops = found(**options)
+        assert_close(found(**options), by_ops)
+    (weight,) = layer.weights()
+    many = weight.rsample(sample_shape=(2, 3), seed=4)
+    grads = torch.autograd.grad(many.square().sum(), parameters)
+    with bslfast.functional.use_reference():
+        again = weight.rsample(sample_shape=(2, 3), seed=4)
+    assert_close(many, again)
+    assert_close(grads, torch.autograd.grad(again.square().sum(), parameters))
+
+
+def test_a_full_covariance_with_several_threads() -> None:
+    """The same bits, for a draw that is cut into several chunks."""
+    layer, x = bnn.BayesLinear(40, 15, posterior=JOINT[0]), torch.randn(5, 40)
+    with torch.no_grad():
+        layer.lower.normal_(std=0.1)
+    results = []
+    for n in (1, 2, 3):
+        with threads(n), one_draw(layer, seed=2):
+            loss = layer(x).square().sum() + kl(layer)
+            results.append([loss, *torch.autograd.grad(loss, list(layer.parameters()))])
+    for other in results[1:]:
+        assert all(map(torch.equal, other, results[0]))
+
+
+def test_the_divergence_of_a_full_covariance_is_that_of_now() -> None:
+    """Whatever has changed the parameters since the draw."""
+    layer = bnn.BayesLinear(3, 2, posterior=JOINT[0])
+    layer(torch.ones(1, 3))
+    layer.lower.data.fill_(0.5)
+    expected = kl(copy.deepcopy(layer))
+    torch.testing.assert_close(kl(layer), expected)
+    layer(torch.ones(1, 3))
+    layer.raw_scale.data.add_(0.5)
+    found = kl(layer)
+    assert found.item() != pytest.approx(expected.item())
+    torch.testing.assert_close(found, kl(copy.deepcopy(layer)))
+
+
+def test_a_full_covariance_of_wrong_shapes() -> None:
+    """No kernel reads past the end of a tensor."""
+    loc, raw_scale, lower = torch.zeros(4), torch.zeros(4), torch.zeros(4, 4)
+    for wrong in ((loc, raw_scale, lower[:3]), (loc, raw_scale[:3], lower)):
+        with pytest.raises((RuntimeError, ValueError)):
+            bnn.Weight(JOINT[0], priors.Normal(), wrong).rsample()
+    scales = posteriors.FullCovariance("scale")
+    negative = bnn.Weight(scales, priors.Normal(), (loc, raw_scale - 1, lower))
+    with pytest.raises(ValueError, match="raw_scale: expected scales >= 0, got -1"):
+        negative.rsample()
 
 
 @joint
