@@ -109,7 +109,7 @@ def multivariate_normal_backward(
     prior_scale: float,
     seed: int,
     stream: int,
-    grad_samples: int,
+    grad_samples: Sequence[int],
     grad_kl: int,
     grad_loc: Sequence[int],
     grad_raw_scale: int,

@@ -35,10 +35,20 @@ def forward(
 
     If not ``has_value``, the second is room for the divergence: :func:`write_kl` fills it.
     """
-    samples, kl = allocate(raw_scale, len(raw_scale), sample_shape)
-    given = locs, raw_scale, lower, parametrization, prior_loc, prior_scale
-    n_samples = math.prod(sample_shape)
-    _forward(*given, seed, stream, n_samples, samples, kl if has_value else None)
+    locs, raw_scale, lower = _contiguous(locs, raw_scale, lower)
+    n_samples = 1
+    if sample_shape:
+        samples = raw_scale.new_empty((*sample_shape, *raw_scale.shape))
+        n_samples = math.prod(sample_shape)
+    else:
+        samples = torch.empty_like(raw_scale)
+    kl = raw_scale.new_empty(())
+    call: tuple[Any, ...] = (
+        *_call(locs, raw_scale, lower, parametrization, n_samples, prior_loc, prior_scale),
+        *(seed.data_ptr(), stream, samples.data_ptr(), kl.data_ptr() if has_value else 0),
+    )
+    if not _cpu.multivariate_normal_forward(*call):
+        raise _negative(raw_scale)
     return samples, kl
 
 
@@ -52,32 +62,17 @@ def write_kl(
     prior_scale: float,
 ) -> None:
     """Write the divergence into ``kl``. Raises ValueError if a scale is negative."""
-    given = locs, raw_scale, lower, parametrization, prior_loc, prior_scale
-    _forward(*given, None, 0, 0, None, kl)
-
-
-def _forward(
-    locs: Sequence[Tensor],
-    raw_scale: Tensor,
-    lower: Tensor,
-    parametrization: str,
-    prior_loc: float,
-    prior_scale: float,
-    seed: Tensor | None,
-    stream: int,
-    n_samples: int,
-    samples: Tensor | None,
-    kl: Tensor | None,
-) -> None:
-    call, _held = _call(
-        locs, raw_scale, lower, parametrization, prior_loc, prior_scale, seed, stream, n_samples
+    locs, raw_scale, lower = _contiguous(locs, raw_scale, lower)
+    call: tuple[Any, ...] = (
+        *_call(locs, raw_scale, lower, parametrization, 0, prior_loc, prior_scale),
+        *(0, 0, 0, kl.data_ptr()),
     )
-    if not _cpu.multivariate_normal_forward(*call, address(samples), address(kl)):
-        raise ValueError(f"raw_scale: expected scales >= 0, got {raw_scale.min().item():g}")
+    if not _cpu.multivariate_normal_forward(*call):
+        raise _negative(raw_scale)
 
 
 def backward(
-    grad_samples: Tensor | None,
+    grad_samples: Sequence[Tensor],
     grad_kl: Tensor | None,
     locs: Sequence[Tensor],
     raw_scale: Tensor,
@@ -90,23 +85,31 @@ def backward(
     prior_scale: float,
     needs: Sequence[bool],
 ) -> list[Tensor | None]:
-    """Gradients of all locs, of the raw scale and of ``lower``; None where ``needs`` says so."""
-    tensors = (*locs, raw_scale, lower)
+    """Gradients of all locs, of the raw scale and of ``lower``; None where ``needs`` says so.
+
+    ``grad_samples`` is one tensor, or of a single sample one for each loc; none if none arrived.
+    """
+    locs, raw_scale, lower = _contiguous(locs, raw_scale, lower)
+    grad_samples = [grad.contiguous() for grad in grad_samples]
     grads = [
-        torch.empty_like(t, memory_format=torch.contiguous_format) if need else None
-        for t, need in zip(tensors, needs, strict=True)
+        torch.empty_like(t) if need else None
+        for t, need in zip((*locs, raw_scale, lower), needs, strict=True)
     ]
-    call, _held = _call(
-        *(locs, raw_scale, lower, parametrization, prior_loc, prior_scale, seed, stream),
-        math.prod(sample_shape),
-    )
-    if grad_samples is not None:
-        grad_samples = grad_samples.contiguous()
     *of_locs, of_raw_scale, of_lower = map(address, grads)
-    _cpu.multivariate_normal_backward(
-        *call, address(grad_samples), address(grad_kl), of_locs, of_raw_scale, of_lower
+    n_samples = math.prod(sample_shape) if sample_shape else 1
+    call: tuple[Any, ...] = (
+        *_call(locs, raw_scale, lower, parametrization, n_samples, prior_loc, prior_scale),
+        *(seed.data_ptr(), stream, [grad.data_ptr() for grad in grad_samples], address(grad_kl)),
+        *(of_locs, of_raw_scale, of_lower),
     )
+    _cpu.multivariate_normal_backward(*call)
     return grads
+
+
+def _contiguous(
+    locs: Sequence[Tensor], raw_scale: Tensor, lower: Tensor
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    return [loc.contiguous() for loc in locs], raw_scale.contiguous(), lower.contiguous()
 
 
 def _call(
@@ -114,16 +117,12 @@ def _call(
     raw_scale: Tensor,
     lower: Tensor,
     parametrization: str,
+    n_samples: int,
     prior_loc: float,
     prior_scale: float,
-    seed: Tensor | None,
-    stream: int,
-    n_samples: int,
-) -> tuple[Any, Any]:
-    """What forward and backward take alike, and the tensors that must live until then."""
-    locs = [loc.contiguous() for loc in locs]
-    raw_scale, lower = raw_scale.contiguous(), lower.contiguous()
-    call = (
+) -> tuple[Any, ...]:
+    """What forward and backward take alike, of contiguous tensors."""
+    return (
         raw_scale.dtype == torch.float64,
         PARAMETRIZATIONS[parametrization],
         n_samples,
@@ -133,7 +132,8 @@ def _call(
         lower.data_ptr(),
         prior_loc,
         prior_scale,
-        address(seed),
-        stream,
     )
-    return call, (locs, raw_scale, lower)
+
+
+def _negative(raw_scale: Tensor) -> ValueError:
+    return ValueError(f"raw_scale: expected scales >= 0, got {raw_scale.min().item():g}")

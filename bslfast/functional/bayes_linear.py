@@ -14,7 +14,7 @@ from bslfast import _checks
 from bslfast._native import multivariate_normal as native_vector
 from bslfast._native import normal_many as native
 from bslfast._native import serial_after_fork
-from bslfast.functional._op import differentiated, plain, runs_eagerly
+from bslfast.functional._op import apply_of, differentiated, plain, runs_eagerly
 from bslfast.functional._pointwise import PARAMETRIZATIONS
 from bslfast.functional.multivariate_normal import kernels_take, vector_by_ops
 from bslfast.functional.normal_many import draw_many, normal_rsample_kl_many
@@ -240,7 +240,7 @@ class _BayesLinear(torch.autograd.Function):
 
 def _rows(t: Tensor) -> Tensor:
     """[..., n] as a matrix, also of no columns, where -1 says nothing."""
-    return t.reshape(math.prod(t.shape[:-1]), t.shape[-1])
+    return t if t.dim() == 2 else t.reshape(math.prod(t.shape[:-1]), t.shape[-1])
 
 
 def _draw(
@@ -293,8 +293,9 @@ def drawn_vector_linear(
     if not directly or torch.is_autocast_enabled(x.device.type):
         return None
     constants = (0, (), parametrization, prior_loc, prior_scale)
-    apply: Any = _VectorLinear.apply
-    result: tuple[Tensor, Tensor] = apply(x, _checks.seed(seed, x.device), constants, *tensors)
+    result: tuple[Tensor, Tensor] = _vector_linear(
+        x, _checks.seed(seed, x.device), constants, *tensors
+    )
     return result
 
 
@@ -328,22 +329,23 @@ class _VectorLinear(torch.autograd.Function):
             found = differentiated(composed, (x, *tensors), (needs_x, *needs), (grad_y, grad_kl))
             return found[0], None, None, *found[1:]
         *locs, raw_scale, lower = tensors
-        grad_x = grad_sample = None
+        grad_x, grad_samples = None, []
         if grad_y is not None:
             if needs_x:
                 grad_x = grad_y @ _parts(sample, locs)[0]
-            rows, grad_sample = _rows(grad_y), torch.empty_like(raw_scale)
-            of_weight, *of_bias = _parts(grad_sample, locs)
-            torch.mm(rows.t(), _rows(x), out=of_weight)
-            for one in of_bias:
-                torch.sum(rows, 0, out=one)
-        found = native_vector.backward(
-            grad_sample, grad_kl, locs, raw_scale, lower, seed, *constants, needs
-        )
-        return grad_x, None, None, *found
+            rows = _rows(grad_y)
+            grad_samples = [rows.t() @ _rows(x), rows.sum(0)][: len(locs)]
+        call: Any = (grad_samples, grad_kl, locs, raw_scale, lower, seed, *constants, needs)
+        return grad_x, None, None, *native_vector.backward(*call)
 
 
-def _parts(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """Tensors of these shapes that are parts of a vector."""
-    parts = flat.split([t.numel() for t in like])
-    return [part.view(t.shape) for part, t in zip(parts, like, strict=True)]
+_vector_linear = apply_of(_VectorLinear)
+
+
+def _parts(flat: Tensor, like: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """A weight, and the bias if there is one, which are parts of a vector."""
+    weight = like[0]
+    if len(like) == 1:
+        return (flat.view(weight.shape),)
+    n = weight.numel()
+    return flat[:n].view(weight.shape), flat[n:]

@@ -15,6 +15,7 @@ from bslfast.functional._op import (
     NOTHING,
     ONE_DTYPE,
     Op,
+    apply_of,
     differentiated,
     in_common,
     plain,
@@ -120,9 +121,9 @@ def draw_vector(
         *(_checks.stream(stream), _checks.sizes("sample_shape", sample_shape)),
         *(parametrization, prior_loc, prior_scale),
     )
-    apply: Any = _DrawnVector.apply
-    seed = _checks.seed(seed, lower.device)
-    result: tuple[Tensor, Tensor] = apply(seed, has_value, constants, *tensors)
+    result: tuple[Tensor, Tensor] = _drawn_vector(
+        _checks.seed(seed, lower.device), has_value, constants, *tensors
+    )
     return result
 
 
@@ -162,8 +163,13 @@ class _DrawnVector(torch.autograd.Function):
 
             return None, None, None, *differentiated(composed, tensors, needs, grads)
         *locs, raw_scale, lower = tensors
-        found = native.backward(*grads, locs, raw_scale, lower, seed, *constants, needs)
-        return None, None, None, *found
+        grad_samples, grad_kl = grads
+        given = () if grad_samples is None else (grad_samples,)
+        call: Any = (given, grad_kl, locs, raw_scale, lower, seed, *constants, needs)
+        return None, None, None, *native.backward(*call)
+
+
+_drawn_vector = apply_of(_DrawnVector)
 
 
 def vector_by_ops(
@@ -183,7 +189,8 @@ def _forward(loc: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
 def _backward(
     grad_sample: Tensor | None, grad_kl: Tensor | None, loc: Tensor, *others: Any
 ) -> Sequence[Tensor | None]:
-    return native.backward(grad_sample, grad_kl, (loc,), *others)
+    given = () if grad_sample is None else (grad_sample,)
+    return native.backward(given, grad_kl, (loc,), *others)
 
 
 def _fake(

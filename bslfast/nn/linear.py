@@ -89,8 +89,8 @@ class BayesLinear(BayesianLayer, nn.Linear):
         """Outputs for one draw in one node of the graph, if all is normal and of one kind."""
         posterior, prior, _ = weights[0]
         if type(posterior) is posteriors.FullCovariance and type(prior) is priors.Normal:
-            *tensors, of_normals = vector(weights[0])
-            drawn = drawn_vector_linear(x, *tensors, seed=seed, **of_normals)
+            locs, raw_scale, lower, of_normals = vector(weights[0])
+            drawn = drawn_vector_linear(x, locs, raw_scale, lower, seed=seed, **of_normals)
             return None if drawn is None else (drawn[0], vector_part(drawn[1], weights[0]))
         found = self._one_node(weights, x, seed, has_value=False)
         if found is None:

@@ -22,8 +22,8 @@ class Joined {
   Joined(const std::vector<int64_t>& sizes, const Addresses& parts, int64_t item)
       : sizes_(sizes), parts_(parts), item_(item) {
     for (const int64_t size : sizes) length += size;
-    if (parts.size() != 1) own_.reset(new char[length * item]);
-    data = own_ ? own_.get() : pointer(parts[0]);
+    if (parts.size() > 1) own_.reset(new char[length * item]);
+    data = own_ ? own_.get() : parts.empty() ? nullptr : pointer(parts[0]);
   }
 
   void read() const {
@@ -91,21 +91,24 @@ bool multivariate_normal_forward(bool is_double, int parametrization, int64_t n_
                     : BSL_SELECT(multivariate_normal_kernels).forward_float)(a);
 }
 
-// An address of 0 is a gradient that did not arrive, or that is not wanted.
+// An address of 0 is a gradient that did not arrive, or that is not wanted. Those of samples are
+// one array, or of a single sample one for each mean; or there are none.
 void multivariate_normal_backward(bool is_double, int parametrization, int64_t n_samples,
                                   const std::vector<int64_t>& loc_sizes, const Addresses& loc,
                                   uintptr_t raw_scale, uintptr_t lower, double prior_loc,
                                   double prior_scale, uintptr_t seed, uint64_t stream,
-                                  uintptr_t grad_samples, uintptr_t grad_kl,
+                                  const Addresses& grad_samples, uintptr_t grad_kl,
                                   const Addresses& grad_loc, uintptr_t grad_raw_scale,
                                   uintptr_t grad_lower) {
   py::gil_scoped_release release;
   MultivariateNormalBackward a{};
   const int64_t item = is_double ? 8 : 4;
   const Joined means(loc_sizes, loc, item), grads(loc_sizes, grad_loc, item);
+  const Joined by_samples(loc_sizes, grad_samples, item);
   const auto scratch = start(a, parametrization, n_samples, means, raw_scale, lower, prior_loc,
                              prior_scale, seed, stream);
-  a.grad_samples = pointer(grad_samples);
+  by_samples.read();
+  a.grad_samples = grad_samples.empty() ? nullptr : by_samples.data;
   a.grad_kl = pointer(grad_kl);
   a.grad_loc = grads.data;
   a.grad_raw_scale = pointer(grad_raw_scale);

@@ -68,7 +68,9 @@ RECORDS = [
             "log_scale-prior": _variant("log_scale", prior=(0.3, 1.7)),
             "log_var-prior-samples": _variant("log_var", prior=(-0.2, 0.7), sample_shape=(2, 3)),
         },
-        tolerance=dict.fromkeys((torch.float32, torch.float64), Tolerance(4, 12)),
+        # Samples are sums of n products, some of which cancel. Found: 3.9 and 4.8; in float64, of
+        # which the twin's own sums have the larger part, 13.9 and 4.1.
+        tolerance={torch.float32: Tolerance(6, 8), torch.float64: Tolerance(16, 8)},
         random=True,
         extremes=_extremes(),
         errors=[
