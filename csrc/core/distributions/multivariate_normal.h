@@ -1,8 +1,8 @@
 // A normal distribution of n numbers with a full covariance: loc + L e, with e standard normal.
 //
-// L is lower triangular, with scales on its diagonal. Its determinant is their product. So
-//   KL(N(loc, L L^T) || N(m, s^2 I)) = sum_i KL(N(loc_i, L_ii) || N(m, s)) + sum_{j<i} (L_ij / s)^2
-//   / 2.
+// L is lower triangular, with scales on its diagonal. Its determinant is their product. So the
+// divergence from independent normals with one loc m and one scale s is
+//   sum_i KL(N(loc_i, L_ii) || N(m, s)) + sum_{j<i} (L_ij / s)^2 / 2.
 #pragma once
 
 #include "core/distributions/normal.h"
