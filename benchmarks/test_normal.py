@@ -57,8 +57,8 @@ def eager_many(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def inputs_of_vector(n: int) -> Sequence[Tensor]:
-    """A mean, a raw scale and a factor."""
-    return *inputs(n), (0.1 * torch.randn(n, n)).requires_grad_()
+    """A mean, a raw scale and a factor that equations can be solved with in float32."""
+    return *inputs(n), (0.3 / n**0.5 * torch.randn(n, n)).requires_grad_()
 
 
 def eager_vector(loc: Tensor, raw_scale: Tensor, lower: Tensor) -> tuple[Tensor, Tensor]:
