@@ -56,6 +56,34 @@ def eager_many(*tensors: Tensor) -> tuple[Tensor, ...]:
     return *(sample for sample, _ in drawn), sum((kl for _, kl in drawn[1:]), drawn[0][1])
 
 
+def inputs_of_vector(n: int) -> Sequence[Tensor]:
+    """A mean, a raw scale and a factor that equations can be solved with in float32."""
+    return *inputs(n), (0.3 / n**0.5 * torch.randn(n, n)).requires_grad_()
+
+
+def eager_vector(loc: Tensor, raw_scale: Tensor, lower: Tensor) -> tuple[Tensor, Tensor]:
+    scale, below = F.softplus(raw_scale), lower.tril(-1)
+    noise = torch.randn_like(loc)
+    sample = loc + scale * noise + below @ noise
+    kl = (0.5 * (scale * scale + loc * loc - 1) - scale.log()).sum() + 0.5 * below.square().sum()
+    return sample, kl
+
+
+@torch.no_grad()
+def check_vector(ours: Function, peer: Function, tensors: Sequence[Tensor]) -> None:
+    """Compare as :func:`check` does; noise is what the factor makes a sample of."""
+    loc, raw_scale, lower = tensors
+    (ours_sample, ours_kl), (peer_sample, peer_kl) = ours(*tensors), peer(*tensors)
+    torch.testing.assert_close(ours_kl, peer_kl, rtol=2e-5, atol=1e-3)
+    factor = (lower.tril(-1) + F.softplus(raw_scale).diag()).double()
+    for sample in (ours_sample, peer_sample):
+        deviation = (sample - loc).double().unsqueeze(1)
+        noise = torch.linalg.solve_triangular(factor, deviation, upper=False)
+        bound = 6 / noise.numel() ** 0.5
+        assert abs(noise.mean().item()) < bound
+        assert abs(noise.var().item() - 1) < 2**0.5 * bound
+
+
 @torch.no_grad()
 def check_many(ours: Function, peer: Function, tensors: Sequence[Tensor]) -> None:
     """Compare as :func:`check` does, for each tensor and for the sum of divergences."""
@@ -104,6 +132,14 @@ CASES = [
         ours_many,
         {"torch eager": eager_many},
         check_many,
+    ),
+    Case(
+        "multivariate_normal_rsample_kl",
+        {"96": 96, "500": 500, "4000": 4000},
+        inputs_of_vector,
+        BF.multivariate_normal_rsample_kl,
+        {"torch eager": eager_vector},
+        check_vector,
     ),
     Case("normal_rsample", SIZES, inputs, BF.normal_rsample, {"torch eager": eager_rsample}, check),
     Case("normal_kl", SIZES, inputs, BF.normal_kl, {"torch eager": eager_kl}, check),

@@ -119,8 +119,11 @@ class BayesianMLP(nn.Module):
                 return self._at_once(found, x)
         if self._n_weights <= _DRAWN_TOGETHER or (isinstance(x, Tensor) and x.is_cuda):
             layers: Any = self.layers
+            # Not those of a joint posterior, which a layer draws in the node of its product.
             sampled = [
-                m for m in layers if m.drawn is None and isinstance(m.estimator, WeightSample)
+                m
+                for m in layers
+                if m.drawn is None and isinstance(m.estimator, WeightSample) and not m._joint
             ]
             return _output(self, x, draw(sampled))
         return _output(self, x, {})

@@ -107,6 +107,7 @@ def _bnn(draws: Draws) -> None:
     convolution = bslfast.nn.BayesConv1d(3, 4, 1)
     flipped = bslfast.nn.BayesConv1d(3, 4, 1, estimator="flipout")
     joint = bslfast.nn.BayesLinear(3, 4, posterior=bslfast.nn.posteriors.LowRank(2))
+    full = bslfast.nn.BayesLinear(3, 4, posterior=bslfast.nn.posteriors.FullCovariance())
     dropout = bslfast.nn.BayesLinear(3, 4, posterior=bslfast.nn.posteriors.MCDropout())
     for call, n in (
         (lambda: layer(x, seed=SEED), 2),
@@ -116,7 +117,7 @@ def _bnn(draws: Draws) -> None:
         (lambda: estimated(x, seed=SEED), 2),
         (lambda: convolution(x.unsqueeze(-1), seed=SEED), 2),
         (lambda: flipped(x.unsqueeze(-1), seed=SEED), 4),
-        (lambda: bslfast.nn.estimators.draw([joint, layer, dropout], SEED), 4),
+        (lambda: bslfast.nn.estimators.draw([joint, full, layer, dropout], SEED), 5),
     ):
         draws.clear()
         call()

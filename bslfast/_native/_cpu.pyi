@@ -80,6 +80,41 @@ def normal_many_backward(
     grad_loc: Sequence[int],
     grad_raw_scale: Sequence[int],
 ) -> None: ...
+def multivariate_normal_forward(
+    is_double: bool,
+    parametrization: int,
+    n_samples: int,
+    loc_sizes: Sequence[int],
+    loc: Sequence[int],
+    raw_scale: int,
+    lower: int,
+    prior_loc: float,
+    prior_scale: float,
+    seed: int,
+    stream: int,
+    samples: int,
+    kl: int,
+) -> bool:
+    """Whether all scales are valid."""
+
+def multivariate_normal_backward(
+    is_double: bool,
+    parametrization: int,
+    n_samples: int,
+    loc_sizes: Sequence[int],
+    loc: Sequence[int],
+    raw_scale: int,
+    lower: int,
+    prior_loc: float,
+    prior_scale: float,
+    seed: int,
+    stream: int,
+    grad_samples: Sequence[int],
+    grad_kl: int,
+    grad_loc: Sequence[int],
+    grad_raw_scale: int,
+    grad_lower: int,
+) -> None: ...
 def categorical_forward(
     is_double: bool,
     rows: int,

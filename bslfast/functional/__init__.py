@@ -48,6 +48,7 @@ from bslfast.functional.logistic import (
 )
 from bslfast.functional.lognormal import lognormal_log_prob, lognormal_rsample
 from bslfast.functional.mixture_logistic import mixture_logistic_transform
+from bslfast.functional.multivariate_normal import multivariate_normal_rsample_kl
 from bslfast.functional.negative_binomial import negative_binomial_log_prob
 from bslfast.functional.normal import normal_kl, normal_rsample, normal_rsample_kl
 from bslfast.functional.normal_log_prob import normal_log_prob, normal_rsample_log_prob
@@ -92,6 +93,7 @@ __all__ = [
     "lognormal_log_prob",
     "lognormal_rsample",
     "mixture_logistic_transform",
+    "multivariate_normal_rsample_kl",
     "negative_binomial_log_prob",
     "normal_kl",
     "normal_log_prob",

@@ -401,7 +401,7 @@ class Op:
                 return op._scatter(results, ctx)
 
         Eager.__name__ = Eager.__qualname__ = op.name
-        return _apply_of(Eager)
+        return apply_of(Eager)
 
     def _make_direct_function(
         op, forward: Callable[..., Any], backward: Callable[..., Any]
@@ -424,7 +424,7 @@ class Op:
                 return backward(ctx.call, grads, ctx.saved_tensors, ctx.needs_input_grad)
 
         Direct.__name__ = Direct.__qualname__ = op.name
-        return _apply_of(Direct)
+        return apply_of(Direct)
 
     @functools.cached_property
     def _transformable(op) -> Any:
@@ -456,7 +456,7 @@ class Op:
         return Forward
 
 
-def _apply_of(function: type[torch.autograd.Function]) -> Callable[..., Any]:
+def apply_of(function: type[torch.autograd.Function]) -> Callable[..., Any]:
     """Return the C++ part of ``apply``, for calls where :func:`runs_eagerly` is true.
 
     The Python part around it only looks for transforms and for tensors left over from them.

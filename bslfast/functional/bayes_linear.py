@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,10 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bslfast import _checks
+from bslfast._native import multivariate_normal as native_vector
 from bslfast._native import normal_many as native
 from bslfast._native import serial_after_fork
-from bslfast.functional._op import differentiated, runs_eagerly
+from bslfast.functional._op import apply_of, differentiated, plain, runs_eagerly
 from bslfast.functional._pointwise import PARAMETRIZATIONS
+from bslfast.functional.multivariate_normal import kernels_take, vector_by_ops
 from bslfast.functional.normal_many import draw_many, normal_rsample_kl_many
 
 
@@ -237,7 +240,7 @@ class _BayesLinear(torch.autograd.Function):
 
 def _rows(t: Tensor) -> Tensor:
     """[..., n] as a matrix, also of no columns, where -1 says nothing."""
-    return t.reshape(math.prod(t.shape[:-1]), t.shape[-1])
+    return t if t.dim() == 2 else t.reshape(math.prod(t.shape[:-1]), t.shape[-1])
 
 
 def _draw(
@@ -263,3 +266,86 @@ def _draw(
     except ValueError as error:
         message = str(error).replace("raw_scale[0]", "weight_raw_scale")
         raise ValueError(message.replace("raw_scale[1]", "bias_raw_scale")) from None
+
+
+def drawn_vector_linear(
+    x: Tensor,
+    loc: Sequence[Tensor],
+    raw_scale: Tensor,
+    lower: Tensor,
+    *,
+    prior_loc: float,
+    prior_scale: float,
+    parametrization: str,
+    seed: int | Tensor | None,
+) -> tuple[Tensor, Tensor] | None:
+    """A linear map by weights that :func:`multivariate_normal.draw_vector` draws, in one node.
+
+    Args:
+        loc: the means of the weight and, if there is one, of the bias.
+
+    Returns:
+        (y, a divergence without a value); None if kernels cannot be called directly.
+    """
+    x = checked_input(x, loc[0])
+    tensors = (*loc, raw_scale, lower)
+    directly = plain((x,)) and kernels_take(tensors, seed)
+    if not directly or torch.is_autocast_enabled(x.device.type):
+        return None
+    constants = (0, (), parametrization, prior_loc, prior_scale)
+    result: tuple[Tensor, Tensor] = _vector_linear(
+        x, _checks.seed(seed, x.device), constants, *tensors
+    )
+    return result
+
+
+class _VectorLinear(torch.autograd.Function):
+    @staticmethod
+    @serial_after_fork
+    def forward(
+        ctx: Any, x: Tensor, seed: Tensor, constants: tuple[Any, ...], *tensors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        *locs, raw_scale, lower = tensors
+        sample, kl = native_vector.forward(
+            locs, raw_scale, lower, seed, *constants, has_value=False
+        )
+        ctx.save_for_backward(x, seed, sample if ctx.needs_input_grad[0] else None, *tensors)
+        ctx.constants = constants
+        ctx.set_materialize_grads(False)
+        return F.linear(x, *_parts(sample, locs)), kl
+
+    @staticmethod
+    @serial_after_fork
+    def backward(ctx: Any, grad_y: Tensor | None, grad_kl: Tensor | None) -> Any:
+        x, seed, sample, *tensors = ctx.saved_tensors
+        (needs_x, _, _, *needs), constants = ctx.needs_input_grad, ctx.constants
+        # create_graph=True, or gradients that kernels cannot read (batched ones, say).
+        if torch.is_grad_enabled() or not plain((grad_y, grad_kl)):
+
+            def composed(x: Tensor, *tensors: Tensor) -> Any:
+                sample, kl = vector_by_ops(tensors, seed, constants)
+                return F.linear(x, *_parts(sample, tensors[:-2])), kl
+
+            found = differentiated(composed, (x, *tensors), (needs_x, *needs), (grad_y, grad_kl))
+            return found[0], None, None, *found[1:]
+        *locs, raw_scale, lower = tensors
+        grad_x, grad_samples = None, []
+        if grad_y is not None:
+            if needs_x:
+                grad_x = grad_y @ _parts(sample, locs)[0]
+            rows = _rows(grad_y)
+            grad_samples = [rows.t() @ _rows(x), rows.sum(0)][: len(locs)]
+        call: Any = (grad_samples, grad_kl, locs, raw_scale, lower, seed, *constants, needs)
+        return grad_x, None, None, *native_vector.backward(*call)
+
+
+_vector_linear = apply_of(_VectorLinear)
+
+
+def _parts(flat: Tensor, like: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """A weight, and the bias if there is one, which are parts of a vector."""
+    weight = like[0]
+    if len(like) == 1:
+        return (flat.view(weight.shape),)
+    n = weight.numel()
+    return flat[:n].view(weight.shape), flat[n:]

@@ -308,7 +308,7 @@ class BayesianLayer(BayesianModule):
             return drawn
         (flat,), shapes = drawn, self._shapes.values()
         parts = flat.split([shape.numel() for shape in shapes], -1)
-        return tuple([p.unflatten(-1, s) for p, s in zip(parts, shapes, strict=True)])
+        return tuple([p.view(p.shape[:-1] + s) for p, s in zip(parts, shapes, strict=True)])
 
     @torch.no_grad()
     def centre_priors(self, delta: float) -> None:

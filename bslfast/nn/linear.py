@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from bslfast import _checks
 from bslfast._torch import global_hooks
-from bslfast.functional.bayes_linear import checked_input, drawn_linear
+from bslfast.functional.bayes_linear import checked_input, drawn_linear, drawn_vector_linear
 from bslfast.nn import posteriors, priors
 from bslfast.nn.estimators import WeightSample
 from bslfast.nn.layer import BayesianLayer, one_for_each
-from bslfast.nn.weight import Part, Weight, normal_part
+from bslfast.nn.weight import Part, Weight, normal_part, vector, vector_part
 
 
 class BayesLinear(BayesianLayer, nn.Linear):
@@ -87,6 +87,11 @@ class BayesLinear(BayesianLayer, nn.Linear):
         self, weights: Sequence[Weight], x: Tensor, *, seed: int | Tensor | None
     ) -> tuple[Tensor, Part | None] | None:
         """Outputs for one draw in one node of the graph, if all is normal and of one kind."""
+        posterior, prior, _ = weights[0]
+        if type(posterior) is posteriors.FullCovariance and type(prior) is priors.Normal:
+            locs, raw_scale, lower, of_normals = vector(weights[0])
+            drawn = drawn_vector_linear(x, locs, raw_scale, lower, seed=seed, **of_normals)
+            return None if drawn is None else (drawn[0], vector_part(drawn[1], weights[0]))
         found = self._one_node(weights, x, seed, has_value=False)
         if found is None:
             return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from bslfast import _checks
 from bslfast import functional as BF
 from bslfast._formulas import log_scale_of
 from bslfast._precision import wide
+from bslfast.functional.multivariate_normal import draw_vector
 from bslfast.functional.normal import PARAMETRIZATIONS
 
 __all__ = [
@@ -305,7 +306,8 @@ class FullCovariance(Joint):
 
     L is the strict lower triangle of the parameter ``lower``, and on its diagonal the scale that
     ``raw_scale`` stands for. The weights are the elements of the layer's tensors in their order, as
-    one vector of n. At the start L is diagonal, which is :class:`Normal`.
+    one vector of n. At the start L is diagonal, which is :class:`Normal`. On the CPU a kernel draws
+    them, :func:`bslfast.functional.multivariate_normal_rsample_kl`.
 
     Args:
         parametrization: of the diagonal, as in :func:`bslfast.functional.normal_rsample`.
@@ -345,6 +347,20 @@ class FullCovariance(Joint):
         """Make the weights independent, all scales ``init_scale``."""
         super().reset(parameters)
         parameters[-1].zero_()
+
+    def rsample(
+        self,
+        parameters: Sequence[Tensor],
+        *,
+        sample_shape: Sequence[int] = (),
+        seed: int | Tensor | None = None,
+        stream: int = 0,
+    ) -> Tensor:
+        """Samples [*sample_shape, n], whose gradients reach the parameters."""
+        *locs, raw_scale, lower = parameters
+        options: dict[str, Any] = {"sample_shape": sample_shape, "seed": seed, "stream": stream}
+        found = draw_vector(locs, raw_scale, lower, parametrization=self.parametrization, **options)
+        return super().rsample(parameters, **options) if found is None else found[0]
 
     def mixing(self, parameters: Sequence[Tensor]) -> Tensor:
         """L without its diagonal, [n, n]."""

@@ -15,9 +15,11 @@ from torch import Tensor
 
 from bslfast import _checks
 from bslfast import functional as BF
+from bslfast._native.multivariate_normal import write_kl as write_vector_kl
 from bslfast._native.normal_many import write_kl
 from bslfast._precision import wide
 from bslfast.functional._op import runs_eagerly
+from bslfast.functional.multivariate_normal import draw_vector
 from bslfast.functional.normal_many import draw_many
 from bslfast.nn import posteriors, priors
 from bslfast.nn.posteriors import Posterior
@@ -274,6 +276,51 @@ class _JointFromNormal(Divergence):
         return total if log_det is None else total - log_det.to(total.dtype)
 
 
+class _FullCovarianceFromNormal(_JointFromNormal):
+    """Samples and divergence of a vector in one node of the graph, for a prior of two numbers."""
+
+    def kl(self, weight: Weight) -> Tensor:
+        locs, raw_scale, lower, of_normals = vector(weight)
+        found = draw_vector(
+            locs, raw_scale, lower, sample_shape=(0,), seed=0, has_value=True, **of_normals
+        )
+        return super().kl(weight) if found is None else found[1]
+
+    def draw(
+        self, weights: Sequence[Weight], seed: int | Tensor | None, stream: int
+    ) -> tuple[Sequence[Tensor], Part | None]:
+        (weight,) = weights
+        locs, raw_scale, lower, of_normals = vector(weight)
+        found = draw_vector(locs, raw_scale, lower, seed=seed, stream=stream, **of_normals)
+        if found is None:
+            return super().draw(weights, seed, stream)
+        return [found[0]], vector_part(found[1], weight)
+
+
+def vector_part(place: Tensor, weight: Weight) -> Part:
+    """One with a full covariance, of whose divergence ``place`` has the gradient alone."""
+
+    def value() -> Tensor:
+        locs, raw_scale, lower, of_normals = vector(weight)
+        write_vector_kl(place, locs, raw_scale, lower, **of_normals)
+        return place
+
+    return Part((weight,), value, place)
+
+
+def vector(weight: Weight) -> tuple[Sequence[Tensor], Tensor, Tensor, dict[str, Any]]:
+    """(the means, raw scale and factor of a weight; its parametrization and prior)."""
+    posterior, prior, (*locs, raw_scale, lower) = weight
+    assert isinstance(posterior, posteriors.FullCovariance)
+    assert isinstance(prior, priors.Normal)
+    options = {
+        "parametrization": posterior.parametrization,
+        "prior_loc": prior.loc,
+        "prior_scale": prior.scale,
+    }
+    return locs, raw_scale, lower, options
+
+
 class _LaplaceFromLaplace(Divergence):
     def kl(self, weight: Weight) -> Tensor:
         posterior, prior = weight.posterior, weight.prior
@@ -320,6 +367,7 @@ DIVERGENCES: dict[tuple[type[Posterior], type[Prior]], Divergence] = {
     **{(posteriors.Normal, prior): _NormalFromTensors() for prior in _NORMALS[1:]},
     **{(posteriors.Normal, prior): _NormalEstimated() for prior in _OTHERS},
     **{(kind, prior): _JointFromNormal() for kind in _JOINT for prior in _NORMALS},
+    (posteriors.FullCovariance, priors.Normal): _FullCovarianceFromNormal(),
     **{(kind, prior): _JointEstimated() for kind in _JOINT for prior in _OTHERS},
     (posteriors.Laplace, priors.Laplace): _LaplaceFromLaplace(),
     **{(posteriors.Deterministic, prior): _OfTheMean() for prior in _OF_POINTS},

@@ -38,6 +38,7 @@ from bslfast.reference.logistic import (
 )
 from bslfast.reference.lognormal import lognormal_log_prob, lognormal_rsample
 from bslfast.reference.mixture_logistic import mixture_logistic_transform
+from bslfast.reference.multivariate_normal import multivariate_normal_rsample_kl
 from bslfast.reference.negative_binomial import negative_binomial_log_prob
 from bslfast.reference.normal import (
     normal_kl,
@@ -86,6 +87,7 @@ __all__ = [
     "lognormal_log_prob",
     "lognormal_rsample",
     "mixture_logistic_transform",
+    "multivariate_normal_rsample_kl",
     "negative_binomial_log_prob",
     "normal_kl",
     "normal_log_prob",

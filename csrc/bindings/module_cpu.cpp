@@ -18,6 +18,7 @@ namespace py = pybind11;
 namespace bsl {
 
 void register_math(py::module_& m);
+void register_multivariate_normal(py::module_& m);
 void register_noise(py::module_& m);
 void register_normal_many(py::module_& m);
 void register_pointwise(py::module_& m);
@@ -90,6 +91,7 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   m.attr("MAX_DIMS") = bsl::kMaxDims;
   m.attr("BLOCK") = bsl::kBlock;
   bsl::register_math(m);
+  bsl::register_multivariate_normal(m);
   bsl::register_noise(m);
   bsl::register_normal_many(m);
   bsl::register_pointwise(m);

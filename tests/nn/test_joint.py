@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import pickle
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributions as td
+from ops.record import threads
 from torch import Tensor, nn
 
 import bslfast
@@ -141,6 +143,99 @@ class _Divergence(nn.Module):
         return weight.kl()
 
 
+WITHOUT_BIAS: Any = (
+    bnn.BayesLinear,
+    {"in_features": 3, "out_features": 2, "bias": False},
+    lambda: torch.randn(5, 2, 3, dtype=F64),
+)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64], ids=["float32", "float64"])
+@pytest.mark.parametrize(
+    ("made", "parametrization"),
+    [*((m, "softplus") for m in (*LAYERS, WITHOUT_BIAS)), (LAYERS[0], "log_var")],
+)
+def test_a_full_covariance_is_one_node(made: Any, parametrization: str, dtype: torch.dtype) -> None:
+    """Outputs, the divergence and all gradients are those of separate ops, also second ones."""
+    posterior = posteriors.FullCovariance(parametrization, init_scale=0.3)
+    layer, x = layer_of(made, posterior, prior_loc=0.1, prior_scale=0.7).to(dtype), made[2]()
+    x = x.to(dtype).requires_grad_()
+    inputs, tolerance = [x, *layer.parameters()], {torch.float32: 1e-5, F64: 1e-12}[dtype]
+    with torch.no_grad():
+        layer.lower[0, 1] = math.nan  # which does not count
+
+    def found(**options: Any) -> list[Tensor]:
+        """By the draw of a pass, which is one node with a linear map, and by that of all layers."""
+        total = layer(x, seed=3).square().sum() + 0.3 * kl(layer)
+        with one_draw(layer, seed=3):
+            total = total + layer(x).square().sum() + 0.2 * kl(layer)
+        alone = layer.compute_kl()
+        first = torch.autograd.grad(total, inputs, **options)
+        second: Any = ()
+        if options:
+            second = torch.autograd.grad(sum(g.square().sum() for g in first), inputs)
+        return [total, alone, *first, *second, *torch.autograd.grad(alone, inputs[1:])]
+
+    with one_draw(layer):
+        (sample,) = layer.drawn
+        assert sample.grad_fn is kl(layer).grad_fn
+    if type(layer) is bnn.BayesLinear:
+        assert layer(x).grad_fn is kl(layer).grad_fn
+    many: dict[str, Any] = {"sample_shape": (2, 3), "seed": 4}
+    # Second ones of float32 have few digits left.
+    for options in ({}, {"create_graph": True})[: 2 if dtype == F64 else 1]:
+        with bslfast.functional.use_reference():
+            by_ops = found(**options)
+        torch.testing.assert_close(found(**options), by_ops, rtol=tolerance, atol=tolerance)
+    results = []
+    for context in (contextlib.nullcontext(), bslfast.functional.use_reference()):
+        with context:
+            samples = layer.weights()[0].rsample(**many)
+        grads = torch.autograd.grad(samples.square().sum(), inputs[1:])
+        results.append([samples, *grads])
+    torch.testing.assert_close(*results, rtol=tolerance, atol=tolerance)
+
+
+def test_a_full_covariance_with_several_threads() -> None:
+    """The same bits, for a draw that is cut into several chunks."""
+    layer, x = bnn.BayesLinear(40, 15, posterior=JOINT[0]), torch.randn(5, 40)
+    with torch.no_grad():
+        layer.lower.normal_(std=0.1)
+    results = []
+    for n in (1, 2, 3):
+        with threads(n), one_draw(layer, seed=2):
+            loss = layer(x).square().sum() + kl(layer)
+            results.append([loss, *torch.autograd.grad(loss, list(layer.parameters()))])
+    for other in results[1:]:
+        assert all(map(torch.equal, other, results[0]))
+
+
+def test_the_divergence_of_a_full_covariance_is_that_of_now() -> None:
+    """Whatever has changed the parameters since the draw."""
+    layer = bnn.BayesLinear(3, 2, posterior=JOINT[0])
+    layer(torch.ones(1, 3))
+    layer.lower.data.fill_(0.5)
+    expected = kl(copy.deepcopy(layer))
+    torch.testing.assert_close(kl(layer), expected)
+    layer(torch.ones(1, 3))
+    layer.raw_scale.data.add_(0.5)
+    found = kl(layer)
+    assert found.item() != pytest.approx(expected.item())
+    torch.testing.assert_close(found, kl(copy.deepcopy(layer)))
+
+
+def test_a_full_covariance_of_wrong_shapes() -> None:
+    """No kernel reads past the end of a tensor."""
+    loc, raw_scale, lower = torch.zeros(4), torch.zeros(4), torch.zeros(4, 4)
+    for wrong in ((loc, raw_scale, lower[:3]), (loc, raw_scale[:3], lower)):
+        with pytest.raises((RuntimeError, ValueError)):
+            bnn.Weight(JOINT[0], priors.Normal(), wrong).rsample()
+    scales = posteriors.FullCovariance("scale")
+    negative = bnn.Weight(scales, priors.Normal(), (loc, raw_scale - 1, lower))
+    with pytest.raises(ValueError, match="raw_scale: expected scales >= 0, got -1"):
+        negative.rsample()
+
+
 @joint
 def test_other_priors_are_estimated_at_the_same_sample(posterior: Any) -> None:
     layer, x = layer_of(LAYERS[0], posterior, prior=priors.Laplace(0.5)), LAYERS[0][2]()
@@ -232,7 +327,7 @@ def test_networks(options: dict[str, Any], dtype: torch.dtype) -> None:
     bslfast.training.fit(model, (x, y), epochs=2, lr=0.01, progress=False)
     optimizer = torch.optim.Adam(model.parameters(), 0.02)
     losses = []
-    for _ in range(60):
+    for _ in range(150):
         optimizer.zero_grad()
         log_prob = model.likelihood.log_prob(model(x), y)
         loss = bslfast.negative_elbo(log_prob, kl(model), dataset_size=64)
