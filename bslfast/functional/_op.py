@@ -25,14 +25,13 @@ from torch import Tensor
 from bslfast._native import READS_TENSORS, _cpu, cuda, serial_after_fork
 from bslfast._precision import SIXTEEN_BITS, in_float32
 from bslfast._torch import (
+    WATCHERS,
     autograd_kernel,
     dispatch_keys,
-    dispatch_modes,
     has_tangents,
     is_batched,
     is_zero_tensor,
     parse_schema,
-    tracing_state,
     transforms_active,
 )
 from bslfast.functional._vmap import Folding, Rule, one_by_one
@@ -47,8 +46,10 @@ HAS_CUDA = cuda.is_built()
 NATIVE = (torch.float32, torch.float64)
 _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 _use_reference = False
-# Bound once, as the smallest op takes only a few microseconds and each look-up in torch counts.
-_is_compiling = torch.compiler.is_compiling
+_cpu.set_watchers(*WATCHERS)
+# A constant for the compiler, which cannot trace what the kernels' module tells. Bound once, as the
+# smallest op takes only a few microseconds and each look-up in torch counts.
+is_traced = torch.compiler.is_dynamo_compiling
 
 
 def _keys_of_plain_tensors() -> frozenset[int]:
@@ -401,7 +402,7 @@ class Op:
                 return op._scatter(results, ctx)
 
         Eager.__name__ = Eager.__qualname__ = op.name
-        return _apply_of(Eager)
+        return apply_of(Eager)
 
     def _make_direct_function(
         op, forward: Callable[..., Any], backward: Callable[..., Any]
@@ -411,7 +412,8 @@ class Op:
         class Direct(torch.autograd.Function):
             @staticmethod
             def forward(ctx: Any, *args: Any) -> Any:
-                *tensors, ctx.call = args
+                tensors = args[:-1]
+                ctx.call = args[-1]
                 ctx.save_for_backward(*tensors)
                 ctx.set_materialize_grads(False)
                 return forward(ctx.call, tensors)
@@ -424,7 +426,7 @@ class Op:
                 return backward(ctx.call, grads, ctx.saved_tensors, ctx.needs_input_grad)
 
         Direct.__name__ = Direct.__qualname__ = op.name
-        return _apply_of(Direct)
+        return apply_of(Direct)
 
     @functools.cached_property
     def _transformable(op) -> Any:
@@ -456,7 +458,7 @@ class Op:
         return Forward
 
 
-def _apply_of(function: type[torch.autograd.Function]) -> Callable[..., Any]:
+def apply_of(function: type[torch.autograd.Function]) -> Callable[..., Any]:
     """Return the C++ part of ``apply``, for calls where :func:`runs_eagerly` is true.
 
     The Python part around it only looks for transforms and for tensors left over from them.
@@ -475,14 +477,7 @@ def unwatched(*, in_rule: bool = False) -> bool:
 
     In a rule for vmap the transform is still active, but it has let go of its tensors.
     """
-    return (
-        not _use_reference
-        and not _is_compiling()
-        and (in_rule or not transforms_active())
-        and not dispatch_modes()
-        and tracing_state() is None
-        and not has_tangents()
-    )
+    return not _use_reference and not is_traced() and _cpu.is_unwatched(in_rule)
 
 
 #: What the tensors of a call have in common, if torch runs op by op. A level includes those before
@@ -519,7 +514,12 @@ in_common: Callable[[tuple[Tensor | None, ...]], int] = (
 
 def plain(tensors: tuple[Tensor | None, ...]) -> bool:
     """Whether the tensors (or None) are plain strided ones on the CPU, and :func:`unwatched`."""
-    return unwatched() and in_common(tensors) >= PLAIN
+    return (
+        not _use_reference
+        and not is_traced()
+        and _cpu.is_unwatched(False)
+        and in_common(tensors) >= PLAIN
+    )
 
 
 def runs_eagerly(
@@ -528,6 +528,8 @@ def runs_eagerly(
     """Whether kernels may be called on these tensors directly, outside torch's dispatcher."""
     if not unwatched(in_rule=in_rule):
         return False
+    if in_common(tuple(tensors)):
+        return True
     for t in tensors:
         if type(t) not in _PLAIN_TYPES:
             return False

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from bslfast import _checks, reference
+from bslfast._native import READS_TENSORS, _cpu
 from bslfast._native._operands import PARAMETRIZATIONS as _NUMBERED_PARAMETRIZATIONS
-from bslfast._native._operands import REDUCTIONS
+from bslfast._native._operands import REDUCTIONS, unbroadcast
 from bslfast._native.pointwise import Kernels
 from bslfast.functional._op import ONE_DTYPE, ONE_SHAPE, Op, in_common, unwatched
 from bslfast.functional._vmap import Folding
@@ -71,6 +72,7 @@ class PointwiseOp:
         self._numbers = slice(self._options.stop, self._options.stop + len(self.numbers))
         self._random = kernels.is_random
         self._results = kernels.has_value + kernels.has_log
+        self._by_element = type(kernels) is Kernels
         kinds = {str: "str", bool: "bool"}
         arguments = [f"Tensor {t}" for t in self.tensors]
         arguments += ["Tensor seed", "int stream", "SymInt[] sample_shape"] * kernels.is_random
@@ -144,7 +146,10 @@ class PointwiseOp:
             return self.op(*tensors, *given)
         if self._constants is not None:
             numbers = self._constants(*numbers)
-        call = (shape, variant, numbers, reduction or "none", stream, sample_shape, given)
+        apart = bool(sample_shape) and self._kernels.draws_apart(shape, len(sample_shape))
+        facts = (self._kernels.index, variant, numbers, stream)
+        facts += (REDUCTIONS[reduction or "none"], sample_shape, apart)
+        call = (facts, shape, reduction or "none", given)
         if torch.is_grad_enabled():
             for t in tensors:
                 if t.requires_grad:
@@ -207,11 +212,16 @@ class PointwiseOp:
         tensors, *others = self._split(args)
         return self._results_of(tensors, others[1], *self._kernels.forward(tensors, *others))
 
-    def _direct_forward(self, call: Any, tensors: Sequence[Any]) -> Any:
+    def _direct_forward(self, call: Any, tensors: tuple[Any, ...]) -> Any:
+        facts, shape, reduction, _ = call
+        if READS_TENSORS and self._by_element:
+            found = _cpu.pointwise_results(*facts, tensors)
+            if found is not None:
+                return found
         seed = None
         if self._random:
             *tensors, seed = tensors
-        shape, variant, numbers, reduction, stream, sample_shape, *_ = call
+        _, variant, numbers, stream, _, sample_shape, _ = facts
         results, invalid = self._kernels.forward(
             tensors, variant, numbers, reduction, seed, stream, sample_shape, shape
         )
@@ -219,15 +229,23 @@ class PointwiseOp:
             return self._results_of(tensors, numbers, results, invalid)
         return results[0]
 
-    def _direct_backward(self, call: Any, grads: Any, tensors: Sequence[Any], needs: Any) -> Any:
-        shape, variant, numbers, reduction, stream, sample_shape, *_ = call
+    def _direct_backward(
+        self, call: Any, grads: Any, tensors: tuple[Any, ...], needs: tuple[bool, ...]
+    ) -> Any:
+        facts, shape, reduction, _ = call
+        only_part = self._parts and (grads[0] is None or grads[1] is None)
+        if READS_TENSORS and self._by_element and not only_part:
+            gradients = _cpu.pointwise_gradients(*facts, tensors, grads, needs, unbroadcast)
+            if gradients is not None:
+                return gradients
+        _, variant, numbers, stream, _, sample_shape, _ = facts
         if self._random:
             *tensors, seed = tensors
             drawn: tuple[None, ...] = (None, None)
         else:
             seed, drawn = None, (None,)
         call = (variant, numbers, reduction, seed, stream, sample_shape, shape)
-        if self._parts and (grads[0] is None or grads[1] is None):
+        if only_part:
             return self._backward_of_part(grads, tensors, call, needs) + drawn
         found = self._kernels.backward(grads, tensors, *call, needs=needs[: len(tensors)])
         return found + drawn

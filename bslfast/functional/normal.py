@@ -143,12 +143,15 @@ def normal_rsample_kl(
     >>> weight.shape, kl
     (torch.Size([4, 3]), tensor(30.3069))
     """
-    for name, prior in (("prior_loc", prior_loc), ("prior_scale", prior_scale)):
-        if isinstance(prior, Tensor):
-            _check_not_wider(name, prior, loc, raw_scale)
+    if isinstance(prior_loc, Tensor):
+        _check_not_wider("prior_loc", prior_loc, loc, raw_scale)
+    if isinstance(prior_scale, Tensor):
+        _check_not_wider("prior_scale", prior_scale, loc, raw_scale)
     given = (loc, raw_scale, prior_loc, prior_scale)
+    sizes: tuple[int, ...] = ()
+    if type(sample_shape) is not tuple or sample_shape:
+        sizes = _checks.sizes("sample_shape", sample_shape)
     drawn: dict[str, Any] = {"seed": seed, "stream": stream, "parametrization": parametrization}
-    sizes = _checks.sizes("sample_shape", sample_shape)
     if sizes and not _drawn_at_once(loc, raw_scale, sizes):
         if isinstance(loc, Tensor) and loc.dtype in SIXTEEN_BITS:
             # Two gradients meet at each parameter: their sum is rounded, not each of them.

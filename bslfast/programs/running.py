@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from bslfast import _checks
-from bslfast._native import serial_after_fork
+from bslfast._native import _cpu, serial_after_fork
 from bslfast._torch import global_hooks, unflatten
 from bslfast.functional._op import differentiated, runs_eagerly, unwatched
 from bslfast.programs.building import Builder, CannotLower, Lanes
@@ -152,9 +152,9 @@ class Lowered:
     def holds(self) -> bool:
         """Whether the module is what it was."""
         return (
-            all(map(operator.is_, map(dict.get, self._dicts, self._names), self._values))
-            and list(map(len, self._owned)) == self._lengths
-            and [type(module()) for module in self._modules] == self._kinds
+            _cpu.have_entries(self._dicts, self._names, self._values)
+            and _cpu.have_sizes(self._owned, self._lengths)
+            and _cpu.are_of_types(self._modules, self._kinds)
             and list(map(_VERSION, self._buffers)) == self._versions
         )
 

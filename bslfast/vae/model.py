@@ -278,7 +278,8 @@ class VAE(Decoding):
             # A program has beta in it: where that changes from call to call, ops cost less.
             if beta == self._last_beta:
                 elbo = self._at_once(x, "_elbo_by_ops", seed, beta=beta)
-            self._last_beta = beta
+            else:
+                self._last_beta = beta
         if elbo is None:
             elbo, _ = self._elbo_and_kl(x, n_samples, context, mask, weights, seed)
         return elbo if weights is None else elbo * example_weights(weights, len(x))
