@@ -277,6 +277,19 @@ def lowered(
     return found
 
 
+def is_known_not_to_run(module: nn.Module, what: str, features: int) -> bool:
+    """Whether the module has no such program for rows of so many features, as it is now."""
+    own: _Programs | None = vars(module).get("_programs")
+    found = None if own is None else own.get(what)
+    return (
+        found is not None
+        and found.reason is not None
+        and found.sizes[0] == features
+        and found.is_of(module)
+        and found.holds()
+    )
+
+
 def runnable(
     module: nn.Module,
     what: str,

@@ -128,7 +128,10 @@ class Decoding(nn.Module):
 
     def _decoded(self, z: Tensor, context: Tensor | None) -> Tensor:
         """The decoder's outputs for codes [n, code]: as many as the likelihood divides."""
-        outputs = _called("decoder", self.decoder, z, context)
+        return self._divided(_called("decoder", self.decoder, z, context))
+
+    def _divided(self, outputs: Any) -> Tensor:
+        """What a decoder gives, if the likelihood can divide it."""
         if not isinstance(outputs, Tensor):
             raise TypeError(f"decoder: expected a tensor, got {_checks.describe(outputs)}")
         n = len(self.likelihood.parts)
@@ -150,10 +153,17 @@ class Decoding(nn.Module):
             codes = z.flatten(0, -2)
             if context is not None:
                 context = context.expand(*z.shape[:-2], *context.shape).flatten(0, z.dim() - 2)
-        outputs = _checks.operand("decoder", self._decoded(codes, context))
+        return self._likelihood_of(_called("decoder", self.decoder, codes, context), x, z, mask)
+
+    def _likelihood_of(self, outputs: Any, x: Tensor, z: Tensor, mask: Tensor | None) -> Tensor:
+        """:meth:`_log_likelihood` of what the decoder gives for the codes."""
         likelihood, shape = self.likelihood, x.shape
-        n = len(likelihood.parts)
-        wanted = (len(codes), *shape[1:]) if n == 1 else (len(codes), n * shape[1], *shape[2:])
+        n, rows = len(likelihood.parts), math.prod(z.shape[:-1])
+        wanted = (rows, *shape[1:]) if n == 1 else (rows, n * shape[1], *shape[2:])
+        if not isinstance(outputs, Tensor) or outputs.dtype is not x.dtype:
+            outputs = _checks.operand("decoder", self._divided(outputs))
+        elif outputs.shape != wanted:
+            outputs = self._divided(outputs)
         if outputs.shape != wanted:
             raise ValueError(
                 f"decoder: expected outputs of shape {wanted} for x of shape "
@@ -177,6 +187,8 @@ class Decoding(nn.Module):
         # Before anything is looked at, which large networks would pay for nothing. A tile has 32
         # rows, if there are as many or not.
         if self._products_of_a_row() * max(32, len(x)) > _ONE_NODE or not x.numel():
+            return None
+        if programs.is_known_not_to_run(self, "objective", math.prod(x.shape[1:])):
             return None
         rows = x if x.ndim == 2 else x.flatten(1)
         found = self._program(rows)
@@ -231,7 +243,10 @@ class Decoding(nn.Module):
 
     def _encoded(self, x: Tensor, context: Tensor | None) -> Tensor:
         """The encoder's output for a checked x, as wide as :meth:`_latent_of` says."""
-        outputs = _called("encoder", self.encoder, x, context)
+        return self._of_codes(_called("encoder", self.encoder, x, context), x)
+
+    def _of_codes(self, outputs: Any, x: Tensor) -> Tensor:
+        """What an encoder gives for x, if it is that."""
         if not isinstance(outputs, Tensor):
             raise TypeError(f"encoder: expected a tensor, got {_checks.describe(outputs)}")
         if outputs.dim() != 2 or outputs.shape[0] != x.shape[0]:
@@ -285,7 +300,7 @@ def _called(name: str, network: nn.Module, x: Tensor, context: Tensor | None) ->
     given = (x,) if context is None else (x, context)
     # Asked of the class once. The compiler would go through all of it, with a warning.
     kind: Any = type(network)
-    if not is_traced() and not _takes(kind, len(given)):
+    if not is_traced() and not takes(kind, len(given)):
         wanted, number = ("a tensor", "two") if context is None else ("None", "one")
         raise TypeError(
             f"context: expected {wanted}, as the {name}, a {kind.__name__}, takes {number}, got "
@@ -295,7 +310,7 @@ def _called(name: str, network: nn.Module, x: Tensor, context: Tensor | None) ->
 
 
 @functools.cache
-def _takes(kind: Any, n: int) -> bool:
+def takes(kind: Any, n: int) -> bool:
     """Whether modules of a class are called with ``n`` tensors; True if they do not say."""
     try:
         signature = inspect.signature(kind.forward)

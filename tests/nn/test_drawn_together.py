@@ -80,7 +80,8 @@ def _drawn(found: bslfast.bnn.BayesianMLP) -> list[torch.Tensor]:
     divergence = kl(found)
     total = sum((s.square().sum() for s in samples), divergence)
     tensors = list(found.layers.parameters())
-    return [*samples, divergence, *torch.autograd.grad(total, tensors, allow_unused=True)]
+    grads = torch.autograd.grad(total, tensors, allow_unused=True, materialize_grads=True)
+    return [*samples, divergence, *grads]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
@@ -103,7 +104,10 @@ def test_a_change_between_draw_and_divergence() -> None:
         for _ in range(2):
             draw(layers, 7)
         change(used)
-        assert kl(used).item() == pytest.approx(kl(copy.deepcopy(used)).item(), rel=1e-6)
+        torch.manual_seed(1)  # a Laplace prior has an estimate
+        found = kl(used).item()
+        torch.manual_seed(1)
+        assert found == pytest.approx(kl(copy.deepcopy(used)).item(), rel=1e-6)
 
 
 def test_errors_are_those_of_the_op() -> None:
