@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from bslfast._native import READS_TENSORS, _cpu, cuda, serial_after_fork
+from bslfast._native._operands import unbroadcast
 from bslfast._precision import SIXTEEN_BITS, in_float32
 from bslfast._torch import (
     WATCHERS,
@@ -167,7 +168,7 @@ class Op:
         forward: Callable[[Any, Sequence[Tensor | None]], Any],
         backward: Callable[..., tuple[Tensor | None, ...]],
     ) -> Callable[[], Callable[..., Any]]:
-        """Return what makes the op a function of (its tensors, call), for :func:`plain` tensors.
+        """Return what makes the op a function of (its tensors, call), for tensors that are PLAIN.
 
         This is the eager route at half the time for a call of few elements. ``call`` holds the
         facts about the arguments, which are found once and serve forward and backward.
@@ -177,8 +178,9 @@ class Op:
             backward: (call, gradients of these results, tensors, which tensors need a gradient) ->
                 gradients of all tensors, and a None.
 
-        ``call`` is a tuple. Its last item is a tuple of the op's arguments after the tensors. The
-        other items are free.
+        ``call`` is a tuple. Its first item are the arguments of ``_cpu.pointwise_results`` before
+        the tensors, or None if that does not serve the op. Its last item is a tuple of the op's
+        arguments after the tensors. The other items are free.
         """
         return functools.cache(lambda: self._make_direct_function(forward, backward))
 
@@ -413,17 +415,26 @@ class Op:
             @staticmethod
             def forward(ctx: Any, *args: Any) -> Any:
                 tensors = args[:-1]
-                ctx.call = args[-1]
+                ctx.call = call = args[-1]
                 ctx.save_for_backward(*tensors)
                 ctx.set_materialize_grads(False)
-                return forward(ctx.call, tensors)
+                if call[0] is not None:
+                    found = _cpu.pointwise_results(*call[0], tensors)
+                    if found is not None:
+                        return found
+                return forward(call, tensors)
 
             @staticmethod
             def backward(ctx: Any, *grads: Tensor | None) -> Any:
-                if torch.is_grad_enabled() or not plain(grads):
+                if torch.is_grad_enabled() or not common(grads):
                     ctx.constants = ctx.call[-1]
                     return (*op._operator_backward(ctx, *grads), None)[:n]
-                return backward(ctx.call, grads, ctx.saved_tensors, ctx.needs_input_grad)
+                call, tensors, needs = ctx.call, ctx.saved_tensors, ctx.needs_input_grad
+                if call[0] is not None and grads[0] is not None and grads[-1] is not None:
+                    found = _cpu.pointwise_gradients(*call[0], tensors, grads, needs, unbroadcast)
+                    if found is not None:
+                        return found
+                return backward(call, grads, tensors, needs)
 
         Direct.__name__ = Direct.__qualname__ = op.name
         return apply_of(Direct)
@@ -512,14 +523,11 @@ in_common: Callable[[tuple[Tensor | None, ...]], int] = (
 )
 
 
-def plain(tensors: tuple[Tensor | None, ...]) -> bool:
-    """Whether the tensors (or None) are plain strided ones on the CPU, and :func:`unwatched`."""
-    return (
-        not _use_reference
-        and not is_traced()
-        and _cpu.is_unwatched(False)
-        and in_common(tensors) >= PLAIN
-    )
+def common(tensors: tuple[Tensor | None, ...]) -> int:
+    """What the tensors have in common, if :func:`unwatched`; else NOTHING."""
+    if _use_reference or is_traced() or not _cpu.is_unwatched(False):
+        return NOTHING
+    return in_common(tensors)
 
 
 def runs_eagerly(

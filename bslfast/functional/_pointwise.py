@@ -12,9 +12,9 @@ from torch import Tensor
 from bslfast import _checks, reference
 from bslfast._native import READS_TENSORS, _cpu
 from bslfast._native._operands import PARAMETRIZATIONS as _NUMBERED_PARAMETRIZATIONS
-from bslfast._native._operands import REDUCTIONS, unbroadcast
+from bslfast._native._operands import REDUCTIONS
 from bslfast._native.pointwise import Kernels
-from bslfast.functional._op import ONE_DTYPE, ONE_SHAPE, Op, in_common, unwatched
+from bslfast.functional._op import NOTHING, ONE_DTYPE, ONE_SHAPE, Op, common, in_common
 from bslfast.functional._vmap import Folding
 
 #: What a scale may be made from.
@@ -109,8 +109,11 @@ class PointwiseOp:
         ``others`` are the options and the numbers, in any order.
         """
         # Every function here that is called, and every loop, is some tenths of a microsecond.
-        given_seed = (seed,) if isinstance(seed, Tensor) else ()
-        tensors, directly, shape = self._looked_at(tensors, given_seed)
+        if self._by_element and seed is None and common(tensors) == ONE_SHAPE:
+            directly, shape = True, tensors[0].shape
+        else:
+            given_seed = (seed,) if isinstance(seed, Tensor) else ()
+            tensors, directly, shape = self._looked_at(tensors, given_seed)
         reduced = shape
         given: tuple[Any, ...] = ()
         if self._random:
@@ -146,14 +149,21 @@ class PointwiseOp:
             return self.op(*tensors, *given)
         if self._constants is not None:
             numbers = self._constants(*numbers)
-        apart = bool(sample_shape) and self._kernels.draws_apart(shape, len(sample_shape))
-        facts = (self._kernels.index, variant, numbers, stream)
-        facts += (REDUCTIONS[reduction or "none"], sample_shape, apart)
-        call = (facts, shape, reduction or "none", given)
+        reduced_by = reduction or "none"
+        facts = None
+        if READS_TENSORS and self._by_element:
+            apart = bool(sample_shape) and self._kernels.draws_apart(shape, len(sample_shape))
+            code = REDUCTIONS[reduced_by]
+            facts = (self._kernels.index, variant, numbers, stream, code, sample_shape, apart)
+        call = (facts, shape, variant, numbers, reduced_by, stream, sample_shape, given)
         if torch.is_grad_enabled():
             for t in tensors:
                 if t.requires_grad:
                     return self._direct()(*tensors, call)
+        if facts is not None:
+            results = _cpu.pointwise_results(*facts, tensors)
+            if results is not None:
+                return results
         return self._direct_forward(call, tensors)
 
     def _checked_option(self, name: str, value: Any) -> Any:
@@ -179,11 +189,11 @@ class PointwiseOp:
         self, tensors: tuple[Tensor, ...], seed: tuple[Tensor, ...]
     ) -> tuple[tuple[Tensor, ...], bool, torch.Size]:
         """The tensors, whether kernels may be called on them directly, and their shape."""
-        found = 0
-        if unwatched() and (not seed or in_common(seed)):
-            found = in_common(tensors)
-            if found == ONE_SHAPE:
-                return tensors, True, tensors[0].shape
+        found = common(tensors)
+        if found and seed and not in_common(seed):
+            found = NOTHING
+        if found == ONE_SHAPE:
+            return tensors, True, tensors[0].shape
         if found < ONE_DTYPE:
             tensors = self._checked(tensors)
         shape = _checks.broadcast(**dict(zip(self.tensors, tensors, strict=True)))
@@ -213,15 +223,10 @@ class PointwiseOp:
         return self._results_of(tensors, others[1], *self._kernels.forward(tensors, *others))
 
     def _direct_forward(self, call: Any, tensors: tuple[Any, ...]) -> Any:
-        facts, shape, reduction, _ = call
-        if READS_TENSORS and self._by_element:
-            found = _cpu.pointwise_results(*facts, tensors)
-            if found is not None:
-                return found
+        _, shape, variant, numbers, reduction, stream, sample_shape, _ = call
         seed = None
         if self._random:
             *tensors, seed = tensors
-        _, variant, numbers, stream, _, sample_shape, _ = facts
         results, invalid = self._kernels.forward(
             tensors, variant, numbers, reduction, seed, stream, sample_shape, shape
         )
@@ -232,20 +237,14 @@ class PointwiseOp:
     def _direct_backward(
         self, call: Any, grads: Any, tensors: tuple[Any, ...], needs: tuple[bool, ...]
     ) -> Any:
-        facts, shape, reduction, _ = call
-        only_part = self._parts and (grads[0] is None or grads[1] is None)
-        if READS_TENSORS and self._by_element and not only_part:
-            gradients = _cpu.pointwise_gradients(*facts, tensors, grads, needs, unbroadcast)
-            if gradients is not None:
-                return gradients
-        _, variant, numbers, stream, _, sample_shape, _ = facts
+        _, shape, variant, numbers, reduction, stream, sample_shape, _ = call
         if self._random:
             *tensors, seed = tensors
             drawn: tuple[None, ...] = (None, None)
         else:
             seed, drawn = None, (None,)
         call = (variant, numbers, reduction, seed, stream, sample_shape, shape)
-        if only_part:
+        if self._parts and (grads[0] is None or grads[1] is None):
             return self._backward_of_part(grads, tensors, call, needs) + drawn
         found = self._kernels.backward(grads, tensors, *call, needs=needs[: len(tensors)])
         return found + drawn

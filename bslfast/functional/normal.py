@@ -237,6 +237,13 @@ def _with_prior(
     **others: Any,
 ) -> Any:
     of_numbers, of_tensors = ops
+    if (  # the usual case, without calls
+        type(prior_loc) is float
+        and type(prior_scale) is float
+        and -math.inf < prior_loc < math.inf
+        and 0.0 < prior_scale < math.inf
+    ):
+        return of_numbers(loc, raw_scale, prior_loc=prior_loc, prior_scale=prior_scale, **others)
     if isinstance(prior_loc, Tensor) or isinstance(prior_scale, Tensor):
         like = _checks.operand("loc", loc)
         if like.dtype in SIXTEEN_BITS and not (

@@ -122,7 +122,9 @@ def test_saved_tensors_may_come_back_otherwise() -> None:
 def _without_table(patch: pytest.MonkeyPatch) -> None:
     """Go on as with a version of torch whose tensors kernels cannot read."""
     patch.setattr(pointwise, "READS_TENSORS", False)
-    patch.setattr(functional_pointwise, "in_common", _op._in_common_by_attributes)
+    patch.setattr(functional_pointwise, "READS_TENSORS", False)
+    for module in (_op, functional_pointwise):
+        patch.setattr(module, "in_common", _op._in_common_by_attributes)
     patch.setattr(distributions_normal, "READS_TENSORS", False)
 
 
