@@ -211,6 +211,8 @@ class _NormalMany(torch.autograd.Function):
         n = len(tensors) // 2
         ctx.save_for_backward(seed, *tensors)
         ctx.constants = constants
+        #: What backward calls, as hooks of the node would be called.
+        ctx.when_spent = None
         ctx.set_materialize_grads(False)
         prior_locs, prior_scales, stream, parametrization = constants
         samples, kl = native.forward(
@@ -222,6 +224,8 @@ class _NormalMany(torch.autograd.Function):
     @staticmethod
     @serial_after_fork
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        if ctx.when_spent is not None:
+            ctx.when_spent()
         seed, *tensors = ctx.saved_tensors
         needs, n = ctx.needs_input_grad[3:], len(tensors) // 2
         # create_graph=True, or gradients that kernels cannot read (batched ones, say).

@@ -143,11 +143,15 @@ class Remembered:
         self._state: Any = _state(self.weights()) if watch is None else watch.state()
         for layer in layers:
             set_past_module(layer, "_remembered", self)
-        self._hooks = [
-            part.place.grad_fn.register_hook(functools.partial(_forget, self._layers))
-            for part in parts
-            if part.place is not None and part.place.grad_fn is not None
-        ]
+        forget = functools.partial(_forget, self._layers)
+        self._nodes: list[Any] = []
+        for part in parts:
+            node: Any = None if part.place is None else part.place.grad_fn
+            if node is not None and not hasattr(node, "when_spent"):
+                node.register_hook(forget)
+            elif node is not None:  # in a fourth of the time
+                node.when_spent = forget
+                self._nodes.append(node)
 
     def weights(self) -> list[Weight]:
         """Those whose divergence it is, each once."""
@@ -162,8 +166,8 @@ class Remembered:
         layers = [layer for layer in (r() for r in self._layers) if layer is not None]
         known = all(layer._remembered is self for layer in layers)
         _forget(self._layers)
-        for hook in self._hooks:
-            hook.remove()
+        for node in self._nodes:
+            node.when_spent = None
         if not (known and torch.is_grad_enabled()):
             return []
         if self._watch is not None:
