@@ -257,12 +257,14 @@ def pointwise_results(
     reduction: int,
     samples: Sequence[int],
     apart: bool,
+    halved: bool,
     tensors: tuple[Tensor, ...],
 ) -> Tensor | tuple[Tensor, Tensor] | None:
     """The results of an op of plain tensors and perhaps a seed.
 
-    ``samples`` are dimensions in front, ``apart`` says whether an element has so many samples. None
-    if the call is an unusual one or has inputs outside their domain.
+    ``samples`` are dimensions in front, ``apart`` says whether an element has so many samples,
+    ``halved`` whether the first tensor is two side by side. None if the call is an unusual one or
+    has inputs outside their domain.
     """
 
 def pointwise_gradients(
@@ -273,6 +275,7 @@ def pointwise_gradients(
     reduction: int,
     samples: Sequence[int],
     apart: bool,
+    halved: bool,
     tensors: tuple[Tensor, ...],
     grads: tuple[Tensor | None, ...],
     needs: tuple[bool, ...],

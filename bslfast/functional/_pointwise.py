@@ -154,7 +154,16 @@ class PointwiseOp:
         if READS_TENSORS and self._by_element:
             apart = bool(sample_shape) and self._kernels.draws_apart(shape, len(sample_shape))
             code = REDUCTIONS[reduced_by]
-            facts = (self._kernels.index, variant, numbers, stream, code, sample_shape, apart)
+            facts = (
+                self._kernels.index,
+                variant,
+                numbers,
+                stream,
+                code,
+                sample_shape,
+                apart,
+                False,
+            )
         call = (facts, shape, variant, numbers, reduced_by, stream, sample_shape, given)
         if torch.is_grad_enabled():
             for t in tensors:
@@ -165,6 +174,11 @@ class PointwiseOp:
             if results is not None:
                 return results
         return self._direct_forward(call, tensors)
+
+    def facts_of_halves(self, numbers: tuple[float, ...], reduction: str, *options: _Option) -> Any:
+        """What ``_cpu.pointwise_results`` takes before tensors, the first one with two halves."""
+        code = REDUCTIONS[reduction]
+        return self._kernels.index, self._variants[options], numbers, 0, code, (), False, True
 
     def _checked_option(self, name: str, value: Any) -> Any:
         if name in self._flags:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from bslfast import _checks
-from bslfast._native import cuda
+from bslfast._native import READS_TENSORS, _cpu, cuda
+from bslfast._native._operands import unbroadcast
 from bslfast._native.pointwise import wasted
 from bslfast._precision import SIXTEEN_BITS, in_float32
+from bslfast.functional._op import ONE_DTYPE, apply_of, common, differentiated
 from bslfast.functional._pointwise import PARAMETRIZATIONS as PARAMETRIZATIONS
 from bslfast.functional._pointwise import PointwiseOp, location_scale_op, number, parameter
 
@@ -196,6 +200,54 @@ def _check_not_wider(name: str, prior: Tensor, loc: Tensor, raw_scale: Tensor) -
             f"{name}: expected a shape that broadcasts to {list(shape)}, that of loc and "
             f"raw_scale, got {list(prior_shape)}"
         )
+
+
+def rsample_kl_of_halves(parameters: Tensor, seed: int | Tensor | None) -> tuple[Tensor, Tensor]:
+    """``normal_rsample_kl`` of the halves loc and log_var of [batch, 2 * n], the KL of each row.
+
+    One node of the graph, without the two that halve and join.
+    """
+    if (
+        READS_TENSORS
+        and (seed is None or type(seed) is int)
+        and common((parameters,)) >= ONE_DTYPE
+        and parameters.numel()
+    ):
+        drawn_from = _checks.seed(seed, parameters.device)
+        result: tuple[Tensor, Tensor] = _of_halves()(parameters, drawn_from)
+        return result
+    loc, log_var = parameters.chunk(2, 1)
+    return normal_rsample_kl(loc, log_var, parametrization="log_var", reduction="row", seed=seed)
+
+
+@functools.cache
+def _of_halves() -> Any:
+    facts = _RSAMPLE_KL[0].facts_of_halves((0.0, 1.0), "row", "log_var")
+
+    class OfHalves(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *tensors: Tensor) -> Any:
+            ctx.save_for_backward(*tensors)
+            ctx.set_materialize_grads(False)
+            return _cpu.pointwise_results(*facts, tensors)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor | None) -> Any:
+            tensors, needs = ctx.saved_tensors, ctx.needs_input_grad
+            if not torch.is_grad_enabled() and common(grads):
+                found = _cpu.pointwise_gradients(*facts, tensors, grads, needs, unbroadcast)
+                return (None, None) if found is None else found[:2]
+            seed = tensors[1]
+
+            def again(parameters: Tensor) -> tuple[Tensor, Tensor]:
+                halves = parameters.chunk(2, 1)
+                return normal_rsample_kl(
+                    *halves, parametrization="log_var", reduction="row", seed=seed
+                )
+
+            return differentiated(again, tensors[:1], needs[:1], grads)[0], None
+
+    return apply_of(OfHalves)
 
 
 # --- the ops --------------------------------------------------------------------------------------

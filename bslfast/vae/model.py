@@ -18,6 +18,7 @@ from bslfast.flows import Base, Flow
 from bslfast.flows.transform import check_inputs
 from bslfast.functional._op import is_traced
 from bslfast.functional.iwae_bound import ESTIMATORS
+from bslfast.functional.normal import rsample_kl_of_halves
 from bslfast.likelihoods import Likelihood
 from bslfast.likelihoods.base import observed
 from bslfast.vae.decoding import Decoding, takes
@@ -309,10 +310,7 @@ class VAE(Decoding):
         outputs = usual.encoder(x)
         if type(outputs) is not Tensor or outputs.shape != (len(x), 2 * latent):
             outputs = self._of_codes(outputs, x)
-        mu, log_var = outputs.chunk(2, 1)
-        z, kl = BF.normal_rsample_kl(
-            mu, log_var, parametrization="log_var", reduction="row", seed=seed
-        )
+        z, kl = rsample_kl_of_halves(outputs, seed)
         return self._likelihood_of(usual.decoder(z), x, z, None), kl
 
     def _observed(self, x: Tensor, mask: Tensor | None) -> Tensor:

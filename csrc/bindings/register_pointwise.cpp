@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <string>
@@ -129,6 +130,12 @@ void pointwise_backward(int op, int variant, int dtype_code, const Sizes& sizes,
                value_sizes, grad_value, grad_log, made, n_samples);
 }
 
+int64_t numel(const Sizes& sizes) {
+  int64_t n = 1;
+  for (const int64_t size : sizes) n *= size;
+  return n;
+}
+
 // The gradient of a result: 0 if none arrived. One for each row serves all elements of the row.
 PyOperand incoming(const py::object& grad, const Sizes& sizes, bool of_rows) {
   PyOperand found;
@@ -147,7 +154,8 @@ PyOperand incoming(const py::object& grad, const Sizes& sizes, bool of_rows) {
 
 // A call on plain tensors of float32 or float64, of which the last one is the seed if the op draws.
 // `samples` are dimensions in front of those of the elements. They are one number of samples of
-// each element if `apart` is true; else a sample of an element is an element.
+// each element if `apart` is true; else a sample of an element is an element. The first tensor is
+// two tensors side by side if `halved` is true.
 struct OnTensors {
   std::vector<TensorView> views;
   Sizes sizes, value_sizes;  // of the elements, of the values
@@ -157,9 +165,10 @@ struct OnTensors {
   bool is_usual = true;
 
   OnTensors(const PointwiseKernels& kernels, const py::tuple& tensors, const Sizes& samples,
-            bool apart) {
+            bool apart, bool halved) {
     const bool draws = kernels.noise != Noise::none;
     for (const py::handle tensor : tensors) views.push_back(view_of(tensor));
+    if (halved) halve();
     if (draws) {
       seed = static_cast<uint64_t>(*static_cast<const int64_t*>(views.back().data));
       views.pop_back();
@@ -177,6 +186,9 @@ struct OnTensors {
                std::find(value_sizes.begin(), value_sizes.end(), 0) == value_sizes.end();
   }
 
+  // How many numbers a row of a half has.
+  int64_t half() const { return half_sizes_.back(); }
+
   DType dtype() const { return DType(views[0].is_double ? 1 : 0); }
 
   std::vector<PyOperand> operands() const {
@@ -186,6 +198,21 @@ struct OnTensors {
   }
 
  private:
+  Sizes half_sizes_;
+
+  // Puts the two halves of the first tensor's last dimension in its place.
+  void halve() {
+    TensorView first = views[0];
+    half_sizes_.assign(first.sizes, first.sizes + first.ndim);
+    half_sizes_.back() /= 2;
+    first.sizes = half_sizes_.data();
+    TensorView second = first;
+    const int64_t bytes = first.is_double ? 8 : 4;
+    second.data = static_cast<char*>(first.data) + half() * first.strides[first.ndim - 1] * bytes;
+    views[0] = first;
+    views.insert(views.begin() + 1, second);
+  }
+
   void broadcast(const TensorView& view) {
     const size_t ndim = static_cast<size_t>(view.ndim);
     if (ndim > sizes.size()) sizes.insert(sizes.begin(), ndim - sizes.size(), 1);
@@ -201,9 +228,9 @@ struct OnTensors {
 // domain.
 py::object pointwise_results(int op, int variant, const std::vector<double>& numbers,
                              uint64_t stream, int reduction, const Sizes& samples, bool apart,
-                             const py::tuple& tensors) {
+                             bool halved, const py::tuple& tensors) {
   const PointwiseKernels& kernels = kOps[op].kernels();
-  const OnTensors call(kernels, tensors, samples, apart);
+  const OnTensors call(kernels, tensors, samples, apart, halved);
   if (!call.is_usual) return py::none();
   const py::handle like = tensors[0];
   To to{nullptr, static_cast<Reduction>(reduction), nullptr};
@@ -232,10 +259,10 @@ py::object pointwise_results(int op, int variant, const std::vector<double>& num
 // seed and what a Function keeps). None alone if it is an unusual one.
 py::object pointwise_gradients(int op, int variant, const std::vector<double>& numbers,
                                uint64_t stream, int reduction, const Sizes& samples, bool apart,
-                               const py::tuple& tensors, const py::tuple& grads,
+                               bool halved, const py::tuple& tensors, const py::tuple& grads,
                                const py::tuple& needs, const py::function& unbroadcast) {
   const PointwiseKernels& kernels = kOps[op].kernels();
-  const OnTensors call(kernels, tensors, samples, apart);
+  const OnTensors call(kernels, tensors, samples, apart, halved);
   const py::object none = py::none();
   const py::object of_value = (kernels.results & kValue) != 0 ? py::object(grads[0]) : none;
   const py::object of_log =
@@ -243,13 +270,16 @@ py::object pointwise_gradients(int op, int variant, const std::vector<double>& n
   if (!call.is_usual || (of_value.is_none() && of_log.is_none())) return none;
   const auto has_elements = [&](size_t i) { return call.views[i].has_sizes(call.sizes); };
   int passed = -1;
-  if (!of_value.is_none() && call.n_samples == 1) passed = kernels.variants[variant].passes_on;
+  if (!of_value.is_none() && call.n_samples == 1 && !halved)
+    passed = kernels.variants[variant].passes_on;
   if (passed >= 0 && !has_elements(passed)) passed = -1;
   py::tuple found(tensors.size() + 1);
   std::vector<Grad> made(call.views.size());
-  bool any = false;
+  std::unique_ptr<char[]> halves;
+  bool any = halved;
   for (size_t i = 0; i < found.size(); ++i) {
     found[i] = none;
+    if (halved) continue;
     if (i >= call.views.size() || PyTuple_GET_ITEM(needs.ptr(), i) != Py_True) continue;
     if (static_cast<int>(i) == passed) {
       found[i] = of_value;
@@ -261,6 +291,13 @@ py::object pointwise_gradients(int op, int variant, const std::vector<double>& n
     any = true;
   }
   if (!any) return found;
+  const int64_t size = call.dtype().size;
+  if (halved) {
+    const int64_t bytes = numel(call.sizes) * size;
+    halves.reset(new char[2 * bytes]);
+    made[0].data = halves.get();
+    made[1].data = halves.get() + bytes;
+  }
   PyOperand grad_value, grad_log;
   if ((kernels.results & kValue) != 0) grad_value = incoming(of_value, call.value_sizes, false);
   if ((kernels.results & kLog) != 0) {
@@ -270,6 +307,20 @@ py::object pointwise_gradients(int op, int variant, const std::vector<double>& n
   std::vector<PyOperand> inputs = call.operands();
   run_backward(op, variant, call.dtype(), call.sizes, inputs, numbers, call.seed, stream,
                call.value_sizes, grad_value, grad_log, made, call.n_samples);
+  if (halved) {
+    Sizes whole(call.sizes);
+    whole.back() *= 2;
+    const py::object grad = room_for(whole, tensors[0], view_of(tensors[0]));
+    char* to = static_cast<char*>(view_of(grad).data);
+    const int64_t row = call.half() * size;
+    for (int64_t at = 0; at < numel(call.sizes) * size; at += row) {
+      for (int k = 0; k < 2; ++k, to += row) {
+        std::memcpy(to, static_cast<const char*>(made[k].data) + at, row);
+      }
+    }
+    found[0] = grad;
+    return found;
+  }
   for (size_t i = 0; i < call.views.size(); ++i) {
     if (made[i].data != nullptr && !has_elements(i)) found[i] = unbroadcast(found[i], tensors[i]);
   }
