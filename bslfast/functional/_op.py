@@ -165,7 +165,7 @@ class Op:
 
     def directly(
         self,
-        forward: Callable[[Any, Sequence[Tensor | None]], Any],
+        forward: Callable[[Any, tuple[Any, ...]], Any],
         backward: Callable[..., tuple[Tensor | None, ...]],
     ) -> Callable[[], Callable[..., Any]]:
         """Return what makes the op a function of (its tensors, call), for tensors that are PLAIN.
@@ -419,7 +419,7 @@ class Op:
                 ctx.save_for_backward(*tensors)
                 ctx.set_materialize_grads(False)
                 if call[0] is not None:
-                    found = _cpu.pointwise_results(*call[0], tensors)
+                    found = _cpu.pointwise_results(*(*call[0], tensors))
                     if found is not None:
                         return found
                 return forward(call, tensors)
@@ -431,7 +431,8 @@ class Op:
                     return (*op._operator_backward(ctx, *grads), None)[:n]
                 call, tensors, needs = ctx.call, ctx.saved_tensors, ctx.needs_input_grad
                 if call[0] is not None and grads[0] is not None and grads[-1] is not None:
-                    found = _cpu.pointwise_gradients(*call[0], tensors, grads, needs, unbroadcast)
+                    facts = (*call[0], tensors, grads, needs, unbroadcast)
+                    found = _cpu.pointwise_gradients(*facts)
                     if found is not None:
                         return found
                 return backward(call, grads, tensors, needs)

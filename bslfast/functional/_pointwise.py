@@ -150,7 +150,7 @@ class PointwiseOp:
         if self._constants is not None:
             numbers = self._constants(*numbers)
         reduced_by = reduction or "none"
-        facts = None
+        facts: Any = None
         if READS_TENSORS and self._by_element:
             apart = bool(sample_shape) and self._kernels.draws_apart(shape, len(sample_shape))
             code = REDUCTIONS[reduced_by]
@@ -170,7 +170,7 @@ class PointwiseOp:
                 if t.requires_grad:
                     return self._direct()(*tensors, call)
         if facts is not None:
-            results = _cpu.pointwise_results(*facts, tensors)
+            results = _cpu.pointwise_results(*(*facts, tensors))
             if results is not None:
                 return results
         return self._direct_forward(call, tensors)
@@ -240,7 +240,7 @@ class PointwiseOp:
         _, shape, variant, numbers, reduction, stream, sample_shape, _ = call
         seed = None
         if self._random:
-            *tensors, seed = tensors
+            tensors, seed = tensors[:-1], tensors[-1]
         results, invalid = self._kernels.forward(
             tensors, variant, numbers, reduction, seed, stream, sample_shape, shape
         )
@@ -253,7 +253,7 @@ class PointwiseOp:
     ) -> Any:
         _, shape, variant, numbers, reduction, stream, sample_shape, _ = call
         if self._random:
-            *tensors, seed = tensors
+            tensors, seed = tensors[:-1], tensors[-1]
             drawn: tuple[None, ...] = (None, None)
         else:
             seed, drawn = None, (None,)

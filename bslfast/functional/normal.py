@@ -222,20 +222,21 @@ def rsample_kl_of_halves(parameters: Tensor, seed: int | Tensor | None) -> tuple
 
 @functools.cache
 def _of_halves() -> Any:
-    facts = _RSAMPLE_KL[0].facts_of_halves((0.0, 1.0), "row", "log_var")
+    facts: Any = _RSAMPLE_KL[0].facts_of_halves((0.0, 1.0), "row", "log_var")
 
     class OfHalves(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, *tensors: Tensor) -> Any:
             ctx.save_for_backward(*tensors)
             ctx.set_materialize_grads(False)
-            return _cpu.pointwise_results(*facts, tensors)
+            return _cpu.pointwise_results(*(*facts, tensors))
 
         @staticmethod
         def backward(ctx: Any, *grads: Tensor | None) -> Any:
             tensors, needs = ctx.saved_tensors, ctx.needs_input_grad
             if not torch.is_grad_enabled() and common(grads):
-                found = _cpu.pointwise_gradients(*facts, tensors, grads, needs, unbroadcast)
+                call = (*facts, tensors, grads, needs, unbroadcast)
+                found = _cpu.pointwise_gradients(*call)
                 return (None, None) if found is None else found[:2]
             seed = tensors[1]
 

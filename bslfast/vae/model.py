@@ -39,6 +39,7 @@ class _Usual:
     def __init__(self, vae: VAE) -> None:
         self.of = weakref.ref(vae)
         kind, posterior = type(vae), vae.posterior
+        networks: tuple[Any, ...] = type(vae.encoder), type(vae.decoder)
         self._kind, self._posterior_kind = kind, type(posterior)
         self._posterior = weakref.ref(posterior)
         self.likelihood, self.encoder, self.decoder = vae.likelihood, vae.encoder, vae.decoder
@@ -62,8 +63,7 @@ class _Usual:
             and vae.prior is None
             and vae.capacity is None
             and not vae.free_bits
-            and takes(type(vae.encoder), 1)
-            and takes(type(vae.decoder), 1)
+            and all(takes(network, 1) for network in networks)
         )
 
     def holds(self) -> bool:
