@@ -27,6 +27,10 @@ unflatten: Callable[[Tensor, Any], Any] = torch._C._nn.unflatten_dense_tensors
 standard_gamma: Callable[..., Tensor] = torch._standard_gamma
 
 
+#: What tells whether torch watches calls: functions without arguments, and modules with flags.
+WATCHERS = (transforms_active, dispatch_modes, tracing_state, torch.compiler, forward_ad)
+
+
 def has_tangents() -> bool:
     """Whether forward-mode differentiation is active."""
     return forward_ad._current_level >= 0

@@ -200,13 +200,13 @@ class BayesianMLP(nn.Module):
 
     def _program(self, x: Any) -> programs.Lowered | None:
         """What computes outputs for draws of all weights at once, if it can for this x."""
-        if not self._fits(x):
+        if not programs.are_on() or not self._fits(x):
             return None
         return programs.runnable(self, "outputs", _steps, (x.shape[-1], 0), x, None)
 
     def _loss_program(self, x: Any, y: Any) -> tuple[programs.Lowered, Tensor] | None:
         """What computes the loss at once and its context, if it can for this batch."""
-        if not self._fits(x) or not isinstance(y, Tensor) or x.ndim != 2:
+        if not programs.are_on() or not self._fits(x) or not isinstance(y, Tensor) or x.ndim != 2:
             return None
         # A tile has 32 rows, if there are as many or not.
         if self._n_weights * max(32, len(x)) > _MOST_PRODUCTS:

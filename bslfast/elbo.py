@@ -62,7 +62,8 @@ def negative_elbo(
             raise ValueError(
                 f"kl: expected a tensor of one element (the sum), got {_checks.describe(kl)}"
             )
-        kl = kl.reshape(())
+        if kl.dim():
+            kl = kl.reshape(())
     else:
         kl = _checks.number("kl", kl, minimum=0.0)
     _checks.integer("dataset_size", dataset_size)

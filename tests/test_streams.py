@@ -28,9 +28,10 @@ def _drawing_kernels() -> Iterator[tuple[str, list[str]]]:
     """Kernels with a seed among their arguments, by the stub; backward draws again on purpose."""
     stub = Path(inspect.getfile(bslfast)).parent / "_native" / "_cpu.pyi"
     for node in ast.parse(stub.read_text()).body:
-        if isinstance(node, ast.FunctionDef) and not node.name.endswith("_backward"):
+        ends = ("_backward", "_gradients")
+        if isinstance(node, ast.FunctionDef) and not node.name.endswith(ends):
             names = [a.arg for a in node.args.args]
-            if "seed" in names:
+            if "seed" in names or node.name == "pointwise_results":
                 yield node.name, names
 
 
@@ -42,6 +43,16 @@ def draws(monkeypatch: pytest.MonkeyPatch) -> Draws:
     def recording(kernel: Callable[..., Any], names: list[str]) -> Callable[..., Any]:
         by_value = kernel.__name__.startswith("noise_")
 
+        def record_of_tensors(*args: Any) -> Any:
+            given = dict(zip(names, args, strict=True))
+            seed = given.get("seed", given["tensors"][-1])
+            results = kernel(*args)
+            # Else another kernel draws, or none.
+            if results is not None and seed.dtype == torch.int64:
+                n = len(given["tensors"]) // 2 if "seed" in given else 1
+                found.extend((seed.item(), given["stream"] + i) for i in range(n))
+            return results
+
         def record(*args: Any) -> Any:
             given = dict(zip(names, args, strict=True))
             if by_value or given["seed"]:  # no address: nothing is drawn
@@ -52,7 +63,7 @@ def draws(monkeypatch: pytest.MonkeyPatch) -> Draws:
                 found.extend((seed, given["stream"] + i) for i in range(tensors))
             return kernel(*args)
 
-        return record
+        return record_of_tensors if "tensors" in names else record
 
     def recording_program(name: str, place: int) -> None:
         method = getattr(_cpu.Program, name)

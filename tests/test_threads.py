@@ -39,10 +39,12 @@ NO_KERNELS = {
     "in_common",
     "isa",
     "isa_levels",
+    "is_unwatched",
     "row_chunks",
     "set_isa",
     "set_tensor_types",
     "set_torch_parallel_for",
+    "set_watchers",
 }
 
 

@@ -1,6 +1,9 @@
 """The compiled CPU kernels (csrc/bindings). Addresses are ints; see :mod:`bslfast._native`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+from weakref import ReferenceType
 
 from torch import Tensor
 
@@ -29,6 +32,16 @@ def set_isa(name: str) -> None:
 
 def set_tensor_types(tensor: type, parameter: type) -> bool:
     """Whether torch has the functions by which kernels read its tensors; else they cannot."""
+
+def set_watchers(
+    transforms: Callable[[], Any],
+    modes: Callable[[], Any],
+    tracing: Callable[[], Any],
+    compiler: ModuleType,
+    forward_ad: ModuleType,
+) -> None: ...
+def is_unwatched(in_rule: bool) -> bool:
+    """Whether torch runs op by op, see :func:`bslfast.functional._op.unwatched`."""
 
 def in_common(tensors: tuple[Tensor | None, ...]) -> int:
     """What the tensors have in common, see :mod:`bslfast.functional._op`; 0 for nothing."""
@@ -115,6 +128,40 @@ def multivariate_normal_backward(
     grad_raw_scale: int,
     grad_lower: int,
 ) -> None: ...
+
+def normal_many_results(
+    parametrization: int,
+    tensors: tuple[Tensor, ...],
+    prior_loc: Sequence[float],
+    prior_scale: Sequence[float],
+    seed: Tensor,
+    stream: int,
+    has_value: bool,
+) -> tuple[Tensor, ...] | None:
+    """Samples and the divergence, from all locs and all raw scales; None if Python sees to it."""
+
+def normal_many_kl(
+    parametrization: int,
+    tensors: tuple[Tensor, ...],
+    prior_loc: Sequence[float],
+    prior_scale: Sequence[float],
+    kl: Tensor,
+) -> bool:
+    """Whether the divergence has been written."""
+
+def normal_many_gradients(
+    parametrization: int,
+    tensors: tuple[Tensor, ...],
+    prior_loc: Sequence[float],
+    prior_scale: Sequence[float],
+    seed: Tensor,
+    stream: int,
+    grad_samples: Sequence[Tensor | None],
+    grad_kl: Tensor | None,
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...] | None:
+    """The gradients of all tensors; None as above."""
+
 def categorical_forward(
     is_double: bool,
     rows: int,
@@ -238,6 +285,48 @@ def pointwise_backward(
     grads: Sequence[tuple[int, int]],
     n_samples: int,
 ) -> None: ...
+def pointwise_results(
+    op: int,
+    variant: int,
+    numbers: Sequence[float],
+    stream: int,
+    reduction: int,
+    samples: Sequence[int],
+    apart: bool,
+    halved: bool,
+    tensors: tuple[Tensor, ...],
+) -> Tensor | tuple[Tensor, Tensor] | None:
+    """The results of an op of plain tensors and perhaps a seed.
+
+    ``samples`` are dimensions in front, ``apart`` says whether an element has so many samples,
+    ``halved`` whether the first tensor is two side by side. None if the call is an unusual one or
+    has inputs outside their domain.
+    """
+
+def pointwise_gradients(
+    op: int,
+    variant: int,
+    numbers: Sequence[float],
+    stream: int,
+    reduction: int,
+    samples: Sequence[int],
+    apart: bool,
+    halved: bool,
+    tensors: tuple[Tensor, ...],
+    grads: tuple[Tensor | None, ...],
+    needs: tuple[bool, ...],
+    unbroadcast: Callable[[Tensor, Tensor], Tensor | None],
+) -> tuple[Tensor | None, ...] | None:
+    """The gradients of the tensors of such a call, and a None behind; None alone likewise."""
+
+def have_entries(dicts: list[dict[str, Any]], names: list[str], values: list[Any]) -> bool:
+    """Whether each dictionary has this very value by this name; None: or nothing."""
+
+def have_sizes(dicts: list[dict[str, Any]], sizes: list[int]) -> bool:
+    """Whether each dictionary has so many entries."""
+
+def are_of_types(references: list[ReferenceType[Any]], types: list[type]) -> bool:
+    """Whether each weak reference is to an object of this very type."""
 
 class Program:
     lanes: int

@@ -118,17 +118,20 @@ def unbroadcast(grad: Tensor | None, like: Tensor | None) -> Tensor | None:
     if grad is None or like is None or grad.shape == like.shape:
         return grad
     if like.numel() == 1:
-        total = _total(grad.reshape(-1)).reshape(like.shape)
+        total = _total(grad)
+        if like.dim():
+            total = total.view(like.shape)
     else:
         total = grad.sum_to_size(like.shape)
     return total if total.dtype == like.dtype else total.to(like.dtype)
 
 
-def _total(flat: Tensor) -> Tensor:
+def _total(grad: Tensor) -> Tensor:
     # torch splits a sum to a scalar by the number of threads, which would show in the last digit;
     # sums to several results it does not.
     row = 4096
-    if flat.numel() <= row or not flat.is_cpu:
-        return flat.sum()
+    if grad.numel() <= row or not grad.is_cpu:
+        return grad.sum()
+    flat = grad.reshape(-1)
     whole = flat.numel() // row * row
     return _total(torch.cat([flat[:whole].reshape(-1, row).sum(dim=1), flat[whole:]]))

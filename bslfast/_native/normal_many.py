@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bslfast._native import _cpu, cuda
+from bslfast._native import READS_TENSORS, _cpu, cuda
 from bslfast._native._operands import DTYPES, PARAMETRIZATIONS, address, empty_log
 
 
@@ -26,6 +26,13 @@ def forward(
 
     If not ``has_value``, the second is room for the sum: :func:`write_kl` fills it.
     """
+    if READS_TENSORS and not cuda.holds(locs[0]):
+        code = PARAMETRIZATIONS[parametrization]
+        found = _cpu.normal_many_results(
+            *(code, (*locs, *raw_scales), prior_locs, prior_scales, seed, stream, has_value)
+        )
+        if found is not None:
+            return [*found[:-1]], found[-1]
     locs, raw_scales = _contiguous(locs), _contiguous(raw_scales)
     samples = [torch.empty_like(loc) for loc in locs]
     kl = empty_log((), locs[0])
@@ -43,6 +50,10 @@ def write_kl(
     parametrization: str,
 ) -> None:
     """Write the sum of all divergences into ``kl``. Raises ValueError if a scale is negative."""
+    if READS_TENSORS and not cuda.holds(locs[0]):
+        code, tensors = PARAMETRIZATIONS[parametrization], (*locs, *raw_scales)
+        if _cpu.normal_many_kl(code, tensors, prior_locs, prior_scales, kl):
+            return
     locs, raw_scales = _contiguous(locs), _contiguous(raw_scales)
     call = _call(locs, raw_scales, prior_locs, prior_scales, None, 0, parametrization)
     _forward(call, locs, raw_scales, [0] * len(locs), kl.data_ptr())
@@ -87,6 +98,13 @@ def backward(
     ``into`` has memory to be used for them, or None where there is none; for the gradient of a loc,
     it may be that of the sample's. One may be the gradient of the sample itself.
     """
+    if into is None and READS_TENSORS and not cuda.holds(locs[0]):
+        code, given = PARAMETRIZATIONS[parametrization], (*locs, *raw_scales)
+        gradients = _cpu.normal_many_gradients(
+            *(code, given, prior_locs, prior_scales, seed, stream, grad_samples, grad_kl, needs)
+        )
+        if gradients is not None:
+            return [*gradients]
     n = len(locs)
     locs, raw_scales = _contiguous(locs), _contiguous(raw_scales)
     held = [None if g is None else g.contiguous() for g in grad_samples]

@@ -34,6 +34,7 @@ class Kernels:
     """An op of the table in csrc/pointwise/ops.h, by its name there.
 
     Attributes:
+        index: its place in the table.
         inputs: how many tensors it takes.
         has_value, has_log: what it returns, see csrc/core/pointwise.h.
         is_random: whether it draws, so that it takes a seed.
@@ -47,7 +48,7 @@ class Kernels:
     def __init__(self, name: str) -> None:
         self._name = name
         found: _Entry = _OPS[name] if name in _OPS else cuda.pointwise_ops()[name]
-        self._index, self.inputs = found[:2]
+        self.index, self.inputs = found[:2]
         self.has_value, self.has_log, self.is_random, self.samples = found[2:6]
         self.passes_on = found[6]
         self.reduces, self.n_variants = self.has_log, len(self.passes_on)
@@ -98,7 +99,7 @@ class Kernels:
             shape, n_samples = self._apart(shape, len(sample_shape))
         direct = READS_TENSORS and not on_cuda and len(shape) <= MAX_DIMS
         call = (
-            cuda.pointwise_ops()[self._name][0] if on_cuda else self._index,
+            cuda.pointwise_ops()[self._name][0] if on_cuda else self.index,
             variant,
             DTYPES[first.dtype],
             shape,
@@ -172,7 +173,7 @@ class Kernels:
         if written.count((0, 0)) != len(written) and 0 not in value_shape:
             direct = READS_TENSORS and not on_cuda and len(value_shape) <= MAX_DIMS
             call = (
-                cuda.pointwise_ops()[self._name][0] if on_cuda else self._index,
+                cuda.pointwise_ops()[self._name][0] if on_cuda else self.index,
                 variant,
                 code,
                 shape,
@@ -192,6 +193,10 @@ class Kernels:
         if passed >= 0 and needs[passed]:
             found[passed] = grads[0]
         return tuple(map(unbroadcast, found, tensors)) if broadcast else tuple(found)
+
+    def draws_apart(self, shape: torch.Size, n_dims: int) -> bool:
+        """Whether an element is read once for its samples, the first ``n_dims`` dimensions."""
+        return len(self._apart(shape, n_dims)[0]) < len(shape)
 
     def _apart(self, shape: torch.Size, n_dims: int) -> tuple[torch.Size, int]:
         """What the kernels walk over, and how many samples of each of its elements they draw.

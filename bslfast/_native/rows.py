@@ -32,6 +32,7 @@ class Kernels:
     """An op of the table in csrc/rows/ops.h, by its name there.
 
     Attributes:
+        index: its place in the table.
         inputs: how many tensors it takes.
         kinds: for each, whether an element has a NUMBER or a ROW of it.
         value: whether an element's value is a NUMBER or a ROW, or NOTHING if it has none.
@@ -45,7 +46,7 @@ class Kernels:
 
     def __init__(self, name: str) -> None:
         (
-            self._index,
+            self.index,
             self.kinds,
             self.value,
             self.has_log,
@@ -150,7 +151,7 @@ class Kernels:
         chunks = 0
         if self.adds_up and any(shared):
             count = cuda.module().row_chunks if on_cuda else _cpu.row_chunks
-            chunks = count(self._index, math.prod(shape), width)
+            chunks = count(self.index, math.prod(shape), width)
         found: list[Tensor | None] = []
         for i, (t, need) in enumerate(zip(tensors, needs, strict=True)):
             if not need:
@@ -213,4 +214,4 @@ class Kernels:
                 operands.append(operand(t, shape))
                 widths.append(1)
         is_double = tensors[0].dtype == torch.float64
-        return self._index, variant, is_double, shape, operands, widths, numbers
+        return self.index, variant, is_double, shape, operands, widths, numbers

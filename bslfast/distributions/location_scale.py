@@ -20,7 +20,7 @@ from typing_extensions import Self
 
 from bslfast import _checks
 from bslfast._formulas import log_scale_of
-from bslfast.functional._op import plain
+from bslfast.functional._op import common
 from bslfast.functional.normal import PARAMETRIZATIONS
 
 Number = float | int
@@ -194,7 +194,7 @@ def _surely_valid(distribution: Distribution) -> bool:
     """Whether all parameters, but those that are made when asked for, are plain and valid."""
     given = distribution.__dict__
     found = [(given[k], c) for k, c in distribution.arg_constraints.items() if k in given]
-    if not plain(tuple(value for value, _ in found)):
+    if not common(tuple(value for value, _ in found)):
         return False
     for value, constraint in found:
         if constraint is constraints.real:

@@ -23,16 +23,16 @@ import torch
 from torch import Tensor
 
 from bslfast._native import READS_TENSORS, _cpu, cuda, serial_after_fork
+from bslfast._native._operands import unbroadcast
 from bslfast._precision import SIXTEEN_BITS, in_float32
 from bslfast._torch import (
+    WATCHERS,
     autograd_kernel,
     dispatch_keys,
-    dispatch_modes,
     has_tangents,
     is_batched,
     is_zero_tensor,
     parse_schema,
-    tracing_state,
     transforms_active,
 )
 from bslfast.functional._vmap import Folding, Rule, one_by_one
@@ -47,8 +47,10 @@ HAS_CUDA = cuda.is_built()
 NATIVE = (torch.float32, torch.float64)
 _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 _use_reference = False
-# Bound once, as the smallest op takes only a few microseconds and each look-up in torch counts.
-_is_compiling = torch.compiler.is_compiling
+_cpu.set_watchers(*WATCHERS)
+# A constant for the compiler, which cannot trace what the kernels' module tells. Bound once, as the
+# smallest op takes only a few microseconds and each look-up in torch counts.
+is_traced = torch.compiler.is_dynamo_compiling
 
 
 def _keys_of_plain_tensors() -> frozenset[int]:
@@ -163,10 +165,10 @@ class Op:
 
     def directly(
         self,
-        forward: Callable[[Any, Sequence[Tensor | None]], Any],
+        forward: Callable[[Any, tuple[Any, ...]], Any],
         backward: Callable[..., tuple[Tensor | None, ...]],
     ) -> Callable[[], Callable[..., Any]]:
-        """Return what makes the op a function of (its tensors, call), for :func:`plain` tensors.
+        """Return what makes the op a function of (its tensors, call), for tensors that are PLAIN.
 
         This is the eager route at half the time for a call of few elements. ``call`` holds the
         facts about the arguments, which are found once and serve forward and backward.
@@ -176,8 +178,9 @@ class Op:
             backward: (call, gradients of these results, tensors, which tensors need a gradient) ->
                 gradients of all tensors, and a None.
 
-        ``call`` is a tuple. Its last item is a tuple of the op's arguments after the tensors. The
-        other items are free.
+        ``call`` is a tuple. Its first item are the arguments of ``_cpu.pointwise_results`` before
+        the tensors, or None if that does not serve the op. Its last item is a tuple of the op's
+        arguments after the tensors. The other items are free.
         """
         return functools.cache(lambda: self._make_direct_function(forward, backward))
 
@@ -411,17 +414,28 @@ class Op:
         class Direct(torch.autograd.Function):
             @staticmethod
             def forward(ctx: Any, *args: Any) -> Any:
-                *tensors, ctx.call = args
+                tensors = args[:-1]
+                ctx.call = call = args[-1]
                 ctx.save_for_backward(*tensors)
                 ctx.set_materialize_grads(False)
-                return forward(ctx.call, tensors)
+                if call[0] is not None:
+                    found = _cpu.pointwise_results(*(*call[0], tensors))
+                    if found is not None:
+                        return found
+                return forward(call, tensors)
 
             @staticmethod
             def backward(ctx: Any, *grads: Tensor | None) -> Any:
-                if torch.is_grad_enabled() or not plain(grads):
+                if torch.is_grad_enabled() or not common(grads):
                     ctx.constants = ctx.call[-1]
                     return (*op._operator_backward(ctx, *grads), None)[:n]
-                return backward(ctx.call, grads, ctx.saved_tensors, ctx.needs_input_grad)
+                call, tensors, needs = ctx.call, ctx.saved_tensors, ctx.needs_input_grad
+                if call[0] is not None and grads[0] is not None and grads[-1] is not None:
+                    facts = (*call[0], tensors, grads, needs, unbroadcast)
+                    found = _cpu.pointwise_gradients(*facts)
+                    if found is not None:
+                        return found
+                return backward(call, grads, tensors, needs)
 
         Direct.__name__ = Direct.__qualname__ = op.name
         return apply_of(Direct)
@@ -475,14 +489,7 @@ def unwatched(*, in_rule: bool = False) -> bool:
 
     In a rule for vmap the transform is still active, but it has let go of its tensors.
     """
-    return (
-        not _use_reference
-        and not _is_compiling()
-        and (in_rule or not transforms_active())
-        and not dispatch_modes()
-        and tracing_state() is None
-        and not has_tangents()
-    )
+    return not _use_reference and not is_traced() and _cpu.is_unwatched(in_rule)
 
 
 #: What the tensors of a call have in common, if torch runs op by op. A level includes those before
@@ -517,9 +524,11 @@ in_common: Callable[[tuple[Tensor | None, ...]], int] = (
 )
 
 
-def plain(tensors: tuple[Tensor | None, ...]) -> bool:
-    """Whether the tensors (or None) are plain strided ones on the CPU, and :func:`unwatched`."""
-    return unwatched() and in_common(tensors) >= PLAIN
+def common(tensors: tuple[Tensor | None, ...]) -> int:
+    """What the tensors have in common, if :func:`unwatched`; else NOTHING."""
+    if _use_reference or is_traced() or not _cpu.is_unwatched(False):
+        return NOTHING
+    return in_common(tensors)
 
 
 def runs_eagerly(
@@ -528,6 +537,8 @@ def runs_eagerly(
     """Whether kernels may be called on these tensors directly, outside torch's dispatcher."""
     if not unwatched(in_rule=in_rule):
         return False
+    if in_common(tuple(tensors)):
+        return True
     for t in tensors:
         if type(t) not in _PLAIN_TYPES:
             return False

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from bslfast import _checks, reference
+from bslfast._native import READS_TENSORS, _cpu
 from bslfast._native._operands import PARAMETRIZATIONS as _NUMBERED_PARAMETRIZATIONS
 from bslfast._native._operands import REDUCTIONS
 from bslfast._native.pointwise import Kernels
-from bslfast.functional._op import ONE_DTYPE, ONE_SHAPE, Op, in_common, unwatched
+from bslfast.functional._op import NOTHING, ONE_DTYPE, ONE_SHAPE, Op, common, in_common
 from bslfast.functional._vmap import Folding
 
 #: What a scale may be made from.
@@ -71,6 +72,7 @@ class PointwiseOp:
         self._numbers = slice(self._options.stop, self._options.stop + len(self.numbers))
         self._random = kernels.is_random
         self._results = kernels.has_value + kernels.has_log
+        self._by_element = type(kernels) is Kernels
         kinds = {str: "str", bool: "bool"}
         arguments = [f"Tensor {t}" for t in self.tensors]
         arguments += ["Tensor seed", "int stream", "SymInt[] sample_shape"] * kernels.is_random
@@ -107,8 +109,11 @@ class PointwiseOp:
         ``others`` are the options and the numbers, in any order.
         """
         # Every function here that is called, and every loop, is some tenths of a microsecond.
-        given_seed = (seed,) if isinstance(seed, Tensor) else ()
-        tensors, directly, shape = self._looked_at(tensors, given_seed)
+        if self._by_element and seed is None and common(tensors) == ONE_SHAPE:
+            directly, shape = True, tensors[0].shape
+        else:
+            given_seed = (seed,) if isinstance(seed, Tensor) else ()
+            tensors, directly, shape = self._looked_at(tensors, given_seed)
         reduced = shape
         given: tuple[Any, ...] = ()
         if self._random:
@@ -144,12 +149,36 @@ class PointwiseOp:
             return self.op(*tensors, *given)
         if self._constants is not None:
             numbers = self._constants(*numbers)
-        call = (shape, variant, numbers, reduction or "none", stream, sample_shape, given)
+        reduced_by = reduction or "none"
+        facts: Any = None
+        if READS_TENSORS and self._by_element:
+            apart = bool(sample_shape) and self._kernels.draws_apart(shape, len(sample_shape))
+            code = REDUCTIONS[reduced_by]
+            facts = (
+                self._kernels.index,
+                variant,
+                numbers,
+                stream,
+                code,
+                sample_shape,
+                apart,
+                False,
+            )
+        call = (facts, shape, variant, numbers, reduced_by, stream, sample_shape, given)
         if torch.is_grad_enabled():
             for t in tensors:
                 if t.requires_grad:
                     return self._direct()(*tensors, call)
+        if facts is not None:
+            results = _cpu.pointwise_results(*(*facts, tensors))
+            if results is not None:
+                return results
         return self._direct_forward(call, tensors)
+
+    def facts_of_halves(self, numbers: tuple[float, ...], reduction: str, *options: _Option) -> Any:
+        """What ``_cpu.pointwise_results`` takes before tensors, the first one with two halves."""
+        code = REDUCTIONS[reduction]
+        return self._kernels.index, self._variants[options], numbers, 0, code, (), False, True
 
     def _checked_option(self, name: str, value: Any) -> Any:
         if name in self._flags:
@@ -174,11 +203,11 @@ class PointwiseOp:
         self, tensors: tuple[Tensor, ...], seed: tuple[Tensor, ...]
     ) -> tuple[tuple[Tensor, ...], bool, torch.Size]:
         """The tensors, whether kernels may be called on them directly, and their shape."""
-        found = 0
-        if unwatched() and (not seed or in_common(seed)):
-            found = in_common(tensors)
-            if found == ONE_SHAPE:
-                return tensors, True, tensors[0].shape
+        found = common(tensors)
+        if found and seed and not in_common(seed):
+            found = NOTHING
+        if found == ONE_SHAPE:
+            return tensors, True, tensors[0].shape
         if found < ONE_DTYPE:
             tensors = self._checked(tensors)
         shape = _checks.broadcast(**dict(zip(self.tensors, tensors, strict=True)))
@@ -207,11 +236,11 @@ class PointwiseOp:
         tensors, *others = self._split(args)
         return self._results_of(tensors, others[1], *self._kernels.forward(tensors, *others))
 
-    def _direct_forward(self, call: Any, tensors: Sequence[Any]) -> Any:
+    def _direct_forward(self, call: Any, tensors: tuple[Any, ...]) -> Any:
+        _, shape, variant, numbers, reduction, stream, sample_shape, _ = call
         seed = None
         if self._random:
-            *tensors, seed = tensors
-        shape, variant, numbers, reduction, stream, sample_shape, *_ = call
+            tensors, seed = tensors[:-1], tensors[-1]
         results, invalid = self._kernels.forward(
             tensors, variant, numbers, reduction, seed, stream, sample_shape, shape
         )
@@ -219,10 +248,12 @@ class PointwiseOp:
             return self._results_of(tensors, numbers, results, invalid)
         return results[0]
 
-    def _direct_backward(self, call: Any, grads: Any, tensors: Sequence[Any], needs: Any) -> Any:
-        shape, variant, numbers, reduction, stream, sample_shape, *_ = call
+    def _direct_backward(
+        self, call: Any, grads: Any, tensors: tuple[Any, ...], needs: tuple[bool, ...]
+    ) -> Any:
+        _, shape, variant, numbers, reduction, stream, sample_shape, _ = call
         if self._random:
-            *tensors, seed = tensors
+            tensors, seed = tensors[:-1], tensors[-1]
             drawn: tuple[None, ...] = (None, None)
         else:
             seed, drawn = None, (None,)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from bslfast import _checks
-from bslfast._native import cuda
+from bslfast._native import READS_TENSORS, _cpu, cuda
+from bslfast._native._operands import unbroadcast
 from bslfast._native.pointwise import wasted
 from bslfast._precision import SIXTEEN_BITS, in_float32
+from bslfast.functional._op import ONE_DTYPE, apply_of, common, differentiated
 from bslfast.functional._pointwise import PARAMETRIZATIONS as PARAMETRIZATIONS
 from bslfast.functional._pointwise import PointwiseOp, location_scale_op, number, parameter
 
@@ -143,12 +147,15 @@ def normal_rsample_kl(
     >>> weight.shape, kl
     (torch.Size([4, 3]), tensor(30.3069))
     """
-    for name, prior in (("prior_loc", prior_loc), ("prior_scale", prior_scale)):
-        if isinstance(prior, Tensor):
-            _check_not_wider(name, prior, loc, raw_scale)
+    if isinstance(prior_loc, Tensor):
+        _check_not_wider("prior_loc", prior_loc, loc, raw_scale)
+    if isinstance(prior_scale, Tensor):
+        _check_not_wider("prior_scale", prior_scale, loc, raw_scale)
     given = (loc, raw_scale, prior_loc, prior_scale)
+    sizes: tuple[int, ...] = ()
+    if type(sample_shape) is not tuple or sample_shape:
+        sizes = _checks.sizes("sample_shape", sample_shape)
     drawn: dict[str, Any] = {"seed": seed, "stream": stream, "parametrization": parametrization}
-    sizes = _checks.sizes("sample_shape", sample_shape)
     if sizes and not _drawn_at_once(loc, raw_scale, sizes):
         if isinstance(loc, Tensor) and loc.dtype in SIXTEEN_BITS:
             # Two gradients meet at each parameter: their sum is rounded, not each of them.
@@ -195,6 +202,55 @@ def _check_not_wider(name: str, prior: Tensor, loc: Tensor, raw_scale: Tensor) -
         )
 
 
+def rsample_kl_of_halves(parameters: Tensor, seed: int | Tensor | None) -> tuple[Tensor, Tensor]:
+    """``normal_rsample_kl`` of the halves loc and log_var of [batch, 2 * n], the KL of each row.
+
+    One node of the graph, without the two that halve and join.
+    """
+    if (
+        READS_TENSORS
+        and (seed is None or type(seed) is int)
+        and common((parameters,)) >= ONE_DTYPE
+        and parameters.numel()
+    ):
+        drawn_from = _checks.seed(seed, parameters.device)
+        result: tuple[Tensor, Tensor] = _of_halves()(parameters, drawn_from)
+        return result
+    loc, log_var = parameters.chunk(2, 1)
+    return normal_rsample_kl(loc, log_var, parametrization="log_var", reduction="row", seed=seed)
+
+
+@functools.cache
+def _of_halves() -> Any:
+    facts: Any = _RSAMPLE_KL[0].facts_of_halves((0.0, 1.0), "row", "log_var")
+
+    class OfHalves(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *tensors: Tensor) -> Any:
+            ctx.save_for_backward(*tensors)
+            ctx.set_materialize_grads(False)
+            return _cpu.pointwise_results(*(*facts, tensors))
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor | None) -> Any:
+            tensors, needs = ctx.saved_tensors, ctx.needs_input_grad
+            if not torch.is_grad_enabled() and common(grads):
+                call = (*facts, tensors, grads, needs, unbroadcast)
+                found = _cpu.pointwise_gradients(*call)
+                return (None, None) if found is None else found[:2]
+            seed = tensors[1]
+
+            def again(parameters: Tensor) -> tuple[Tensor, Tensor]:
+                halves = parameters.chunk(2, 1)
+                return normal_rsample_kl(
+                    *halves, parametrization="log_var", reduction="row", seed=seed
+                )
+
+            return differentiated(again, tensors[:1], needs[:1], grads)[0], None
+
+    return apply_of(OfHalves)
+
+
 # --- the ops --------------------------------------------------------------------------------------
 
 _rsample = location_scale_op("normal_rsample")
@@ -234,6 +290,13 @@ def _with_prior(
     **others: Any,
 ) -> Any:
     of_numbers, of_tensors = ops
+    if (  # the usual case, without calls
+        type(prior_loc) is float
+        and type(prior_scale) is float
+        and -math.inf < prior_loc < math.inf
+        and 0.0 < prior_scale < math.inf
+    ):
+        return of_numbers(loc, raw_scale, prior_loc=prior_loc, prior_scale=prior_scale, **others)
     if isinstance(prior_loc, Tensor) or isinstance(prior_scale, Tensor):
         like = _checks.operand("loc", loc)
         if like.dtype in SIXTEEN_BITS and not (

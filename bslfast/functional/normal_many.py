@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +12,16 @@ from torch import Tensor
 from bslfast import _checks
 from bslfast._native import normal_many as native
 from bslfast._native import serial_after_fork
-from bslfast.functional._op import HAS_CUDA, differentiated, runs_eagerly
+from bslfast.functional._op import (
+    HAS_CUDA,
+    ONE_DTYPE,
+    ONE_SHAPE,
+    apply_of,
+    differentiated,
+    in_common,
+    runs_eagerly,
+    unwatched,
+)
 from bslfast.functional.normal import PARAMETRIZATIONS, normal_kl, normal_rsample
 
 
@@ -84,6 +94,26 @@ def draw_many(
     )
 
 
+def draw_checked(
+    tensors: tuple[Tensor, ...], constants: tuple[Any, ...], seed: int | Tensor | None
+) -> tuple[tuple[Tensor, ...], Tensor] | None:
+    """:func:`draw_many` of tensors and constants as :func:`_many` makes them, for plain tensors.
+
+    None, before a seed is drawn, if torch has to look at the call, or tensors are not of one dtype,
+    or a loc and its raw scale not of one shape.
+    """
+    if not unwatched() or in_common(tensors) < ONE_DTYPE:
+        return None
+    n = len(tensors) // 2
+    for pair in zip(tensors[:n], tensors[n:], strict=True):
+        if in_common(pair) != ONE_SHAPE:
+            return None
+    if isinstance(seed, Tensor) and not in_common((seed,)):
+        return None
+    *samples, kl = _apply()(_checks.seed(seed, tensors[0].device), False, constants, *tensors)
+    return tuple(samples), kl
+
+
 def _many(
     loc: Sequence[Tensor],
     raw_scale: Sequence[Tensor],
@@ -119,8 +149,7 @@ def _many(
     drawn_from = _checks.seed(seed, first.device)
     tensors = (*locs, *raw_scales)
     if runs_eagerly((drawn_from, *tensors), on_cuda=HAS_CUDA):
-        apply: Any = _NormalMany.apply
-        *samples, kl = apply(drawn_from, has_value, constants, *tensors)
+        *samples, kl = _apply()(drawn_from, has_value, constants, *tensors)
         return tuple(samples), kl
     composed, kl = _composed(drawn_from, constants, tensors)
     return composed, kl if has_value else None
@@ -168,6 +197,11 @@ def _composed(
     return tuple(samples), kl
 
 
+@functools.cache
+def _apply() -> Callable[..., Any]:
+    return apply_of(_NormalMany)
+
+
 class _NormalMany(torch.autograd.Function):
     @staticmethod
     @serial_after_fork
@@ -177,6 +211,8 @@ class _NormalMany(torch.autograd.Function):
         n = len(tensors) // 2
         ctx.save_for_backward(seed, *tensors)
         ctx.constants = constants
+        #: What backward calls, as hooks of the node would be called.
+        ctx.when_spent = None
         ctx.set_materialize_grads(False)
         prior_locs, prior_scales, stream, parametrization = constants
         samples, kl = native.forward(
@@ -188,6 +224,8 @@ class _NormalMany(torch.autograd.Function):
     @staticmethod
     @serial_after_fork
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        if ctx.when_spent is not None:
+            ctx.when_spent()
         seed, *tensors = ctx.saved_tensors
         needs, n = ctx.needs_input_grad[3:], len(tensors) // 2
         # create_graph=True, or gradients that kernels cannot read (batched ones, say).

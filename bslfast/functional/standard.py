@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bslfast import _checks
 from bslfast._native import noise as native
-from bslfast.functional._op import Op, plain
+from bslfast.functional._op import Op, common
 from bslfast.reference import noise as reference
 
 _CPU = torch.device("cpu")
@@ -103,7 +103,7 @@ def _draw(
             f"device: expected a torch.device or its name, got {_checks.describe(device)}"
         ) from None
     drawn_from, stream = _checks.seed(seed, place), _checks.stream(stream)
-    if plain((drawn_from,)):  # nothing is differentiable
+    if common((drawn_from,)):  # nothing is differentiable
         return native.forward(drawn_from, shape, stream, dtype, kind)
     noise: Tensor = _noise(drawn_from, shape, stream, dtype, kind)
     return noise

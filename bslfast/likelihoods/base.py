@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bslfast import _checks
 from bslfast._native import _cpu
 from bslfast._precision import SIXTEEN_BITS, log_dtype
-from bslfast.functional._op import runs_eagerly
+from bslfast.functional._op import runs_eagerly, unwatched
 
 #: The largest finite number of float32, the narrowest dtype that kernels read.
 _LARGEST = torch.finfo(torch.float32).max
@@ -215,11 +215,13 @@ def observed(name: str, y: Tensor, mask: Tensor, filler: float) -> Tensor:
 def check_range(name: str, y: Tensor, law: str, high: float = math.inf, low: float = 0.0) -> bool:
     """Check that numbers lie in [low, high] and are finite; return whether they could be read."""
     # Cheap where they are in this machine's memory; elsewhere it would wait for the device.
-    if not y.numel() or not runs_eagerly([y]):
+    if not unwatched() or not y.numel():
         return False
     # One call instead of four of torch's, which say what is wrong, and read all other tensors.
     if _cpu.all_within(y, low, min(high, _LARGEST)):
         return True
+    if not runs_eagerly([y]):
+        return False
     least, most = (v.item() for v in torch.aminmax(y.detach()))
     if not (least >= low and most <= high and most < math.inf):
         wanted = f"values >= {low:g}" if high == math.inf else f"values in [{low:g}, {high:g}]"

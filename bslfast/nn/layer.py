@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bslfast import _checks
 from bslfast.nn import posteriors, priors
 from bslfast.nn.estimators import Estimator, WeightSample, estimator_of
-from bslfast.nn.module import BayesianModule
+from bslfast.nn.module import BayesianModule, Entry
 from bslfast.nn.posteriors import Posterior
 from bslfast.nn.priors import Prior
 from bslfast.nn.weight import Weight, divergence_of
@@ -258,6 +258,22 @@ class BayesianLayer(BayesianModule):
                 parameters += (getattr(self, key) if value is None else value,)
             weights.append(Weight(posterior, prior[name], parameters))
         return weights
+
+    def made_of(self) -> tuple[list[Entry], list[dict[str, Any]]] | None:
+        """See :meth:`bslfast.nn.BayesianModule.made_of`."""
+        if type(self).weights is not BayesianLayer.weights:
+            return None
+        own, parameters = vars(self), self._parameters
+        entries: list[Entry] = [(own, "weights", own.get("weights"))]
+        names = ("_parameters", "posteriors", "priors", "_keys")
+        entries += [(own, name, own[name]) for name in names]
+        for name, posterior in self.posteriors.items():
+            entries += [(self.posteriors, name, posterior), (self.priors, name, self.priors[name])]
+            entries += [(parameters, key, parameters.get(key)) for key in self._keys[name]]
+        # Else it is a parametrization, or lent for a call.
+        if any(own is parameters and type(p) is not nn.Parameter for own, _, p in entries):
+            return None
+        return entries, [self.posteriors]
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

@@ -142,7 +142,7 @@ class _NormalFromNormal(Divergence):
     """Many tensors in one node of the graph, on CUDA devices in one launch."""
 
     def kl(self, weight: Weight) -> Tensor:
-        (loc,), (raw_scale,), (prior_loc,), (prior_scale,), parametrization = _columns([weight])
+        (loc,), (raw_scale,), (prior_loc,), (prior_scale,), parametrization = columns_of([weight])
         return BF.normal_kl(loc, raw_scale, prior_loc, prior_scale, parametrization=parametrization)
 
     def kind(self, weight: Weight) -> Hashable:
@@ -152,7 +152,7 @@ class _NormalFromNormal(Divergence):
     def draw(
         self, weights: Sequence[Weight], seed: int | Tensor | None, stream: int
     ) -> tuple[Sequence[Tensor], Part | None]:
-        columns = _columns(weights)
+        columns = columns_of(weights)
         loc, raw_scale, prior_loc, prior_scale, parametrization = columns
         samples, place = draw_many(
             loc,
@@ -168,9 +168,13 @@ class _NormalFromNormal(Divergence):
         return samples, Part(weights, functools.partial(_written, place, columns), place)
 
 
-def normal_part(place: Tensor, weights: Sequence[Weight]) -> Part:
-    """Normal weights with normal priors, of whose divergence ``place`` has the gradient alone."""
-    return Part(weights, functools.partial(_written, place, _columns(weights)), place)
+def normal_part(place: Tensor, weights: Sequence[Weight], columns: Any = None) -> Part:
+    """Normal weights with normal priors, of whose divergence ``place`` has the gradient alone.
+
+    ``columns``: of the weights, see :func:`columns_of`, if they are known.
+    """
+    columns = columns_of(weights) if columns is None else columns
+    return Part(weights, functools.partial(_written, place, columns), place)
 
 
 def _written(place: Tensor, columns: Any) -> Tensor:
@@ -178,7 +182,7 @@ def _written(place: Tensor, columns: Any) -> Tensor:
     return place
 
 
-def _columns(weights: Sequence[Weight]) -> Any:
+def columns_of(weights: Sequence[Weight]) -> Any:
     """(all loc, raw_scale, prior_loc, prior_scale, the parametrization) of weights of one kind."""
     posterior: Sequence[Any]
     prior: Sequence[Any]

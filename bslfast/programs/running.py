@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from bslfast import _checks
-from bslfast._native import serial_after_fork
+from bslfast._native import _cpu, serial_after_fork
 from bslfast._torch import global_hooks, unflatten
 from bslfast.functional._op import differentiated, runs_eagerly, unwatched
 from bslfast.programs.building import Builder, CannotLower, Lanes
@@ -155,9 +155,9 @@ class Lowered:
     def holds(self) -> bool:
         """Whether the module is what it was."""
         return (
-            all(map(operator.is_, map(dict.get, self._dicts, self._names), self._values))
-            and list(map(len, self._owned)) == self._lengths
-            and [type(module()) for module in self._modules] == self._kinds
+            _cpu.have_entries(self._dicts, self._names, self._values)
+            and _cpu.have_sizes(self._owned, self._lengths)
+            and _cpu.are_of_types(self._modules, self._kinds)
             and list(map(_VERSION, self._buffers)) == self._versions
         )
 
@@ -278,6 +278,19 @@ def lowered(
         return None
     found = own[what] = Lowered(module, steps, *sizes)
     return found
+
+
+def is_known_not_to_run(module: nn.Module, what: str, features: int) -> bool:
+    """Whether the module has no such program for rows of so many features, as it is now."""
+    own: _Programs | None = vars(module).get("_programs")
+    found = None if own is None else own.get(what)
+    return (
+        found is not None
+        and found.reason is not None
+        and found.sizes[0] == features
+        and found.is_of(module)
+        and found.holds()
+    )
 
 
 def runnable(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bslfast import _checks, programs
+from bslfast.functional._op import is_traced
 from bslfast.likelihoods import (
     Bernoulli,
     Categorical,
@@ -125,7 +126,10 @@ class Decoding(nn.Module):
 
     def _decoded(self, z: Tensor, context: Tensor | None) -> Tensor:
         """The decoder's outputs for codes [n, code]: as many as the likelihood divides."""
-        outputs = _called("decoder", self.decoder, z, context)
+        return self._divided(_called("decoder", self.decoder, z, context))
+
+    def _divided(self, outputs: Any) -> Tensor:
+        """What a decoder gives, if the likelihood can divide it."""
         if not isinstance(outputs, Tensor):
             raise TypeError(f"decoder: expected a tensor, got {_checks.describe(outputs)}")
         n = len(self.likelihood.parts)
@@ -147,17 +151,25 @@ class Decoding(nn.Module):
             codes = z.flatten(0, -2)
             if context is not None:
                 context = context.expand(*z.shape[:-2], *context.shape).flatten(0, z.dim() - 2)
-        outputs = _checks.operand("decoder", self._decoded(codes, context))
-        n = len(self.likelihood.parts)
-        wanted = (math.prod(z.shape[:-1]), n * x.shape[1], *x.shape[2:])
+        return self._likelihood_of(_called("decoder", self.decoder, codes, context), x, z, mask)
+
+    def _likelihood_of(self, outputs: Any, x: Tensor, z: Tensor, mask: Tensor | None) -> Tensor:
+        """:meth:`_log_likelihood` of what the decoder gives for the codes."""
+        likelihood, shape = self.likelihood, x.shape
+        n, rows = len(likelihood.parts), math.prod(z.shape[:-1])
+        wanted = (rows, *shape[1:]) if n == 1 else (rows, n * shape[1], *shape[2:])
+        if not isinstance(outputs, Tensor) or outputs.dtype is not x.dtype:
+            outputs = _checks.operand("decoder", self._divided(outputs))
+        elif outputs.shape != wanted:
+            outputs = self._divided(outputs)
         if outputs.shape != wanted:
             raise ValueError(
                 f"decoder: expected outputs of shape {wanted} for x of shape "
-                f"{tuple(x.shape)}, got {tuple(outputs.shape)}"
+                f"{tuple(shape)}, got {tuple(outputs.shape)}"
             )
         if z.dim() > 2:
             outputs = outputs.reshape(*z.shape[:-1], *outputs.shape[1:])
-        return self.likelihood._log_prob(outputs, x, mask)
+        return likelihood._log_prob(outputs, x, mask)
 
     def _at_once(
         self, x: Tensor, by_ops: str, seed: int | Tensor | None = None, **settings: Any
@@ -166,13 +178,17 @@ class Decoding(nn.Module):
 
         ``by_ops`` is the method that does the same by ops, with these ``settings``.
         """
-        if torch.compiler.is_compiling() or not isinstance(x, Tensor) or x.ndim < 2:
+        if not programs.are_on() or torch.compiler.is_compiling():
+            return None
+        if not isinstance(x, Tensor) or x.ndim < 2:
             return None
         # Before anything is looked at, which large networks would pay for nothing. A tile has 32
         # rows, if there are as many or not.
         if self._products_of_a_row() * max(32, len(x)) > _ONE_NODE or not x.numel():
             return None
-        rows = x.flatten(1)
+        if programs.is_known_not_to_run(self, "objective", math.prod(x.shape[1:])):
+            return None
+        rows = x if x.ndim == 2 else x.flatten(1)
         found = self._program(rows)
         if found is None:
             return None
@@ -211,20 +227,24 @@ class Decoding(nn.Module):
         _checks.floating("x", x)
         if x.dim() < 2:
             raise ValueError(f"x: expected shape [batch, ...], got {_checks.describe(x)}")
-        targets = self.likelihood.targets
+        likelihood = self.likelihood
+        targets = likelihood.targets
         if targets is not None and x.shape[1:] != (targets,):
             raise ValueError(
-                f"x: expected shape [batch, {targets}] for {self.likelihood}, got "
+                f"x: expected shape [batch, {targets}] for {likelihood}, got "
                 f"{_checks.describe(x)}; a likelihood with targets=None takes any"
             )
         if context is not None:
             check_context(context, "x", x)
-        self.likelihood.check(x, "x")
+        likelihood.check(x, "x")
         return x
 
     def _encoded(self, x: Tensor, context: Tensor | None) -> Tensor:
         """The encoder's output for a checked x, as wide as :meth:`_latent_of` says."""
-        outputs = _called("encoder", self.encoder, x, context)
+        return self._of_codes(_called("encoder", self.encoder, x, context), x)
+
+    def _of_codes(self, outputs: Any, x: Tensor) -> Tensor:
+        """What an encoder gives for x, if it is that."""
         if not isinstance(outputs, Tensor):
             raise TypeError(f"encoder: expected a tensor, got {_checks.describe(outputs)}")
         if outputs.dim() != 2 or outputs.shape[0] != x.shape[0]:
@@ -233,11 +253,12 @@ class Decoding(nn.Module):
                 f"got {tuple(outputs.shape)}"
             )
         latent = self._latent_of(outputs)
-        if self.latent is None and not torch.compiler.is_compiling():
+        known = self.latent
+        if known is None and not torch.compiler.is_compiling():
             self.latent = latent
-        if self.latent is not None and latent != self.latent:
+        if known is not None and latent != known:
             raise ValueError(
-                f"encoder: expected an output for {self.latent} latent dimensions, got one for "
+                f"encoder: expected an output for {known} latent dimensions, got one for "
                 f"{latent}, of shape {tuple(outputs.shape)}"
             )
         return outputs
@@ -277,7 +298,7 @@ def _called(name: str, network: nn.Module, x: Tensor, context: Tensor | None) ->
     given = (x,) if context is None else (x, context)
     # Asked of the class once. The compiler would go through all of it, with a warning.
     kind: Any = type(network)
-    if not torch.compiler.is_compiling() and not _takes(kind, len(given)):
+    if not is_traced() and not takes(kind, len(given)):
         wanted, number = ("a tensor", "two") if context is None else ("None", "one")
         raise TypeError(
             f"context: expected {wanted}, as the {name}, a {kind.__name__}, takes {number}, got "
@@ -287,7 +308,7 @@ def _called(name: str, network: nn.Module, x: Tensor, context: Tensor | None) ->
 
 
 @functools.cache
-def _takes(kind: Any, n: int) -> bool:
+def takes(kind: Any, n: int) -> bool:
     """Whether modules of a class are called with ``n`` tensors; True if they do not say."""
     try:
         signature = inspect.signature(kind.forward)

@@ -24,6 +24,10 @@ _METHODS = (
     "_decoded",
     "_latent_of",
     "_log_likelihood",
+    "_likelihood_of",
+    "_divided",
+    "_of_codes",
+    "_observed",
 )
 
 

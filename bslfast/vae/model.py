@@ -3,25 +3,90 @@
 from __future__ import annotations
 
 import math
+import weakref
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bslfast import _checks
 from bslfast import functional as BF
+from bslfast._native import _cpu
 from bslfast._precision import log_dtype
 from bslfast.elbo import example_weights, free_bits
 from bslfast.flows import Base, Flow
 from bslfast.flows.transform import check_inputs
+from bslfast.functional._op import is_traced
 from bslfast.functional.iwae_bound import ESTIMATORS
+from bslfast.functional.normal import rsample_kl_of_halves
 from bslfast.likelihoods import Likelihood
 from bslfast.likelihoods.base import observed
-from bslfast.vae.decoding import Decoding
+from bslfast.vae.decoding import Decoding, takes
 from bslfast.vae.posteriors import DiagonalNormal, Posterior
 from bslfast.vae.priors import VampPrior
 
 #: What log_marginal may hold at a time, in bytes, unless it is told: more leaves the cache.
 MAX_BYTES = 1 << 23
+
+
+class _Usual:
+    """Whether the terms of a VAE's bound come from the methods that they have here.
+
+    Args:
+        vae: with what must be the same while :meth:`holds` is true.
+    """
+
+    def __init__(self, vae: VAE) -> None:
+        self.of = weakref.ref(vae)
+        kind, posterior = type(vae), vae.posterior
+        networks: tuple[Any, ...] = type(vae.encoder), type(vae.decoder)
+        self._kind, self._posterior_kind = kind, type(posterior)
+        self._posterior = weakref.ref(posterior)
+        self.likelihood, self.encoder, self.decoder = vae.likelihood, vae.encoder, vae.decoder
+        own, modules = vars(vae), vae._modules
+        entries: list[tuple[dict[str, Any], str, Any]] = [
+            *((modules, name, modules.get(name)) for name in ("encoder", "decoder", "likelihood")),
+            *((modules, "posterior", posterior), (modules, "prior", modules.get("prior"))),
+            *((own, name, own.get(name)) for name in (*_METHODS, "free_bits", "capacity")),
+            (vae._buffers, "capacity", vae._buffers.get("capacity")),
+            (vae._parameters, "capacity", vae._parameters.get("capacity")),
+            *((vars(posterior), name, vars(posterior).get(name)) for name in _OF_POSTERIOR),
+        ]
+        self._dicts = [where for where, _, _ in entries]
+        self._names = [name for _, name, _ in entries]
+        self._values = [value for _, _, value in entries]
+        self.found = (
+            all(getattr(kind, name) is getattr(VAE, name) for name in _METHODS)
+            and not any(name in own for name in _METHODS)
+            and type(posterior) is DiagonalNormal
+            and not any(vars(posterior).get(name) is not None for name in _OF_POSTERIOR)
+            and vae.prior is None
+            and vae.capacity is None
+            and not vae.free_bits
+            and all(takes(network, 1) for network in networks)
+        )
+
+    def holds(self) -> bool:
+        """Whether nothing has changed."""
+        return (
+            type(self.of()) is self._kind
+            and type(self._posterior()) is self._posterior_kind
+            and _cpu.have_entries(self._dicts, self._names, self._values)
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        """A copy of a VAE has none."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(None), ()
+
+
+#: What makes the terms of a bound, and may be another method of a subclass or an object.
+_METHODS = (
+    *("terms", "encode", "_terms", "_elbo_and_kl", "_parameters_of", "_observed", "_check_x"),
+    *("_encoded", "_of_codes", "_latent_of", "_log_likelihood", "_decoded"),
+)
+_OF_POSTERIOR = ("split", "rsample_and_kl", "latent", "log_var_range")
 
 
 class VAE(Decoding):
@@ -84,6 +149,9 @@ class VAE(Decoding):
     >>> vae.elbo(x, n_samples=4).shape, vae.reconstruct(x).shape, vae.sample(5).shape
     (torch.Size([16]), torch.Size([16, 8, 8]), torch.Size([5, 8, 8]))
     """
+
+    # What is known about it, see there.
+    _usual: _Usual | None = None
 
     def __init__(
         self,
@@ -221,6 +289,30 @@ class VAE(Decoding):
         log_likelihood = self._log_likelihood(x, z, context, mask)
         return log_likelihood if n_samples == 1 else log_likelihood.mean(dim=0), kl
 
+    def _usual_terms(self, x: Tensor, seed: int | Tensor | None) -> tuple[Tensor, Tensor] | None:
+        """:meth:`terms` for one code by the methods that they have here, without calling each.
+
+        These calls would cost more than the ops where networks are small. None if it is another
+        VAE, or for arguments that the methods have to look at.
+        """
+        if is_traced():
+            return None
+        usual = self._usual
+        if usual is None or usual.of() is not self or not usual.holds():
+            usual = self.__dict__["_usual"] = _Usual(self)
+        latent = self.latent
+        if not usual.found or type(x) is not Tensor or x.ndim < 2 or latent is None:
+            return None
+        likelihood = usual.likelihood
+        if likelihood.targets is not None or not x.is_floating_point():
+            return None
+        likelihood.check(x, "x")
+        outputs = usual.encoder(x)
+        if type(outputs) is not Tensor or outputs.shape != (len(x), 2 * latent):
+            outputs = self._of_codes(outputs, x)
+        z, kl = rsample_kl_of_halves(outputs, seed)
+        return self._likelihood_of(usual.decoder(z), x, z, None), kl
+
     def _observed(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """What the encoder sees of x, where values of it are missing."""
         if mask is None:
@@ -278,7 +370,13 @@ class VAE(Decoding):
             # A program has beta in it: where that changes from call to call, ops cost less.
             if beta == self._last_beta:
                 elbo = self._at_once(x, "_elbo_by_ops", seed, beta=beta)
-            self._last_beta = beta
+            else:
+                self._last_beta = beta
+            if elbo is None:
+                usual = self._usual_terms(x, seed)
+                if usual is not None:
+                    log_likelihood, kl = usual
+                    elbo = log_likelihood - (kl if beta == 1.0 else beta * kl)
         if elbo is None:
             elbo, _ = self._elbo_and_kl(x, n_samples, context, mask, weights, seed)
         return elbo if weights is None else elbo * example_weights(weights, len(x))

@@ -73,8 +73,10 @@ def mlp_decoder(
     shape = _checks.widths("shape", shape, at_least=1)
     width = _checks.integer("latent", latent) + _checks.integer("context", context, 0)
     layers, width = _hidden(width, hidden, activation)
-    last = nn.Linear(width, math.prod(shape)), nn.Unflatten(1, shape)
-    return _joined((), (*layers, *last), context)
+    layers.append(nn.Linear(width, math.prod(shape)))
+    if len(shape) > 1:
+        layers.append(nn.Unflatten(1, shape))
+    return _joined((), layers, context)
 
 
 def conv_encoder(

@@ -446,9 +446,40 @@ Losses program_train(const Program& p, bool is_double, int64_t rows, int64_t bat
                       kernels.train_float);
 }
 
+// What a program was made from is looked at before each call. Python takes four times as long.
+
+bool have_entries(const py::list& dicts, const py::list& names, const py::list& values) {
+  for (size_t i = 0; i < dicts.size(); ++i) {
+    PyObject* const name = PyList_GET_ITEM(names.ptr(), i);
+    PyObject* const found = PyDict_GetItemWithError(PyList_GET_ITEM(dicts.ptr(), i), name);
+    if (found == nullptr && PyErr_Occurred() != nullptr) throw py::error_already_set();
+    if ((found == nullptr ? Py_None : found) != PyList_GET_ITEM(values.ptr(), i)) return false;
+  }
+  return true;
+}
+
+bool have_sizes(const py::list& dicts, const std::vector<size_t>& sizes) {
+  for (size_t i = 0; i < dicts.size(); ++i) {
+    const Py_ssize_t found = PyDict_Size(PyList_GET_ITEM(dicts.ptr(), i));
+    if (static_cast<size_t>(found) != sizes[i]) return false;
+  }
+  return true;
+}
+
+bool are_of_types(const py::list& references, const py::list& types) {
+  for (size_t i = 0; i < references.size(); ++i) {
+    const py::object found = references[i]();
+    if (py::type::handle_of(found).ptr() != PyList_GET_ITEM(types.ptr(), i)) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 void register_program(py::module_& m) {
+  m.def("have_entries", &have_entries);
+  m.def("have_sizes", &have_sizes);
+  m.def("are_of_types", &are_of_types);
   py::class_<Program>(m, "Program")
       .def(py::init(&make_program), py::arg("features"), py::arg("context"), py::arg("steps"),
            py::arg("results"), py::arg("sizes"), py::arg("draws") = std::vector<PyDraw>(),

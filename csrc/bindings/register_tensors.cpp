@@ -40,16 +40,11 @@ struct DLTensor {
   bool has_shape(const int64_t* begin, const int64_t* end) const {
     return std::equal(sizes, sizes + ndim, begin, end);
   }
-  bool is_contiguous() const {
-    int64_t expected = 1;
-    for (int d = ndim - 1; d >= 0; --d) {
-      if (sizes[d] != 1 && strides[d] != expected) return false;
-      expected *= sizes[d];
-    }
-    return true;
-  }
   void* address() const { return static_cast<char*>(data) + byte_offset; }
   bool is_native() const { return dtype_kind == kFloat && (dtype_bits == 32 || dtype_bits == 64); }
+  TensorView view() const {
+    return {address(), ndim, sizes, strides, dtype_bits == 64, is_native()};
+  }
 };
 
 // The beginning of DLPack's struct of this name.
@@ -68,6 +63,8 @@ const DLPackExchangeAPI* api = nullptr;
 PyTypeObject* tensor_type = nullptr;
 PyTypeObject* parameter_type = nullptr;
 PyObject* is_neg = nullptr;
+PyObject* empty_like = nullptr;
+PyObject* new_empty = nullptr;
 
 // Whether torch has the table. Else nothing here can be used.
 bool set_tensor_types(const py::type& tensor, const py::type& parameter) {
@@ -77,11 +74,49 @@ bool set_tensor_types(const py::type& tensor, const py::type& parameter) {
   const auto* found =
       static_cast<const DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule.ptr(), kName));
   if (found->major_version != 1 || found->tensor_from_object == nullptr) return false;
-  is_neg = tensor.attr("is_neg").cast<py::object>().release().ptr();
+  is_neg = py::object(tensor.attr("is_neg")).release().ptr();
+  new_empty = py::object(tensor.attr("new_empty")).release().ptr();
+  empty_like = py::object(py::module_::import("torch").attr("empty_like")).release().ptr();
   tensor_type = reinterpret_cast<PyTypeObject*>(tensor.inc_ref().ptr());
   parameter_type = reinterpret_cast<PyTypeObject*>(parameter.inc_ref().ptr());
   api = found;
   return true;
+}
+
+// Functions of torch without arguments, and modules with flags. Set once, as above.
+struct Watchers {
+  PyObject* transforms;
+  PyObject* modes;
+  PyObject* tracing;
+  PyObject* compiler;
+  PyObject* forward_ad;
+};
+Watchers watchers{};
+
+void set_watchers(py::object transforms, py::object modes, py::object tracing, py::object compiler,
+                  py::object forward_ad) {
+  watchers = {transforms.release().ptr(), modes.release().ptr(), tracing.release().ptr(),
+              compiler.release().ptr(), forward_ad.release().ptr()};
+}
+
+py::object owned(PyObject* object) {
+  if (object == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(object);
+}
+
+bool returns_true(PyObject* function) {
+  return PyObject_IsTrue(owned(PyObject_CallNoArgs(function)).ptr()) != 0;
+}
+
+// Whether torch runs op by op: no compiler, transform, dispatch mode, tracing or forward-mode
+// differentiation is active. In a rule for vmap the transform still is.
+bool is_unwatched(bool in_rule) {
+  static PyObject* const compiling = PyUnicode_InternFromString("_is_compiling_flag");
+  static PyObject* const level = PyUnicode_InternFromString("_current_level");
+  const Watchers& w = watchers;
+  return owned(PyObject_GetAttr(w.compiler, compiling)).ptr() == Py_False &&
+         (in_rule || !returns_true(w.transforms)) && !returns_true(w.modes) &&
+         !returns_true(w.tracing) && owned(PyObject_GetAttr(w.forward_ad, level)).cast<int>() < 0;
 }
 
 // What the tensors of a call have in common. Each level includes the one before.
@@ -149,7 +184,7 @@ int in_common(const py::tuple& tensors) {
 bool all_within(py::handle item, double low, double high) {
   DLTensor tensor;
   if (!has_torch_threads() || tensor_type == nullptr || !is_plain(item, tensor)) return false;
-  if (!tensor.is_native() || !tensor.is_contiguous()) return false;
+  if (!tensor.is_native() || !tensor.view().is_contiguous()) return false;
   int64_t n = 1;
   for (int d = 0; d < tensor.ndim; ++d) n *= tensor.sizes[d];
   py::gil_scoped_release release;
@@ -164,12 +199,38 @@ bool all_within(py::handle item, double low, double high) {
 
 }  // namespace
 
+bool TensorView::is_contiguous() const {
+  int64_t expected = 1;
+  for (int d = ndim - 1; d >= 0; --d) {
+    if (sizes[d] != 1 && strides[d] != expected) return false;
+    expected *= sizes[d];
+  }
+  return true;
+}
+
+TensorView view_of(py::handle tensor) { return read(tensor).view(); }
+
+py::object room_for(const std::vector<int64_t>& sizes, py::handle like, const TensorView& seen) {
+  PyObject* made = nullptr;
+  if (seen.has_sizes(sizes) && seen.is_contiguous()) {
+    made = PyObject_CallOneArg(empty_like, like.ptr());
+  } else {
+    py::tuple shape(sizes.size());
+    for (size_t d = 0; d < sizes.size(); ++d) shape[d] = py::int_(sizes[d]);
+    made = PyObject_CallFunctionObjArgs(new_empty, like.ptr(), shape.ptr(), nullptr);
+  }
+  return owned(made);
+}
+
 PyOperand operand_of(py::handle item, const std::vector<int64_t>& sizes) {
   if (!is_tensor(item)) return item.cast<PyOperand>();
-  const DLTensor tensor = read(item);
+  return operand_of(view_of(item), sizes);
+}
+
+PyOperand operand_of(const TensorView& tensor, const std::vector<int64_t>& sizes) {
   PyOperand result;
-  result.operand.data = tensor.address();
-  if (tensor.has_shape(sizes.data(), sizes.data() + sizes.size()) && tensor.is_contiguous()) {
+  result.operand.data = tensor.data;
+  if (tensor.has_sizes(sizes) && tensor.is_contiguous()) {
     result.operand.kind = Operand::Kind::contiguous;
     return result;
   }
@@ -188,7 +249,7 @@ PyOperand operand_of(py::handle item, const std::vector<int64_t>& sizes) {
 
 PlainNumbers plain_numbers(py::handle item) {
   const DLTensor tensor = read(item);
-  if (!tensor.is_native() || !tensor.is_contiguous()) {
+  if (!tensor.is_native() || !tensor.view().is_contiguous()) {
     throw std::invalid_argument("not contiguous numbers of float32 or float64");
   }
   int64_t numel = 1;
@@ -205,6 +266,8 @@ std::vector<PyOperand> operands_of(const py::sequence& items, const std::vector<
 
 void register_tensors(py::module_& m) {
   m.def("set_tensor_types", &set_tensor_types);
+  m.def("set_watchers", &set_watchers);
+  m.def("is_unwatched", &is_unwatched);
   m.def("in_common", &in_common);
   m.def("all_within", &all_within);
   m.attr("PLAIN") = kPlain;

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
+import weakref
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
+from bslfast.functional._op import unwatched
+from bslfast.functional.normal_many import draw_checked
 from bslfast.nn.module import (
     BayesianModule,
+    Watch,
     bayesian_layers,
     remember,
     set_past_module,
 )
-from bslfast.nn.weight import Divergence, Part, Weight, divergence_of
+from bslfast.nn.posteriors import Normal
+from bslfast.nn.priors import Normal as NormalPrior
+from bslfast.nn.weight import Divergence, Part, Weight, columns_of, divergence_of, normal_part
 
 
 class Estimator:
@@ -73,6 +80,9 @@ def draw(
     A weight that several layers share is drawn once, and not at all if a layer ``beside`` these
     has a sample of it.
     """
+    found = None if beside else _drawn_together(layers, seed)
+    if found is not None:
+        return found
     every = [(layer, layer.weights()) for layer in layers]
     named = [(layer, weights) for layer, weights in every if weights]
     calls: dict[Hashable, tuple[Divergence, list[int], list[Weight]]] = {}
@@ -105,6 +115,64 @@ def draw(
     return {
         layer: tuple([there[key] if key in there else samples[places_of[key]] for key in keys])
         for layer, keys in ((layer, [w.identity for w in weights]) for layer, weights in named)
+    }
+
+
+class _Together:
+    """The weights of some layers that are drawn in one call, and its arguments."""
+
+    def __init__(self, layers: Sequence[BayesianModule]) -> None:
+        self.watch = Watch(layers)
+        self.sizes = [len(layer.weights()) for layer in layers]
+        self.columns = loc, raw_scale, prior_loc, prior_scale, how = columns_of(self.watch.weights)
+        self.tensors = (*loc, *raw_scale)
+        self.constants = (tuple(prior_loc), tuple(prior_scale), 0, how)
+
+
+#: By the first of the layers.
+_together_with: weakref.WeakKeyDictionary[BayesianModule, _Together] = weakref.WeakKeyDictionary()
+
+
+def _are_drawn_together(layers: Sequence[BayesianModule]) -> bool:
+    """Whether the weights are normal with normal priors, all of one kind, each of one layer."""
+    seen, kinds = set(), set()
+    for layer in layers:
+        weights = layer.weights()
+        if not weights or layer.made_of() is None:
+            return False
+        for posterior, prior, parameters in weights:
+            if (
+                type(posterior) is not Normal
+                or type(prior) is not NormalPrior
+                or parameters in seen
+            ):
+                return False
+            seen.add(parameters)
+            kinds.add(posterior.parametrization)
+    return len(kinds) == 1
+
+
+def _drawn_together(
+    layers: Sequence[BayesianModule], seed: int | Tensor | None
+) -> dict[BayesianModule, tuple[Tensor, ...]] | None:
+    """:func:`draw` where it is one call, by what is known from the last one; None elsewhere."""
+    if not layers or not unwatched():
+        return None
+    known = _together_with.get(layers[0])
+    if known is None or not known.watch.is_of(layers) or not known.watch.holds():
+        if not _are_drawn_together(layers):
+            return None
+        known = _together_with[layers[0]] = _Together(layers)
+    found = draw_checked(known.tensors, known.constants, seed)
+    if found is None:
+        return None
+    samples, place = found
+    if place.requires_grad:
+        remember((normal_part(place, known.watch.weights, known.columns),), layers, known.watch)
+    left = iter(samples)
+    return {
+        layer: tuple(itertools.islice(left, n))
+        for layer, n in zip(layers, known.sizes, strict=True)
     }
 
 
