@@ -128,7 +128,6 @@ def multivariate_normal_backward(
     grad_raw_scale: int,
     grad_lower: int,
 ) -> None: ...
-
 def normal_many_results(
     parametrization: int,
     tensors: tuple[Tensor, ...],
