@@ -14,7 +14,7 @@ from bslfast import _checks
 from bslfast._native import multivariate_normal as native_vector
 from bslfast._native import normal_many as native
 from bslfast._native import serial_after_fork
-from bslfast.functional._op import apply_of, differentiated, plain, runs_eagerly
+from bslfast.functional._op import NOTHING, apply_of, common, differentiated, runs_eagerly
 from bslfast.functional._pointwise import PARAMETRIZATIONS
 from bslfast.functional.multivariate_normal import kernels_take, vector_by_ops
 from bslfast.functional.normal_many import draw_many, normal_rsample_kl_many
@@ -289,7 +289,7 @@ def drawn_vector_linear(
     """
     x = checked_input(x, loc[0])
     tensors = (*loc, raw_scale, lower)
-    directly = plain((x,)) and kernels_take(tensors, seed)
+    directly = common((x,)) != NOTHING and kernels_take(tensors, seed)
     if not directly or torch.is_autocast_enabled(x.device.type):
         return None
     constants = (0, (), parametrization, prior_loc, prior_scale)
@@ -320,7 +320,7 @@ class _VectorLinear(torch.autograd.Function):
         x, seed, sample, *tensors = ctx.saved_tensors
         (needs_x, _, _, *needs), constants = ctx.needs_input_grad, ctx.constants
         # create_graph=True, or gradients that kernels cannot read (batched ones, say).
-        if torch.is_grad_enabled() or not plain((grad_y, grad_kl)):
+        if torch.is_grad_enabled() or common((grad_y, grad_kl)) == NOTHING:
 
             def composed(x: Tensor, *tensors: Tensor) -> Any:
                 sample, kl = vector_by_ops(tensors, seed, constants)

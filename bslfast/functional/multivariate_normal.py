@@ -16,9 +16,9 @@ from bslfast.functional._op import (
     ONE_DTYPE,
     Op,
     apply_of,
+    common,
     differentiated,
     in_common,
-    plain,
     unwatched,
 )
 from bslfast.functional._pointwise import PARAMETRIZATIONS
@@ -156,7 +156,7 @@ class _DrawnVector(torch.autograd.Function):
         seed, *tensors = ctx.saved_tensors
         needs, constants = ctx.needs_input_grad[3:], ctx.constants
         # create_graph=True, or gradients that kernels cannot read (batched ones, say).
-        if torch.is_grad_enabled() or not plain(grads):
+        if torch.is_grad_enabled() or common(grads) == NOTHING:
 
             def composed(*tensors: Tensor) -> Any:
                 return vector_by_ops(tensors, seed, constants)
