@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bslfast import _checks, likelihoods, programs
 from bslfast._activations import ACTIVATIONS
 from bslfast.elbo import negative_elbo
-from bslfast.functional import normal_rsample_kl_many
+from bslfast.functional import normal_rsample_kl
 from bslfast.likelihoods.lowering import in_rows
 from bslfast.nn import BayesLinear
 from bslfast.nn.estimators import Estimator, WeightSample, draw
@@ -134,8 +134,8 @@ class BayesianMLP(nn.Module):
         """The loss of a mini-batch, for one draw of all weights: a step's cheapest way to it.
 
         The same as ``bslfast.negative_elbo(self.likelihood.log_prob(self(x), y), kl(self), ...)``
-        up to rounding, in one node of the graph for small networks on the CPU, which has all
-        gradients when it returns.
+        up to rounding. On the CPU it is one node of the graph, which has all gradients when it
+        returns, for up to 2^29 products of a weight and a row: beyond, torch's are faster.
 
         Args:
             x: inputs [batch, in_features].
@@ -254,7 +254,7 @@ class BayesianMLP(nn.Module):
     def explain(self) -> str:
         """Say how the network runs now: as one call of a kernel, or op by op, and then why.
 
-        Small networks of the usual weights run as one call on the CPU in eager mode, unless
+        Networks of the usual weights run as one call on the CPU in eager mode where it pays, unless
         something watches their parts, such as hooks; :class:`bslfast.whole_networks` switches that
         off. :func:`bslfast.training.fit` then takes the steps of an epoch in one call.
 
@@ -269,10 +269,14 @@ class BayesianMLP(nn.Module):
         targets = 1 if classes else self._n_outputs // len(self.likelihood.parts)
         loss = programs.explain(self, "loss", _loss_steps, (first.in_features, targets), x)
         outputs = programs.explain(self, "outputs", _steps, (first.in_features, 0), x)
-        weights = f"op by op: {self._n_weights} weights, more than"
-        fit = loss if self._n_weights <= MOST_TRAINED else f"{weights} {MOST_TRAINED}"
+        weights = "op by op: {} weights, more than {}".format
+        tensors = [weight.parameters[0] for own in self.layers for weight in own.weights()]
+        read = sum(p.numel() for p in (*tensors, *self.likelihood.parameters()))
+        fit = loss if read <= MOST_TRAINED else weights(read, MOST_TRAINED)
         if self._n_weights > _ONE_NODE:
-            outputs += f", but with a graph {weights} {_ONE_NODE}"
+            outputs += f", but with a graph {weights(self._n_weights, _ONE_NODE)}"
+        if loss.startswith("one call") and self._n_weights > _DRAWN_TOGETHER:
+            loss += f", for up to {_MOST_PRODUCTS // self._n_weights} rows"
         losses = f"negative_elbo: {loss}\ntraining.fit: {fit}"
         if fit == loss:
             losses = f"negative_elbo, training.fit: {loss}"
@@ -358,31 +362,38 @@ def _network(builder: Builder, network: BayesianMLP | DeterministicMLP, lanes: L
 def _by_ops(
     activation: nn.Module,
     weights: Sequence[Sequence[Weight]],
-    seed: int,
+    seeds: programs.Seeds,
     x: Tensor,
     *parameters: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """The outputs for the draw by a seed and the divergence, with these parameters.
+    """The outputs for a draw and the divergence, with these parameters.
 
     Args:
         activation: of the network; not the network itself, which refers to the graph.
         weights: of each layer.
-        seed, x, parameters: as of :func:`bslfast.programs.outputs`; locs come first, and raw scales
-            last.
+        seeds, x, parameters: as of :func:`bslfast.programs.outputs`; locs come first, and raw
+            scales last.
     """
     every: list[Any] = [weight for own in weights for weight in own]
-    samples, kl = normal_rsample_kl_many(
-        parameters[: len(every)],
-        parameters[-len(every) :],
-        prior_loc=[weight.prior.loc for weight in every],
-        prior_scale=[weight.prior.scale for weight in every],
-        parametrization=every[0].posterior.parametrization,
-        seed=seed,
-    )
+    samples, parts = [], []
+    for weight, loc, raw_scale, seed, stream in zip(
+        every, parameters[: len(every)], parameters[-len(every) :], *seeds, strict=True
+    ):
+        sample, part = normal_rsample_kl(
+            loc,
+            raw_scale,
+            prior_loc=weight.prior.loc,
+            prior_scale=weight.prior.scale,
+            parametrization=weight.posterior.parametrization,
+            seed=seed,
+            stream=stream,
+        )
+        samples.append(sample)
+        parts.append(part)
     left = iter(samples)
     for index, own in enumerate(weights):
         x = F.linear(activation(x) if index else x, *(next(left) for _ in own))
-    return x, kl
+    return x, torch.stack(parts).sum()
 
 
 def _loss_by_ops(
@@ -390,17 +401,17 @@ def _loss_by_ops(
     network: Callable[..., tuple[Tensor, Tensor]],
     own: Sequence[Tensor],
     settings: dict[str, Any],
-    seed: int,
+    seeds: programs.Seeds,
     x: Tensor,
     y: Tensor,
     *parameters: Tensor,
 ) -> tuple[Tensor]:
-    """The loss for the draw by a seed, with these in the place of its ``own`` parameters."""
+    """The loss for a draw, with these in the place of its ``own`` parameters."""
     names = {id(p): f"module.{name}" for name, p in likelihood.named_parameters()}
     of_likelihood = {
         names[id(p)]: t for p, t in zip(own, parameters, strict=True) if id(p) in names
     }
-    outputs, divergence = network(seed, x, *parameters)
+    outputs, divergence = network(seeds, x, *parameters)
     if isinstance(likelihood, likelihoods.Categorical):
         y = y[:, 0].long()
     method = programs.Method(likelihood, "log_prob")

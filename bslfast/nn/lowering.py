@@ -32,6 +32,7 @@ def drawn_dense(
     if type(layer.estimator) is not WeightSample:
         raise CannotLower(f"{type(layer.estimator).__name__} has no steps")
     drawn: list[Drawn] = []
+    kinds = set()
     for weight in layer.weights():
         posterior, prior, (loc, *others) = weight
         if type(posterior) is not posteriors.Normal or type(prior) is not priors.Normal:
@@ -39,6 +40,9 @@ def drawn_dense(
         # That it is not negative has to be seen in each draw.
         if posterior.parametrization == "scale":
             raise CannotLower("no step has the parametrization 'scale'")
+        kinds.add(posterior.parametrization)
+        if len(kinds) > 1:
+            raise CannotLower("weights of several parametrizations are drawn by several seeds")
         (raw_scale,) = others
         drawn.append(
             builder.draw(

@@ -34,8 +34,10 @@ class BayesianModule(nn.Module):
     #: The dimension of the features of input and output, counted from the end, if :meth:`function`
     #: is linear in its one input, and in its weights, of which no output has one twice; else None.
     feature_dim: int | None = None
-    # Neither is ever copied, pickled or saved.
+    # None of them is ever copied, pickled or saved. The last one is what is known of weights that
+    # are drawn in one call, of the first of their layers.
     _remembered: Remembered | None = None
+    _together: Any = None
 
     def weights(self) -> Sequence[Weight]:
         """The weights that an estimator may draw; none if the layer has to do so itself."""
@@ -75,7 +77,7 @@ class BayesianModule(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        for name in ("_remembered", "drawn"):
+        for name in ("_remembered", "_together", "drawn"):
             state.pop(name, None)
         return state
 

@@ -359,7 +359,11 @@ class FullCovariance(Joint):
         """Samples [*sample_shape, n], whose gradients reach the parameters."""
         *locs, raw_scale, lower = parameters
         options: dict[str, Any] = {"sample_shape": sample_shape, "seed": seed, "stream": stream}
-        found = draw_vector(locs, raw_scale, lower, parametrization=self.parametrization, **options)
+        found = None
+        if type(self) is FullCovariance:  # another one may have another factor
+            found = draw_vector(
+                locs, raw_scale, lower, parametrization=self.parametrization, **options
+            )
         return super().rsample(parameters, **options) if found is None else found[0]
 
     def mixing(self, parameters: Sequence[Tensor]) -> Tensor:

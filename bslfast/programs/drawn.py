@@ -14,7 +14,7 @@ from bslfast.functional._op import differentiated, runs_eagerly
 from bslfast.programs import running
 from bslfast.programs.running import Lowered, Seeds, backward, forward
 
-#: (x, seed) -> (outputs, divergence), the same by ops with these parameters.
+#: (seeds, x, ..., *parameters) -> results, the same by ops with these parameters.
 ByOps = Callable[..., Sequence[Tensor]]
 
 
@@ -25,7 +25,7 @@ def outputs(found: Lowered, by_ops: ByOps, x: Tensor) -> tuple[Tensor, Tensor | 
 
     Args:
         found: a program that can run on ``x`` [..., features].
-        by_ops: (seed, x, *parameters) -> (outputs, divergence), for second derivatives.
+        by_ops: (seeds, x, *parameters) -> (outputs, divergence), for second derivatives.
     """
     rows = x.reshape(-1, x.shape[-1])
     seeds = found.draws.seeds()
@@ -48,7 +48,7 @@ def loss(found: Lowered, by_ops: ByOps, x: Tensor, y: Tensor, kl_weight: float) 
 
     Args:
         found: a program that can run on rows ``x`` and their context ``y``.
-        by_ops: (seed, x, y, *parameters) -> (loss,), for second derivatives.
+        by_ops: (seeds, x, y, *parameters) -> (loss,), for second derivatives.
         kl_weight: the factor of the divergence.
     """
     result: Tensor = _Loss.apply(  # type: ignore[no-untyped-call]
@@ -84,23 +84,26 @@ class _Loss(torch.autograd.Function):
         x, y = ctx.saved_tensors
         found.check_unchanged(ctx.versions, grad.dtype)
         if torch.is_grad_enabled() or not runs_eagerly((grad,)):
-            (seed, *_), _ = ctx.seeds
             again = differentiated(
-                lambda *tensors: ctx.by_ops(seed, *tensors),
+                lambda *tensors: ctx.by_ops(ctx.seeds, *tensors),
                 (x, y, *found.parameters),
                 ctx.needs_input_grad[4:],
                 (grad,),
             )
             return None, None, None, None, *again
-        # Whoever gets them may add to them: they are computed again for the next pass.
-        grads, ctx.grads = ctx.grads, None
-        if grads is None:
-            _, *grads = _loss(ctx, x, y)
-        if grad.item() != 1:
-            grads = [None if g is None else g * grad for g in grads]
-        grad_x, grad_y, flat = grads
-        parts = found.parts(flat, ctx.needs_input_grad[6:])
-        return None, None, None, None, grad_x, grad_y, *parts
+        return _pull_back_loss(ctx, found, x, y, grad)
+
+
+@serial_after_fork
+def _pull_back_loss(ctx: Any, found: Lowered, x: Tensor, y: Tensor, grad: Tensor) -> Any:
+    # Whoever gets gradients may add to them: they are computed again for the next pass.
+    grads, ctx.grads = ctx.grads, None
+    if grads is None:
+        _, *grads = _loss(ctx, x, y)
+    if grad.item() != 1:
+        grads = [None if g is None else g * grad for g in grads]
+    grad_x, grad_y, flat = grads
+    return None, None, None, None, grad_x, grad_y, *found.parts(flat, ctx.needs_input_grad[6:])
 
 
 def _loss(ctx: Any, x: Tensor, y: Tensor) -> Any:
@@ -150,9 +153,8 @@ class _Drawn(torch.autograd.Function):
         grads = [g for g in (grad_y, grad_kl) if g is not None]
         if not torch.is_grad_enabled() and runs_eagerly(grads):
             return _pull_back(ctx, x, grad_y, grad_kl)
-        (seed, *_), _ = ctx.seeds
         again = differentiated(
-            lambda *tensors: ctx.by_ops(seed, *tensors),
+            lambda *tensors: ctx.by_ops(ctx.seeds, *tensors),
             (x, *found.parameters),
             ctx.needs_input_grad[3:],
             (grad_y, grad_kl),

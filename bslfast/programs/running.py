@@ -30,8 +30,7 @@ Seeds = tuple[list[int], list[int]]
 ByMethod = tuple[nn.Module, str, dict[str, Any]]
 #: Of larger layers torch's matrix products are faster.
 MOST_WEIGHTS = 2**21
-#: Up to so many weights in all, steps of training by a Bayesian network's program are faster than
-#: by ops.
+#: Up to so many parameters that steps read, training by a network's program is faster than by ops.
 MOST_TRAINED = 2**21
 _enabled = True
 _of_thread = threading.local()
@@ -126,8 +125,8 @@ class Lowered:
         self._buffers = builder.buffers
         self._versions = [b._version for b in builder.buffers]
         self._shapes = [p.shape for p in self.parameters]
-        #: The gradient that all rows' log densities had in the last backward pass, if it was one
-        #: number, and in the one before that, too: the next one is likely to have it.
+        #: The gradient of all rows' log densities in the last backward pass where that was one
+        #: number, and the same if the one before had it, too: then it is likely to come again.
         self.last_grad: float | None = None
         self.expected_grad: float | None = None
         #: What its caller has found out about what it is called with.
@@ -144,7 +143,7 @@ class Lowered:
         most = max((p.numel() for p in builder.tensors), default=0)
         if most > MOST_WEIGHTS:
             raise CannotLower(
-                f"a layer has {most} weights, and from {MOST_WEIGHTS} on torch's products are "
+                f"a layer has {most} weights, and of more than {MOST_WEIGHTS} torch's products are "
                 "faster"
             )
 
@@ -598,9 +597,9 @@ class _Whole(torch.autograd.Function):
     """A program as one node: it keeps x and the parameters, and computes the rest again.
 
     The gradient of a mean or a sum of log densities is the same number for all rows, and often the
-    same in each step of training. Where the last two calls had such a gradient, the next one
-    computes gradients for it together with the log densities: the network is run once. Both ways
-    give the same bits.
+    same in each step of training. Where the last two backward passes had the same one, the next
+    call computes gradients for it together with the log densities: the network is run once. Both
+    ways give the same bits.
     """
 
     @staticmethod

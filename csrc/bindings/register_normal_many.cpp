@@ -129,10 +129,10 @@ py::object normal_many_results(int parametrization, const py::tuple& tensors,
   if (!call.is_usual) return py::none();
   for (size_t i = 0; i < n; ++i) {
     const TensorView& view = call.views[i];
-    found[i] = room_for(OfTensors::sizes_of(view), tensors[i], view);
+    found[i] = room_for(OfTensors::sizes_of(view), tensors[i]);
     samples.push_back(address_of(found[i]));
   }
-  found[n] = room_for({}, tensors[0], call.views[0]);
+  found[n] = room_for({}, tensors[0]);
   const uintptr_t kl = has_value ? address_of(found[n]) : 0;
   const int bad =
       normal_many_forward(call.dtype(), parametrization, call.sizes, call.loc, call.raw_scale,
@@ -178,7 +178,7 @@ py::object normal_many_gradients(int parametrization, const py::tuple& tensors,
         continue;
       }
       const TensorView& view = call.views[i];
-      found[i] = room_for(OfTensors::sizes_of(view), tensors[i], view);
+      found[i] = room_for(OfTensors::sizes_of(view), tensors[i]);
     }
     made[i / n].push_back(address_of(found[i]));
   }

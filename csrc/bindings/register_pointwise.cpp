@@ -236,14 +236,14 @@ py::object pointwise_results(int op, int variant, const std::vector<double>& num
   To to{nullptr, static_cast<Reduction>(reduction), nullptr};
   py::object value, log;
   if ((kernels.results & kValue) != 0) {
-    value = room_for(call.value_sizes, like, call.views[0]);
+    value = room_for(call.value_sizes, like);
     to.value = view_of(value).data;
   }
   if ((kernels.results & kLog) != 0) {
     Sizes sizes(call.sizes);
     if (to.reduction == Reduction::sum) sizes.clear();
     if (to.reduction == Reduction::row) sizes.pop_back();
-    log = room_for(sizes, like, call.views[0]);
+    log = room_for(sizes, like);
     to.log = view_of(log).data;
   }
   std::vector<PyOperand> inputs = call.operands();
@@ -255,8 +255,8 @@ py::object pointwise_results(int op, int variant, const std::vector<double>& num
   return log ? py::object(py::make_tuple(value, log)) : value;
 }
 
-// The gradients of the tensors of such a call, and two times None for the arguments behind them (a
-// seed and what a Function keeps). None alone if it is an unusual one.
+// The gradients of the tensors of such a call, and None for the seed, if there is one, and for what
+// a Function keeps. None alone if it is an unusual one.
 py::object pointwise_gradients(int op, int variant, const std::vector<double>& numbers,
                                uint64_t stream, int reduction, const Sizes& samples, bool apart,
                                bool halved, const py::tuple& tensors, const py::tuple& grads,
@@ -285,7 +285,7 @@ py::object pointwise_gradients(int op, int variant, const std::vector<double>& n
       found[i] = of_value;
       continue;
     }
-    const py::object grad = room_for(call.sizes, tensors[i], call.views[i]);
+    const py::object grad = room_for(call.sizes, tensors[i]);
     made[i].data = view_of(grad).data;
     found[i] = grad;
     any = true;
@@ -310,7 +310,7 @@ py::object pointwise_gradients(int op, int variant, const std::vector<double>& n
   if (halved) {
     Sizes whole(call.sizes);
     whole.back() *= 2;
-    const py::object grad = room_for(whole, tensors[0], view_of(tensors[0]));
+    const py::object grad = room_for(whole, tensors[0]);
     char* to = static_cast<char*>(view_of(grad).data);
     const int64_t row = call.half() * size;
     for (int64_t at = 0; at < numel(call.sizes) * size; at += row) {

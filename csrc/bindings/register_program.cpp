@@ -101,8 +101,7 @@ bool pays_in_groups(const Program& p, int64_t least) {
     weights += std::max<int64_t>(own, 0);
     layers += own >= 0 ? 1 : 0;
   }
-  return layers > 0 &&
-         static_cast<double>(weights) >= static_cast<double>(least) * static_cast<double>(layers);
+  return layers > 0 && weights / layers >= least;
 }
 
 Program make_program(int32_t features, int32_t context, const std::vector<PyStep>& steps,

@@ -105,7 +105,9 @@ py::object owned(PyObject* object) {
 }
 
 bool returns_true(PyObject* function) {
-  return PyObject_IsTrue(owned(PyObject_CallNoArgs(function)).ptr()) != 0;
+  const int found = PyObject_IsTrue(owned(PyObject_CallNoArgs(function)).ptr());
+  if (found < 0) throw py::error_already_set();
+  return found != 0;
 }
 
 // Whether torch runs op by op: no compiler, transform, dispatch mode, tracing or forward-mode
@@ -210,7 +212,8 @@ bool TensorView::is_contiguous() const {
 
 TensorView view_of(py::handle tensor) { return read(tensor).view(); }
 
-py::object room_for(const std::vector<int64_t>& sizes, py::handle like, const TensorView& seen) {
+py::object room_for(const std::vector<int64_t>& sizes, py::handle like) {
+  const TensorView seen = view_of(like);
   PyObject* made = nullptr;
   if (seen.has_sizes(sizes) && seen.is_contiguous()) {
     made = PyObject_CallOneArg(empty_like, like.ptr());

@@ -28,8 +28,7 @@ struct TensorView {
 TensorView view_of(pybind11::handle tensor);
 
 // Makes contiguous room for numbers of the dtype of `like`.
-pybind11::object room_for(const std::vector<int64_t>& sizes, pybind11::handle like,
-                          const TensorView& seen);
+pybind11::object room_for(const std::vector<int64_t>& sizes, pybind11::handle like);
 
 // An operand of a call over `sizes`: a tensor of torch, which broadcasts to them, or what
 // PyOperand is made from otherwise.

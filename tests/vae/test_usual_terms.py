@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import bslfast
+from bslfast.functional.normal import rsample_kl_of_halves
 from bslfast.vae import VAE, DiagonalNormal, mlp_decoder, mlp_encoder
 from bslfast.vae import model as module
 
@@ -160,3 +161,17 @@ def test_errors() -> None:
         used.elbo(data())
     with pytest.raises(ValueError, match=r"x: expected values in \[0, 1\]"):
         vae().elbo(data() * 2)
+
+
+def test_one_row_and_one_number() -> None:
+    """A half of one row is contiguous, as the whole is."""
+    found = vae()
+    expected = found.elbo(data(2), seed=3)[:1]
+    torch.testing.assert_close(found.elbo(data(2)[:1], seed=3), expected)
+    for outputs in (torch.randn(1, 6), torch.randn(2, 2).t().contiguous().t()):
+        sample, kl = rsample_kl_of_halves(outputs, 5)
+        own = bslfast.functional.normal_rsample_kl(
+            *outputs.chunk(2, 1), parametrization="log_var", reduction="row", seed=5
+        )
+        assert torch.equal(sample, own[0])
+        assert torch.equal(kl, own[1])

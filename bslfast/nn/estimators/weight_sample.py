@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import weakref
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -129,10 +128,6 @@ class _Together:
         self.constants = (tuple(prior_loc), tuple(prior_scale), 0, how)
 
 
-#: By the first of the layers.
-_together_with: weakref.WeakKeyDictionary[BayesianModule, _Together] = weakref.WeakKeyDictionary()
-
-
 def _are_drawn_together(layers: Sequence[BayesianModule]) -> bool:
     """Whether the weights are normal with normal priors, all of one kind, each of one layer."""
     seen, kinds = set(), set()
@@ -158,11 +153,12 @@ def _drawn_together(
     """:func:`draw` where it is one call, by what is known from the last one; None elsewhere."""
     if not layers or not unwatched():
         return None
-    known = _together_with.get(layers[0])
+    known: _Together | None = layers[0]._together
     if known is None or not known.watch.is_of(layers) or not known.watch.holds():
         if not _are_drawn_together(layers):
             return None
-        known = _together_with[layers[0]] = _Together(layers)
+        known = _Together(layers)
+        set_past_module(layers[0], "_together", known)
     found = draw_checked(known.tensors, known.constants, seed)
     if found is None:
         return None

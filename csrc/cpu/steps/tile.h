@@ -9,7 +9,8 @@
 //   template <typename T>
 //   static void backward(const Step& step, const TileOf<T>& t);  // adds to the inputs' gradients
 //
-// A gradient is added to, as a lane may have several readers.
+// A gradient is added to, as a lane may have several readers. That of a parameter is written where
+// it is fresh, by a step that fills it (Dense::fills).
 #pragma once
 
 #include "core/platform.h"
