@@ -270,7 +270,8 @@ class BayesianMLP(nn.Module):
         loss = programs.explain(self, "loss", _loss_steps, (first.in_features, targets), x)
         outputs = programs.explain(self, "outputs", _steps, (first.in_features, 0), x)
         weights = "op by op: {} weights, more than {}".format
-        tensors = [weight.parameters[0] for own in self.layers for weight in own.weights()]
+        layers = cast(Any, self.layers)
+        tensors = [weight.parameters[0] for own in layers for weight in own.weights()]
         read = sum(p.numel() for p in (*tensors, *self.likelihood.parameters()))
         fit = loss if read <= MOST_TRAINED else weights(read, MOST_TRAINED)
         if self._n_weights > _ONE_NODE:
