@@ -94,22 +94,13 @@ struct OfTensors {
     for (size_t i = 0; i < views.size(); ++i) {
       const TensorView &view = views[i], &like = views[i % n];
       is_usual = is_usual && view.is_native && view.is_double == views[0].is_double &&
-                 view.is_contiguous() && view.has_sizes(sizes_of(like));
+                 view.is_contiguous() && view.has_sizes(like.shape());
       (i < n ? loc : raw_scale).push_back(reinterpret_cast<uintptr_t>(view.data));
-      if (i < n) sizes.push_back(numel(view));
+      if (i < n) sizes.push_back(view.numel());
     }
   }
 
   int dtype() const { return views[0].is_double ? 1 : 0; }
-
-  static std::vector<int64_t> sizes_of(const TensorView& view) {
-    return {view.sizes, view.sizes + view.ndim};
-  }
-  static int64_t numel(const TensorView& view) {
-    int64_t n = 1;
-    for (int d = 0; d < view.ndim; ++d) n *= view.sizes[d];
-    return n;
-  }
 };
 
 uintptr_t address_of(py::handle tensor) {
@@ -129,7 +120,7 @@ py::object normal_many_results(int parametrization, const py::tuple& tensors,
   if (!call.is_usual) return py::none();
   for (size_t i = 0; i < n; ++i) {
     const TensorView& view = call.views[i];
-    found[i] = room_for(OfTensors::sizes_of(view), tensors[i]);
+    found[i] = room_for(view.shape(), tensors[i]);
     samples.push_back(address_of(found[i]));
   }
   found[n] = room_for({}, tensors[0]);
@@ -178,7 +169,7 @@ py::object normal_many_gradients(int parametrization, const py::tuple& tensors,
         continue;
       }
       const TensorView& view = call.views[i];
-      found[i] = room_for(OfTensors::sizes_of(view), tensors[i]);
+      found[i] = room_for(view.shape(), tensors[i]);
     }
     made[i / n].push_back(address_of(found[i]));
   }

@@ -187,8 +187,7 @@ bool all_within(py::handle item, double low, double high) {
   DLTensor tensor;
   if (!has_torch_threads() || tensor_type == nullptr || !is_plain(item, tensor)) return false;
   if (!tensor.is_native() || !tensor.view().is_contiguous()) return false;
-  int64_t n = 1;
-  for (int d = 0; d < tensor.ndim; ++d) n *= tensor.sizes[d];
+  const int64_t n = tensor.view().numel();
   py::gil_scoped_release release;
   if (tensor.dtype_bits == 64) {
     return BSL_SELECT(within_kernels)
@@ -255,9 +254,7 @@ PlainNumbers plain_numbers(py::handle item) {
   if (!tensor.is_native() || !tensor.view().is_contiguous()) {
     throw std::invalid_argument("not contiguous numbers of float32 or float64");
   }
-  int64_t numel = 1;
-  for (int d = 0; d < tensor.ndim; ++d) numel *= tensor.sizes[d];
-  return {tensor.address(), numel, tensor.dtype_bits == 64};
+  return {tensor.address(), tensor.view().numel(), tensor.dtype_bits == 64};
 }
 
 std::vector<PyOperand> operands_of(const py::sequence& items, const std::vector<int64_t>& sizes) {

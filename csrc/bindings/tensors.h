@@ -24,6 +24,12 @@ struct TensorView {
     return std::equal(sizes, sizes + ndim, other.begin(), other.end());
   }
   bool is_contiguous() const;
+  std::vector<int64_t> shape() const { return {sizes, sizes + ndim}; }
+  int64_t numel() const {
+    int64_t n = 1;
+    for (int d = 0; d < ndim; ++d) n *= sizes[d];
+    return n;
+  }
 };
 TensorView view_of(pybind11::handle tensor);
 

@@ -430,8 +430,6 @@ void train(const ProgramTraining<T>& a) {
   const Program& p = *a.program;
   TrainingDraws<T> draws(p, a.factors, a.draw_partial);
   const int64_t n_seeds = static_cast<int64_t>(p.seeds());
-  // Steps give no gradients there.
-  std::fill_n(a.sums + p.n_parameters, p.n_gradients - p.n_parameters, T(0));
   for (int64_t step = 0; step * a.batch_rows < a.rows; ++step) {
     const int64_t rows = std::min(a.batch_rows, a.rows - step * a.batch_rows);
     a.divergences[step] = draws.draw(a.parameters, a.seeds + step * n_seeds, a.streams);
