@@ -21,6 +21,7 @@ from torch._functorch import config
 Function = Callable[..., Any]
 MODES = ("forward", "backward", "both")
 THREADS = (1, 2)
+COMPILED = "torch.compile"
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Case:
     modes: Sequence[str] = MODES
 
     def implementations(self) -> dict[str, Function]:
-        return {"bslfast": self.ours, **self.peers, "torch.compile": self.peers["torch eager"]}
+        return {"bslfast": self.ours, **self.peers, COMPILED: self.peers["torch eager"]}
 
 
 def parametrize(cases: Sequence[Case]) -> Any:
@@ -64,6 +65,7 @@ def parametrize(cases: Sequence[Case]) -> Any:
                     threads,
                     implementation,
                     id=f"{case.name}-{size}-{mode}-{threads}-{implementation}",
+                    marks=[pytest.mark.compiled] if implementation == COMPILED else [],
                 )
 
     return pytest.mark.parametrize(
@@ -80,7 +82,7 @@ def run(
     function = case.implementations()[implementation]
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    if implementation == "torch.compile":
+    if implementation == COMPILED:
         function = _compiled(function, (case.name, size, threads))
     try:
         case.check(case.ours, function, inputs)

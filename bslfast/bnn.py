@@ -27,9 +27,9 @@ from bslfast.nn.priors import Prior
 from bslfast.nn.weight import Weight, normal_part
 from bslfast.programs import MOST_TRAINED, Builder, CannotLower, Lanes, lower, lowers
 
-# Draws of a layer's weights that are held at a time when predicting: enough for one batched product
-# over small networks, while those of large ones stay in the cache.
-_HELD_WEIGHTS = 1 << 20
+# Weights of a layer, those of all draws, that are held at a time when predicting. Several draws share
+# the scales, which are worked out once. Of more, memory would be new to each call.
+_HELD_WEIGHTS = 1 << 22
 # Up to so many weights, a step by ops on the CPU costs Python and nodes of the graph more than
 # memory, of which a layer that draws by itself takes less. On CUDA devices launches are what layers
 # cost.

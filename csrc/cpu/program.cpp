@@ -194,15 +194,17 @@ void forward(const ProgramForward<T>& a) {
     }
     return;
   }
-  // Draws of a tile that a thread takes at a time, as they share what is loaded.
-  constexpr int64_t share = 16;
-  parallel_chunks((a.draws + share - 1) / share * count, [&](int64_t task) {
-    const int64_t first = task % count * kTileRows, begin = task / count * share;
+  // A thread takes up to 16 draws of a tile at a time, as they share what is loaded. All shares are
+  // of one size, up to one draw.
+  const int64_t shares = (a.draws + 15) / 16;
+  parallel_chunks(shares * count, [&](int64_t task) {
+    const int64_t first = task % count * kTileRows, share = task / count;
+    const int64_t begin = share * a.draws / shares, end = (share + 1) * a.draws / shares;
     Tiles<T, 1> tiles(p, like, 1, kTileRows);
     tiles.for_each(first, std::min(a.rows, first + kTileRows), [&](const TileOf<T>* tile, int) {
       TileOf<T> t = *tile;
       load_tile(a, nullptr, t);
-      for (int64_t draw = begin; draw < std::min(a.draws, begin + share); ++draw) {
+      for (int64_t draw = begin; draw < end; ++draw) {
         t.parameters = parameters(draw);
         std::fill_n(t.log, kTileRows, 0.0);
         run(p, t);

@@ -122,13 +122,13 @@ void run_back(const Step& step, const TileOf<T>* tiles, int n) {
     Dense::transpose_inputs(step, tiles[i]);
     Dense::backward_added(step, tiles[i]);
   });
-  const int64_t blocks = blocks_of(out);
-  parallel_chunks(blocks * std::max(1, (in + kGroupInputs - 1) / kGroupInputs), [&](int64_t part) {
-    const int begin = static_cast<int>(part % blocks) * kMostOutputs;
-    const int input = static_cast<int>(part / blocks) * kGroupInputs;
-    Dense::backward_parameters(step, tiles, n, begin, std::min(out, begin + kMostOutputs), input,
-                               std::min(in, input + kGroupInputs));
-  });
+  // Parts of the inputs differ in size, so threads share the outputs.
+  parallel_blocks(out, std::max(1, (in + kGroupInputs - 1) / kGroupInputs),
+                  [&](int begin, int end, int part) {
+                    const int input = part * kGroupInputs;
+                    Dense::backward_parameters(step, tiles, n, begin, end, input,
+                                               std::min(in, input + kGroupInputs));
+                  });
   if (!tiles->needs(step.inputs.data(), in)) return;
   parallel_blocks(in, 1, [&](int begin, int end, int) {
     if (n == 1) {
