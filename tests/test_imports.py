@@ -87,7 +87,7 @@ def test_imports_run_downward(module: str) -> None:
 
 
 def test_no_circles() -> None:
-    """Of single modules, also inside a part. Packages hold their modules: the root is left out."""
+    """Single modules, also inside a part. Packages hold their modules: the root is left out."""
     graph = {m: {i for i in imports(p) if i not in (m, "bslfast")} for m, p in MODULES.items()}
     assert len(tuple(TopologicalSorter(graph).static_order())) == len(graph)
 

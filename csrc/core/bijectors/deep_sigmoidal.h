@@ -33,7 +33,7 @@ struct SlopeShift {
 
   BSL_HD T unit() const { return raw_slope < kDeep ? kUnit : T(1); }
   BSL_HD T times_rate(T value) const { return value * factor * unit(); }
-  // Of a jump at 0 the middle.
+  // At a jump at 0 it is the middle.
   BSL_HD T z(T x) const {
     const T rise = times_rate(x);
     return (x == T(0) ? x : rise) + shift;

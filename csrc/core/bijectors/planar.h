@@ -16,7 +16,7 @@ namespace bsl {
 namespace {
 namespace planar {
 
-// Of one row.
+// The map of one row.
 template <typename T>
 struct Map {
   T t, s, m, slope;  // tanh, 1 / cosh^2, and m with its derivative by w u
@@ -43,8 +43,8 @@ BSL_HD T log_det(const Map<T>& p) {
   return math::log_near_one(p.m * p.s, p.det);
 }
 
-// Of a loss: by a, by w u, and twice that by w w. gu and gw are the products of y's gradient with
-// u and w, grad_log is that of the log-determinant.
+// Gradients of a loss: by a, by w u, and twice that by w w. gu and gw are the products of y's
+// gradient with u and w. grad_log is the gradient of the log-determinant.
 template <typename T>
 struct Gradients {
   T a, wu, twice_ww;

@@ -74,7 +74,7 @@ struct LogProb : Pointwise<2, kLog> {
     const T square = h * h * math::exp_tail(h);
     const T p = h + square;
     const T near = x * (p * p + T(2) * square);
-    // Of an infinite rate also where what is taken off it is.
+    // An infinite rate has an infinite deviance, also where what is taken off it is infinite.
     const T far = rate < math::Real<T>::infinity ? rate - x * (T(1) + to.d) : rate;
     const T deviance = is_near(to.d) ? near : far;
     const T large = deviance + (T(0.5) * to.log_x + half_log_2_pi + special::stirling_remainder(x));
