@@ -139,7 +139,7 @@ class Divergence:
 
 
 class _NormalFromNormal(Divergence):
-    """Many tensors in one node of the graph, on CUDA devices in one launch."""
+    """Many tensors in one node of the graph, on CUDA devices in one launch for every 48."""
 
     def kl(self, weight: Weight) -> Tensor:
         (loc,), (raw_scale,), (prior_loc,), (prior_scale,), parametrization = columns_of([weight])
