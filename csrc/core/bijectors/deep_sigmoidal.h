@@ -1,7 +1,7 @@
 // A component of a deep sigmoidal transformation: z = a x + b with a = softplus(raw_slope).
 //
-// The mixture of mixture_logistic.h in other parameters. Huang et al., "Neural autoregressive
-// flows" (2018), section 3.2.
+// The mixture of mixture_logistic.h in other parameters. Source: Huang et al., "Neural
+// autoregressive flows" (2018, arXiv:1804.00779), section 3.2.
 #pragma once
 
 #include "core/bijectors/mixture_logistic.h"

@@ -2,8 +2,8 @@
 //
 // With z = (x - loc) exp(-log_scale), or another multiple of x and a constant, its distribution
 // function is sigmoid(z), what is left above is sigmoid(-z). Both, and their logarithms, come from
-// exp(-|z|) and log(1 + exp(-|z|)), so that neither tail is lost. Ho et al., "Flow++" (2019),
-// section 3.2, have the map made of them.
+// exp(-|z|) and log(1 + exp(-|z|)), so that neither tail is lost. Ho et al., "Flow++" (2019,
+// arXiv:1902.00275), section 3.2, have the map made of them.
 #pragma once
 
 #include "core/layout.h"

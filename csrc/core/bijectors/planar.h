@@ -3,8 +3,9 @@
 //   y = z + v tanh(w z + b), with v = u + k w so that w v = m = softplus(w u) - 1 > -1, hence
 //   k = (m - w u) / (w w); det = 1 + m / cosh^2
 //
-// Determinants are written as sums of positive terms where they are small: Rezende and Mohamed,
-// "Variational inference with normalizing flows" (2015), appendix A, has them as differences.
+// Determinants are written as sums of positive terms where they are small. Rezende and Mohamed,
+// "Variational inference with normalizing flows" (2015, arXiv:1505.05770), appendix A, have them as
+// differences.
 #pragma once
 
 #include "core/bijectors/tanh_equation.h"

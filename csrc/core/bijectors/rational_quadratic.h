@@ -5,8 +5,8 @@
 // computed from its own knot: close to a knot 1 - xi would keep nothing of the other. With
 //   den = s (xi^2 + om^2) + (d0 + d1) xi om
 //   y = y0 + h xi (s xi + d0 om) / den,  dy/dx = s^2 (d1 xi^2 + 2 s xi om + d0 om^2) / den^2
-// every term is positive and nothing cancels. Durkan et al., "Neural spline flows" (2019), write
-// the same functions with differences such as d0 + d1 - 2 s.
+// every term is positive and nothing cancels. Durkan et al., "Neural spline flows" (2019,
+// arXiv:1906.04032), write the same functions with differences such as d0 + d1 - 2 s.
 #pragma once
 
 #include "core/math.h"
