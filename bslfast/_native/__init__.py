@@ -1,4 +1,4 @@
-"""The kernels of ops: allocates outputs, and calls compiled code with addresses of tensors.
+"""The kernels of ops: allocates outputs, and calls compiled code with tensors or their addresses.
 
 Programs call theirs in :mod:`bslfast.programs`.
 

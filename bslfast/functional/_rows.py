@@ -20,7 +20,7 @@ class RowOp(PointwiseOp):
 
     Args:
         name, tensors, others: as in :class:`PointwiseOp`. The kernels say which tensors are rows
-            [..., n], and which have one number for each row. Leading dimensions broadcast.
+            [..., n]. The others have one number for each row. Leading dimensions broadcast.
         what: what is on the last dimension of rows, for error messages.
         least: the shortest rows.
 

@@ -105,7 +105,7 @@ class Part(NamedTuple):
     """The divergence of some weights that were drawn together.
 
     Attributes:
-        weights: which these are.
+        weights: the weights.
         value: computes it, of the parameters as they are when it is called.
         place: in the graph of the draw, which ``value`` then returns; None if it has a graph of its
             own.
