@@ -27,19 +27,19 @@ from bslfast.nn.priors import Prior
 from bslfast.nn.weight import Weight, normal_part
 from bslfast.programs import MOST_TRAINED, Builder, CannotLower, Lanes, lower, lowers
 
-# Weights of a layer, those of all draws, that are held at a time when predicting. Several draws share
-# the scales, which are worked out once. Of more, memory would be new to each call.
+# Predictions hold at most so many weights of a layer, those of several draws. Draws of one call
+# share the scales, which are worked out once. More would need new memory in each call.
 _HELD_WEIGHTS = 1 << 22
-# Up to so many weights, a step by ops on the CPU costs Python and nodes of the graph more than
-# memory, of which a layer that draws by itself takes less. On CUDA devices launches are what layers
-# cost.
+# Up to this many weights, a step by ops on the CPU costs more for Python and graph nodes than for
+# memory. Layers that draw by themselves need less memory. On CUDA devices a layer costs its
+# launches.
 _DRAWN_TOGETHER = 1 << 18
 # Up to so many weights, a forward pass as one node of the graph pays. Its backward pass draws them
 # and runs the network again. negative_elbo, which runs it once, and training.fit have limits of
 # their own; predictions have none.
 _ONE_NODE = 1 << 16
-# Products of a weight and a row, up to which negative_elbo is faster as one node: larger ones are
-# matrix products and little else, and torch's are a little faster then.
+# negative_elbo is faster as one node up to this many products of a weight and a row. Beyond it
+# matrix products dominate, and torch's are a little faster.
 _MOST_PRODUCTS = 1 << 29
 
 

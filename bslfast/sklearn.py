@@ -426,7 +426,7 @@ class FlowDensity(DensityMixin, _Estimator):  # type: ignore[misc]
                 dtype=x.dtype,
                 **options,
             )
-        # Of the training rows alone: those held out must not influence the model.
+        # The training rows alone: those held out must not influence the model.
         scaled = flows.Standardize.from_data(train)
         model = flows.Flow(flows.Composite([scaled, inner.transform]), inner.base)
         history = training.fit(

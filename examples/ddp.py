@@ -63,7 +63,7 @@ def main(epochs: int = 80, batch_size: int = 64, lr: float = 0.05) -> tuple[floa
             schedule.step()
 
     weight, _ = model.layers[0].weights()
-    # Of the prior N(0, 1) and ROWS observations with the variance NOISE^2.
+    # The posterior from the prior N(0, 1) and ROWS observations with the variance NOISE^2.
     precision = 1 + ROWS / NOISE**2
     exact, std = (x * y).sum(0) / NOISE**2 / precision, precision**-0.5
     with torch.no_grad():

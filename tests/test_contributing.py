@@ -9,15 +9,30 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 STACK = ("CMakeLists.txt", "csrc", "bslfast/_native", "bslfast/functional", "bslfast/reference")
-#: For each list its example's name, and where files that name it have to be on the list.
+#: For each list its example's name, a pattern, and where files that name it have to be on the list.
 LISTS = {
     "A pointwise op": ("relaxed_bernoulli", (*STACK, "tests/ops")),
     "A row op": ("radial", (*STACK, "tests/ops")),
+    "An op of rows of parameters": ("bernstein", (*STACK, "tests/ops")),
+    "A softmax, or another op with bindings of its own": (
+        "gumbel_softmax",
+        (*STACK, "tests/ops"),
+    ),
     "A Bayesian layer": (
         "BayesEmbedding",
         ("bslfast/nn", "tests/nn", "tests/test_module_state.py", "tools/bayesian_layers.py"),
     ),
-    "A map of flows": ("DeepSigmoidal", ("bslfast/flows", "tests/flows")),
+    "A map of flows": (
+        "DeepSigmoidal(?:Coupling)?",
+        (
+            "bslfast/flows",
+            "tests/flows",
+            "tests/flow_programs.py",
+            "tests/fuzz/modules.py",
+            "tests/test_module_state.py",
+            "tools/catalogue.py",
+        ),
+    ),
 }
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 
@@ -39,7 +54,7 @@ def naming(name: str, places: tuple[str, ...]) -> set[str]:
         path = ROOT / place
         files = path.rglob("*") if path.is_dir() else [path]
         for file in files:
-            if file.suffix not in (".h", ".cpp", ".cu", ".py", ".txt"):
+            if file.suffix not in (".h", ".cpp", ".cu", ".py", ".pyi", ".txt"):
                 continue
             code = re.sub(r'(?s)""".*?"""|//[^\n]*|#[^\n]*', "", file.read_text())
             if word.search(code) or file.stem == name:
@@ -53,7 +68,7 @@ def test_lists_are_complete(title: str) -> None:
     files = listed(title)
     assert {f for f in files | listed("A step of programs") if not (ROOT / f).is_file()} == set()
     found = naming(name, places)
-    if title == "A row op":
+    if title in ("A row op", "An op of rows of parameters"):
         found -= listed("A step of programs")  # it may do without one
     assert files == found
 

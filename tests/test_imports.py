@@ -87,9 +87,28 @@ def test_imports_run_downward(module: str) -> None:
 
 
 def test_no_circles() -> None:
-    """Of single modules, also inside a part. Packages hold their modules: the root is left out."""
+    """Single modules, also inside a part. Packages hold their modules: the root is left out."""
     graph = {m: {i for i in imports(p) if i not in (m, "bslfast")} for m, p in MODULES.items()}
     assert len(tuple(TopologicalSorter(graph).static_order())) == len(graph)
+
+
+@pytest.mark.parametrize("part", ["flows", "nn"])
+def test_the_tables_of_modules_are_in_their_order(part: str) -> None:
+    """docs/architecture.md: each module of these parts imports only modules above it."""
+    page = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text()
+    below = re.split(rf"`(?:bslfast/{part}|{part}/)` imports only modules above it", page)[1]
+    table = below.split("|---|---|\n")[1].split("\n\n")[0].splitlines()
+    places = {
+        name: place
+        for place, row in enumerate(table)
+        for name in re.findall(r"`(\w+)(?:\.py|/)`", row.split(" | ")[0])
+    }
+    own = {m: m.split(".")[2] for m in MODULES if m.startswith(f"bslfast.{part}.")}
+    assert set(own.values()) == places.keys()
+    for module, name in own.items():
+        for other in imports(MODULES[module]):
+            if other in own and own[other] != name:
+                assert places[own[other]] < places[name], (module, other)
 
 
 def test_the_reference_is_for_ops_alone() -> None:

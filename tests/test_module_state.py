@@ -33,7 +33,7 @@ def network(**options: Any) -> bnn.BayesianMLP:
 
 
 def coupling() -> flows.Coupling:
-    """Of features that are not next to each other, which a permutation brings together."""
+    """The features that it moves are apart. A permutation brings them together."""
     network = flows.Conditioner(1, 4, hidden=(4,))
     return flows.Coupling(flows.Affine(), [True, False, True], network)
 
@@ -167,7 +167,7 @@ BASES = {
 }
 # Without parameters and buffers.
 STATELESS = {"DiagonalNormal", "FullCovarianceNormal", "GumbelSoftmax", "Posterior"}
-# Of tensors that the caller gave: those come back from a state, not from a reset.
+# Their tensors were given by the caller. They come back from a state, not from a reset.
 GIVEN = {"CentredNormal"}
 every = pytest.mark.parametrize("name", MODULES)
 

@@ -40,8 +40,12 @@ Every op takes float64, float32, bfloat16 and float16 (computed in float32; valu
 rounded once, logarithms not at all), broadcasts, and has first and second derivatives,
 `torch.func` transforms (`vmap`, `grad`, `vjp`),
 `torch.compile(fullgraph=True)` and `torch.export`: the tests in `tests/functional/every_op` run
-for each. Forward-mode derivatives run the plain-torch twin. Made of `normal_rsample_kl`, and not
-listed by themselves: `bayes_linear` and `normal_rsample_kl_many`.
+for each. Forward-mode derivatives run the plain-torch twin.
+
+Four ops are not listed. `bayes_linear` and `normal_rsample_kl_many` are made of
+`normal_rsample_kl`. `standard_normal` and `standard_uniform` are functions of a seed's bits,
+without gradients. In `tests/core/test_noise.py` uniform numbers are those of the twin to the last
+bit, and normal ones within 5 units in the last place.
 
 Errors are the largest found with the inputs of the tests ({shape}) against the float64 twin, in
 eps of the size of the terms (1.2e-7 in float32, 2.2e-16 in float64), values / gradients. Ratios are

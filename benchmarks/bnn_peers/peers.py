@@ -107,7 +107,7 @@ class Torch:
         return torch.stack([self.loss(*self.batch).detach().reshape(()) for _ in range(draws)])
 
     def gradient(self, parameter: Tensor) -> Tensor:
-        """Of the loss, by a parameter."""
+        """The gradient of the loss by a parameter."""
         self.step()
         assert parameter.grad is not None
         return parameter.grad
@@ -233,7 +233,7 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """Of a batch."""
+        """The loss of a batch."""
         found, kl = self.both(x)
         return self.case.nll(found, y, self.log_noise) + kl / self.case.dataset_size
 

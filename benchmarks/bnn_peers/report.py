@@ -21,7 +21,7 @@ AIMS = {
     },
     ("11-50-1", "predictions"): {"torch eager": "at least 30"},
 }  # fmt: skip
-#: Of the largest network, in copies of its weights.
+#: The aim for the memory of the largest network, in copies of its weights.
 MEMORY_AIM = 1.0
 #: The peers whose column has bslfast's time as a multiple of theirs.
 PLAIN = "nn.Linear"

@@ -15,7 +15,7 @@ from bslfast import flows
 HIDDEN = (64, 64)
 BINS = 8
 BOUND = 3.0
-#: Of the parameters of a feature: the slopes of a spline, the log scale of an affine map, and none.
+#: Parameters of a feature: the slopes of a spline, the log scale of an affine map, and none.
 SLOPES, SCALE, NONE = slice(2 * BINS, None), slice(1, None), slice(0, 0)
 #: The weights and biases of a conditioner's layers. The last layer's are [moved, size, hidden] and
 #: [moved, size]: shift and log scale, or widths, heights and slopes, of each feature that moves.

@@ -56,7 +56,7 @@ CASES = [Case(784, (400, 400), 20), Case(784, (400,), 20), Case(64, (64,), 2)]
 
 @dataclass(frozen=True)
 class Weights:
-    """Of both networks.
+    """The layers of both networks.
 
     Attributes:
         encoder: the last layer gives mu and log_var side by side.
@@ -185,7 +185,7 @@ class Exact:
 
 
 def outputs(layers: list[Layer], x: Tensor) -> Tensor:
-    """Of a dense network, in float64."""
+    """The outputs of a dense network, in float64."""
     x = x.double()
     for index, (w, b) in enumerate(layers):
         x = F.linear(torch.relu(x) if index else x, w.double(), b.double())
@@ -193,7 +193,7 @@ def outputs(layers: list[Layer], x: Tensor) -> Tensor:
 
 
 def log_likelihood(logits: Tensor, x: Tensor) -> Tensor:
-    """Of each row."""
+    """The log likelihood of each row."""
     found: Tensor = torch.distributions.Bernoulli(logits=logits).log_prob(x.double()).sum(-1)
     return found
 

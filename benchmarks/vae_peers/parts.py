@@ -14,7 +14,7 @@ from vae_peers.cases import log_likelihood
 
 from bslfast import functional as BF
 
-#: Of the tensor whose gradient is computed, and others.
+#: A function of the tensor whose gradient is computed, and of others.
 Function = Callable[..., Sequence[Tensor]]
 
 

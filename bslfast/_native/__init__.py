@@ -1,4 +1,6 @@
-"""The only place that touches ``data_ptr()``: allocates outputs and calls compiled kernels.
+"""The kernels of ops: allocates outputs, and calls compiled code with tensors or their addresses.
+
+Programs call theirs in :mod:`bslfast.programs`.
 
 Arguments arrive checked (see :mod:`bslfast.functional`); tensors are dense and of one dtype.
 """

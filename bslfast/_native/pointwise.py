@@ -38,8 +38,8 @@ class Kernels:
         inputs: how many tensors it takes.
         has_value, has_log: what it returns, see csrc/core/pointwise.h.
         is_random: whether it draws, so that it takes a seed.
-        samples: whether kernels draw several samples of an element. Logarithms are then those of
-            the elements; else a sample of an element is another element, to which all belongs.
+        samples: whether kernels draw several samples of an element. Then an element has one
+            logarithm. Else each sample is an element of its own.
         reduces: whether its logarithms are summed: as soon as it has them.
         n_variants: how many variants its options make.
         passes_on: for each variant, the tensor whose gradient is the value's, or -1.

@@ -282,7 +282,7 @@ def split_result(
         raise FloatingPointError(f"uci: no network trained on all training rows of split {k}")
     model = Mixture(members)
     prediction = predict(model, test.x, options.samples, seed=seed, max_bytes=_MAX_BYTES)
-    # Of standardised targets, as float32 may not hold the digits of others.
+    # The prediction is of standardised targets: float32 may not hold the digits of others.
     result = Result(
         metrics.rmse(prediction.mean.double() * targets.scale, test.y.double() * targets.scale),
         metrics.mean_log_likelihood(prediction, test.y) - _log(targets),

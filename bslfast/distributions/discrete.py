@@ -275,7 +275,7 @@ class NegativeBinomial(_Sampled, torch.distributions.NegativeBinomial):
 
     @lazy_property
     def _gamma(self) -> torch.distributions.Gamma:
-        """Of the rates of the counts; torch draws none in 16 bits."""
+        """The distribution of the counts' rates. torch draws none in 16 bits."""
         total, logits = wide(self.total_count), wide(self.logits)
         return torch.distributions.Gamma(total, (-logits).exp(), validate_args=False)
 

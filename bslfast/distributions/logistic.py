@@ -54,7 +54,7 @@ class Logistic(LocationScale, Distribution):
             self._validate_sample(value)
         z = (value - self.loc) / self.scale
         below = z < 0
-        # Of either side from its tail, so that its slope is the density there.
+        # Each side comes from its tail, so that its slope is the density there.
         tail = torch.sigmoid(torch.where(below, z, -z))
         return torch.where(below, tail, 1 - tail)
 

@@ -29,7 +29,7 @@ from bslfast._formulas import log_gamma_half_step
 
 #: n above, for which seven terms of the series are enough.
 _STEPS = 16
-#: Of (sinh(v / 2) / (v / 2))^-1/2 by powers of v^2.
+#: Coefficients of (sinh(v / 2) / (v / 2))^-1/2 by powers of v^2.
 _EVEN = (
     1.0,
     -0.020833333333333332,
@@ -163,7 +163,7 @@ def _quantile(p: Tensor, df: Tensor) -> Tensor:
 
 
 def _log_density(w: Tensor, a: Tensor) -> Tensor:
-    """Of u: log(x^a / B(a, 1/2))."""
+    """The log density of u: log(x^a / B(a, 1/2))."""
     log_density: Tensor = log_gamma_half_step(a) + 0.5 * torch.log(a / math.pi) - a * w
     return log_density
 

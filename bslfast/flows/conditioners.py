@@ -413,7 +413,7 @@ class MADE(Conditioner):
             )
         self._lowest = 0 if _checks.integer("context", context, 0) else 1
         place_of = {feature: place for place, feature in enumerate(self.order)}
-        # Of each input, and of the feature of each output.
+        # The degree of each input, and the place of the feature of each output.
         self._degrees_in = [place_of[feature] + 1 for feature in range(self.features)]
         self._places = [place_of[owner] for owner in map.owners(self.features)]
         super().__init__(
@@ -443,7 +443,7 @@ class MADE(Conditioner):
         )
 
     def _degrees(self, width: int) -> list[int]:
-        """Of the units of a hidden layer."""
+        """The degrees of the units of a hidden layer."""
         count = self.features - self._lowest
         if width >= count:
             return [self._lowest + unit * count // width for unit in range(width)]

@@ -100,7 +100,7 @@ _ALL = (-math.inf, math.inf)
 
 
 def _ends(constraint: Constraint) -> tuple[float, float] | None:
-    """Of the interval that every element is in; None of what is no interval."""
+    """The ends of the interval that holds every element; None if the constraint is no interval."""
     of_each = _of_each(constraint)
     if type(of_each) is type(constraints.real):
         return _ALL

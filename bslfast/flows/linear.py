@@ -161,7 +161,7 @@ class Householder(Transform):
         device, dtype: of the parameters.
 
     At the start each two neighbouring reflections are the same, so that an even number of them is
-    the identity. Of the vectors v the lengths do not matter; one of length 0 reflects nothing.
+    the identity. The lengths of the vectors v do not matter. A vector of length 0 reflects nothing.
 
     Shape: x [..., features] -> (z [..., features], log_det [...]), log_det being 0.
 

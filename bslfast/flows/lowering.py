@@ -460,8 +460,8 @@ def _solve(builder: Builder, map: Map, network: MADE, lanes: Lanes) -> Lanes:
     layers: list[Any] = list(network.layers)
     last = len(layers) - 1
     blocks = last - 2 * network.residual
-    # The lanes of each layer's inputs, as far as they are known. Of the features, the others are
-    # masked.
+    # The lanes of each layer's inputs, as far as they are known. Features that are not known yet
+    # are masked.
     known: list[Lanes] = [list(lanes), *([] for _ in range(last))]
     ends = network._ends
     from_context = {

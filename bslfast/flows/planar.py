@@ -57,7 +57,7 @@ class Planar(Transform):
     def reset_parameters(self) -> None:
         """Start again from the identity, with a plane drawn by torch's generator."""
         self.w.normal_().div_(math.sqrt(self.features))
-        # Of the product of u and w that makes v vanish: softplus(it) = 1.
+        # The product of u and w at which v vanishes: its softplus is 1.
         still = math.log(math.e - 1)
         self.u.copy_(still * self.w / (self.w @ self.w))
         self.b.zero_()

@@ -19,8 +19,8 @@ class RowOp(PointwiseOp):
     """Checks the arguments of an op over rows and calls it.
 
     Args:
-        name, tensors, others: as in :class:`PointwiseOp`. Which tensors are rows [..., n], and
-            which have one number for each row, the kernels know; leading dimensions broadcast.
+        name, tensors, others: as in :class:`PointwiseOp`. The kernels say which tensors are rows
+            [..., n]. The others have one number for each row. Leading dimensions broadcast.
         what: what is on the last dimension of rows, for error messages.
         least: the shortest rows.
 

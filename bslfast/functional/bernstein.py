@@ -87,5 +87,5 @@ _bernstein_transform = RowOp(
     what="coefficients",
     least=2,
 )
-#: Of a polynomial of degree 63.
+#: The coefficients of a polynomial of degree 63.
 MAX_COEFFICIENTS = _bernstein_transform.longest

@@ -57,8 +57,8 @@ def tanh_transform(
 
     Args:
         x: what is mapped, [..., D]; with ``inverse``, the y in [-1, 1] to be mapped back.
-        inverse: compute the inverse map. ``log_det`` is that of the map computed. Of -1 and 1
-            infinities come out, of what is outside NaN.
+        inverse: compute the inverse map. ``log_det`` is that of the map computed. -1 and 1
+            give infinities, numbers outside give NaN.
         reduction: of the log-determinant: ``"row"`` sums over the last dimension, ``"none"`` keeps
             one value per element, ``"sum"`` one sum.
 
@@ -90,7 +90,7 @@ def sigmoid_transform(
     Args:
         x: what is mapped, [..., D]; with ``inverse``, the y in [0, 1] to be mapped back.
         inverse: compute the inverse map, log(y / (1 - y)). ``log_det`` is that of the map computed.
-            Of 0 and 1 infinities come out, of what is outside NaN.
+            0 and 1 give infinities, numbers outside give NaN.
         reduction: of the log-determinant: ``"row"`` sums over the last dimension, ``"none"`` keeps
             one value per element, ``"sum"`` one sum.
 
@@ -121,8 +121,8 @@ def softplus_transform(
 
     Args:
         x: what is mapped, [..., D]; with ``inverse``, the y >= 0 to be mapped back.
-        inverse: compute the inverse map. ``log_det`` is that of the map computed. Of 0 infinities
-            come out, of negative numbers NaN.
+        inverse: compute the inverse map. ``log_det`` is that of the map computed. 0 gives
+            infinities, negative numbers give NaN.
         reduction: of the log-determinant: ``"row"`` sums over the last dimension, ``"none"`` keeps
             one value per element, ``"sum"`` one sum.
 

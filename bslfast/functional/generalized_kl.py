@@ -20,10 +20,10 @@ def generalized_kl(
 
     .. math:: \sum p \log \frac{p}{q} - p + q = \sum p\,(e^d - 1 - d), \quad d = \log q - \log p
 
-    Of log rates it is the KL divergence between Poisson distributions. Of logits with
-    ``logsumexp(-1, keepdim=True)`` of each as totals it is that between categorical distributions:
-    p and q sum to 1 then. No term is negative, none cancels where d is small, and d is computed
-    from differences of what is given.
+    For log rates this is the KL divergence between Poisson distributions. For logits it is that
+    between categorical ones, if ``logsumexp(-1, keepdim=True)`` of each is given as its total: p
+    and q then sum to 1. No term is negative, and none cancels where d is small. d is computed from
+    differences of what is given.
 
     Args:
         log_p: logarithms of p, any shape. -inf is p = 0.

@@ -259,7 +259,7 @@ _rsample = location_scale_op("normal_rsample")
 def _with_either_prior(
     name: str, parts: tuple[str, str] | None = None
 ) -> tuple[PointwiseOp, PointwiseOp]:
-    """The op for a prior of two numbers, of which kernels know more, and that for tensors."""
+    """Two ops: for a prior of two numbers, with faster kernels, and for a prior of tensors."""
     options = {"parametrization": PARAMETRIZATIONS}
     scales = {"raw_scale": "scales >= 0", "prior_scale": "scales >= 0"}
     parameters, prior = ("loc", "raw_scale"), ("prior_loc", "prior_scale")

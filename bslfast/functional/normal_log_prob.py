@@ -22,7 +22,7 @@ def normal_log_prob(
     .. math:: -\frac12 \left(\frac{x - m}{s}\right)^2 - \log s - \frac12 \log 2\pi
 
     The scale is never squared; in the log parametrizations its logarithm is the parameter itself.
-    Right also where the scale underflows. Of a sample that was drawn just now, prefer
+    The result is right also where the scale underflows. For a sample that was just drawn, prefer
     :func:`normal_rsample_log_prob`: the difference x - m has no digits where s is far below m.
 
     Args:

@@ -13,7 +13,7 @@ import bslfast.functional as BF
 from bslfast._precision import log_dtype, wide
 from bslfast.likelihoods.base import Continuous, check_range
 
-# Of coth(x) - 1 / x by odd powers of x: 2^2n B_2n / (2n)!.
+# Coefficients of coth(x) - 1 / x by odd powers of x: 2^2n B_2n / (2n)!.
 _COTH = (
     0.3333333333333333,
     -0.022222222222222223,

@@ -112,7 +112,8 @@ def sharpness(prediction: Prediction) -> float:
 
     .. math:: \\sqrt{\\mathrm{mean}(\\mathrm{aleatoric}^2 + \\mathrm{epistemic}^2)}
 
-    Of two calibrated models the one with the smaller sharpness says more. It needs no targets.
+    If two models are calibrated, the one with the smaller sharpness says more. Targets are not
+    needed.
 
     Args:
         prediction: a regression, from :func:`bslfast.predict`.

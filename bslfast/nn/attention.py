@@ -80,7 +80,8 @@ class BayesMultiheadAttention(BayesianLayer, nn.MultiheadAttention):
 
     def make_bayesian(self, settings: Settings) -> None:
         """Put the parameters of the posteriors in the place of those of the torch class."""
-        # Of one layer, so that they are drawn together. torch reads them, and calls no out_proj.
+        # All are parameters of one layer, so that they are drawn together. torch reads them, and
+        # calls no out_proj.
         projection: Any = self.out_proj
         del self.out_proj
         self.register_parameter("out_proj_weight", projection.weight)

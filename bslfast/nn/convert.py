@@ -37,8 +37,8 @@ LAYERS: dict[type[nn.Module], type[BayesianLayer]] = {
 Choice: TypeAlias = type[nn.Module] | str | Callable[[str, nn.Module], bool]
 
 _CHOICES = "classes of modules, names, or a function"
-# Attributes without which torch calls no kernel of its own for a whole Transformer layer, which
-# would read weights where there are none any more.
+# torch looks at these attributes before it calls a kernel for a whole Transformer layer. That
+# kernel would read weights that are gone.
 _FAST_PATHS: dict[type[nn.Module], str] = {
     nn.TransformerEncoderLayer: "activation_relu_or_gelu",
     nn.TransformerEncoder: "use_nested_tensor",

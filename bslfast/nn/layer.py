@@ -27,7 +27,7 @@ _SIZES = (
 
 
 class _Priors(dict[str, Prior]):
-    """The priors of a layer by name, of which those that are modules are modules of the layer.
+    """The priors of a layer by name. A prior that is a module is a module of the layer.
 
     Args:
         modules: the layer's own dict of its modules.
@@ -97,7 +97,7 @@ class BayesianLayer(BayesianModule):
     _keys: dict[str, tuple[str, ...]]  # of each weight's parameters
     _shapes: dict[str, torch.Size]  # of the torch class's parameters
     _joint = False
-    # Those of them no dimension of which counts inputs, though they may have several.
+    # Names of parameters without a dimension of inputs, though they may have several dimensions.
     _without_inputs: frozenset[str] = frozenset()
 
     def __init__(

@@ -31,11 +31,12 @@ class BayesianModule(nn.Module):
 
     #: Samples of :meth:`weights` inside :func:`bslfast.nn.one_draw`.
     drawn: tuple[Tensor, ...] | None = None
-    #: The dimension of the features of input and output, counted from the end, if :meth:`function`
-    #: is linear in its one input, and in its weights, of which no output has one twice; else None.
+    #: The dimension of features in input and output, counted from the end. None if
+    #: :meth:`function` is not linear in its one input and in its weights, or if an output takes a
+    #: weight twice.
     feature_dim: int | None = None
-    # None of them is ever copied, pickled or saved. The last one is what is known of weights that
-    # are drawn in one call, of the first of their layers.
+    # These are never copied, pickled or saved. `_together` is kept by the first of the layers that
+    # are drawn in one call.
     _remembered: Remembered | None = None
     _together: Any = None
 

@@ -253,14 +253,14 @@ class Joint(_Scaled):
         raise NotImplementedError
 
     def log_det(self, parameters: Sequence[Tensor]) -> Tensor | None:
-        """Half the log determinant of the covariance, less the log scales; None: that is 0.
+        """Half the log determinant of the covariance, less the log scales, in float64.
 
-        Of float64.
+        None means 0.
         """
         raise NotImplementedError
 
     def noise_size(self, n: int, k: int) -> int:
-        """Of the noise whose first n elements are e, and whose last k are f."""
+        """The size of the noise: its first n elements are e, its last k are f."""
         raise NotImplementedError
 
     def rsample(
@@ -374,7 +374,7 @@ class FullCovariance(Joint):
         """Nothing: the determinant of L is the product of the scales."""
 
     def noise_size(self, n: int, k: int) -> int:
-        """Of the noise that diagonal and lower triangle have in common."""
+        """The size of the noise, which diagonal and lower triangle have in common."""
         return n
 
     def covariance(self, parameters: Sequence[Tensor]) -> Tensor:
@@ -448,7 +448,7 @@ class LowRank(Joint):
         return total
 
     def noise_size(self, n: int, k: int) -> int:
-        """Of the noise of the diagonal and that of the factors."""
+        """The sizes of the diagonal's noise and of the factors', together."""
         return n + k
 
     def covariance(self, parameters: Sequence[Tensor]) -> Tensor:

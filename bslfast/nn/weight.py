@@ -105,7 +105,7 @@ class Part(NamedTuple):
     """The divergence of some weights that were drawn together.
 
     Attributes:
-        weights: which these are.
+        weights: the weights.
         value: computes it, of the parameters as they are when it is called.
         place: in the graph of the draw, which ``value`` then returns; None if it has a graph of its
             own.
@@ -139,7 +139,7 @@ class Divergence:
 
 
 class _NormalFromNormal(Divergence):
-    """Many tensors in one node of the graph, on CUDA devices in one launch."""
+    """Many tensors in one node of the graph, on CUDA devices in one launch for every 48."""
 
     def kl(self, weight: Weight) -> Tensor:
         (loc,), (raw_scale,), (prior_loc,), (prior_scale,), parametrization = columns_of([weight])
@@ -169,9 +169,10 @@ class _NormalFromNormal(Divergence):
 
 
 def normal_part(place: Tensor, weights: Sequence[Weight], columns: Any = None) -> Part:
-    """Normal weights with normal priors, of whose divergence ``place`` has the gradient alone.
+    """The part of normal weights with normal priors.
 
-    ``columns``: of the weights, see :func:`columns_of`, if they are known.
+    ``place`` has the divergence's gradient, not its value. ``columns``: of the weights, see
+    :func:`columns_of`, if they are known.
     """
     columns = columns_of(weights) if columns is None else columns
     return Part(weights, functools.partial(_written, place, columns), place)
@@ -263,7 +264,7 @@ class _NormalFromTensors(Divergence):
 
 
 class _JointFromNormal(Divergence):
-    """That of independent normals of the same scales, and what the correlations add."""
+    """The divergence of independent normals of the same scales, plus what the correlations add."""
 
     def kl(self, weight: Weight) -> Tensor:
         posterior, prior, parameters = weight
@@ -302,7 +303,10 @@ class _FullCovarianceFromNormal(_JointFromNormal):
 
 
 def vector_part(place: Tensor, weight: Weight) -> Part:
-    """One with a full covariance, of whose divergence ``place`` has the gradient alone."""
+    """The part of a weight with a full covariance.
+
+    ``place`` has the divergence's gradient, not its value.
+    """
 
     def value() -> Tensor:
         locs, raw_scale, lower, of_normals = vector(weight)

@@ -17,7 +17,7 @@ _KINDS = {
 
 
 def _names(module: str, *kinds: str) -> list[str]:
-    """Of the classes of these kinds, in both ways to draw."""
+    """The names of the classes of these kinds, in both ways to draw."""
     return [
         "bayesian_torch.layers." + name.format(module, kind) for name in _KINDS for kind in kinds
     ]

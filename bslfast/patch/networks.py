@@ -16,7 +16,7 @@ from bslfast.flows.maps import Map
 from bslfast.patch.registry import class_name, options, put
 from bslfast.programs import Builder, Lanes, lower, lowers
 
-#: Of functions.
+#: Activations by functions.
 _FUNCTIONS: dict[Any, str] = {
     F.relu: "relu",
     torch.relu: "relu",

@@ -178,7 +178,7 @@ class Conversion:
         try:
             made = function(module, self, *args)
         except ValueError as error:
-            # Of a constructor of bslfast, which has limits that the peer has not.
+            # The error of a constructor of bslfast, which has limits that the peer has not.
             raise Refusal(str(error)) from error
         self._claim(module)
         if isinstance(made, nn.Module):

@@ -52,7 +52,7 @@ class Builder:
         self._locs: list[Tensor] = []
         self._raw_scales: list[Tensor] = []
         self._draws: list[tuple[int, float, float]] = []
-        #: Of each draw, which seed of a call it takes, and its stream of noise.
+        #: For each draw, which seed of a call it takes, and its stream of noise.
         self.seeds: list[int] = []
         self.streams: list[int] = []
         #: How many seeds steps take for noise of their own, for each row.

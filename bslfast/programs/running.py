@@ -28,7 +28,7 @@ from bslfast.programs.building import Builder, CannotLower, Lanes
 Seeds = tuple[list[int], list[int]]
 #: A module, and the name and settings of its method (x, context) -> (vectors or None, logarithms).
 ByMethod = tuple[nn.Module, str, dict[str, Any]]
-#: Of larger layers torch's matrix products are faster.
+#: The most weights of a layer in a program. For larger layers torch's matrix products are faster.
 MOST_WEIGHTS = 2**21
 #: Up to so many parameters that steps read, training by a network's program is faster than by ops.
 MOST_TRAINED = 2**21

@@ -28,7 +28,7 @@ def _lines(x: Tensor, rest: Tensor, raw_slope: Tensor, shift: Tensor) -> tuple[T
     slope = _slope(raw_slope, x)
     x = x + rest
     half = slope * (0.5 * x) + 0.5 * shift
-    # Of a jump at 0 the middle.
+    # The middle of a jump at 0.
     half = torch.where((x == 0) & torch.isinf(slope), 0.5 * shift, half)
     return twice(half), log_scale_of(raw_slope, "softplus")
 

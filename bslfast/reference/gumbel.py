@@ -14,7 +14,7 @@ def _quantile(u: Tensor) -> Tensor:
 
 
 def _log_density(z: Tensor) -> Tensor:
-    """Of the standard Gumbel distribution."""
+    """The log density of the standard Gumbel distribution."""
     # At -infinity the exponential wins.
     return -(z.clamp(min=-800) + torch.exp(-z))
 

@@ -25,7 +25,7 @@ def half_cauchy_rsample(
 ) -> Tensor:
     """See :func:`bslfast.functional.half_cauchy_rsample`."""
     u = uniforms(raw_scale, sample_shape=sample_shape, seed=seed, stream=stream)
-    # Of 1 - u, which is exact, where the tangent is large.
+    # Where the tangent is large it comes from 1 - u, which is exact.
     near = torch.tan(0.5 * math.pi * torch.where(u < 0.5, u, 0.5))
     far = 1 / torch.tan(0.5 * math.pi * torch.where(u < 0.5, 0.5, 1 - u))
     z = torch.where(u < 0.5, near, far).to(raw_scale.dtype)

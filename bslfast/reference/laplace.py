@@ -59,7 +59,7 @@ def _quantile(u: Tensor) -> Tensor:
 
 
 def _log_density(z: Tensor) -> Tensor:
-    """Of the standard Laplace distribution."""
+    """The log density of the standard Laplace distribution."""
     return -z.abs() - math.log(2)
 
 

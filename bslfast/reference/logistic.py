@@ -15,7 +15,7 @@ def logistic_of_uniform(u: Tensor) -> Tensor:
 
 
 def _log_density(z: Tensor) -> Tensor:
-    """Of the standard logistic distribution."""
+    """The log density of the standard logistic distribution."""
     zero = z.new_zeros(())
     return -torch.logaddexp(z, zero) - torch.logaddexp(-z, zero)
 

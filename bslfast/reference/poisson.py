@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bslfast._precision import in_float32
 
-# Of Stirling's series for log Gamma: B_2k / (2k (2k - 1)).
+# Coefficients of Stirling's series for log Gamma: B_2k / (2k (2k - 1)).
 _STIRLING = (
     1 / 12,
     -1 / 360,

@@ -244,7 +244,7 @@ class SemiSupervisedVAE(nn.Module):
         log_prior = self.log_class_prior
         if y is None:
             seed = _checks.seed(seed, log_prior.device)
-            # Of another stream than the codes' noise.
+            # The stream is another than that of the codes' noise.
             y = BF.gumbel_softmax_rsample(
                 log_prior, 1.0, hard=True, sample_shape=(n,), seed=seed, stream=1
             ).argmax(dim=-1)

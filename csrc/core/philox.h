@@ -1,5 +1,5 @@
 // Philox4x32-10: the counter-based random number generator of Salmon et al., "Parallel random
-// numbers: as easy as 1, 2, 3" (SC 2011).
+// numbers: as easy as 1, 2, 3" (2011, doi:10.1145/2063384.2063405).
 //
 // A counter has its index in words 0 (low) and 1 (high), and the stream in words 2 and 3. The key
 // is the seed, low word first.

@@ -3,8 +3,8 @@
 // A program works on tiles of kTileRows rows of the data. A tile has lanes: arrays of kTileRows
 // numbers, one for each row. The first lanes are the features of x, the next ones those of the
 // context. Each step reads some lanes and writes lanes of its own, so that no lane is written
-// twice. Steps add to a logarithm for each row. Which steps there are, cpu/steps/ has in a file
-// each.
+// twice. Steps add to a logarithm for each row. The code of the steps is in cpu/steps/, where
+// similar steps share a file.
 //
 // A step that only reorders features costs nothing: later steps read other lanes.
 //

@@ -114,7 +114,7 @@ class BernsteinTile : public TileOfElements<1, kMaxComponents> {
     }
   }
 
-  // Of this degree. Its sum is made 1, which (t + u)^degree is not quite.
+  // The basis of this degree. Its sum is made 1: (t + u)^degree is so only nearly.
   void find_basis(int degree, const double* binomial) {
     alignas(64) double power[kRows];
     for (int t = 0; t < kRows; ++t) power[t] = 1;

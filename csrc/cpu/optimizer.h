@@ -3,9 +3,10 @@
 // Source: Kingma and Ba, "Adam: a method for stochastic optimization" (2015, arXiv:1412.6980),
 // algorithm 1; Loshchilov and Hutter, "Decoupled weight decay regularization" (2019,
 // arXiv:1711.05101), algorithm 2; Sutskever et al., "On the importance of initialization and
-// momentum in deep learning" (2013), equations 1 and 2, with a velocity that is not multiplied by
-// the learning rate; Tieleman and Hinton, "RMSProp" (Neural networks for machine learning, lecture
-// 6.5, 2012).
+// momentum in deep learning" (2013, https://proceedings.mlr.press/v28/sutskever13.html), equations
+// 1 and 2, with a velocity that is not multiplied by the learning rate; Tieleman and Hinton,
+// "RMSProp" (Neural networks for machine learning, lecture 6.5, 2012,
+// https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf).
 #pragma once
 
 #include <cmath>

@@ -322,7 +322,7 @@ class SplineTile : public TileOfElements<3, kMaxBins> {
     if (call_.tails == Tails::affine) tail_gradients<kInverse>(grad_y, grad_log_det, grad_x);
   }
 
-  // Of elements in affine tails: nothing depends on the bins.
+  // The gradients of elements in affine tails: nothing depends on the bins.
   template <bool kInverse>
   void tail_gradients(const T* grad_y, const T* grad_log_det, T* grad_x) {
     for (int t = 0; t < kRows; ++t) {

@@ -9,7 +9,7 @@
 namespace bsl {
 namespace {
 
-// Of one element.
+// The mixture of one element.
 template <typename T>
 struct Mixture {
   static constexpr int operands = 3;

@@ -1,4 +1,5 @@
-// Samples and divergences of many normal tensors in one launch, for all parameters of a model.
+// Samples and divergences of up to kMostTensors normal tensors in one launch, for all parameters of
+// a model.
 #pragma once
 
 #include <cstdint>

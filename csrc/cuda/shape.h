@@ -10,8 +10,8 @@ namespace bsl {
 // Divides an index n of up to 63 bits by a size through multiplication: n / size is the upper half
 // of n * multiplier, shifted. For size <= 2^l, multiplier = ceil(2^(63 + l) / size), and
 // n * multiplier / 2^(63 + l) exceeds the quotient by less than 2^-l. That is too little to reach
-// the next integer (Granlund and Montgomery, "Division by invariant integers using multiplication",
-// 1994).
+// the next integer. Source: Granlund and Montgomery, "Division by invariant integers using
+// multiplication" (1994, doi:10.1145/178243.178249).
 struct Divider {
   uint64_t multiplier = 0;
   int shift = 0;  // l - 1

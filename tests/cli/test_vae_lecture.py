@@ -29,7 +29,7 @@ class _Certain(nn.Module):
 
 
 def test_the_loss_is_the_bound_of_a_normal_likelihood() -> None:
-    """Of variance D / 2000, less the logarithm of its normalisation."""
+    """Its variance is D / 2000. The logarithm of its normalisation is left out."""
     x = torch.rand(5, *SHAPE)
     decoder = mlp_decoder(2, SHAPE, (8,))
     variance = 16 / 2000

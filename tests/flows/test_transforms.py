@@ -345,7 +345,7 @@ def test_convolutions_choose_how_channels_move(dims: int) -> None:
 
 
 def test_glow() -> None:
-    """Of several scales: the inverse and the log-determinant of all, and what it learns."""
+    """The inverse and the log-determinant over several scales, and what it learns."""
     torch.manual_seed(0)
     flow = stir(Glow((1, 4, 4), scales=2, steps=2, hidden=(6, 6), **DOUBLE)).eval()
     x = torch.randn(3, 16, **DOUBLE)

@@ -438,7 +438,7 @@ def test_count_predictions(name: str) -> None:
 
 
 def test_negative_binomial_learns_its_total_counts() -> None:
-    """Of each target, near those that the targets were drawn with."""
+    """The total count of each target is near the one that it was drawn with."""
     torch.manual_seed(7)
     drawn = NegativeBinomial(2, total_count="outputs")
     logs = torch.tensor([1.0, 2.0, math.log(0.5), math.log(8.0)])

@@ -17,7 +17,7 @@ from bslfast.nn import BayesianLayer, kl, posteriors, priors, to_bayesian
 
 
 class Network(nn.Module):
-    """Of every kind of layer, one used twice."""
+    """A layer of every kind, one of them used twice."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -108,7 +108,7 @@ def test_mean_and_variance_of_other_posteriors(kind: Any) -> None:
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_covariance_of_two_examples(estimator: str) -> None:
-    """Of the deviations d from the mean, and of their squares.
+    """The covariance of the deviations d from the mean, and of their squares.
 
     A weight's noise is in both examples. Local reparametrisation has none in common. Flipout's
     signs make deviations uncorrelated; given the weights, the mean square of one is

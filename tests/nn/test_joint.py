@@ -439,7 +439,7 @@ def test_dropout_drops_inputs(layer: Any, dim: int) -> None:
 
 
 def test_the_penalty_of_dropout_is_that_of_the_paper() -> None:
-    """Of M = loc / (1 - rate), the weights that are kept: (1 - rate) / 2 |M|^2, and |b|^2 / 2."""
+    """(1 - rate) / 2 |M|^2 + |b|^2 / 2 with M = loc / (1 - rate), the weights that are kept."""
     layer = bnn.BayesLinear(3, 2, posterior=posteriors.MCDropout(0.3), prior_scale=0.5, dtype=F64)
     weight, bias = layer.weight_loc, layer.bias_loc
     found = kl(layer)

@@ -16,7 +16,7 @@ from bslfast.nn import at_means, deterministic_twin, kl, one_draw, posteriors, p
 
 
 def network(**options: Any) -> nn.Sequential:
-    """Of layers whose scales are large, some in a tree, one in two places."""
+    """Layers whose scales are large, some in a tree, one in two places."""
     options = {"init_scale": 0.5, **options}
     twice = bnn.BayesLinear(4, 4, **options)
     return nn.Sequential(

@@ -187,7 +187,7 @@ def compare(name: str, n: int, **options: Any) -> None:
 
 
 def test_many_passes_are_run_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of as many as may be held: their draws are those of so many at once."""
+    """A part has as many passes as may be held. Its draws are those of so many at once."""
     plain, model, x = made("residual")
     monkeypatch.setattr(samples, "_together", lambda *_: 2)
     torch.manual_seed(1)

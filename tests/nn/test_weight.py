@@ -66,7 +66,7 @@ def _normal(z: float) -> float:
 
 
 def parameters(n: int = 1) -> tuple[Tensor, Tensor]:
-    """Of a posterior with parametrization "scale"."""
+    """The parameters of a posterior with parametrization "scale"."""
     return (
         torch.full((n,), LOC, dtype=torch.float64, requires_grad=True),
         torch.full((n,), SCALE, dtype=torch.float64, requires_grad=True),

@@ -1,7 +1,7 @@
 """Record of the categorical log probability.
 
 The generated tests know only floating-point tensors, so the index is made from the shape of the
-logits, on their device. tests/functional/test_categorical.py tests the index itself.
+logits, on their device. tests/functional/test_likelihood_ops.py tests the index itself.
 """
 
 from __future__ import annotations

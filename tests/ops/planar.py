@@ -17,7 +17,7 @@ def record(
     wide: Sequence[str],
     extremes: list[Extreme],
 ) -> OpRecord:
-    """Of a map that takes rows, ``z`` first, and numbers for each row.
+    """The record of a map that takes rows, ``z`` first, and numbers for each row.
 
     ``wide``: the tensors that have one more dimension in one of the layouts.
     """

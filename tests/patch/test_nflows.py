@@ -319,7 +319,7 @@ def test_parts_keep_their_own_modes() -> None:
 
 @pytest.mark.parametrize("make", [lambda: of.LeakyReLU(0.3), of.Tanh], ids=["leaky", "tanh"])
 def test_nonlinearities(make: Make) -> None:
-    """Which compute in float32 in part. Of tanh noise has no inverse, so it is turned around."""
+    """Some compute in float32 in part. tanh has no inverse at noise, so it is turned around."""
     steps = [of.InverseTransform(make()), of.LULinear(D)]
     flow = Flow(of.CompositeTransform(steps), StandardNormal([D]))
     x = 0.9 - 1.8 * torch.rand(50, D)

@@ -77,7 +77,8 @@ def test_values_and_gradients(peer: str, monkeypatch: pytest.MonkeyPatch) -> Non
             found.append((y, log_det, back, *grads))
         for own, their in zip(found[1], found[0], strict=True):
             torch.testing.assert_close(own, their, rtol=1e-7, atol=1e-7)
-    # Of the coupling both parts, there and back; of the other forward, and a call for each feature.
+    # Two calls there and two back for the coupling's parts. For the other one forward, and three
+    # back: one for each feature.
     assert len(calls) == 2 + 2 + 1 + 3
 
 
@@ -148,7 +149,7 @@ def test_a_beginning_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_intervals_and_what_the_op_does_not_take() -> None:
-    """Of nflows alone, as normflows looks at no domain."""
+    """nflows alone is tested, as normflows looks at no domain."""
     pytest.importorskip("nflows")
     module = importlib.import_module("nflows.transforms.splines")
     torch.manual_seed(0)

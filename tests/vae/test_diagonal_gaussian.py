@@ -77,7 +77,7 @@ def test_values_and_gradients_are_those_of_plain_torch(shape: tuple[int, ...]) -
 @pytest.mark.parametrize("first", ["sample", "kl"])
 @pytest.mark.parametrize("shape", SHAPES, ids=len)
 def test_gradients_of_samples(shape: tuple[int, ...], first: str) -> None:
-    """Of a sample m + s e, by the noise that it says itself, and of the divergence beside it."""
+    """A sample is m + s e, by the noise that it says itself. The divergence is beside it."""
     own = parameters(shape)
     fused = DiagonalGaussianDistribution(own)
     kl = fused.kl() if first == "kl" else None

@@ -159,7 +159,7 @@ def test_priors_beside_posteriors(name: str, posterior: Any) -> None:
 
 @pytest.mark.parametrize("name", PRIORS)
 def test_doubly_reparametrised_gradients_have_the_same_mean(name: str) -> None:
-    """Of encoder and prior; 2000 draws, 5.5 standard errors for each number."""
+    """Gradients of encoder and prior: 2000 draws, 5.5 standard errors for each number."""
     torch.manual_seed(2)
     vae = vae_with(name).double()
     x = torch.rand(1, 5, **DOUBLE).expand(20, 5)

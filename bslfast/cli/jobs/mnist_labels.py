@@ -1,10 +1,10 @@
 """``bslfast train mnist-labels``: classes of MNIST's digits from few labels, by autoencoders.
 
 M2 is a conditional VAE of the images with a classifier. M1+M2 is the same on the codes of a VAE of
-all training images (M1), whose posterior gives a new sample each time an image is seen. Of the
-training images a few have labels. Labels of validation images show the errors by epoch; the epoch
-that is kept is the one with the best bound of log p(x), which needs none. The default settings have
-been chosen by errors of validation images, never by those of test images.
+all training images (M1), whose posterior gives a new sample each time an image is seen. A few
+training images have labels. Labels of validation images show the errors by epoch. The epoch that is
+kept is the one with the best bound of log p(x), which needs none. The default settings have been
+chosen by errors of validation images, never by those of test images.
 
 Source: Kingma et al., "Semi-supervised learning with deep generative models" (2014,
 arXiv:1406.5298), table 1 for the published errors.

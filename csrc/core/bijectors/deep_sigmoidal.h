@@ -1,7 +1,7 @@
 // A component of a deep sigmoidal transformation: z = a x + b with a = softplus(raw_slope).
 //
-// The mixture of mixture_logistic.h in other parameters. Huang et al., "Neural autoregressive
-// flows" (2018), section 3.2.
+// The mixture of mixture_logistic.h in other parameters. Source: Huang et al., "Neural
+// autoregressive flows" (2018, arXiv:1804.00779), section 3.2.
 #pragma once
 
 #include "core/bijectors/mixture_logistic.h"
@@ -33,7 +33,7 @@ struct SlopeShift {
 
   BSL_HD T unit() const { return raw_slope < kDeep ? kUnit : T(1); }
   BSL_HD T times_rate(T value) const { return value * factor * unit(); }
-  // Of a jump at 0 the middle.
+  // At a jump at 0 it is the middle.
   BSL_HD T z(T x) const {
     const T rise = times_rate(x);
     return (x == T(0) ? x : rise) + shift;

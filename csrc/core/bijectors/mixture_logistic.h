@@ -2,8 +2,8 @@
 //
 // With z = (x - loc) exp(-log_scale), or another multiple of x and a constant, its distribution
 // function is sigmoid(z), what is left above is sigmoid(-z). Both, and their logarithms, come from
-// exp(-|z|) and log(1 + exp(-|z|)), so that neither tail is lost. Ho et al., "Flow++" (2019),
-// section 3.2, have the map made of them.
+// exp(-|z|) and log(1 + exp(-|z|)), so that neither tail is lost. Ho et al., "Flow++" (2019,
+// arXiv:1902.00275), section 3.2, have the map made of them.
 #pragma once
 
 #include "core/layout.h"
@@ -44,16 +44,16 @@ BSL_HD T settled(T x) {
   return math::abs(x) > T(0.99999) * math::Real<T>::max ? x * math::Real<T>::infinity : x;
 }
 
-// What arrives at a component: by its z, also times the rate dz/dx, by the logarithm of this rate,
-// and by the solution x of the inverse map, of which a component has the share of its density. That
-// is another way to say what comes through y: `z` has it, `plain_z` and `rated` have it forward
-// only.
+// The gradients that arrive at a component: by its z, by z times the rate dz/dx, by the logarithm
+// of this rate, and by the solution x of the inverse map. A component's share of the last one is
+// that of its density. `z` has what comes through y, in both directions. `plain_z` and `rated` have
+// it in the forward map alone: in the inverse, `solution` has it instead.
 template <typename T>
 struct Arriving {
   T z, plain_z, rated, log_rate, solution;
 };
 
-// What it makes of that for its two parameters.
+// The gradients of a component's two parameters, made of these.
 template <typename T>
 struct ParameterGradients {
   T first, second;
@@ -83,7 +83,7 @@ struct LocScale {
   BSL_HD T times_rate(T value) const { return value * root * root; }
   BSL_HD T z(T x) const { return (x - loc) * root * root; }
   BSL_HD T wide_z(T x) const { return half_way(x) * root * (root + root); }
-  // Of x + rest, of which `rest` is lost beside x.
+  // z at x + rest, a sum in which `rest` would be lost.
   BSL_HD T z(T x, T rest) const { return ((x - loc) + rest) * root * root; }
   BSL_HD T log_rate() const { return -log_scale; }
   // log|z|, also where z overflows; but for a number that all components share.
@@ -186,15 +186,15 @@ BSL_HD T over_slope(T gradient, T log_slope) {
   return gradient * root * root;
 }
 
-// Of a loss: by x, by a component's logit and by its parameters.
+// Gradients of a loss: by x, by a component's logit and by its parameters.
 template <typename T>
 struct ComponentGradients {
   T position, logit;
   ParameterGradients<T> parameters;
 };
 
-// Of a component with such parameters, from those by y, by the logarithm and, for the inverse map
-// alone, by its result x: where y depends on the component only through it.
+// The gradients of a component with such parameters. They come from those by y and by the
+// logarithm, for the inverse map also from that by its result x.
 template <bool kInverse, typename T, typename Parameters>
 BSL_HD ComponentGradients<T> component_gradients(const Parameters& own, T from_x, T from_y,
                                                  T from_log, const Slopes<T>& s, T x, T rest,

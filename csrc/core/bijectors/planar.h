@@ -3,8 +3,9 @@
 //   y = z + v tanh(w z + b), with v = u + k w so that w v = m = softplus(w u) - 1 > -1, hence
 //   k = (m - w u) / (w w); det = 1 + m / cosh^2
 //
-// Determinants are written as sums of positive terms where they are small: Rezende and Mohamed,
-// "Variational inference with normalizing flows" (2015), appendix A, has them as differences.
+// Determinants are written as sums of positive terms where they are small. Rezende and Mohamed,
+// "Variational inference with normalizing flows" (2015, arXiv:1505.05770), appendix A, have them as
+// differences.
 #pragma once
 
 #include "core/bijectors/tanh_equation.h"
@@ -16,7 +17,7 @@ namespace bsl {
 namespace {
 namespace planar {
 
-// Of one row.
+// The map of one row.
 template <typename T>
 struct Map {
   T t, s, m, slope;  // tanh, 1 / cosh^2, and m with its derivative by w u
@@ -43,8 +44,8 @@ BSL_HD T log_det(const Map<T>& p) {
   return math::log_near_one(p.m * p.s, p.det);
 }
 
-// Of a loss: by a, by w u, and twice that by w w. gu and gw are the products of y's gradient with
-// u and w, grad_log is that of the log-determinant.
+// Gradients of a loss: by a, by w u, and twice that by w w. gu and gw are the products of y's
+// gradient with u and w. grad_log is the gradient of the log-determinant.
 template <typename T>
 struct Gradients {
   T a, wu, twice_ww;

@@ -40,8 +40,8 @@ BSL_HD T log_det(const Map<T>& p, T others) {
   return (others == T(0) ? T(0) : others * log) + math::log_near_one(p.c * p.part, p.last);
 }
 
-// Of a loss: by z - z0 (a factor of it), raw_alpha and raw_beta. `along` is the product of y's
-// gradient with z - z0.
+// Gradients of a loss: by z - z0 (a factor of it), raw_alpha and raw_beta. `along` is the product
+// of y's gradient with z - z0.
 template <typename T>
 struct Gradients {
   T along, raw_alpha, raw_beta;

@@ -5,8 +5,8 @@
 // computed from its own knot: close to a knot 1 - xi would keep nothing of the other. With
 //   den = s (xi^2 + om^2) + (d0 + d1) xi om
 //   y = y0 + h xi (s xi + d0 om) / den,  dy/dx = s^2 (d1 xi^2 + 2 s xi om + d0 om^2) / den^2
-// every term is positive and nothing cancels. Durkan et al., "Neural spline flows" (2019), write
-// the same functions with differences such as d0 + d1 - 2 s.
+// every term is positive and nothing cancels. Durkan et al., "Neural spline flows" (2019,
+// arXiv:1906.04032), write the same functions with differences such as d0 + d1 - 2 s.
 #pragma once
 
 #include "core/math.h"
@@ -110,7 +110,7 @@ BSL_HD Point<T> solve(const Bin<T>& b, T u, T v) {
   return {su * inverse, r * inverse};
 }
 
-// Of a loss with respect to the argument, the left knot (x0, y0), the bin's size (w, h), and the
+// Gradients of a loss: by the argument, the left knot (x0, y0), the bin's size (w, h), and the
 // slopes at its knots.
 template <typename T>
 struct Gradients {
@@ -172,9 +172,10 @@ BSL_HD double wrapped(double x, double bound) {
   return x - period * whole;
 }
 
-// What the gradients of a bin's knot and size mean to the logits of all bins of its axis. Of the
-// probabilities: `before` for bins before this one, `own` for itself, 0 beyond; and for the logits,
-// less their mean.
+// The gradients of a bin's knot and size, as the logits of all bins of its axis need them. The
+// gradient by a bin's probability is `before` for bins before this one, `own` for this one, and 0
+// beyond. `mean` is the mean of these by the probabilities. The gradient by a logit is the
+// difference from it, times the bin's probability.
 struct SizeGradients {
   double before, own, mean;
 };

@@ -1,10 +1,10 @@
 // The KL divergence between two Bernoulli distributions, given by their logits a and b.
 //
 // It is the same for -a and -b, so a <= 0 and p = sigmoid(a) <= 1/2. With d = b - a,
-//   KL = softplus(b) - softplus(a) - p d = log(1 + u) - p d,  u = p (exp(d) - 1),
-// of which the first is computed where d is far from 0, and near it
-//   (log(1 + u) - u) + p (exp(d) - 1 - d):
-// about -p^2 d^2 / 2 + p d^2 / 2, half of which remains at least.
+//   KL = softplus(b) - softplus(a) - p d = log(1 + u) - p d,  u = p (exp(d) - 1).
+// The first form is computed where d is far from 0. Near 0 it is
+//   (log(1 + u) - u) + p (exp(d) - 1 - d).
+// This is about -p^2 d^2 / 2 + p d^2 / 2, and at least half of the second term remains.
 #pragma once
 
 #include "core/distributions/generalized_kl.h"

@@ -109,8 +109,8 @@ struct LogProb : Pointwise<3, kLog> {
   }
 };
 
-// Of a component so far away that its log probability is -infinity: log|a| or log|b|, by which the
-// nearest one is found.
+// log|a| or log|b|. It says which is the nearest of components so far away that their log
+// probabilities are -infinity.
 template <typename T>
 BSL_HD T log_distance(const Numbers<T>& numbers, T x, T loc, T raw) {
   const T h = T(0.5) * numbers.at[0];

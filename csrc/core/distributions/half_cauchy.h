@@ -80,8 +80,8 @@ struct LogProb : Pointwise<2, kLog> {
 
 // The KL divergence to a half-Cauchy prior: log((a + b)^2 / (4 a b)) with scales a and b.
 //
-// Of a scale it is log(1 + q), q = (a - b)^2 / (4 a b), or |log(a / b)| - log 4 where q is more
-// than numbers hold and where a underflows. Of a logarithm, 2 log cosh(l / 2) with l = log(a / b).
+// For a scale it is log(1 + q) with q = (a - b)^2 / (4 a b). Where q overflows or a underflows it
+// is |log(a / b)| - log 4. For a logarithm it is 2 log cosh(l / 2) with l = log(a / b).
 template <Parametrization P, typename T>
 BSL_HD T log_ratio(T raw, T prior_scale) {
   return scale_and_log<P>(raw).log - math::log(prior_scale);

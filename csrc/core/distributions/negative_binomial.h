@@ -3,11 +3,11 @@
 //
 // With n = x + r, d = log(n / (r + mu)), h(d) = exp(d) - 1 - d >= 0 and Stirling's remainder s,
 //
-//   log p(x) = log Poisson(x; rate mu exp(d)) - r h(d) - log(n / r) / 2 + s(n) - s(r),
+//   log p(x) = log Poisson(x; rate mu exp(d)) - r h(d) - log(n / r) / 2 + s(n) - s(r).
 //
-// of which all but the first term vanishes as r grows. Its derivative by d is 0: a rounding error
-// of d does not count. Source: Loader, "Fast and accurate computation of binomial probabilities"
-// (2000).
+// All terms but the first vanish as r grows. The derivative by d is 0: a rounding error of d does
+// not count. Source: Loader, "Fast and accurate computation of binomial probabilities" (2000,
+// https://www.r-project.org/doc/reports/CLoader-dbinom-2002.pdf).
 #pragma once
 
 #include "core/distributions/poisson.h"

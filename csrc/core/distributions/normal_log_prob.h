@@ -14,7 +14,8 @@ namespace normal {
 
 constexpr double kHalfLog2Pi = 0.91893853320467274178;
 
-// Of samples and their log densities (core/distributions/location_scale.h).
+// The standard normal distribution, for samples and their log densities
+// (core/distributions/location_scale.h).
 struct Base {
   static constexpr Noise noise = Noise::normal;
 

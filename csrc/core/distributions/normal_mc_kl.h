@@ -1,8 +1,8 @@
-// A normal sample z = loc + scale * e and log q(z) - log p(z), which averages to the KL divergence
-// from a prior p for which there is no closed form.
+// A normal sample z = loc + scale * e and log q(z) - log p(z). The mean of this difference is the
+// KL divergence from a prior p. There is no closed form for these priors.
 //
-// log q(z) = -e^2 / 2 - log(scale) - log(2 pi) / 2 comes from the noise. Along the path the log
-// density of the sample does not depend on loc, so that what moves it is the prior alone.
+// log q(z) = -e^2 / 2 - log(scale) - log(2 pi) / 2 comes from the noise. Along the path it does not
+// depend on loc: the gradient of loc is that of the prior alone.
 #pragma once
 
 #include "core/distributions/laplace.h"
@@ -34,7 +34,7 @@ struct ScaleMixture {
     const T first = T(1) / n.at[1], second = T(1) / n.at[2];
     const T a = (z * first) * (z * first), b = (z * second) * (z * second);
     const T log_a = math::log(n.at[0] * first), log_b = math::log((T(1) - n.at[0]) * second);
-    // Of b - a as a product, or it would be a difference of what may be large.
+    // (b - a) / 2 is taken as a product: a and b may be large.
     const T log_odds = (log_a - log_b) + (T(0.5) * z * (second - first)) * (z * (second + first));
     const T log_weight = log_odds > T(0) ? log_a - T(0.5) * a : log_b - T(0.5) * b;
     return {first, second, log_odds, log_weight};

@@ -1,12 +1,13 @@
 // The Poisson distribution, given by the logarithm l of its rate r.
 //
 // log p(x) = x l - r - log x!. For large x these are huge numbers that almost cancel, so with
-// d = l - log x and Stirling's formula (Loader, "Fast and accurate computation of binomial
-// probabilities", 2000)
+// d = l - log x and Stirling's formula
 //
 //   log p(x) = -(x (exp(d) - 1 - d) + log(2 pi x) / 2 + remainder(x)),
 //
-// a sum of positive terms. Where d is small, log x is never rounded.
+// a sum of positive terms. Where d is small, log x is never rounded. Source: Loader, "Fast and
+// accurate computation of binomial probabilities" (2000,
+// https://www.r-project.org/doc/reports/CLoader-dbinom-2002.pdf).
 #pragma once
 
 #include "core/math.h"
@@ -74,7 +75,7 @@ struct LogProb : Pointwise<2, kLog> {
     const T square = h * h * math::exp_tail(h);
     const T p = h + square;
     const T near = x * (p * p + T(2) * square);
-    // Of an infinite rate also where what is taken off it is.
+    // An infinite rate has an infinite deviance, also where what is taken off it is infinite.
     const T far = rate < math::Real<T>::infinity ? rate - x * (T(1) + to.d) : rate;
     const T deviance = is_near(to.d) ? near : far;
     const T large = deviance + (T(0.5) * to.log_x + half_log_2_pi + special::stirling_remainder(x));

@@ -28,8 +28,8 @@ template <Parametrization P, typename T>
 BSL_HD T scale_of(T raw) {
   if constexpr (P == Parametrization::softplus) return math::softplus(raw);
   if constexpr (P == Parametrization::scale) {
-    // NaN if it is negative: beyond the bits of -0. Of integers, as compilers follow the comparison
-    // of numbers, and a constant NaN, by a branch of their own.
+    // A negative number gives NaN: its bits are beyond those of -0. Integers are compared, as
+    // compilers make a branch of a comparison of numbers followed by a constant NaN.
     using R = math::Real<T>;
     return math::from_bits(math::bits(raw) | (math::bits(raw) > R::sign ? math::bits(R::nan) : 0));
   }
@@ -54,7 +54,7 @@ struct Scale {
   T second = T(1);
 };
 
-// Of a sample, or a divergence: nothing will be divided by it.
+// The scale of a sample or of a divergence: nothing is divided by it.
 template <Parametrization P, typename T>
 BSL_HD Scale<T> scale_and_log(T raw) {
   if constexpr (kIsLog<P>) return {P == Parametrization::log_var ? T(0.5) * raw : raw, T(1)};
