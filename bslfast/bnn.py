@@ -27,8 +27,8 @@ from bslfast.nn.priors import Prior
 from bslfast.nn.weight import Weight, normal_part
 from bslfast.programs import MOST_TRAINED, Builder, CannotLower, Lanes, lower, lowers
 
-# Weights of a layer, those of all draws, that are held at a time when predicting. Several draws share
-# the scales, which are worked out once. Of more, memory would be new to each call.
+# Predictions hold at most so many weights of a layer, those of several draws. Draws of one call share
+# the scales, which are worked out once. More would need new memory in each call.
 _HELD_WEIGHTS = 1 << 22
 # Up to so many weights, a step by ops on the CPU costs Python and nodes of the graph more than
 # memory, of which a layer that draws by itself takes less. On CUDA devices launches are what layers
