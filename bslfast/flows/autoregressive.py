@@ -13,6 +13,8 @@ from bslfast.flows.conditioners import MADE
 from bslfast.flows.coupling import Mapped
 from bslfast.flows.maps import Map, check_map
 from bslfast.flows.transform import check_order
+from bslfast.nn.estimators import one_draw
+from bslfast.nn.module import BayesianModule
 
 
 class Autoregressive(Mapped):
@@ -85,7 +87,10 @@ class Autoregressive(Mapped):
             log_dets.append(log_det)
             return column
 
-        if isinstance(self.conditioner, MADE):
+        if any(isinstance(module, BayesianModule) for module in self.conditioner.modules()):
+            with one_draw(self.conditioner):
+                self._in_order(solve, x, context)
+        elif isinstance(self.conditioner, MADE):
             self.conditioner.in_order(solve, x, context)
         else:
             self._in_order(solve, x, context)

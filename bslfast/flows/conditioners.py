@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from bslfast import _checks
 from bslfast.flows.maps import Map, check_map
 from bslfast.flows.transform import check_order
+from bslfast.nn.convert import LAYERS
+from bslfast.nn.layer import BayesianLayer
+from bslfast.nn.linear import BayesLinear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -91,6 +94,18 @@ class _MaskedLayer(_Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight * self.mask, self.bias)
+
+
+class _BayesLayer(BayesLinear, _Layer):
+    """A dense layer whose weights are drawn."""
+
+
+class _BayesMaskedLayer(BayesianLayer, _MaskedLayer):
+    """A masked layer whose weights are drawn, those that the mask hides, too."""
+
+
+LAYERS[_Layer] = _BayesLayer
+LAYERS[_MaskedLayer] = _BayesMaskedLayer
 
 
 def _repeat(values: Sequence[float], to: Tensor) -> None:

@@ -22,6 +22,7 @@ from bslfast.flows.transform import (
     check_inputs,
     check_transform,
     inverse_steps,
+    without_draws,
 )
 
 
@@ -278,7 +279,7 @@ def _density_steps(builder: programs.Builder, flow: Flow) -> programs.Lanes:
         builder.step("standard_normal", lanes, 0)
     else:
         programs.lower(builder, flow.base, lanes)
-    return lanes
+    return without_draws(builder, lanes)
 
 
 def _check_base(base: Base, transform: Transform) -> int:

@@ -17,7 +17,14 @@ from bslfast.flows.bases import (
     UniformBase,
     VonMisesBase,
 )
-from bslfast.flows.conditioners import MADE, Conditioner, _Layer, _MaskedLayer
+from bslfast.flows.conditioners import (
+    MADE,
+    Conditioner,
+    _BayesLayer,
+    _BayesMaskedLayer,
+    _Layer,
+    _MaskedLayer,
+)
 from bslfast.flows.coupling import Coupling
 from bslfast.flows.domains import Constraint, nearest_ends
 from bslfast.flows.elementwise import (
@@ -45,7 +52,7 @@ from bslfast.flows.normalization import ActNorm, BatchNorm, Standardize
 from bslfast.flows.planar import Planar
 from bslfast.flows.radial import Radial
 from bslfast.flows.sylvester import Sylvester
-from bslfast.flows.transform import Composite, Inverse, Leading, Permutation
+from bslfast.flows.transform import DRAWN, Composite, Inverse, Leading, Permutation
 from bslfast.functional.affine_coupling import SCALE_FNS
 from bslfast.functional.rational_quadratic import EXTRA_SLOPES, TAILS
 from bslfast.programs import Builder, CannotLower, Lanes, lower, lowers
@@ -356,6 +363,11 @@ def _masked(builder: Builder, layer: _MaskedLayer, lanes: Lanes, added: Lanes | 
     return dense(builder, lanes, layer.weight, layer.bias, added, (layer.seen, layer.sees))
 
 
+@lowers(_BayesLayer, _BayesMaskedLayer)
+def _drawn(builder: Builder, layer: nn.Module, lanes: Lanes, added: Lanes | None = None) -> Lanes:
+    raise CannotLower(DRAWN)
+
+
 def _activated(builder: Builder, network: Conditioner, lanes: Lanes) -> Lanes:
     return activated(builder, network.activation, lanes)
 
@@ -455,6 +467,10 @@ def _bernstein(
 def _solve(builder: Builder, map: Map, network: MADE, lanes: Lanes) -> Lanes:
     """One feature after the other, as :meth:`MADE.in_order` does: each weight is used once."""
     _look_at_network(builder, network)
+    for layer in network.layers if network.inputs else ():
+        if type(layer) is not _MaskedLayer:
+            drawn = isinstance(layer, _BayesMaskedLayer)
+            raise CannotLower(DRAWN if drawn else f"{type(layer).__name__} has no steps in order")
     if not network.inputs:
         return _mapped(builder, map, lanes, _chosen(builder, network, []), True)
     layers: list[Any] = list(network.layers)

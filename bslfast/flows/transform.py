@@ -14,6 +14,9 @@ from bslfast import _checks, programs
 from bslfast._precision import log_dtype
 from bslfast.flows.domains import Defined, Step, forward_gap, inverse_gap
 
+#: Why a flow with Bayesian layers is no program: ops use the draw of bslfast.nn.one_draw.
+DRAWN = "weights of Bayesian layers are drawn"
+
 
 class Transform(nn.Module):
     """An invertible map of vectors whose log-determinant is known.
@@ -197,14 +200,19 @@ class Composite(Row):
 
 def forward_steps(builder: programs.Builder, transform: Transform) -> programs.Lanes:
     """From x to z."""
-    found: programs.Lanes = programs.lower(builder, transform, builder.x, False)
-    return found
+    return without_draws(builder, programs.lower(builder, transform, builder.x, False))
 
 
 def inverse_steps(builder: programs.Builder, transform: Transform) -> programs.Lanes:
     """From z to x."""
-    found: programs.Lanes = programs.lower(builder, transform, builder.x, True)
-    return found
+    return without_draws(builder, programs.lower(builder, transform, builder.x, True))
+
+
+def without_draws(builder: programs.Builder, lanes: programs.Lanes) -> programs.Lanes:
+    """Return the lanes, or raise CannotLower if weights are drawn."""
+    if builder.seeds:
+        raise programs.CannotLower("weights of Bayesian layers are drawn")
+    return lanes
 
 
 class Inverse(Transform):

@@ -33,6 +33,9 @@ LAYERS: dict[type[nn.Module], type[BayesianLayer]] = {
     nn.MultiheadAttention: attention.BayesMultiheadAttention,
 }
 
+#: Those of torch. Flows add theirs, which have no public names.
+_NAMES = tuple(kind.__name__ for kind in LAYERS)
+
 #: Layers by what they are, by their names in the model, or by a function of both.
 Choice: TypeAlias = type[nn.Module] | str | Callable[[str, nn.Module], bool]
 
@@ -203,7 +206,7 @@ def _chosen(model: nn.Module, select: Choice | Collection[Choice] | None) -> dic
         if not found:
             shown = "" if select is None else f" that is selected by {choice!r}"
             raise ValueError(
-                f"model: expected a module with one of {', '.join(k.__name__ for k in LAYERS)}"
+                f"model: expected a module with one of {', '.join(_NAMES)}"
                 f"{shown}, got a {type(model).__name__} without"
             )
         chosen.update(found)

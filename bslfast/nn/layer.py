@@ -415,6 +415,9 @@ class BayesianLayer(BayesianModule):
                 twin.register_parameter(name, mean)
             elif name != key:
                 twin.register_parameter(name, None)
+        for name, buffer in self._buffers.items():
+            kept = name not in self._non_persistent_buffers_set
+            twin.register_buffer(name, None if buffer is None else buffer.clone(), kept)
         return twin.train(self.training)
 
     def _with(self, tensors: Sequence[Tensor]) -> Any:

@@ -11,12 +11,21 @@ from bslfast.programs.networks import dense
 
 
 @lowers(BayesLinear)
-def _bayes_linear(builder: Builder, layer: BayesLinear, lanes: Lanes) -> Lanes:
-    return drawn_dense(builder, layer, lanes, seed=max(builder.seeds, default=-1) + 1, stream=0)
+def _bayes_linear(
+    builder: Builder, layer: BayesLinear, lanes: Lanes, added: Lanes | None = None
+) -> Lanes:
+    seed = max(builder.seeds, default=-1) + 1
+    return drawn_dense(builder, layer, lanes, added, seed=seed, stream=0)
 
 
 def drawn_dense(
-    builder: Builder, layer: BayesLinear, lanes: Lanes, *, seed: int, stream: int
+    builder: Builder,
+    layer: BayesLinear,
+    lanes: Lanes,
+    added: Lanes | None = None,
+    *,
+    seed: int,
+    stream: int,
 ) -> Lanes:
     """A layer whose weights take this seed of a call, and the streams of noise from that one on.
 
@@ -54,4 +63,4 @@ def drawn_dense(
                 stream=stream + len(drawn),
             )
         )
-    return dense(builder, lanes, drawn[0], drawn[1] if len(drawn) > 1 else None)
+    return dense(builder, lanes, drawn[0], drawn[1] if len(drawn) > 1 else None, added)
