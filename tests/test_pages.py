@@ -56,6 +56,8 @@ def test_there_is_code() -> None:
 
 #: Folders that paths in texts begin at.
 STARTS = (ROOT, ROOT / "csrc", ROOT / "bslfast", ROOT / "tests")
+#: Folders that commands make.
+MADE = ("build", "dist", "runs", "wheelhouse")
 #: A path with a suffix anywhere, or any path in backticks. Neither has <placeholders>, {braces}, *.
 NAMED = re.compile(
     r"(?<![\w./<>{}*@:-])((?:\w[\w.-]*/)+\w[\w.-]*\.(?:h|cpp|cu|pyi?|md|cmake|ipynb|txt))(?![\w/{<*])"
@@ -82,6 +84,7 @@ def test_files_that_are_named_are_there() -> None:
         f"{path.relative_to(ROOT)}: {named}"
         for path, text in texts()
         for named in map("".join, NAMED.findall(text))
+        if named.split("/")[0] not in MADE
         if any((start / named.split("/")[0]).is_dir() for start in STARTS)
         if not any((start / named).exists() for start in (*STARTS, path.parent))
         if "/foo." not in named
