@@ -59,7 +59,16 @@ def converts(*names: str, becomes: str) -> Callable[[_Function], _Function]:
 
 
 #: Packages of peers whose modules are networks like any other: they may stay.
-NETWORKS = ("nflows.nn.", "normflows.nets.", "zuko.nn")
+NETWORKS = (
+    "bayesian_torch.layers.batchnorm",
+    "bayesian_torch.layers.dropout",
+    "bayesian_torch.layers.relu",
+    "bayesian_torch.models.",
+    "blitz.models.",
+    "nflows.nn.",
+    "normflows.nets.",
+    "zuko.nn",
+)
 #: What is done with a model at last, if it had layers of a peer.
 _FINISHERS: dict[str, Callable[[nn.Module], None]] = {}
 

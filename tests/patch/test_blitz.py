@@ -13,6 +13,7 @@ from bslfast import patch
 from bslfast.nn import at_means, kl, priors
 
 pytest.importorskip("blitz")
+from blitz.models import vgg11
 from blitz.modules import (
     BayesianConv1d,
     BayesianConv2d,
@@ -89,6 +90,22 @@ def test_methods_of_the_estimator() -> None:
     with pytest.raises(RuntimeError, match=r"freeze_: expected .*at_means"):
         ours.freeze_()
     assert model.nn_kl_divergence() == 0  # no pass yet: it is as it was
+
+
+def test_ready_made_models() -> None:
+    """They stay, with bslfast's layers inside."""
+    torch.manual_seed(0)
+    model: Any = vgg11().eval()
+    for name, parameter in model.named_parameters():
+        if "rho" in name:
+            parameter.data.fill_(-30.0)
+    ours: Any = patch.convert(model)
+    assert type(ours) is type(model)
+    assert sum(isinstance(m, bslfast.nn.BayesianLayer) for m in ours.modules()) == 11
+    x = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), model(x), rtol=1e-3, atol=1e-4)
+    assert ours.nn_kl_divergence() == kl(ours) > 0
 
 
 def test_what_is_refused() -> None:
