@@ -325,6 +325,12 @@ def convert(model: nn.Module) -> nn.Module:
         ValueError: it has no part that comes from a peer.
         CannotConvert: it has parts that cannot be converted; they are listed, with the reasons.
 
+    docs/migration.md has a script for each peer. With zuko installed::
+
+        theirs = zuko.flows.NSF(3, context=2)
+        ours = bslfast.patch.convert(theirs)
+        ours.log_prob(x, context)  # is theirs(context).log_prob(x)
+
     >>> import torch, bslfast
     >>> bslfast.patch.convert(torch.nn.Linear(2, 3))
     Traceback (most recent call last):
