@@ -16,7 +16,7 @@ import bslfast
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 #: What blocks of a page may import, by the names of modules; such blocks are scripts of their own.
-PEERS = sorted({*bslfast.patch.PEERS, "pyro"})
+PEERS = sorted({*bslfast.patch.PEERS, "diffusers", "pyro"})
 PAGES = {page.name: page.read_text() for page in sorted(DOCS.glob("*.md"))}
 WITH_CODE = [name for name, text in PAGES.items() if "```python" in text]
 
@@ -49,6 +49,7 @@ def run(text: str, name: str) -> None:
     exec(compile(text, str(DOCS / name), "exec"), {})
 
 
+@pytest.mark.filterwarnings("error:Exporting a model while it is in training mode")
 @pytest.mark.parametrize("name", WITH_CODE)
 def test_code(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -78,7 +79,8 @@ def test_code_of_peers(
 def test_every_peer_has_a_script() -> None:
     """But for blitz, which is under the GPL. Versions are those of the other tests."""
     text = PAGES["migration.md"]
-    assert {peer_of(block) for _, block in blocks(text)} - {None} == {*PEERS} - {"blitz"}
+    with_script = {peer_of(block) for _, block in blocks(text)} - {None}
+    assert with_script == {*PEERS} - {"blitz", "diffusers"}
     named = re.findall(r"\bpip\s+install\s+--no-deps\s+([^`]*)`", text)
     wanted = re.findall(r"(?m)^[\w-]+==.*$", (ROOT / "tests/patch/peers.txt").read_text())
     assert {word for line in named for word in line.split() if "==" in word} == set(wanted)
