@@ -58,6 +58,15 @@ def converts(*names: str, becomes: str) -> Callable[[_Function], _Function]:
     return register
 
 
+#: By the names of classes without a conversion, the reason.
+REFUSED: dict[str, str] = {}
+
+
+def refuses(*names: str, because: str) -> None:
+    """Register why classes, named with their modules, have no conversion."""
+    REFUSED.update(dict.fromkeys(names, because))
+
+
 #: Packages of peers whose modules are networks like any other: they may stay.
 NETWORKS = (
     "bayesian_torch.layers.batchnorm",
@@ -178,7 +187,8 @@ class Conversion:
         if kind not in CONVERTERS:
             peer = peer_of(module)
             if kind.split(".")[0] == peer:
-                raise Refusal(f"there is no conversion of {kind}")
+                because = f": {REFUSED[kind]}" if kind in REFUSED else ""
+                raise Refusal(f"there is no conversion of {kind}{because}")
             if peer is not None:
                 raise Refusal(f"{kind} is a subclass of a class of {peer}, of which all may differ")
             raise Refusal(f"{kind} is unknown")
