@@ -188,3 +188,24 @@ def test_the_example_ends_at_the_exact_posterior(tmp_path: Path) -> None:
     assert found, done.stdout
     assert float(found[1]) < 0.25
     assert float(found[2]) < 0.2
+
+
+def test_the_script_of_sharded_weights(tmp_path: Path) -> None:
+    """That of docs/torch_world.md, as torchrun runs it."""
+    page = (ROOT / "docs" / "torch_world.md").read_text()
+    found = re.search(r"(?ms)^```py\n(# sharded\.py: .*?)^```$", page)
+    assert found
+    (tmp_path / "sharded.py").write_text(found[1])
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [sys.executable, *command, "sharded.py"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    error = re.fullmatch(r"2 processes, error (\S+)\n", done.stdout)
+    assert error, done.stdout
+    assert float(error[1]) < 0.5

@@ -15,25 +15,75 @@ import bslfast
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+#: What blocks of a page may import, by the names of modules; such blocks are scripts of their own.
+PEERS = sorted({*bslfast.patch.PEERS, "diffusers", "pyro"})
 PAGES = {page.name: page.read_text() for page in sorted(DOCS.glob("*.md"))}
 WITH_CODE = [name for name, text in PAGES.items() if "```python" in text]
 
 
-def code(text: str) -> str:
-    """The Python blocks of a page, on the lines that they have there."""
-    lines = [""] * len(text.splitlines())
+def blocks(text: str) -> Iterator[tuple[int, str]]:
+    """The Python blocks of a page, and on which lines they begin, from 0."""
     for block in re.finditer(r"(?ms)^ *```python\n(.*?)^ *```$", text):
-        first = text[: block.start(1)].count("\n")
-        inside = textwrap.dedent(block[1]).splitlines()
-        lines[first : first + len(inside)] = inside
+        yield text[: block.start(1)].count("\n"), textwrap.dedent(block[1])
+
+
+def peer_of(block: str) -> str | None:
+    """The other library that a block imports."""
+    found = re.search(rf"(?m)^(?:import|from) ({'|'.join(PEERS)})\b", block)
+    return found and found[1]
+
+
+def code(text: str) -> str:
+    """The Python blocks of a page, on the lines that they have there, but for those with a peer."""
+    lines = [""] * len(text.splitlines())
+    for first, block in blocks(text):
+        if peer_of(block) is None:
+            inside = block.splitlines()
+            lines[first : first + len(inside)] = inside
     return "\n".join(lines)
 
 
+def run(text: str, name: str) -> None:
+    """Run the code of a page, with the numbers of its lines in errors."""
+    torch.manual_seed(0)
+    exec(compile(text, str(DOCS / name), "exec"), {})
+
+
+@pytest.mark.filterwarnings("error:Exporting a model while it is in training mode")
 @pytest.mark.parametrize("name", WITH_CODE)
 def test_code(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-    exec(compile(code(PAGES[name]), str(DOCS / name), "exec"), {})
+    run(code(PAGES[name]), name)
+
+
+#: The page, the peer, the line and the block.
+WITH_PEERS = [
+    pytest.param(name, peer, first, block, id=f"{name}-{first + 1}-{peer}")
+    for name, text in PAGES.items()
+    for first, block in blocks(text)
+    if (peer := peer_of(block))
+]
+
+
+@pytest.mark.filterwarnings("ignore:torchbnn")
+@pytest.mark.parametrize(("name", "peer", "first", "block"), WITH_PEERS)
+def test_code_of_peers(
+    name: str, peer: str, first: int, block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each block is a script: it runs by itself."""
+    pytest.importorskip(peer)
+    monkeypatch.chdir(tmp_path)
+    run("\n" * first + block, name)
+
+
+def test_every_peer_has_a_script() -> None:
+    """But for blitz, which is under the GPL. Versions are those of the other tests."""
+    text = PAGES["migration.md"]
+    with_script = {peer_of(block) for _, block in blocks(text)} - {None}
+    assert with_script == {*PEERS} - {"blitz", "diffusers"}
+    named = re.findall(r"\bpip\s+install\s+--no-deps\s+([^`]*)`", text)
+    wanted = re.findall(r"(?m)^[\w-]+==.*$", (ROOT / "tests/patch/peers.txt").read_text())
+    assert {word for line in named for word in line.split() if "==" in word} == set(wanted)
 
 
 @pytest.mark.parametrize("name", WITH_CODE)

@@ -105,7 +105,7 @@ def test_onnx(make: Callable[[], nn.Module], shapes: list[tuple[int, ...]], tmp_
 
 def test_lightning() -> None:
     lightning = pytest.importorskip("lightning")
-    found = re.search(r"(?ms)^```py\n(.*?)^```$", PAGE)
+    found = re.search(r"(?ms)^```py\n(import lightning\n.*?)^```$", PAGE)
     assert found
     names: dict[str, Any] = {"torch": torch, "bslfast": bslfast}
     exec(found[1], names)

@@ -12,6 +12,7 @@ from bslfast.patch import normflows as normflows
 from bslfast.patch import torchbnn as torchbnn
 from bslfast.patch import zuko as zuko
 from bslfast.patch.bayesian_torch import WithKL
+from bslfast.patch.blitz import WithFinalState
 from bslfast.patch.nflows import EmbeddedFlow
 from bslfast.patch.pyro_ppl import pyro
 from bslfast.patch.registry import CONVERTERS, PEERS, CannotConvert, Converter, Kept, convert
@@ -24,6 +25,7 @@ __all__ = [
     "Converter",
     "EmbeddedFlow",
     "Kept",
+    "WithFinalState",
     "WithKL",
     "convert",
     "pyro",

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bslfast.nn import BayesianLayer
 from bslfast.patch import layers
-from bslfast.patch.registry import Conversion, Refusal, converts
+from bslfast.patch.registry import Conversion, Refusal, converts, refuses
 
 _KINDS = {
     "variational_layers.{}_variational.{}Reparameterization": "weight_sample",
@@ -103,3 +103,10 @@ def _convolution(module: Any, conversion: Conversion) -> nn.Module:
         estimator=_estimator(module),
     )
     return _called(module, made)
+
+
+refuses(
+    "bayesian_torch.layers.variational_layers.rnn_variational.LSTMReparameterization",
+    "bayesian_torch.layers.flipout_layers.rnn_flipout.LSTMFlipout",
+    because="it draws other weights in each time step, `BayesLSTM` one draw for all of them",
+)

@@ -1,17 +1,19 @@
-"""blitz: linear layers and convolutions."""
+"""blitz: linear layers, convolutions, embeddings and LSTMs."""
 
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, NoReturn
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from bslfast.nn import kl
+from bslfast.nn import BayesEmbedding, BayesLSTM, kl
+from bslfast.nn.posteriors import Deterministic
 from bslfast.nn.priors import Normal, Prior, ScaleMixture
 from bslfast.patch import layers
-from bslfast.patch.registry import Conversion, Refusal, converts, finishes
+from bslfast.patch.registry import Conversion, Refusal, converts, finishes, put, refuses
 
 
 def _prior(module: Any) -> Prior:
@@ -47,6 +49,106 @@ def _linear(module: Any, conversion: Conversion) -> nn.Module:
 )
 def _convolution(module: Any, conversion: Conversion) -> nn.Module:
     return layers.convolution(module, *_parts(module))
+
+
+class WithFinalState(nn.Module):
+    """A layer that is called as blitz' ``BayesianLSTM`` is: its states are those of one layer.
+
+    Args:
+        layer: a :class:`bslfast.nn.BayesLSTM` of one layer and direction, with ``batch_first`` and
+            ``return_state``.
+
+    Shape: x [batch, length, input_size], and perhaps the state at the start, (h, c), each
+    [batch, hidden_size] -> ([batch, length, hidden_size], (h, c)).
+
+    Raises:
+        TypeError, ValueError: what the layer raises.
+
+    >>> import torch, bslfast
+    >>> layer = bslfast.nn.BayesLSTM(3, 4, batch_first=True, return_state=True)
+    >>> outputs, (h, c) = bslfast.patch.WithFinalState(layer)(torch.ones(2, 7, 3))
+    >>> outputs.shape, h.shape
+    (torch.Size([2, 7, 4]), torch.Size([2, 4]))
+    """
+
+    def __init__(self, layer: BayesLSTM) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(
+        self, x: Tensor, hidden_states: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Return the outputs of all steps and the final state, for one draw."""
+        state = None if hidden_states is None else tuple(s.unsqueeze(0) for s in hidden_states)
+        outputs, (h, c) = self.layer(x, state)
+        return outputs, (h.squeeze(0), c.squeeze(0))
+
+
+#: Of normals whose density at 0 is 1: a constant 0 then adds nothing to the divergence.
+_NO_DIVERGENCE = Normal(0.0, (2 * math.pi) ** -0.5)
+
+
+@converts(
+    "blitz.modules.lstm_bayesian_layer.BayesianLSTM",
+    becomes="`BayesLSTM` in a `patch.WithFinalState`; its second bias is a frozen 0",
+)
+def _lstm(module: Any, conversion: Conversion) -> nn.Module:
+    if module.freeze:
+        raise Refusal("a frozen layer; its attribute freeze is True")
+    if module.peephole:
+        raise Refusal("peepholes, where the gates see the cell and not the outputs")
+    if module.sharpen:
+        raise Refusal("a posterior that is sharpened by gradients")
+    if not module.use_bias:
+        raise Refusal("an LSTM without a bias, which cannot be called there")
+    prior, weight = _prior(module), module.weight_ih_sampler.mu
+    names = ("weight_ih", "weight_hh", "bias_ih")
+    made: Any = BayesLSTM(
+        module.in_features,
+        module.out_features,
+        batch_first=True,
+        return_state=True,
+        posterior={"bias_hh_l0": Deterministic()},
+        prior={f"{name}_l0": prior for name in names} | {"bias_hh_l0": _NO_DIVERGENCE},
+        device=weight.device,
+        dtype=weight.dtype,
+    )
+    samplers = (module.weight_ih_sampler, module.weight_hh_sampler, module.bias_sampler)
+    for name, sampler in zip(names, samplers, strict=True):
+        # There a row of weights belongs to an input, here to an output.
+        make = torch.t if sampler.mu.dim() == 2 else None
+        put(getattr(made, f"{name}_l0_loc"), sampler.mu, make=make)
+        put(getattr(made, f"{name}_l0_raw_scale"), sampler.rho, make=make)
+    made.bias_hh_l0_loc.data.zero_()
+    made.bias_hh_l0_loc.requires_grad_(False)
+    return WithFinalState(made)
+
+
+@converts("blitz.modules.embedding_bayesian_layer.BayesianEmbedding", becomes="`BayesEmbedding`")
+def _embedding(module: Any, conversion: Conversion) -> nn.Module:
+    if module.freeze:
+        raise Refusal("a frozen layer; its attribute freeze is True")
+    if module.padding_idx is not None:
+        raise Refusal("a padding_idx, whose row is drawn there and has no noise here")
+    mean, raw_scale = module.weight_sampler.mu, module.weight_sampler.rho
+    made: Any = BayesEmbedding(
+        *mean.shape,
+        max_norm=module.max_norm,
+        sparse=module.sparse,
+        scale_grad_by_freq=module.scale_grad_by_freq,
+        prior=_prior(module),
+        device=mean.device,
+        dtype=mean.dtype,
+    )
+    put(made.weight_loc, mean)
+    put(made.weight_raw_scale, raw_scale)
+    return made  # type: ignore[no-any-return]
+
+
+refuses(
+    "blitz.modules.gru_bayesian_layer.BayesianGRU",
+    because="its divergence is also that of weights that nothing reads",
+)
 
 
 def _no_longer(what: str, *args: Any) -> NoReturn:

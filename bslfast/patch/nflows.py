@@ -34,6 +34,7 @@ from bslfast.patch.registry import (
 )
 
 T = "nflows.transforms"
+_AFFINE = (f"{T}.standard.PointwiseAffineTransform", f"{T}.standard.AffineTransform")
 
 
 # --- flows and bases ------------------------------------------------------------------------------
@@ -175,7 +176,7 @@ def features_of(module: nn.Module) -> int:
             found = len(part.shift)
         elif kind == f"{T}.normalization.BatchNorm":
             found = len(part.bias)
-        elif kind == f"{T}.standard.PointwiseAffineTransform":
+        elif kind in _AFFINE:
             found = part._shift.numel() if part._shift.dim() == 1 else None
         elif hasattr(part, "unnormalized_widths"):
             found = part.unnormalized_widths.shape[0]
@@ -220,11 +221,7 @@ def _identity(module: Any, conversion: Conversion) -> Transform:
     return Permutation(range(_with_features(module, conversion)))
 
 
-@converts(
-    f"{T}.standard.PointwiseAffineTransform",
-    f"{T}.standard.AffineTransform",
-    becomes="`Standardize`",
-)
+@converts(*_AFFINE, becomes="`Standardize`")
 def _pointwise_affine(module: Any, conversion: Conversion) -> Transform:
     features = _with_features(module, conversion)
     found = Standardize(features, **options(module))

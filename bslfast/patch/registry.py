@@ -58,8 +58,26 @@ def converts(*names: str, becomes: str) -> Callable[[_Function], _Function]:
     return register
 
 
+#: By the names of classes without a conversion, the reason.
+REFUSED: dict[str, str] = {}
+
+
+def refuses(*names: str, because: str) -> None:
+    """Register why classes, named with their modules, have no conversion."""
+    REFUSED.update(dict.fromkeys(names, because))
+
+
 #: Packages of peers whose modules are networks like any other: they may stay.
-NETWORKS = ("nflows.nn.", "normflows.nets.", "zuko.nn")
+NETWORKS = (
+    "bayesian_torch.layers.batchnorm",
+    "bayesian_torch.layers.dropout",
+    "bayesian_torch.layers.relu",
+    "bayesian_torch.models.",
+    "blitz.models.",
+    "nflows.nn.",
+    "normflows.nets.",
+    "zuko.nn",
+)
 #: What is done with a model at last, if it had layers of a peer.
 _FINISHERS: dict[str, Callable[[nn.Module], None]] = {}
 
@@ -169,7 +187,8 @@ class Conversion:
         if kind not in CONVERTERS:
             peer = peer_of(module)
             if kind.split(".")[0] == peer:
-                raise Refusal(f"there is no conversion of {kind}")
+                because = f": {REFUSED[kind]}" if kind in REFUSED else ""
+                raise Refusal(f"there is no conversion of {kind}{because}")
             if peer is not None:
                 raise Refusal(f"{kind} is a subclass of a class of {peer}, of which all may differ")
             raise Refusal(f"{kind} is unknown")
@@ -315,6 +334,12 @@ def convert(model: nn.Module) -> nn.Module:
         TypeError: ``model`` is no module.
         ValueError: it has no part that comes from a peer.
         CannotConvert: it has parts that cannot be converted; they are listed, with the reasons.
+
+    docs/migration.md has a script for each peer. With zuko installed::
+
+        theirs = zuko.flows.NSF(3, context=2)
+        ours = bslfast.patch.convert(theirs)
+        ours.log_prob(x, context)  # is theirs(context).log_prob(x)
 
     >>> import torch, bslfast
     >>> bslfast.patch.convert(torch.nn.Linear(2, 3))

@@ -412,6 +412,12 @@ class using:
         ValueError: another name.
         ImportError: at the beginning of the ``with``, if the peer is not installed.
 
+    With zuko installed::
+
+        flow = zuko.flows.NSF(3)
+        with bslfast.patch.using("zuko"):
+            (-flow().log_prob(x).mean()).backward()  # as one call; flow's parameters get gradients
+
     >>> import bslfast
     >>> bslfast.patch.using("flax")
     Traceback (most recent call last):

@@ -9,7 +9,7 @@ from torch import nn
 
 from bslfast.nn.priors import Normal
 from bslfast.patch import layers
-from bslfast.patch.registry import Conversion, Refusal, converts, finishes
+from bslfast.patch.registry import Conversion, Refusal, converts, finishes, refuses
 
 
 def _parts(module: Any) -> tuple[layers.Posterior, layers.Posterior | None]:
@@ -34,6 +34,12 @@ def _convolution(module: Any, conversion: Conversion) -> nn.Module:
     if module.padding_mode == "circular" and any(module.padding):
         raise Refusal("circular padding, which pads half as much there")
     return layers.convolution(module, *_parts(module), parametrization="log_scale")
+
+
+refuses(
+    "torchbnn.modules.batchnorm.BayesBatchNorm2d",
+    because="there is no batch normalisation with drawn weights",
+)
 
 
 @finishes("torchbnn")

@@ -29,6 +29,7 @@ from bslfast.patch.registry import (
     class_name,
     converts,
     put,
+    refuses,
 )
 
 T = "zuko.transforms"
@@ -291,3 +292,31 @@ def _two_passes(hyper: Any, map: Map, moves: list[bool]) -> Transform:
     constant = Constant(last.bias, make=operator.itemgetter(~of_moved))
     coupling = Coupling(map, moves, network)
     return Composite([coupling, Coupling(map, [not moved for moved in moves], constant)])
+
+
+# --- what has no conversion -----------------------------------------------------------------------
+
+refuses(
+    f"{F}.spline.NCSF",
+    because="its noise is uniform on a circle, and its splines have slopes of 1 where it closes",
+)
+refuses(f"{F}.polynomial.SOSPF", because="there are no sums of squared polynomials")
+refuses(
+    f"{F}.polynomial.BPF",
+    because="its Bernstein polynomials have slopes of 1 at both ends, unlike `Bernstein`",
+)
+refuses(
+    f"{F}.neural.NAF",
+    because="monotonic networks of several layers; `DeepSigmoidal` has one",
+)
+refuses(f"{F}.neural.UNAF", because="there are no integrals of networks")
+refuses(
+    f"{F}.continuous.CNF",
+    f"{F}.continuous.FFJTransform",
+    because="there are no differential equations",
+)
+refuses(
+    f"{F}.gaussianization.GF",
+    because="mixtures of normal distribution functions; `MixtureLogistic` has logistic ones",
+)
+refuses("zuko.mixtures.GMM", because="a mixture and no flow; see `NormalMixtureBase`")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import pytest
@@ -116,6 +117,37 @@ def test_models_of_dnn_to_bnn() -> None:
         with_scale(layer, -30.0)
     torch.testing.assert_close(means, model(x), rtol=1e-4, atol=1e-5)
     assert all(p.requires_grad for p in ours.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "shape", "layers_inside"),
+    [
+        ("bayesian.simple_cnn_variational", "SCNN", (1, 28, 28), 4),
+        ("flipout.simple_cnn", "SCNN", (1, 28, 28), 4),
+        ("bayesian.resnet_variational", "resnet20", (3, 32, 32), 20),
+        ("bayesian.resnet_variational_large", "resnet18", (3, 224, 224), 21),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:dropout2d")
+def test_ready_made_models(
+    name: str, kind: str, shape: tuple[int, ...], layers_inside: int
+) -> None:
+    """They stay, with bslfast's layers inside, and return the same sums of divergences."""
+    torch.manual_seed(0)
+    made_there = getattr(importlib.import_module(f"bayesian_torch.models.{name}"), kind)
+    model = made_there().eval()
+    ours: Any = patch.convert(model)
+    assert type(ours) is type(model)
+    assert sum(isinstance(m, patch.WithKL) for m in ours.modules()) == layers_inside
+    for layer in model.modules():
+        if hasattr(layer, "kl_loss"):
+            with_scale(layer, -30.0)
+    x = torch.randn(3, *shape)
+    ours = patch.convert(model)
+    with torch.no_grad():
+        wanted, found = model(x), ours(x)
+    torch.testing.assert_close(found[0], wanted[0], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found[1], wanted[1], rtol=1e-5, atol=0)
 
 
 def test_priors_around_weights() -> None:

@@ -135,6 +135,12 @@ TRANSFORMS: dict[str, tuple[int, bool, Make]] = {
         lambda: of.PointwiseAffineTransform(torch.randn(D), torch.rand(D) + 0.5),
     ),
     "pointwise, a number": (0, True, lambda: of.PointwiseAffineTransform(0.5, 2.0)),
+    "pointwise, by its old name": (
+        0,
+        True,
+        lambda: of.AffineTransform(torch.randn(D), torch.rand(D) + 0.5),
+    ),
+    "permutation": (0, True, lambda: of.Permutation(torch.tensor([2, 0, 1, 4, 3]))),
     "constants": (0, True, lambda: of.PiecewiseRationalQuadraticCDF([D], **SPLINE)),
     "inverse": (
         0,
@@ -156,6 +162,7 @@ def flow_of(make: Make, base: nn.Module | None = None) -> Any:
     return flow.double()
 
 
+@pytest.mark.filterwarnings("ignore:Use PointwiseAffineTransform")
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_transforms(name: str, compare: Any) -> None:
     context, steps, make = TRANSFORMS[name]
@@ -577,3 +584,31 @@ def test_one_network_in_two_places_is_refused(kind: Any) -> None:
     ours: Any = patch.convert(Flow(of.CompositeTransform([once, once]), base))
     first, second = ours.transform.transforms
     assert first is second
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: of.Permutation(torch.tensor([2, 0, 1, 4, 3])),
+        lambda: of.PointwiseAffineTransform(torch.randn(D), torch.rand(D) + 0.5),
+        lambda: of.AffineTransform(torch.randn(D), torch.rand(D) + 0.5),
+    ],
+    ids=["permutation", "pointwise", "affine"],
+)
+@pytest.mark.filterwarnings("ignore:Use PointwiseAffineTransform")
+def test_transforms_by_themselves(make: Make) -> None:
+    """They say how many features they have; log determinants and inverses are the same."""
+    torch.manual_seed(0)
+    theirs = make().double()
+    ours: Any = patch.convert(theirs)
+    x = torch.randn(7, D).double()
+    wanted, log_det = theirs(x)
+    found, own_log_det = ours(x)
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(own_log_det, log_det)
+    torch.testing.assert_close(ours.inverse(wanted)[0], x)
+
+
+def test_permutations_of_other_dimensions() -> None:
+    with pytest.raises(patch.CannotConvert, match="a permutation of dimension 2"):
+        patch.convert(of.Permutation(torch.tensor([1, 0]), dim=2))

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from bslfast import patch
+from bslfast.patch import registry
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,6 +43,32 @@ def test_the_classes_are_there(name: str) -> None:
     assert issubclass(found, nn.Module)
 
 
+#: What classes without a conversion are made of, by the peer.
+ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "bayesian_torch": (3, 4),
+    "blitz": (3, 4),
+    "torchbnn": (0.0, 1.0, 3),
+    "zuko": (3,),
+}
+
+
+@pytest.mark.parametrize("name", registry.REFUSED)
+def test_reasons(name: str) -> None:
+    """Errors give the reason that the page has."""
+    module, kind = name.rsplit(".", 1)
+    package = name.split(".")[0]
+    pytest.importorskip(package)
+    model = getattr(importlib.import_module(module), kind)(*ARGUMENTS[package])
+    assert registry.class_name(model) == name
+    with pytest.raises(patch.CannotConvert) as found:
+        patch.convert(model)
+    because = registry.REFUSED[name]
+    assert found.value.reasons == {"": f"there is no conversion of {name}: {because}"}
+    page = (ROOT / "docs" / "migration.md").read_text()
+    (row,) = [line for line in page.splitlines() if line.endswith(f" | {because} |")]
+    assert f"`{kind}`" in row
+
+
 def test_models_without_peers() -> None:
     with pytest.raises(ValueError, match=r"expected one with parts of .*nflows.*, got a Linear"):
         patch.convert(nn.Linear(2, 3))
@@ -52,7 +79,7 @@ def test_models_without_peers() -> None:
 #: Modules that have no counterpart, of each peer.
 REFUSED: dict[str, Callable[[], nn.Module]] = {
     "bayesian_torch.layers": lambda: peer("bayesian_torch.layers").LSTMReparameterization(3, 4),
-    "blitz.modules": lambda: peer("blitz.modules").BayesianLSTM(3, 4),
+    "blitz.modules": lambda: peer("blitz.modules").BayesianGRU(3, 4),
     "nflows.transforms": lambda: peer("nflows.transforms").SVDLinear(3, 2),
     "normflows.flows": lambda: peer("normflows.flows").InvertibleAffine(3),
     "torchbnn": lambda: peer("torchbnn").BayesBatchNorm2d(0.0, 1.0, 3),

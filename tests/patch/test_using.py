@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -198,3 +200,30 @@ def test_other_names() -> None:
         patch.using("blitz")
     with pytest.raises(TypeError, match="peer: expected"):
         patch.using(3)  # type: ignore[arg-type]
+
+
+def test_a_fork_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ran: list[str]
+) -> None:
+    """A copy of a peer with another name, such as glasflow has, is no peer; the page says so."""
+    nflows = pytest.importorskip("nflows")
+    original = Path(nflows.__file__).parent
+    for file in original.rglob("*.py"):
+        copied = tmp_path / "forked_nflows" / file.relative_to(original)
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        copied.write_text(re.sub(r"\bnflows\b", "forked_nflows", file.read_text()))
+    monkeypatch.syspath_prepend(tmp_path)
+    torch.manual_seed(0)
+    x, taken = torch.randn(6, 4), {}
+    for package in ("nflows", "forked_nflows"):
+        ran.clear()
+        flow = importlib.import_module(f"{package}.flows").SimpleRealNVP(4, 8, 2, 1).eval()
+        wanted = flow.log_prob(x)
+        with patch.using("nflows"):
+            torch.testing.assert_close(flow.log_prob(x), wanted, rtol=1e-4, atol=1e-4)
+        taken[package] = len(ran)
+    assert taken == {"nflows": 1, "forked_nflows": 0}
+    with pytest.raises(ValueError, match="got a SimpleRealNVP without"):
+        patch.convert(flow)
+    page = (Path(__file__).parents[2] / "docs" / "migration.md").read_text()
+    assert "glasflow has its own" in page
