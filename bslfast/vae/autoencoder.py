@@ -18,7 +18,7 @@ class Autoencoder(Decoding):
 
     Args:
         encoder: any module, x [batch, ...] -> [batch, latent].
-        decoder, likelihood, scale, latent: as in :class:`VAE`.
+        decoder, likelihood, scale, latent, classes: as in :class:`VAE`.
 
     Raises:
         TypeError, ValueError: as :class:`VAE`.
@@ -39,12 +39,13 @@ class Autoencoder(Decoding):
         likelihood: str | Likelihood = "bernoulli",
         scale: float | str = "learned",
         latent: int | None = None,
+        classes: int | None = None,
     ) -> None:
-        super().__init__(encoder, decoder, likelihood, scale, latent)
+        super().__init__(encoder, decoder, likelihood, scale, latent, classes)
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the codes of x, [batch, latent]."""
-        return self._encoded(self._check_x(x, context), context)
+        return self._encoded(self._check_x(self._observed(x, None), context), context)
 
     def log_likelihood(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return log p(x | z) at the code of each example, [batch], in nats."""
@@ -54,7 +55,7 @@ class Autoencoder(Decoding):
     def _by_ops(
         self, x: Tensor, context: Tensor | None, *, shape: torch.Size | None = None
     ) -> tuple[None, Tensor]:
-        x = x if shape is None else x.view(shape)
+        x = self._observed(x if shape is None else x.view(shape), None)
         return None, self._log_likelihood(x, self.encode(x, context), context)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:

@@ -24,6 +24,8 @@ from bslfast.likelihoods import (
     Poisson,
     StudentT,
 )
+from bslfast.likelihoods.base import observed
+from bslfast.vae.categories import Categories
 
 _PLAIN = {
     "bernoulli": Bernoulli,
@@ -41,7 +43,7 @@ _WITH_SCALE = {
 # Up to so many products of a weight and a row, one node of the graph is faster than ops: larger
 # ones are torch's own matrix products and little else.
 _ONE_NODE = 2**27
-LIKELIHOODS = tuple(dict.fromkeys(("bernoulli", *_WITH_SCALE, *_PLAIN)))
+LIKELIHOODS = tuple(dict.fromkeys(("bernoulli", *_WITH_SCALE, *_PLAIN, "categorical")))
 
 
 class Decoding(nn.Module):
@@ -57,6 +59,7 @@ class Decoding(nn.Module):
         likelihood: str | Likelihood,
         scale: float | str,
         latent: int | None,
+        classes: int | None,
     ) -> None:
         super().__init__()
         for name, module in (("encoder", encoder), ("decoder", decoder)):
@@ -65,7 +68,7 @@ class Decoding(nn.Module):
                     f"{name}: expected a torch.nn.Module, got {_checks.describe(module)}"
                 )
         # First, as its parameter comes first in the order of parameters.
-        self.likelihood = _likelihood(likelihood, scale)
+        self.likelihood = _likelihood(likelihood, scale, classes)
         if likelihood is not self.likelihood:
             like = next(encoder.parameters(), next(decoder.parameters(), torch.empty(())))
             self.likelihood.to(device=like.device, dtype=like.dtype)
@@ -82,6 +85,9 @@ class Decoding(nn.Module):
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the mean of p(x | z): probabilities, locs or rates.
+
+        With a categorical likelihood they are the classes' probabilities, of the shape of one-hot
+        rows.
 
         Args:
             z: codes [batch, code].
@@ -107,11 +113,11 @@ class Decoding(nn.Module):
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
         n = _checks.integer("n", n, 2)
-        if _checks.floating("to", to).shape != _checks.floating("x", x).shape:
+        if self._checked_kind(to, "to").shape != self._checked_kind(x, "x").shape:
             raise ValueError(
                 f"to: expected the shape of x, {tuple(x.shape)}, got {_checks.describe(to)}"
             )
-        self.likelihood.check(to, "to")
+        self.likelihood.check(self._observed(to, None, "to"), "to")
         start, end = self.codes(x, context), self.codes(to, context)
         steps = torch.linspace(0, 1, n, dtype=start.dtype, device=start.device)
         codes = torch.lerp(start, end, steps[:, None, None]).flatten(0, 1)
@@ -119,6 +125,22 @@ class Decoding(nn.Module):
             context = context.expand(n, *context.shape).flatten(0, 1)
         images: Tensor = self.decode(codes, context).unflatten(0, (n, -1))
         return images
+
+    def _checked_kind(self, x: Tensor, name: str) -> Tensor:
+        """``x`` if it has a dtype that the likelihood takes."""
+        if isinstance(self.likelihood, Categories):
+            return _checks.tensor(name, x)
+        return _checks.floating(name, x)
+
+    def _observed(self, x: Tensor, mask: Tensor | None, name: str = "x") -> Tensor:
+        """What the encoder sees of x: of labels one-hot rows, and a filler for missing values."""
+        likelihood = self.likelihood
+        if isinstance(likelihood, Categories):
+            like = next(self.parameters(), torch.empty(()))
+            return likelihood.one_hot(name, x, mask, like.dtype)
+        if mask is None:
+            return x
+        return observed(name, _checks.floating(name, x), mask, likelihood.filler)
 
     def codes(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the code that stands for each example, [batch, code]."""
@@ -157,6 +179,8 @@ class Decoding(nn.Module):
         """:meth:`_log_likelihood` of what the decoder gives for the codes."""
         likelihood, shape = self.likelihood, x.shape
         n, rows = len(likelihood.parts), math.prod(z.shape[:-1])
+        if isinstance(likelihood, Categories):
+            n = 1  # x are one-hot rows
         wanted = (rows, *shape[1:]) if n == 1 else (rows, n * shape[1], *shape[2:])
         if not isinstance(outputs, Tensor) or outputs.dtype is not x.dtype:
             outputs = _checks.operand("decoder", self._divided(outputs))
@@ -180,7 +204,7 @@ class Decoding(nn.Module):
         """
         if not programs.are_on() or torch.compiler.is_compiling():
             return None
-        if not isinstance(x, Tensor) or x.ndim < 2:
+        if not isinstance(x, Tensor) or x.ndim < 2 or isinstance(self.likelihood, Categories):
             return None
         # Before anything is looked at, which large networks would pay for nothing. A tile has 32
         # rows, if there are as many or not.
@@ -321,15 +345,29 @@ def takes(kind: Any, n: int) -> bool:
     return True
 
 
-def _likelihood(likelihood: str | Likelihood, scale: float | str) -> Likelihood:
-    """The likelihood of that name, or the one given, with what ``scale`` says."""
+def _likelihood(
+    likelihood: str | Likelihood, scale: float | str, classes: int | None
+) -> Likelihood:
+    """The likelihood of that name, or the one given, with what the other arguments say."""
+    if not isinstance(likelihood, Likelihood):
+        _checks.choice("likelihood", likelihood, LIKELIHOODS)
+    if likelihood == "categorical":
+        if classes is None:
+            raise ValueError(
+                "classes: expected their number, at least 2, for likelihood 'categorical', got None"
+            )
+        likelihood = Categories(classes)
+    elif classes is not None:
+        what = repr(likelihood) if isinstance(likelihood, str) else "that is given"
+        raise ValueError(f"classes: expected None for a likelihood {what}, got {classes!r}")
     if isinstance(likelihood, Likelihood):
         if isinstance(likelihood, Categorical):
-            raise ValueError(f"likelihood: expected one of numbers, got {likelihood}")
+            # The labels of an example have any shape here.
+            likelihood = Categories(likelihood.classes)
         if scale != "learned":
-            raise ValueError(f"scale: expected none beside a Likelihood, got {scale!r}")
+            beside = "a categorical one" if isinstance(likelihood, Categories) else "a Likelihood"
+            raise ValueError(f"scale: expected none beside {beside}, got {scale!r}")
         return likelihood
-    _checks.choice("likelihood", likelihood, LIKELIHOODS)
     if likelihood in _PLAIN:
         if scale != "learned":
             raise ValueError(f"scale: expected none for likelihood {likelihood!r}, got {scale!r}")

@@ -20,7 +20,6 @@ from bslfast.functional._op import is_traced
 from bslfast.functional.iwae_bound import ESTIMATORS
 from bslfast.functional.normal import rsample_kl_of_halves
 from bslfast.likelihoods import Likelihood
-from bslfast.likelihoods.base import observed
 from bslfast.vae.decoding import Decoding, takes
 from bslfast.vae.posteriors import DiagonalNormal, Posterior
 from bslfast.vae.priors import VampPrior
@@ -110,8 +109,12 @@ class VAE(Decoding):
             locs; "poisson" and "negative_binomial" (one learned total count): the decoder
             gives log rates, x are counts;
             "discretized_logistic_mixture": x are 256 values from -1 to 1, for which the decoder
-            gives 15 times as many outputs; or any Likelihood of :mod:`bslfast.likelihoods` but the
-            categorical one, made with ``targets=None`` for x of any shape.
+            gives 15 times as many outputs; "categorical": x are class labels, either int64 indices
+            [batch, channels, ...] or one-hot rows [batch, classes * channels, ...], for which the
+            decoder gives logits of the shape of one-hot rows, those of a class side by side. The
+            encoder sees one-hot rows in either case, and a mask has the shape of indices. Or any
+            Likelihood of :mod:`bslfast.likelihoods`, made with ``targets=None`` for x of any shape;
+            :class:`bslfast.likelihoods.Categorical` is for labels of any shape here.
         scale: of "normal", "laplace" and "student_t": "learned" (one scale for all values, a
             parameter that starts at 1), a number (fixed), or "decoder" (the decoder gives locs and
             log variances, for the normal one, or else log scales side by side on dimension 1, twice
@@ -127,6 +130,7 @@ class VAE(Decoding):
             :class:`FlowPosterior` or :class:`GumbelSoftmax`. The latter has a prior of its own.
         capacity: C, nats that the divergence is kept at: it enters :meth:`elbo` as |KL - C|, which
             is no bound; None for KL as it is.
+        classes: their number, for the likelihood "categorical".
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came; also in later
@@ -166,8 +170,9 @@ class VAE(Decoding):
         prior: VampPrior | Flow | Base | None = None,
         posterior: Posterior | None = None,
         capacity: float | None = None,
+        classes: int | None = None,
     ) -> None:
-        super().__init__(encoder, decoder, likelihood, scale, latent)
+        super().__init__(encoder, decoder, likelihood, scale, latent, classes)
         self.beta = self._last_beta = _checks.number("beta", beta, minimum=0.0)
         self.free_bits = _checks.number("free_bits", free_bits, minimum=0.0)
         self.capacity = None
@@ -218,6 +223,7 @@ class VAE(Decoding):
         They are mu and log_var, each [batch, latent], of the usual posterior; for another one see
         its ``split``.
         """
+        x = self._observed(x, None)
         return self._parameters_of(self._check_x(x, context), context)
 
     def _parameters_of(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -240,9 +246,9 @@ class VAE(Decoding):
             x: [batch, ...].
             n_samples: codes drawn for each example, over which the first part is averaged.
             context: what encoder, decoder and prior take beside x and z, [batch, ...].
-            mask: bool, shaped like ``x``: False where a value is missing. The encoder sees 0 (or
-                the nearest value that the likelihood has) there, and the likelihood is that of the
-                others: a bound of log p(observed values).
+            mask: bool, shaped like ``x`` (like its indices, if these are labels): False where a
+                value is missing. The encoder sees 0 (or the nearest value that the likelihood has)
+                there, and the likelihood is that of the others: a bound of log p(observed values).
             seed: of the noise, as in :func:`bslfast.functional.normal_rsample`.
             reduction: "none" for the divergence in each latent dimension, [batch, latent], where it
                 is a sum over them; "row" for the sum.
@@ -312,12 +318,6 @@ class VAE(Decoding):
             outputs = self._of_codes(outputs, x)
         z, kl = rsample_kl_of_halves(outputs, seed)
         return self._likelihood_of(usual.decoder(z), x, z, None), kl
-
-    def _observed(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """What the encoder sees of x, where values of it are missing."""
-        if mask is None:
-            return x
-        return observed("x", _checks.floating("x", x), mask, self.likelihood.filler)
 
     def _log_prior(self, z: Tensor, context: Tensor | None) -> Tensor:
         """log p(z) of codes [..., code]."""

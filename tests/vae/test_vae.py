@@ -496,7 +496,11 @@ def test_states_of_before_the_likelihood_was_a_module() -> None:
 @pytest.mark.parametrize(
     ("call", "exception", "match"),
     [
-        (lambda: mlp(likelihood=Categorical(2)), ValueError, r"^likelihood: .*Categorical"),
+        (lambda: mlp(likelihood=Categorical(2), scale=0.3), ValueError, r"^scale: .* got 0\.3"),
+        (lambda: mlp(likelihood="normal", classes=3), ValueError,
+         r"^classes: expected None for a likelihood 'normal', got 3"),
+        (lambda: mlp(likelihood="categorical"), ValueError, r"^classes: expected their number"),
+        (lambda: mlp(likelihood="categorical", classes=1), ValueError, r"^classes: .* got 1"),
         (lambda: mlp(likelihood=Normal(None), scale=0.3), ValueError, r"^scale: .* got 0\.3"),
         (lambda: mlp(likelihood=Normal(1))(binary()), ValueError,
          r"^x: expected shape \[batch, 1\] for Normal\(targets=1.*\(6, 1, 8, 8\)"),
