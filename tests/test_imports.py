@@ -21,6 +21,7 @@ LAYERS = (
         "_files",
         "_formulas",
         "_lazy",
+        "_networks",
         "_precision",
         "_progress",
         "_torch",

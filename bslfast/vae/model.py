@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bslfast import _checks
 from bslfast import functional as BF
 from bslfast._native import _cpu
+from bslfast._networks import evaluating, most_bytes
 from bslfast._precision import log_dtype
 from bslfast.elbo import example_weights, free_bits
 from bslfast.flows import Base, Flow
@@ -20,6 +21,7 @@ from bslfast.functional._op import is_traced
 from bslfast.functional.iwae_bound import ESTIMATORS
 from bslfast.functional.normal import rsample_kl_of_halves
 from bslfast.likelihoods import Likelihood
+from bslfast.vae.categories import Categories
 from bslfast.vae.decoding import Decoding, takes
 from bslfast.vae.posteriors import DiagonalNormal, Posterior
 from bslfast.vae.priors import VampPrior
@@ -464,8 +466,10 @@ class VAE(Decoding):
         Args:
             x, context, mask, seed: as in :meth:`terms`.
             n_samples: codes drawn for each example.
-            max_bytes: about what the decoder's outputs may take at a time: codes are decoded in
-                portions, of samples and, for one sample, of examples.
+            max_bytes: about what values inside encoder and decoder may take at a time: codes are
+                decoded in portions, of samples and, for one sample, of examples. The sizes of the
+                values are taken from a pass of one example. With gradients, graphs of all portions
+                are held.
 
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came.
@@ -489,8 +493,8 @@ class VAE(Decoding):
         _checks.integer("max_bytes", max_bytes)
         x = self._observed(x, mask)
         self._check_x(x, context)
-        each = len(self.likelihood.parts) * math.prod(x.shape[1:]) * x.element_size()
-        rows = max(1, min(len(x), max_bytes // max(1, each)))
+        of_encoder, each = self._bytes_of_a_row(x, context)
+        rows = max(1, min(len(x), max_bytes // max(1, of_encoder, each)))
         held = max(1, min(n_samples, max_bytes // max(1, rows * each)))
         seed = _checks.seed(seed, x.device)
         found = []
@@ -510,6 +514,22 @@ class VAE(Decoding):
                 stream += 1
             found.append(torch.stack(portions).logsumexp(dim=0) - math.log(n_samples))
         return torch.cat(found) if found else x.new_empty(0, dtype=log_dtype(x.dtype))
+
+    def _bytes_of_a_row(self, x: Tensor, context: Tensor | None) -> tuple[int, int]:
+        """The most bytes inside the encoder for an example, and inside the decoder for a code."""
+        likelihood = self.likelihood
+        parts = 1 if isinstance(likelihood, Categories) else len(likelihood.parts)
+        outputs = parts * math.prod(x.shape[1:]) * x.element_size()
+        if not len(x) or torch.compiler.is_compiling():
+            return 0, outputs
+        first = None if context is None else context[:1]
+        encoder, decoder = self.encoder, self.decoder
+        with torch.no_grad(), evaluating(encoder), evaluating(decoder):
+            of_encoder, encoded = most_bytes(encoder, lambda: self._encoded(x[:1], first), x.device)
+            z = x.new_zeros(1, self.posterior.code_size(self._latent_of(encoded)))
+            of_decoder, _ = most_bytes(decoder, lambda: self._decoded(z, first), x.device)
+        # A likelihood may copy the outputs.
+        return of_encoder, max(of_decoder, 2 * outputs)
 
     def iwae(
         self,

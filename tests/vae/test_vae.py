@@ -6,10 +6,12 @@ import copy
 import math
 import pickle
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import bslfast
 from bslfast.likelihoods import (
@@ -176,16 +178,63 @@ def test_log_marginal_does_not_depend_on_portions() -> None:
     vae.decoder.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
     with torch.no_grad():
         whole = vae.log_marginal(x, 1000, seed=0)
-        assert seen == [6000]
-        parts = vae.log_marginal(x, 1000, seed=0, max_bytes=300 * x.nbytes)
-        assert seen[1:] == [1800, 1800, 1800, 600]
+        assert seen == [1, 6000]  # the first is measured
+        seen.clear()
+        # The last module of the decoder, which gives images, takes twice the bytes of one.
+        parts = vae.log_marginal(x, 1000, seed=0, max_bytes=600 * x.nbytes)
+        assert seen == [1, 1800, 1800, 1800, 600]
         # Not even one code of all examples fits.
         seen.clear()
-        few = vae.log_marginal(x, 50, seed=0, max_bytes=4 * x[0].nbytes)
-        assert seen == [4] * 50 + [2] * 50
+        few = vae.log_marginal(x, 50, seed=0, max_bytes=8 * x[0].nbytes)
+        assert seen == [1] + [4] * 50 + [2] * 50
         assert vae.log_marginal(x[:0], 50).shape == (0,)
     torch.testing.assert_close(parts, whole, rtol=0, atol=0.5)
     torch.testing.assert_close(few, whole, rtol=0, atol=3.0)
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_memory_of_log_marginal_stays_in_bounds(conditional: bool) -> None:
+    """The largest tensor made on the way holds the wanted number of bytes at most.
+
+    The networks have much wider values inside than outside.
+    """
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            for value in out if isinstance(out, tuple | list) else (out,):
+                if isinstance(value, Tensor):
+                    largest = max(largest, value.untyped_storage().nbytes())
+            return out
+
+    context = torch.randn(300, 3) if conditional else None
+    options = {"context": 3} if conditional else {}
+    encoder, decoder = (make(*of, (2048,), **options) for make, of in (
+        (mlp_encoder, ((5,), 2)), (mlp_decoder, (2, (5,))),
+    ))  # fmt: skip
+    vae, x = VAE(encoder, decoder, likelihood="normal"), torch.randn(300, 5)
+    training = [module.training for module in vae.modules()]
+    state = torch.get_rng_state()
+    with torch.no_grad(), Watch():
+        vae.log_marginal(x, 20, context=context, seed=0, max_bytes=1 << 20)
+    assert 1 << 18 < largest <= 1 << 20
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [module.training for module in vae.modules()] == training
+    with torch.no_grad(), Watch():
+        vae.log_marginal(x, 20, context=context, seed=0, max_bytes=1 << 30)
+    assert largest > 1 << 25
+
+
+def test_log_marginal_measures_without_a_trace() -> None:
+    """Statistics of a batch normalisation, which one row has not, are left as they were."""
+    decoder = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Linear(8, 64))
+    vae = VAE(mlp_encoder((64,), 2), decoder)
+    vae.log_marginal(binary(6, (64,)), 3)
+    assert decoder[1].num_batches_tracked == 1
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "normal"])
