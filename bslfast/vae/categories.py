@@ -47,7 +47,14 @@ class Categories(Likelihood):
         self.classes = _checks.integer("classes", classes, 2)
         self.parts = ("logits",) * self.classes
 
-    def one_hot(self, name: str, x: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
+    def one_hot(
+        self,
+        name: str,
+        x: Tensor,
+        mask: Tensor | None,
+        dtype: torch.dtype,
+        mask_name: str = "mask",
+    ) -> Tensor:
         """Return labels as one-hot rows, with zeros where the mask is False.
 
         Args:
@@ -57,6 +64,7 @@ class Categories(Likelihood):
                 NaN elsewhere, where looking would wait for the device.
             mask: bool, one for each label, [batch, channels, ...]; False where it is missing.
             dtype: of the result for indices.
+            mask_name: of the mask in errors.
 
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came.
@@ -67,7 +75,7 @@ class Categories(Likelihood):
             if x.dim() < 2:
                 raise ValueError(f"{name}: expected {what}, got {_checks.describe(x)}")
             if mask is not None:
-                x = observed(name, x, mask, 0)
+                x = observed(name, x, mask, 0, mask_name)
             _checks.class_indices(name, x.flatten(), n)
             labels = x.unsqueeze(1)
             classes = torch.arange(n, device=x.device).view(n, *[1] * (x.dim() - 1))
@@ -81,7 +89,7 @@ class Categories(Likelihood):
                 return x
             hot = x.unflatten(1, (n, -1))
         if mask is not None:
-            _check_mask(name, mask, hot)
+            _check_mask(name, mask, hot, mask_name)
             hot = torch.where(mask.unsqueeze(1), hot, 0.0)
         return hot.flatten(1, 2)
 
@@ -178,13 +186,14 @@ class Categories(Likelihood):
         return log_prob.flatten(-event).sum(-1, dtype=log_dtype(log_prob.dtype))
 
 
-def _check_mask(name: str, mask: Tensor, hot: Tensor) -> None:
+def _check_mask(name: str, mask: Tensor, hot: Tensor, mask_name: str) -> None:
     wanted = (hot.shape[0], *hot.shape[2:])
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         raise TypeError(
-            f"mask: expected a bool tensor of shape {wanted}, got {_checks.describe(mask)}"
+            f"{mask_name}: expected a bool tensor of shape {wanted}, got {_checks.describe(mask)}"
         )
     if mask.shape != wanted:
         raise ValueError(
-            f"mask: expected one for each value of {name}, shape {wanted}, got {tuple(mask.shape)}"
+            f"{mask_name}: expected one for each value of {name}, shape {wanted}, got "
+            f"{tuple(mask.shape)}"
         )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bslfast import _checks, programs
-from bslfast.functional._op import is_traced
+from bslfast.functional._op import is_traced, runs_eagerly
 from bslfast.likelihoods import (
     Bernoulli,
     Categorical,
@@ -100,7 +100,14 @@ class Decoding(nn.Module):
         return self.likelihood.mean(outputs, dim=1)
 
     def interpolate(
-        self, x: Tensor, to: Tensor, n: int = 8, *, context: Tensor | None = None
+        self,
+        x: Tensor,
+        to: Tensor,
+        n: int = 8,
+        *,
+        context: Tensor | None = None,
+        mask: Tensor | None = None,
+        to_mask: Tensor | None = None,
     ) -> Tensor:
         """Return the means of p(x | z) on the lines between codes, [n, batch, ...].
 
@@ -108,6 +115,7 @@ class Decoding(nn.Module):
             x, to: examples [batch, ...]: where the lines begin and end.
             n: number of points on a line, its ends among them, at least 2.
             context: of both, [batch, ...].
+            mask, to_mask: where values of ``x`` and of ``to`` are missing, as in :meth:`VAE.terms`.
 
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came.
@@ -117,7 +125,8 @@ class Decoding(nn.Module):
             raise ValueError(
                 f"to: expected the shape of x, {tuple(x.shape)}, got {_checks.describe(to)}"
             )
-        self.likelihood.check(self._observed(to, None, "to"), "to")
+        x, to = self._complete(x, mask), self._complete(to, to_mask, "to")
+        self.likelihood.check(to, "to")
         start, end = self.codes(x, context), self.codes(to, context)
         steps = torch.linspace(0, 1, n, dtype=start.dtype, device=start.device)
         codes = torch.lerp(start, end, steps[:, None, None]).flatten(0, 1)
@@ -135,14 +144,32 @@ class Decoding(nn.Module):
     def _observed(self, x: Tensor, mask: Tensor | None, name: str = "x") -> Tensor:
         """What the encoder sees of x: of labels one-hot rows, and a filler for missing values."""
         likelihood = self.likelihood
+        mask_name = "mask" if name == "x" else f"{name}_mask"
         if isinstance(likelihood, Categories):
             like = next(self.parameters(), torch.empty(()))
-            return likelihood.one_hot(name, x, mask, like.dtype)
+            return likelihood.one_hot(name, x, mask, like.dtype, mask_name)
         if mask is None:
             return x
-        return observed(name, _checks.floating(name, x), mask, likelihood.filler)
+        x = _checks.floating(name, x)
+        return observed(name, x, mask, likelihood.filler, mask_name)
 
-    def codes(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def _complete(self, x: Tensor, mask: Tensor | None, name: str = "x") -> Tensor:
+        """:meth:`_observed`, which raises where NaN is left (in eager mode on the CPU).
+
+        A bound would be NaN too, and say so. A picture would only be empty.
+        """
+        x = self._observed(x, mask, name)
+        looked_at = isinstance(x, Tensor) and x.device.type == "cpu" and x.is_floating_point()
+        if looked_at and runs_eagerly([x]) and (missing := int(x.detach().isnan().sum())):
+            raise ValueError(
+                f"{name}: expected no NaN, or a mask that is False where a value is missing, got "
+                f"{missing} of {x.numel()} values NaN"
+            )
+        return x
+
+    def codes(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
         """Return the code that stands for each example, [batch, code]."""
         raise NotImplementedError
 

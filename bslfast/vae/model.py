@@ -219,13 +219,21 @@ class VAE(Decoding):
         """Show the number of latent dimensions and beta."""
         return f"{super().extra_repr()}, beta={self.beta:g}"
 
-    def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
+    def encode(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """Return the parameters of the posterior of x's codes.
 
         They are mu and log_var, each [batch, latent], of the usual posterior; for another one see
         its ``split``.
+
+        Args:
+            x, context, mask: as in :meth:`terms`.
+
+        Raises:
+            TypeError, ValueError: naming the argument, what was expected and what came.
         """
-        x = self._observed(x, None)
+        x = self._observed(x, mask)
         return self._parameters_of(self._check_x(x, context), context)
 
     def _parameters_of(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -595,16 +603,36 @@ class VAE(Decoding):
         log_prior = self._log_prior(z, context)
         return self._log_likelihood(x, z, context, mask) + log_prior - log_q
 
-    def reconstruct(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Return the mean of p(x | z) at the code that stands for each example, shaped like x."""
-        return self.decode(self.codes(x, context), context)
+    def reconstruct(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
+        """Return the mean of p(x | z) at the code that stands for each example, shaped like x.
 
-    def codes(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        Missing values have one too: what the others lead to.
+
+        Args:
+            x, context, mask: as in :meth:`terms`.
+
+        Raises:
+            TypeError, ValueError: naming the argument, what was expected and what came; also for
+                NaN where the mask does not say that a value is missing (in eager mode on the CPU).
+        """
+        return self.decode(self.codes(x, context, mask=mask), context)
+
+    def codes(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
         """Return the code that stands for each example, [batch, code]: mu for the usual posterior.
 
         Features for other models, such as a classifier of few labels.
+
+        Args:
+            x, context, mask: as in :meth:`terms`.
+
+        Raises:
+            TypeError, ValueError: as :meth:`reconstruct`.
         """
-        return self.posterior.code(*self.encode(x, context))
+        return self.posterior.code(*self.encode(self._complete(x, mask), context))
 
     def _latent_of(self, outputs: Tensor) -> int:
         latent = self.posterior.latent(outputs.shape[1])
