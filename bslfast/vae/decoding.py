@@ -92,8 +92,15 @@ class Decoding(nn.Module):
         Args:
             z: codes [batch, code].
             context: what the decoder takes beside them, [batch, ...]; None if it takes nothing.
+
+        Raises:
+            TypeError, ValueError: naming the argument, what was expected and what came.
         """
-        _checks.floating("z", z, 2, "[batch, latent]")
+        size = None if self.latent is None else self._code_size(self.latent)
+        what = f"[batch, {'latent' if size is None else size}]"
+        _checks.floating("z", z, 2, what)
+        if size is not None and z.shape[1] != size:
+            raise ValueError(f"z: expected shape {what}, as codes have, got {_checks.describe(z)}")
         if context is not None:
             check_context(context, "z", z)
         outputs = self._decoded(z, context)
@@ -134,6 +141,10 @@ class Decoding(nn.Module):
             context = context.expand(n, *context.shape).flatten(0, 1)
         images: Tensor = self.decode(codes, context).unflatten(0, (n, -1))
         return images
+
+    def _code_size(self, latent: int) -> int:
+        """How many numbers a code of so many latent dimensions has."""
+        return latent
 
     def _checked_kind(self, x: Tensor, name: str) -> Tensor:
         """``x`` if it has a dtype that the likelihood takes."""

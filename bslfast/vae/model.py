@@ -299,6 +299,7 @@ class VAE(Decoding):
         if self.prior is None:
             z, kl = self.posterior.rsample_and_kl(parameters, sample_shape, seed, each=each)
         else:
+            self._check_pseudo_inputs(x)
             z, log_q = self.posterior.rsample_and_log_prob(parameters, sample_shape, seed)
             kl = log_q - self._log_prior(z, context)
             kl = kl if n_samples == 1 else kl.mean(dim=0)
@@ -340,6 +341,15 @@ class VAE(Decoding):
         if isinstance(prior, Base):
             check_inputs(prior, "z", z, context)
         return prior.log_prob(z, context)
+
+    def _check_pseudo_inputs(self, x: Tensor) -> None:
+        """Raise if the prior has inputs of another shape than examples, which the encoder takes."""
+        prior = self.prior
+        if isinstance(prior, VampPrior) and prior.raw.shape[1:] != x.shape[1:]:
+            raise ValueError(
+                f"prior: expected pseudo-inputs of the shape of an example, {tuple(x.shape[1:])}, "
+                f"got {tuple(prior.raw.shape[1:])}"
+            )
 
     def _of_pseudo_inputs(self, prior: VampPrior, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """mu and log_var of a prior's pseudo-inputs."""
@@ -534,7 +544,7 @@ class VAE(Decoding):
         encoder, decoder = self.encoder, self.decoder
         with torch.no_grad(), evaluating(encoder), evaluating(decoder):
             of_encoder, encoded = most_bytes(encoder, lambda: self._encoded(x[:1], first), x.device)
-            z = x.new_zeros(1, self.posterior.code_size(self._latent_of(encoded)))
+            z = x.new_zeros(1, self._code_size(self._latent_of(encoded)))
             of_decoder, _ = most_bytes(decoder, lambda: self._decoded(z, first), x.device)
         # A likelihood may copy the outputs.
         return of_encoder, max(of_decoder, 2 * outputs)
@@ -600,6 +610,7 @@ class VAE(Decoding):
         self, x: Tensor, z: Tensor, log_q: Tensor, context: Tensor | None, mask: Tensor | None
     ) -> Tensor:
         """log p(x, z) - log q(z | x) of codes z [samples, batch, code], [samples, batch]."""
+        self._check_pseudo_inputs(x)
         log_prior = self._log_prior(z, context)
         return self._log_likelihood(x, z, context, mask) + log_prior - log_q
 
@@ -633,6 +644,9 @@ class VAE(Decoding):
             TypeError, ValueError: as :meth:`reconstruct`.
         """
         return self.posterior.code(*self.encode(self._complete(x, mask), context))
+
+    def _code_size(self, latent: int) -> int:
+        return self.posterior.code_size(latent)
 
     def _latent_of(self, outputs: Tensor) -> int:
         latent = self.posterior.latent(outputs.shape[1])

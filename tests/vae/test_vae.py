@@ -28,6 +28,7 @@ from bslfast.likelihoods import (
 from bslfast.vae import (
     VAE,
     Autoencoder,
+    GumbelSoftmax,
     VampPrior,
     conv_decoder,
     conv_encoder,
@@ -237,6 +238,23 @@ def test_log_marginal_measures_without_a_trace() -> None:
     assert decoder[1].num_batches_tracked == 1
 
 
+def test_codes_of_a_wrong_width() -> None:
+    """The number is that of the posterior's codes, known from the constructor or the encoder."""
+    vae = mlp()
+    vae.encode(binary())
+    categories = VAE(
+        mlp_encoder(SHAPE, 2, outputs=6),
+        mlp_decoder(6, SHAPE),
+        posterior=GumbelSoftmax(3),
+        latent=2,
+    )
+    points = Autoencoder(mlp_encoder(SHAPE, 2, deterministic=True), vae.decoder, latent=2)
+    for model, size in ((vae, 2), (mlp(latent=2), 2), (categories, 6), (points, 2)):
+        assert model.decode(torch.zeros(4, size)).shape == (4, *SHAPE)
+        with pytest.raises(ValueError, match=rf"^z: expected shape \[batch, {size}\], .*\(4, 5\)"):
+            model.decode(torch.zeros(4, 5))
+
+
 @pytest.mark.parametrize("likelihood", ["bernoulli", "normal"])
 def test_reference_gives_the_same_numbers(likelihood: str) -> None:
     """Results and gradients agree for the same seed."""
@@ -382,6 +400,11 @@ class Fixed(nn.Module):
         (lambda v: v.sample(0), ValueError, r"^n: .* got 0"),
         (lambda v: v.sample(2), ValueError, r"^latent: .* got None"),
         (lambda v: v.decode(torch.zeros(2)), ValueError, r"^z: .*\[batch, latent\]"),
+        (lambda v: mlp(latent=2).decode(torch.zeros(2)), ValueError, r"^z: .*\[batch, 2\]"),
+        (lambda v: vamp((64,))(binary()), ValueError,
+         r"^prior: expected pseudo-inputs of the shape of an example, \(1, 8, 8\), got \(64,\)"),
+        (lambda v: vamp((2, 8, 8)).iwae(binary()), ValueError, r"^prior: .*got \(2, 8, 8\)"),
+        (lambda v: vamp((2, 8, 8)).log_marginal(binary()), ValueError, r"^prior: .*\(2, 8, 8\)"),
         (lambda v: VAE(Fixed(6, 3), v.decoder)(binary()), ValueError, r"^encoder: .*even.*, 3\)"),
         (lambda v: VAE(Fixed(6, 2, 2), v.decoder)(binary()), ValueError, r"^encoder: .*, 2, 2\)"),
         (lambda v: VAE(Fixed(5, 4), v.decoder)(binary()), ValueError, r"^encoder: .*\(5, 4\)"),
@@ -810,9 +833,9 @@ def test_weights_of_examples() -> None:
         bslfast.negative_elbo(log_likelihood, 3.0, dataset_size=10, weights=weights.long())
 
 
-def vamp(**options: object) -> VAE:
+def vamp(shape: tuple[int, ...] = SHAPE, **options: object) -> VAE:
     return VAE(
-        mlp_encoder(SHAPE, 2, (16,)), mlp_decoder(2, SHAPE, (16,)), prior=VampPrior(5, SHAPE),
+        mlp_encoder(SHAPE, 2, (16,)), mlp_decoder(2, SHAPE, (16,)), prior=VampPrior(5, shape),
         **options,  # type: ignore[arg-type]
     )  # fmt: skip
 
