@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from bslfast._torch import uncompiled
+
 _T = TypeVar("_T")
 
 
@@ -27,7 +29,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def most_bytes(network: nn.Module, call: Callable[[], _T], device: torch.device) -> tuple[int, _T]:
     """The most bytes that go into and come out of one of a network's modules, and the result.
 
-    They are those of a call. Torch's generators are left as they were.
+    They are those of a call, in which compiled code runs as it was written. What is inside scripted
+    modules is not seen. Torch's generators are left as they were.
     """
     most = 0
 
@@ -36,10 +39,15 @@ def most_bytes(network: nn.Module, call: Callable[[], _T], device: torch.device)
         values = (*inputs, *(output if isinstance(output, tuple | list) else (output,)))
         most = max(most, sum(v.numel() * v.itemsize for v in values if isinstance(v, Tensor)))
 
-    hooks = [module.register_forward_hook(measure) for module in network.modules()]
+    hooks = [
+        module.register_forward_hook(measure)
+        for module in network.modules()
+        if not isinstance(module, torch.jit.ScriptModule)  # which take none
+    ]
     start = states(device)
     try:
-        result = call()
+        with uncompiled():
+            result = call()
     finally:
         for hook in hooks:
             hook.remove()

@@ -167,8 +167,11 @@ class Categories(Likelihood):
         # Labels, like outputs, have dimensions of their own after the batch.
         event = y.dim() - 1
         hot = y.unflatten(1, (self.classes, -1))
-        read = mask is None and y.device.type == "cpu" and runs_eagerly([y])
-        if read and not bool((hot.detach().sum(1) == 1).all()):
+        whole = hot.detach().sum(1) == 1
+        if mask is not None:
+            whole = whole | ~mask
+        looked_at = y.device.type == "cpu" and runs_eagerly([y])
+        if looked_at and not bool(whole.all()):
             raise ValueError(
                 "x: expected one-hot rows, or a mask that is False where a value is missing, "
                 "got rows of zeros"
@@ -178,11 +181,11 @@ class Categories(Likelihood):
         if mask is not None:
             logits = torch.where(mask.unsqueeze(-1), logits, 0.0)
         log_prob = BF.categorical_log_prob(hot.argmax(1), logits)
+        if not looked_at:
+            # A row of zeros, or an index that is no class, which one_hot has made NaN.
+            log_prob = torch.where(whole, log_prob, torch.nan)
         if mask is not None:
             log_prob = torch.where(mask, log_prob, 0.0)
-        elif y.device.type != "cpu":
-            # An index that is no class has become NaN, which argmax takes for the largest.
-            log_prob = torch.where(hot.isnan().any(1), torch.nan, log_prob)
         return log_prob.flatten(-event).sum(-1, dtype=log_dtype(log_prob.dtype))
 
 

@@ -13,10 +13,17 @@ import bslfast
 from bslfast import metrics
 from bslfast.likelihoods import Categorical
 from bslfast.training import fit
-from bslfast.vae import VAE, Autoencoder, VampPrior, mlp_decoder, mlp_encoder
+from bslfast.vae import (
+    VAE,
+    Autoencoder,
+    SemiSupervisedVAE,
+    VampPrior,
+    mlp_decoder,
+    mlp_encoder,
+)
 
 CLASSES = 4
-#: Of the labels of an example, and of its one-hot rows.
+#: Shapes of the labels of an example, and of its one-hot rows.
 SHAPES = [((5,), (20,)), ((1, 3, 2), (4, 3, 2)), ((3, 2, 2), (12, 2, 2))]
 
 
@@ -140,6 +147,8 @@ def test_missing_labels(shape: tuple[int, ...], wide: tuple[int, ...]) -> None:
         vae.elbo(hot, mask=wide_mask[:, : 1 + len(hot[0])])
     with pytest.raises(TypeError, match=r"^mask: expected a bool tensor"):
         vae.elbo(hot, mask=mask.double())
+    with pytest.raises(ValueError, match=r"^x: expected one-hot rows, or a mask"):
+        vae.elbo(0 * hot, mask=mask)
 
 
 def test_an_instance_and_the_law_of_uniform_labels() -> None:
@@ -193,6 +202,24 @@ def test_the_compiler_and_the_reference() -> None:
         torch.testing.assert_close(vae.elbo(x, seed=1), expected)
     compiled = torch.compile(lambda x: vae.elbo(x, seed=1), backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), expected)
+    # Compiled code, as code on an accelerator, does not stop for wrong labels.
+    assert compiled(x + 4).isnan().all()
+    assert compiled(torch.zeros(6, 20, dtype=torch.float64)).isnan().all()
+
+
+def test_labels_in_a_semi_supervised_model() -> None:
+    networks = mlp_encoder((20,), 2, (8,), context=3), mlp_decoder(2, (20,), (8,), context=3)
+    vae = VAE(*networks, likelihood=Categorical(CLASSES), latent=2)
+    classifier = mlp_encoder((20,), 2, (8,), outputs=3)
+    model = SemiSupervisedVAE(vae, classifier, classes=3, labelled=0.5).double()
+    (x, hot), y = labels((5,)), torch.tensor([0, 1, 2, -1, -1, -1])
+    mask = torch.rand(6, 5) > 0.4
+    for given in ({}, {"mask": mask}):
+        found = model.objective(x, y, seed=1, **given)
+        torch.testing.assert_close(model.objective(hot, y, seed=1, **given), found)
+        assert found.isfinite().all()
+    torch.testing.assert_close(model.log_marginal(x, 3, seed=1), model.log_marginal(hot, 3, seed=1))
+    torch.testing.assert_close(model.classify(x), model.classify(hot))
 
 
 X, HOT = torch.zeros(6, 5, dtype=torch.int64), torch.zeros(6, 20, dtype=torch.float64)

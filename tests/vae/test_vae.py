@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -236,6 +237,26 @@ def test_log_marginal_measures_without_a_trace() -> None:
     vae = VAE(mlp_encoder((64,), 2), decoder)
     vae.log_marginal(binary(6, (64,)), 3)
     assert decoder[1].num_batches_tracked == 1
+
+
+def test_log_marginal_measures_compiled_and_scripted_networks() -> None:
+    """Neither is made anew for the row that is measured; what is scripted counts by its outputs."""
+    vae, x = mlp(), binary()
+    expected = vae.log_marginal(x, 20, seed=0)
+    decoder, made = vae.decoder, []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
+        made.append(graph)
+        return graph.forward
+
+    vae.decoder = torch.compile(decoder, backend=backend)
+    for _ in range(3):
+        torch.testing.assert_close(vae.log_marginal(x, 20, seed=0), expected)
+        assert len(made) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scripts are deprecated
+        vae.decoder = torch.jit.script(decoder)
+    torch.testing.assert_close(vae.log_marginal(x, 20, seed=0), expected)
 
 
 def test_codes_of_a_wrong_width() -> None:
