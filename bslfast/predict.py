@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from bslfast import _checks
+from bslfast._networks import evaluating as evaluating
+from bslfast._networks import most_bytes, set_states, states
 from bslfast._progress import bar
 from bslfast.likelihoods import Likelihood
 from bslfast.nn import BayesianModule
@@ -266,11 +268,11 @@ def _sample(
     if max_bytes is not None and x.ndim and len(x):
         rows = max_bytes // max(1, n_samples // passes * _bytes_of_a_row(model, x))
         blocks = x.split(max(1, rows))
-    start = _states(x.device) if len(blocks) > 1 else ()
+    start = states(x.device) if len(blocks) > 1 else ()
     outputs = []
     with bar(len(blocks) * passes, progress, desc="predicting", unit="pass") as shown:
         for block in blocks:
-            _set_states(x.device, start)
+            set_states(x.device, start)
             drawn = []
             for _ in range(passes):
                 if sample_outputs is None:
@@ -302,37 +304,8 @@ def _checked(samples: Any, n_samples: int) -> Tensor:
 
 def _bytes_of_a_row(model: nn.Module, x: Tensor) -> int:
     """The most bytes that go into and come out of one of the model's modules for a row of x."""
-    most = 0
-
-    def measure(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        nonlocal most
-        values = (*inputs, *(output if isinstance(output, tuple | list) else (output,)))
-        most = max(most, sum(v.numel() * v.itemsize for v in values if isinstance(v, Tensor)))
-
     *_, inner = _wrapped(model)  # hooks inside what torch.compile returns may not be called
-    hooks = [module.register_forward_hook(measure) for module in inner.modules()]
-    start = _states(x.device)
-    try:
-        inner(x[:1])
-    finally:
-        for hook in hooks:
-            hook.remove()
-        _set_states(x.device, start)
-    return most
-
-
-def _states(device: torch.device) -> tuple[Tensor, ...]:
-    """The states of torch's generators for models on this device."""
-    states = (torch.get_rng_state(),)
-    return (*states, torch.cuda.get_rng_state(device)) if device.type == "cuda" else states
-
-
-def _set_states(device: torch.device, states: Sequence[Tensor]) -> None:
-    """Put states back that :func:`_states` has returned; none changes nothing."""
-    if states:
-        torch.set_rng_state(states[0])
-    if len(states) > 1:
-        torch.cuda.set_rng_state(states[1], device)
+    return most_bytes(inner, lambda: inner(x[:1]), x.device)[0]
 
 
 def _wrapped(model: nn.Module) -> Iterator[nn.Module]:
@@ -368,18 +341,6 @@ def likelihood_of(model: nn.Module, likelihood: Likelihood | None) -> Likelihood
             f"model.likelihood, got {_checks.describe(found)}"
         )
     return found
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put every module of ``model`` into evaluation mode inside the block, and back after it."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 @contextmanager

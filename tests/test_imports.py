@@ -25,7 +25,7 @@ LAYERS = (
         "_progress",
         "_torch",
     ),
-    ("_checks", "_native"),
+    ("_checks", "_native", "_networks"),
     ("reference",),
     ("functional",),
     ("programs",),

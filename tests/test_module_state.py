@@ -166,7 +166,7 @@ BASES = {
     "Transform",
 }
 # Without parameters and buffers.
-STATELESS = {"DiagonalNormal", "FullCovarianceNormal", "GumbelSoftmax", "Posterior"}
+STATELESS = {"Categories", "DiagonalNormal", "FullCovarianceNormal", "GumbelSoftmax", "Posterior"}
 # Their tensors were given by the caller. They come back from a state, not from a reset.
 GIVEN = {"CentredNormal"}
 every = pytest.mark.parametrize("name", MODULES)

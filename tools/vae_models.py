@@ -74,8 +74,8 @@ from bslfast.vae import (
 SHAPE, LATENT = (1, 8, 8), 4
 
 
-def encoder(outputs=None, **options):
-    return mlp_encoder(SHAPE, LATENT, (64,), outputs=outputs, **options)
+def encoder(outputs=None, channels=1, **options):
+    return mlp_encoder((channels, 8, 8), LATENT, (64,), outputs=outputs, **options)
 
 
 def decoder(code=LATENT, channels=1, **options):
@@ -177,15 +177,17 @@ LAWS: dict[str, Model] = {
     "mixture of discretized logistics": Model(
         'likelihood="discretized_logistic_mixture"', data="levels"
     ),
+    "categorical": Model('likelihood="categorical", classes=4', data="one-hot"),
 }
 #: Outputs of the decoder for each pixel, where they are not one.
-CHANNELS = {'scale="decoder"': 2, "discretized_logistic_mixture": 15}
+CHANNELS = {'scale="decoder"': 2, "discretized_logistic_mixture": 15, "categorical": 4}
 DATA = {
     "binary": "pixels above 0.5 are 1, others 0",
     "grey": "in [0, 1], sixteenths",
     "noisy": "sixteenths with noise from U(0, 1/16), which makes them continuous",
     "counts": "0 to 16",
     "levels": "256 values from -1 to 1",
+    "one-hot": "four levels of grey as classes, one-hot",
 }
 POSTERIORS = {
     "DiagonalNormal": "with_posterior(DiagonalNormal(), 8{})",
@@ -229,10 +231,13 @@ def _page(epochs: int) -> str:
     for name, law in LAWS.items():
         channels = next((n for key, n in CHANNELS.items() if key in law.code), 1)
         given = f"channels={channels}" if channels > 1 else ""
-        code = f"VAE(encoder(), decoder({given}), {law.code})"
+        # One-hot rows have as many channels as what the decoder gives for them.
+        seen = f"encoder({given})" if law.data == "one-hot" else "encoder()"
+        code = f"VAE({seen}, decoder({given}), {law.code})"
         model = _made(law._replace(code=code), names)
         numbers = _numbers(model, law, data, names, epochs)
-        of = f", and {_code(f'decoder({given})')}" if given else ""
+        networks = [f"decoder({given})"] if seen == "encoder()" else [seen, f"decoder({given})"]
+        of = f", and {', '.join(map(_code, networks))}" if given else ""
         laws.append(_line([name, _code(law.code) + of, DATA[law.data], *numbers]))
     return "".join(
         [
@@ -260,6 +265,9 @@ class Data:
             "noisy": x + noise,
             "counts": (16 * x).round(),
             "levels": (255 * x).round() / 127.5 - 1,
+            "one-hot": torch.cat(
+                [((4 * x).floor().clamp(max=3) == k).float() for k in range(4)], 1
+            ),
         }
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(1))
         train, held = order[TEST:], order[:TEST]

@@ -199,15 +199,16 @@ class Likelihood(nn.Module):
         return samples
 
 
-def observed(name: str, y: Tensor, mask: Tensor, filler: float) -> Tensor:
+def observed(name: str, y: Tensor, mask: Tensor, filler: float, mask_name: str = "mask") -> Tensor:
     """``y`` with ``filler`` where the mask is False."""
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         raise TypeError(
-            f"mask: expected a bool tensor of shape {tuple(y.shape)}, got {_checks.describe(mask)}"
+            f"{mask_name}: expected a bool tensor of shape {tuple(y.shape)}, got "
+            f"{_checks.describe(mask)}"
         )
     if mask.shape != y.shape:
         raise ValueError(
-            f"mask: expected the shape of {name}, {tuple(y.shape)}, got {tuple(mask.shape)}"
+            f"{mask_name}: expected the shape of {name}, {tuple(y.shape)}, got {tuple(mask.shape)}"
         )
     return torch.where(mask, y, filler)
 

@@ -275,6 +275,8 @@ class NegativeBinomial(Likelihood):
 class Categorical(Likelihood):
     """Class labels; the network outputs one logit per class.
 
+    In an autoencoder the labels of an example may have any shape, see :class:`bslfast.vae.VAE`.
+
     Args:
         classes: number of classes, at least 2.
 

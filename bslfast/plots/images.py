@@ -194,6 +194,7 @@ def latent_grid(
     points: int = 20,
     *,
     dims: tuple[int, int] = (0, 1),
+    context: Tensor | None = None,
 ) -> Figure:
     """Plot the images that a model decodes from a grid of codes in two of its dimensions.
 
@@ -205,24 +206,31 @@ def latent_grid(
         title: heading of the picture.
         points: number of grid lines in each direction.
         dims: the dimensions, from 0 on, to the right and upwards.
+        context: what a conditional model takes beside codes, [1, ...]: the same for all images.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
     """
     latent = _latent(model)
+    points = _checks.integer("points", points)
     if latent < 2:
         raise ValueError(f"model: expected at least two latent dimensions, got {latent}")
     if len(dims) != 2 or dims[0] == dims[1] or not all(d in range(latent) for d in dims):
         raise ValueError(f"dims: expected two different ones from 0 to {latent - 1}, got {dims!r}")
+    if context is not None:
+        _checks.floating("context", context)
+        if context.shape[:1] != (1,):
+            raise ValueError(f"context: expected shape [1, ...], got {_checks.describe(context)}")
+        context = context.expand(points * points, *context.shape[1:])
     like = next(model.decoder.parameters())
-    chances = torch.linspace(0.025, 0.975, _checks.integer("points", points), dtype=torch.float64)
+    chances = torch.linspace(0.025, 0.975, points, dtype=torch.float64)
     line = torch.special.ndtri(chances).to(like)
     z = like.new_zeros(points, points, latent)
     z[..., dims[0]] = line
     # The first row of images has the largest code, as in a plot.
     z[..., dims[1]] = line.flip(0).unsqueeze(1)
     with torch.no_grad(), evaluating(model):
-        images = _images("decoder", model.decode(z.flatten(0, 1)))
+        images = _images("decoder", model.decode(z.flatten(0, 1), context))
     figure, axes, columns, rows = _table(images.unflatten(0, (points, points)), title, 7)
     shown = sorted({0, points // 4, points // 2, (3 * points) // 4, points - 1})
     axes.set_xticks([columns[i] for i in shown], [f"{line[i].item():.2f}" for i in shown])
@@ -240,6 +248,7 @@ def interpolation(
     *,
     steps: int = 9,
     spherical: bool = False,
+    context: Tensor | None = None,
 ) -> Figure:
     r"""Plot what a model decodes on the way from the code of an image to that of another.
 
@@ -259,6 +268,7 @@ def interpolation(
         title: heading of the picture.
         steps: codes of a row, at least 2; the ends are the codes of the images.
         spherical: whether the way is an arc.
+        context: what a conditional model takes beside both images of a pair, [n, ...].
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
@@ -274,10 +284,12 @@ def interpolation(
     steps = _checks.integer("steps", steps, 2)
     _checks.flag("spherical", spherical)
     with torch.no_grad(), evaluating(model):
-        start, end = (model.codes(images).unsqueeze(1) for images in (x, other))
+        start, end = (model.codes(images, context).unsqueeze(1) for images in (x, other))
         t = torch.linspace(0, 1, steps).to(start).unsqueeze(1)
         z = _arc(start, end, t) if spherical else (1 - t) * start + t * end
-        decoded = _images("decoder", model.decode(z.flatten(0, 1)))
+        if context is not None:
+            context = context.repeat_interleave(steps, dim=0)
+        decoded = _images("decoder", model.decode(z.flatten(0, 1), context))
     rows = [first.unsqueeze(1), decoded.unflatten(0, (len(first), steps)), second.unsqueeze(1)]
     figure, axes, middles, _ = _table(torch.cat(rows, dim=1), title, 7.3)
     axes.set_xticks(

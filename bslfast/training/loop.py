@@ -146,9 +146,11 @@ def fit(
             ``torch.nn.utils.clip_grad_norm_`` does; ``None`` leaves them.
         patience: stop after this many epochs without a better validation score; ``None`` never.
         beta: weight of the KL, see :func:`bslfast.negative_elbo`: a number, or its course, such as
-            :class:`bslfast.training.schedules.LinearWarmup`. An objective is not weighted by it.
+            :class:`bslfast.training.schedules.LinearWarmup`. With an objective it weighs the KL of
+            Bayesian layers, and without such layers has to be 1: a VAE has a beta of its own.
         courses: what attributes of the model are at each step, such as ``{"beta":
-            LinearWarmup(10)}`` of a VAE, or ``{"capacity": LinearWarmup(50, 25.0)}``. Validation
+            LinearWarmup(10)}`` of a VAE, or ``{"capacity": LinearWarmup(50, 25.0)}``; those of
+            modules in it have a path, as ``{"vae.beta": ...}`` of a SemiSupervisedVAE. Validation
             examples are scored with what they are at the end of training. They keep what they were
             last, also after an exception. Such a model is trained by ops.
         seed: a non-negative integer.
@@ -247,15 +249,25 @@ def _courses(model: nn.Module, courses: Mapping[str, Schedule] | None) -> dict[s
                 f"courses: expected a bslfast.training.schedules.Schedule for {name!r}, got "
                 f"{_checks.describe(course)}"
             )
-        value = vars(model).get(name, "") if isinstance(name, str) else ""
+        owner, attribute = _owner(model, name)
+        value = vars(owner).get(attribute, "") if owner is not None else ""
         # A size is no number that changes. A capacity may not have been set.
-        known = isinstance(value, float) or (value is None and name == "capacity")
-        if not known or name.startswith("_"):
+        known = isinstance(value, float) or (value is None and attribute == "capacity")
+        if not known or attribute.startswith("_"):
             raise ValueError(
-                f"courses: expected numbers that are attributes of a {type(model).__name__}, got "
-                f"{name!r}"
+                f"courses: expected numbers that are attributes of a {type(model).__name__} or, as "
+                f"'vae.beta', of a module in it, got {name!r}"
             )
     return dict(courses)
+
+
+def _owner(model: nn.Module, name: str) -> tuple[nn.Module | None, str]:
+    """The module that an attribute belongs to, and the attribute's name there."""
+    path, _, attribute = name.rpartition(".") if isinstance(name, str) else ("", "", "")
+    try:
+        return model.get_submodule(path), attribute
+    except AttributeError:
+        return None, attribute
 
 
 class _Run:
@@ -302,6 +314,11 @@ class _Run:
             raise ValueError("likelihood: expected None with an objective, got both")
         self.model = model.to(self.device)
         self.bayesian = any(isinstance(m, BayesianModule) for m in model.modules())
+        if objective is not None and not self.bayesian and beta != 1.0:
+            raise ValueError(
+                "beta: expected 1 with an objective, which a divergence is a part of; use the beta "
+                f"of the model, such as VAE(beta=4.0), or courses={{'beta': ...}}, got {beta!r}"
+            )
         self.train = _examples("train", train, self.device, objective is None)
         self.validation = None
         if validation is not None:
@@ -373,7 +390,8 @@ class _Run:
     def follow(self, step: int) -> None:
         """Give the attributes that have a course what they are at a step."""
         for name, course in self.courses.items():
-            setattr(self.model, name, course(step, self.steps_per_epoch))
+            owner, attribute = _owner(self.model, name)
+            setattr(owner, attribute, course(step, self.steps_per_epoch))
 
     def epoch(self) -> None:
         """One pass over the training data, then the validation score."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bslfast import _checks, programs
-from bslfast.functional._op import is_traced
+from bslfast.functional._op import is_traced, runs_eagerly
 from bslfast.likelihoods import (
     Bernoulli,
     Categorical,
@@ -24,6 +24,8 @@ from bslfast.likelihoods import (
     Poisson,
     StudentT,
 )
+from bslfast.likelihoods.base import observed
+from bslfast.vae.categories import Categories
 
 _PLAIN = {
     "bernoulli": Bernoulli,
@@ -41,7 +43,7 @@ _WITH_SCALE = {
 # Up to so many products of a weight and a row, one node of the graph is faster than ops: larger
 # ones are torch's own matrix products and little else.
 _ONE_NODE = 2**27
-LIKELIHOODS = tuple(dict.fromkeys(("bernoulli", *_WITH_SCALE, *_PLAIN)))
+LIKELIHOODS = tuple(dict.fromkeys(("bernoulli", *_WITH_SCALE, *_PLAIN, "categorical")))
 
 
 class Decoding(nn.Module):
@@ -57,6 +59,7 @@ class Decoding(nn.Module):
         likelihood: str | Likelihood,
         scale: float | str,
         latent: int | None,
+        classes: int | None,
     ) -> None:
         super().__init__()
         for name, module in (("encoder", encoder), ("decoder", decoder)):
@@ -65,7 +68,7 @@ class Decoding(nn.Module):
                     f"{name}: expected a torch.nn.Module, got {_checks.describe(module)}"
                 )
         # First, as its parameter comes first in the order of parameters.
-        self.likelihood = _likelihood(likelihood, scale)
+        self.likelihood = _likelihood(likelihood, scale, classes)
         if likelihood is not self.likelihood:
             like = next(encoder.parameters(), next(decoder.parameters(), torch.empty(())))
             self.likelihood.to(device=like.device, dtype=like.dtype)
@@ -83,18 +86,35 @@ class Decoding(nn.Module):
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the mean of p(x | z): probabilities, locs or rates.
 
+        With a categorical likelihood they are the classes' probabilities, of the shape of one-hot
+        rows.
+
         Args:
             z: codes [batch, code].
             context: what the decoder takes beside them, [batch, ...]; None if it takes nothing.
+
+        Raises:
+            TypeError, ValueError: naming the argument, what was expected and what came.
         """
-        _checks.floating("z", z, 2, "[batch, latent]")
+        size = None if self.latent is None else self._code_size(self.latent)
+        what = f"[batch, {'latent' if size is None else size}]"
+        _checks.floating("z", z, 2, what)
+        if size is not None and z.shape[1] != size:
+            raise ValueError(f"z: expected shape {what}, as codes have, got {_checks.describe(z)}")
         if context is not None:
             check_context(context, "z", z)
         outputs = self._decoded(z, context)
         return self.likelihood.mean(outputs, dim=1)
 
     def interpolate(
-        self, x: Tensor, to: Tensor, n: int = 8, *, context: Tensor | None = None
+        self,
+        x: Tensor,
+        to: Tensor,
+        n: int = 8,
+        *,
+        context: Tensor | None = None,
+        mask: Tensor | None = None,
+        to_mask: Tensor | None = None,
     ) -> Tensor:
         """Return the means of p(x | z) on the lines between codes, [n, batch, ...].
 
@@ -102,15 +122,17 @@ class Decoding(nn.Module):
             x, to: examples [batch, ...]: where the lines begin and end.
             n: number of points on a line, its ends among them, at least 2.
             context: of both, [batch, ...].
+            mask, to_mask: where values of ``x`` and of ``to`` are missing, as in :meth:`VAE.terms`.
 
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
         n = _checks.integer("n", n, 2)
-        if _checks.floating("to", to).shape != _checks.floating("x", x).shape:
+        if self._checked_kind(to, "to").shape != self._checked_kind(x, "x").shape:
             raise ValueError(
                 f"to: expected the shape of x, {tuple(x.shape)}, got {_checks.describe(to)}"
             )
+        x, to = self._complete(x, mask), self._complete(to, to_mask, "to")
         self.likelihood.check(to, "to")
         start, end = self.codes(x, context), self.codes(to, context)
         steps = torch.linspace(0, 1, n, dtype=start.dtype, device=start.device)
@@ -120,7 +142,45 @@ class Decoding(nn.Module):
         images: Tensor = self.decode(codes, context).unflatten(0, (n, -1))
         return images
 
-    def codes(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def _code_size(self, latent: int) -> int:
+        """How many numbers a code of so many latent dimensions has."""
+        return latent
+
+    def _checked_kind(self, x: Tensor, name: str) -> Tensor:
+        """``x`` if it has a dtype that the likelihood takes."""
+        if isinstance(self.likelihood, Categories):
+            return _checks.tensor(name, x)
+        return _checks.floating(name, x)
+
+    def _observed(self, x: Tensor, mask: Tensor | None, name: str = "x") -> Tensor:
+        """What the encoder sees of x: of labels one-hot rows, and a filler for missing values."""
+        likelihood = self.likelihood
+        mask_name = "mask" if name == "x" else f"{name}_mask"
+        if isinstance(likelihood, Categories):
+            like = next(self.parameters(), torch.empty(()))
+            return likelihood.one_hot(name, x, mask, like.dtype, mask_name)
+        if mask is None:
+            return x
+        x = _checks.floating(name, x)
+        return observed(name, x, mask, likelihood.filler, mask_name)
+
+    def _complete(self, x: Tensor, mask: Tensor | None, name: str = "x") -> Tensor:
+        """:meth:`_observed`, which raises where NaN is left (in eager mode on the CPU).
+
+        A bound would be NaN too, and say so. A picture would only be empty.
+        """
+        x = self._observed(x, mask, name)
+        looked_at = isinstance(x, Tensor) and x.device.type == "cpu" and x.is_floating_point()
+        if looked_at and runs_eagerly([x]) and (missing := int(x.detach().isnan().sum())):
+            raise ValueError(
+                f"{name}: expected no NaN, or a mask that is False where a value is missing, got "
+                f"{missing} of {x.numel()} values NaN"
+            )
+        return x
+
+    def codes(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
         """Return the code that stands for each example, [batch, code]."""
         raise NotImplementedError
 
@@ -157,6 +217,8 @@ class Decoding(nn.Module):
         """:meth:`_log_likelihood` of what the decoder gives for the codes."""
         likelihood, shape = self.likelihood, x.shape
         n, rows = len(likelihood.parts), math.prod(z.shape[:-1])
+        if isinstance(likelihood, Categories):
+            n = 1  # x are one-hot rows
         wanted = (rows, *shape[1:]) if n == 1 else (rows, n * shape[1], *shape[2:])
         if not isinstance(outputs, Tensor) or outputs.dtype is not x.dtype:
             outputs = _checks.operand("decoder", self._divided(outputs))
@@ -180,7 +242,7 @@ class Decoding(nn.Module):
         """
         if not programs.are_on() or torch.compiler.is_compiling():
             return None
-        if not isinstance(x, Tensor) or x.ndim < 2:
+        if not isinstance(x, Tensor) or x.ndim < 2 or isinstance(self.likelihood, Categories):
             return None
         # Before anything is looked at, which large networks would pay for nothing. A tile has 32
         # rows, if there are as many or not.
@@ -321,15 +383,29 @@ def takes(kind: Any, n: int) -> bool:
     return True
 
 
-def _likelihood(likelihood: str | Likelihood, scale: float | str) -> Likelihood:
-    """The likelihood of that name, or the one given, with what ``scale`` says."""
+def _likelihood(
+    likelihood: str | Likelihood, scale: float | str, classes: int | None
+) -> Likelihood:
+    """The likelihood of that name, or the one given, with what the other arguments say."""
+    if not isinstance(likelihood, Likelihood):
+        _checks.choice("likelihood", likelihood, LIKELIHOODS)
+    if likelihood == "categorical":
+        if classes is None:
+            raise ValueError(
+                "classes: expected their number, at least 2, for likelihood 'categorical', got None"
+            )
+        likelihood = Categories(classes)
+    elif classes is not None:
+        what = repr(likelihood) if isinstance(likelihood, str) else "that is given"
+        raise ValueError(f"classes: expected None for a likelihood {what}, got {classes!r}")
     if isinstance(likelihood, Likelihood):
         if isinstance(likelihood, Categorical):
-            raise ValueError(f"likelihood: expected one of numbers, got {likelihood}")
+            # The labels of an example have any shape here.
+            likelihood = Categories(likelihood.classes)
         if scale != "learned":
-            raise ValueError(f"scale: expected none beside a Likelihood, got {scale!r}")
+            beside = "a categorical one" if isinstance(likelihood, Categories) else "a Likelihood"
+            raise ValueError(f"scale: expected none beside {beside}, got {scale!r}")
         return likelihood
-    _checks.choice("likelihood", likelihood, LIKELIHOODS)
     if likelihood in _PLAIN:
         if scale != "learned":
             raise ValueError(f"scale: expected none for likelihood {likelihood!r}, got {scale!r}")

@@ -137,7 +137,7 @@ class DiagonalGaussianDistribution:
 
         Raises:
             TypeError, ValueError: naming ``other``, what was expected and what came; also for a
-                deterministic one, from which the divergence is infinite.
+                deterministic one, from which the divergence of one with a variance is infinite.
         """
         if other is not None:
             self._check_other(other)
@@ -203,7 +203,7 @@ class DiagonalGaussianDistribution:
                 f"other: expected a mean that broadcasts to shape {list(self.mean.shape)}, got "
                 f"{list(other.mean.shape)}"
             )
-        if other.deterministic:
+        if other.deterministic and not self.deterministic:
             raise ValueError("other: expected a distribution with a variance, got a deterministic")
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bslfast import _checks
 from bslfast import functional as BF
 from bslfast._native import _cpu
+from bslfast._networks import evaluating, most_bytes
 from bslfast._precision import log_dtype
 from bslfast.elbo import example_weights, free_bits
 from bslfast.flows import Base, Flow
@@ -20,7 +21,7 @@ from bslfast.functional._op import is_traced
 from bslfast.functional.iwae_bound import ESTIMATORS
 from bslfast.functional.normal import rsample_kl_of_halves
 from bslfast.likelihoods import Likelihood
-from bslfast.likelihoods.base import observed
+from bslfast.vae.categories import Categories
 from bslfast.vae.decoding import Decoding, takes
 from bslfast.vae.posteriors import DiagonalNormal, Posterior
 from bslfast.vae.priors import VampPrior
@@ -110,8 +111,12 @@ class VAE(Decoding):
             locs; "poisson" and "negative_binomial" (one learned total count): the decoder
             gives log rates, x are counts;
             "discretized_logistic_mixture": x are 256 values from -1 to 1, for which the decoder
-            gives 15 times as many outputs; or any Likelihood of :mod:`bslfast.likelihoods` but the
-            categorical one, made with ``targets=None`` for x of any shape.
+            gives 15 times as many outputs; "categorical": x are class labels, either int64 indices
+            [batch, channels, ...] or one-hot rows [batch, classes * channels, ...], for which the
+            decoder gives logits of the shape of one-hot rows, those of a class side by side. The
+            encoder sees one-hot rows in either case, and a mask has the shape of indices. Or any
+            Likelihood of :mod:`bslfast.likelihoods`, made with ``targets=None`` for x of any shape;
+            :class:`bslfast.likelihoods.Categorical` is for labels of any shape here.
         scale: of "normal", "laplace" and "student_t": "learned" (one scale for all values, a
             parameter that starts at 1), a number (fixed), or "decoder" (the decoder gives locs and
             log variances, for the normal one, or else log scales side by side on dimension 1, twice
@@ -127,6 +132,7 @@ class VAE(Decoding):
             :class:`FlowPosterior` or :class:`GumbelSoftmax`. The latter has a prior of its own.
         capacity: C, nats that the divergence is kept at: it enters :meth:`elbo` as |KL - C|, which
             is no bound; None for KL as it is.
+        classes: their number, for the likelihood "categorical".
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came; also in later
@@ -166,8 +172,9 @@ class VAE(Decoding):
         prior: VampPrior | Flow | Base | None = None,
         posterior: Posterior | None = None,
         capacity: float | None = None,
+        classes: int | None = None,
     ) -> None:
-        super().__init__(encoder, decoder, likelihood, scale, latent)
+        super().__init__(encoder, decoder, likelihood, scale, latent, classes)
         self.beta = self._last_beta = _checks.number("beta", beta, minimum=0.0)
         self.free_bits = _checks.number("free_bits", free_bits, minimum=0.0)
         self.capacity = None
@@ -212,12 +219,21 @@ class VAE(Decoding):
         """Show the number of latent dimensions and beta."""
         return f"{super().extra_repr()}, beta={self.beta:g}"
 
-    def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
+    def encode(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """Return the parameters of the posterior of x's codes.
 
         They are mu and log_var, each [batch, latent], of the usual posterior; for another one see
         its ``split``.
+
+        Args:
+            x, context, mask: as in :meth:`terms`.
+
+        Raises:
+            TypeError, ValueError: naming the argument, what was expected and what came.
         """
+        x = self._observed(x, mask)
         return self._parameters_of(self._check_x(x, context), context)
 
     def _parameters_of(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -240,9 +256,9 @@ class VAE(Decoding):
             x: [batch, ...].
             n_samples: codes drawn for each example, over which the first part is averaged.
             context: what encoder, decoder and prior take beside x and z, [batch, ...].
-            mask: bool, shaped like ``x``: False where a value is missing. The encoder sees 0 (or
-                the nearest value that the likelihood has) there, and the likelihood is that of the
-                others: a bound of log p(observed values).
+            mask: bool, shaped like ``x`` (like its indices, if these are labels): False where a
+                value is missing. The encoder sees 0 (or the nearest value that the likelihood has)
+                there, and the likelihood is that of the others: a bound of log p(observed values).
             seed: of the noise, as in :func:`bslfast.functional.normal_rsample`.
             reduction: "none" for the divergence in each latent dimension, [batch, latent], where it
                 is a sum over them; "row" for the sum.
@@ -283,6 +299,7 @@ class VAE(Decoding):
         if self.prior is None:
             z, kl = self.posterior.rsample_and_kl(parameters, sample_shape, seed, each=each)
         else:
+            self._check_pseudo_inputs(x)
             z, log_q = self.posterior.rsample_and_log_prob(parameters, sample_shape, seed)
             kl = log_q - self._log_prior(z, context)
             kl = kl if n_samples == 1 else kl.mean(dim=0)
@@ -313,12 +330,6 @@ class VAE(Decoding):
         z, kl = rsample_kl_of_halves(outputs, seed)
         return self._likelihood_of(usual.decoder(z), x, z, None), kl
 
-    def _observed(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """What the encoder sees of x, where values of it are missing."""
-        if mask is None:
-            return x
-        return observed("x", _checks.floating("x", x), mask, self.likelihood.filler)
-
     def _log_prior(self, z: Tensor, context: Tensor | None) -> Tensor:
         """log p(z) of codes [..., code]."""
         prior = self.prior
@@ -330,6 +341,15 @@ class VAE(Decoding):
         if isinstance(prior, Base):
             check_inputs(prior, "z", z, context)
         return prior.log_prob(z, context)
+
+    def _check_pseudo_inputs(self, x: Tensor) -> None:
+        """Raise if the prior has inputs of another shape than examples, which the encoder takes."""
+        prior = self.prior
+        if isinstance(prior, VampPrior) and prior.raw.shape[1:] != x.shape[1:]:
+            raise ValueError(
+                f"prior: expected pseudo-inputs of the shape of an example, {tuple(x.shape[1:])}, "
+                f"got {tuple(prior.raw.shape[1:])}"
+            )
 
     def _of_pseudo_inputs(self, prior: VampPrior, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """mu and log_var of a prior's pseudo-inputs."""
@@ -464,8 +484,10 @@ class VAE(Decoding):
         Args:
             x, context, mask, seed: as in :meth:`terms`.
             n_samples: codes drawn for each example.
-            max_bytes: about what the decoder's outputs may take at a time: codes are decoded in
-                portions, of samples and, for one sample, of examples.
+            max_bytes: about what values inside encoder and decoder may take at a time: codes are
+                decoded in portions, of samples and, for one sample, of examples. The sizes of the
+                values are taken from a pass of one example. With gradients, graphs of all portions
+                are held.
 
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came.
@@ -489,8 +511,8 @@ class VAE(Decoding):
         _checks.integer("max_bytes", max_bytes)
         x = self._observed(x, mask)
         self._check_x(x, context)
-        each = len(self.likelihood.parts) * math.prod(x.shape[1:]) * x.element_size()
-        rows = max(1, min(len(x), max_bytes // max(1, each)))
+        of_encoder, each = self._bytes_of_a_row(x, context)
+        rows = max(1, min(len(x), max_bytes // max(1, of_encoder, each)))
         held = max(1, min(n_samples, max_bytes // max(1, rows * each)))
         seed = _checks.seed(seed, x.device)
         found = []
@@ -510,6 +532,22 @@ class VAE(Decoding):
                 stream += 1
             found.append(torch.stack(portions).logsumexp(dim=0) - math.log(n_samples))
         return torch.cat(found) if found else x.new_empty(0, dtype=log_dtype(x.dtype))
+
+    def _bytes_of_a_row(self, x: Tensor, context: Tensor | None) -> tuple[int, int]:
+        """The most bytes inside the encoder for an example, and inside the decoder for a code."""
+        likelihood = self.likelihood
+        parts = 1 if isinstance(likelihood, Categories) else len(likelihood.parts)
+        outputs = parts * math.prod(x.shape[1:]) * x.element_size()
+        if not len(x) or torch.compiler.is_compiling():
+            return 0, outputs
+        first = None if context is None else context[:1]
+        encoder, decoder = self.encoder, self.decoder
+        with torch.no_grad(), evaluating(encoder), evaluating(decoder):
+            of_encoder, encoded = most_bytes(encoder, lambda: self._encoded(x[:1], first), x.device)
+            z = x.new_zeros(1, self._code_size(self._latent_of(encoded)))
+            of_decoder, _ = most_bytes(decoder, lambda: self._decoded(z, first), x.device)
+        # A likelihood may copy the outputs.
+        return of_encoder, max(of_decoder, 2 * outputs)
 
     def iwae(
         self,
@@ -572,19 +610,43 @@ class VAE(Decoding):
         self, x: Tensor, z: Tensor, log_q: Tensor, context: Tensor | None, mask: Tensor | None
     ) -> Tensor:
         """log p(x, z) - log q(z | x) of codes z [samples, batch, code], [samples, batch]."""
+        self._check_pseudo_inputs(x)
         log_prior = self._log_prior(z, context)
         return self._log_likelihood(x, z, context, mask) + log_prior - log_q
 
-    def reconstruct(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Return the mean of p(x | z) at the code that stands for each example, shaped like x."""
-        return self.decode(self.codes(x, context), context)
+    def reconstruct(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
+        """Return the mean of p(x | z) at the code that stands for each example, shaped like x.
 
-    def codes(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        Missing values have one too: what the others lead to.
+
+        Args:
+            x, context, mask: as in :meth:`terms`.
+
+        Raises:
+            TypeError, ValueError: naming the argument, what was expected and what came; also for
+                NaN where the mask does not say that a value is missing (in eager mode on the CPU).
+        """
+        return self.decode(self.codes(x, context, mask=mask), context)
+
+    def codes(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
         """Return the code that stands for each example, [batch, code]: mu for the usual posterior.
 
         Features for other models, such as a classifier of few labels.
+
+        Args:
+            x, context, mask: as in :meth:`terms`.
+
+        Raises:
+            TypeError, ValueError: as :meth:`reconstruct`.
         """
-        return self.posterior.code(*self.encode(x, context))
+        return self.posterior.code(*self.encode(self._complete(x, mask), context))
+
+    def _code_size(self, latent: int) -> int:
+        return self.posterior.code_size(latent)
 
     def _latent_of(self, outputs: Tensor) -> int:
         latent = self.posterior.latent(outputs.shape[1])

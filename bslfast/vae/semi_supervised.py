@@ -108,7 +108,13 @@ class SemiSupervisedVAE(nn.Module):
         self.log_class_prior.copy_(logs)
 
     def elbo(
-        self, x: Tensor, y: Tensor, n_samples: int = 1, *, seed: int | Tensor | None = None
+        self,
+        x: Tensor,
+        y: Tensor,
+        n_samples: int = 1,
+        *,
+        mask: Tensor | None = None,
+        seed: int | Tensor | None = None,
     ) -> Tensor:
         """Return the bound of log p(x, y) of each labelled example, [batch], in nats.
 
@@ -116,32 +122,47 @@ class SemiSupervisedVAE(nn.Module):
             x: [batch, ...].
             y: classes, int64 [batch], from 0 on.
             n_samples: codes drawn for each example.
+            mask: where values of x are missing, as in :meth:`VAE.terms`. The classifier sees what
+                the encoder sees.
             seed: of the noise, as in :func:`bslfast.functional.normal_rsample`.
 
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
-        labels = _checks.class_indices("y", y, self.classes, _rows(x))
-        return self._bounds(x, labels, n_samples, seed)
+        x = self._seen(x, mask)
+        labels = _checks.class_indices("y", y, self.classes, len(x))
+        return self._bounds(x, labels, n_samples, mask, seed)
 
     def unlabelled_elbo(
-        self, x: Tensor, n_samples: int = 1, *, seed: int | Tensor | None = None
+        self,
+        x: Tensor,
+        n_samples: int = 1,
+        *,
+        mask: Tensor | None = None,
+        seed: int | Tensor | None = None,
     ) -> Tensor:
         """Return the bound of log p(x) of each example, [batch], in nats.
 
         The sum over classes is exact: codes are drawn, and decoded, for each class.
 
         Args:
-            x, n_samples, seed: as in :meth:`elbo`.
+            x, n_samples, mask, seed: as in :meth:`elbo`.
 
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
-        no_labels = torch.full((_rows(x),), -1, device=x.device)
-        return self.objective(x, no_labels, n_samples, seed=seed)
+        x = self._seen(x, mask)
+        no_labels = torch.full((len(x),), -1, device=x.device)
+        return self.objective(x, no_labels, n_samples, mask=mask, seed=seed)
 
     def objective(
-        self, x: Tensor, y: Tensor, n_samples: int = 1, *, seed: int | Tensor | None = None
+        self,
+        x: Tensor,
+        y: Tensor,
+        n_samples: int = 1,
+        *,
+        mask: Tensor | None = None,
+        seed: int | Tensor | None = None,
     ) -> Tensor:
         r"""Return what training maximises, of each example of a mixed batch, [batch].
 
@@ -152,18 +173,20 @@ class SemiSupervisedVAE(nn.Module):
         Train it by ``bslfast.training.fit(model, (x, y), objective=SemiSupervisedVAE.objective)``.
 
         Args:
-            x, n_samples, seed: as in :meth:`elbo`.
+            x, n_samples, mask, seed: as in :meth:`elbo`.
             y: classes, int64 [batch], from 0 on; -1 where there is no label.
 
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
-        labels = self._labels(y, _rows(x)).unsqueeze(1)
+        x = self._seen(x, mask)
+        labels = self._labels(y, len(x)).unsqueeze(1)
         known = labels >= 0
         classes = torch.arange(self.classes, device=x.device)
         # A labelled example is needed with its class, any other with each of them.
         example, label = torch.where(known, labels == classes, True).nonzero(as_tuple=True)
-        bounds = self._bounds(x[example], label, n_samples, seed)
+        seen = None if mask is None else mask[example]
+        bounds = self._bounds(x[example], label, n_samples, seen, seed)
         by_class = bounds.new_zeros(known.shape[0], self.classes)
         by_class = by_class.index_put((example, label), bounds)
         log_q = torch.log_softmax(self._logits(x), dim=1, dtype=bounds.dtype)
@@ -180,23 +203,23 @@ class SemiSupervisedVAE(nn.Module):
         """Return ``objective(x, y)``."""
         return self.objective(x, y)
 
-    def classify(self, x: Tensor) -> Tensor:
+    def classify(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
         """Return the probabilities q(y | x) of the classes, [batch, classes].
 
         Args:
-            x: [batch, ...].
+            x, mask: as in :meth:`elbo`.
 
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
-        _rows(x)
-        return torch.softmax(self._logits(x), dim=1)
+        return torch.softmax(self._logits(self._seen(x, mask)), dim=1)
 
     def log_marginal(
         self,
         x: Tensor,
         n_samples: int = 100,
         *,
+        mask: Tensor | None = None,
         seed: int | Tensor | None = None,
         max_bytes: int = MAX_BYTES,
     ) -> Tensor:
@@ -208,20 +231,21 @@ class SemiSupervisedVAE(nn.Module):
         class.
 
         Args:
-            x, seed: as in :meth:`elbo`.
+            x, mask, seed: as in :meth:`elbo`.
             n_samples, max_bytes: as in :meth:`VAE.log_marginal`.
 
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
-        rows = _rows(x)
+        x = self._seen(x, mask)
+        rows = len(x)
         seed = _checks.seed(seed, x.device)
         by_class = []
         for label in range(self.classes):
             context = self._context(torch.full((rows,), label, device=x.device), x)
             # Streams of its own: a call takes one for each portion of codes.
             log_p = self.vae._log_marginal(
-                x, n_samples, context, None, seed, max_bytes, label << 32
+                x, n_samples, context, mask, seed, max_bytes, label << 32
             )
             by_class.append(log_p + self.log_class_prior[label])
         return torch.stack(by_class).logsumexp(dim=0)
@@ -252,10 +276,22 @@ class SemiSupervisedVAE(nn.Module):
         like = next(self.vae.decoder.parameters(), log_prior)
         return self.vae.sample(n, self._context(labels, like), seed=seed)
 
+    def _seen(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """What classifier and encoder see of x, where values of it are missing."""
+        x = self.vae._observed(x, mask)
+        _rows(x)
+        return x
+
     def _bounds(
-        self, x: Tensor, labels: Tensor, n_samples: int, seed: int | Tensor | None
+        self,
+        x: Tensor,
+        labels: Tensor,
+        n_samples: int,
+        mask: Tensor | None,
+        seed: int | Tensor | None,
     ) -> Tensor:
-        bounds = self.vae.elbo(x, n_samples, context=self._context(labels, x), seed=seed)
+        context = self._context(labels, x)
+        bounds = self.vae.elbo(x, n_samples, context=context, mask=mask, seed=seed)
         return bounds + self.log_class_prior[labels]
 
     def _context(self, labels: Tensor, like: Tensor) -> Tensor:

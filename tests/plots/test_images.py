@@ -200,6 +200,31 @@ def test_latent_grid_of_two_dimensions_among_others() -> None:
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("z4, all others 0", "z2")
 
 
+def conditional() -> VAE:
+    shape = (1, 8, 8)
+    networks = (
+        mlp_encoder(shape, 2, (8,), context=3), mlp_decoder(2, shape, (8,), context=3)
+    )  # fmt: skip
+    return VAE(*networks, latent=2)
+
+
+def test_pictures_of_a_conditional_model() -> None:
+    model, classes = conditional(), torch.eye(3)
+    axes = images.latent_grid(model, points=3, context=classes[1:2]).axes[0]
+    shown = torch.tensor(axes.images[0].get_array().filled(2.0))
+    with torch.no_grad():
+        middle = model.decode(torch.zeros(1, 2), classes[1:2])[0, 0]
+    assert torch.allclose(shown[9:17, 9:17], middle, atol=1e-6)
+    x, other = torch.rand(2, 2, 1, 8, 8)
+    axes = images.interpolation(model, x, other, steps=3, context=classes[:2]).axes[0]
+    shown = torch.tensor(axes.images[0].get_array().filled(2.0))
+    expected = model.interpolate(x, other, 3, context=classes[:2]).detach()
+    for row in range(2):
+        for step in range(3):
+            image = shown[9 * row : 9 * row + 8, 9 * (step + 1) : 9 * (step + 1) + 8]
+            assert torch.allclose(image, expected[step, row, 0], atol=1e-6)
+
+
 def test_learning_curves() -> None:
     history = History([3.0, 2.0], [0.1, 0.2], [-3.5, -2.5], best_epoch=2)
     left, right = images.learning_curves(history).axes
@@ -229,6 +254,12 @@ def test_learning_curves() -> None:
         (lambda: images.latent_grid(vae(3), dims=(0, 3)), ValueError, r"^dims: .*0 to 2"),
         (lambda: images.latent_grid(VAE(nn.Linear(4, 4), nn.Linear(2, 4))), ValueError,
          r"^model: expected a known number"),
+        (lambda: images.latent_grid(vae(), context=torch.eye(3)), ValueError,
+         r"^context: expected shape \[1, \.\.\.\], got .*\(3, 3\)"),
+        (lambda: images.latent_grid(vae(), context=1), TypeError, r"^context: "),
+        (lambda: images.latent_grid(vae(), context=torch.eye(3)[:1]), TypeError, r"^context: "),
+        (lambda: images.interpolation(vae(), ONE, ONE, context=torch.eye(3)), ValueError,
+         r"^context: expected shape \[1, \.\.\.\]"),
         (lambda: images.interpolation(nn.Identity(), ONE, ONE), TypeError, r"^model: .*VAE"),
         (lambda: images.interpolation(vae(), ONE, ONE[:0]), ValueError, r"^other: .*at least one"),
         (lambda: images.interpolation(vae(), ONE, ONE.repeat(2, 1, 1, 1)), ValueError,

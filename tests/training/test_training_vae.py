@@ -15,9 +15,17 @@ from trained_both_ways import assert_same_training
 import bslfast
 from bslfast import likelihoods
 from bslfast.cli.plain import plain
-from bslfast.nn import BayesLinear
+from bslfast.nn import BayesLinear, to_bayesian
 from bslfast.training import History, fit, schedules
-from bslfast.vae import VAE, VampPrior, conv_decoder, conv_encoder, mlp_decoder, mlp_encoder
+from bslfast.vae import (
+    VAE,
+    SemiSupervisedVAE,
+    VampPrior,
+    conv_decoder,
+    conv_encoder,
+    mlp_decoder,
+    mlp_encoder,
+)
 
 SHAPE = (2, 3)
 GENERATOR = torch.Generator().manual_seed(0)
@@ -307,10 +315,61 @@ def test_a_course_changes_the_weights_and_can_be_resumed(tmp_path: Path) -> None
     [
         ([schedules.Cyclic(2)], TypeError, "courses: expected a mapping"),
         ({"beta": 0.5}, TypeError, r"courses: expected a bslfast.* for 'beta', got 0\.5"),
-        ({"gamma": schedules.Cyclic(2)}, ValueError, "courses: .* of a VAE, got 'gamma'"),
-        ({"encoder": schedules.Cyclic(2)}, ValueError, "courses: .* of a VAE, got 'encoder'"),
+        ({"gamma": schedules.Cyclic(2)}, ValueError, "courses: .* a VAE .*, got 'gamma'"),
+        ({"encoder": schedules.Cyclic(2)}, ValueError, "courses: .* a VAE .*, got 'encoder'"),
+        ({"vae.beta": schedules.Cyclic(2)}, ValueError, "courses: .* got 'vae.beta'"),
+        ({"encoder.bias": schedules.Cyclic(2)}, ValueError, "courses: .* got 'encoder.bias'"),
+        ({"posterior._buffers": schedules.Cyclic(2)}, ValueError, "courses: .* got 'posterior._"),
+        ({3: schedules.Cyclic(2)}, ValueError, "courses: .* got 3"),
     ],
 )
 def test_courses_that_are_refused(courses: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         fit(mlp(), (X,), **(SETTING | {"courses": courses}))
+
+
+class _RecordedVAE(VAE):
+    def elbo(self, *args: Any, **settings: Any) -> Tensor:
+        seen.append((self.training, self.beta, self.capacity))
+        return super().elbo(*args, **settings)
+
+
+def test_courses_of_the_vae_in_a_semi_supervised_one() -> None:
+    seen.clear()
+    vae = _RecordedVAE(
+        mlp_encoder(SHAPE, 2, (5,), context=3), mlp_decoder(2, SHAPE, (5,), context=3), latent=2
+    )
+    model = SemiSupervisedVAE(
+        vae, mlp_encoder(SHAPE, 2, (5,), outputs=3), classes=3, labelled=1.0
+    ).double()
+    courses = {
+        "vae.beta": schedules.LinearWarmup(2),
+        "vae.capacity": schedules.LinearWarmup(1, 4.0),
+        "alpha": schedules.LinearWarmup(2, 0.5),
+    }
+    fit(
+        model, (X[:96], torch.arange(96) % 3), epochs=2, batch_size=48, courses=courses,
+        objective=SemiSupervisedVAE.objective,
+    )  # fmt: skip
+    assert seen == [(True, 0.0, 0.0), (True, 0.25, 2.0), (True, 0.5, 4.0), (True, 0.75, 4.0)]
+    assert (vae.beta, vae.capacity, model.alpha) == (1.0, 4.0, 0.5)
+
+
+@pytest.mark.parametrize("beta", [0.5, 0.0, schedules.LinearWarmup(2)])
+def test_a_beta_that_nothing_is_weighted_by(beta: Any) -> None:
+    model = mlp()
+    with pytest.raises(ValueError, match=r"^beta: expected 1 with an objective.*courses=.*, got"):
+        fit(model, (X,), **(SETTING | {"beta": beta}))
+    fit(model, (X,), **(SETTING | {"beta": 1, "epochs": 1}))
+
+
+def test_beta_weighs_bayesian_layers_beside_an_objective() -> None:
+    """Weights are drawn with another divergence, which is no part of the objective."""
+    found = []
+    for beta in (0.0, 100.0):
+        torch.manual_seed(0)
+        encoder, decoder = mlp_encoder(SHAPE, 2, (5,)), mlp_decoder(2, SHAPE, (5,))
+        model = VAE(to_bayesian(encoder), decoder).double()
+        fit(model, (X,), **(SETTING | {"beta": beta}))
+        found.append(next(model.encoder.parameters()).detach())
+    assert not torch.equal(*found)

@@ -183,6 +183,12 @@ def test_deterministic() -> None:
     assert torch.equal(fused.kl(), torch.zeros(2))
     assert torch.equal(fused.nll(z), torch.zeros(2))
     assert torch.equal(fused.nll(z, (1,)), torch.zeros(2, 3, 3))
+    # As diffusers has it, also from another one, whether or not that has a variance.
+    other = DiagonalGaussianDistribution(torch.randn(2, 4, 3, 3), deterministic=True)
+    assert torch.equal(fused.kl(other), torch.zeros(2))
+    assert torch.equal(fused.kl(DiagonalGaussianDistribution(own)), torch.zeros(2))
+    with pytest.raises(TypeError, match="other: expected the dtype"):
+        fused.kl(DiagonalGaussianDistribution(own.double(), deterministic=True))
     half = DiagonalGaussianDistribution(own.half(), deterministic=True)
     assert half.kl().dtype == torch.float32
 

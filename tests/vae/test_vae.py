@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import bslfast
 from bslfast.likelihoods import (
@@ -26,6 +29,7 @@ from bslfast.likelihoods import (
 from bslfast.vae import (
     VAE,
     Autoencoder,
+    GumbelSoftmax,
     VampPrior,
     conv_decoder,
     conv_encoder,
@@ -176,16 +180,100 @@ def test_log_marginal_does_not_depend_on_portions() -> None:
     vae.decoder.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
     with torch.no_grad():
         whole = vae.log_marginal(x, 1000, seed=0)
-        assert seen == [6000]
-        parts = vae.log_marginal(x, 1000, seed=0, max_bytes=300 * x.nbytes)
-        assert seen[1:] == [1800, 1800, 1800, 600]
+        assert seen == [1, 6000]  # the first is measured
+        seen.clear()
+        # The last module of the decoder, which gives images, takes twice the bytes of one.
+        parts = vae.log_marginal(x, 1000, seed=0, max_bytes=600 * x.nbytes)
+        assert seen == [1, 1800, 1800, 1800, 600]
         # Not even one code of all examples fits.
         seen.clear()
-        few = vae.log_marginal(x, 50, seed=0, max_bytes=4 * x[0].nbytes)
-        assert seen == [4] * 50 + [2] * 50
+        few = vae.log_marginal(x, 50, seed=0, max_bytes=8 * x[0].nbytes)
+        assert seen == [1] + [4] * 50 + [2] * 50
         assert vae.log_marginal(x[:0], 50).shape == (0,)
     torch.testing.assert_close(parts, whole, rtol=0, atol=0.5)
     torch.testing.assert_close(few, whole, rtol=0, atol=3.0)
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_memory_of_log_marginal_stays_in_bounds(conditional: bool) -> None:
+    """The largest tensor made on the way holds the wanted number of bytes at most.
+
+    The networks have much wider values inside than outside.
+    """
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            for value in out if isinstance(out, tuple | list) else (out,):
+                if isinstance(value, Tensor):
+                    largest = max(largest, value.untyped_storage().nbytes())
+            return out
+
+    context = torch.randn(300, 3) if conditional else None
+    options = {"context": 3} if conditional else {}
+    encoder, decoder = (make(*of, (2048,), **options) for make, of in (
+        (mlp_encoder, ((5,), 2)), (mlp_decoder, (2, (5,))),
+    ))  # fmt: skip
+    vae, x = VAE(encoder, decoder, likelihood="normal"), torch.randn(300, 5)
+    training = [module.training for module in vae.modules()]
+    state = torch.get_rng_state()
+    with torch.no_grad(), Watch():
+        vae.log_marginal(x, 20, context=context, seed=0, max_bytes=1 << 20)
+    assert 1 << 18 < largest <= 1 << 20
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [module.training for module in vae.modules()] == training
+    with torch.no_grad(), Watch():
+        vae.log_marginal(x, 20, context=context, seed=0, max_bytes=1 << 30)
+    assert largest > 1 << 25
+
+
+def test_log_marginal_measures_without_a_trace() -> None:
+    """Statistics of a batch normalisation, which one row has not, are left as they were."""
+    decoder = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Linear(8, 64))
+    vae = VAE(mlp_encoder((64,), 2), decoder)
+    vae.log_marginal(binary(6, (64,)), 3)
+    assert decoder[1].num_batches_tracked == 1
+
+
+def test_log_marginal_measures_compiled_and_scripted_networks() -> None:
+    """Neither is made anew for the row that is measured; what is scripted counts by its outputs."""
+    vae, x = mlp(), binary()
+    expected = vae.log_marginal(x, 20, seed=0)
+    decoder, made = vae.decoder, []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
+        made.append(graph)
+        return graph.forward
+
+    vae.decoder = torch.compile(decoder, backend=backend)
+    for _ in range(3):
+        torch.testing.assert_close(vae.log_marginal(x, 20, seed=0), expected)
+        assert len(made) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scripts are deprecated
+        vae.decoder = torch.jit.script(decoder)
+    torch.testing.assert_close(vae.log_marginal(x, 20, seed=0), expected)
+
+
+def test_codes_of_a_wrong_width() -> None:
+    """The number is that of the posterior's codes, known from the constructor or the encoder."""
+    vae = mlp()
+    vae.encode(binary())
+    categories = VAE(
+        mlp_encoder(SHAPE, 2, outputs=6),
+        mlp_decoder(6, SHAPE),
+        posterior=GumbelSoftmax(3),
+        latent=2,
+    )
+    points = Autoencoder(mlp_encoder(SHAPE, 2, deterministic=True), vae.decoder, latent=2)
+    for model, size in ((vae, 2), (mlp(latent=2), 2), (categories, 6), (points, 2)):
+        assert model.decode(torch.zeros(4, size)).shape == (4, *SHAPE)
+        with pytest.raises(ValueError, match=rf"^z: expected shape \[batch, {size}\], .*\(4, 5\)"):
+            model.decode(torch.zeros(4, 5))
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "normal"])
@@ -333,6 +421,11 @@ class Fixed(nn.Module):
         (lambda v: v.sample(0), ValueError, r"^n: .* got 0"),
         (lambda v: v.sample(2), ValueError, r"^latent: .* got None"),
         (lambda v: v.decode(torch.zeros(2)), ValueError, r"^z: .*\[batch, latent\]"),
+        (lambda v: mlp(latent=2).decode(torch.zeros(2)), ValueError, r"^z: .*\[batch, 2\]"),
+        (lambda v: vamp((64,))(binary()), ValueError,
+         r"^prior: expected pseudo-inputs of the shape of an example, \(1, 8, 8\), got \(64,\)"),
+        (lambda v: vamp((2, 8, 8)).iwae(binary()), ValueError, r"^prior: .*got \(2, 8, 8\)"),
+        (lambda v: vamp((2, 8, 8)).log_marginal(binary()), ValueError, r"^prior: .*\(2, 8, 8\)"),
         (lambda v: VAE(Fixed(6, 3), v.decoder)(binary()), ValueError, r"^encoder: .*even.*, 3\)"),
         (lambda v: VAE(Fixed(6, 2, 2), v.decoder)(binary()), ValueError, r"^encoder: .*, 2, 2\)"),
         (lambda v: VAE(Fixed(5, 4), v.decoder)(binary()), ValueError, r"^encoder: .*\(5, 4\)"),
@@ -496,7 +589,11 @@ def test_states_of_before_the_likelihood_was_a_module() -> None:
 @pytest.mark.parametrize(
     ("call", "exception", "match"),
     [
-        (lambda: mlp(likelihood=Categorical(2)), ValueError, r"^likelihood: .*Categorical"),
+        (lambda: mlp(likelihood=Categorical(2), scale=0.3), ValueError, r"^scale: .* got 0\.3"),
+        (lambda: mlp(likelihood="normal", classes=3), ValueError,
+         r"^classes: expected None for a likelihood 'normal', got 3"),
+        (lambda: mlp(likelihood="categorical"), ValueError, r"^classes: expected their number"),
+        (lambda: mlp(likelihood="categorical", classes=1), ValueError, r"^classes: .* got 1"),
         (lambda: mlp(likelihood=Normal(None), scale=0.3), ValueError, r"^scale: .* got 0\.3"),
         (lambda: mlp(likelihood=Normal(1))(binary()), ValueError,
          r"^x: expected shape \[batch, 1\] for Normal\(targets=1.*\(6, 1, 8, 8\)"),
@@ -757,9 +854,9 @@ def test_weights_of_examples() -> None:
         bslfast.negative_elbo(log_likelihood, 3.0, dataset_size=10, weights=weights.long())
 
 
-def vamp(**options: object) -> VAE:
+def vamp(shape: tuple[int, ...] = SHAPE, **options: object) -> VAE:
     return VAE(
-        mlp_encoder(SHAPE, 2, (16,)), mlp_decoder(2, SHAPE, (16,)), prior=VampPrior(5, SHAPE),
+        mlp_encoder(SHAPE, 2, (16,)), mlp_decoder(2, SHAPE, (16,)), prior=VampPrior(5, shape),
         **options,  # type: ignore[arg-type]
     )  # fmt: skip
 
