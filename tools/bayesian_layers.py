@@ -120,8 +120,6 @@ MADE: dict[str, Made] = {
 EVERY_LAYER: dict[str, Any] = {kind.__name__: kind for kind in convert.LAYERS.values()}
 EVERY_POSTERIOR = tuple(dict.fromkeys(kind.__name__ for kind, _ in DIVERGENCES))
 EVERY_PRIOR = tuple(dict.fromkeys(kind.__name__ for _, kind in DIVERGENCES))
-#: A prior that each posterior has a divergence from.
-SUITABLE = {"Laplace": "Laplace"}
 
 
 def main() -> None:
@@ -137,10 +135,10 @@ def page() -> str:
     def pair(
         layer: str = "BayesLinear",
         posterior: str = "Normal",
-        prior: str | None = None,
+        prior: str = "Normal",
         estimator: str = "weight_sample",
     ) -> str | None:
-        return refused[layer, posterior, prior or SUITABLE.get(posterior, "Normal"), estimator]
+        return refused[layer, posterior, prior, estimator]
 
     for combination, reason in refused.items():
         layer, posterior, prior, estimator = combination
@@ -226,7 +224,7 @@ def _how(posterior: str, prior: str) -> str:
 
 def _drawn(name: str, posterior: str) -> str:
     """Whether passes with the same input differ."""
-    layer = layer_of(name, posterior, SUITABLE.get(posterior, "Normal"), "weight_sample")
+    layer = layer_of(name, posterior, "Normal", "weight_sample")
     x = MADE[name].x()
     outputs = [called(layer, name, x, seed) for seed in range(16)]
     return "mean" if all(torch.equal(outputs[0], y) for y in outputs) else "drawn"
@@ -262,10 +260,7 @@ def _table(
 def _programs() -> list[str]:
     """Lines of the table of what becomes one call, with one choice varied in each."""
     varied: dict[str, dict[str, str | None]] = {
-        "posterior": {
-            q: _obstacle(posterior=getattr(posteriors, q)(), prior=_suitable(q))
-            for q in EVERY_POSTERIOR
-        },
+        "posterior": {q: _obstacle(posterior=getattr(posteriors, q)()) for q in EVERY_POSTERIOR},
         "prior": {
             p: _obstacle(prior=getattr(priors, p)())
             for p in EVERY_PRIOR
@@ -299,10 +294,6 @@ def _programs() -> list[str]:
         others = [_code(name) for name, why in found.items() if why is not None]
         lines.append(_line([key, ", ".join(whole), ", ".join(others)]))
     return lines
-
-
-def _suitable(posterior: str) -> Any:
-    return getattr(priors, SUITABLE.get(posterior, "Normal"))()
 
 
 def _obstacle(*, out_features: int = 1, **options: Any) -> str | None:

@@ -239,13 +239,12 @@ def test_a_full_covariance_of_wrong_shapes() -> None:
 
 @joint
 def test_other_priors_are_estimated_at_the_same_sample(posterior: Any) -> None:
-    layer, x = layer_of(LAYERS[0], posterior, prior=priors.Laplace(0.5)), LAYERS[0][2]()
+    layer, x = layer_of(LAYERS[0], posterior, prior=priors.StudentT(4.0, 0.5)), LAYERS[0][2]()
     density, (weight,) = distribution(layer), layer.weights()
+    four, zero = torch.tensor(4.0, dtype=F64), torch.zeros((), dtype=F64)
 
     def at(sample: Tensor) -> Tensor:
-        return (
-            -density.entropy() - td.Laplace(torch.zeros((), dtype=F64), 0.5).log_prob(sample).sum()
-        )
+        return -density.entropy() - td.StudentT(four, zero, 0.5).log_prob(sample).sum()
 
     parameters = list(layer.parameters())
     y = layer(x, seed=5)
@@ -262,14 +261,57 @@ def test_other_priors_are_estimated_at_the_same_sample(posterior: Any) -> None:
     found = kl(layer)
     assert found.item() != stale.item()
     torch.testing.assert_close(found, at(weight.rsample(seed=5)))
-    # On average: E |w| of a normal has a closed form.
+    # On average: a quadrature of each weight by itself.
     loc, scale = weight.loc.detach(), weight.stddev().detach()
-    ratio = loc / scale
-    normal = td.Normal(torch.zeros((), dtype=F64), 1.0)
-    size = 2 * scale * normal.log_prob(ratio).exp() + loc * (1 - 2 * normal.cdf(-ratio))
-    exact = -density.entropy() + (size / 0.5 + math.log(1.0)).sum()
+    z = torch.linspace(-12, 12, 4801, dtype=F64).unsqueeze(1)
+    density_at = td.StudentT(four, zero, 0.5).log_prob(loc + scale * z)
+    log_prior = (td.Normal(zero, 1.0).log_prob(z).exp() * density_at).sum() * 0.005
+    exact = -density.entropy() - log_prior
     estimates = torch.stack([weight.kl().detach() for _ in range(500)])
     assert (estimates.mean() - exact).abs() < 5 * estimates.std() / math.sqrt(500)
+
+
+@joint
+@of_layers
+def test_a_laplace_prior_has_a_closed_form(made: Any, posterior: Any) -> None:
+    """The entropy of all weights together, and E |w| of each by itself."""
+    layer = layer_of(made, posterior, prior=priors.Laplace(0.5))
+    density, (weight,) = distribution(layer), layer.weights()
+    loc, scale = density.mean, density.covariance_matrix.diagonal().sqrt()
+    normal = td.Normal(torch.zeros((), dtype=F64), 1.0)
+    ratio = loc / scale
+    size = 2 * scale * normal.log_prob(ratio).exp() + loc * (1 - 2 * normal.cdf(-ratio))
+    exact = -density.entropy() + (size / 0.5 + math.log(2 * 0.5)).sum()
+    torch.testing.assert_close(kl(layer), exact)
+    parameters = list(layer.parameters())
+    torch.testing.assert_close(
+        torch.autograd.grad(kl(layer), parameters), torch.autograd.grad(exact, parameters)
+    )
+    layer(made[2](), seed=5)
+    assert torch.equal(kl(layer), weight.kl())
+    draws = weight.rsample(sample_shape=(100_000,), seed=1).detach()
+    sampled = density.log_prob(draws) - td.Laplace(loc.new_zeros(()), 0.5).log_prob(draws).sum(1)
+    assert (sampled.mean() - exact).abs() < 5 * sampled.std() / math.sqrt(100_000)
+
+
+@joint
+def test_a_laplace_prior_of_tiny_and_large_scales(posterior: Any) -> None:
+    """Squares and scales that underflow leave value and gradients finite."""
+    # LowRank divides by its scales, which must not be 0.
+    lowest = -60.0 if isinstance(posterior, posteriors.LowRank) else -150.0
+    for log_scale in (lowest, -50.0, 0.0, 30.0):
+        q = type(posterior)(parametrization="log_scale")
+        loc = torch.tensor([0.0, 1e-30, 0.5])
+        made = (loc, torch.full((3,), log_scale), torch.zeros_like(q.allocate(loc)[-1]))
+        made = tuple(t.requires_grad_() for t in made)
+        found = bnn.Weight(q, priors.Laplace(0.5), made).kl()
+        independent = bnn.Weight(posteriors.Normal("log_scale"), priors.Laplace(0.5), made[:2]).kl()
+        torch.testing.assert_close(found, independent)
+        torch.testing.assert_close(
+            torch.autograd.grad(found, made[:2], retain_graph=True),
+            torch.autograd.grad(independent, made[:2]),
+        )
+        assert torch.autograd.grad(found, made[2])[0].isfinite().all()
 
 
 @pytest.mark.parametrize("rank", [1, 3])
