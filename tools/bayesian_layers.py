@@ -89,17 +89,16 @@ same results up to rounding. `model.explain()` says which it is now, and why.
 
 
 class Made(NamedTuple):
-    """How a layer is made and called: arguments, the input, and MCDropout's dimension of inputs."""
+    """How a layer is made and called: arguments, and the input."""
 
     arguments: Mapping[str, int]
     x: Callable[[], Tensor]
-    dim: int = 1
 
 
-def _convolutions(name: str, dim: int) -> dict[str, Made]:
+def _convolutions(name: str) -> dict[str, Made]:
     arguments = {"in_channels": 2, "out_channels": 3, "kernel_size": 2}
     return {
-        f"Bayes{name}{n}d": Made(arguments, functools.partial(torch.randn, 2, 2, *[3] * n), dim)
+        f"Bayes{name}{n}d": Made(arguments, functools.partial(torch.randn, 2, 2, *[3] * n))
         for n in (1, 2, 3)
     }
 
@@ -107,10 +106,10 @@ def _convolutions(name: str, dim: int) -> dict[str, Made]:
 RECURRENT = Made({"input_size": 3, "hidden_size": 2}, lambda: torch.randn(4, 2, 3))
 MADE: dict[str, Made] = {
     "BayesLinear": Made({"in_features": 3, "out_features": 2}, lambda: torch.randn(4, 3)),
-    **_convolutions("Conv", 1),
-    **_convolutions("ConvTranspose", 0),
+    **_convolutions("Conv"),
+    **_convolutions("ConvTranspose"),
     "BayesEmbedding": Made(
-        {"num_embeddings": 5, "embedding_dim": 3}, lambda: torch.tensor([[0, 1, 4]]), 0
+        {"num_embeddings": 5, "embedding_dim": 3}, lambda: torch.tensor([[0, 1, 4]])
     ),
     "BayesLayerNorm": Made({"normalized_shape": 4}, lambda: torch.randn(2, 4)),
     "BayesLSTM": RECURRENT,
@@ -179,8 +178,7 @@ def page() -> str:
 def layer_of(name: str, posterior: str, prior: str, estimator: str) -> Any:
     """A layer by the names of what it is made of."""
     kind, made = EVERY_LAYER[name], MADE[name]
-    options: dict[str, Any] = {"dim": made.dim} if posterior == "MCDropout" else {}
-    q = getattr(posteriors, posterior)(**options)
+    q = getattr(posteriors, posterior)()
     given: Any
     if prior == "CentredNormal":
         plain = kind(**made.arguments).deterministic_twin().named_parameters()

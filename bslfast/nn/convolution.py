@@ -98,6 +98,7 @@ class BayesConvTranspose1d(_Convolution, nn.ConvTranspose1d):
     (torch.Size([2, 4, 10]), True)
     """
 
+    input_dim = 0
     feature_dim = -2
 
 
@@ -163,6 +164,7 @@ class BayesConvTranspose2d(_Convolution, nn.ConvTranspose2d):
     (torch.Size([2, 4, 10, 10]), True)
     """
 
+    input_dim = 0
     feature_dim = -3
 
 
@@ -229,4 +231,5 @@ class BayesConvTranspose3d(_Convolution, nn.ConvTranspose3d):
     (torch.Size([2, 4, 10, 10, 10]), True)
     """
 
+    input_dim = 0
     feature_dim = -4

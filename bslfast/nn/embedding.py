@@ -42,6 +42,7 @@ class BayesEmbedding(BayesianLayer, nn.Embedding):
     (torch.Size([1, 3, 3]), tensor([0., 0., 0.], grad_fn=<WhereBackward0>))
     """
 
+    input_dim = 0  # a word
     weight_loc: Tensor
     weight_raw_scale: Tensor
 

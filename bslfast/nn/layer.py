@@ -53,6 +53,29 @@ class _Priors(dict[str, Prior]):
         return type(self), (self._modules, dict(self))
 
 
+class _Posteriors(dict[str, Posterior]):
+    """The posteriors of a layer by name, each as :meth:`Posterior.of_layer` gives it.
+
+    Args:
+        input_dim, groups: what that asks for.
+        posteriors: the first ones; others may take their places.
+    """
+
+    def __init__(
+        self, input_dim: int, groups: int, posteriors: Mapping[str, Posterior] | None = None
+    ) -> None:
+        super().__init__()
+        self._of = input_dim, groups
+        for name, posterior in (posteriors or {}).items():
+            self[name] = posterior
+
+    def __setitem__(self, name: str, posterior: Posterior) -> None:
+        super().__setitem__(name, posterior.of_layer(*self._of))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (*self._of, dict(self))
+
+
 class BayesianLayer(BayesianModule):
     """A layer of torch whose parameters are drawn: ``class BayesConv2d(BayesianLayer, Conv2d)``.
 
@@ -97,6 +120,8 @@ class BayesianLayer(BayesianModule):
     _keys: dict[str, tuple[str, ...]]  # of each weight's parameters
     _shapes: dict[str, torch.Size]  # of the torch class's parameters
     _joint = False
+    #: The dimension of the weights that counts inputs.
+    input_dim: int = 1
     # Those of them no dimension of which counts inputs, though they may have several.
     _without_inputs: frozenset[str] = frozenset()
 
@@ -177,10 +202,12 @@ class BayesianLayer(BayesianModule):
                         f"{kinds}"
                     )
             groups = {"joint": list(given)}
-        self.posteriors, self._keys, chosen = {}, {}, {}
+        outputs: int = getattr(self, "groups", 1)
+        self.posteriors = _Posteriors(self.input_dim, outputs)
+        self._keys, chosen = {}, {}
         for key, names in groups.items():
             one, prefix = (first, "") if self._joint else (key, f"{key}_")
-            kind, its_prior = posterior[one], prior[one]
+            kind, its_prior = posterior[one].of_layer(self.input_dim, outputs), prior[one]
             means = [self._make_mean(name, kind.names[0]) for name in names]
             others = [f"{prefix}{p}" for p in kind.names[1:]]
             there = [mean for mean in means if mean is not None]

@@ -454,8 +454,11 @@ N = 20_000
     ("layer", "dim"),
     [
         (bnn.BayesLinear(3, 2, posterior=posteriors.MCDropout(0.3)), 1),
-        (bnn.BayesConv1d(4, 2, 2, groups=2, posterior=posteriors.MCDropout(0.3)), 1),
-        (bnn.BayesConvTranspose1d(3, 2, 2, posterior=posteriors.MCDropout(0.3, dim=0)), 0),
+        (bnn.BayesConv1d(4, 2, 2, groups=2, posterior=posteriors.MCDropout(0.3, groups=1)), 1),
+        (bnn.BayesConv2d(3, 2, 2, posterior=posteriors.MCDropout(0.3, dim=0)), 0),
+        (bnn.BayesConvTranspose1d(3, 2, 2, posterior=posteriors.MCDropout(0.3)), 0),
+        (bnn.BayesConvTranspose2d(4, 4, 2, groups=2, posterior=posteriors.MCDropout(0.3)), 0),
+        (bnn.BayesEmbedding(5, 3, posterior=posteriors.MCDropout(0.3)), 0),
         (bnn.BayesGRU(3, 2, posterior=posteriors.MCDropout(0.3)), 1),
         (bnn.BayesMultiheadAttention(4, 2, posterior=posteriors.MCDropout(0.3)), 1),
     ],
@@ -478,6 +481,51 @@ def test_dropout_drops_inputs(layer: Any, dim: int) -> None:
     for other in (w for w in layer.weights() if w.loc.dim() == 1):
         assert torch.equal(other.rsample(), other.loc)
         assert not other.stddev().any()
+
+
+def test_dropout_drops_inputs_of_each_group() -> None:
+    """An input of a grouped convolution reaches the outputs of its own group alone."""
+    layer = bnn.BayesConv1d(4, 6, 3, groups=2, posterior=posteriors.MCDropout(0.3), bias=False)
+    assert layer.posteriors["weight"] == posteriors.MCDropout(0.3, dim=1, groups=2)
+    (weight,) = layer.weights()
+    samples = weight.rsample(sample_shape=(N,), seed=3).detach()
+    kept = (samples != 0).view(N, 2, 3, 2, 3).transpose(2, 3).flatten(3)  # [N, groups, inputs, ...]
+    assert torch.equal(kept.all(3), kept.any(3))
+    each = kept.all(3).flatten(1).float()
+    assert (each.mean(0) - 0.7).abs().max() < 5 * math.sqrt(0.3 * 0.7 / N)
+    covariance = each.T.cov() - 0.21 * torch.eye(4)
+    assert covariance.abs().max() < 5 * 0.3 * 0.7 / math.sqrt(N)
+    # What is dropped is what a pass without those inputs has.
+    x, some = torch.randn(2, 4, 5), ~kept.any(3).flatten(1)
+    sample, drop = next((t, d) for t, d in zip(samples, some, strict=True) if 0 < d.sum() < 4)
+    expected = nn.functional.conv1d(torch.where(drop[:, None], 0.0, x), weight.loc / 0.7, groups=2)
+    torch.testing.assert_close(layer(x, drawn=(sample,)), expected)
+
+
+def test_dropout_of_a_transposed_convolution_drops_inputs_of_its_outputs() -> None:
+    layer = bnn.BayesConvTranspose1d(3, 2, 2, posterior=posteriors.MCDropout(0.5), bias=False)
+    (weight,) = layer.weights()
+    samples, x = weight.rsample(sample_shape=(20,), seed=1).detach(), torch.randn(2, 3, 5)
+    some = (samples == 0).flatten(2).all(2)
+    sample, drop = next((t, d) for t, d in zip(samples, some, strict=True) if 0 < d.sum() < 3)
+    expected = nn.functional.conv_transpose1d(torch.where(drop[:, None], 0.0, x), weight.loc / 0.5)
+    torch.testing.assert_close(layer(x, drawn=(sample,)), expected)
+
+
+def test_the_dimension_of_dropout_is_the_layers_wherever_it_comes_from() -> None:
+    layer = bnn.BayesConvTranspose1d(3, 2, 2, posterior=posteriors.MCDropout(0.3))
+    expected = posteriors.MCDropout(0.3, dim=0, groups=1)
+    assert layer.posteriors == {"weight": expected, "bias": expected}
+    layer.posteriors["weight"] = posteriors.MCDropout(0.5)
+    assert layer.posteriors["weight"] == posteriors.MCDropout(0.5, dim=0, groups=1)
+    for again in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert again.posteriors == layer.posteriors
+        again.posteriors["bias"] = posteriors.MCDropout(0.1)
+        assert again.posteriors["bias"].dim == 0
+    plain = nn.Sequential(nn.ConvTranspose2d(3, 2, 2), nn.Conv2d(2, 4, 2, groups=2))
+    made = bnn.to_bayesian(plain, posterior=posteriors.MCDropout(0.3))
+    found = [made[i].posteriors["weight"] for i in (0, 1)]
+    assert [(p.dim, p.groups) for p in found] == [(0, 1), (1, 2)]
 
 
 def test_the_penalty_of_dropout_is_that_of_the_paper() -> None:
@@ -521,6 +569,17 @@ def test_the_penalty_of_dropout_is_that_of_the_paper() -> None:
             ValueError,
             "dim: expected less than 2, got 2",
         ),
+        (
+            lambda: bnn.BayesLinear(3, 2, posterior=posteriors.MCDropout(groups=3)),
+            ValueError,
+            "groups: expected 1, or with a dim above 0 a divisor of 2, got 3 with dim 1",
+        ),
+        (
+            lambda: bnn.BayesLinear(3, 2, posterior=posteriors.MCDropout(dim=0, groups=2)),
+            ValueError,
+            "groups: expected 1, or with a dim above 0 a divisor of 2, got 2 with dim 0",
+        ),
+        (lambda: posteriors.MCDropout(groups=0), ValueError, "groups: expected an integer of at"),
         (
             lambda: bnn.BayesLayerNorm((3, 4), posterior=posteriors.MCDropout()),
             ValueError,
