@@ -26,6 +26,8 @@ __all__ = ["Prediction", "predict"]
 
 # Modules of torch that hold the model as ``module``.
 _WRAPPERS = (AveragedModel, nn.DataParallel, nn.parallel.DistributedDataParallel)
+# What is used of a Standardizer, a class that is not to be imported here.
+_SCALER = ("mean", "scale", "transform", "inverse")
 
 
 @dataclass(frozen=True)
@@ -213,11 +215,14 @@ def predict(
             least one row. Every block has the same draws: results differ by rounding alone. (Noise
             for each row, that a model draws, repeats from block to block.) The sizes of the values
             are taken from a pass of one row. The weights that are drawn, the outputs for all rows
-            and draws, and about as much again for their moments come on top.
+            and draws, and about as much again for their moments come on top. Sequences are cut only
+            if the batch is their first dimension: ``batch_first=True`` in recurrent layers and
+            attention.
         progress: show a progress bar on standard error.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and what came.
+        TypeError, ValueError: naming the argument, what was expected and what came; a model for
+            which x has to be cut though its first dimension is the length of sequences.
         ModuleNotFoundError: for a progress bar without tqdm.
 
     Example:
@@ -235,6 +240,12 @@ def predict(
         _checks.generator_seed(seed)
     if max_bytes is not None:
         _checks.integer("max_bytes", max_bytes)
+    _checks.flag("progress", progress)
+    if not (target_scaler is None or all(hasattr(target_scaler, name) for name in _SCALER)):
+        raise TypeError(
+            "target_scaler: expected None or a bslfast.data.Standardizer, got "
+            f"{_checks.describe(target_scaler)}"
+        )
     likelihood = likelihood_of(model, likelihood)
     if target_scaler is not None and not likelihood.continuous:
         raise ValueError(
@@ -264,8 +275,15 @@ def _sample(
     passes = n_samples if sample_outputs is None else 1
     blocks: Sequence[Tensor] = (x,)
     if max_bytes is not None and x.ndim and len(x):
-        rows = max_bytes // max(1, n_samples // passes * _bytes_of_a_row(model, x))
+        bytes_of_a_row, sequential = _of_a_row(model, x)
+        rows = max_bytes // max(1, n_samples // passes * bytes_of_a_row)
         blocks = x.split(max(1, rows))
+        if len(blocks) > 1 and sequential is not None:
+            raise ValueError(
+                "max_bytes: expected a model whose x has the batch first, as it would be cut into "
+                f"{len(blocks)} blocks of rows, got one with a {sequential}: batch_first=True, or "
+                "calls with a part of the batch each, or None, which does not cut"
+            )
     start = _states(x.device) if len(blocks) > 1 else ()
     outputs = []
     with bar(len(blocks) * passes, progress, desc="predicting", unit="pass") as shown:
@@ -300,16 +318,25 @@ def _checked(samples: Any, n_samples: int) -> Tensor:
     return checked
 
 
-def _bytes_of_a_row(model: nn.Module, x: Tensor) -> int:
-    """The most bytes that go into and come out of one of the model's modules for a row of x."""
+def _of_a_row(model: nn.Module, x: Tensor) -> tuple[int, str | None]:
+    """The most bytes that go into and come out of one of the model's modules for a row of x.
+
+    And which of them has the length of sequences before the batch, or has no batch, if one has.
+    """
     most = 0
+    *_, inner = _wrapped(model)  # hooks inside what torch.compile returns may not be called
+    batch_first = {m: getattr(m, "batch_first", None) for m in inner.modules()}
+    kinds = [type(m).__name__ for m, first in batch_first.items() if first is False]
+    sequential = f"{kinds[0]} with batch_first=False" if kinds else None
 
     def measure(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        nonlocal most
+        nonlocal most, sequential
         values = (*inputs, *(output if isinstance(output, tuple | list) else (output,)))
         most = max(most, sum(v.numel() * v.itemsize for v in values if isinstance(v, Tensor)))
+        first = inputs[0] if inputs else None
+        if batch_first[module] is not None and isinstance(first, Tensor) and first.ndim == 2:
+            sequential = sequential or f"{type(module).__name__} for one sequence without a batch"
 
-    *_, inner = _wrapped(model)  # hooks inside what torch.compile returns may not be called
     hooks = [module.register_forward_hook(measure) for module in inner.modules()]
     start = _states(x.device)
     try:
@@ -318,7 +345,7 @@ def _bytes_of_a_row(model: nn.Module, x: Tensor) -> int:
         for hook in hooks:
             hook.remove()
         _set_states(x.device, start)
-    return most
+    return most, sequential
 
 
 def _states(device: torch.device) -> tuple[Tensor, ...]:
