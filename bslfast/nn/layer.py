@@ -24,6 +24,11 @@ _SIZES = (
     *("num_embeddings", "embedding_dim", "input_size", "hidden_size", "num_layers"),
     *("embed_dim", "num_heads"),
 )
+# Arguments of theirs that say whether there is something.
+_FLAGS = (
+    *("bias", "batch_first", "bidirectional", "elementwise_affine"),
+    *("add_bias_kv", "add_zero_attn", "scale_grad_by_freq"),
+)
 
 
 class _Priors(dict[str, Prior]):
@@ -167,6 +172,13 @@ class BayesianLayer(BayesianModule):
         for name in _SIZES:
             if name in given:
                 _checks.integer(name, given[name])
+        for name in _FLAGS:
+            if name in given:
+                _checks.flag(name, given[name])
+        if given.get("device") is not None:
+            _checks.any_device("device", given["device"])
+        if given.get("dtype") is not None:
+            _checks.floating_dtype("dtype", given["dtype"])
 
     def make_bayesian(self, settings: Settings) -> None:
         """Put the parameters of the posteriors in the place of those of the torch class.
@@ -333,7 +345,9 @@ class BayesianLayer(BayesianModule):
             seed: as in :func:`bslfast.functional.normal_rsample`.
             drawn: samples of :meth:`weights` to use, if there are any already.
         """
-        if drawn is None and seed is None:
+        if drawn is not None:
+            self.check_drawn(drawn)
+        elif seed is None:
             drawn = self.drawn
         if drawn is None:
             return self.estimator(self, *inputs, seed=seed, **options)
@@ -344,6 +358,16 @@ class BayesianLayer(BayesianModule):
         self.check_inputs(*inputs, **options)
         outputs: Tensor = self._with(self.tensors(drawn)).forward(*inputs, **options)
         return outputs
+
+    def check_drawn(self, drawn: Any) -> None:
+        """Raise TypeError or ValueError for what are no samples of :meth:`weights`."""
+        shapes = [list(weight.loc.shape) for weight in self.weights()]
+        what = f"a tuple of samples of weights(), of shapes {' and '.join(map(str, shapes))}"
+        if not isinstance(drawn, tuple) or not all(isinstance(t, Tensor) for t in drawn):
+            raise TypeError(f"drawn: expected {what}, got {_checks.describe(drawn)}")
+        if [list(t.shape) for t in drawn] != shapes:
+            got = " and ".join(str(list(t.shape)) for t in drawn)
+            raise ValueError(f"drawn: expected {what}, got {got or 'none'}")
 
     def tensors(self, drawn: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Samples of :meth:`weights` as parameters of the torch class, behind any dimensions."""
