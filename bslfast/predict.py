@@ -17,7 +17,8 @@ from bslfast import _checks
 from bslfast._progress import bar
 from bslfast.likelihoods import Likelihood
 from bslfast.nn import BayesianModule
-from bslfast.nn import sample_outputs as draw_outputs
+from bslfast.nn.module import bayesian_layers
+from bslfast.nn.samples import outputs_of
 
 if TYPE_CHECKING:
     from bslfast.data import Standardizer
@@ -271,7 +272,7 @@ def _sample(
     """Outputs [n_samples, batch, ...], for the same draws at all rows of x."""
     sample_outputs = _inside(model, "sample_outputs")
     if sample_outputs is None and _takes_draws(model):
-        sample_outputs = functools.partial(_draws, model)
+        sample_outputs = functools.partial(_draws, model, x)
     passes = n_samples if sample_outputs is None else 1
     blocks: Sequence[Tensor] = (x,)
     if max_bytes is not None and x.ndim and len(x):
@@ -302,8 +303,9 @@ def _sample(
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
 
-def _draws(model: nn.Module, x: Tensor, n_samples: int) -> Tensor:
-    return draw_outputs(model, x, n_samples=n_samples)
+def _draws(model: nn.Module, whole: Tensor, x: Tensor, n_samples: int) -> Tensor:
+    """Outputs for the rows x of the ``whole`` ones, of the same draws for all of them."""
+    return outputs_of(model, bayesian_layers(model), (x,), {}, n_samples, (whole,))
 
 
 def _checked(samples: Any, n_samples: int) -> Tensor:

@@ -14,6 +14,7 @@ from bslfast import nn as bnn
 from bslfast.bnn import BayesianMLP
 from bslfast.data import Standardizer
 from bslfast.likelihoods import Categorical, HeteroscedasticNormal, Normal
+from bslfast.nn import samples
 from bslfast.predict import Prediction, predict
 
 
@@ -313,6 +314,21 @@ def test_blocks_of_rows_have_the_same_draws(batched: bool, seed: int | None) -> 
     assert seen == [1] + ([] if batched else [5, 5, 5, 5, 3])
     assert torch.equal(call(max_bytes=1 << 40).samples, whole.samples)
     torch.testing.assert_close(call(max_bytes=1).samples, whole.samples)
+
+
+@pytest.mark.parametrize("held", [1, 600, 6000, 1 << 22])
+def test_blocks_have_the_same_draws_however_many_passes_run_together(
+    held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which depends on the size of x: a block has as many as all rows have."""
+    monkeypatch.setattr(samples, "_HELD", held)
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv1d(2, 3, 2), nn.Flatten(), nn.Linear(6, 1))
+    model, x = bnn.to_bayesian(plain, init_scale=0.5), torch.randn(13, 2, 3)
+    whole = predict(model, x, 6, seed=1, likelihood=Normal(1))
+    for max_bytes in (1, 600, 1500):
+        blocks = predict(model, x, 6, seed=1, likelihood=Normal(1), max_bytes=max_bytes)
+        torch.testing.assert_close(blocks.samples, whole.samples)
 
 
 class Permuted(nn.Module):

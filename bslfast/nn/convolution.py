@@ -13,6 +13,11 @@ from bslfast.nn.layer import BayesianLayer
 # Names of the dimensions after the channels.
 _SIDES = {1: "length", 2: "height, width", 3: "depth, height, width"}
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_CLASSES = {
+    1: (nn.Conv1d, nn.ConvTranspose1d),
+    2: (nn.Conv2d, nn.ConvTranspose2d),
+    3: (nn.Conv3d, nn.ConvTranspose3d),
+}
 
 
 class _Convolution(BayesianLayer):
@@ -33,8 +38,8 @@ class _Convolution(BayesianLayer):
     def check_arguments(cls, given: Mapping[str, Any]) -> None:
         """Raise TypeError or ValueError for arguments of the constructor that are wrong."""
         super().check_arguments(given)
-        assert cls.feature_dim is not None
-        sides, transposed = -cls.feature_dim - 1, issubclass(cls, _TRANSPOSED)
+        sides = next(n for n, kinds in _CLASSES.items() if issubclass(cls, kinds))
+        transposed = issubclass(cls, _TRANSPOSED)
         _extents("kernel_size", given["kernel_size"], sides, 1)
         stride = _extents("stride", given.get("stride", 1), sides, 1)
         dilation = _extents("dilation", given.get("dilation", 1), sides, 1)

@@ -214,12 +214,12 @@ class BayesianLayer(BayesianModule):
                         f"{kinds}"
                     )
             groups = {"joint": list(given)}
-        outputs: int = getattr(self, "groups", 1)
-        self.posteriors = _Posteriors(self.input_dim, outputs)
+        of_layer = self.input_dim, getattr(self, "groups", 1)
+        self.posteriors = _Posteriors(*of_layer)
         self._keys, chosen = {}, {}
         for key, names in groups.items():
             one, prefix = (first, "") if self._joint else (key, f"{key}_")
-            kind, its_prior = posterior[one].of_layer(self.input_dim, outputs), prior[one]
+            kind, its_prior = posterior[one].of_layer(*of_layer), prior[one]
             means = [self._make_mean(name, kind.names[0]) for name in names]
             others = [f"{prefix}{p}" for p in kind.names[1:]]
             there = [mean for mean in means if mean is not None]

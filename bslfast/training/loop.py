@@ -771,7 +771,8 @@ def _examples(
 
 def _scored(found: Any, rows: int) -> tuple[Tensor, Tensor | None]:
     """What an objective has returned: a bound for each example, and perhaps a divergence."""
-    parts = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
+    pair = isinstance(found, tuple | list) and len(found) == 2
+    parts: tuple[Any, Any] = (found[0], found[1]) if pair else (found, None)
     for i, part in enumerate(parts):
         good = isinstance(part, Tensor) and part.is_floating_point() and part.shape == (rows,)
         if not good and (i == 0 or part is not None):
