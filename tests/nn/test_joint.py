@@ -458,7 +458,7 @@ N = 20_000
         (bnn.BayesConv2d(3, 2, 2, posterior=posteriors.MCDropout(0.3, dim=0)), 0),
         (bnn.BayesConvTranspose1d(3, 2, 2, posterior=posteriors.MCDropout(0.3)), 0),
         (bnn.BayesConvTranspose2d(4, 4, 2, groups=2, posterior=posteriors.MCDropout(0.3)), 0),
-        (bnn.BayesEmbedding(5, 3, posterior=posteriors.MCDropout(0.3)), 0),
+        (bnn.to_bayesian(nn.Embedding(5, 3), posterior=posteriors.MCDropout(0.3)), 0),
         (bnn.BayesGRU(3, 2, posterior=posteriors.MCDropout(0.3)), 1),
         (bnn.BayesMultiheadAttention(4, 2, posterior=posteriors.MCDropout(0.3)), 1),
     ],
