@@ -60,6 +60,14 @@ def reduction(value: Any, shape: Sequence[int]) -> str:
     return str(value)
 
 
+def floating_dtype(name: str, value: Any) -> torch.dtype:
+    """Return ``value`` if it is a dtype that the kernels know."""
+    if value not in DTYPES:
+        got = str(value).removeprefix("torch.") if isinstance(value, torch.dtype) else repr(value)
+        raise TypeError(f"{name}: expected torch.float32, float64, bfloat16 or float16, got {got}")
+    return value  # type: ignore[no-any-return]
+
+
 def broadcast(**tensors: Tensor | None) -> torch.Size:
     """Return the shape that the named tensors broadcast to."""
     return broadcast_shapes({k: t.shape for k, t in tensors.items() if t is not None})
@@ -264,6 +272,14 @@ def number(
     return result
 
 
+def fraction(name: str, value: Any) -> float:
+    """Return ``value`` if it is a number from 0 to 1, both included."""
+    result = number(name, value, minimum=0.0)
+    if result > 1.0:
+        raise ValueError(f"{name}: expected a number in [0, 1], got {value}")
+    return result
+
+
 def _numbers(above: float, minimum: float, below: float) -> str:
     bounds = [
         f"{words} {bound:g}"
@@ -320,14 +336,19 @@ def _quoted(choices: Sequence[str | None]) -> str:
     return ", ".join(map(repr, choices))
 
 
-def device(name: str, value: Any) -> torch.device:
-    """Return ``value`` as a CPU or CUDA device that this torch can use."""
+def any_device(name: str, value: Any) -> torch.device:
+    """Return ``value`` as a device that torch knows, "meta" included, be it there or not."""
     try:
-        found = torch.device(value)
+        return torch.device(value)
     except (RuntimeError, TypeError):
         raise ValueError(
             f"{name}: expected a name such as 'cpu' or 'cuda', got {describe(value)}"
         ) from None
+
+
+def device(name: str, value: Any) -> torch.device:
+    """Return ``value`` as a CPU or CUDA device that this torch can use."""
+    found = any_device(name, value)
     if found.type not in ("cpu", "cuda"):
         raise ValueError(f"{name}: expected a cpu or cuda device, got {str(found)!r}")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():

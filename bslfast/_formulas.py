@@ -49,6 +49,48 @@ def log_scale_of(raw_scale: Tensor, parametrization: str) -> Tensor:
     return raw_scale if parametrization == "log_scale" else 0.5 * raw_scale
 
 
+def normal_absolute_mean(loc: Tensor, scale: Tensor) -> Tensor:
+    """E|w| of w from N(loc, scale), also where the scale is 0."""
+    # exp(-z^2 / 2) is 0 from there on in float64, and erf is 1. NaN is far, too.
+    far = ~(loc.abs() < 40 * scale)
+    # where() twice: the branch not taken must not send NaN into the gradient.
+    near, spread = torch.where(far, 0.0, loc), torch.where(far, 1.0, scale)
+    z = near / spread
+    folded = math.sqrt(2 / math.pi) * spread * torch.exp(-0.5 * z * z)
+    return torch.where(far, loc.abs(), folded + near * torch.erf(math.sqrt(0.5) * z))
+
+
+def normal_laplace_kl(
+    loc: Tensor,
+    raw_scale: Tensor,
+    parametrization: str,
+    prior_loc: Tensor | float,
+    prior_scale: Tensor | float,
+) -> Tensor:
+    """KL(N(loc, scale) || Laplace(prior_loc, prior_scale)) of each element, in nats."""
+    spread = normal_absolute_mean(loc - prior_loc, scale_of(raw_scale, parametrization))
+    log_ratio = log_scale_of(raw_scale, parametrization) - _log(prior_scale)
+    return spread / prior_scale - log_ratio + 0.5 * (math.log(2 / math.pi) - 1)
+
+
+def laplace_normal_kl(
+    loc: Tensor,
+    raw_scale: Tensor,
+    parametrization: str,
+    prior_loc: Tensor | float,
+    prior_scale: Tensor | float,
+) -> Tensor:
+    """KL(Laplace(loc, scale) || N(prior_loc, prior_scale)) of each element, in nats."""
+    z = (loc - prior_loc) / prior_scale
+    ratio = scale_of(raw_scale, parametrization) / prior_scale
+    log_ratio = log_scale_of(raw_scale, parametrization) - _log(prior_scale)
+    return 0.5 * z * z + ratio * ratio - log_ratio + 0.5 * math.log(math.pi / 2) - 1
+
+
+def _log(value: Tensor | float) -> Tensor | float:
+    return value.log() if isinstance(value, Tensor) else math.log(value)
+
+
 def planar_direction(u: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The direction u + k w of an invertible map, its product m > -1 with w, and 1 + m."""
     wu, ww = (w * u).sum(dim=-1), (w * w).sum(dim=-1)

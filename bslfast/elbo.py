@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from bslfast import _checks
+from bslfast._torch import can_be_read
 
 
 def negative_elbo(
@@ -31,9 +32,10 @@ def negative_elbo(
             :func:`bslfast.nn.kl` gives it: a tensor of one element or a number.
         dataset_size: ``N``, the number of examples in the training set, not in the batch.
         beta: weight of the KL; 1 is the ELBO, 0 maximum likelihood, below 1 a tempered posterior.
-        weights: weights of the examples, [batch], by which the log likelihoods are multiplied. The
-            sum is still divided by the number of examples, not by the sum of the weights: an
-            example of weight 2 counts as two.
+        weights: weights of the examples, [batch], at least 0, by which the log likelihoods are
+            multiplied; on an accelerator their signs are not looked at. The sum is still divided by
+            the number of examples, not by the sum of the weights: an example of weight 2 counts as
+            two.
 
     Returns:
         A tensor of no dimensions.
@@ -87,8 +89,8 @@ def free_bits(kl: Tensor, minimum: float, *, weights: Tensor | None = None) -> T
         kl: divergence of each example in each dimension, [batch, dimensions], as
             :func:`bslfast.functional.normal_kl` gives with ``reduction="none"``.
         minimum: lambda, in nats, at least 0.
-        weights: weights of the examples in the average KL of a dimension, [batch]; by default
-            equal.
+        weights: weights of the examples in the average KL of a dimension, [batch], at least 0; by
+            default equal.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
@@ -118,4 +120,10 @@ def example_weights(weights: Tensor, batch: int) -> Tensor:
         raise ValueError(
             f"weights: expected one for each of {batch} examples, got {_checks.describe(weights)}"
         )
-    return weights.detach()
+    weights = weights.detach()
+    # Not on an accelerator, where the check would wait, nor where something traces the values.
+    if batch and can_be_read(weights):
+        least = weights.min().item()
+        if not least >= 0:
+            raise ValueError(f"weights: expected numbers of at least 0, got {least:g}")
+    return weights

@@ -19,7 +19,8 @@ from bslfast._networks import most_bytes, set_states, states
 from bslfast._progress import bar
 from bslfast.likelihoods import Likelihood
 from bslfast.nn import BayesianModule
-from bslfast.nn import sample_outputs as draw_outputs
+from bslfast.nn.module import bayesian_layers
+from bslfast.nn.samples import outputs_of
 
 if TYPE_CHECKING:
     from bslfast.data import Standardizer
@@ -28,6 +29,8 @@ __all__ = ["Prediction", "predict"]
 
 # Modules of torch that hold the model as ``module``.
 _WRAPPERS = (AveragedModel, nn.DataParallel, nn.parallel.DistributedDataParallel)
+# What is used of a Standardizer, a class that is not to be imported here.
+_SCALER = ("mean", "scale", "transform", "inverse")
 
 
 @dataclass(frozen=True)
@@ -215,11 +218,14 @@ def predict(
             least one row. Every block has the same draws: results differ by rounding alone. (Noise
             for each row, that a model draws, repeats from block to block.) The sizes of the values
             are taken from a pass of one row. The weights that are drawn, the outputs for all rows
-            and draws, and about as much again for their moments come on top.
+            and draws, and about as much again for their moments come on top. Sequences are cut only
+            if the batch is their first dimension: ``batch_first=True`` in recurrent layers and
+            attention.
         progress: show a progress bar on standard error.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and what came.
+        TypeError, ValueError: naming the argument, what was expected and what came; a model for
+            which x has to be cut though its first dimension is the length of sequences.
         ModuleNotFoundError: for a progress bar without tqdm.
 
     Example:
@@ -237,6 +243,12 @@ def predict(
         _checks.generator_seed(seed)
     if max_bytes is not None:
         _checks.integer("max_bytes", max_bytes)
+    _checks.flag("progress", progress)
+    if not (target_scaler is None or all(hasattr(target_scaler, name) for name in _SCALER)):
+        raise TypeError(
+            "target_scaler: expected None or a bslfast.data.Standardizer, got "
+            f"{_checks.describe(target_scaler)}"
+        )
     likelihood = likelihood_of(model, likelihood)
     if target_scaler is not None and not likelihood.continuous:
         raise ValueError(
@@ -262,12 +274,19 @@ def _sample(
     """Outputs [n_samples, batch, ...], for the same draws at all rows of x."""
     sample_outputs = _inside(model, "sample_outputs")
     if sample_outputs is None and _takes_draws(model):
-        sample_outputs = functools.partial(_draws, model)
+        sample_outputs = functools.partial(_draws, model, x)
     passes = n_samples if sample_outputs is None else 1
     blocks: Sequence[Tensor] = (x,)
     if max_bytes is not None and x.ndim and len(x):
-        rows = max_bytes // max(1, n_samples // passes * _bytes_of_a_row(model, x))
+        bytes_of_a_row, sequential = _of_a_row(model, x)
+        rows = max_bytes // max(1, n_samples // passes * bytes_of_a_row)
         blocks = x.split(max(1, rows))
+        if len(blocks) > 1 and sequential is not None:
+            raise ValueError(
+                "max_bytes: expected a model whose x has the batch first, as it would be cut into "
+                f"{len(blocks)} blocks of rows, got one with a {sequential}: batch_first=True, or "
+                "calls with a part of the batch each, or None, which does not cut"
+            )
     start = states(x.device) if len(blocks) > 1 else ()
     outputs = []
     with bar(len(blocks) * passes, progress, desc="predicting", unit="pass") as shown:
@@ -286,8 +305,9 @@ def _sample(
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
 
-def _draws(model: nn.Module, x: Tensor, n_samples: int) -> Tensor:
-    return draw_outputs(model, x, n_samples=n_samples)
+def _draws(model: nn.Module, whole: Tensor, x: Tensor, n_samples: int) -> Tensor:
+    """Outputs for the rows x of the ``whole`` ones, of the same draws for all of them."""
+    return outputs_of(model, bayesian_layers(model), (x,), {}, n_samples, (whole,))
 
 
 def _checked(samples: Any, n_samples: int) -> Tensor:
@@ -302,10 +322,32 @@ def _checked(samples: Any, n_samples: int) -> Tensor:
     return checked
 
 
-def _bytes_of_a_row(model: nn.Module, x: Tensor) -> int:
-    """The most bytes that go into and come out of one of the model's modules for a row of x."""
+def _of_a_row(model: nn.Module, x: Tensor) -> tuple[int, str | None]:
+    """The most bytes that go into and come out of one of the model's modules for a row of x.
+
+    And which of them has the length of sequences before the batch, or has no batch, if one has.
+    """
     *_, inner = _wrapped(model)  # hooks inside what torch.compile returns may not be called
-    return most_bytes(inner, lambda: inner(x[:1]), x.device)[0]
+    batch_first = {m: getattr(m, "batch_first", None) for m in inner.modules()}
+    kinds = [type(m).__name__ for m, first in batch_first.items() if first is False]
+    sequential = f"{kinds[0]} with batch_first=False" if kinds else None
+
+    def look(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        nonlocal sequential
+        if inputs and isinstance(inputs[0], Tensor) and inputs[0].ndim == 2:
+            sequential = sequential or f"{type(module).__name__} for one sequence without a batch"
+
+    hooks = [
+        module.register_forward_pre_hook(look)
+        for module, first in batch_first.items()
+        if first is not None
+    ]
+    try:
+        most, _ = most_bytes(inner, lambda: inner(x[:1]), x.device)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return most, sequential
 
 
 def _wrapped(model: nn.Module) -> Iterator[nn.Module]:

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from bslfast import nn as bnn
 from bslfast.bnn import BayesianMLP
 from bslfast.data import Standardizer
 from bslfast.likelihoods import Categorical, HeteroscedasticNormal, Normal
+from bslfast.nn import samples
 from bslfast.predict import Prediction, predict
 
 
@@ -314,6 +316,63 @@ def test_blocks_of_rows_have_the_same_draws(batched: bool, seed: int | None) -> 
     torch.testing.assert_close(call(max_bytes=1).samples, whole.samples)
 
 
+@pytest.mark.parametrize("held", [1, 600, 6000, 1 << 22])
+def test_blocks_have_the_same_draws_however_many_passes_run_together(
+    held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which depends on the size of x: a block has as many as all rows have."""
+    monkeypatch.setattr(samples, "_HELD", held)
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv1d(2, 3, 2), nn.Flatten(), nn.Linear(6, 1))
+    model, x = bnn.to_bayesian(plain, init_scale=0.5), torch.randn(13, 2, 3)
+    whole = predict(model, x, 6, seed=1, likelihood=Normal(1))
+    for max_bytes in (1, 600, 1500):
+        blocks = predict(model, x, 6, seed=1, likelihood=Normal(1), max_bytes=max_bytes)
+        torch.testing.assert_close(blocks.samples, whole.samples)
+
+
+class Permuted(nn.Module):
+    """A model of [batch, length, features], with torch's own order inside."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x.transpose(0, 1)).transpose(0, 1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **more: bnn.BayesLSTM(3, 4, **more),
+        lambda **more: bnn.BayesGRU(3, 4, **more),
+        lambda **more: bnn.BayesTransformerEncoderLayer(3, 1, 8, **more),
+        lambda **more: nn.Sequential(bnn.BayesLinear(3, 3), bnn.BayesGRU(3, 4, **more)),
+        lambda **more: nn.TransformerEncoderLayer(3, 1, 8, **more),
+    ],
+    ids=["lstm", "gru", "transformer", "after a layer", "plain transformer"],
+)
+def test_sequences_are_not_cut(make: Any) -> None:
+    """Cut along their length, sequences would be others; along the batch they are the same."""
+    x = torch.randn(12, 2, 3)
+    first, second = make(batch_first=True), make(batch_first=False)
+    likelihood = Normal(3 if "Transformer" in type(first).__name__ else 4)
+
+    def call(model: nn.Module, x: Tensor, max_bytes: int | None) -> Tensor:
+        return predict(model, x, 3, seed=1, likelihood=likelihood, max_bytes=max_bytes).samples
+
+    torch.testing.assert_close(call(first, x, 200), call(first, x, None))
+    for model in (second, Permuted(second)):
+        with pytest.raises(ValueError, match=r"^max_bytes: .* got one with a .*batch_first=False"):
+            call(model, x, 200)
+        assert torch.equal(call(model, x, 1 << 40), call(model, x, None))
+    if not isinstance(first, nn.TransformerEncoderLayer):
+        with pytest.raises(ValueError, match=r"^max_bytes: .* for one sequence without a batch"):
+            call(first, x[:, 0], 200)
+    assert call(second, x[:, 0], None).shape[:2] == (3, 12)
+
+
 def test_memory_stays_in_bounds() -> None:
     """The largest tensor made on the way holds the wanted number of bytes at most."""
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -376,6 +435,16 @@ X = torch.zeros(2, 1)
         ),
         (lambda: predict(Noisy(), X, 2).interval(1.0), ValueError, "level: .*below 1, got 1.0"),
         (lambda: predict(Noisy(), X, 2).quantile(0.0), ValueError, "q: .*above 0.*, got 0.0"),
+        (
+            lambda: predict(Noisy(), X, progress="no"),
+            TypeError,
+            "progress: expected a bool, got 'n",
+        ),
+        (
+            lambda: predict(Noisy(), X, target_scaler=3),
+            TypeError,
+            r"target_scaler: expected None or a bslfast.data.Standardizer, got 3 \(int\)",
+        ),
         (lambda: predict(Noisy(), X, max_bytes=0), ValueError, "max_bytes: .*at least 1, got 0"),
         (lambda: predict(Noisy(), X, 2).log_prob(X[:, 0]), ValueError, r"y: .*\(2,\)"),
         (

@@ -89,17 +89,16 @@ same results up to rounding. `model.explain()` says which it is now, and why.
 
 
 class Made(NamedTuple):
-    """How a layer is made and called: arguments, the input, and MCDropout's dimension of inputs."""
+    """How a layer is made and called: arguments, and the input."""
 
     arguments: Mapping[str, int]
     x: Callable[[], Tensor]
-    dim: int = 1
 
 
-def _convolutions(name: str, dim: int) -> dict[str, Made]:
+def _convolutions(name: str) -> dict[str, Made]:
     arguments = {"in_channels": 2, "out_channels": 3, "kernel_size": 2}
     return {
-        f"Bayes{name}{n}d": Made(arguments, functools.partial(torch.randn, 2, 2, *[3] * n), dim)
+        f"Bayes{name}{n}d": Made(arguments, functools.partial(torch.randn, 2, 2, *[3] * n))
         for n in (1, 2, 3)
     }
 
@@ -107,10 +106,10 @@ def _convolutions(name: str, dim: int) -> dict[str, Made]:
 RECURRENT = Made({"input_size": 3, "hidden_size": 2}, lambda: torch.randn(4, 2, 3))
 MADE: dict[str, Made] = {
     "BayesLinear": Made({"in_features": 3, "out_features": 2}, lambda: torch.randn(4, 3)),
-    **_convolutions("Conv", 1),
-    **_convolutions("ConvTranspose", 0),
+    **_convolutions("Conv"),
+    **_convolutions("ConvTranspose"),
     "BayesEmbedding": Made(
-        {"num_embeddings": 5, "embedding_dim": 3}, lambda: torch.tensor([[0, 1, 4]]), 0
+        {"num_embeddings": 5, "embedding_dim": 3}, lambda: torch.tensor([[0, 1, 4]])
     ),
     "BayesLayerNorm": Made({"normalized_shape": 4}, lambda: torch.randn(2, 4)),
     "BayesLSTM": RECURRENT,
@@ -120,8 +119,6 @@ MADE: dict[str, Made] = {
 EVERY_LAYER: dict[str, Any] = {kind.__name__: kind for kind in convert.LAYERS.values()}
 EVERY_POSTERIOR = tuple(dict.fromkeys(kind.__name__ for kind, _ in DIVERGENCES))
 EVERY_PRIOR = tuple(dict.fromkeys(kind.__name__ for _, kind in DIVERGENCES))
-#: A prior that each posterior has a divergence from.
-SUITABLE = {"Laplace": "Laplace"}
 
 
 def main() -> None:
@@ -137,10 +134,10 @@ def page() -> str:
     def pair(
         layer: str = "BayesLinear",
         posterior: str = "Normal",
-        prior: str | None = None,
+        prior: str = "Normal",
         estimator: str = "weight_sample",
     ) -> str | None:
-        return refused[layer, posterior, prior or SUITABLE.get(posterior, "Normal"), estimator]
+        return refused[layer, posterior, prior, estimator]
 
     for combination, reason in refused.items():
         layer, posterior, prior, estimator = combination
@@ -181,8 +178,7 @@ def page() -> str:
 def layer_of(name: str, posterior: str, prior: str, estimator: str) -> Any:
     """A layer by the names of what it is made of."""
     kind, made = EVERY_LAYER[name], MADE[name]
-    options: dict[str, Any] = {"dim": made.dim} if posterior == "MCDropout" else {}
-    q = getattr(posteriors, posterior)(**options)
+    q = getattr(posteriors, posterior)()
     given: Any
     if prior == "CentredNormal":
         plain = kind(**made.arguments).deterministic_twin().named_parameters()
@@ -226,7 +222,7 @@ def _how(posterior: str, prior: str) -> str:
 
 def _drawn(name: str, posterior: str) -> str:
     """Whether passes with the same input differ."""
-    layer = layer_of(name, posterior, SUITABLE.get(posterior, "Normal"), "weight_sample")
+    layer = layer_of(name, posterior, "Normal", "weight_sample")
     x = MADE[name].x()
     outputs = [called(layer, name, x, seed) for seed in range(16)]
     return "mean" if all(torch.equal(outputs[0], y) for y in outputs) else "drawn"
@@ -262,10 +258,7 @@ def _table(
 def _programs() -> list[str]:
     """Lines of the table of what becomes one call, with one choice varied in each."""
     varied: dict[str, dict[str, str | None]] = {
-        "posterior": {
-            q: _obstacle(posterior=getattr(posteriors, q)(), prior=_suitable(q))
-            for q in EVERY_POSTERIOR
-        },
+        "posterior": {q: _obstacle(posterior=getattr(posteriors, q)()) for q in EVERY_POSTERIOR},
         "prior": {
             p: _obstacle(prior=getattr(priors, p)())
             for p in EVERY_PRIOR
@@ -299,10 +292,6 @@ def _programs() -> list[str]:
         others = [_code(name) for name, why in found.items() if why is not None]
         lines.append(_line([key, ", ".join(whole), ", ".join(others)]))
     return lines
-
-
-def _suitable(posterior: str) -> Any:
-    return getattr(priors, SUITABLE.get(posterior, "Normal"))()
 
 
 def _obstacle(*, out_features: int = 1, **options: Any) -> str | None:

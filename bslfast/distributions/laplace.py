@@ -9,7 +9,10 @@ from torch import Tensor
 from torch.distributions.kl import register_kl
 
 import bslfast.functional as BF
+from bslfast._formulas import laplace_normal_kl, normal_laplace_kl
+from bslfast._precision import in_float32
 from bslfast.distributions.location_scale import LocationScale, nearer_tail
+from bslfast.distributions.normal import Normal
 
 
 class Laplace(LocationScale, torch.distributions.Laplace):
@@ -57,3 +60,17 @@ def _kl_laplace_laplace(p: Laplace, q: Laplace) -> Tensor:
         parametrization=p.parametrization,
         reduction="none",
     )
+
+
+@register_kl(Normal, Laplace)  # type: ignore[untyped-decorator]
+def _kl_normal_laplace(p: Normal, q: Laplace) -> Tensor:
+    return _normal_laplace(p.loc, p.raw_scale, p.parametrization, q.loc, q.scale)
+
+
+@register_kl(Laplace, Normal)  # type: ignore[untyped-decorator]
+def _kl_laplace_normal(p: Laplace, q: Normal) -> Tensor:
+    return _laplace_normal(p.loc, p.raw_scale, p.parametrization, q.loc, q.scale)
+
+
+_normal_laplace = in_float32(values=0)(normal_laplace_kl)
+_laplace_normal = in_float32(values=0)(laplace_normal_kl)

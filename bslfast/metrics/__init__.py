@@ -89,7 +89,7 @@ def brier_score(probabilities: Tensor, y: Tensor) -> float:
     For two classes it is twice the mean of (p_1 - y)^2.
 
     Args:
-        probabilities: [batch, classes], floating.
+        probabilities: [batch, classes], floating, rows that add up to 1.
         y: true classes, int64 [batch].
 
     Raises:
@@ -102,7 +102,7 @@ def brier_score(probabilities: Tensor, y: Tensor) -> float:
         >>> brier_score(torch.tensor([[0.5, 0.5], [1.0, 0.0]]), torch.tensor([0, 0]))
         0.25
     """
-    probabilities, y = _check_classes(probabilities, y)
+    probabilities, y = _check_probabilities(probabilities, y)
     truth = torch.nn.functional.one_hot(y, probabilities.shape[1])
     return (probabilities.double() - truth).square().sum(1).mean().item()
 
@@ -215,17 +215,8 @@ def reliability(probabilities: Tensor, y: Tensor, bins: int = 15) -> Reliability
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
     """
-    probabilities, y = _check_classes(probabilities, y)
+    probabilities, y = _check_probabilities(probabilities, y)
     _checks.integer("bins", bins)
-    # 1e-3 leaves room for the rounding of 16-bit probabilities, not for logits.
-    if bool((probabilities < 0).any()) or not bool(
-        ((probabilities.sum(1) - 1).abs() < (1e-3 if probabilities.itemsize > 2 else 0.05)).all()
-    ):
-        raise ValueError(
-            "probabilities: expected non-negative rows that add up to 1, got values from "
-            f"{probabilities.min().item():g} and row sums from {probabilities.sum(1).min():g} to "
-            f"{probabilities.sum(1).max():g}"
-        )
     confidence, predicted = probabilities.double().max(1)
     correct = (predicted == y).double()
     index = ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
@@ -274,6 +265,7 @@ def coverage(prediction: Prediction, y: Tensor, level: float = 0.95) -> float:
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
     """
+    level = _checks.number("level", level, above=0.0, below=1.0)
     return calibration_curve(prediction, y, torch.tensor([level], dtype=torch.float64)).item()
 
 
@@ -344,6 +336,21 @@ def _check_classes(probabilities: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             raise ValueError(f"y: expected shape {tuple(leading)}, got {_checks.describe(y)}")
         probabilities, y = probabilities.reshape(-1, classes), y.reshape(-1)
     return probabilities, _checks.class_indices("y", y, classes, len(probabilities))
+
+
+def _check_probabilities(probabilities: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The same of rows that add up to 1, as logits do not."""
+    probabilities, y = _check_classes(probabilities, y)
+    # 1e-3 leaves room for the rounding of 16-bit probabilities, not for logits.
+    if bool((probabilities < 0).any()) or not bool(
+        ((probabilities.sum(1) - 1).abs() < (1e-3 if probabilities.itemsize > 2 else 0.05)).all()
+    ):
+        raise ValueError(
+            "probabilities: expected non-negative rows that add up to 1, got values from "
+            f"{probabilities.min().item():g} and row sums from {probabilities.sum(1).min():g} to "
+            f"{probabilities.sum(1).max():g}"
+        )
+    return probabilities, y
 
 
 def _not_empty(name: str, value: Tensor) -> None:

@@ -70,8 +70,7 @@ class BayesMultiheadAttention(BayesianLayer, nn.MultiheadAttention):
         for name in ("kdim", "vdim"):
             if given.get(name) is not None:
                 _checks.integer(name, given[name])
-        if _checks.number("dropout", given.get("dropout", 0.0), minimum=0.0) > 1.0:
-            raise ValueError(f"dropout: expected a number in [0, 1], got {given['dropout']}")
+        _checks.fraction("dropout", given.get("dropout", 0.0))
         if given["embed_dim"] % given["num_heads"]:
             raise ValueError(
                 f"embed_dim: expected a multiple of num_heads, {given['num_heads']}, got "
@@ -107,6 +106,7 @@ class BayesMultiheadAttention(BayesianLayer, nn.MultiheadAttention):
         """Raise TypeError or ValueError if query, key or value are none of the layer."""
         given = dict(zip(("query", "key", "value"), inputs, strict=False))
         sizes = {"query": self.embed_dim, "key": self.kdim, "value": self.vdim}
+        shapes: dict[str, list[int]] = {}
         for name, size in sizes.items():
             x = _checks.operand(name, given.get(name, options.get(name)))
             _checks.alike(name, x, "out_proj_weight_loc", self.out_proj_weight_loc)
@@ -116,6 +116,12 @@ class BayesMultiheadAttention(BayesianLayer, nn.MultiheadAttention):
                     f"{name}: expected shape [{first}, {size}] or [length, {size}], got "
                     f"{list(x.shape)}"
                 )
+            shapes[name] = list(x.shape[:-1])
+        if shapes["value"] != shapes["key"]:
+            raise ValueError(
+                f"value: expected the length and the batch of key, {shapes['key']}, got "
+                f"{shapes['value']}"
+            )
 
     def output(self, drawn: tuple[Tensor, ...], x: Tensor) -> Tensor:
         """The output of attention from a sequence to itself."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,6 +12,12 @@ from bslfast.nn.layer import BayesianLayer
 
 # Names of the dimensions after the channels.
 _SIDES = {1: "length", 2: "height, width", 3: "depth, height, width"}
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_CLASSES = {
+    1: (nn.Conv1d, nn.ConvTranspose1d),
+    2: (nn.Conv2d, nn.ConvTranspose2d),
+    3: (nn.Conv3d, nn.ConvTranspose3d),
+}
 
 
 class _Convolution(BayesianLayer):
@@ -23,6 +30,44 @@ class _Convolution(BayesianLayer):
     bias_raw_scale: Tensor
     in_channels: int
     kernel_size: tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding: str | tuple[int, ...]
+    transposed: bool
+
+    @classmethod
+    def check_arguments(cls, given: Mapping[str, Any]) -> None:
+        """Raise TypeError or ValueError for arguments of the constructor that are wrong."""
+        super().check_arguments(given)
+        sides = next(n for n, kinds in _CLASSES.items() if issubclass(cls, kinds))
+        transposed = issubclass(cls, _TRANSPOSED)
+        _extents("kernel_size", given["kernel_size"], sides, 1)
+        stride = _extents("stride", given.get("stride", 1), sides, 1)
+        dilation = _extents("dilation", given.get("dilation", 1), sides, 1)
+        padding = given.get("padding", 0)
+        if isinstance(padding, str) and not transposed:
+            _checks.choice("padding", padding, ("valid", "same"))
+            if padding == "same" and max(stride) > 1:
+                raise ValueError(
+                    "padding: expected 'valid', an integer or several with a stride above 1, got "
+                    "'same'"
+                )
+        else:
+            _extents("padding", padding, sides, 0)
+        modes = ("zeros",) if transposed else ("zeros", "reflect", "replicate", "circular")
+        _checks.choice("padding_mode", given.get("padding_mode", "zeros"), modes)
+        groups = given.get("groups", 1)
+        for name in ("in_channels", "out_channels"):
+            if given[name] % groups:
+                raise ValueError(
+                    f"groups: expected a divisor of {name}, {given[name]}, got {groups}"
+                )
+        added = _extents("output_padding", given.get("output_padding", 0), sides, 0)
+        for extra, step, spread in zip(added, stride, dilation, strict=True):
+            if extra >= max(step, spread):
+                raise ValueError(
+                    "output_padding: expected less than stride or dilation, "
+                    f"{max(step, spread)}, got {extra}"
+                )
 
     def check_inputs(self, *inputs: Any, **options: Any) -> None:
         """Raise TypeError or ValueError if the first is no [batch, channels, ...] of the layer."""
@@ -34,6 +79,27 @@ class _Convolution(BayesianLayer):
             raise ValueError(
                 f"x: expected shape [batch, {shape}] or [{shape}], got {list(x.shape)}"
             )
+        if self.transposed or self.padding == "same":
+            return
+        padding = (0,) * sides if isinstance(self.padding, str) else self.padding
+        reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel_size, strict=True)]
+        least = [r - 2 * p for r, p in zip(reach, padding, strict=True)]
+        if any(n < low for n, low in zip(x.shape[-sides:], least, strict=True)):
+            raise ValueError(
+                f"x: expected {_SIDES[sides]} of at least {', '.join(map(str, least))}, which "
+                f"the kernel covers, got {list(x.shape)}"
+            )
+
+
+def _extents(name: str, value: Any, sides: int, minimum: int) -> tuple[int, ...]:
+    """What is an integer for all dimensions after the channels, or one for each."""
+    if not isinstance(value, tuple | list):
+        return (_checks.integer(name, value, minimum),) * sides
+    if len(value) != sides:
+        raise ValueError(
+            f"{name}: expected an integer or {sides} of them, at least {minimum}, got {value!r}"
+        )
+    return tuple(_checks.integer(name, n, minimum) for n in value)
 
 
 class BayesConv1d(_Convolution, nn.Conv1d):
@@ -98,6 +164,7 @@ class BayesConvTranspose1d(_Convolution, nn.ConvTranspose1d):
     (torch.Size([2, 4, 10]), True)
     """
 
+    input_dim = 0
     feature_dim = -2
 
 
@@ -163,6 +230,7 @@ class BayesConvTranspose2d(_Convolution, nn.ConvTranspose2d):
     (torch.Size([2, 4, 10, 10]), True)
     """
 
+    input_dim = 0
     feature_dim = -3
 
 
@@ -229,4 +297,5 @@ class BayesConvTranspose3d(_Convolution, nn.ConvTranspose3d):
     (torch.Size([2, 4, 10, 10, 10]), True)
     """
 
+    input_dim = 0
     feature_dim = -4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -42,8 +43,19 @@ class BayesEmbedding(BayesianLayer, nn.Embedding):
     (torch.Size([1, 3, 3]), tensor([0., 0., 0.], grad_fn=<WhereBackward0>))
     """
 
+    input_dim = 0  # a word
     weight_loc: Tensor
     weight_raw_scale: Tensor
+
+    @classmethod
+    def check_arguments(cls, given: Mapping[str, Any]) -> None:
+        """Raise TypeError or ValueError for arguments of the constructor that are wrong."""
+        super().check_arguments(given)
+        row, rows = given.get("padding_idx"), given["num_embeddings"]
+        if row is not None and _checks.integer("padding_idx", row, -rows) >= rows:
+            raise ValueError(
+                f"padding_idx: expected None or an integer from {-rows} to {rows - 1}, got {row}"
+            )
 
     def make_bayesian(self, settings: Settings) -> None:
         """Put the parameters of the posterior in the place of the table."""

@@ -24,6 +24,11 @@ _SIZES = (
     *("num_embeddings", "embedding_dim", "input_size", "hidden_size", "num_layers"),
     *("embed_dim", "num_heads"),
 )
+# Arguments of theirs that say whether there is something.
+_FLAGS = (
+    *("bias", "batch_first", "bidirectional", "elementwise_affine"),
+    *("add_bias_kv", "add_zero_attn", "scale_grad_by_freq"),
+)
 
 
 class _Priors(dict[str, Prior]):
@@ -51,6 +56,29 @@ class _Priors(dict[str, Prior]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._modules, dict(self))
+
+
+class _Posteriors(dict[str, Posterior]):
+    """The posteriors of a layer by name, each as :meth:`Posterior.of_layer` gives it.
+
+    Args:
+        input_dim, groups: what that asks for.
+        posteriors: the first ones; others may take their places.
+    """
+
+    def __init__(
+        self, input_dim: int, groups: int, posteriors: Mapping[str, Posterior] | None = None
+    ) -> None:
+        super().__init__()
+        self._of = input_dim, groups
+        for name, posterior in (posteriors or {}).items():
+            self[name] = posterior
+
+    def __setitem__(self, name: str, posterior: Posterior) -> None:
+        super().__setitem__(name, posterior.of_layer(*self._of))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (*self._of, dict(self))
 
 
 class BayesianLayer(BayesianModule):
@@ -97,6 +125,8 @@ class BayesianLayer(BayesianModule):
     _keys: dict[str, tuple[str, ...]]  # of each weight's parameters
     _shapes: dict[str, torch.Size]  # of the torch class's parameters
     _joint = False
+    #: The dimension of the weights that counts inputs.
+    input_dim: int = 1
     # Names of parameters without a dimension of inputs, though they may have several dimensions.
     _without_inputs: frozenset[str] = frozenset()
 
@@ -142,6 +172,13 @@ class BayesianLayer(BayesianModule):
         for name in _SIZES:
             if name in given:
                 _checks.integer(name, given[name])
+        for name in _FLAGS:
+            if name in given:
+                _checks.flag(name, given[name])
+        if given.get("device") is not None:
+            _checks.any_device("device", given["device"])
+        if given.get("dtype") is not None:
+            _checks.floating_dtype("dtype", given["dtype"])
 
     def make_bayesian(self, settings: Settings) -> None:
         """Put the parameters of the posteriors in the place of those of the torch class.
@@ -177,10 +214,12 @@ class BayesianLayer(BayesianModule):
                         f"{kinds}"
                     )
             groups = {"joint": list(given)}
-        self.posteriors, self._keys, chosen = {}, {}, {}
+        of_layer = self.input_dim, getattr(self, "groups", 1)
+        self.posteriors = _Posteriors(*of_layer)
+        self._keys, chosen = {}, {}
         for key, names in groups.items():
             one, prefix = (first, "") if self._joint else (key, f"{key}_")
-            kind, its_prior = posterior[one], prior[one]
+            kind, its_prior = posterior[one].of_layer(*of_layer), prior[one]
             means = [self._make_mean(name, kind.names[0]) for name in names]
             others = [f"{prefix}{p}" for p in kind.names[1:]]
             there = [mean for mean in means if mean is not None]
@@ -306,7 +345,9 @@ class BayesianLayer(BayesianModule):
             seed: as in :func:`bslfast.functional.normal_rsample`.
             drawn: samples of :meth:`weights` to use, if there are any already.
         """
-        if drawn is None and seed is None:
+        if drawn is not None:
+            self.check_drawn(drawn)
+        elif seed is None:
             drawn = self.drawn
         if drawn is None:
             return self.estimator(self, *inputs, seed=seed, **options)
@@ -317,6 +358,16 @@ class BayesianLayer(BayesianModule):
         self.check_inputs(*inputs, **options)
         outputs: Tensor = self._with(self.tensors(drawn)).forward(*inputs, **options)
         return outputs
+
+    def check_drawn(self, drawn: Any) -> None:
+        """Raise TypeError or ValueError for what are no samples of :meth:`weights`."""
+        shapes = [list(weight.loc.shape) for weight in self.weights()]
+        what = f"a tuple of samples of weights(), of shapes {' and '.join(map(str, shapes))}"
+        if not isinstance(drawn, tuple) or not all(isinstance(t, Tensor) for t in drawn):
+            raise TypeError(f"drawn: expected {what}, got {_checks.describe(drawn)}")
+        if [list(t.shape) for t in drawn] != shapes:
+            got = " and ".join(str(list(t.shape)) for t in drawn)
+            raise ValueError(f"drawn: expected {what}, got {got or 'none'}")
 
     def tensors(self, drawn: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Samples of :meth:`weights` as parameters of the torch class, behind any dimensions."""

@@ -71,7 +71,9 @@ class BayesLinear(BayesianLayer, nn.Linear):
             seed: as in :func:`bslfast.functional.normal_rsample`.
             drawn: samples of :meth:`weights` to use, if there are any already.
         """
-        if drawn is None and seed is None:
+        if drawn is not None:
+            self.check_drawn(drawn)
+        elif seed is None:
             drawn = self.drawn
         if drawn is None:
             return self.estimator(self, x, seed=seed)

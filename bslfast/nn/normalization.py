@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -48,6 +49,15 @@ class BayesLayerNorm(BayesianLayer, nn.LayerNorm):
     # None without a bias, as torch's own bias.
     bias_loc: Tensor
     bias_raw_scale: Tensor
+
+    @classmethod
+    def check_arguments(cls, given: Mapping[str, Any]) -> None:
+        """Raise TypeError or ValueError for arguments of the constructor that are wrong."""
+        super().check_arguments(given)
+        shape = given["normalized_shape"]
+        several = isinstance(shape, tuple | list)
+        _checks.widths("normalized_shape", shape if several else (shape,), at_least=1)
+        _checks.number("eps", given.get("eps", 1e-5), minimum=0.0)
 
     def make_bayesian(self, settings: Settings) -> None:
         """Put the parameters of the posterior in the place of gain and bias."""

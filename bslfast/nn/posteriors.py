@@ -51,6 +51,14 @@ class Posterior:
     #: with the mean of each tensor of weights; the others belong to the vector, and have no prefix.
     joint: ClassVar[bool] = False
 
+    def of_layer(self, input_dim: int, groups: int) -> Posterior:
+        """The posterior that a layer has which is given this one.
+
+        ``input_dim``: the dimension of its weights that counts inputs. ``groups``: into how many
+        groups outputs fall that have inputs of their own.
+        """
+        return self
+
     def loc(self, parameters: Sequence[Tensor]) -> Tensor:
         """The mean of the weights."""
         return parameters[0]
@@ -475,19 +483,25 @@ class MCDropout(Posterior):
 
     Args:
         rate: the probability r that an input is dropped, in (0, 1).
-        dim: the dimension of the weight that counts inputs: 1 for ``Linear``, convolutions,
-            recurrent layers and attention, 0 for transposed convolutions and for ``Embedding``. A
-            recurrent layer drops inputs and hidden features, the same ones at every step.
+        dim: the dimension of the weight that counts what is dropped. None: that of the inputs, as
+            the class of the layer says, which is 1 for ``Linear``, convolutions, recurrent layers
+            and attention, 0 for transposed convolutions and for ``Embedding``, whose inputs are
+            words. Outside a layer None is 1. A recurrent layer drops inputs and hidden features,
+            the same ones at every step.
+        groups: into how many equal parts the first dimension falls, each with inputs of its own.
+            None: the groups of a convolution, if ``dim`` counts its inputs, else 1.
 
     Parameters: ``loc``, of the shape of the weight.
 
     Raises:
         TypeError, ValueError: a number that is none, or outside its range; a weight that has two
-            dimensions or more, but not ``dim``, or has no inputs, as that of a ``LayerNorm`` of
-            images, and ``bias_k`` and ``bias_v`` of attention.
+            dimensions or more, but not ``dim``, or no such groups, or has no inputs, as that of a
+            ``LayerNorm`` of images, and ``bias_k`` and ``bias_v`` of attention.
 
     Source: Gal and Ghahramani, "Dropout as a Bayesian approximation: representing model uncertainty
-    in deep learning" (2016, arXiv:1506.02142), and its appendix (arXiv:1506.02157).
+    in deep learning" (2016, arXiv:1506.02142), and its appendix (arXiv:1506.02157); words and
+    recurrent layers: "A theoretically grounded application of dropout in recurrent neural networks"
+    (2016, arXiv:1512.05287).
 
     >>> import torch, bslfast
     >>> layer = bslfast.nn.BayesLinear(3, 2, posterior=bslfast.nn.posteriors.MCDropout(0.5))
@@ -496,18 +510,40 @@ class MCDropout(Posterior):
     """
 
     rate: float = 0.1
-    dim: int = 1
+    dim: int | None = None
+    groups: int | None = None
 
     def __post_init__(self) -> None:
         rate = _checks.number("rate", self.rate, above=0.0, below=1.0)
         object.__setattr__(self, "rate", rate)
-        object.__setattr__(self, "dim", _checks.integer("dim", self.dim, 0))
+        if self.dim is not None:
+            object.__setattr__(self, "dim", _checks.integer("dim", self.dim, 0))
+        if self.groups is not None:
+            object.__setattr__(self, "groups", _checks.integer("groups", self.groups))
+
+    def of_layer(self, input_dim: int, groups: int) -> MCDropout:
+        """This one, with the dimension and the groups of the layer where they are None."""
+        if self.dim is not None and self.groups is not None:
+            return self
+        dim = input_dim if self.dim is None else self.dim
+        known = groups if dim == input_dim and dim > 0 else 1
+        return dataclasses.replace(self, dim=dim, groups=self.groups or known)
 
     def allocate(self, loc: Tensor) -> tuple[Tensor, ...]:
         """Nothing beside the mean."""
-        if loc.dim() > 1 and self.dim >= loc.dim():
-            raise ValueError(f"dim: expected less than {loc.dim()}, got {self.dim}")
+        dim, groups = self._counted()
+        if loc.dim() > 1 and dim >= loc.dim():
+            raise ValueError(f"dim: expected less than {loc.dim()}, got {dim}")
+        if loc.dim() > 1 and groups > 1 and (dim == 0 or loc.shape[0] % groups):
+            raise ValueError(
+                f"groups: expected 1, or with a dim above 0 a divisor of {loc.shape[0]}, got "
+                f"{groups} with dim {dim}"
+            )
         return ()
+
+    def _counted(self) -> tuple[int, int]:
+        """``dim`` and ``groups``, as they are outside a layer where they are None."""
+        return 1 if self.dim is None else self.dim, self.groups or 1
 
     def rate_of(self, loc: Tensor) -> float:
         """The rate at which elements of a tensor with these means are dropped."""
@@ -525,7 +561,8 @@ class MCDropout(Posterior):
         loc = parameters[0]
         if not self.rate_of(loc):
             return _repeated(loc, sample_shape)
-        inputs = [n if i == self.dim else 1 for i, n in enumerate(loc.shape)]
+        dim, groups = self._counted()
+        inputs = [n if i == dim else groups if i == 0 else 1 for i, n in enumerate(loc.shape)]
         noise = BF.standard_uniform(
             (*sample_shape, *inputs),
             seed=seed,
@@ -534,6 +571,8 @@ class MCDropout(Posterior):
             device=loc.device,
         )
         kept: Tensor = (noise >= self.rate).to(loc.dtype)
+        if groups > 1:
+            kept = kept.repeat_interleave(loc.shape[0] // groups, dim=len(sample_shape))
         return loc * (kept / (1 - self.rate))
 
     def stddev(self, parameters: Sequence[Tensor]) -> Tensor:

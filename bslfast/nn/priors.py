@@ -270,8 +270,8 @@ class ScaleMixture(Prior):
 class Laplace(Prior):
     r"""exp(-\|w\| / scale) / (2 scale).
 
-    Its divergence from a normal posterior is estimated from the sample that the layer uses; from a
-    Laplace posterior it has a closed form.
+    The divergence from it has a closed form for normal posteriors, independent or joint, and for a
+    Laplace posterior.
 
     Args:
         scale: > 0.
@@ -296,10 +296,6 @@ class Laplace(Prior):
         """The log density of all weights together, in nats: a scalar tensor."""
         loc, scale = _like(value, 0.0), _like(value, self.scale)
         return BF.laplace_log_prob(value, loc, scale, parametrization="scale", reduction="sum")
-
-    def estimated(self) -> dict[str, Any]:
-        """What the op calls this prior, and its numbers."""
-        return {"prior": "laplace", "prior_scale": self.scale}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,10 @@ class _Recurrent(BayesianLayer):
     return_state: bool = True
     weight_ih_l0_loc: Tensor
     input_size: int
+    hidden_size: int
+    num_layers: int
     batch_first: bool
+    bidirectional: bool
     _flat_weights_names: list[str]
     _flat_weights: list[Any]
     _flat_weight_refs: list[Any]
@@ -71,10 +74,7 @@ class _Recurrent(BayesianLayer):
     def check_arguments(cls, given: Mapping[str, Any]) -> None:
         """Raise TypeError or ValueError for arguments of the constructor that are wrong."""
         super().check_arguments(given)
-        for name in ("bias", "batch_first", "bidirectional"):
-            _checks.flag(name, given[name])
-        if _checks.number("dropout", given["dropout"], minimum=0.0) > 1.0:
-            raise ValueError(f"dropout: expected a number in [0, 1], got {given['dropout']}")
+        _checks.fraction("dropout", given["dropout"])
         size, most = given.get("proj_size", 0), given["hidden_size"] - 1
         if _checks.integer("proj_size", size, 0) > most:
             raise ValueError(f"proj_size: expected at most hidden_size - 1, {most}, got {size}")
@@ -107,6 +107,34 @@ class _Recurrent(BayesianLayer):
                 f"x: expected shape [{first}, {self.input_size}] or [length, {self.input_size}], "
                 f"got {list(x.shape)}"
             )
+        state: Any = inputs[1] if len(inputs) > 1 else options.get("hx")
+        if state is not None:
+            given: Any = inputs[0] if inputs else options["input"]
+            batch = [int(given.batch_sizes[0])] if packed else []
+            if not packed and x.dim() == 3:
+                batch = [x.shape[0 if self.batch_first else 1]]
+            self._check_state(state, batch)
+
+    def _check_state(self, state: Any, batch: list[int]) -> None:
+        """Raise TypeError or ValueError if the state at the start is none of the layer."""
+        shapes = [
+            [self.num_layers * (2 if self.bidirectional else 1), *batch, size]
+            for size in self._state_sizes()
+        ]
+        pair = len(shapes) > 1
+        what = f"a {'pair of tensors' if pair else 'tensor'} of shape " + " and ".join(
+            map(str, shapes)
+        )
+        parts = state if pair else (state,)
+        if not isinstance(parts, tuple | list) or not all(isinstance(t, Tensor) for t in parts):
+            raise TypeError(f"hx: expected {what}, got {_checks.describe(state)}")
+        if [list(t.shape) for t in parts] != shapes:
+            got = " and ".join(str(list(t.shape)) for t in parts)
+            raise ValueError(f"hx: expected {what}, got {got}")
+
+    def _state_sizes(self) -> tuple[int, ...]:
+        """How many numbers each tensor of the state has for a sequence."""
+        return (self.hidden_size,)
 
     def function(self, drawn: tuple[Tensor, ...], *inputs: Any, **options: Any) -> Any:
         """The outputs for these weights, with the final state if that is wanted."""
@@ -205,6 +233,10 @@ class BayesLSTM(_Recurrent, nn.LSTM):
             proj_size=proj_size,
             **options,
         )
+
+    def _state_sizes(self) -> tuple[int, ...]:
+        """How many numbers h and c have for a sequence."""
+        return self.proj_size or self.hidden_size, self.hidden_size
 
 
 class BayesGRU(_Recurrent, nn.GRU):

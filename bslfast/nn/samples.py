@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -76,6 +76,22 @@ def sample_outputs(model: nn.Module, *inputs: Any, n_samples: int, **options: An
     if own is not None and len(inputs) == 1 and not options:
         outputs: Tensor = own(inputs[0], n_samples)
         return outputs
+    return outputs_of(model, every, inputs, options, n_samples, inputs)
+
+
+def outputs_of(
+    model: nn.Module,
+    every: Sequence[BayesianModule],
+    inputs: Sequence[Any],
+    options: Mapping[str, Any],
+    n_samples: int,
+    whole: Sequence[Any],
+) -> Tensor:
+    """Outputs of a model with these layers, for the draws that it has for the ``whole`` inputs.
+
+    How many passes run together depends on the size of the inputs, and what is drawn on that:
+    parts of the inputs have the same draws if they say what they are parts of.
+    """
 
     def one_pass(drawn: Iterable[Sequence[Tensor]]) -> Tensor:
         for layer, samples in zip(layers, drawn, strict=True):
@@ -87,7 +103,7 @@ def sample_outputs(model: nn.Module, *inputs: Any, n_samples: int, **options: An
     with _one_at_a_time:
         layers = [layer for layer in every if layer.drawn is None and layer.weights()]
         beside = [layer for layer in every if layer.drawn is not None]
-        held = min(n_samples, _together(model, layers, inputs))
+        held = min(n_samples, _together(model, layers, whole))
         try:
             for start in range(0, n_samples, held):
                 n = min(held, n_samples - start)

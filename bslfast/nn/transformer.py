@@ -79,6 +79,17 @@ class BayesTransformerEncoderLayer(nn.TransformerEncoderLayer):
         if d_model % nhead:
             raise ValueError(f"d_model: expected a multiple of nhead, {nhead}, got {d_model}")
         _checks.integer("dim_feedforward", dim_feedforward)
+        _checks.fraction("dropout", dropout)
+        if not callable(activation):
+            _checks.choice("activation", activation, ("relu", "gelu"))
+        _checks.number("layer_norm_eps", layer_norm_eps, minimum=0.0)
+        _checks.flag("batch_first", batch_first)
+        _checks.flag("norm_first", norm_first)
+        _checks.flag("bias", bias)
+        if device is not None:
+            _checks.any_device("device", device)
+        if dtype is not None:
+            _checks.floating_dtype("dtype", dtype)
         settings = Settings(posterior, prior, prior_loc, prior_scale, init_scale, parametrization)
         super().__init__(
             d_model,

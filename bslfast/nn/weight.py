@@ -7,6 +7,7 @@ together with what their divergence needs, and how the divergence is computed by
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,12 @@ from torch import Tensor
 
 from bslfast import _checks
 from bslfast import functional as BF
+from bslfast._formulas import (
+    laplace_normal_kl,
+    normal_absolute_mean,
+    normal_laplace_kl,
+    scale_of,
+)
 from bslfast._native.multivariate_normal import write_kl as write_vector_kl
 from bslfast._native.normal_many import write_kl
 from bslfast._precision import wide
@@ -339,6 +346,53 @@ class _LaplaceFromLaplace(Divergence):
         return BF.laplace_kl(loc, raw_scale, 0.0, prior.scale, parametrization=parametrization)
 
 
+class _LaplaceFromNormal(Divergence):
+    """A Laplace distribution from a normal prior, of numbers or with tensors."""
+
+    def kl(self, weight: Weight) -> Tensor:
+        posterior, prior, parameters = weight
+        assert isinstance(posterior, posteriors.Laplace)
+        assert isinstance(prior, (priors.Normal, priors.NormalModule))
+        loc, raw_scale = map(wide, parameters)
+        moments = prior.moments(loc)
+        return laplace_normal_kl(loc, raw_scale, posterior.parametrization, *moments).sum()
+
+
+class _NormalFromLaplace(Divergence):
+    def kl(self, weight: Weight) -> Tensor:
+        posterior, prior, parameters = weight
+        assert isinstance(posterior, posteriors.Normal)
+        assert isinstance(prior, priors.Laplace)
+        loc, raw_scale = map(wide, parameters)
+        parametrization = posterior.parametrization
+        return normal_laplace_kl(loc, raw_scale, parametrization, 0.0, prior.scale).sum()
+
+
+class _JointFromLaplace(Divergence):
+    """The entropy has a closed form, and E|w| is that of each weight by itself."""
+
+    def kl(self, weight: Weight) -> Tensor:
+        posterior, prior, parameters = weight
+        assert isinstance(posterior, posteriors.Joint)
+        assert isinstance(prior, priors.Laplace)
+        loc, raw_scale = wide(weight.loc), wide(parameters[posterior.raw_index])
+        scale = scale_of(raw_scale, posterior.parametrization)
+        mixing = wide(posterior.mixing(parameters))
+        absolute = normal_absolute_mean(loc, _spread(scale, mixing)).sum()
+        constant = loc.numel() * math.log(2 * prior.scale)
+        total: Tensor = absolute / prior.scale + constant - posterior.entropy(parameters)
+        return total
+
+
+def _spread(scale: Tensor, mixing: Tensor) -> Tensor:
+    """sqrt(scale^2 + the squares of each row of a matrix), where the squares underflow, too."""
+    unit = torch.maximum(scale, mixing.abs().amax(1)).detach()
+    unit = unit.clamp_min(torch.finfo(unit.dtype).tiny)
+    squares = (scale / unit).square() + (mixing / unit.unsqueeze(1)).square().sum(1)
+    # At least 1, or 0, where the root has no slope.
+    return unit * squares.clamp_min(0.5).sqrt() * (squares > 0)
+
+
 class _OfTheMean(Divergence):
     """-log p(mean): what is left of the divergence of a point, less what does not depend on it."""
 
@@ -374,9 +428,12 @@ DIVERGENCES: dict[tuple[type[Posterior], type[Prior]], Divergence] = {
     (posteriors.Normal, priors.Normal): _NormalFromNormal(),
     **{(posteriors.Normal, prior): _NormalFromTensors() for prior in _NORMALS[1:]},
     **{(posteriors.Normal, prior): _NormalEstimated() for prior in _OTHERS},
+    (posteriors.Normal, priors.Laplace): _NormalFromLaplace(),
     **{(kind, prior): _JointFromNormal() for kind in _JOINT for prior in _NORMALS},
     (posteriors.FullCovariance, priors.Normal): _FullCovarianceFromNormal(),
     **{(kind, prior): _JointEstimated() for kind in _JOINT for prior in _OTHERS},
+    **{(kind, priors.Laplace): _JointFromLaplace() for kind in _JOINT},
+    **{(posteriors.Laplace, prior): _LaplaceFromNormal() for prior in _NORMALS},
     (posteriors.Laplace, priors.Laplace): _LaplaceFromLaplace(),
     **{(posteriors.Deterministic, prior): _OfTheMean() for prior in _OF_POINTS},
     **{(posteriors.MCDropout, prior): _OfPoints() for prior in _OF_POINTS},

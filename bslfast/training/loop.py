@@ -39,7 +39,7 @@ from bslfast.vae.decoding import Decoding, objective_steps
 VALIDATION_SAMPLES = 16
 # Small networks finish an epoch in less time than a file takes to reach the disk.
 SECONDS_BETWEEN_CHECKPOINTS = 1.0
-# Validation examples that an objective scores at a time.
+# Validation examples that are scored at a time.
 _SCORED = 1024
 SCHEDULES = ("constant", "cosine")
 # About how long one call of a program may take: an interrupt waits for it.
@@ -191,6 +191,7 @@ def fit(
         >>> round(model.weight.item(), 1)
         2.0
     """
+    _checks.flag("progress", progress)
     run = _Run(
         model, train, validation, batch_size, lr, beta, courses, seed, device, likelihood,
         objective, optimizer, weight_decay, momentum, clip,
@@ -306,6 +307,10 @@ class _Run:
             parameter = next(model.parameters(), None)
             device = torch.device("cpu") if parameter is None else parameter.device
         self.device = _checks.device("device", device)
+        if objective is not None and not callable(objective):
+            raise TypeError(
+                f"objective: expected None or a function, got {_checks.describe(objective)}"
+            )
         self.objective = objective
         self.likelihood: Likelihood | None = None
         if objective is None:
@@ -617,8 +622,7 @@ class _Run:
         """The log likelihood of each example, and a divergence that it contains, if any."""
         with one_draw(self.model) if self.shares_weights else contextlib.nullcontext():
             if self.objective is not None:
-                scored = self.objective(self.model, *batch)
-                return (scored, None) if isinstance(scored, Tensor) else scored
+                return _scored(self.objective(self.model, *batch), len(batch[0]))
             assert self.likelihood is not None
             x, *targets = batch
             return self.likelihood.log_prob(self.model(x), *targets), None
@@ -631,22 +635,27 @@ class _Run:
     def validation_score(self, examples: Sequence[Tensor]) -> float:
         """The mean log predictive density, or the mean of the objective."""
         self.follow(self.steps_in_all)
+        blocks = [
+            [value[start : start + _SCORED] for value in examples]
+            for start in range(0, len(examples[0]), _SCORED)
+        ]
         if self.objective is None:
-            x, *targets = examples
-            prediction = predict(
-                self.model,
-                x,
-                VALIDATION_SAMPLES,
-                seed=self.validation_seed,
-                likelihood=self.likelihood,
-            )
-            return prediction.log_prob(*targets).mean().item()
-        with torch.no_grad(), evaluating(self.model), seeded(self.validation_seed, self.device):
-            scored = [
-                self.score([value[start : start + _SCORED] for value in examples])[0]
-                for start in range(0, len(examples[0]), _SCORED)
-            ]
+            scored = [self.predicted(*block) for block in blocks]
+        else:
+            with torch.no_grad(), evaluating(self.model), seeded(self.validation_seed, self.device):
+                scored = [self.score(block)[0] for block in blocks]
         return torch.cat(scored).double().mean().item()
+
+    def predicted(self, x: Tensor, *targets: Tensor) -> Tensor:
+        """The log predictive density of each example, from the same draws wherever it is."""
+        prediction = predict(
+            self.model,
+            x,
+            VALIDATION_SAMPLES,
+            seed=self.validation_seed,
+            likelihood=self.likelihood,
+        )
+        return prediction.log_prob(*targets)
 
     def out_of_patience(self, patience: int | None) -> bool:
         epochs = len(self.history.loss)
@@ -776,6 +785,21 @@ def _examples(
     for part, value in zip(parts, moved, strict=True):
         _checks.finite(f"{name} {part}", value)
     return moved
+
+
+def _scored(found: Any, rows: int) -> tuple[Tensor, Tensor | None]:
+    """What an objective has returned: a bound for each example, and perhaps a divergence."""
+    pair = isinstance(found, tuple | list) and len(found) == 2
+    parts: tuple[Any, Any] = (found[0], found[1]) if pair else (found, None)
+    for i, part in enumerate(parts):
+        good = isinstance(part, Tensor) and part.is_floating_point() and part.shape == (rows,)
+        if not good and (i == 0 or part is not None):
+            got = " and ".join(map(_checks.describe, parts if parts[1] is not None else parts[:1]))
+            raise (ValueError if isinstance(part, Tensor) else TypeError)(
+                "objective: expected a function that returns a floating-point tensor "
+                f"[{rows}], one number for each example, or two of them, got {got}"
+            )
+    return parts
 
 
 def _history(

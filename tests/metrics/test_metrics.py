@@ -132,7 +132,29 @@ def test_coverage_agrees_with_the_intervals() -> None:
         (
             lambda: metrics.coverage(normal_prediction(torch.ones(3, 1)), torch.ones(3, 1), 95),
             ValueError,
+            "^level: expected a finite number above 0 and below 1, got 95",
+        ),
+        (
+            lambda: metrics.coverage(normal_prediction(torch.ones(3, 1)), torch.ones(3, 1), "a"),
+            TypeError,
+            "^level: expected a finite number above 0 and below 1, got 'a'",
+        ),
+        (
+            lambda: metrics.calibration_curve(
+                normal_prediction(torch.ones(3, 1)), torch.ones(3, 1), torch.tensor([0.5, 1.0])
+            ),
+            ValueError,
             "levels: expected numbers above 0 and below 1",
+        ),
+        (
+            lambda: metrics.brier_score(10 * torch.randn(9, 2), torch.zeros(9).long()),
+            ValueError,
+            "probabilities: expected non-negative rows that add up to 1, got values from",
+        ),
+        (
+            lambda: metrics.brier_score(torch.ones(9, 2), torch.zeros(9).long()),
+            ValueError,
+            "probabilities: expected non-negative rows .* got values from 1 and row sums from 2",
         ),
     ],
 )

@@ -68,6 +68,9 @@ def test_only_what_is_selected() -> None:
     assert type(model[0]) is nn.Linear
     assert isinstance(model[2].posteriors["weight"], posteriors.Laplace)
     assert type(to_bayesian(nn.Linear(2, 1))) is bslfast.nn.BayesLinear
+    usual = to_bayesian(plain, posterior=posteriors.Laplace())
+    assert usual[0].priors["weight"] == bslfast.nn.priors.Normal()
+    assert torch.equal(kl(usual), kl(usual))
     prediction = bslfast.predict(
         model, torch.ones(3, 2), 7, likelihood=bslfast.likelihoods.Normal(1)
     )

@@ -239,13 +239,12 @@ def test_a_full_covariance_of_wrong_shapes() -> None:
 
 @joint
 def test_other_priors_are_estimated_at_the_same_sample(posterior: Any) -> None:
-    layer, x = layer_of(LAYERS[0], posterior, prior=priors.Laplace(0.5)), LAYERS[0][2]()
+    layer, x = layer_of(LAYERS[0], posterior, prior=priors.StudentT(4.0, 0.5)), LAYERS[0][2]()
     density, (weight,) = distribution(layer), layer.weights()
+    four, zero = torch.tensor(4.0, dtype=F64), torch.zeros((), dtype=F64)
 
     def at(sample: Tensor) -> Tensor:
-        return (
-            -density.entropy() - td.Laplace(torch.zeros((), dtype=F64), 0.5).log_prob(sample).sum()
-        )
+        return -density.entropy() - td.StudentT(four, zero, 0.5).log_prob(sample).sum()
 
     parameters = list(layer.parameters())
     y = layer(x, seed=5)
@@ -262,14 +261,57 @@ def test_other_priors_are_estimated_at_the_same_sample(posterior: Any) -> None:
     found = kl(layer)
     assert found.item() != stale.item()
     torch.testing.assert_close(found, at(weight.rsample(seed=5)))
-    # On average: E |w| of a normal has a closed form.
+    # On average: a quadrature of each weight by itself.
     loc, scale = weight.loc.detach(), weight.stddev().detach()
-    ratio = loc / scale
-    normal = td.Normal(torch.zeros((), dtype=F64), 1.0)
-    size = 2 * scale * normal.log_prob(ratio).exp() + loc * (1 - 2 * normal.cdf(-ratio))
-    exact = -density.entropy() + (size / 0.5 + math.log(1.0)).sum()
+    z = torch.linspace(-12, 12, 4801, dtype=F64).unsqueeze(1)
+    density_at = td.StudentT(four, zero, 0.5).log_prob(loc + scale * z)
+    log_prior = (td.Normal(zero, 1.0).log_prob(z).exp() * density_at).sum() * 0.005
+    exact = -density.entropy() - log_prior
     estimates = torch.stack([weight.kl().detach() for _ in range(500)])
     assert (estimates.mean() - exact).abs() < 5 * estimates.std() / math.sqrt(500)
+
+
+@joint
+@of_layers
+def test_a_laplace_prior_has_a_closed_form(made: Any, posterior: Any) -> None:
+    """The entropy of all weights together, and E |w| of each by itself."""
+    layer = layer_of(made, posterior, prior=priors.Laplace(0.5))
+    density, (weight,) = distribution(layer), layer.weights()
+    loc, scale = density.mean, density.covariance_matrix.diagonal().sqrt()
+    normal = td.Normal(torch.zeros((), dtype=F64), 1.0)
+    ratio = loc / scale
+    size = 2 * scale * normal.log_prob(ratio).exp() + loc * (1 - 2 * normal.cdf(-ratio))
+    exact = -density.entropy() + (size / 0.5 + math.log(2 * 0.5)).sum()
+    torch.testing.assert_close(kl(layer), exact)
+    parameters = list(layer.parameters())
+    torch.testing.assert_close(
+        torch.autograd.grad(kl(layer), parameters), torch.autograd.grad(exact, parameters)
+    )
+    layer(made[2](), seed=5)
+    assert torch.equal(kl(layer), weight.kl())
+    draws = weight.rsample(sample_shape=(100_000,), seed=1).detach()
+    sampled = density.log_prob(draws) - td.Laplace(loc.new_zeros(()), 0.5).log_prob(draws).sum(1)
+    assert (sampled.mean() - exact).abs() < 5 * sampled.std() / math.sqrt(100_000)
+
+
+@joint
+def test_a_laplace_prior_of_tiny_and_large_scales(posterior: Any) -> None:
+    """Squares and scales that underflow leave value and gradients finite."""
+    # LowRank divides by its scales, which must not be 0.
+    lowest = -60.0 if isinstance(posterior, posteriors.LowRank) else -150.0
+    for log_scale in (lowest, -50.0, 0.0, 30.0):
+        q = type(posterior)(parametrization="log_scale")
+        loc = torch.tensor([0.0, 1e-30, 0.5])
+        made = (loc, torch.full((3,), log_scale), torch.zeros_like(q.allocate(loc)[-1]))
+        made = tuple(t.requires_grad_() for t in made)
+        found = bnn.Weight(q, priors.Laplace(0.5), made).kl()
+        independent = bnn.Weight(posteriors.Normal("log_scale"), priors.Laplace(0.5), made[:2]).kl()
+        torch.testing.assert_close(found, independent)
+        torch.testing.assert_close(
+            torch.autograd.grad(found, made[:2], retain_graph=True),
+            torch.autograd.grad(independent, made[:2]),
+        )
+        assert torch.autograd.grad(found, made[2])[0].isfinite().all()
 
 
 @pytest.mark.parametrize("rank", [1, 3])
@@ -412,8 +454,11 @@ N = 20_000
     ("layer", "dim"),
     [
         (bnn.BayesLinear(3, 2, posterior=posteriors.MCDropout(0.3)), 1),
-        (bnn.BayesConv1d(4, 2, 2, groups=2, posterior=posteriors.MCDropout(0.3)), 1),
-        (bnn.BayesConvTranspose1d(3, 2, 2, posterior=posteriors.MCDropout(0.3, dim=0)), 0),
+        (bnn.BayesConv1d(4, 2, 2, groups=2, posterior=posteriors.MCDropout(0.3, groups=1)), 1),
+        (bnn.BayesConv2d(3, 2, 2, posterior=posteriors.MCDropout(0.3, dim=0)), 0),
+        (bnn.BayesConvTranspose1d(3, 2, 2, posterior=posteriors.MCDropout(0.3)), 0),
+        (bnn.BayesConvTranspose2d(4, 4, 2, groups=2, posterior=posteriors.MCDropout(0.3)), 0),
+        (bnn.to_bayesian(nn.Embedding(5, 3), posterior=posteriors.MCDropout(0.3)), 0),
         (bnn.BayesGRU(3, 2, posterior=posteriors.MCDropout(0.3)), 1),
         (bnn.BayesMultiheadAttention(4, 2, posterior=posteriors.MCDropout(0.3)), 1),
     ],
@@ -436,6 +481,51 @@ def test_dropout_drops_inputs(layer: Any, dim: int) -> None:
     for other in (w for w in layer.weights() if w.loc.dim() == 1):
         assert torch.equal(other.rsample(), other.loc)
         assert not other.stddev().any()
+
+
+def test_dropout_drops_inputs_of_each_group() -> None:
+    """An input of a grouped convolution reaches the outputs of its own group alone."""
+    layer = bnn.BayesConv1d(4, 6, 3, groups=2, posterior=posteriors.MCDropout(0.3), bias=False)
+    assert layer.posteriors["weight"] == posteriors.MCDropout(0.3, dim=1, groups=2)
+    (weight,) = layer.weights()
+    samples = weight.rsample(sample_shape=(N,), seed=3).detach()
+    kept = (samples != 0).view(N, 2, 3, 2, 3).transpose(2, 3).flatten(3)  # [N, groups, inputs, ...]
+    assert torch.equal(kept.all(3), kept.any(3))
+    each = kept.all(3).flatten(1).float()
+    assert (each.mean(0) - 0.7).abs().max() < 5 * math.sqrt(0.3 * 0.7 / N)
+    covariance = each.T.cov() - 0.21 * torch.eye(4)
+    assert covariance.abs().max() < 5 * 0.3 * 0.7 / math.sqrt(N)
+    # What is dropped is what a pass without those inputs has.
+    x, some = torch.randn(2, 4, 5), ~kept.any(3).flatten(1)
+    sample, drop = next((t, d) for t, d in zip(samples, some, strict=True) if 0 < d.sum() < 4)
+    expected = nn.functional.conv1d(torch.where(drop[:, None], 0.0, x), weight.loc / 0.7, groups=2)
+    torch.testing.assert_close(layer(x, drawn=(sample,)), expected)
+
+
+def test_dropout_of_a_transposed_convolution_drops_inputs_of_its_outputs() -> None:
+    layer = bnn.BayesConvTranspose1d(3, 2, 2, posterior=posteriors.MCDropout(0.5), bias=False)
+    (weight,) = layer.weights()
+    samples, x = weight.rsample(sample_shape=(20,), seed=1).detach(), torch.randn(2, 3, 5)
+    some = (samples == 0).flatten(2).all(2)
+    sample, drop = next((t, d) for t, d in zip(samples, some, strict=True) if 0 < d.sum() < 3)
+    expected = nn.functional.conv_transpose1d(torch.where(drop[:, None], 0.0, x), weight.loc / 0.5)
+    torch.testing.assert_close(layer(x, drawn=(sample,)), expected)
+
+
+def test_the_dimension_of_dropout_is_the_layers_wherever_it_comes_from() -> None:
+    layer = bnn.BayesConvTranspose1d(3, 2, 2, posterior=posteriors.MCDropout(0.3))
+    expected = posteriors.MCDropout(0.3, dim=0, groups=1)
+    assert layer.posteriors == {"weight": expected, "bias": expected}
+    layer.posteriors["weight"] = posteriors.MCDropout(0.5)
+    assert layer.posteriors["weight"] == posteriors.MCDropout(0.5, dim=0, groups=1)
+    for again in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert again.posteriors == layer.posteriors
+        again.posteriors["bias"] = posteriors.MCDropout(0.1)
+        assert again.posteriors["bias"].dim == 0
+    plain = nn.Sequential(nn.ConvTranspose2d(3, 2, 2), nn.Conv2d(2, 4, 2, groups=2))
+    made = bnn.to_bayesian(plain, posterior=posteriors.MCDropout(0.3))
+    found = [made[i].posteriors["weight"] for i in (0, 1)]
+    assert [(p.dim, p.groups) for p in found] == [(0, 1), (1, 2)]
 
 
 def test_the_penalty_of_dropout_is_that_of_the_paper() -> None:
@@ -479,6 +569,17 @@ def test_the_penalty_of_dropout_is_that_of_the_paper() -> None:
             ValueError,
             "dim: expected less than 2, got 2",
         ),
+        (
+            lambda: bnn.BayesLinear(3, 2, posterior=posteriors.MCDropout(groups=3)),
+            ValueError,
+            "groups: expected 1, or with a dim above 0 a divisor of 2, got 3 with dim 1",
+        ),
+        (
+            lambda: bnn.BayesLinear(3, 2, posterior=posteriors.MCDropout(dim=0, groups=2)),
+            ValueError,
+            "groups: expected 1, or with a dim above 0 a divisor of 2, got 2 with dim 0",
+        ),
+        (lambda: posteriors.MCDropout(groups=0), ValueError, "groups: expected an integer of at"),
         (
             lambda: bnn.BayesLayerNorm((3, 4), posterior=posteriors.MCDropout()),
             ValueError,

@@ -424,6 +424,26 @@ def test_another_layer_of_torch() -> None:
     kl(layer).backward()
 
 
+def linear(**options: Any) -> bnn.BayesLinear:
+    return bnn.BayesLinear(3, 2, **options)
+
+
+def test_arguments_that_layers_take() -> None:
+    """What is at the edge of what is refused, as torch takes it."""
+    wide = bnn.BayesConv2d(2, 4, [2, 3], padding=(0, 1), dilation=2)
+    assert wide(torch.ones(2, 3, 3)).shape == (4, 1, 1)
+    assert bnn.BayesConv1d(2, 4, 5, padding="same")(torch.ones(2, 3)).shape == (4, 3)
+    spread = bnn.BayesConvTranspose2d(2, 2, 3, dilation=2, output_padding=1)
+    assert spread(torch.ones(2, 1, 1)).shape == (2, 6, 6)
+    grown = bnn.BayesConvTranspose2d(2, 2, 3, stride=2, output_padding=1)
+    assert grown(torch.ones(2, 1, 1), output_size=(3, 4)).shape == (2, 3, 4)
+    assert bnn.BayesEmbedding(4, 2, padding_idx=-4).padding_idx == 0
+    assert bnn.BayesLayerNorm([3, 4], eps=0)(torch.randn(2, 3, 4)).shape == (2, 3, 4)
+    layer = linear(device=torch.device("cpu"), dtype=torch.float64)
+    x, samples = torch.randn(4, 3).double(), tuple(w.rsample() for w in layer.weights())
+    torch.testing.assert_close(layer(x, drawn=samples), x @ samples[0].T + samples[1])
+
+
 def test_the_padding_row_is_its_mean() -> None:
     layer = bnn.BayesEmbedding(4, 3, padding_idx=2, init_scale=1.0)
     rows = layer(torch.tensor([[2, 1], [0, 2]]))
@@ -452,7 +472,95 @@ def test_a_table_that_is_given() -> None:
         (lambda: bnn.BayesConv2d(2, 2.0, 3), TypeError, "out_channels: expected an integer of at"),
         (lambda: bnn.BayesConv2d(2, 2, 3, prior_scale=0), ValueError, "prior_scale: expected a"),
         (lambda: bnn.BayesConv2d(2, 2), TypeError, "kernel_size"),
-        (lambda: bnn.BayesConv2d(2, 2, 3, dtype=torch.complex64), TypeError, "weight: expected d"),
+        (lambda: bnn.BayesConv2d(2, 2, 3, dtype=torch.complex64), TypeError, "dtype: .*complex64"),
+        (lambda: bnn.BayesConv2d(2, 2, 3, dtype=torch.int64), TypeError, "dtype: .* got int64"),
+        (lambda: linear(dtype="float32"), TypeError, "dtype: expected torch.float32, .*'float32'"),
+        (lambda: linear(device="gpu"), ValueError, "device: expected a name such as .*'gpu'"),
+        (lambda: linear(bias="yes"), TypeError, "bias: expected a bool, got 'yes'"),
+        (lambda: bnn.BayesConv1d(2, 2, 3, bias=None), TypeError, "bias: expected a bool, got Non"),
+        (lambda: bnn.BayesConv2d(2, 2, 0), ValueError, "kernel_size: expected an integer of at l"),
+        (lambda: bnn.BayesConv2d(2, 2, "a"), TypeError, "kernel_size: expected an integer of at"),
+        (
+            lambda: bnn.BayesConv2d(2, 2, (3, 3, 3)),
+            ValueError,
+            r"kernel_size: expected an integer or 2 of them, at least 1, got \(3, 3, 3\)",
+        ),
+        (lambda: bnn.BayesConv2d(2, 2, 3, stride=0), ValueError, "stride: .*at least 1, got 0"),
+        (lambda: bnn.BayesConv2d(2, 2, 3, (1, -1)), ValueError, "stride: .*at least 1, got -1"),
+        (lambda: bnn.BayesConv1d(2, 2, 3, dilation=0), ValueError, "dilation: .*at least 1, got"),
+        (lambda: bnn.BayesConv3d(2, 2, 3, padding=-1), ValueError, "padding: .*at least 0, got"),
+        (
+            lambda: bnn.BayesConv2d(2, 2, 3, padding="full"),
+            ValueError,
+            "padding: expected one of 'valid', 'same', got 'full'",
+        ),
+        (
+            lambda: bnn.BayesConv2d(2, 2, 3, (1, 2), padding="same"),
+            ValueError,
+            "padding: expected 'valid', an integer .* with a stride above 1, got 'same'",
+        ),
+        (
+            lambda: bnn.BayesConvTranspose2d(2, 2, 3, padding="same"),
+            TypeError,
+            "padding: expected an integer of at least 0, got 'same'",
+        ),
+        (
+            lambda: bnn.BayesConv2d(2, 2, 3, padding_mode="mirror"),
+            ValueError,
+            "padding_mode: expected one of 'zeros', 'reflect', .*got 'mirror'",
+        ),
+        (
+            lambda: bnn.BayesConvTranspose1d(2, 2, 3, padding_mode="circular"),
+            ValueError,
+            "padding_mode: expected one of 'zeros', got 'circular'",
+        ),
+        (
+            lambda: bnn.BayesConv2d(3, 4, 3, groups=2),
+            ValueError,
+            "groups: expected a divisor of in_channels, 3, got 2",
+        ),
+        (
+            lambda: bnn.BayesConvTranspose2d(4, 3, 3, groups=2),
+            ValueError,
+            "groups: expected a divisor of out_channels, 3, got 2",
+        ),
+        (
+            lambda: bnn.BayesConvTranspose2d(2, 2, 3, (1, 2), output_padding=1),
+            ValueError,
+            "output_padding: expected less than stride or dilation, 1, got 1",
+        ),
+        (
+            lambda: bnn.BayesConv2d(2, 2, (2, 3), padding=(0, 1), dilation=2)(torch.ones(2, 3, 2)),
+            ValueError,
+            r"x: expected height, width of at least 3, 3, which the kernel covers, got \[2, 3, 2\]",
+        ),
+        (
+            lambda: bnn.BayesEmbedding(4, 2, padding_idx=4),
+            ValueError,
+            "padding_idx: expected None or an integer from -4 to 3, got 4",
+        ),
+        (lambda: bnn.BayesEmbedding(4, 2, -5), ValueError, "padding_idx: .*at least -4, got -5"),
+        (lambda: bnn.BayesEmbedding(4, 2, 1.0), TypeError, "padding_idx: expected an integer"),
+        (lambda: bnn.BayesLayerNorm(0), ValueError, "normalized_shape: expected an integer of at"),
+        (lambda: bnn.BayesLayerNorm(()), ValueError, "normalized_shape: expected at least 1 size"),
+        (lambda: bnn.BayesLayerNorm("a"), TypeError, "normalized_shape: expected an integer of"),
+        (lambda: bnn.BayesLayerNorm(3, -1.0), ValueError, "eps: .*at least 0, got -1.0"),
+        (
+            lambda: linear()(torch.ones(1, 3), drawn=(torch.ones(2, 3),)),
+            ValueError,
+            r"drawn: expected .* of shapes \[2, 3\] and \[2\], got \[2, 3\]",
+        ),
+        (lambda: linear()(torch.ones(1, 3), drawn=3), TypeError, r"drawn: .*, got 3 \(int\)"),
+        (
+            lambda: bnn.BayesConv1d(2, 3, 1)(torch.ones(2, 4), drawn=()),
+            ValueError,
+            r"drawn: expected .* of shapes \[3, 2, 1\] and \[3\], got none",
+        ),
+        (
+            lambda: bnn.BayesConv1d(2, 3, 1)(torch.ones(2, 4), drawn=(torch.ones(3, 2, 1), None)),
+            TypeError,
+            "drawn: expected a tuple of samples of weights",
+        ),
         (lambda: bnn.BayesEmbedding(3, 2, max_norm=1.0), ValueError, "max_norm: expected None"),
         (lambda: bnn.BayesEmbedding(3, 2, sparse=True), ValueError, "sparse: expected False"),
         (lambda: bnn.BayesEmbedding(3, 2)(torch.ones(3)), TypeError, "x: expected a tensor of i"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
 
+import mpmath
 import pytest
 import torch
 import torch.distributions as td
@@ -13,6 +15,7 @@ import torch.nn.functional as F
 from scipy import integrate, special, stats
 from torch import Tensor, nn
 
+import bslfast.distributions as bd
 import bslfast.functional as BF
 from bslfast.nn import (
     BayesLinear,
@@ -58,7 +61,8 @@ EVERY_PRIOR: dict[type[priors.Prior], tuple[priors.Prior, Callable[[float], floa
     ),
 }
 EVERY_PRIOR[priors.LearnedNormal][0].reset_parameters()  # type: ignore[attr-defined]  # to float64
-ESTIMATED = [prior for prior in EVERY_PRIOR if "Normal" not in prior.__name__]
+CLOSED = (priors.Normal, priors.LearnedNormal, priors.CentredNormal, priors.Laplace)
+ESTIMATED = [prior for prior in EVERY_PRIOR if prior not in CLOSED]
 
 
 def _normal(z: float) -> float:
@@ -101,7 +105,7 @@ def test_every_divergence_is_the_integral(pair: Any) -> None:
     density = (td.Laplace if kind is posteriors.Laplace else td.Normal)(
         *(t.detach() for t in parameters())
     )
-    estimated = prior_kind in ESTIMATED and kind is not posteriors.Laplace
+    estimated = prior_kind in ESTIMATED
     n, repeats = (1, 1) if not estimated else (500, 80) if kind.joint else (40_000, 1)
     posterior, made = kind(parametrization="scale"), parameters(n)
     if kind.joint:  # independent weights; tests/nn/test_joint.py has others
@@ -111,6 +115,82 @@ def test_every_divergence_is_the_integral(pair: Any) -> None:
     # The ratio of densities varies by less than 2 about its mean here: 5 sigma.
     tolerance = 5 * 2 / math.sqrt(n * repeats) if estimated else 1e-8
     assert sum(found) / repeats == pytest.approx(expected_kl(density, log_prior), abs=tolerance)
+
+
+def exact_kl(kind: Any, loc: float, log_scale: float, prior: float) -> float:
+    """Between a normal and a Laplace distribution, in 60 digits; ``prior``: the scale of one."""
+    with mpmath.workdps(60):
+        m, s, b = mpmath.mpf(loc), mpmath.exp(mpmath.mpf(log_scale)), mpmath.mpf(prior)
+        if kind is posteriors.Normal:
+            z = m / (s * mpmath.sqrt(2))
+            absolute = s * mpmath.sqrt(2 / mpmath.pi) * mpmath.exp(-z * z) + m * mpmath.erf(z)
+            found = (
+                absolute / b + mpmath.log(2 * b) - mpmath.log(2 * mpmath.pi * mpmath.e * s**2) / 2
+            )
+        else:
+            spread = (m**2 + 2 * s**2) / (2 * b**2)
+            found = spread + mpmath.log(2 * mpmath.pi * b**2) / 2 - 1 - mpmath.log(2 * s)
+        return float(found)
+
+
+BETWEEN = [(posteriors.Normal, priors.Laplace), (posteriors.Laplace, priors.Normal)]
+
+
+@pytest.mark.parametrize(("kind", "prior_kind"), BETWEEN)
+@pytest.mark.parametrize("log_scale", [-800.0, -300.0, -20.0, -3.0, 0.0, 4.0, 100.0])
+def test_normal_and_laplace_keep_their_digits(kind: Any, prior_kind: Any, log_scale: float) -> None:
+    """For scales that are tiny, large, or underflow; distributions have the same values."""
+    for loc, prior in itertools.product((0.0, -1e-9, 0.3, -40.0, 1e6), (1e-6, 0.7, 1e6)):
+        made = [
+            torch.full((1,), value, dtype=torch.float64, requires_grad=True)
+            for value in (loc, log_scale)
+        ]
+        found = Weight(kind("log_scale"), prior_kind(scale=prior), tuple(made)).kl()
+        expected = exact_kl(kind, loc, log_scale, prior)
+        assert found.item() == pytest.approx(expected, rel=1e-13, abs=1e-13)
+        assert all(slope.isfinite() for slope in torch.autograd.grad(found, made))
+        of = {"Normal": bd.Normal, "Laplace": bd.Laplace}
+        one = of[kind.__name__].from_log_scale(*made)
+        scale = torch.full((1,), prior, dtype=torch.float64)
+        other = of[prior_kind.__name__](torch.zeros_like(scale), scale)
+        assert bd.kl_divergence(one, other).item() == pytest.approx(found.item(), rel=1e-13)
+
+
+@pytest.mark.parametrize(("kind", "prior_kind"), BETWEEN)
+@pytest.mark.parametrize("parametrization", ["softplus", "scale", "log_scale", "log_var"])
+def test_normal_and_laplace_gradients(kind: Any, prior_kind: Any, parametrization: str) -> None:
+    loc = torch.tensor([0.3, -1.2, 0.0, 30.0], dtype=torch.float64, requires_grad=True)
+    raw = torch.tensor([0.4, 1.5, 0.2, 0.3], dtype=torch.float64, requires_grad=True)
+
+    def divergence(*made: Tensor) -> Tensor:
+        return Weight(kind(parametrization), prior_kind(scale=0.7), made).kl()
+
+    assert torch.autograd.gradcheck(divergence, (loc, raw))
+    assert torch.autograd.gradgradcheck(divergence, (loc, raw))
+    narrow = [t.detach().to(torch.bfloat16) for t in (loc, raw)]
+    wide = [t.float() for t in narrow]
+    assert torch.equal(divergence(*narrow), divergence(*wide))
+    assert divergence(*narrow).dtype == torch.float32
+
+
+@pytest.mark.parametrize("prior", [priors.LearnedNormal(0.5), priors.Normal(0.2, 0.5)])
+def test_a_laplace_posterior_with_a_normal_prior(prior: Any) -> None:
+    """The default prior serves, and a learned one learns."""
+    layer = BayesLinear(3, 2, posterior=posteriors.Laplace(init_scale=0.1), prior=prior)
+    samples = [
+        td.Laplace(w.loc, w.posterior.scale(w.parameters)).sample((200_000,))  # type: ignore[attr-defined]
+        for w in layer.weights()
+    ]
+    expected = 0.0
+    for w, sample in zip(layer.weights(), samples, strict=True):
+        density = td.Laplace(w.loc, w.posterior.scale(w.parameters))  # type: ignore[attr-defined]
+        log_q = density.log_prob(sample).sum().item()
+        expected += (log_q - w.prior.log_prob(sample.double()).item()) / len(sample)
+    divergence = kl(layer)
+    assert divergence.item() == pytest.approx(expected, abs=0.05)
+    divergence.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
+    assert torch.equal(kl(layer), kl(layer))
 
 
 @pytest.mark.parametrize("prior", EVERY_PRIOR)
@@ -195,7 +275,7 @@ def test_an_estimate_is_never_a_stale_one() -> None:
     expected = torch.autograd.grad(of_its_own(layer, 3), layer.weight_loc)
     torch.testing.assert_close(torch.autograd.grad(moved, layer.weight_loc), expected)
     layer(torch.ones(1, 4).double(), seed=3)
-    layer.priors["bias"] = priors.Laplace()
+    layer.priors["bias"] = priors.StudentT()
     assert kl(layer).isfinite()
     layer(torch.ones(1, 4).double()).sum().backward()
     kl(layer).backward()
@@ -205,7 +285,7 @@ def test_a_layer_of_several_kinds() -> None:
     """One draw and one divergence for what is fused, estimated and neither."""
     model = nn.Sequential(
         BayesLinear(4, 3, posterior={"bias": posteriors.Deterministic()}),
-        BayesLinear(3, 3, posterior=posteriors.Laplace(), prior=priors.Laplace(0.5)),
+        BayesLinear(3, 3, posterior=posteriors.Laplace(), prior={"bias": priors.Laplace(0.5)}),
         BayesLinear(3, 2, prior={"weight": priors.StudentT()}, prior_scale=0.5),
     )
     assert model[2].priors == {"weight": priors.StudentT(), "bias": priors.Normal(0.0, 0.5)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import math
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from bslfast import _files, programs
 from bslfast.bnn import BayesianMLP
 from bslfast.likelihoods import Categorical, Normal
+from bslfast.nn import to_bayesian
 from bslfast.predict import predict
 from bslfast.training import History, checkpoint, fit, loop
 from bslfast.training.schedules import LinearWarmup
@@ -749,6 +751,35 @@ def test_a_validation_score_that_is_not_finite_is_an_error(tmp_path: Path, score
             fit(model, TRAIN, VALIDATION, epochs=3, likelihood=Normal(1))
 
 
+def test_validation_goes_by_blocks_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The score is that of all rows at once, with a mask and without."""
+    torch.manual_seed(0)
+    x = torch.randn(2500, 3)
+    y = x.sum(1, keepdim=True) + 0.1 * torch.randn(2500, 1)
+    convolutional = to_bayesian(
+        nn.Sequential(nn.Unflatten(1, (1, 3)), nn.Conv1d(1, 2, 2), nn.Flatten(), nn.Linear(4, 1))
+    )
+    seen: list[int] = []
+
+    def counted(model: nn.Module, x: Tensor, *args: Any, **options: Any) -> Any:
+        seen.append(len(x))
+        return predict(model, x, *args, **options)
+
+    monkeypatch.setattr(loop, "predict", counted)
+    for model in (network(), convolutional):
+        for mask in ((), (torch.rand(2500, 1) < 0.7,)):
+            scores = []
+            for most, blocks in ((1024, [1024, 1024, 452]), (5000, [2500])):
+                monkeypatch.setattr(loop, "_SCORED", most)
+                seen.clear()
+                start = copy.deepcopy(model)
+                held_out = (x, y, *mask)
+                found = fit(start, (x[:50], y[:50]), held_out, epochs=2, likelihood=Normal(1))
+                scores.append(found.validation_log_likelihood)
+                assert seen == 2 * blocks
+            assert scores[0] == pytest.approx(scores[1], rel=1e-6)
+
+
 # --- devices and bad input ------------------------------------------------------------------------
 
 
@@ -799,6 +830,28 @@ def test_training_and_resume_on_cuda(tmp_path: Path) -> None:
         ({"momentum": -0.1, "optimizer": "sgd"}, ValueError, "momentum: .*at least 0, got -0.1"),
         ({"momentum": 0.9}, ValueError, "momentum: expected 0 with optimizer='adam', got 0.9"),
         ({"clip": 0.0}, ValueError, "clip: expected a finite number above 0, got 0.0"),
+        ({"progress": "no"}, TypeError, "progress: expected a bool, got 'no'"),
+        ({"objective": 3}, TypeError, r"objective: expected None or a function, got 3 \(int\)"),
+        (
+            {"objective": lambda model, x, y: model(x).mean()},
+            ValueError,
+            r"objective: expected a function that .* tensor \[96\], .* shape \(\) and dtype",
+        ),
+        (
+            {"objective": lambda model, x, y: 1.0},
+            TypeError,
+            r"objective: expected a function that .* tensor \[96\], .*, got 1.0 \(float\)",
+        ),
+        (
+            {"objective": lambda model, x, y: (model(x)[:, 0], 0.5)},
+            TypeError,
+            r"objective: expected a function that .*, got a tensor of .* and 0.5 \(float\)",
+        ),
+        (
+            {"objective": lambda model, x, y: model(x)},
+            ValueError,
+            r"objective: expected a function that .*, got a tensor of shape \(96, 1\)",
+        ),
         ({"clip": "norm"}, TypeError, "clip: expected a finite number above 0, got 'norm'"),
         ({"train": (X, Y.double())}, TypeError, "y: expected the dtype of output"),
         ({"train": (X, Y[:, 0])}, ValueError, r"y: expected .*\(96,\)"),

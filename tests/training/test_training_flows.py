@@ -327,7 +327,7 @@ def test_other_objectives(calls: list[int]) -> None:
     assert not calls
     with pytest.raises(ValueError, match="context: expected a tensor of shape"):
         fit(flow(), TRAIN[:1], epochs=1, **SETTING)
-    with pytest.raises(ValueError, match="log_likelihood: expected"):
+    with pytest.raises(ValueError, match="objective: expected a function that returns"):
         fit(flow(0), (X.unsqueeze(1),), epochs=1, **SETTING)
     with pytest.raises(TypeError, match=r"x: expected torch\.float64, the dtype of the flow"):
         fit(flow(0), (X.float(),), epochs=1, **SETTING)

@@ -852,6 +852,17 @@ def test_weights_of_examples() -> None:
         vae.elbo(x, weights=weights[1:])
     with pytest.raises(TypeError, match=r"^weights: "):
         bslfast.negative_elbo(log_likelihood, 3.0, dataset_size=10, weights=weights.long())
+    for bad, shown in ((weights - 2, "-"), (weights * math.nan, "nan")):
+        for call in (
+            lambda bad=bad: vae.elbo(x, weights=bad),
+            lambda bad=bad: bslfast.negative_elbo(
+                log_likelihood, 3.0, dataset_size=10, weights=bad
+            ),
+            lambda bad=bad: bslfast.free_bits(torch.rand(6, 3), 0.5, weights=bad),
+        ):
+            with pytest.raises(ValueError, match=f"^weights: expected .* least 0, got {shown}"):
+                call()
+    assert bslfast.negative_elbo(log_likelihood, 3.0, dataset_size=1, weights=weights * 0) == 3.0
 
 
 def vamp(shape: tuple[int, ...] = SHAPE, **options: object) -> VAE:
