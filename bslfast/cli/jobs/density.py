@@ -25,7 +25,7 @@ def add_parser(names: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser = names.add_parser("density", help="the density of the rows of a table of your own")
     tables.add_options(parser)
     add = parser.add_argument
-    what = f"; by default {_HELD_OUT:.0%} of the rows of --data, at random"
+    what = f"; by default {_HELD_OUT:.0%}% of the rows of --data, at random"
     add("--validation", type=Path, metavar="FILE", help=f"rows to stop by{what}")
     add("--test", type=Path, metavar="FILE", help=f"rows to report on{what}")
     flows.add_options(
