@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import importlib.machinery
+import sys
+import types
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from command_line import one_line
 
+import bslfast
 from bslfast import cli
 
 
@@ -47,3 +53,32 @@ def test_help_can_be_written(name: str) -> None:
 def test_help_says_how_many_rows_are_held_out() -> None:
     text = " ".join(PARSERS["bslfast train density"].format_help().split())
     assert "rows to stop by; by default 15% of the rows of --data, at random" in text
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"bslfast {bslfast.__version__}\n"
+
+
+@pytest.mark.parametrize("command", [["train", "wine"], ["benchmark", "iwae"]])
+@pytest.mark.parametrize("names", [("matplotlib",), ("tqdm",), ("matplotlib", "tqdm")])
+def test_packages_of_jobs_are_there_before_training(
+    command: list[str],
+    names: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    for name in ("matplotlib", "tqdm"):
+        module = types.ModuleType(name)
+        module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        monkeypatch.setitem(sys.modules, name, None if name in names else module)
+    assert cli.main([*command, "--out", str(tmp_path / "runs")]) == 1
+    expected = (
+        f"bslfast: {command[0]}: expected matplotlib and tqdm to be installed, got Python without "
+        f"{' and '.join(names)}: pip install 'bslfast[jobs]'"
+    )
+    assert one_line(capsys) == expected
+    assert not (tmp_path / "runs").exists()
