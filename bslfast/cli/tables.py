@@ -25,8 +25,16 @@ _SIZES: tuple[tuple[float, dict[str, Any]], ...] = (
     (20_000, {"batch_size": 128, "lr": 0.005, "hidden": [50]}),
     (float("inf"), {"batch_size": 512, "lr": 0.002, "hidden": [100, 100]}),
 )
+#: Likewise for flows. A flow of few rows goes on learning after a network for them has stopped.
+FLOW_SIZES: tuple[tuple[float, dict[str, Any]], ...] = (
+    (2_000, {"batch_size": 32, "lr": 0.001}),
+    (5_000, {"batch_size": 64, "lr": 0.001}),
+    (20_000, {"batch_size": 128, "lr": 0.002}),
+    (float("inf"), {"batch_size": 512, "lr": 0.002}),
+)
 # About so many steps are taken at most, in a number of epochs between these.
 _STEPS, _EPOCHS = 6000, (20, 400)
+FLOW_STEPS = 8000
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -169,14 +177,19 @@ def moderate(path: Path | str, names: Sequence[str], train: Tensor, x: Tensor) -
         )
 
 
-def fill(options: argparse.Namespace, rows: int) -> None:
+def fill(
+    options: argparse.Namespace,
+    rows: float,
+    sizes: Sequence[tuple[float, dict[str, Any]]] = _SIZES,
+    most_steps: int = _STEPS,
+) -> None:
     """Choose the options of training that are not given, by the number of rows."""
-    chosen = next(dict(values) for most, values in _SIZES if rows <= most)
+    chosen = next(dict(values) for most, values in sizes if rows <= most)
     if options.batch_size is None:
         options.batch_size = chosen["batch_size"]
     steps = max(1, round(0.7 * rows / options.batch_size))
     fewest, most = _EPOCHS
-    chosen["epochs"] = options.epochs or min(most, max(fewest, round(_STEPS / steps)))
+    chosen["epochs"] = options.epochs or min(most, max(fewest, round(most_steps / steps)))
     chosen["patience"] = max(10, chosen["epochs"] // 4)
     for name, value in chosen.items():
         if getattr(options, name) is None:
