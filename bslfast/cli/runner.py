@@ -81,7 +81,11 @@ def add_training_options(
     threads: int = 1,
     by_rows: bool = False,
 ) -> None:
-    """Add the options that every job has, with the job's own defaults; see :func:`add_options`."""
+    """Add the options that every job has, with the job's own defaults; see :func:`add_options`.
+
+    Jobs on data of one's own, those whose defaults are chosen ``by_rows``, train no network in
+    plain torch unless ``--reference`` asks for it.
+    """
     add = parser.add_argument
     usual = "by the job" if epochs is None and not by_rows else _usual(epochs, by_rows)
     add("--epochs", type=positive_int, default=epochs, help=f"at most ({usual})")
@@ -104,10 +108,18 @@ def add_training_options(
     add("--threads", type=positive_int, default=threads, help="of torch on the CPU (%(default)s)")
     add("--out", type=Path, default=Path("runs"), help="folder for the results (%(default)s)")
     add("--resume", action="store_true", help="go on from the checkpoint in the results' folder")
+    # Own data are trained for what they say, jobs that come along to be compared.
     add(
-        "--no-reference", action="store_true",
-        help="do not train and time the same network in plain torch",
+        "--no-reference", action="store_true", default=by_rows,
+        help="do not train and time the same network in plain torch"
+        + (" (the default)" if by_rows else ""),
     )  # fmt: skip
+    if by_rows:
+        add(
+            "--reference", action="store_false", dest="no_reference", default=True,
+            help="train and time the same network in plain torch as well, which takes a multiple "
+            "of the time",
+        )  # fmt: skip
 
 
 def _usual(default: object, by_rows: bool) -> str:

@@ -47,6 +47,19 @@ def test_values_of_every_kind(tmp_path: Path) -> None:
     options = parse("train", "density", "--lr", "0.5", f"--config={path}", "--hidden", "9")
     assert (options.lr, options.hidden, options.epochs) == (0.5, [9], 3)
     assert parse("train", "mnist", "--config", written(tmp_path, "lecture = true")).lecture
+    for text, without in (
+        ("", True),
+        ("reference = true", False),
+        ("reference = false", True),
+        ("no-reference = true", True),
+        ("no_reference = false", False),
+    ):
+        path = written(tmp_path, f"data = 'a.csv'\n{text}\n")
+        for job in ("regression", "classification", "density", "vae"):
+            assert parse("train", job, "--config", path).no_reference == without
+            assert parse("train", job, "--config", path, "--no-reference").no_reference
+            assert not parse("train", job, "--config", path, "--reference").no_reference
+    assert not parse("train", "wine").no_reference
     options = parse("train", "mnist", "--config", written(tmp_path, 'lecture = "normal"'))
     assert options.lecture == "normal"
     options = parse("train", "wine", "--config", written(tmp_path, "hidden = 4"))

@@ -47,7 +47,7 @@ def rows(n: int, features: int = 3, seed: int = 0) -> Tensor:
 
 def train(folder: Path, *more: str, epochs: int = 2) -> int:
     command = ["train", "density", "--epochs", str(epochs), "--transforms", "2", "--hidden", "8"]
-    return cli.main([*command, "--no-reference", "--out", str(folder / "runs"), *more])
+    return cli.main([*command, "--out", str(folder / "runs"), *more])
 
 
 @pytest.mark.parametrize("flow", FLOWS)
@@ -105,6 +105,7 @@ def test_all_files_are_given_and_plain_torch_does_as_well(tmp_path: Path) -> Non
         np.save(tmp_path / f"{name}.npy", rows(300 - 100 * seed, 1, seed).float().numpy())
     command = ["train", "density", "--epochs", "1", "--transforms", "1", "--out", str(tmp_path)]
     command += ["--data", str(tmp_path / "train.npy"), "--flow", "nsf-ar", "--bins", "4"]
+    command += ["--reference"]
     command += [f"--{name}={tmp_path / name}.npy" for name in ("validation", "test")]
     assert cli.main(command) == 0
     report = json.loads((tmp_path / "density-nsf-ar-train" / "metrics.json").read_text())
@@ -155,7 +156,7 @@ def test_few_rows_are_learned(tmp_path: Path) -> None:
         noise = torch.randn(n, 2, generator=torch.Generator().manual_seed(n)).double()
         np.save(tmp_path / f"{name}.npy", (torch.cat([upper, lower]) + 0.05 * noise).numpy())
     command = ["train", "density", "--out", str(tmp_path), "--data", str(tmp_path / "train.npy")]
-    command += ["--test", str(tmp_path / "test.npy"), "--no-reference"]
+    command += ["--test", str(tmp_path / "test.npy")]
     assert cli.main(command) == 0
     report = json.loads((tmp_path / "density-nsf-train" / "metrics.json").read_text())
     assert report["test"]["log_likelihood"] > -0.6

@@ -54,7 +54,7 @@ def own(tmp_path: Path) -> Path:
 
 def train(job: str, path: Path, *more: str, epochs: int = 2) -> int:
     command = ["train", job, "--data", str(path), "--epochs", str(epochs), "--samples", "5"]
-    return cli.main([*command, "--no-reference", "--out", str(path.parent / "runs"), *more])
+    return cli.main([*command, "--out", str(path.parent / "runs"), *more])
 
 
 def report_of(path: Path, job: str) -> dict:
@@ -72,6 +72,7 @@ def test_regression(own: Path, capsys: pytest.CaptureFixture) -> None:
     assert report["data"]["rows"] == {"train": 84, "validation": 18, "test": 18}
     assert report["data"]["features"] == ["a", "b"]
     assert next(iter(report["test"])) == "rmse"
+    assert "reference" not in report  # unless it is asked for
     assert report["test"]["rmse"] < 0.8  # the spread is 2
     kept = split(torch.from_numpy(A).unsqueeze(1), torch.zeros(N), seed=0).train.x
     assert report["data"]["input_mean"][0] == pytest.approx(kept.mean().item(), rel=1e-15)
@@ -242,6 +243,7 @@ def test_results_are_those_of_one_run(own: Path, monkeypatch: pytest.MonkeyPatch
 def test_plain_torch_does_as_well(own: Path, scale: str) -> None:
     command = ["train", "vae", "--data", str(own), "--ignore", "k", "--scale", scale, "--hidden"]
     command += ["8", "--epochs", "3", "--samples", "2", "--out", str(own.parent / "runs")]
+    command += ["--reference"]
     assert cli.main(command) == 0
     report = report_of(own, "vae")
     # Both trainings have the same initial weights and batches, and other noise.
