@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import bslfast
-from bslfast.cli import compare, config, iwae, jobs, uci
+from bslfast.cli import compare, config, iwae, jobs, runner, uci
 
 __all__ = ["main"]
 
@@ -29,11 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Wrong options end the process with code 2, as argparse does.
     """
     arguments = _parser().parse_args(argv)
-    command = vars(arguments).pop("needing", None)
+    job = vars(arguments).pop("needing", None)
     try:
-        if command is not None:
-            _check_packages(command)
-        return int(arguments.run(arguments))
+        if job is None:
+            return int(arguments.run(arguments))
+        _check_packages(job)
+        with runner.no_empty_folders(arguments.out):
+            return int(arguments.run(arguments))
     except KeyboardInterrupt:
         print("\ninterrupted; files written so far are whole", file=sys.stderr)
         return 130

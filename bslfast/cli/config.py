@@ -116,9 +116,6 @@ def _single(action: argparse.Action, value: Any, where: str) -> Any:
         found = convert(str(value))
     except argparse.ArgumentTypeError as error:
         raise ValueError(f"{where}: {error}") from None
-    except ValueError:
-        option = action.option_strings[-1]
-        raise ValueError(f"{where}: expected what {option} takes, got {value!r}") from None
     if action.choices is not None and found not in action.choices:
         choices = ", ".join(map(str, action.choices))
         raise ValueError(f"{where}: expected one of {choices}, got {value!r}")

@@ -252,7 +252,7 @@ def _build(options: argparse.Namespace, features: int) -> flows.Flow:
 
 
 def _bins(text: str) -> int:
-    value = int(text)
+    value = runner.number(text, int, "an integer", lambda _: True)
     try:
         flows.Spline(value)
     except ValueError as error:

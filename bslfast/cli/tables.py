@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,12 +46,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="the table: .csv, .npy, .npz or .parquet (by pandas)",
     )  # fmt: skip
     add("--ignore", nargs="+", default=[], metavar="COL", help="columns to leave out")
-    add("--delimiter", default=",", help="between the fields of a .csv file (%(default)s)")
+    add(
+        "--delimiter", type=_delimiter, default=",", metavar="CHARACTER",
+        help=r"between the fields of a .csv file, \t for a tab (%(default)s)",
+    )  # fmt: skip
     add("--no-header", action="store_true", help="a .csv file's first line is data")
     add(
         "--missing", choices=("refuse", "drop"), default="refuse",
         help="what to do with rows that lack values: an error, or leave them out (%(default)s)",
     )  # fmt: skip
+
+
+def _delimiter(text: str) -> str:
+    """Return an option's value; argparse turns the error into a message."""
+    found = "\t" if text == r"\t" else text  # as a shell passes it on
+    if len(found) != 1 or found in '"\r\n':
+        raise argparse.ArgumentTypeError(
+            r"expected one character, neither a quote nor the end of a line, or \t for a tab, "
+            f"got {text!r}"
+        )
+    return found
 
 
 def read(options: argparse.Namespace, path: Path | None = None) -> Columns:
@@ -91,8 +106,19 @@ def labels(options: argparse.Namespace, table: Columns) -> str:
 
 
 def name(options: argparse.Namespace, *parts: str) -> str:
-    """Return the name of a job's folder: what is trained, and the data's name."""
-    return "-".join((*parts, options.data.stem))
+    """Return the name of a job's folder: what is trained, and the data's name.
+
+    Raises:
+        ValueError: if the results of another file, which has the same name, are there.
+    """
+    found = "-".join((*parts, options.data.stem))
+    there, here = runner.data_of(options.out / found), os.path.abspath(options.data)
+    if there not in (None, here):
+        raise ValueError(
+            "--out: expected a folder without results of another table, got "
+            f"{str(options.out)!r}, where {found} is of {there} and would become that of {here}"
+        )
+    return found
 
 
 def complete(

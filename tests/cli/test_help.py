@@ -6,26 +6,13 @@ import argparse
 import importlib.machinery
 import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import one_line
+from command_line import one_line, parsers
 
 import bslfast
 from bslfast import cli
-
-
-def parsers(
-    parser: argparse.ArgumentParser, name: str = "bslfast"
-) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """A parser and those of its commands, each with what is typed to reach it."""
-    yield name, parser
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for word, inner in action.choices.items():
-                yield from parsers(inner, f"{name} {word}")
-
 
 PARSERS = dict(parsers(cli._parser()))
 
@@ -82,3 +69,41 @@ def test_packages_of_jobs_are_there_before_training(
     )
     assert one_line(capsys) == expected
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["wine", "--lr", "x"], "--lr: expected a finite number above 0, got 'x'"),
+        (["wine", "--lr", "nan"], "--lr: expected a finite number above 0, got 'nan'"),
+        (["wine", "--epochs", "2.5"], "--epochs: expected an integer of at least 1, got '2.5'"),
+        (["wine", "--seed", "x"], "--seed: expected an integer from 0 to 2^63 - 1, got 'x'"),
+        (["digits", "--beta", "x"], "--beta: expected a finite number of at least 0, got 'x'"),
+        (["moons", "--bins", "x"], "--bins: expected an integer, got 'x'"),
+        (["mnist-labels", "--lr", "0"], "--lr: expected a finite number above 0, got '0'"),
+        (
+            ["mnist-labels", "--share", "x"],
+            "--share: expected a number above 0 and below 1, got 'x'",
+        ),
+        (
+            ["density", "--delimiter", "::"],
+            r"--delimiter: expected one character, neither a quote nor the end of a line, or \t "
+            "for a tab, got '::'",
+        ),
+    ],
+)
+def test_a_value_that_is_refused(
+    options: list[str], text: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["train", *options])
+    assert ended.value.code == 2
+    assert f"error: argument {text}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_every_option_says_what_it_expects(name: str) -> None:
+    for action in PARSERS[name]._actions:
+        if callable(action.type) and action.type is not Path:
+            with pytest.raises(argparse.ArgumentTypeError, match=r"expected .* got 'x y'"):
+                action.type("x y")

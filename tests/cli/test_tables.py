@@ -126,7 +126,8 @@ def test_parquet(own: Path, capsys: pytest.CaptureFixture) -> None:
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
     frame = pandas.DataFrame({"a": A, "b": B, "y": Y, "z": Z, "k": K})
-    path = own.with_suffix(".parquet")
+    path = own.parent / "parquet" / "own.parquet"
+    path.parent.mkdir()
     frame.to_parquet(path)
     options = ["--target", "y", "--ignore", "k"]
     found = []
@@ -283,6 +284,60 @@ def test_defaults_by_the_number_of_rows(rows: int, batch: int, epochs: int, pati
     assert vars(given) == {"epochs": 7, "batch_size": 5, "lr": 0.5, "patience": 3, "hidden": [2]}
 
 
+def test_a_table_separated_by_tabs(own: Path, capsys: pytest.CaptureFixture) -> None:
+    """The error's own words, as a shell passes them on, make it readable."""
+    lines = [f"{b}\t{y}" for b, y in zip(B, Y, strict=True)]
+    own.write_text("\n".join(["b\ty", *lines]))
+    assert train("regression", own) == 1
+    found = re.search(r"\((--delimiter) '(.*)'\)", one_line(capsys))
+    assert found is not None
+    assert train("regression", own, *found.groups(), epochs=1) == 0
+    assert report_of(own, "regression")["data"]["features"] == ["b"]
+
+
+def test_a_run_that_diverges(own: Path, capsys: pytest.CaptureFixture) -> None:
+    """It says what may help, and leaves no folder of its own."""
+    runs = own.parent / "runs"
+    command = ["--target", "y", "--ignore", "k", "--lr", "1e30"]
+    for there in ([], ["mine"]):
+        for name in there:
+            (runs / name).mkdir(parents=True)
+        assert train("regression", own, *command) == 1
+        assert "a smaller lr than 1e+30 may help" in one_line(capsys)
+        assert [path.name for path in runs.glob("*")] == there
+    assert train("regression", own, *command, "--out", str(own.parent / "new" / "runs")) == 1
+    assert not (own.parent / "new").exists()
+
+
+def test_results_of_another_table_are_kept(
+    own: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same name in another folder, or with another ending."""
+    arrays = own.with_suffix(".npz")
+    np.savez(arrays, b=B, y=Y)
+    elsewhere = own.parent / "elsewhere" / own.name
+    elsewhere.parent.mkdir()
+    elsewhere.write_text(own.read_text())
+    assert train("regression", own, "--ignore", "k", epochs=1) == 0
+    before = report_of(own, "regression")
+    assert before["options"]["data"] == str(own)
+    out = str(own.parent / "runs")
+    for path in (arrays, elsewhere):
+        for more in ([], ["--resume"]):
+            assert train("regression", path, "--out", out, *more) == 1
+            text = one_line(capsys)
+            assert text.startswith("bslfast: --out: expected a folder without results of another")
+            assert f"where regression-own is of {own} and would become that of {path}" in text
+    assert report_of(own, "regression") == before
+    assert train("regression", elsewhere, "--ignore", "k", epochs=1) == 0  # there
+    # The same file by a shorter path, and results of none that is known.
+    monkeypatch.chdir(own.parent)
+    assert train("regression", Path("own.csv"), "--ignore", "k", epochs=1) == 0
+    (own.parent / "runs" / "regression-own" / "metrics.json").write_text("[]")
+    assert train("regression", arrays, epochs=1) == 0
+    assert report_of(own, "regression")["options"]["data"] == str(arrays)
+
+
 # --- what is wrong with a table -------------------------------------------------------------------
 
 LINES = "a,b,k\n" + "".join(f"{i},{i % 7},{'xyz'[i % 3]}\n" for i in range(30))
@@ -320,6 +375,12 @@ DEEP = np.zeros((30, 4, 4))
             "column 'k': expected each label in the rows for training, got 'one' in held-out rows",
         ),
         ("regression", LINES.replace(",", ";"), [], "line 1: .* one, 'a;b;k'; .*--delimiter"),
+        (
+            "regression",
+            "a;b\n" + "".join(f"{i},5;{i},25\n" for i in range(30)),
+            ["--delimiter", ";"],
+            "line 2, column 'a': .*got '0,5'; likewise in 'b'; a decimal comma has to .* point$",
+        ),
         ("regression", HUGE, [], "own.csv, column 'a': expected numbers that float32 .*1e[+]300"),
         ("vae", HUGE, [], "own.csv, column 'a': expected numbers that float32 holds .*1e[+]300"),
         (
