@@ -32,6 +32,14 @@ def _main(name: str) -> Callable[..., Any]:
     return main
 
 
+def _notebook(name: str) -> dict[str, Any]:
+    """A notebook; an archive of sources, which holds PKG-INFO, has none."""
+    if (ROOT / "PKG-INFO").is_file():
+        pytest.skip("an archive of sources has no notebooks")
+    found: dict[str, Any] = json.loads((EXAMPLES / f"{name}.ipynb").read_text())
+    return found
+
+
 def test_own_layer() -> None:
     loc = _main("own_layer")(steps=500)
     assert loc.tolist() == pytest.approx([2.0, -1.0, 0.0, 0.0], abs=0.1)
@@ -75,7 +83,7 @@ def test_posterior() -> None:
 def test_bayesian_neural_networks_wine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wine_file.write(tmp_path / "winequality-white.csv", rows=2000)
     monkeypatch.setenv("BSLFAST_DATA", str(tmp_path))
-    notebook = json.loads((EXAMPLES / "bayesian_neural_networks_wine.ipynb").read_text())
+    notebook = _notebook("bayesian_neural_networks_wine")
     names = NOTEBOOK["run"](notebook, EPOCHS=40, SAMPLES=20, LECTURE_EPOCHS=40)
     results = names["results"]
     error, _, covered, _, epistemic = (
@@ -94,7 +102,7 @@ def test_bayesian_neural_networks_wine(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_vae_mod() -> None:
-    notebook = json.loads((EXAMPLES / "vae_mod.ipynb").read_text())
+    notebook = _notebook("vae_mod")
     torch.set_num_threads(1)
     results = NOTEBOOK["run"](notebook, DATA="digits", EPOCHS=10)["results"]
     for bound, log_p, kl in results.values():
@@ -108,7 +116,7 @@ def test_vae_mod() -> None:
 
 
 def test_flows_moons() -> None:
-    notebook = json.loads((EXAMPLES / "flows_moons.ipynb").read_text())
+    notebook = _notebook("flows_moons")
     names = NOTEBOOK["run"](notebook, EPOCHS=4, POINTS=4000)
     error = {name: result[0] for name, result in names["results"].items()}
     # The density of the points' source has 0.30 nats, a normal distribution 1.88.
@@ -121,7 +129,7 @@ def test_flows_moons() -> None:
 
 
 def test_sbi_posterior() -> None:
-    notebook = json.loads((EXAMPLES / "sbi_posterior.ipynb").read_text())
+    notebook = _notebook("sbi_posterior")
     names = NOTEBOOK["run"](notebook, SIMULATIONS=5000, EPOCHS=10, CHECKS=300)
     # The divergence between two distributions; a flow that knows nothing of x has 2.8.
     assert names["divergence"] + 3 * names["error"] > 0
@@ -133,7 +141,7 @@ def test_sbi_posterior() -> None:
 
 
 def test_converting_a_cnn() -> None:
-    notebook = json.loads((EXAMPLES / "converting_a_cnn.ipynb").read_text())
+    notebook = _notebook("converting_a_cnn")
     names = NOTEBOOK["run"](notebook, EPOCHS=25, SAMPLES=5)
     for error, nll, _, auroc in names["results"].values():
         assert error < 0.2

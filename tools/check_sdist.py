@@ -12,13 +12,15 @@ from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).resolve().parents[1]
 NEEDED = ("LICENSE", "README.md", "CMakeLists.txt", "csrc/cpu/isa.cpp", "tests/conftest.py")
-#: In bytes: a file, but for notebooks with their pictures, and the archive.
+#: In bytes: a file, and the archive.
 LARGEST, LARGEST_ARCHIVE = 100_000, 2_000_000
 
 
 def left_out(name: str) -> bool:
     """Whether pyproject.toml leaves the file out ("sdist.exclude")."""
-    return name.startswith((".ci/", ".github/", "benchmarks/results/")) or name.endswith(".png")
+    return name.startswith((".ci/", ".github/", "benchmarks/results/")) or name.endswith(
+        (".ipynb", ".png")
+    )
 
 
 def problems(archive: Path) -> list[str]:
@@ -29,7 +31,7 @@ def problems(archive: Path) -> list[str]:
     command = ["git", "-C", str(ROOT), "ls-files"]
     listed = subprocess.run(command, check=True, text=True, capture_output=True).stdout.split("\n")
     tracked = {name for name in listed if name and not left_out(name)} | {"PKG-INFO"}
-    large = (n for n, size in sizes.items() if size > LARGEST and not n.endswith(".ipynb"))
+    large = (n for n, size in sizes.items() if size > LARGEST)
     return [
         *(f"not a file: {e.name}" for e in entries if not e.isfile()),
         *(f"missing: {name}" for name in sorted(tracked.union(NEEDED) - sizes.keys())),

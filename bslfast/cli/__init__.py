@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import argparse
 import functools
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bslfast.cli import compare, config, iwae, jobs, uci
+import bslfast
+from bslfast.cli import compare, config, iwae, jobs, runner, uci
 
 __all__ = ["main"]
+
+#: The packages of bars and pictures, which every job and protocol needs, at its end at the latest.
+_NEEDED = ("matplotlib", "tqdm")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,8 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Wrong options end the process with code 2, as argparse does.
     """
     arguments = _parser().parse_args(argv)
+    job = vars(arguments).pop("needing", None)
     try:
-        return int(arguments.run(arguments))
+        if job is None:
+            return int(arguments.run(arguments))
+        _check_packages(job)
+        with runner.no_empty_folders(arguments.out):
+            return int(arguments.run(arguments))
     except KeyboardInterrupt:
         print("\ninterrupted; files written so far are whole", file=sys.stderr)
         return 130
@@ -40,13 +50,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bslfast", description="Fast Bayesian networks for PyTorch: jobs and benchmarks."
     )
+    parser.add_argument("--version", action="version", version=f"bslfast {bslfast.__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
 
     train = commands.add_parser("train", help="train a model on real data and report on it")
+    train.set_defaults(needing="train")
     names: Any = train.add_subparsers(required=True, metavar="job", parser_class=config.JobParser)
     jobs.add_parsers(names)
 
     benchmark = commands.add_parser("benchmark", help="run a published protocol on given data")
+    benchmark.set_defaults(needing="benchmark")
     protocols = benchmark.add_subparsers(required=True, metavar="protocol")
     iwae.add_parser(protocols)
     uci.add_parser(protocols)
@@ -64,6 +77,16 @@ def _parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="what was built in and chosen")
     info.set_defaults(run=_info)
     return parser
+
+
+def _check_packages(command: str) -> None:
+    """Raise ModuleNotFoundError if a package is missing that would end the command at its end."""
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ModuleNotFoundError(
+            f"{command}: expected {' and '.join(_NEEDED)} to be installed, got Python without "
+            f"{' and '.join(missing)}: pip install 'bslfast[jobs]'"
+        )
 
 
 def _bench(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:

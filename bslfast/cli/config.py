@@ -63,8 +63,11 @@ class JobParser(argparse.ArgumentParser):
             )
         for key, value in values.items():
             action = actions[key]
-            action.default = _converted(action, value, f"{path}, {key!r}")
+            default = _converted(action, value, f"{path}, {key!r}")
             action.required = False
+            for other in self._actions:
+                if other.dest == action.dest:  # such as --reference and --no-reference
+                    other.default = default
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -94,7 +97,9 @@ def _converted(action: argparse.Action, value: Any, where: str) -> Any:
     if action.nargs == 0 or (action.nargs == "?" and isinstance(value, bool)):
         if not isinstance(value, bool):
             raise ValueError(f"{where}: expected true or false, got {value!r}")
-        return action.const if value else action.default
+        if value:
+            return action.const
+        return not action.const if isinstance(action.const, bool) else action.default
     if action.nargs == "+":
         several = value if isinstance(value, list) else [value]
         if not several:
@@ -111,9 +116,6 @@ def _single(action: argparse.Action, value: Any, where: str) -> Any:
         found = convert(str(value))
     except argparse.ArgumentTypeError as error:
         raise ValueError(f"{where}: {error}") from None
-    except ValueError:
-        option = action.option_strings[-1]
-        raise ValueError(f"{where}: expected what {option} takes, got {value!r}") from None
     if action.choices is not None and found not in action.choices:
         choices = ", ".join(map(str, action.choices))
         raise ValueError(f"{where}: expected one of {choices}, got {value!r}")

@@ -63,15 +63,19 @@ class Trained(NamedTuple):
 def add_options(
     parser: argparse.ArgumentParser,
     *,
-    epochs: int,
-    batch_size: int,
-    lr: float,
+    epochs: int | None,
+    batch_size: int | None,
+    lr: float | None,
     patience: int | None,
     hidden: tuple[int, ...],
+    by_rows: bool = False,
 ) -> None:
-    """Add the options of a job with a flow, with the job's own defaults."""
+    """Add the options of a job with a flow, with the job's own defaults.
+
+    ``by_rows`` is that of :func:`runner.add_training_options`.
+    """
     runner.add_training_options(
-        parser, epochs=epochs, batch_size=batch_size, lr=lr, patience=patience
+        parser, epochs=epochs, batch_size=batch_size, lr=lr, patience=patience, by_rows=by_rows
     )
     add = parser.add_argument
     add("--flow", choices=tuple(FLOWS), default="nsf", help="which flow (%(default)s)")
@@ -248,7 +252,7 @@ def _build(options: argparse.Namespace, features: int) -> flows.Flow:
 
 
 def _bins(text: str) -> int:
-    value = int(text)
+    value = runner.number(text, int, "an integer", lambda _: True)
     try:
         flows.Spline(value)
     except ValueError as error:

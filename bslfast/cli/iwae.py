@@ -45,7 +45,10 @@ def add_parser(names: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )  # fmt: skip
     add("--epochs", type=runner.positive_int, default=50, help="of each training (%(default)s)")
     add("--batch-size", type=runner.positive_int, default=100, help="images (%(default)s)")
-    add("--lr", type=float, default=0.002, help="Adam's rate, which falls to 0 (%(default)s)")
+    add(
+        "--lr", type=runner.positive, default=0.002,
+        help="Adam's rate, which falls to 0 (%(default)s)",
+    )  # fmt: skip
     add(
         "--hidden", type=runner.positive_int, nargs="+", default=[200, 200], metavar="WIDTH",
         help="of the encoder, mirrored in the decoder (%(default)s)",

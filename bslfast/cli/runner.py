@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import json
 import math
+import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 # warm up.
 TIMED_RUNS = 10
 TIMED_STEPS = 100
+_N = TypeVar("_N", int, float)
 _METRICS = "metrics.json"
 _PICTURES = "pictures"  # its entry with the names of the pictures beside it
 # Posterior scales of small tables end up near this. Scales that start far below would still rise
@@ -64,7 +67,7 @@ def add_options(
         default=None if hidden is None else list(hidden),
         help=f"widths of the hidden layers ({_usual(hidden, by_rows)})",
     )  # fmt: skip
-    add("--prior-scale", type=_positive, default=1.0, help="of every weight (%(default)s)")
+    add("--prior-scale", type=positive, default=1.0, help="of every weight (%(default)s)")
     add(
         "--samples", type=positive_int, default=samples,
         help="weight samples for the predictions (%(default)s)",
@@ -81,7 +84,11 @@ def add_training_options(
     threads: int = 1,
     by_rows: bool = False,
 ) -> None:
-    """Add the options that every job has, with the job's own defaults; see :func:`add_options`."""
+    """Add the options that every job has, with the job's own defaults; see :func:`add_options`.
+
+    Jobs on data of one's own, those whose defaults are chosen ``by_rows``, train no network in
+    plain torch unless ``--reference`` asks for it.
+    """
     add = parser.add_argument
     usual = "by the job" if epochs is None and not by_rows else _usual(epochs, by_rows)
     add("--epochs", type=positive_int, default=epochs, help=f"at most ({usual})")
@@ -90,7 +97,7 @@ def add_training_options(
         help=f"examples ({_usual(batch_size, by_rows)})",
     )  # fmt: skip
     add(
-        "--lr", type=_positive, default=lr,
+        "--lr", type=positive, default=lr,
         help=f"Adam's learning rate ({_usual(lr, by_rows)})",
     )  # fmt: skip
     add(
@@ -104,10 +111,18 @@ def add_training_options(
     add("--threads", type=positive_int, default=threads, help="of torch on the CPU (%(default)s)")
     add("--out", type=Path, default=Path("runs"), help="folder for the results (%(default)s)")
     add("--resume", action="store_true", help="go on from the checkpoint in the results' folder")
+    # Own data are trained for what they say, jobs that come along to be compared.
     add(
-        "--no-reference", action="store_true",
-        help="do not train and time the same network in plain torch",
+        "--no-reference", action="store_true", default=by_rows,
+        help="do not train and time the same network in plain torch"
+        + (" (the default)" if by_rows else ""),
     )  # fmt: skip
+    if by_rows:
+        add(
+            "--reference", action="store_false", dest="no_reference", default=True,
+            help="train and time the same network in plain torch as well, which takes a multiple "
+            "of the time",
+        )  # fmt: skip
 
 
 def _usual(default: object, by_rows: bool) -> str:
@@ -291,6 +306,15 @@ def training_report(history: History) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def data_of(folder: Path) -> str | None:
+    """Return the path of the file that the results in a folder are of; None if they say none."""
+    try:
+        found = json.loads((folder / _METRICS).read_text(encoding="utf-8"))["options"]["data"]
+    except (OSError, ValueError, LookupError, TypeError):  # none, or those of another program
+        return None
+    return os.path.abspath(found) if isinstance(found, str) else None
+
+
 def clear(folder: Path) -> None:
     """Remove the report and the pictures that an earlier run left: runs must not be mixed.
 
@@ -460,12 +484,29 @@ def versions() -> dict[str, Any]:
 
 
 def plain_options(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the options as JSON values."""
-    return {
+    """Return the options as JSON values, the path of the data as it is from anywhere."""
+    found = {
         key: str(value) if isinstance(value, Path | torch.device) else value
         for key, value in vars(options).items()
         if key != "run"
     }
+    if isinstance(getattr(options, "data", None), Path):
+        found["data"] = os.path.abspath(options.data)
+    return found
+
+
+@contextlib.contextmanager
+def no_empty_folders(out: Path) -> Iterator[None]:
+    """Remove the folders that a job has made in ``out`` and left empty, if it fails."""
+    known = {*out.glob("*")}
+    absent = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        yield
+    except BaseException:
+        for folder in (*(path for path in out.glob("*") if path not in known), *absent):
+            with contextlib.suppress(OSError):  # a file, or not empty
+                folder.rmdir()
+        raise
 
 
 def say(topic: str, text: str) -> None:
@@ -475,17 +516,36 @@ def say(topic: str, text: str) -> None:
 
 def positive_int(text: str) -> int:
     """Return an option's value; argparse turns the error into a message."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text!r}")
-    return value
+    return number(text, int, "an integer of at least 1", lambda value: value >= 1)
 
 
 def seed(text: str) -> int:
     """Return an option's value; argparse turns the error into a message."""
-    value = int(text)
-    if not 0 <= value < 2**63:
-        raise argparse.ArgumentTypeError(f"expected an integer from 0 to 2^63 - 1, got {text!r}")
+    return number(text, int, "an integer from 0 to 2^63 - 1", lambda value: 0 <= value < 2**63)
+
+
+def positive(text: str) -> float:
+    """Return an option's value; argparse turns the error into a message."""
+    return number(
+        text, float, "a finite number above 0", lambda value: math.isfinite(value) and value > 0
+    )
+
+
+def not_negative(text: str) -> float:
+    """Return an option's value; argparse turns the error into a message."""
+    return number(
+        text, float, "a finite number of at least 0",
+        lambda value: math.isfinite(value) and value >= 0,
+    )  # fmt: skip
+
+
+def number(text: str, kind: Callable[[str], _N], wanted: str, holds: Callable[[_N], bool]) -> _N:
+    """Return the number that an option's text is; ArgumentTypeError says what was ``wanted``."""
+    value: _N | None = None
+    with contextlib.suppress(ValueError):
+        value = kind(text)
+    if value is None or not holds(value):
+        raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
     return value
 
 
@@ -494,18 +554,3 @@ def _device(text: str) -> torch.device:
         return _checks.device("device", text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"expected a finite number above 0, got {text!r}")
-    return value
-
-
-def not_negative(text: str) -> float:
-    """Return an option's value; argparse turns the error into a message."""
-    value = float(text)
-    if not (math.isfinite(value) and value >= 0):
-        raise argparse.ArgumentTypeError(f"expected a finite number of at least 0, got {text!r}")
-    return value

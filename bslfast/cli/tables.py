@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +26,16 @@ _SIZES: tuple[tuple[float, dict[str, Any]], ...] = (
     (20_000, {"batch_size": 128, "lr": 0.005, "hidden": [50]}),
     (float("inf"), {"batch_size": 512, "lr": 0.002, "hidden": [100, 100]}),
 )
+#: Likewise for flows. A flow of few rows goes on learning after a network for them has stopped.
+FLOW_SIZES: tuple[tuple[float, dict[str, Any]], ...] = (
+    (2_000, {"batch_size": 32, "lr": 0.001}),
+    (5_000, {"batch_size": 64, "lr": 0.001}),
+    (20_000, {"batch_size": 128, "lr": 0.002}),
+    (float("inf"), {"batch_size": 512, "lr": 0.002}),
+)
 # About so many steps are taken at most, in a number of epochs between these.
 _STEPS, _EPOCHS = 6000, (20, 400)
+FLOW_STEPS = 8000
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -37,12 +46,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="the table: .csv, .npy, .npz or .parquet (by pandas)",
     )  # fmt: skip
     add("--ignore", nargs="+", default=[], metavar="COL", help="columns to leave out")
-    add("--delimiter", default=",", help="between the fields of a .csv file (%(default)s)")
+    add(
+        "--delimiter", type=_delimiter, default=",", metavar="CHARACTER",
+        help=r"between the fields of a .csv file, \t for a tab (%(default)s)",
+    )  # fmt: skip
     add("--no-header", action="store_true", help="a .csv file's first line is data")
     add(
         "--missing", choices=("refuse", "drop"), default="refuse",
         help="what to do with rows that lack values: an error, or leave them out (%(default)s)",
     )  # fmt: skip
+
+
+def _delimiter(text: str) -> str:
+    """Return an option's value; argparse turns the error into a message."""
+    found = "\t" if text == r"\t" else text  # as a shell passes it on
+    if len(found) != 1 or found in '"\r\n':
+        raise argparse.ArgumentTypeError(
+            r"expected one character, neither a quote nor the end of a line, or \t for a tab, "
+            f"got {text!r}"
+        )
+    return found
 
 
 def read(options: argparse.Namespace, path: Path | None = None) -> Columns:
@@ -83,8 +106,19 @@ def labels(options: argparse.Namespace, table: Columns) -> str:
 
 
 def name(options: argparse.Namespace, *parts: str) -> str:
-    """Return the name of a job's folder: what is trained, and the data's name."""
-    return "-".join((*parts, options.data.stem))
+    """Return the name of a job's folder: what is trained, and the data's name.
+
+    Raises:
+        ValueError: if the results of another file, which has the same name, are there.
+    """
+    found = "-".join((*parts, options.data.stem))
+    there, here = runner.data_of(options.out / found), os.path.abspath(options.data)
+    if there not in (None, here):
+        raise ValueError(
+            "--out: expected a folder without results of another table, got "
+            f"{str(options.out)!r}, where {found} is of {there} and would become that of {here}"
+        )
+    return found
 
 
 def complete(
@@ -169,14 +203,19 @@ def moderate(path: Path | str, names: Sequence[str], train: Tensor, x: Tensor) -
         )
 
 
-def fill(options: argparse.Namespace, rows: int) -> None:
+def fill(
+    options: argparse.Namespace,
+    rows: float,
+    sizes: Sequence[tuple[float, dict[str, Any]]] = _SIZES,
+    most_steps: int = _STEPS,
+) -> None:
     """Choose the options of training that are not given, by the number of rows."""
-    chosen = next(dict(values) for most, values in _SIZES if rows <= most)
+    chosen = next(dict(values) for most, values in sizes if rows <= most)
     if options.batch_size is None:
         options.batch_size = chosen["batch_size"]
     steps = max(1, round(0.7 * rows / options.batch_size))
     fewest, most = _EPOCHS
-    chosen["epochs"] = options.epochs or min(most, max(fewest, round(_STEPS / steps)))
+    chosen["epochs"] = options.epochs or min(most, max(fewest, round(most_steps / steps)))
     chosen["patience"] = max(10, chosen["epochs"] // 4)
     for name, value in chosen.items():
         if getattr(options, name) is None:

@@ -15,7 +15,14 @@ import torch
 from torch import Tensor
 
 from bslfast import _checks
-from bslfast.data.files import finite_number, named_rows, numbered, read_npy, whole_rows
+from bslfast.data.files import (
+    decimal_comma,
+    finite_number,
+    named_rows,
+    numbered,
+    read_npy,
+    whole_rows,
+)
 
 #: Endings of the names of files that :func:`read_columns` reads.
 SUFFIXES = (".csv", ".npy", ".npz", ".parquet")
@@ -96,7 +103,7 @@ class Columns:
             part, bad = (column, None) if isinstance(column, Tensor) else _parsed(column)
             parts.append(part)
             if bad is not None:
-                wrong.append((name, bad, column[bad]))
+                wrong.append((name, bad, str(column[bad])))
             elif bool(part.isinf().any()):
                 row = int(part.isinf().nonzero()[0])
                 raise ValueError(f"{self.place(row, name)}: expected a finite number, got infinity")
@@ -104,9 +111,9 @@ class Columns:
             name, row, value = wrong[0]
             others = [other for other, _, _ in wrong[1:]]
             more = f"; likewise in {_listed(others, 12)}" if others else ""
+            hint = decimal_comma(value) or ". Columns of text can be left out (--ignore)"
             raise ValueError(
-                f"{self.place(row, name)}: expected a finite number, got {value!r}{more}. Columns "
-                "of text can be left out (--ignore)"
+                f"{self.place(row, name)}: expected a finite number, got {value!r}{more}{hint}"
             )
         return torch.stack(parts, dim=1)
 

@@ -131,7 +131,7 @@ def _separated(
     if other is not None and other != delimiter:
         raise ValueError(
             f"{path}, line 1: expected fields separated by {delimiter!r}, got one, {fields[0]!r}; "
-            f"another separator is given by delimiter={other!r} (--delimiter)"
+            f"another separator is given by delimiter={other!r} (--delimiter {other!r})"
         )
     return itertools.chain([following], lines)
 
@@ -205,6 +205,12 @@ def finite_number(field: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def decimal_comma(field: str) -> str:
+    """Return the end of an error about a field that is no number: a hint, or nothing."""
+    number = field.count(",") == 1 and finite_number(field.replace(",", ".")) is not None
+    return "; a decimal comma has to become a point" if number else ""
+
+
 def _rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """The rows, each with the number of its first line."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -244,7 +250,7 @@ def _parse(
             if value is None:
                 raise ValueError(
                     f"{path}, line {line}, column {header[position]!r}: expected a finite number, "
-                    f"got {row[position]!r}"
+                    f"got {row[position]!r}{decimal_comma(row[position])}"
                 )
             values.append(value)
         rows.append(values)

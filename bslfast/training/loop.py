@@ -686,7 +686,10 @@ class _Run:
                     _checks.finite(name, value)
                 except ValueError as error:
                     epoch = len(self.history.loss)
-                    raise FloatingPointError(f"fit: after epoch {epoch}, {error}") from None
+                    raise FloatingPointError(
+                        f"fit: after epoch {epoch}, {error}; a smaller lr than "
+                        f"{self.setting['lr']} may help, or scaled inputs and targets"
+                    ) from None
 
     def _tensors(self) -> dict[str, Tensor]:
         """Everything that a checkpoint holds, by name."""

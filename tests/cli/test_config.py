@@ -47,6 +47,19 @@ def test_values_of_every_kind(tmp_path: Path) -> None:
     options = parse("train", "density", "--lr", "0.5", f"--config={path}", "--hidden", "9")
     assert (options.lr, options.hidden, options.epochs) == (0.5, [9], 3)
     assert parse("train", "mnist", "--config", written(tmp_path, "lecture = true")).lecture
+    for text, without in (
+        ("", True),
+        ("reference = true", False),
+        ("reference = false", True),
+        ("no-reference = true", True),
+        ("no_reference = false", False),
+    ):
+        path = written(tmp_path, f"data = 'a.csv'\n{text}\n")
+        for job in ("regression", "classification", "density", "vae"):
+            assert parse("train", job, "--config", path).no_reference == without
+            assert parse("train", job, "--config", path, "--no-reference").no_reference
+            assert not parse("train", job, "--config", path, "--reference").no_reference
+    assert not parse("train", "wine").no_reference
     options = parse("train", "mnist", "--config", written(tmp_path, 'lecture = "normal"'))
     assert options.lecture == "normal"
     options = parse("train", "wine", "--config", written(tmp_path, "hidden = 4"))
@@ -61,8 +74,8 @@ def test_values_of_every_kind(tmp_path: Path) -> None:
         ("help = true", "got 'help'"),
         ("batch-size = 1\nbatch_size = 2", "expected each option once, got batch-size, batch_size"),
         ("epochs = 0", "job.toml, 'epochs': expected an integer of at least 1, got '0'"),
-        ("epochs = 1.5", "job.toml, 'epochs': expected what --epochs takes, got 1.5"),
-        ("epochs = 'many'", "'epochs': expected what --epochs takes, got 'many'"),
+        ("epochs = 1.5", "job.toml, 'epochs': expected an integer of at least 1, got '1.5'"),
+        ("epochs = 'many'", "'epochs': expected an integer of at least 1, got 'many'"),
         ("epochs = true", "'epochs': expected a number or text, got True"),
         ("epochs = [1]", r"'epochs': expected a number or text, got \[1\]"),
         ("lr = nan", "'lr': expected a finite number above 0, got 'nan'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -16,7 +17,9 @@ from command_line import FILES, one_line
 from torch import Tensor
 
 from bslfast import cli
+from bslfast.cli import flows
 from bslfast.cli.flows import FLOWS
+from bslfast.cli.jobs import density
 from bslfast.data import read_table
 from bslfast.training import checkpoint
 
@@ -44,7 +47,7 @@ def rows(n: int, features: int = 3, seed: int = 0) -> Tensor:
 
 def train(folder: Path, *more: str, epochs: int = 2) -> int:
     command = ["train", "density", "--epochs", str(epochs), "--transforms", "2", "--hidden", "8"]
-    return cli.main([*command, "--no-reference", "--out", str(folder / "runs"), *more])
+    return cli.main([*command, "--out", str(folder / "runs"), *more])
 
 
 @pytest.mark.parametrize("flow", FLOWS)
@@ -102,12 +105,61 @@ def test_all_files_are_given_and_plain_torch_does_as_well(tmp_path: Path) -> Non
         np.save(tmp_path / f"{name}.npy", rows(300 - 100 * seed, 1, seed).float().numpy())
     command = ["train", "density", "--epochs", "1", "--transforms", "1", "--out", str(tmp_path)]
     command += ["--data", str(tmp_path / "train.npy"), "--flow", "nsf-ar", "--bins", "4"]
+    command += ["--reference"]
     command += [f"--{name}={tmp_path / name}.npy" for name in ("validation", "test")]
     assert cli.main(command) == 0
     report = json.loads((tmp_path / "density-nsf-ar-train" / "metrics.json").read_text())
     assert report["data"]["rows"] == {"train": 300, "validation": 200, "test": 100}
     twin = report["reference"]["test"]
     assert twin == pytest.approx(report["test"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch", "lr", "epochs", "patience"),
+    [
+        (300, 32, 0.001, 400, 100),
+        (3000, 64, 0.001, 242, 60),
+        (10_000, 128, 0.002, 145, 36),
+        (10**6, 512, 0.002, 20, 10),
+    ],
+)
+def test_defaults_by_the_number_of_rows(
+    rows: int,
+    batch: int,
+    lr: float,
+    epochs: int,
+    patience: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whether parts are held out of the file, or are files of their own."""
+    seen: list[argparse.Namespace] = []
+    monkeypatch.setattr(flows, "run", lambda options, *_: seen.append(options) or 0)
+    for part in (0.7, 1.0):
+        data = flows.Data(*torch.empty(3, round(part * rows), 0), ("x",), "a file")
+        monkeypatch.setattr(density, "load", lambda _, data=data: data)
+        assert cli.main(["train", "density", "--data", "a.npy"]) == 0
+        assert cli.main(["train", "density", "--data", "a.npy", "--lr", "0.5"]) == 0
+    chosen = seen[0]
+    assert (chosen.batch_size, chosen.lr, chosen.epochs) == (batch, lr, epochs)
+    assert (chosen.patience, chosen.hidden) == (patience, [64, 64])
+    assert [options.lr for options in seen[1::2]] == [0.5, 0.5]
+    # Training rows of a file of which none are held out are more by 1 / 0.7.
+    assert seen[2].epochs in (20, 400) or seen[2].epochs == pytest.approx(0.7 * epochs, rel=0.02)
+
+
+def test_few_rows_are_learned(tmp_path: Path) -> None:
+    """The density that the points come from has -0.3, a normal distribution -1.9."""
+    for name, n in (("train", 300), ("test", 3000)):
+        angle = math.pi * torch.linspace(0, 1, n // 2, dtype=torch.float64)
+        upper = torch.stack([angle.cos(), angle.sin()], dim=1)
+        lower = torch.tensor([1.0, 0.5]).double() - upper
+        noise = torch.randn(n, 2, generator=torch.Generator().manual_seed(n)).double()
+        np.save(tmp_path / f"{name}.npy", (torch.cat([upper, lower]) + 0.05 * noise).numpy())
+    command = ["train", "density", "--out", str(tmp_path), "--data", str(tmp_path / "train.npy")]
+    command += ["--test", str(tmp_path / "test.npy")]
+    assert cli.main(command) == 0
+    report = json.loads((tmp_path / "density-nsf-train" / "metrics.json").read_text())
+    assert report["test"]["log_likelihood"] > -0.6
 
 
 # --- what is wrong with a table -------------------------------------------------------------------
@@ -145,8 +197,22 @@ NAN[3, 1] = math.nan
         ("a.csv", "a,b\n1,2\n3,four\n", "a.csv, line 3, column 'b': .*'four'"),
         ("a.csv", "a,b\n1,inf\n", "a.csv, line 2, column 'b': .*'inf'"),
         ("a.csv", "a,b\n1,2,3\n", "a.csv, line 2: expected 2 fields .* got 3"),
-        ("a.csv", "a;b\n1;2\n", "a.csv, line 1: .*','.* one, 'a;b'; .*delimiter=';' .--delimiter"),
-        ("a.csv", "a\tb\n1,5\t2\n", r"a.csv, line 1: .* another .* delimiter='\\t'"),
+        (
+            "a.csv",
+            "a;b\n1;2\n",
+            "a.csv, line 1: .*','.* one, 'a;b'; .*delimiter=';' .--delimiter ';'[)]",
+        ),
+        (
+            "a.csv",
+            "a\tb\n1,5\t2\n",
+            r"a.csv, line 1: .* another .* delimiter='\\t' .--delimiter '\\t'[)]",
+        ),
+        (
+            "a.csv",
+            'a,b\n2,"0,12"\n',
+            "column 'b': .*got '0,12'; a decimal comma has to become a point$",
+        ),
+        ("a.csv", 'a,b\n2,"0,1,2"\n', "column 'b': .*got '0,1,2'$"),
         ("a.csv", "1,2\n3,4\n", "a.csv, line 1: expected the names .*got numbers; .*--no-header"),
         ("a.csv", ",b\n0,4\n", "a.csv, line 1: expected a name .*column 1 of 2"),
         ("a.csv", "b,b\n0,4\n", "a.csv, line 1: expected one column 'b' .*got 2"),

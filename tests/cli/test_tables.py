@@ -54,7 +54,7 @@ def own(tmp_path: Path) -> Path:
 
 def train(job: str, path: Path, *more: str, epochs: int = 2) -> int:
     command = ["train", job, "--data", str(path), "--epochs", str(epochs), "--samples", "5"]
-    return cli.main([*command, "--no-reference", "--out", str(path.parent / "runs"), *more])
+    return cli.main([*command, "--out", str(path.parent / "runs"), *more])
 
 
 def report_of(path: Path, job: str) -> dict:
@@ -72,6 +72,7 @@ def test_regression(own: Path, capsys: pytest.CaptureFixture) -> None:
     assert report["data"]["rows"] == {"train": 84, "validation": 18, "test": 18}
     assert report["data"]["features"] == ["a", "b"]
     assert next(iter(report["test"])) == "rmse"
+    assert "reference" not in report  # unless it is asked for
     assert report["test"]["rmse"] < 0.8  # the spread is 2
     kept = split(torch.from_numpy(A).unsqueeze(1), torch.zeros(N), seed=0).train.x
     assert report["data"]["input_mean"][0] == pytest.approx(kept.mean().item(), rel=1e-15)
@@ -125,7 +126,8 @@ def test_parquet(own: Path, capsys: pytest.CaptureFixture) -> None:
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
     frame = pandas.DataFrame({"a": A, "b": B, "y": Y, "z": Z, "k": K})
-    path = own.with_suffix(".parquet")
+    path = own.parent / "parquet" / "own.parquet"
+    path.parent.mkdir()
     frame.to_parquet(path)
     options = ["--target", "y", "--ignore", "k"]
     found = []
@@ -242,6 +244,7 @@ def test_results_are_those_of_one_run(own: Path, monkeypatch: pytest.MonkeyPatch
 def test_plain_torch_does_as_well(own: Path, scale: str) -> None:
     command = ["train", "vae", "--data", str(own), "--ignore", "k", "--scale", scale, "--hidden"]
     command += ["8", "--epochs", "3", "--samples", "2", "--out", str(own.parent / "runs")]
+    command += ["--reference"]
     assert cli.main(command) == 0
     report = report_of(own, "vae")
     # Both trainings have the same initial weights and batches, and other noise.
@@ -281,6 +284,60 @@ def test_defaults_by_the_number_of_rows(rows: int, batch: int, epochs: int, pati
     assert vars(given) == {"epochs": 7, "batch_size": 5, "lr": 0.5, "patience": 3, "hidden": [2]}
 
 
+def test_a_table_separated_by_tabs(own: Path, capsys: pytest.CaptureFixture) -> None:
+    """The error's own words, as a shell passes them on, make it readable."""
+    lines = [f"{b}\t{y}" for b, y in zip(B, Y, strict=True)]
+    own.write_text("\n".join(["b\ty", *lines]))
+    assert train("regression", own) == 1
+    found = re.search(r"\((--delimiter) '(.*)'\)", one_line(capsys))
+    assert found is not None
+    assert train("regression", own, *found.groups(), epochs=1) == 0
+    assert report_of(own, "regression")["data"]["features"] == ["b"]
+
+
+def test_a_run_that_diverges(own: Path, capsys: pytest.CaptureFixture) -> None:
+    """It says what may help, and leaves no folder of its own."""
+    runs = own.parent / "runs"
+    command = ["--target", "y", "--ignore", "k", "--lr", "1e30"]
+    for there in ([], ["mine"]):
+        for name in there:
+            (runs / name).mkdir(parents=True)
+        assert train("regression", own, *command) == 1
+        assert "a smaller lr than 1e+30 may help" in one_line(capsys)
+        assert [path.name for path in runs.glob("*")] == there
+    assert train("regression", own, *command, "--out", str(own.parent / "new" / "runs")) == 1
+    assert not (own.parent / "new").exists()
+
+
+def test_results_of_another_table_are_kept(
+    own: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same name in another folder, or with another ending."""
+    arrays = own.with_suffix(".npz")
+    np.savez(arrays, b=B, y=Y)
+    elsewhere = own.parent / "elsewhere" / own.name
+    elsewhere.parent.mkdir()
+    elsewhere.write_text(own.read_text())
+    assert train("regression", own, "--ignore", "k", epochs=1) == 0
+    before = report_of(own, "regression")
+    assert before["options"]["data"] == str(own)
+    out = str(own.parent / "runs")
+    for path in (arrays, elsewhere):
+        for more in ([], ["--resume"]):
+            assert train("regression", path, "--out", out, *more) == 1
+            text = one_line(capsys)
+            assert text.startswith("bslfast: --out: expected a folder without results of another")
+            assert f"where regression-own is of {own} and would become that of {path}" in text
+    assert report_of(own, "regression") == before
+    assert train("regression", elsewhere, "--ignore", "k", epochs=1) == 0  # there
+    # The same file by a shorter path, and results of none that is known.
+    monkeypatch.chdir(own.parent)
+    assert train("regression", Path("own.csv"), "--ignore", "k", epochs=1) == 0
+    (own.parent / "runs" / "regression-own" / "metrics.json").write_text("[]")
+    assert train("regression", arrays, epochs=1) == 0
+    assert report_of(own, "regression")["options"]["data"] == str(arrays)
+
+
 # --- what is wrong with a table -------------------------------------------------------------------
 
 LINES = "a,b,k\n" + "".join(f"{i},{i % 7},{'xyz'[i % 3]}\n" for i in range(30))
@@ -318,6 +375,12 @@ DEEP = np.zeros((30, 4, 4))
             "column 'k': expected each label in the rows for training, got 'one' in held-out rows",
         ),
         ("regression", LINES.replace(",", ";"), [], "line 1: .* one, 'a;b;k'; .*--delimiter"),
+        (
+            "regression",
+            "a;b\n" + "".join(f"{i},5;{i},25\n" for i in range(30)),
+            ["--delimiter", ";"],
+            "line 2, column 'a': .*got '0,5'; likewise in 'b'; a decimal comma has to .* point$",
+        ),
         ("regression", HUGE, [], "own.csv, column 'a': expected numbers that float32 .*1e[+]300"),
         ("vae", HUGE, [], "own.csv, column 'a': expected numbers that float32 holds .*1e[+]300"),
         (

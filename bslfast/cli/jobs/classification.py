@@ -33,6 +33,7 @@ def add_parser(names: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(options: argparse.Namespace) -> int:
     """Run the job."""
+    name = tables.name(options, "classification")
     data = load(options)
     tables.fill(options, len(data.x))
     counts = data.y.bincount().tolist()
@@ -40,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     runner.say("classes", tables.listed(shares))
     return runner.run(
         options,
-        name=tables.name(options, "classification"),
+        name=name,
         load=lambda: data,
         likelihood="categorical",
         evaluate=evaluate,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # The part of the rows that is held out for validation, and for the test, if there is no file.
 _HELD_OUT = 0.15
+_TRAINED = 1 - 2 * _HELD_OUT
 # Rows of each part: a standard error needs two.
 _LEAST = 2
 
@@ -25,11 +26,11 @@ def add_parser(names: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser = names.add_parser("density", help="the density of the rows of a table of your own")
     tables.add_options(parser)
     add = parser.add_argument
-    what = f"; by default {_HELD_OUT:.0%} of the rows of --data, at random"
+    what = f"; by default {_HELD_OUT:.0%}% of the rows of --data, at random"
     add("--validation", type=Path, metavar="FILE", help=f"rows to stop by{what}")
     add("--test", type=Path, metavar="FILE", help=f"rows to report on{what}")
     flows.add_options(
-        parser, epochs=200, batch_size=256, lr=0.001, patience=20, hidden=(64, 64)
+        parser, epochs=None, batch_size=None, lr=None, patience=None, hidden=(64, 64), by_rows=True
     )  # fmt: skip
     parser.set_defaults(run=run)
 
@@ -37,7 +38,11 @@ def add_parser(names: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def run(options: argparse.Namespace) -> int:
     """Run the job."""
     name = tables.name(options, "density", options.flow)
-    return flows.run(options, name, load(options), pictures)
+    data = load(options)
+    # Those of a file of which none are held out count as the training rows of a larger one.
+    rows = len(data.train) / _TRAINED
+    tables.fill(options, rows, tables.FLOW_SIZES, tables.FLOW_STEPS)
+    return flows.run(options, name, data, pictures)
 
 
 def load(options: argparse.Namespace) -> flows.Data:

@@ -65,7 +65,10 @@ def add_parser(names: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     add("--epochs", type=runner.positive_int, help="of M2 (25 for mnist, 40 for digits)")
     add("--m1-epochs", type=runner.positive_int, default=30, help="of M1 (%(default)s)")
     add("--batch-size", type=runner.positive_int, default=100, help="examples (%(default)s)")
-    add("--lr", type=float, default=0.003, help="Adam's rate, which falls to 0 (%(default)s)")
+    add(
+        "--lr", type=runner.positive, default=0.003,
+        help="Adam's rate, which falls to 0 (%(default)s)",
+    )  # fmt: skip
     add(
         "--alpha", type=runner.not_negative, default=0.3,
         help="weight of the classifier's own log likelihood (%(default)s)",
@@ -165,10 +168,7 @@ def _sampled(features: list[Tensor]) -> Tensor:
 
 
 def _share(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"expected a number above 0 and below 1, got {text!r}")
-    return value
+    return runner.number(text, float, "a number above 0 and below 1", lambda value: 0 < value < 1)
 
 
 def _balanced(y: Tensor, options: argparse.Namespace) -> Tensor:

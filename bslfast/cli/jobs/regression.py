@@ -43,11 +43,12 @@ def add_parser(names: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(options: argparse.Namespace) -> int:
     """Run the job."""
+    name = tables.name(options, "regression")
     data = load(options)
     tables.fill(options, len(data.x))
     return runner.run(
         options,
-        name=tables.name(options, "regression"),
+        name=name,
         load=lambda: data,
         likelihood=options.likelihood,
         evaluate=partial(evaluate, names=data.target_names),
