@@ -116,7 +116,11 @@ MADE: dict[str, Made] = {
     "BayesGRU": RECURRENT,
     "BayesMultiheadAttention": Made({"embed_dim": 4, "num_heads": 2}, lambda: torch.randn(3, 2, 4)),
 }
-EVERY_LAYER: dict[str, Any] = {kind.__name__: kind for kind in convert.LAYERS.values()}
+EVERY_LAYER: dict[str, Any] = {
+    kind.__name__: kind
+    for plain, kind in convert.LAYERS.items()
+    if plain.__module__.startswith("torch.")
+}
 EVERY_POSTERIOR = tuple(dict.fromkeys(kind.__name__ for kind, _ in DIVERGENCES))
 EVERY_PRIOR = tuple(dict.fromkeys(kind.__name__ for _, kind in DIVERGENCES))
 
