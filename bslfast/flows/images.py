@@ -122,11 +122,18 @@ class Squeeze(ImageTransform):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`ImageTransform.forward`."""
         self._check("x", x, self.channels, self.factor)
+        if not x.numel():
+            # Torch's functions return no images as they are.
+            channels, height, width = self.mapped_shape((x.shape[-3], x.shape[-2], x.shape[-1]))
+            return x.reshape(*x.shape[:-3], channels, height, width), no_log_det(x, 3)
         return F.pixel_unshuffle(x, self.factor), no_log_det(x, 3)
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`ImageTransform.inverse`."""
         self._check("z", z, self.channels * self.factor**2)
+        if not z.numel():
+            height, width = (n * self.factor for n in z.shape[-2:])
+            return z.reshape(*z.shape[:-3], self.channels, height, width), no_log_det(z, 3)
         return F.pixel_shuffle(z, self.factor), no_log_det(z, 3)
 
     def mapped_shape(self, shape: Shape) -> Shape:
