@@ -359,6 +359,25 @@ def device(name: str, value: Any) -> torch.device:
     return found
 
 
+def factory(device: Any, dtype: Any) -> dict[str, Any]:
+    """Return both by their names, as torch takes them, if it makes parameters of them."""
+    if dtype is not None and (not isinstance(dtype, torch.dtype) or dtype not in DTYPES):
+        got = dtype if isinstance(dtype, torch.dtype) else describe(dtype)
+        raise TypeError(
+            "dtype: expected None, torch.float32, torch.float64, torch.bfloat16 or torch.float16, "
+            f"got {got}"
+        )
+    if device is not None:
+        try:
+            torch.device(device)
+        except (RuntimeError, TypeError):
+            raise ValueError(
+                "device: expected None, a torch.device or a name such as 'cpu' or 'cuda:0', got "
+                f"{describe(device)}"
+            ) from None
+    return {"device": device, "dtype": dtype}
+
+
 def class_indices(name: str, value: Any, classes: int, batch: int | None = None) -> Tensor:
     """Return ``value`` if it is an int64 tensor [batch] of class indices in [0, classes).
 

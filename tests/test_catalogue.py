@@ -32,13 +32,37 @@ def catalogue(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_the_table_of_flows_is_up_to_date(catalogue: Any) -> None:
     """Else: python tools/catalogue.py."""
     table = catalogue.flow_table()
-    assert PAGE.endswith(table)
+    assert table + catalogue.TRANSFORMS.split("{")[0] in PAGE
     for name in flows.__all__:
         kind = getattr(flows, name)
         if issubclass(kind, flows.Flow) and kind is not flows.Flow:
             assert f"| `{name}`" in table
         if issubclass(kind, flows.Map) and kind is not flows.Map:
             assert f"| `{name}` |" in table
+
+
+def test_every_tail_of_splines_has_its_rows(catalogue: Any) -> None:
+    table = catalogue.flow_table()
+    for tails in catalogue.TAILS:
+        cell = {"linear": "`Spline`", None: "`Spline`, no tails"}.get(
+            tails, f"`Spline`, {tails} tails"
+        )
+        assert f"| {cell} | coupling |" in table
+        assert f"| {cell} | autoregressive |" in table
+
+
+def test_the_tables_of_transforms_and_bases_are_up_to_date(catalogue: Any) -> None:
+    """Each class is in one of the tables. Else: python tools/catalogue.py."""
+    table = catalogue.transform_table() + catalogue.base_table()
+    assert PAGE.endswith(table)
+    for name in flows.__all__:
+        kind = getattr(flows, name)
+        steps = issubclass(kind, flows.Transform | flows.ImageTransform)
+        if not steps or kind in (flows.Transform, flows.ImageTransform):
+            if issubclass(kind, flows.Base) and kind is not flows.Base:
+                assert f"\n| `{name}` |" in table
+        elif name != "Elementwise" and not issubclass(kind, catalogue.Mapped):
+            assert f"`{name}`" in table
 
 
 def test_every_op_has_its_row_with_what_its_docstring_says(catalogue: Any) -> None:

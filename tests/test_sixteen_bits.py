@@ -193,6 +193,12 @@ def _transforms(features: int) -> list[flows.Transform]:
         flows.LeakyReLU(features),
         flows.Inverse(flows.Softplus(features)),
         flows.Inverse(flows.Sigmoid(features)),
+        flows.Atanh(features),
+        flows.Logit(features),
+        flows.Log(features),
+        flows.Inverse(flows.Tanh(features)),
+        flows.Inverse(flows.Exp(features)),
+        flows.Standardize(features),
         flows.ActNorm(features),
         flows.BatchNorm(features).eval(),
         flows.Planar(features),
@@ -208,7 +214,7 @@ def test_transforms(index: int, low: torch.dtype) -> None:
     transform = _transforms(8)[index].to(low)
     if isinstance(transform, flows.Images):
         return  # its matrices are solved in float32 at least: see below
-    z, log_det = transform(torch.rand(5, 8).to(low))
+    z, log_det = transform((0.8 * torch.rand(5, 8) + 0.1).to(low))
     assert (z.dtype, log_det.dtype) == (low, torch.float32)
     x, log_det = transform.inverse(z)
     assert (x.dtype, log_det.dtype) == (low, torch.float32)
@@ -222,6 +228,16 @@ def test_transforms_with_matrices(low: torch.dtype) -> None:
     for transform in (flows.PLULinear(8, seed=0), _transforms(8)[-1]):
         z, log_det = transform.to(low)(torch.rand(5, 8).to(low))
         assert (z.dtype, log_det.dtype) == (low, torch.float32)
+
+
+def test_log_determinants_beyond_float16() -> None:
+    """Those of exponentials and logarithms, both ways."""
+    x = torch.full((1, 8000), 9.0).half()
+    z, log_det = flows.Exp(8000)(x)
+    assert log_det.item() == 72000
+    for log_det in (flows.Exp(8000).inverse(z)[1], flows.Log(8000)(z)[1]):
+        torch.testing.assert_close(log_det, torch.tensor([-72000.0]), rtol=1e-3, atol=0)
+    assert flows.Log(8000).inverse(x)[1].item() == 72000
 
 
 def test_log_density_of_a_long_float16_flow_is_finite() -> None:

@@ -15,9 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributions import constraints
 
 import bslfast.functional
-from bslfast import flows
+from bslfast import flows, programs
+from bslfast.flows.coupling import Mapped
+from bslfast.flows.domains import nearest_ends
+from bslfast.flows.transform import forward_steps
+from bslfast.functional.rational_quadratic import TAILS
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
@@ -90,8 +95,9 @@ FLOWS = """
 ## Flows
 
 Made from the classes. `Flow(flow.transform, base)` is a flow with another base. Every map works in
-`Coupling` and `Autoregressive`; the last rows have those that no ready-made flow uses. All inverses
-are exact: by a formula, or by a search that ends where rounding does (docs/numerics.md has bounds).
+`Coupling` and `Autoregressive`; the last rows have those that no ready-made flow uses, and splines
+with other tails. All inverses are exact: by a formula, or by a search that ends where rounding does
+(docs/numerics.md has bounds).
 
 Tests compare each map with its twin in plain torch, and its op with mpmath where it says so; each
 transform with its inverse, its log-determinant with that of autograd's Jacobian, its gradients by
@@ -101,8 +107,36 @@ of a kernel on the CPU (docs/architecture.md, "A program") is compared with itse
 | flow | map | in | context | base | map's inverse | density / samples | one call | tested against |
 |---|---|---|---|---|---|---|---|---|
 """
+TRANSFORMS = """
+## Transforms without a conditioner
+
+Steps of flows, for any number of features and with parameters of their own or none. `Permutation`
+and `Reverse` reorder features, `Leading` maps the first ones, `Inverse` turns a transform around,
+`Composite` has them in a row, and `Images` has maps of images in a row: {images}.
+
+| transform | what it computes | from | onto | learned | inverse | one call | source |
+|---|---|---|---|---|---|---|---|
+"""
+BASES = """
+## Bases
+
+What `Flow` takes as its noise, where that is not standard normal.
+
+| base | what it is | support | context | learned | one call | source |
+|---|---|---|---|---|---|---|
+"""
+#: Transforms that are made of others, or only reorder.
+MADE_OF_OTHERS = (
+    "Composite",
+    "Elementwise",
+    "Images",
+    "Inverse",
+    "Leading",
+    "Permutation",
+    "Reverse",
+)
 #: Maps whose inverse no formula has.
-SEARCHED = ("MixtureLogistic", "DeepSigmoidal", "Bernstein")
+SEARCHED = ("MixtureLogistic", "DeepSigmoidal", "Bernstein", "Planar", "Sylvester")
 
 
 def main() -> None:
@@ -127,7 +161,7 @@ def page(measured: list[Row] | None) -> str:
         text += old.split(MISSED)[1].split("\n## ")[0]
     else:
         text += "\n".join(_missed(measured)) + "\n"
-    return text + flow_table()
+    return text + flow_table() + transform_table() + base_table()
 
 
 def cells(row: str) -> list[str]:
@@ -157,19 +191,109 @@ def flow_table() -> str:
             lines.append(
                 _flow_line(f"`{shown}`", step.map, type(step), turned, context, base, whole)
             )
-    for kind in public:
-        if issubclass(kind, flows.Map) and kind not in (flows.Map, *used):
-            map = kind()
-            for transform in (
-                flows.Coupling(map, (True, False), flows.Conditioner(1, map.size)),
-                flows.Autoregressive(map, flows.MADE(2, map)),
-            ):
-                flow = flows.Flow(flows.Composite([transform]))
-                whole = flow.explain().count("one call of") == 2
-                lines.append(
-                    _flow_line("of your own", map, type(transform), False, "yes", "any", whole)
-                )
+    for map in _maps(public, used):
+        bounded = map.domain is not constraints.real_vector
+        for transform in (
+            flows.Coupling(map, (True, False), flows.Conditioner(1, map.size)),
+            flows.Autoregressive(map, flows.MADE(2, map)),
+        ):
+            noise = flows.UniformBase(2, -map.bound, map.bound) if bounded else None
+            flow = flows.Flow(flows.Composite([transform]), noise)
+            whole = flow.explain().count("one call of") == 2
+            base = f"any on {_interval(map.domain)}" if bounded else "any"
+            lines.append(_flow_line("of your own", map, type(transform), False, "yes", base, whole))
     return FLOWS + "\n".join(lines) + "\n"
+
+
+def _maps(public: Sequence[Any], used: set[Any]) -> list[Any]:
+    """The maps that no ready-made flow uses."""
+    found = []
+    for kind in public:
+        if issubclass(kind, flows.Map) and kind is not flows.Map:
+            found += [] if kind in used else [kind()]
+            if "tails" in inspect.signature(kind).parameters:
+                found += [kind(tails=tails) for tails in TAILS if tails != kind().tails]
+    return found
+
+
+def transform_table() -> str:
+    """The section about transforms that no conditioner has a part in."""
+    lines = []
+    images = []
+    for name in flows.__all__:
+        kind = getattr(flows, name)
+        if issubclass(kind, flows.ImageTransform) and kind is not flows.ImageTransform:
+            images.append(f"`{name}`")
+        parents = (flows.Transform, Mapped)
+        if not issubclass(kind, parents[0]) or issubclass(kind, parents[1]):
+            continue
+        if kind is flows.Transform or name in MADE_OF_OTHERS:
+            continue
+        made = kind(4).eval()
+        if isinstance(made, flows.ActNorm):
+            made.initialized.fill_(True)  # as by a first batch
+        # With a coupling, as nothing is one call that has no parameters.
+        row = flows.Composite([made, flows.AffineCoupling(4)])
+        whole = programs.explain(row, "forward", forward_steps, (4, 0), torch.zeros(1, 4))
+        lines.append(
+            _row(
+                f"`{name}`",
+                _first(kind),
+                _interval(made.domain),
+                _interval(made.codomain),
+                "yes" if list(made.parameters()) else "no",
+                "search" if name in SEARCHED else "formula",
+                "yes" if "one call" in whole else "no",
+                _source(kind),
+            )
+        )
+    text = TRANSFORMS.replace("{images}", ", ".join(images))
+    return text + "\n".join(lines) + "\n"
+
+
+def base_table() -> str:
+    """The section about the noise that flows lead to."""
+    lines = []
+    for name in flows.__all__:
+        kind = getattr(flows, name)
+        if not issubclass(kind, flows.Base) or kind is flows.Base:
+            continue
+        made = kind(4)
+        bound = max(map(abs, ends)) if (ends := nearest_ends(made.support, torch.float32)) else 1.0
+        spline = flows.SplineCoupling(4, bound=bound, tails="circular" if ends else "linear")
+        flow = flows.Flow(flows.Composite([spline]), made)
+        lines.append(
+            _row(
+                f"`{name}`",
+                _first(kind),
+                _interval(made.support),
+                "yes" if "context" in inspect.signature(kind).parameters else "no",
+                "yes" if list(made.parameters()) else "no",
+                "yes" if flow.explain().startswith("log_prob: one call") else "no",
+                _source(kind),
+            )
+        )
+    return BASES + "\n".join(lines) + "\n"
+
+
+def _interval(domain: Any) -> str:
+    if domain is constraints.real_vector:
+        return "all numbers"
+    each = domain.base_constraint
+    if not hasattr(each, "upper_bound"):
+        return f"above {each.lower_bound:g}"
+    closed = type(each) is constraints.interval
+    ends = f"{each.lower_bound:.3g}, {each.upper_bound:.3g}"
+    return f"[{ends}]" if closed else f"({ends})"
+
+
+def _first(kind: Any) -> str:
+    """The first sentence of a docstring."""
+    return _plain((inspect.getdoc(kind) or "").split("\n\n")[0]).rstrip(".")
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def _flow_line(
@@ -191,7 +315,7 @@ def _flow_line(
     where = "autoregressive" if ordered else "coupling"
     cells = [
         name,
-        f"`{kind}`",
+        f"`{kind}`" + _tails(map),
         f"{where}, turned around" if turned else where,
         context,
         base,
@@ -203,6 +327,14 @@ def _flow_line(
     return f"| {' | '.join(cells)} |"
 
 
+def _tails(map: Any) -> str:
+    """Said of splines with other tails than the usual ones."""
+    tails = getattr(map, "tails", "")
+    if not hasattr(map, "tails") or tails == type(map)().tails:
+        return ""
+    return f", {tails} tails" if tails else ", no tails"
+
+
 def _kinds() -> str:
     """The table of flows whose densities tests integrate."""
     text = (ROOT / "tests" / "flows" / "test_flow.py").read_text()
@@ -211,10 +343,14 @@ def _kinds() -> str:
 
 def _line(record: OpRecord, figures: Sequence[str]) -> str:
     doc = inspect.getdoc(getattr(bslfast.functional, record.name)) or ""
-    source = re.search(r"Source: (.*?)(?:\n\n|\Z)", doc, re.DOTALL)
-    said = _plain(doc.split("\n\n")[0]), " ".join(source[1].split()) if source else ""
+    said = _plain(doc.split("\n\n")[0]), _source(getattr(bslfast.functional, record.name))
     what, where = (text.replace("|", "\\|") for text in said)
     return f"| {' | '.join([f'`{record.name}`', what, *figures, where])} |"
+
+
+def _source(thing: Any) -> str:
+    source = re.search(r"Source: (.*?)(?:\n\n|\Z)", inspect.getdoc(thing) or "", re.DOTALL)
+    return " ".join(source[1].split()) if source else ""
 
 
 def _plain(text: str) -> str:

@@ -14,6 +14,7 @@ from bslfast import functional as BF
 from bslfast.distributions import VonMises
 from bslfast.flows.conditioners import Conditioner
 from bslfast.flows.domains import between, mapped_inside
+from bslfast.flows.transform import check_inputs, check_like
 
 
 class Base(nn.Module):
@@ -122,7 +123,9 @@ class NormalBase(_Located):
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """See :meth:`Base.log_prob`."""
+        check_inputs(self, "z", z, context)
         loc, log_scale = self._parameters_at(z, context)
+        check_like(self, "z", z, loc)
         return BF.normal_log_prob(z, loc, log_scale, parametrization="log_scale", reduction="row")
 
     def rsample(self, like: Tensor, context: Tensor | None, seed: int | Tensor | None) -> Tensor:
@@ -198,7 +201,9 @@ class NormalMixtureBase(Base):
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """See :meth:`Base.log_prob`."""
+        check_inputs(self, "z", z, context)
         logits, loc, log_scale = self._parameters_at(z, context)
+        check_like(self, "z", z, loc)
         each = BF.normal_log_prob(
             z.unsqueeze(-2), loc, log_scale, parametrization="log_scale", reduction="row"
         )
@@ -239,7 +244,7 @@ class StudentTBase(_Learned):
 
     Args:
         features: size of the vectors, >= 1.
-        df: degrees of freedom at the start, > 0; they are learned as well.
+        df: degrees of freedom at the start, 1e-30 to 1e30; they are learned as well.
         context: size of the context vectors that the parameters depend on; 0 for none.
         hidden: widths of the hidden layers of the network that makes them of the context.
         device, dtype: of the parameters.
@@ -269,14 +274,19 @@ class StudentTBase(_Learned):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        start = (math.log(_checks.number("df", df, above=0.0)), 0.0, 0.0)
+        df = _checks.number("df", df, above=0.0)
+        if not 1e-30 <= df <= 1e30:
+            raise ValueError(f"df: expected a number from 1e-30 to 1e30, got {df!r}")
+        start = (math.log(df), 0.0, 0.0)
         super().__init__(
             features, start, context=context, hidden=hidden, device=device, dtype=dtype
         )
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """See :meth:`Base.log_prob`."""
+        check_inputs(self, "z", z, context)
         log_df, loc, log_scale = self._parameters_at(z, context)
+        check_like(self, "z", z, loc)
         return BF.student_t_log_prob(
             z, log_df.exp(), loc, log_scale, parametrization="log_scale", reduction="row"
         )
@@ -295,7 +305,7 @@ class UniformBase(Base):
 
     Args:
         features: size of the vectors, >= 1.
-        low, high: ends of the interval.
+        low, high: ends of the interval, numbers of float32 as their difference is.
 
     Shape: z [..., features] -> log densities [...], -inf outside.
 
@@ -315,8 +325,14 @@ class UniformBase(Base):
 
     def __init__(self, features: int, low: float = -1.0, high: float = 1.0) -> None:
         super().__init__(features)
-        self.low = _checks.number("low", low)
-        self.high = _checks.number("high", high, above=self.low)
+        # Both, and the length of the interval, as numbers of float32: z may be of any dtype.
+        self.low = _checks.number("low", low, dtype=torch.float32)
+        self.high = _checks.number("high", high, above=self.low, dtype=torch.float32)
+        if self.high - self.low > torch.finfo(torch.float32).max:
+            raise ValueError(
+                "high: expected a number whose difference from low torch.float32 holds, got "
+                f"{high!r}, and {low!r} for low"
+            )
 
     @property
     def support(self) -> constraints.Constraint:
@@ -324,6 +340,7 @@ class UniformBase(Base):
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """See :meth:`Base.log_prob`."""
+        check_inputs(self, "z", z, context)
         outside = ((z < self.low) | (z > self.high)).any(dim=-1)
         # z - z is NaN where z is.
         inside = (z - z).sum(dim=-1) - self.features * math.log(self.high - self.low)
@@ -382,7 +399,9 @@ class VonMisesBase(_Located):
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """See :meth:`Base.log_prob`."""
+        check_inputs(self, "z", z, context)
         loc, log_concentration = self._parameters_at(z, context)
+        check_like(self, "z", z, loc)
         concentration = log_concentration.exp()
 
         def density(inside: Tensor) -> tuple[Tensor, Tensor]:

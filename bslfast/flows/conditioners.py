@@ -14,7 +14,13 @@ from torch import Tensor, nn
 
 from bslfast import _checks
 from bslfast.flows.maps import Map, check_map
-from bslfast.flows.transform import check_order
+from bslfast.flows.transform import (
+    ERRORS,
+    check_inputs,
+    check_like,
+    check_order,
+    first_number,
+)
 from bslfast.nn.convert import LAYERS
 from bslfast.nn.layer import BayesianLayer
 from bslfast.nn.linear import BayesLinear
@@ -187,7 +193,7 @@ class Conditioner(nn.Module):
                 f"would have, got {residual}"
             )
         self.start = _check_start(start, self.outputs)
-        options: dict[str, Any] = {"device": device, "dtype": dtype}
+        options = _checks.factory(device, dtype)
         self.layers = nn.ModuleList()
         self.context_layer: nn.Linear | None = None
         self.constant: nn.Parameter | None = None
@@ -224,15 +230,36 @@ class Conditioner(nn.Module):
         return last.bias
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Return the parameters of the maps."""
+        """Return the parameters of the maps.
+
+        Raises:
+            TypeError, ValueError: naming the argument, what was expected and what came.
+        """
+        if (context is None) != (not self.context):
+            self._check_call(x, context)
         if self.constant is not None:
             return self.constant
-        h: Tensor = x
-        if not self.inputs:
-            assert context is not None
-            h = context
+        try:
+            return self._from_layers(x if self.inputs else context, context)
+        except ERRORS:
+            self._check_call(x, context)
+            raise
+
+    def _check_call(self, x: Any, context: Any) -> None:
+        """Raise if an argument of a call is wrong; x is not looked at if there are no inputs."""
+        like = first_number(self)
+        assert like is not None
+        if self.inputs:
+            check_inputs(self, "x", x, context, like, self.inputs)
+        else:
+            check_inputs(self, "x", like.new_empty(0), context, like, 0)
+        if context is not None:
+            check_like(self, "context", context, like)
+
+    def _from_layers(self, inputs: Any, context: Tensor | None) -> Tensor:
+        """What the layers make of the inputs, or of the context if there are no inputs."""
         first, *rest = self.layers
-        h = first(h)
+        h: Tensor = first(inputs)
         if self.context_layer is not None:
             h = h + self.context_layer(context)
         if self.residual:
@@ -335,6 +362,7 @@ class ConvConditioner(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        options = _checks.factory(device, dtype)
         self.inputs = _checks.integer("inputs", inputs)
         self.outputs = _checks.integer("outputs", outputs)
         widths = (self.inputs, *_checks.widths("hidden", hidden, at_least=1), self.outputs)
@@ -346,14 +374,34 @@ class ConvConditioner(nn.Module):
                 n_out,
                 3 if index in (0, last) else 1,
                 start=start if index == last else None,
-                device=device,
-                dtype=dtype,
+                **options,
             )
             for index, (n_in, n_out) in enumerate(itertools.pairwise(widths))
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the parameters of the maps of each pixel."""
+        """Return the parameters of the maps of each pixel.
+
+        Raises:
+            TypeError, ValueError: naming the argument, what was expected and what came.
+        """
+        try:
+            return self._from_layers(x)
+        except ERRORS:
+            self._check_call(x)
+            raise
+
+    def _check_call(self, x: Any) -> None:
+        """Raise if x is wrong."""
+        what = f"[..., height, width, {self.inputs}]"
+        _checks.operand("x", _checks.floating("x", x, shape=what))
+        if x.dim() < 3 or x.shape[-1] != self.inputs:
+            raise ValueError(f"x: expected a tensor of shape {what}, got {_checks.describe(x)}")
+        like = first_number(self)
+        if like is not None:
+            check_like(self, "x", x, like)
+
+    def _from_layers(self, x: Tensor) -> Tensor:
         images = x.movedim(-1, -3)
         h = images.reshape(math.prod(x.shape[:-3]), *images.shape[-3:])
         for index, layer in enumerate(self.layers):

@@ -10,10 +10,17 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from bslfast import _checks
-from bslfast.flows.conditioners import Conditioner
+from bslfast.flows.conditioners import MADE, Conditioner
 from bslfast.flows.domains import mapped_inside
 from bslfast.flows.maps import Map, check_map
-from bslfast.flows.transform import Permutation, Transform, check_inputs, has_values
+from bslfast.flows.transform import (
+    ERRORS,
+    Permutation,
+    Transform,
+    check_inputs,
+    explain_failure,
+    has_values,
+)
 
 
 class Mapped(Transform):
@@ -55,16 +62,24 @@ class Mapped(Transform):
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.forward`."""
         x = check_inputs(self, "x", x, context)
-        if self._bounded:
-            return self._inside(x, context, False)
-        return self._mapped(x, context, False)
+        try:
+            if self._bounded:
+                return self._inside(x, context, False)
+            return self._mapped(x, context, False)
+        except ERRORS:
+            explain_failure(self, "x", x, context)
+            raise
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.inverse`."""
         z = check_inputs(self, "z", z, context)
-        if self._bounded:
-            return self._inside(z, context, True)
-        return self._mapped(z, context, True)
+        try:
+            if self._bounded:
+                return self._inside(z, context, True)
+            return self._mapped(z, context, True)
+        except ERRORS:
+            explain_failure(self, "z", z, context)
+            raise
 
     def _inside(self, x: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
         return mapped_inside(lambda x: self._mapped(x, context, inverse), x, self.map.domain)
@@ -78,9 +93,33 @@ class Mapped(Transform):
         # A module that takes no context need not have an argument for it.
         found: Tensor = self.conditioner(x, context) if self.context else self.conditioner(x)
         # Quickly, and what looks wrong thoroughly.
-        if type(found) is not Tensor or not found.dim() or found.size(-1) != self._outputs:
-            self.map.check_parameters("conditioner", found, self.moved)
+        if (
+            type(found) is not Tensor
+            or not found.dim()
+            or found.size(-1) != self._outputs
+            or found.dtype != x.dtype
+            or found.shape[:-1] != x.shape[:-1]
+        ):
+            self._check_chosen(found, x)
         return found
+
+    def _check_chosen(self, found: Any, x: Tensor) -> None:
+        """Raise unless ``found`` has parameters for x, or for what broadcasts to it."""
+        self.map.check_parameters("conditioner", found, self.moved)
+        if found.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise TypeError(
+                f"conditioner: expected parameters of {x.dtype}, the dtype of what it looks at, "
+                f"got {_checks.describe(found)}"
+            )
+        given, wanted = found.shape[:-1], x.shape[:-1]
+        if len(given) > len(wanted) or any(
+            g not in (1, w) for g, w in zip(reversed(given), reversed(wanted), strict=False)
+        ):
+            raise ValueError(
+                f"conditioner: expected parameters of shape [..., {self._outputs}] whose leading "
+                f"dimensions broadcast to those of what it looks at, {list(wanted)}, got "
+                f"{_checks.describe(found)}"
+            )
 
 
 class Coupling(Mapped):
@@ -138,7 +177,8 @@ class Coupling(Mapped):
             order = sorted(range(len(moves)), key=lambda i: moves[i] != self.flip)
             like = next(conditioner.parameters(), None)
             self.permutation = Permutation(order, device=None if like is None else like.device)
-        if type(conditioner) is Conditioner:
+        if type(conditioner) in (Conditioner, MADE):
+            assert isinstance(conditioner, Conditioner)
             for name, found, wanted in (
                 ("inputs", conditioner.inputs, self.kept),
                 ("outputs", conditioner.outputs, self.moved * map.size),

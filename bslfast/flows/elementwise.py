@@ -7,6 +7,7 @@ from torch.distributions import constraints
 
 from bslfast import _checks
 from bslfast import functional as BF
+from bslfast._precision import wide
 from bslfast.flows.domains import POSITIVE, between, mapped_inside
 from bslfast.flows.transform import Transform, check_inputs
 
@@ -243,9 +244,12 @@ class Log(Elementwise):
 
 def _exp(x: Tensor) -> tuple[Tensor, Tensor]:
     x = _checks.operand("x", x)
-    return x.exp(), x.sum(dim=-1)
+    # In float32, of which the result is rounded: a log-determinant is a sum of logarithms.
+    wide_x = wide(x)
+    return wide_x.exp().to(x.dtype), wide_x.sum(dim=-1)
 
 
 def _log(x: Tensor) -> tuple[Tensor, Tensor]:
-    z = _checks.operand("x", x).log()
-    return z, -z.sum(dim=-1)
+    x = _checks.operand("x", x)
+    z = wide(x).log()
+    return z.to(x.dtype), -z.sum(dim=-1)

@@ -20,7 +20,9 @@ from bslfast.flows.transform import (
     Composite,
     Transform,
     check_inputs,
+    check_like,
     check_transform,
+    check_vectors,
     inverse_steps,
     without_draws,
 )
@@ -258,17 +260,11 @@ class Flow(nn.Module):
         self._check_dtypes("z", z, context)
 
     def _check_dtypes(self, name: str, x: Tensor, context: Tensor | None) -> None:
-        wanted = self._like().dtype
-        if x.dtype == wanted and (context is None or context.dtype == wanted):
-            return
-        if torch.is_autocast_enabled(x.device.type):
-            return
+        like = self._like()
         for key, value in ((name, x), ("context", context)):
-            if value is not None and value.dtype != wanted:
-                raise TypeError(
-                    f"{key}: expected {wanted}, the dtype of the flow, got "
-                    f"{_checks.describe(value)}"
-                )
+            if value is None or (value.dtype == like.dtype and value.device == like.device):
+                continue
+            check_like(self, key, value, like, "flow")
 
 
 def _density_steps(builder: programs.Builder, flow: Flow) -> programs.Lanes:
@@ -343,7 +339,15 @@ class FlowDistribution(Distribution):
         """Return the same distribution with its batch shape expanded to ``batch_shape``."""
         checked_instance: Any = self._get_checked_instance
         new = checked_instance(FlowDistribution, _instance)
-        batch_shape = torch.Size(batch_shape)
+        batch_shape = torch.Size(_checks.sizes("batch_shape", batch_shape))
+        own = self.batch_shape
+        if len(own) > len(batch_shape) or any(
+            n not in (1, m) for n, m in zip(reversed(own), reversed(batch_shape), strict=False)
+        ):
+            raise ValueError(
+                f"batch_shape: expected one that {list(own)} can be expanded to, got "
+                f"{list(batch_shape)}"
+            )
         new.flow, new.context = self.flow, self.context
         if self.context is not None:
             new.context = self.context.expand(*batch_shape, self.flow.context)
@@ -354,9 +358,16 @@ class FlowDistribution(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log density of ``value`` [..., *batch_shape, features]."""
+        check_vectors("value", value, self.flow.features, "features")
+        try:
+            shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
+        except RuntimeError:
+            raise ValueError(
+                "value: expected leading dimensions that broadcast with batch_shape, "
+                f"{list(self.batch_shape)}, got {_checks.describe(value)}"
+            ) from None
         if self._validate_args:
             self._validate_sample(value)
-        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
         return self.flow.log_prob(value.expand(*shape, value.shape[-1]), self.context)
 
     def rsample(

@@ -17,7 +17,9 @@ from bslfast.flows.transform import (
     Row,
     Transform,
     check_inputs,
+    check_like,
     check_transform,
+    listed,
     no_log_det,
     steps_of,
 )
@@ -64,15 +66,24 @@ class ImageTransform(nn.Module):
             )
         return shape
 
-    def _check(self, name: str, x: Tensor, channels: int, multiple: int = 1) -> None:
+    def _check(
+        self,
+        name: str,
+        x: Tensor,
+        channels: int,
+        multiple: int = 1,
+        like: Tensor | None = None,
+    ) -> None:
         what = f"[..., {channels}, height, width]"
         if multiple > 1:
             what += f", height and width multiples of {multiple}"
-        _checks.floating(name, x, shape=what)
+        _checks.operand(name, _checks.floating(name, x, shape=what))
         if x.dim() < 3 or x.shape[-3] != channels or any(n % multiple for n in x.shape[-2:]):
             raise ValueError(
                 f"{name}: expected a tensor of shape {what}, got {_checks.describe(x)}"
             )
+        if like is not None:
+            check_like(self, name, x, like)
 
     def extra_repr(self) -> str:
         return f"channels={self.channels}"
@@ -111,11 +122,18 @@ class Squeeze(ImageTransform):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`ImageTransform.forward`."""
         self._check("x", x, self.channels, self.factor)
+        if not x.numel():
+            # Torch's functions return no images as they are.
+            channels, height, width = self.mapped_shape((x.shape[-3], x.shape[-2], x.shape[-1]))
+            return x.reshape(*x.shape[:-3], channels, height, width), no_log_det(x, 3)
         return F.pixel_unshuffle(x, self.factor), no_log_det(x, 3)
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`ImageTransform.inverse`."""
         self._check("z", z, self.channels * self.factor**2)
+        if not z.numel():
+            height, width = (n * self.factor for n in z.shape[-2:])
+            return z.reshape(*z.shape[:-3], self.channels, height, width), no_log_det(z, 3)
         return F.pixel_shuffle(z, self.factor), no_log_det(z, 3)
 
     def mapped_shape(self, shape: Shape) -> Shape:
@@ -171,13 +189,13 @@ class InvertibleConv1x1(ImageTransform):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`ImageTransform.forward`."""
-        self._check("x", x, self.channels)
+        self._check("x", x, self.channels, like=self.weight.factors)
         z = (self.weight.matrix() @ x.flatten(-2)).view(x.shape)
         return z, self._log_det(x)
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`ImageTransform.inverse`."""
-        self._check("z", z, self.channels)
+        self._check("z", z, self.channels, like=self.weight.factors)
         x = self.weight.solve(z.flatten(-2)).reshape(z.shape)
         return x, -self._log_det(z)
 
@@ -264,16 +282,10 @@ class Images(Row):
         channels, height, width = (_checks.integer("shape", n) for n in shape)
         super().__init__(channels * height * width)
         self.shape: Shape = (channels, height, width)
-        self.transforms = nn.ModuleList(transforms)
-        if not self.transforms:
-            raise ValueError("transforms: expected at least one transform, got none")
+        maps = listed("transforms", transforms, ImageTransform)
+        self.transforms = nn.ModuleList(maps)
         last = self.shape
-        for transform in self.transforms:
-            if not isinstance(transform, ImageTransform):
-                raise TypeError(
-                    "transforms: expected instances of bslfast.flows.ImageTransform, got "
-                    f"{_checks.describe(transform)}"
-                )
+        for transform in maps:
             last = transform.mapped_shape(last)
         self.mapped_shape = last
         assert math.prod(last) == self.features

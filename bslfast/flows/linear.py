@@ -39,10 +39,11 @@ class PLU(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.size = _checks.integer("features", size)
+        self.size = _checks.integer("size", size)
         self.seed = None if seed is None else _checks.generator_seed(seed)
-        self.factors = nn.Parameter(torch.empty(size, size, device=device, dtype=dtype))
-        self.register_buffer("signs", torch.empty(size, device=device, dtype=dtype))
+        options = _checks.factory(device, dtype)
+        self.factors = nn.Parameter(torch.empty(size, size, **options))
+        self.register_buffer("signs", torch.empty(size, **options))
         self.register_buffer("order", torch.empty(size, device=device, dtype=torch.int64))
         self.register_buffer("inverse_order", torch.empty(size, device=device, dtype=torch.int64))
         self.reset_parameters()
@@ -127,16 +128,16 @@ class PLULinear(Transform):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(features)
-        self.weight = PLU(features, seed=seed, device=device, dtype=dtype)
+        self.weight = PLU(self.features, seed=seed, device=device, dtype=dtype)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.forward`."""
-        check_inputs(self, "x", x, context)
+        check_inputs(self, "x", x, context, self.weight.factors)
         return x @ self.weight.matrix().mT, self.weight.log_det().expand(x.shape[:-1])
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.inverse`."""
-        check_inputs(self, "z", z, context)
+        check_inputs(self, "z", z, context, self.weight.factors)
         rows = z.reshape(-1, self.features)
         x = self.weight.solve(rows.mT).mT.reshape(z.shape)
         return x, (-self.weight.log_det()).expand(z.shape[:-1])
@@ -191,7 +192,8 @@ class Householder(Transform):
         if reflections is None:
             reflections = features + features % 2
         self.reflections = _checks.integer("reflections", reflections)
-        self.vectors = nn.Parameter(torch.empty(reflections, features, device=device, dtype=dtype))
+        options = _checks.factory(device, dtype)
+        self.vectors = nn.Parameter(torch.empty(self.reflections, self.features, **options))
         self.reset_parameters()
 
     @torch.no_grad()
@@ -202,12 +204,12 @@ class Householder(Transform):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.forward`."""
-        check_inputs(self, "x", x, context)
+        check_inputs(self, "x", x, context, self.vectors)
         return self._reflect(x, transposed=False)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.inverse`."""
-        check_inputs(self, "z", z, context)
+        check_inputs(self, "z", z, context, self.vectors)
         return self._reflect(z, transposed=True)
 
     def matrix(self, dtype: torch.dtype | None = None) -> Tensor:

@@ -21,6 +21,8 @@ from bslfast.functional.bernstein import MAX_COEFFICIENTS
 from bslfast.functional.mixture_logistic import MAX_COMPONENTS
 from bslfast.functional.rational_quadratic import EXTRA_SLOPES, MAX_BINS, TAILS
 
+_LEAST_BOUND, _GREATEST_BOUND = 1e-30, 1e15
+
 
 class Map:
     """A rising map of each feature, chosen by a few parameters of its own.
@@ -64,10 +66,15 @@ class Map:
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
-        x = _checks.floating("x", x, shape="[..., features]")
+        x = _checks.operand("x", _checks.floating("x", x, shape="[..., features]"))
         if x.dim() == 0:
             raise ValueError("x: expected a tensor of shape [..., features], got []")
         self.check_parameters("parameters", parameters, x.shape[-1])
+        parameters = _checks.operand("parameters", parameters)
+        _checks.alike("parameters", parameters, "x", x)
+        _checks.broadcast_shapes(
+            {"x": x.shape[:-1], "parameters": parameters.shape[:-1]}, "a leading shape"
+        )
         return self._map(x, parameters, _checks.flag("inverse", inverse))
 
     def check_parameters(self, name: str, value: Tensor, features: int) -> None:
@@ -167,7 +174,7 @@ class Spline(Map):
 
     Args:
         bins: number of bins, 2 to 128.
-        bound: half the length of the interval that the spline acts on.
+        bound: half the length of the interval that the spline acts on, 1e-30 to 1e15.
         tails: what is outside [-bound, bound]. ``"linear"``: the identity; ``"affine"``: lines that
             go on with the slopes at the ends; None: nothing, the interval is the domain;
             ``"circular"``: likewise, and its two ends are one point with one slope, as for angles.
@@ -211,7 +218,7 @@ class Spline(Map):
         _set(
             self,
             bins=bins,
-            bound=_checks.number("bound", self.bound, above=0.0),
+            bound=_bound(self.bound),
             min_bin_width=_checks.number(
                 "min_bin_width", self.min_bin_width, above=0, below=1 / bins
             ),
@@ -368,7 +375,7 @@ class Bernstein(Map):
 
     Args:
         degree: of the polynomial, at most 63; it has one coefficient more.
-        bound: half the length of the interval that the polynomial acts on.
+        bound: half the length of the interval that the polynomial acts on, 1e-30 to 1e15.
 
     Shape: x [..., features], parameters [..., features * size] -> (z [..., features],
     log_det [...]); size is degree + 1: raw coefficients, see
@@ -396,7 +403,7 @@ class Bernstein(Map):
         degree = _checks.integer("degree", self.degree)
         if degree >= MAX_COEFFICIENTS:
             raise ValueError(f"degree: expected at most {MAX_COEFFICIENTS - 1}, got {degree}")
-        _set(self, degree=degree, bound=_checks.number("bound", self.bound, above=0.0))
+        _set(self, degree=degree, bound=_bound(self.bound))
 
     @property
     def size(self) -> int:
@@ -410,6 +417,16 @@ class Bernstein(Map):
     def _map(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         raw = parameters.view(*parameters.shape[:-1], x.shape[-1], self.degree + 1)
         return BF.bernstein_transform(x, raw, bound=self.bound, inverse=inverse)
+
+
+def _bound(value: object) -> float:
+    """Return half the length of an interval whose square and parts are numbers in float32 too."""
+    bound = _checks.number("bound", value, above=0.0)
+    if not _LEAST_BOUND <= bound <= _GREATEST_BOUND:
+        raise ValueError(
+            f"bound: expected a number from {_LEAST_BOUND:g} to {_GREATEST_BOUND:g}, got {bound!r}"
+        )
+    return bound
 
 
 def check_map(name: str, value: object) -> Map:

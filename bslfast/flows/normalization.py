@@ -27,13 +27,15 @@ class _PerFeature(Transform):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.forward`."""
-        check_inputs(self, "x", x, context)
-        return BF.affine_coupling(x, self.loc, self.log_scale, scale_fn="exp", inverse=True)
+        loc = self.loc
+        check_inputs(self, "x", x, context, loc)
+        return BF.affine_coupling(x, loc, self.log_scale, scale_fn="exp", inverse=True)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.inverse`."""
-        check_inputs(self, "z", z, context)
-        return BF.affine_coupling(z, self.loc, self.log_scale, scale_fn="exp")
+        loc = self.loc
+        check_inputs(self, "z", z, context, loc)
+        return BF.affine_coupling(z, loc, self.log_scale, scale_fn="exp")
 
     def extra_repr(self) -> str:
         return f"features={self.features}"
@@ -74,8 +76,9 @@ class Standardize(_PerFeature):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(features)
-        self.register_buffer("loc", torch.empty(features, device=device, dtype=dtype))
-        self.register_buffer("log_scale", torch.empty(features, device=device, dtype=dtype))
+        options = _checks.factory(device, dtype)
+        self.register_buffer("loc", torch.empty(self.features, **options))
+        self.register_buffer("log_scale", torch.empty(self.features, **options))
         self.reset_parameters()
 
     @classmethod
@@ -91,8 +94,10 @@ class Standardize(_PerFeature):
                 that is constant or not finite.
         """
         _checks.floating("x", x, 2, "[n, features]")
-        if x.shape[0] == 0:
-            raise ValueError(f"x: expected at least one row, got {_checks.describe(x)}")
+        if x.numel() == 0:
+            raise ValueError(
+                f"x: expected at least one row and one column, got {_checks.describe(x)}"
+            )
         wrong = (~x.isfinite()).any(dim=0).nonzero().flatten().tolist()
         if wrong:
             raise ValueError(f"x: expected finite numbers, got NaN or infinity in columns {wrong}")
@@ -148,8 +153,9 @@ class ActNorm(_PerFeature):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(features)
-        self.loc = nn.Parameter(torch.empty(features, device=device, dtype=dtype))
-        self.log_scale = nn.Parameter(torch.empty(features, device=device, dtype=dtype))
+        options = _checks.factory(device, dtype)
+        self.loc = nn.Parameter(torch.empty(self.features, **options))
+        self.log_scale = nn.Parameter(torch.empty(self.features, **options))
         self.register_buffer("initialized", torch.empty((), device=device, dtype=torch.bool))
         self.reset_parameters()
 
@@ -163,7 +169,7 @@ class ActNorm(_PerFeature):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.forward`."""
-        check_inputs(self, "x", x, context)
+        check_inputs(self, "x", x, context, self.loc)
         if self.training and not self._is_initialized and x.numel() > 0:
             if transforms_active():
                 _Initialize.apply(x, self)  # type: ignore[no-untyped-call]
@@ -274,7 +280,7 @@ class BatchNorm(Transform):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(features)
-        options: dict[str, Any] = {"device": device, "dtype": dtype}
+        options = _checks.factory(device, dtype)
         self.momentum = _checks.number("momentum", momentum, above=0.0)
         if self.momentum > 1:
             raise ValueError(f"momentum: expected a number in (0, 1], got {momentum!r}")
@@ -295,7 +301,7 @@ class BatchNorm(Transform):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.forward`."""
-        check_inputs(self, "x", x, context)
+        check_inputs(self, "x", x, context, self.bias)
         mean, var = self.running_mean, self.running_var
         if self.training:
             rows = x.reshape(-1, self.features)
@@ -310,7 +316,7 @@ class BatchNorm(Transform):
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.inverse`."""
-        check_inputs(self, "z", z, context)
+        check_inputs(self, "z", z, context, self.bias)
         if self.training:
             raise RuntimeError(
                 "BatchNorm: expected evaluation mode (call eval() first), as there is no inverse "

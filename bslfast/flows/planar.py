@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from bslfast import _checks
 from bslfast import functional as BF
 from bslfast._formulas import planar_direction
 from bslfast.flows.transform import Transform, check_inputs
@@ -47,7 +47,7 @@ class Planar(Transform):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(features)
-        options: dict[str, Any] = {"device": device, "dtype": dtype}
+        options = _checks.factory(device, dtype)
         self.u = nn.Parameter(torch.empty(self.features, **options))
         self.w = nn.Parameter(torch.empty(self.features, **options))
         self.b = nn.Parameter(torch.empty((), **options))
@@ -64,12 +64,13 @@ class Planar(Transform):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.forward`."""
-        check_inputs(self, "x", x, context)
-        return BF.planar(x, self.u, self.w, self.b)
+        u = self.u
+        check_inputs(self, "x", x, context, u)
+        return BF.planar(x, u, self.w, self.b)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.inverse`."""
-        check_inputs(self, "z", z, context)
+        check_inputs(self, "z", z, context, self.u)
         u, w, b = self.u.double(), self.w.double(), self.b.double()
         # 0 where its square is for the map itself; with the gradient of w.
         w = torch.where((w @ w).to(self.w.dtype) == 0, w - w.detach(), w)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from bslfast import _checks
 from bslfast import functional as BF
 from bslfast.flows.transform import Transform, check_inputs
 
@@ -44,7 +43,7 @@ class Radial(Transform):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(features)
-        options: dict[str, Any] = {"device": device, "dtype": dtype}
+        options = _checks.factory(device, dtype)
         self.x0 = nn.Parameter(torch.empty(self.features, **options))
         self.raw_alpha = nn.Parameter(torch.empty((), **options))
         self.raw_beta = nn.Parameter(torch.empty((), **options))
@@ -60,12 +59,13 @@ class Radial(Transform):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.forward`."""
-        check_inputs(self, "x", x, context)
-        return BF.radial(x, self.x0, self.raw_alpha, self.raw_beta)
+        x0 = self.x0
+        check_inputs(self, "x", x, context, x0)
+        return BF.radial(x, x0, self.raw_alpha, self.raw_beta)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.inverse`."""
-        check_inputs(self, "z", z, context)
+        check_inputs(self, "z", z, context, self.x0)
         zero = z.new_zeros((), dtype=torch.float64)
         alpha = torch.logaddexp(self.raw_alpha.double(), zero)
         total = torch.logaddexp(self.raw_beta.double(), zero)  # alpha + beta

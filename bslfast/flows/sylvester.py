@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +60,7 @@ class Sylvester(Transform):
         self.rank = self.features if rank is None else _checks.integer("rank", rank)
         if self.rank > self.features:
             raise ValueError(f"rank: expected at most features, {self.features}, got {rank}")
-        options: dict[str, Any] = {"device": device, "dtype": dtype}
+        options = _checks.factory(device, dtype)
         self.rotation = Householder(self.features, **options)
         # Above the diagonal: R and S themselves. On it: of r s its softplus, of s its logarithm.
         self.r = nn.Parameter(torch.empty(self.rank, self.rank, **options))
@@ -78,14 +77,14 @@ class Sylvester(Transform):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.forward`."""
-        check_inputs(self, "x", x, context)
+        check_inputs(self, "x", x, context, self.b)
         q, r, s, soft = self._matrices(x.dtype)
         t = torch.tanh(x @ q @ s.mT + self.b)
         return x + t @ r.mT @ q.mT, _log_det(t, soft)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.inverse`."""
-        check_inputs(self, "z", z, context)
+        check_inputs(self, "z", z, context, self.b)
         q, r, s, soft = self._matrices(torch.float64)
         # With t = tanh(a), S Q^T z + b = a + S R t, and S R is triangular.
         known = z.double() @ q @ s.mT + self.b.double()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import numbers
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -131,15 +132,7 @@ class Composite(Row):
     """
 
     def __init__(self, transforms: Iterable[Transform]) -> None:
-        transforms = list(transforms)
-        if not transforms:
-            raise ValueError("transforms: expected at least one transform, got none")
-        for transform in transforms:
-            if not isinstance(transform, Transform):
-                raise TypeError(
-                    "transforms: expected instances of bslfast.flows.Transform, got "
-                    f"{_checks.describe(transform)}"
-                )
+        transforms = listed("transforms", transforms, Transform)
         features = transforms[0].features
         contexts = {t.context for t in transforms if t.context} or {0}
         if any(t.features != features for t in transforms):
@@ -251,11 +244,20 @@ class Inverse(Transform):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.forward`."""
-        return self.transform.inverse(x, context)
+        try:
+            return self.transform.inverse(x, context)
+        except ERRORS:
+            # The transform would call it z.
+            explain_failure(self, "x", x, context)
+            raise
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.inverse`."""
-        mapped: tuple[Tensor, Tensor] = self.transform(z, context)
+        try:
+            mapped: tuple[Tensor, Tensor] = self.transform(z, context)
+        except ERRORS:
+            explain_failure(self, "z", z, context)
+            raise
         return mapped
 
 
@@ -342,6 +344,7 @@ class Permutation(Transform):
         start = check_order("order", order)
         count = len(start)
         super().__init__(count)
+        device = _checks.factory(device, None)["device"]
         # Numbers of Python, which no device, dtype or uninitialised memory changes.
         self._start = start
         self.register_buffer("order", torch.empty(count, dtype=torch.int64, device=device))
@@ -413,6 +416,7 @@ def check_order(name: str, order: Any) -> tuple[int, ...]:
     if (
         not isinstance(given, Sequence)
         or any(isinstance(i, bool) or not isinstance(i, numbers.Integral) for i in given)
+        or not count
         or sorted(given) != list(range(count))
     ):
         raise ValueError(f"{name}: expected each of 0 to {max(count - 1, 0)} once, got {order!r}")
@@ -437,6 +441,25 @@ def check_transform(name: str, value: Any) -> Transform:
     return value
 
 
+_T = TypeVar("_T")
+
+
+def listed(name: str, values: Any, kind: type[_T]) -> list[_T]:
+    """Return ``values`` as a list if they are instances of ``kind``, and one at least."""
+    what = f"bslfast.flows.{kind.__name__}"
+    if not isinstance(values, Iterable):
+        raise TypeError(
+            f"{name}: expected a sequence of instances of {what}, got {_checks.describe(values)}"
+        )
+    found = list(values)
+    if not found:
+        raise ValueError(f"{name}: expected at least one transform, got none")
+    for value in found:
+        if not isinstance(value, kind):
+            raise TypeError(f"{name}: expected instances of {what}, got {_checks.describe(value)}")
+    return found
+
+
 def steps_of(transforms: Iterable[Any]) -> list[Step]:
     """The steps of all, of which each says what place it has among them."""
     return [
@@ -446,12 +469,27 @@ def steps_of(transforms: Iterable[Any]) -> list[Step]:
     ]
 
 
-def check_inputs(transform: Any, name: str, x: Tensor, context: Tensor | None) -> Tensor:
+def check_inputs(
+    transform: Any,
+    name: str,
+    x: Tensor,
+    context: Tensor | None,
+    like: Tensor | None = None,
+    features: int | None = None,
+) -> Tensor:
     """Raise unless ``x`` and ``context`` are what ``transform`` takes; return x, as broadcast.
 
-    It may be anything with numbers of ``features`` and ``context``.
+    Args:
+        transform: anything with numbers of ``features`` and ``context``.
+        name: of x, in errors.
+        x, context: what it is called with.
+        like: a parameter, of which x must have the dtype and device; None if an op will tell, and
+            :func:`explain_failure` then says what was wrong.
+        features: size of x; None for ``transform.features``.
     """
-    _check_vectors(name, x, transform.features, "features")
+    check_vectors(name, x, transform.features if features is None else features, "features")
+    if like is not None and (x.dtype != like.dtype or x.device != like.device):
+        check_like(transform, name, x, like)
     if not transform.context:
         if context is not None:
             raise ValueError(
@@ -464,7 +502,7 @@ def check_inputs(transform: Any, name: str, x: Tensor, context: Tensor | None) -
             f"context: expected a tensor of shape [..., {transform.context}], as this "
             f"{type(transform).__name__} was made with context={transform.context}, got None"
         )
-    _check_vectors("context", context, transform.context, "context features")
+    check_vectors("context", context, transform.context, "context features")
     given, wanted = context.shape[:-1], x.shape[:-1]
     if given == wanted:
         return x
@@ -476,18 +514,66 @@ def check_inputs(transform: Any, name: str, x: Tensor, context: Tensor | None) -
             f"context: expected leading dimensions that broadcast with those of {name}, "
             f"{list(wanted)}, got {list(given)}"
         )
-    return x.expand(*torch.broadcast_shapes(given, wanted), transform.features)
+    return x.expand(*torch.broadcast_shapes(given, wanted), x.shape[-1])
 
 
-def _check_vectors(name: str, value: Tensor, size: int, what: str) -> None:
+def check_vectors(name: str, value: Tensor, size: int, what: str) -> None:
+    """Raise unless ``value`` is a dense tensor [..., size]; ``what`` it has ``size`` of."""
     if (
         not isinstance(value, Tensor)
+        or value.is_nested
+        or value.layout != torch.strided
         or not value.is_floating_point()
         or value.dim() == 0
         or value.shape[-1] != size
     ):
         _checks.floating(name, value, shape=f"[..., {size}]")
+        _checks.operand(name, value)
         raise ValueError(
             f"{name}: expected a tensor of shape [..., {size}], with {size} {what} in the last "
             f"dimension, got {_checks.describe(value)}"
         )
+
+
+#: What torch and the ops raise on arguments that they do not take.
+ERRORS = (TypeError, ValueError, RuntimeError, IndexError, AttributeError)
+
+
+def explain_failure(transform: Any, name: str, x: Tensor, context: Tensor | None) -> None:
+    """After a call of ``transform`` has failed, raise if an argument is why.
+
+    So that calls which succeed pay nothing for looking at dtypes and devices.
+    """
+    like = first_number(transform)
+    check_inputs(transform, name, x, context, like)
+    if like is not None and context is not None:
+        check_like(transform, "context", context, like)
+
+
+def check_like(
+    module: Any, name: str, value: Tensor, like: Tensor, called: str | None = None
+) -> None:
+    """Raise unless ``value`` has the dtype and device of ``like``, a parameter of ``module``."""
+    called = type(module).__name__ if called is None else called
+    if value.device != like.device:
+        raise ValueError(
+            f"{name}: expected a tensor on {like.device}, the device of the {called}, got one on "
+            f"{value.device}"
+        )
+    if value.dtype == like.dtype:
+        return
+    if value.device.type != "meta" and torch.is_autocast_enabled(value.device.type):
+        return
+    raise TypeError(
+        f"{name}: expected {like.dtype}, the dtype of the {called}, got {_checks.describe(value)}"
+    )
+
+
+def first_number(*modules: nn.Module) -> Tensor | None:
+    """The first floating-point parameter or buffer, whose dtype and device the others have."""
+    # Not by parameters(), which takes several times as long.
+    for module in itertools.chain.from_iterable(m.modules() for m in modules):
+        for tensor in (*module._parameters.values(), *module._buffers.values()):
+            if tensor is not None and tensor.is_floating_point():
+                return tensor
+    return None

@@ -209,12 +209,12 @@ class Rows(nn.Module):
         ),
         (
             ValueError,
-            r"shift: expected a shape that broadcasts with that of x, \[3, 1\], got \[7, 1\]",
+            r"conditioner: expected .*leading dimensions broadcast to .*\[3\], got .*\(7, 2\)",
             lambda: Coupling(Affine(), [True, False], Rows())(torch.ones(3, 2)),
         ),
         (
             ValueError,
-            r"parameters: expected a shape that broadcasts with that of x, \[3, 2\], got \[7, 2\]",
+            r"conditioner: expected .*leading dimensions broadcast to .*\[3\], got .*\(7, 2\)",
             lambda: Coupling(Additive(), [True, True, False], Rows())(torch.ones(3, 3)),
         ),
         (

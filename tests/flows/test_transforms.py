@@ -370,6 +370,16 @@ def test_glow() -> None:
     assert flow.eval().sample(3, seed=0).shape == (3, 16)
 
 
+def test_no_images() -> None:
+    """Of none there are samples and densities, and gradients of 0."""
+    flow = Glow((1, 4, 4), scales=2, steps=1, hidden=(3,)).eval()
+    x, log_prob = flow.rsample_and_log_prob(0)
+    assert x.shape == (0, 16)
+    for total in (x.sum() + log_prob.sum(), flow.log_prob(x.detach().requires_grad_()).sum()):
+        for grad in torch.autograd.grad(total, list(flow.parameters())):
+            assert (grad == 0).all()
+
+
 # --- bad input ------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ from torch.distributions import Distribution
 
 import bslfast
 from bslfast import bnn, distributions, flows, vae
+from bslfast.flows.transform import first_number
 from bslfast.functional.normal import PARAMETRIZATIONS
 from bslfast.nn import posteriors
 from bslfast.nn.estimators import ESTIMATORS
@@ -120,8 +121,112 @@ def _flow(name: str, rng: Random) -> dict[str, Any]:
         "negative_slope": 0.25,
         "momentum": 0.5,
     }
+    more |= _factory(rng)
     options |= {k: v for k, v in more.items() if k in accepted and rng.random() < 0.6}
     return options
+
+
+def _factory(rng: Random) -> dict[str, Any]:
+    """Where parameters are made and of what."""
+    return {
+        "device": rng.choice([None, "cpu", torch.device("cpu")]),
+        "dtype": rng.choice([None, torch.float32, torch.float64]),
+    }
+
+
+def _map(rng: Random) -> flows.Map:
+    return rng.choice(
+        [
+            flows.Additive(),
+            flows.Affine(rng.choice(["tanh", "exp", "sigmoid"])),
+            flows.Spline(rng.choice([2, 5]), tails=rng.choice(["linear", "affine", "circular"])),
+            flows.MixtureLogistic(rng.choice([1, 3])),
+            flows.DeepSigmoidal(rng.choice([1, 3])),
+            flows.Bernstein(rng.choice([1, 4])),
+        ]
+    )
+
+
+def _network(name: str, rng: Random) -> dict[str, Any]:
+    """Of a conditioner."""
+    hidden = rng.choice([(), (4,), (4, 3)])
+    options: dict[str, Any] = {"context": rng.choice([0, 0, 2]), "hidden": hidden, **_factory(rng)}
+    options["activation"] = rng.choice(["relu", "tanh", "silu"])
+    options["residual"] = rng.choice([0, 1]) if hidden else 0
+    if name == "MADE":
+        features = rng.choice([1, 2, 3])
+        order = rng.choice([None, rng.sample(range(features), features)])
+        return {"features": features, "map": _map(rng), "order": order, **options}
+    return {"inputs": rng.choice([0, 1, 3]), "outputs": rng.choice([1, 4]), **options}
+
+
+def _use_network(made: flows.Conditioner, rng: Random) -> list[Tensor]:
+    batch = rng.choice([(4,), (1,), (2, 3)])
+    dtype = _dtype(made)
+    x = torch.randn(*batch, made.inputs, dtype=dtype)
+    context = torch.randn(*batch, made.context, dtype=dtype) if made.context else None
+    found = made(x, context)
+    assert found.shape == (*(batch if made.inputs or made.context else ()), made.outputs)
+    return [found]
+
+
+def _mapped(name: str, rng: Random) -> dict[str, Any]:
+    """Of a transform by a map and a network."""
+    map = _map(rng)
+    if name == "Autoregressive":
+        return {"map": map, "conditioner": flows.MADE(**{**_network("MADE", rng), "map": map})}
+    mask = rng.choice([[True], [True, False], [True, False, True], [False, True, True]])
+    network = _network("Conditioner", rng)
+    network |= {"inputs": mask.count(False), "outputs": mask.count(True) * map.size}
+    conditioner = flows.Conditioner(**network, start=map.start)
+    return {"map": map, "mask": mask, "conditioner": conditioner, "context": network["context"]}
+
+
+def _of_images(name: str, rng: Random) -> dict[str, Any]:
+    channels, factory = rng.choice([1, 2]), _factory(rng)
+    if name == "Glow":
+        more = {"scales": rng.choice([1, 2]), "steps": rng.choice([1, 2]), "hidden": (3,)}
+        return {"shape": (channels, 4, 4), **more, **factory}
+    transforms: list[flows.ImageTransform] = [
+        flows.Squeeze(channels),
+        flows.InvertibleConv1x1(4 * channels, seed=rng.choice([None, 3]), **factory),
+        flows.PerPixel(flows.ActNorm(4 * channels, **factory)),
+    ]
+    return {"shape": (channels, 2, 4), "transforms": transforms[: rng.choice([1, 2, 3])]}
+
+
+def _leading(name: str, rng: Random) -> dict[str, Any]:
+    kind = rng.choice(["AffineCoupling", "NSF", "PLULinear", "Planar", "ActNorm"])
+    made = getattr(flows, kind)(**_flow(kind, rng))
+    transform = made.transform if isinstance(made, flows.Flow) else made
+    return {"transform": transform, "features": transform.features + rng.choice([0, 1, 3])}
+
+
+def _base(name: str, rng: Random) -> dict[str, Any]:
+    if name == "UniformBase":
+        return {"features": rng.choice([1, 3]), "low": rng.choice([-1.0, -4.5]), "high": 1.5}
+    options: dict[str, Any] = {"features": rng.choice([1, 3]), "context": rng.choice([0, 2])}
+    if name == "NormalMixtureBase":
+        options["components"] = rng.choice([1, 3])
+    if name == "StudentTBase":
+        options["df"] = rng.choice([2.5, 30.0])
+    return {**options, "hidden": rng.choice([(), (4,)]), **_factory(rng)}
+
+
+def _use_base(made: flows.Base, rng: Random) -> list[Tensor]:
+    batch, dtype = rng.choice([(4,), (2, 3)]), _dtype(made)
+    context = torch.randn(*batch, made.context, dtype=dtype) if made.context else None
+    with torch.no_grad():
+        z = made.rsample(torch.empty(*batch, made.features, dtype=dtype), context, None)
+    assert z.shape == (*batch, made.features)
+    log_prob = made.log_prob(z, context)
+    assert log_prob.shape == batch
+    return [z, log_prob]
+
+
+def _dtype(made: nn.Module) -> torch.dtype:
+    like = made._like() if isinstance(made, flows.Flow) else first_number(made)
+    return torch.get_default_dtype() if like is None else like.dtype
 
 
 def _use_flow(made: nn.Module, rng: Random) -> list[Tensor]:
@@ -131,8 +236,9 @@ def _use_flow(made: nn.Module, rng: Random) -> list[Tensor]:
     made.train(training)
     batch = rng.choice([(4,), (2, 3)] if training else [(4,), (1,), (2, 3)])
     name = type(made).__name__
-    x = torch.rand(*batch, transform.features) * 0.8 + 0.1
-    context = torch.randn(*batch, transform.context) if transform.context else None
+    dtype = _dtype(made)
+    x = torch.rand(*batch, transform.features, dtype=dtype) * 0.8 + 0.1
+    context = torch.randn(*batch, transform.context, dtype=dtype) if transform.context else None
     found: list[Tensor] = []
     if flow is not None:
         n = rng.choice([0, 1, 3])
@@ -143,13 +249,12 @@ def _use_flow(made: nn.Module, rng: Random) -> list[Tensor]:
     assert z.shape == x.shape
     assert log_det.shape == batch
     made.eval()
-    if name not in ("Planar", "Radial"):
-        z, _ = transform(x, context)
-        back, back_log_det = transform.inverse(z, context)
-        assert back.shape == x.shape
-        found += [back, back_log_det]
-        if name != "BatchNorm":
-            torch.testing.assert_close(back, x, rtol=1e-2, atol=1e-2)
+    z, _ = transform(x, context)
+    back, back_log_det = transform.inverse(z, context)
+    assert back.shape == x.shape
+    found += [back, back_log_det]
+    if name != "BatchNorm":
+        torch.testing.assert_close(back, x, rtol=1e-2, atol=1e-2)
     return [z, log_det, *found]
 
 
@@ -255,12 +360,13 @@ def _use_vae(made: vae.VAE, rng: Random) -> list[Tensor]:
 
 
 _FLOWS = [
-    *("ActNorm", "AdditiveCoupling", "AffineCoupling", "BatchNorm", "BernsteinCoupling"),
-    *("DeepSigmoidalCoupling", "Householder", "LeakyReLU", "Logit", "MixtureLogisticCoupling"),
-    *("IAF", "MAF", "NICE", "NSF", "PLULinear", "Planar", "Radial", "RealNVP", "Reverse"),
-    *("Sigmoid", "Softplus"),
-    *("SplineCoupling", "Sylvester", "Tanh"),
+    *("ActNorm", "AdditiveCoupling", "AffineCoupling", "Atanh", "BatchNorm", "BernsteinCoupling"),
+    *("DeepSigmoidalCoupling", "Exp", "Householder", "LeakyReLU", "Log", "Logit"),
+    *("MixtureLogisticCoupling", "IAF", "MAF", "NICE", "NSF", "PLULinear", "Planar", "Radial"),
+    *("RealNVP", "Reverse", "Sigmoid", "Softplus", "SplineCoupling", "Standardize", "Sylvester"),
+    "Tanh",
 ]
+_BASES = ["NormalBase", "NormalMixtureBase", "StudentTBase", "UniformBase", "VonMisesBase"]
 _DISTRIBUTIONS = [
     name
     for name in distributions.__all__
@@ -271,6 +377,11 @@ KINDS: dict[str, tuple[Any, Callable[[str, Random], dict[str, Any]], Callable[..
 KINDS = {
     **{name: (distributions, _distribution, _use_distribution) for name in _DISTRIBUTIONS},
     **{name: (flows, _flow, _use_flow) for name in _FLOWS},
+    **{name: (flows, _mapped, _use_flow) for name in ("Autoregressive", "Coupling")},
+    **{name: (flows, _of_images, _use_flow) for name in ("Glow", "Images")},
+    "Leading": (flows, _leading, _use_flow),
+    **{name: (flows, _network, _use_network) for name in ("Conditioner", "MADE")},
+    **{name: (flows, _base, _use_base) for name in _BASES},
     "BayesGRU": (bslfast.nn, _recurrent, _use_recurrent),
     "BayesLSTM": (bslfast.nn, _recurrent, _use_recurrent),
     "BayesLinear": (bslfast.nn, _linear, _use_bayesian),
@@ -300,7 +411,8 @@ class Module:
             given = arguments(self.kind, rng)
             if self.wrong:
                 known = inspect.signature(family).parameters
-                name = rng.choice([k for k in known if k not in _TAKEN_BY_TORCH])
+                taken = [k for k in _TAKEN_BY_TORCH if k != "dtype" or where is not flows]
+                name = rng.choice([k for k in known if k not in taken])
                 given[name] = WRONG[self.wrong](given.get(name))
                 try:
                     family(**given)
