@@ -305,7 +305,7 @@ class UniformBase(Base):
 
     Args:
         features: size of the vectors, >= 1.
-        low, high: ends of the interval, numbers of float32 as their difference is.
+        low, high: ends of the interval; float32 holds both and their difference.
 
     Shape: z [..., features] -> log densities [...], -inf outside.
 

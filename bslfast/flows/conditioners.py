@@ -16,9 +16,9 @@ from bslfast import _checks
 from bslfast.flows.maps import Map, check_map
 from bslfast.flows.transform import (
     ERRORS,
-    check_inputs,
     check_like,
     check_order,
+    explain_failure,
     first_number,
 )
 from bslfast.nn.convert import LAYERS
@@ -236,25 +236,14 @@ class Conditioner(nn.Module):
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
         if (context is None) != (not self.context):
-            self._check_call(x, context)
+            explain_failure(self, "x", x, context, self.inputs)
         if self.constant is not None:
             return self.constant
         try:
             return self._from_layers(x if self.inputs else context, context)
         except ERRORS:
-            self._check_call(x, context)
+            explain_failure(self, "x", x, context, self.inputs)
             raise
-
-    def _check_call(self, x: Any, context: Any) -> None:
-        """Raise if an argument of a call is wrong; x is not looked at if there are no inputs."""
-        like = first_number(self)
-        assert like is not None
-        if self.inputs:
-            check_inputs(self, "x", x, context, like, self.inputs)
-        else:
-            check_inputs(self, "x", like.new_empty(0), context, like, 0)
-        if context is not None:
-            check_like(self, "context", context, like)
 
     def _from_layers(self, inputs: Any, context: Tensor | None) -> Tensor:
         """What the layers make of the inputs, or of the context if there are no inputs."""

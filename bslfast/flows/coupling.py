@@ -20,6 +20,7 @@ from bslfast.flows.transform import (
     check_inputs,
     explain_failure,
     has_values,
+    under_autocast,
 )
 
 
@@ -106,7 +107,7 @@ class Mapped(Transform):
     def _check_chosen(self, found: Any, x: Tensor) -> None:
         """Raise unless ``found`` has parameters for x, or for what broadcasts to it."""
         self.map.check_parameters("conditioner", found, self.moved)
-        if found.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+        if found.dtype != x.dtype and not under_autocast(x):
             raise TypeError(
                 f"conditioner: expected parameters of {x.dtype}, the dtype of what it looks at, "
                 f"got {_checks.describe(found)}"

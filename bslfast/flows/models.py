@@ -97,7 +97,7 @@ class NSF(Flow):
         hidden: widths of the hidden layers of each transform's network.
         activation, residual: of these networks, see :class:`Conditioner`.
         bins: number of bins of each spline, >= 2.
-        bound: half the length of the interval that the splines act on, > 0.
+        bound: half the length of the interval that the splines act on, 1e-30 to 1e15.
         autoregressive: move every feature by a spline that the features before it choose, see
             :class:`Autoregressive`: more flexible, and samples take one feature after the other.
         device, dtype: of the parameters.

@@ -173,7 +173,7 @@ class SplineCoupling(_Halves):
         hidden: widths of the hidden layers of the network that computes the splines.
         activation, residual: of that network, see :class:`Conditioner`.
         bins: number of bins of each spline.
-        bound: half the length of the interval that the splines act on.
+        bound: half the length of the interval that the splines act on, 1e-30 to 1e15.
         tails: ``"linear"``, ``"affine"``, ``"circular"`` or None, see :class:`Spline`.
         min_bin_width, min_bin_height, min_derivative: as in
             :func:`bslfast.functional.rational_quadratic_spline`.
@@ -354,7 +354,7 @@ class BernsteinCoupling(_Halves):
         hidden: widths of the hidden layers of the network that computes the coefficients.
         activation, residual: of that network, see :class:`Conditioner`.
         degree: of the polynomials, at most 63; they have one coefficient more.
-        bound: half the length of the interval that the polynomials act on.
+        bound: half the length of the interval that the polynomials act on, 1e-30 to 1e15.
         flip: move the first half, not the second.
         device, dtype: of the parameters.
 

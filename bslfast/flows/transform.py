@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import numbers
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
@@ -539,15 +538,23 @@ def check_vectors(name: str, value: Tensor, size: int, what: str) -> None:
 ERRORS = (TypeError, ValueError, RuntimeError, IndexError, AttributeError)
 
 
-def explain_failure(transform: Any, name: str, x: Tensor, context: Tensor | None) -> None:
+def explain_failure(
+    transform: Any, name: str, x: Tensor, context: Tensor | None, features: int | None = None
+) -> None:
     """After a call of ``transform`` has failed, raise if an argument is why.
 
-    So that calls which succeed pay nothing for looking at dtypes and devices.
+    So that calls which succeed pay nothing for looking at dtypes and devices. The arguments are
+    those of :func:`check_inputs`; with 0 features, x is not looked at.
     """
     like = first_number(transform)
-    check_inputs(transform, name, x, context, like)
-    if like is not None and context is not None:
-        check_like(transform, "context", context, like)
+    if features == 0:
+        x = torch.empty(0) if like is None else like.new_empty(0)
+    try:
+        check_inputs(transform, name, x, context, like, features)
+        if like is not None and context is not None:
+            check_like(transform, "context", context, like)
+    except (TypeError, ValueError) as error:
+        raise error from None  # without what has failed, which it explains
 
 
 def check_like(
@@ -560,20 +567,24 @@ def check_like(
             f"{name}: expected a tensor on {like.device}, the device of the {called}, got one on "
             f"{value.device}"
         )
-    if value.dtype == like.dtype:
-        return
-    if value.device.type != "meta" and torch.is_autocast_enabled(value.device.type):
+    if value.dtype == like.dtype or under_autocast(value):
         return
     raise TypeError(
         f"{name}: expected {like.dtype}, the dtype of the {called}, got {_checks.describe(value)}"
     )
 
 
-def first_number(*modules: nn.Module) -> Tensor | None:
+def under_autocast(value: Tensor) -> bool:
+    """Whether ops may get numbers of another dtype than the parameters."""
+    kind = value.device.type
+    return kind != "meta" and torch.is_autocast_enabled(kind)  # torch has none of meta tensors
+
+
+def first_number(module: nn.Module) -> Tensor | None:
     """The first floating-point parameter or buffer, whose dtype and device the others have."""
     # Not by parameters(), which takes several times as long.
-    for module in itertools.chain.from_iterable(m.modules() for m in modules):
-        for tensor in (*module._parameters.values(), *module._buffers.values()):
+    for part in module.modules():
+        for tensor in (*part._parameters.values(), *part._buffers.values()):
             if tensor is not None and tensor.is_floating_point():
                 return tensor
     return None
