@@ -25,7 +25,6 @@ from bslfast.flows import (
     Conditioner,
     ConvConditioner,
     Coupling,
-    DeepSigmoidal,
     Flow,
     FlowDistribution,
     Glow,
@@ -35,6 +34,7 @@ from bslfast.flows import (
     InvertibleConv1x1,
     Leading,
     Log,
+    MixtureLogistic,
     NormalBase,
     NormalMixtureBase,
     Permutation,
@@ -294,7 +294,7 @@ CALLS: list[tuple[str, Callable[[], Any]]] = [
     ("conditioner", lambda: coupled(lambda x: torch.ones(7, 2))),
     ("conditioner", lambda: coupled(lambda x: torch.ones(2, 3, 2))),
     ("conditioner", lambda: coupled(lambda x: torch.ones(7, 11), Spline(4))),
-    ("conditioner", lambda: coupled(lambda x: torch.ones(7, 24), DeepSigmoidal(8))),
+    ("conditioner", lambda: coupled(lambda x: torch.ones(7, 24), MixtureLogistic(8))),
     ("conditioner", lambda: Coupling(Affine(), [True, False], MADE(2, Affine()))),
     # maps
     ("parameters", lambda: Affine()(torch.ones(3), torch.ones(6).double())),
@@ -302,7 +302,7 @@ CALLS: list[tuple[str, Callable[[], Any]]] = [
     ("parameters", lambda: Affine()(X, torch.ones(3, 4).to_sparse())),
     ("parameters", lambda: Spline(4)(X.double(), torch.ones(3, 22))),
     ("parameters", lambda: Spline(4)(X, torch.ones(3, 22).half())),
-    ("parameters", lambda: DeepSigmoidal(2)(X, torch.ones(3, 12, dtype=torch.int64))),
+    ("parameters", lambda: MixtureLogistic(2)(X, torch.ones(3, 12, dtype=torch.int64))),
     ("parameters", lambda: Bernstein(3)(X, torch.ones(3, 8, device="meta"))),
     ("x", lambda: Spline(4)(X.to_sparse(), torch.ones(3, 22))),
     # flows and their distributions
