@@ -17,6 +17,8 @@ from bslfast.nn.estimators import WeightSample
 from bslfast.nn.layer import BayesianLayer, one_for_each
 from bslfast.nn.weight import Part, Weight, normal_part, vector, vector_part
 
+_TENSORS = {Tensor}
+
 
 class BayesLinear(BayesianLayer, nn.Linear):
     r"""``y = x @ W.T + b`` with a distribution for every weight and bias.
@@ -72,7 +74,14 @@ class BayesLinear(BayesianLayer, nn.Linear):
             drawn: samples of :meth:`weights` to use, if there are any already.
         """
         if drawn is not None:
-            self.check_drawn(drawn)
+            # Networks of the package hand over what is right, at the cost of no Python function.
+            if (
+                self._joint
+                or type(drawn) is not tuple
+                or {*map(type, drawn)} != _TENSORS
+                or [*map(Tensor.size, drawn)] != [*self._shapes.values()]
+            ):
+                self.check_drawn(drawn)
         elif seed is None:
             drawn = self.drawn
         if drawn is None:
