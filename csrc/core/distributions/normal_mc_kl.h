@@ -20,6 +20,14 @@ namespace normal {
 // The priors: log p(z) + log(2 pi) / 2, and the derivative of log p. The call's numbers are pi,
 // sigma1, sigma2, prior_scale, prior_df.
 
+// Processors take a hundred times as long for numbers below the smallest normal one. From the first
+// distance on, squares of exp(-distance) are such, and it is below all digits of 1. From the second
+// one on, it is such a number itself.
+template <typename T>
+constexpr T kFar = sizeof(T) == 4 ? T(43) : T(353);
+template <typename T>
+constexpr T kGone = sizeof(T) == 4 ? T(87) : T(708);
+
 // pi N(0, sigma1) + (1 - pi) N(0, sigma2).
 struct ScaleMixture {
   template <typename T>
@@ -60,15 +68,6 @@ struct ScaleMixture {
     const T first = p.log_odds > T(0) ? more : less, second = p.log_odds > T(0) ? less : more;
     return -(first * p.first * (p.first * z) + second * p.second * (p.second * z));
   }
-
- private:
-  // Processors take a hundred times as long for numbers below the smallest normal one. From the
-  // first distance on, squares of exp(-distance) are such, and it is below all digits of 1. From
-  // the second one on, it is such a number itself.
-  template <typename T>
-  static constexpr T kFar = sizeof(T) == 4 ? T(43) : T(353);
-  template <typename T>
-  static constexpr T kGone = sizeof(T) == 4 ? T(87) : T(708);
 };
 
 struct LaplacePrior {
