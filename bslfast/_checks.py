@@ -62,10 +62,10 @@ def reduction(value: Any, shape: Sequence[int]) -> str:
 
 def floating_dtype(name: str, value: Any) -> torch.dtype:
     """Return ``value`` if it is a dtype that the kernels know."""
-    if value not in DTYPES:
+    if not isinstance(value, torch.dtype) or value not in DTYPES:
         got = str(value).removeprefix("torch.") if isinstance(value, torch.dtype) else repr(value)
         raise TypeError(f"{name}: expected torch.float32, float64, bfloat16 or float16, got {got}")
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def broadcast(**tensors: Tensor | None) -> torch.Size:
@@ -361,20 +361,10 @@ def device(name: str, value: Any) -> torch.device:
 
 def factory(device: Any, dtype: Any) -> dict[str, Any]:
     """Return both by their names, as torch takes them, if it makes parameters of them."""
-    if dtype is not None and (not isinstance(dtype, torch.dtype) or dtype not in DTYPES):
-        got = dtype if isinstance(dtype, torch.dtype) else describe(dtype)
-        raise TypeError(
-            "dtype: expected None, torch.float32, torch.float64, torch.bfloat16 or torch.float16, "
-            f"got {got}"
-        )
+    if dtype is not None:
+        floating_dtype("dtype", dtype)
     if device is not None:
-        try:
-            torch.device(device)
-        except (RuntimeError, TypeError):
-            raise ValueError(
-                "device: expected None, a torch.device or a name such as 'cpu' or 'cuda:0', got "
-                f"{describe(device)}"
-            ) from None
+        any_device("device", device)
     return {"device": device, "dtype": dtype}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from largest_tensor import LargestTensor
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -375,28 +376,13 @@ def test_sequences_are_not_cut(make: Any) -> None:
 
 def test_memory_stays_in_bounds() -> None:
     """The largest tensor made on the way holds the wanted number of bytes at most."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    largest = 0
-
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            nonlocal largest
-            out = func(*args, **(kwargs or {}))
-            for value in out if isinstance(out, tuple | list) else (out,):
-                if isinstance(value, Tensor):
-                    largest = max(largest, value.untyped_storage().nbytes())
-            return out
-
     model, x = BayesianMLP(4, (256,), 1), torch.randn(2000, 4)
-    with Watch():
+    with LargestTensor() as largest:
         predict(model, x, 10, max_bytes=1 << 20)
-    assert 1 << 18 < largest <= 1 << 20
-    with Watch():
+    assert 1 << 18 < largest.bytes <= 1 << 20
+    with LargestTensor() as largest:
         predict(model, x, 10)
-    assert largest > 1 << 24
+    assert largest.bytes > 1 << 24
 
 
 def test_a_progress_bar(capsys: pytest.CaptureFixture) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +22,7 @@ from bslfast.flows.transform import (
     check_like,
     check_transform,
     check_vectors,
+    first_number,
     inverse_steps,
     without_draws,
 )
@@ -83,14 +83,13 @@ class Flow(nn.Module):
 
     def _like(self) -> Tensor:
         """A tensor of the flow's dtype and device."""
-        device = self._empty.device
-        # Not by parameters(), which takes several times as long.
-        bases = () if self.base is None else self.base.modules()
-        for module in itertools.chain(self.transform.modules(), bases):
-            for tensor in (*module._parameters.values(), *module._buffers.values()):
-                if tensor is not None and tensor.is_floating_point():
-                    return tensor
-                device = device if tensor is None else tensor.device
+        parts = (self.transform,) if self.base is None else (self.transform, self.base)
+        for part in parts:
+            found = first_number(part)
+            if found is not None:
+                return found
+        # Orders of permutations, say, are where the flow is.
+        device = next((b.device for b in self.transform.buffers()), self._empty.device)
         return self._empty.new_empty(0, device=device)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:

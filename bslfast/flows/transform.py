@@ -203,7 +203,7 @@ def inverse_steps(builder: programs.Builder, transform: Transform) -> programs.L
 def without_draws(builder: programs.Builder, lanes: programs.Lanes) -> programs.Lanes:
     """Return the lanes, or raise CannotLower if weights are drawn."""
     if builder.seeds:
-        raise programs.CannotLower("weights of Bayesian layers are drawn")
+        raise programs.CannotLower(DRAWN)
     return lanes
 
 

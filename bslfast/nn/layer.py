@@ -175,10 +175,7 @@ class BayesianLayer(BayesianModule):
         for name in _FLAGS:
             if name in given:
                 _checks.flag(name, given[name])
-        if given.get("device") is not None:
-            _checks.any_device("device", given["device"])
-        if given.get("dtype") is not None:
-            _checks.floating_dtype("dtype", given["dtype"])
+        _checks.factory(given.get("device"), given.get("dtype"))
 
     def make_bayesian(self, settings: Settings) -> None:
         """Put the parameters of the posteriors in the place of those of the torch class.

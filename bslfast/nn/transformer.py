@@ -86,10 +86,7 @@ class BayesTransformerEncoderLayer(nn.TransformerEncoderLayer):
         _checks.flag("batch_first", batch_first)
         _checks.flag("norm_first", norm_first)
         _checks.flag("bias", bias)
-        if device is not None:
-            _checks.any_device("device", device)
-        if dtype is not None:
-            _checks.floating_dtype("dtype", dtype)
+        _checks.factory(device, dtype)
         settings = Settings(posterior, prior, prior_loc, prior_scale, init_scale, parametrization)
         super().__init__(
             d_model,

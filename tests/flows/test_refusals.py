@@ -185,10 +185,10 @@ def test_vectors_mapped_over_are_taken() -> None:
 )
 def test_what_parameters_are_made_of(make: Callable[..., nn.Module]) -> None:
     for dtype in (torch.int64, torch.complex64, "float32", 32):
-        with pytest.raises(TypeError, match=r"^dtype: expected None, torch.float32, .* got"):
+        with pytest.raises(TypeError, match=r"^dtype: expected torch.float32, .* got"):
             make(2, dtype=dtype)
     for device in ("gpu", 1.5):
-        with pytest.raises(ValueError, match=r"^device: expected None, a torch.device or a name"):
+        with pytest.raises(ValueError, match=r"^device: expected a name such as .* got"):
             make(2, device=device)
     made = make(2, dtype=torch.float64, device=torch.device("cpu"))
     assert {p.dtype for p in (*made.parameters(), *made.buffers())} <= {

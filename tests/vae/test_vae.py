@@ -7,12 +7,11 @@ import math
 import pickle
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
+from largest_tensor import LargestTensor
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import bslfast
 from bslfast.likelihoods import (
@@ -200,19 +199,6 @@ def test_memory_of_log_marginal_stays_in_bounds(conditional: bool) -> None:
 
     The networks have much wider values inside than outside.
     """
-    largest = 0
-
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            nonlocal largest
-            out = func(*args, **(kwargs or {}))
-            for value in out if isinstance(out, tuple | list) else (out,):
-                if isinstance(value, Tensor):
-                    largest = max(largest, value.untyped_storage().nbytes())
-            return out
-
     context = torch.randn(300, 3) if conditional else None
     options = {"context": 3} if conditional else {}
     encoder, decoder = (make(*of, (2048,), **options) for make, of in (
@@ -221,14 +207,14 @@ def test_memory_of_log_marginal_stays_in_bounds(conditional: bool) -> None:
     vae, x = VAE(encoder, decoder, likelihood="normal"), torch.randn(300, 5)
     training = [module.training for module in vae.modules()]
     state = torch.get_rng_state()
-    with torch.no_grad(), Watch():
+    with torch.no_grad(), LargestTensor() as largest:
         vae.log_marginal(x, 20, context=context, seed=0, max_bytes=1 << 20)
-    assert 1 << 18 < largest <= 1 << 20
+    assert 1 << 18 < largest.bytes <= 1 << 20
     assert torch.equal(torch.get_rng_state(), state)
     assert [module.training for module in vae.modules()] == training
-    with torch.no_grad(), Watch():
+    with torch.no_grad(), LargestTensor() as largest:
         vae.log_marginal(x, 20, context=context, seed=0, max_bytes=1 << 30)
-    assert largest > 1 << 25
+    assert largest.bytes > 1 << 25
 
 
 def test_log_marginal_measures_without_a_trace() -> None:
