@@ -160,14 +160,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("sources", nargs="+", help="of csrc/cuda or csrc/pointwise, without ending")
+    parser.add_argument(
+        "sources", nargs="+", help="of cuda, pointwise or rows in csrc, without ending"
+    )
     parser.add_argument("--kernels", default="", help="a regular expression for their names")
     parser.add_argument("--arch", default="sm_90")
     args = parser.parse_args()
     print(f"| an element's | all | {' | '.join(KINDS)} | clocks |")
     print("|---" * (len(KINDS) + 3) + "|")
     for name in args.sources:
-        (source,) = [*CSRC.glob(f"cuda/{name}.cu"), *CSRC.glob(f"pointwise/{name}.cpp")]
+        places = (f"cuda/{name}.cu", f"pointwise/{name}.cpp", f"rows/{name}.cpp")
+        (source,) = (path for place in places for path in CSRC.glob(place))
         found = kernels(listing(source, args.arch))
         for kernel, blocks in zip(readable(found), found.values(), strict=True):
             path = group_path(blocks) if re.search(args.kernels, kernel) else None

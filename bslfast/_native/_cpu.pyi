@@ -63,161 +63,51 @@ def noise_normal(out: int, n: int, is_double: bool, seed: int, stream: int, firs
 def draw_few_normals(out: Tensor, scale: Tensor, seed: int, stream: int) -> bool:
     """Fill ``out`` if no scale is negative. Returns whether that is so."""
 
-def normal_many_forward(
-    dtype: int,
-    parametrization: int,
-    sizes: Sequence[int],
-    loc: Sequence[int],
-    raw_scale: Sequence[int],
-    prior_loc: Sequence[float],
-    prior_scale: Sequence[float],
-    seed: int,
-    stream: int,
-    sample: Sequence[int],
-    kl: int,
-) -> int:
+#: What C++ takes as a struct: a tuple of its members.
+_Call = tuple[Any, ...]
+
+def normal_many_forward(call: _Call, sample: Sequence[int], kl: int) -> int:
     """Which tensor has a scale that is not valid, or -1."""
 
 def normal_many_backward(
-    dtype: int,
-    parametrization: int,
-    sizes: Sequence[int],
-    loc: Sequence[int],
-    raw_scale: Sequence[int],
-    prior_loc: Sequence[float],
-    prior_scale: Sequence[float],
-    seed: int,
-    stream: int,
+    call: _Call,
     grad_sample: Sequence[int],
     grad_kl: int,
     grad_loc: Sequence[int],
     grad_raw_scale: Sequence[int],
 ) -> None: ...
-def multivariate_normal_forward(
-    is_double: bool,
-    parametrization: int,
-    n_samples: int,
-    loc_sizes: Sequence[int],
-    loc: Sequence[int],
-    raw_scale: int,
-    lower: int,
-    prior_loc: float,
-    prior_scale: float,
-    seed: int,
-    stream: int,
-    samples: int,
-    kl: int,
-) -> bool:
-    """Whether all scales are valid."""
+def normal_many_results(call: _Call, has_value: bool) -> tuple[Tensor, ...] | None:
+    """Samples and the divergence; None if Python sees to it. Here a call has tensors."""
 
-def multivariate_normal_backward(
-    is_double: bool,
-    parametrization: int,
-    n_samples: int,
-    loc_sizes: Sequence[int],
-    loc: Sequence[int],
-    raw_scale: int,
-    lower: int,
-    prior_loc: float,
-    prior_scale: float,
-    seed: int,
-    stream: int,
-    grad_samples: Sequence[int],
-    grad_kl: int,
-    grad_loc: Sequence[int],
-    grad_raw_scale: int,
-    grad_lower: int,
-) -> None: ...
-def normal_many_results(
-    parametrization: int,
-    tensors: tuple[Tensor, ...],
-    prior_loc: Sequence[float],
-    prior_scale: Sequence[float],
-    seed: Tensor,
-    stream: int,
-    has_value: bool,
-) -> tuple[Tensor, ...] | None:
-    """Samples and the divergence, from all locs and all raw scales; None if Python sees to it."""
-
-def normal_many_kl(
-    parametrization: int,
-    tensors: tuple[Tensor, ...],
-    prior_loc: Sequence[float],
-    prior_scale: Sequence[float],
-    kl: Tensor,
-) -> bool:
+def normal_many_kl(call: _Call, kl: Tensor) -> bool:
     """Whether the divergence has been written."""
 
 def normal_many_gradients(
-    parametrization: int,
-    tensors: tuple[Tensor, ...],
-    prior_loc: Sequence[float],
-    prior_scale: Sequence[float],
-    seed: Tensor,
-    stream: int,
+    call: _Call,
     grad_samples: Sequence[Tensor | None],
     grad_kl: Tensor | None,
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...] | None:
     """The gradients of all tensors; None as above."""
 
-def categorical_forward(
-    is_double: bool,
-    rows: int,
-    classes: int,
-    logits: int,
-    index: int,
-    reduction: int,
-    log_prob: int,
-) -> bool:
-    """Whether all indices are classes."""
+def multivariate_normal_forward(call: _Call, samples: int, kl: int) -> bool:
+    """Whether all scales are valid."""
 
-def categorical_backward(
-    is_double: bool,
-    shape: Sequence[int],
-    classes: int,
-    logits: int,
-    index: int,
-    grad: Operand,
-    grad_logits: int,
+def multivariate_normal_backward(
+    call: _Call,
+    grad_samples: Sequence[int],
+    grad_kl: int,
+    grad_loc: Sequence[int],
+    grad_raw_scale: int,
+    grad_lower: int,
 ) -> None: ...
-def iwae_bound_forward(
-    is_double: bool, outer: int, samples: int, inner: int, log_weights: int, bound: int
-) -> None: ...
-def iwae_bound_backward(
-    is_double: bool,
-    outer: int,
-    samples: int,
-    inner: int,
-    log_weights: int,
-    grad: int,
-    squared: bool,
-    grad_log_weights: int,
-) -> None: ...
-def gumbel_softmax_forward(
-    is_double: bool,
-    rows: int,
-    logit_rows: int,
-    classes: int,
-    logits: int,
-    temperature: float,
-    seed: int,
-    stream: int,
-    hard: bool,
-    sample: int,
-) -> None: ...
-def gumbel_softmax_backward(
-    is_double: bool,
-    rows: int,
-    logit_rows: int,
-    classes: int,
-    logits: int,
-    temperature: float,
-    seed: int,
-    stream: int,
-    grad: int,
-    grad_logits: int,
-) -> None: ...
+def softmax_ops() -> dict[str, int]:
+    """Name to its place in the table."""
+
+def softmax_forward(call: _Call, reduction: int, result: int) -> bool:
+    """Whether all indices are columns."""
+
+def softmax_backward(call: _Call, grad: Operand, grad_x: int) -> None: ...
 def row_ops() -> dict[str, tuple[int, list[int], int, bool, bool, bool, int, int]]:
     """Name to what bslfast/_native/rows.py makes of it."""
 

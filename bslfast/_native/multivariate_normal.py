@@ -43,11 +43,11 @@ def forward(
     else:
         samples = torch.empty_like(raw_scale)
     kl = raw_scale.new_empty(())
-    call: tuple[Any, ...] = (
-        *_call(locs, raw_scale, lower, parametrization, n_samples, prior_loc, prior_scale),
-        *(seed.data_ptr(), stream, samples.data_ptr(), kl.data_ptr() if has_value else 0),
+    call = _call(
+        *(locs, raw_scale, lower, parametrization, n_samples, prior_loc, prior_scale, seed, stream)
     )
-    if not _cpu.multivariate_normal_forward(*call):
+    to = kl.data_ptr() if has_value else 0
+    if not _cpu.multivariate_normal_forward(call, samples.data_ptr(), to):
         raise _negative(raw_scale)
     return samples, kl
 
@@ -63,11 +63,8 @@ def write_kl(
 ) -> None:
     """Write the divergence into ``kl``. Raises ValueError if a scale is negative."""
     locs, raw_scale, lower = _contiguous(locs, raw_scale, lower)
-    call: tuple[Any, ...] = (
-        *_call(locs, raw_scale, lower, parametrization, 0, prior_loc, prior_scale),
-        *(0, 0, 0, kl.data_ptr()),
-    )
-    if not _cpu.multivariate_normal_forward(*call):
+    call = _call(locs, raw_scale, lower, parametrization, 0, prior_loc, prior_scale, None, 0)
+    if not _cpu.multivariate_normal_forward(call, 0, kl.data_ptr()):
         raise _negative(raw_scale)
 
 
@@ -97,12 +94,13 @@ def backward(
     ]
     *of_locs, of_raw_scale, of_lower = map(address, grads)
     n_samples = math.prod(sample_shape) if sample_shape else 1
-    call: tuple[Any, ...] = (
-        *_call(locs, raw_scale, lower, parametrization, n_samples, prior_loc, prior_scale),
-        *(seed.data_ptr(), stream, [grad.data_ptr() for grad in grad_samples], address(grad_kl)),
-        *(of_locs, of_raw_scale, of_lower),
+    call = _call(
+        *(locs, raw_scale, lower, parametrization, n_samples, prior_loc, prior_scale, seed, stream)
     )
-    _cpu.multivariate_normal_backward(*call)
+    by_samples = [grad.data_ptr() for grad in grad_samples]
+    _cpu.multivariate_normal_backward(
+        *(call, by_samples, address(grad_kl), of_locs, of_raw_scale, of_lower)
+    )
     return grads
 
 
@@ -120,6 +118,8 @@ def _call(
     n_samples: int,
     prior_loc: float,
     prior_scale: float,
+    seed: Tensor | None,
+    stream: int,
 ) -> tuple[Any, ...]:
     """What forward and backward take alike, of contiguous tensors."""
     return (
@@ -132,6 +132,8 @@ def _call(
         lower.data_ptr(),
         prior_loc,
         prior_scale,
+        address(seed),
+        stream,
     )
 
 

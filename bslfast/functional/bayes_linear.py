@@ -226,10 +226,12 @@ class _BayesLinear(torch.autograd.Function):
         n = 1 if bias_loc is None else 2
         locs, raw_scales = (weight_loc, bias_loc)[:n], (weight_raw_scale, bias_raw_scale)[:n]
         prior_loc, prior_scale, parametrization, _ = ctx.constants
+        call = native.Call(
+            *(locs, raw_scales, (prior_loc,) * n, (prior_scale,) * n, seed, 0, parametrization)
+        )
         found = native.backward(
             (grad_weight, grad_bias)[:n],
-            *(grad_kl, locs, raw_scales, (prior_loc,) * n, (prior_scale,) * n, seed, 0),
-            *(parametrization, (*needs[1::2][:n], *needs[2::2][:n])),
+            *(grad_kl, call, (*needs[1::2][:n], *needs[2::2][:n])),
             into=(*(grad_weight, grad_bias)[:n], *(weight, None)[:n]),
         )
         grads: list[Tensor | None] = [None] * 10
@@ -259,10 +261,10 @@ def _draw(
     )
     n = len(locs)
     try:
-        return native.forward(
-            *(locs, raw_scales, (prior_loc,) * n, (prior_scale,) * n, seed, 0),
-            *(parametrization, has_value),
+        call = native.Call(
+            *(locs, raw_scales, (prior_loc,) * n, (prior_scale,) * n, seed, 0, parametrization)
         )
+        return native.forward(call, has_value)
     except ValueError as error:
         message = str(error).replace("raw_scale[0]", "weight_raw_scale")
         raise ValueError(message.replace("raw_scale[1]", "bias_raw_scale")) from None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from bslfast import _checks, reference
-from bslfast._native import categorical as native
+from bslfast._native._operands import reduced_shape, unbroadcast
+from bslfast._native.softmax import Kernels
 from bslfast.functional._op import Op
 from bslfast.functional._vmap import Folding
 
@@ -73,11 +76,53 @@ def _check_index(index: Tensor, logits: Tensor) -> None:
             ) from None
 
 
+def _rows(logits: Tensor, index: Tensor) -> torch.Size:
+    """The shape of the results before any sum."""
+    if logits.shape[:-1] == index.shape:
+        return index.shape
+    return torch.Size(torch.broadcast_shapes(logits.shape[:-1], index.shape))
+
+
+def _allocate(logits: Tensor, index: Tensor, reduction: str) -> Tensor:
+    return logits.new_empty(reduced_shape(_rows(logits, index), reduction))
+
+
+def _forward(logits: Tensor, index: Tensor, reduction: str) -> Tensor:
+    shape, classes = _rows(logits, index), logits.shape[-1]
+    if 0 in shape:
+        return _allocate(logits, index, reduction).zero_()
+    # Rows are read whole, class by class: anything but contiguous ones are copied.
+    rows, wanted = logits.expand(*shape, classes).contiguous(), index.expand(shape).contiguous()
+    log_prob, valid = _kernels.forward(
+        rows, shape, shape, classes, index=wanted, reduction=reduction
+    )
+    if not valid or not classes:
+        low, high = (int(v) for v in index.aminmax())
+        raise ValueError(
+            f"index: expected class indices from 0 to {classes - 1}, got {low} to {high}"
+        )
+    return log_prob
+
+
+def _backward(
+    grad: Tensor | None, logits: Tensor, index: Tensor, reduction: str, needs: Sequence[bool]
+) -> tuple[Tensor | None, ...]:
+    if grad is None or not needs[0]:
+        return (None,)
+    shape, classes = _rows(logits, index), logits.shape[-1]
+    full = (*shape, classes)
+    if 0 in full:
+        return (torch.zeros_like(logits),)
+    rows, wanted = logits.expand(full).contiguous(), index.expand(shape).contiguous()
+    return (unbroadcast(_kernels.backward(grad, rows, full, shape, classes, index=wanted), logits),)
+
+
+_kernels = Kernels("categorical_log_prob")
 _categorical_log_prob = Op(
     "categorical_log_prob(Tensor logits, Tensor index, str reduction) -> Tensor",
-    forward=native.forward,
-    backward=native.backward,
-    fake=native.allocate,
+    forward=_forward,
+    backward=_backward,
+    fake=_allocate,
     reference=reference.categorical_log_prob,
     rounded=0,
     has_cuda=True,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from bslfast import _checks, reference
-from bslfast._native import gumbel_softmax as native
+from bslfast._native.softmax import Kernels
 from bslfast.functional._op import Op
 
 
@@ -69,12 +71,70 @@ def gumbel_softmax_rsample(
     return sample
 
 
+def _allocate(
+    logits: Tensor,
+    seed: Tensor,
+    stream: int,
+    temperature: float,
+    hard: bool,
+    sample_shape: Sequence[int],
+) -> Tensor:
+    return logits.new_empty((*sample_shape, *logits.shape))
+
+
+def _forward(
+    logits: Tensor,
+    seed: Tensor,
+    stream: int,
+    temperature: float,
+    hard: bool,
+    sample_shape: Sequence[int],
+) -> Tensor:
+    own = logits.shape
+    shape = (*sample_shape, *own)
+    if 0 in shape:
+        return logits.new_empty(shape)
+    rows, classes = own[:-1].numel(), own[-1]
+    sizes = (rows * math.prod(sample_shape),)
+    sample, _ = _kernels.forward(
+        logits.contiguous(), shape, sizes, classes, 1, rows, None, seed, stream, temperature, hard
+    )
+    return sample
+
+
+def _backward(
+    grad: Tensor | None,
+    logits: Tensor,
+    seed: Tensor,
+    stream: int,
+    temperature: float,
+    hard: bool,
+    sample_shape: Sequence[int],
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    if grad is None or not needs[0]:
+        return (None,)
+    if grad.numel() == 0:
+        return (torch.zeros_like(logits),)
+    own, n_samples = logits.shape, math.prod(sample_shape)
+    rows, classes = own[:-1].numel(), own[-1]
+    sizes = (rows * n_samples,)
+    grad, held = grad.contiguous(), logits.contiguous()
+    each = _kernels.backward(
+        grad, held, grad.shape, sizes, classes, 1, rows, None, seed, stream, temperature
+    )
+    if n_samples == 1:
+        return (each.view(logits.shape),)
+    return (each.view(n_samples, *logits.shape).sum(dim=0),)
+
+
+_kernels = Kernels("gumbel_softmax_rsample")
 _gumbel_softmax_rsample = Op(
     "gumbel_softmax_rsample(Tensor logits, Tensor seed, int stream, float temperature, bool hard, "
     "SymInt[] sample_shape) -> Tensor",
-    forward=native.forward,
-    backward=native.backward,
-    fake=native.allocate,
+    forward=_forward,
+    backward=_backward,
+    fake=_allocate,
     reference=reference.gumbel_softmax_rsample,
     rounded=1,
     has_cuda=True,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from bslfast import _checks, reference
-from bslfast._native import iwae_bound as native
+from bslfast._native.softmax import Kernels
 from bslfast.functional._op import Op
 
 ESTIMATORS = ("iwae", "dreg")
@@ -71,11 +74,45 @@ def iwae_bound(log_weights: Tensor, *, dim: int = -1, estimator: str = "iwae") -
     return bound
 
 
+def _allocate(log_weights: Tensor, dim: int, estimator: str) -> Tensor:
+    shape = log_weights.shape
+    return log_weights.new_empty((*shape[:dim], *shape[dim + 1 :]))
+
+
+def _forward(log_weights: Tensor, dim: int, estimator: str) -> Tensor:
+    """``dim`` is not negative and not empty."""
+    shape = log_weights.shape
+    sizes = (*shape[:dim], *shape[dim + 1 :])
+    if 0 in sizes:
+        return log_weights.new_empty(sizes)
+    inner = math.prod(shape[dim + 1 :])
+    bound, _ = _kernels.forward(log_weights.contiguous(), sizes, sizes, shape[dim], inner)
+    return bound
+
+
+def _backward(
+    grad: Tensor | None, log_weights: Tensor, dim: int, estimator: str, needs: Sequence[bool]
+) -> tuple[Tensor | None, ...]:
+    if grad is None or not needs[0]:
+        return (None,)
+    shape = log_weights.shape
+    if 0 in shape:
+        return (log_weights.new_empty(shape),)
+    inner = math.prod(shape[dim + 1 :])
+    grad, log_weights = grad.contiguous(), log_weights.contiguous()
+    return (
+        _kernels.backward(
+            grad, log_weights, shape, grad.shape, shape[dim], inner, option=estimator == "dreg"
+        ),
+    )
+
+
+_kernels = Kernels("iwae_bound")
 _iwae_bound = Op(
     "iwae_bound(Tensor log_weights, int dim, str estimator) -> Tensor",
-    forward=native.forward,
-    backward=native.backward,
-    fake=native.allocate,
+    forward=_forward,
+    backward=_backward,
+    fake=_allocate,
     reference=reference.iwae_bound,
     rounded=0,
     has_cuda=True,

@@ -215,10 +215,10 @@ class _NormalMany(torch.autograd.Function):
         ctx.when_spent = None
         ctx.set_materialize_grads(False)
         prior_locs, prior_scales, stream, parametrization = constants
-        samples, kl = native.forward(
-            *(tensors[:n], tensors[n:], prior_locs, prior_scales, seed, stream, parametrization),
-            has_value,
+        call = native.Call(
+            *(tensors[:n], tensors[n:], prior_locs, prior_scales, seed, stream, parametrization)
         )
+        samples, kl = native.forward(call, has_value)
         return *samples, kl
 
     @staticmethod
@@ -242,10 +242,7 @@ class _NormalMany(torch.autograd.Function):
             return (None,) * (3 + len(tensors))
         prior_locs, prior_scales, stream, parametrization = ctx.constants
         *grad_samples, grad_kl = grads
-        return (
-            *(None, None, None),
-            *native.backward(
-                *(grad_samples, grad_kl, tensors[:n], tensors[n:], prior_locs, prior_scales),
-                *(seed, stream, parametrization, needs),
-            ),
+        call = native.Call(
+            *(tensors[:n], tensors[n:], prior_locs, prior_scales, seed, stream, parametrization)
         )
+        return None, None, None, *native.backward(grad_samples, grad_kl, call, needs)

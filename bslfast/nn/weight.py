@@ -23,7 +23,7 @@ from bslfast._formulas import (
     scale_of,
 )
 from bslfast._native.multivariate_normal import write_kl as write_vector_kl
-from bslfast._native.normal_many import write_kl
+from bslfast._native.normal_many import Call, write_kl
 from bslfast._precision import wide
 from bslfast.functional._op import runs_eagerly
 from bslfast.functional.multivariate_normal import draw_vector
@@ -186,7 +186,8 @@ def normal_part(place: Tensor, weights: Sequence[Weight], columns: Any = None) -
 
 
 def _written(place: Tensor, columns: Any) -> Tensor:
-    write_kl(place, *columns)
+    locs, raw_scales, prior_locs, prior_scales, how = columns
+    write_kl(place, Call(locs, raw_scales, prior_locs, prior_scales, None, 0, how))
     return place
 
 

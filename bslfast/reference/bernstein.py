@@ -1,4 +1,4 @@
-"""Maps by Bernstein polynomials in plain torch: csrc/cpu/bernstein.cpp."""
+"""Maps by Bernstein polynomials in plain torch: csrc/rows/bernstein.cpp."""
 
 from __future__ import annotations
 

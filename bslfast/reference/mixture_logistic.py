@@ -1,4 +1,4 @@
-"""Maps by mixtures of logistic distributions in plain torch: csrc/cpu/mixture_logistic.cpp."""
+"""Maps by mixtures of logistic distributions in plain torch: csrc/rows/mixture_logistic.cpp."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 // a model.
 #pragma once
 
-#include <cstdint>
+#include <cuda_runtime_api.h>
 
-#include "cuda/kernels.h"
+#include <cstdint>
 
 namespace bsl {
 

@@ -1,53 +1,31 @@
-// Softmaxes of rows and what is made of them: cpu/categorical.h, cpu/gumbel_softmax.h and
-// cpu/iwae_bound.h on CUDA devices. All addresses are there, and all arrays but `grad` of the
-// categorical family are contiguous.
+// The CUDA kernels of all ops with a softmax, see core/softmax_call.h.
 #pragma once
 
-#include "core/distributions/iwae_bound.h"
-#include "cuda/kernels.h"
+#include <cuda_runtime_api.h>
+
+#include "core/softmax_call.h"
 #include "cuda/shape.h"
+#include "rows/ops.h"
 
 namespace bsl {
 
-struct CategoricalForward {
-  int64_t rows, classes;
-  const void* logits;    // [rows, classes]
-  const int64_t* index;  // [rows]
-  void* log_prob;        // [rows]; NaN where an index is not a class
+using SoftmaxCall = SoftmaxCallOf<DeviceShape>;
+using SoftmaxForward = SoftmaxForwardOf<DeviceShape>;
+using SoftmaxBackward = SoftmaxBackwardOf<DeviceShape>;
+
+// Each function launches on a stream and leaves errors to cudaGetLastError.
+struct SoftmaxKernels {
+  void (*forward_float)(const SoftmaxForward&, cudaStream_t);
+  void (*forward_double)(const SoftmaxForward&, cudaStream_t);
+  void (*backward_float)(const SoftmaxBackward&, cudaStream_t);
+  void (*backward_double)(const SoftmaxBackward&, cudaStream_t);
 };
 
-struct CategoricalBackward {
-  DeviceShape shape;  // of the rows, for grad's sake
-  int64_t classes;
-  const void* logits;
-  const int64_t* index;
-  Operand grad;  // broadcast to the rows
-  void* grad_logits;
-};
-
-// Row r is drawn with the logits of row r % logit_rows.
-struct GumbelSoftmaxCall {
-  int64_t rows, logit_rows, classes;
-  const void* logits;
-  double temperature;
-  const int64_t* seed;
-  uint64_t stream;
-};
-
-struct GumbelSoftmaxForward : GumbelSoftmaxCall {
-  bool hard;
-  void* sample;
-};
-
-struct GumbelSoftmaxBackward : GumbelSoftmaxCall {
-  const void* grad;
-  void* grad_logits;  // of every row
-};
-
-namespace cuda {
-extern const KernelsOf<CategoricalForward, CategoricalBackward> categorical_kernels;
-extern const KernelsOf<GumbelSoftmaxForward, GumbelSoftmaxBackward> gumbel_softmax_kernels;
-extern const KernelsOf<IwaeBoundForward, IwaeBoundBackward> iwae_bound_kernels;
-}  // namespace cuda
+#define BSL_DECLARE(name)                     \
+  namespace cuda {                            \
+  extern const SoftmaxKernels name##_kernels; \
+  }
+BSL_SOFTMAX_OPS(BSL_DECLARE)
+#undef BSL_DECLARE
 
 }  // namespace bsl

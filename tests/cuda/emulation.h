@@ -1,6 +1,6 @@
 // The parts of CUDA that csrc/cuda needs to run on a CPU. Each thread of a block is a coroutine,
 // and one block runs after the other. This file is included first, by the name of CUDA's own
-// header, and with __CUDA_ARCH__ defined.
+// header, and with __CUDACC__ and __CUDA_ARCH__ defined.
 #pragma once
 
 #include <ucontext.h>
@@ -20,6 +20,7 @@
 #define __forceinline__ inline
 #define __global__
 #define __grid_constant__
+#define __host__
 #define __launch_bounds__(threads)
 #define __noinline__ __attribute__((noinline))
 #define __shared__ static

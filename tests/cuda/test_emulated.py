@@ -100,8 +100,12 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     (folder / "core" / "approximate.h").touch()  # emulation.h has it
     for source in (SOURCES / "cuda").iterdir():
         (folder / "cuda" / source.name).write_text(without_launches(source.read_text()))
-    for shared in ("pointwise", "row", "mixture"):
-        shutil.copy(folder / "cuda" / f"{shared}_kernels.h", folder)
+    # Headers that are found in csrc/cuda, or in csrc/cpu of the same names.
+    for header in (folder / "cuda").glob("*.h"):
+        shutil.copy(header, folder)
+    (folder / "rows").mkdir()
+    for source in (SOURCES / "rows").glob("*.cpp"):
+        (folder / "rows" / source.name).write_text(without_launches(source.read_text()))
     module = folder / "module.cpp"
     declared = " ".join(f"void register_{n}(pybind11::module_&);" for n in REGISTERED)
     called = " ".join(f"bsl::cuda::register_{n}(m);" for n in REGISTERED)
@@ -113,7 +117,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     sources = [
         *(folder / "cuda").glob("*.cu"),
         *(SOURCES / "pointwise").glob("*.cpp"),
-        *(SOURCES / "rows").glob("*.cpp"),
+        *(folder / "rows").glob("*.cpp"),
         *(SOURCES / "bindings" / f"register_{name}_cuda.cpp" for name in REGISTERED),
         SOURCES / "cuda" / "pointwise.cpp",
         module,
@@ -121,7 +125,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     includes = [folder, SOURCES, pybind11.get_include(), sysconfig.get_path("include")]
     # -Og compiles a third faster than -O1.
     flags = ["-std=c++20", "-Og", "-fPIC", "-w", "-DBSL_ISA=cuda", *(f"-I{i}" for i in includes)]
-    flags += ["-D__CUDA_ARCH__=900", "-include", "cuda_runtime_api.h"]
+    flags += ["-D__CUDACC__", "-D__CUDA_ARCH__=900", "-include", "cuda_runtime_api.h"]
     # A device refuses accesses that are not aligned. Here the process ends, and Python says where.
     flags += ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]
 
@@ -357,7 +361,8 @@ def test_many_tensors(parametrization: str, dtype: torch.dtype, emulated: Module
     with as_on_a_device(emulated):
         alone = torch.full_like(actual[-1], torch.nan)
         priors = options["prior_loc"], [options["prior_scale"]] * len(loc)
-        normal_many.write_kl(alone, loc, raw, *priors, parametrization)
+        call = normal_many.Call(loc, raw, *priors, None, 0, parametrization)
+        normal_many.write_kl(alone, call)
         samples, room = draw_many(loc, raw, **options)
     assert_same([*samples, alone], actual)
     assert room is not None

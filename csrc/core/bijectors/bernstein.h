@@ -1,4 +1,4 @@
-// What both sides share of the maps by Bernstein polynomials: see cpu/bernstein.cpp.
+// What both sides share of the maps by Bernstein polynomials: see rows/bernstein.cpp.
 //
 // Steps between coefficients, made from raw parameters, and all that is made of them are double,
 // whatever T is: products of steps and powers go beyond the range of float, and what they add up to

@@ -1,28 +1,10 @@
 // The importance-weighted bound log((1/K) sum w) = max + log(sum exp(log w - max)) - log K.
 #pragma once
 
-#include <cstdint>
-
 #include "core/math.h"
 #include "core/platform.h"
 
 namespace bsl {
-
-// Weights are contiguous, [outer, samples, inner]; bounds and their gradients [outer, inner].
-struct IwaeBoundForward {
-  int64_t outer, samples, inner;
-  const void* log_weights;
-  void* bound;
-};
-
-// The gradient of a log weight is `grad` times its normalised weight, which may be squared.
-struct IwaeBoundBackward {
-  int64_t outer, samples, inner;
-  const void* log_weights;
-  const void* grad;
-  bool squared;
-  void* grad_log_weights;
-};
 
 namespace {
 namespace iwae_bound {
