@@ -13,6 +13,13 @@ from bslfast._native._operands import Operand
 DTYPES: tuple[str, ...]
 REDUCTIONS: tuple[str, ...]
 PARAMETRIZATIONS: tuple[str, ...]
+PRIORS: tuple[str, ...]
+SCALE_FNS: tuple[str, ...]
+PER: tuple[str, ...]
+ACTIVATIONS: tuple[str, ...]
+OPTIMIZERS: tuple[str, ...]
+#: How many more slopes than bins splines have, by their tails.
+EXTRA_SLOPES: dict[str | None, int]
 MAX_DIMS: int
 #: How many elements kernels take at a time.
 BLOCK: int

@@ -23,8 +23,8 @@ from bslfast._native._operands import (
 )
 from bslfast._native.pointwise import sums
 
-#: As csrc/core/rows.h numbers what an element has of a tensor.
-NOTHING, NUMBER, ROW = range(3)
+#: What kernels know by what an element has of a tensor.
+NOTHING, NUMBER, ROW = map(_cpu.PER.index, ("nothing", "number", "row"))
 _OPS = _cpu.row_ops()
 
 

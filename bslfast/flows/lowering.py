@@ -54,6 +54,7 @@ from bslfast.flows.radial import Radial
 from bslfast.flows.sylvester import Sylvester
 from bslfast.flows.transform import DRAWN, Composite, Inverse, Leading, Permutation
 from bslfast.functional.affine_coupling import SCALE_FNS
+from bslfast.functional.normal import PARAMETRIZATIONS
 from bslfast.functional.rational_quadratic import EXTRA_SLOPES, TAILS
 from bslfast.programs import Builder, CannotLower, Lanes, lower, lowers
 from bslfast.programs.networks import activated, constant, dense
@@ -271,7 +272,7 @@ def _student_t_base(builder: Builder, base: StudentTBase, lanes: Lanes) -> None:
     parameters = _chosen(builder, base.conditioner, [])
     count = len(lanes)
     df = activated(builder, "exp", parameters[:count])
-    log_scale = 1  # the variant
+    log_scale = PARAMETRIZATIONS.index("log_scale")
     builder.step("student_t_log_prob", lanes + df + parameters[count:], 0, options=[log_scale])
 
 

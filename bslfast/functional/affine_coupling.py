@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from bslfast._native import _cpu
 from bslfast.functional._pointwise import PointwiseOp
 
-SCALE_FNS = ("tanh", "exp", "sigmoid")
+SCALE_FNS = _cpu.SCALE_FNS
 
 
 def affine_coupling(

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from bslfast import _checks
+from bslfast._native import _cpu
 from bslfast.functional._pointwise import PARAMETRIZATIONS, PointwiseOp
 
-PRIORS = ("scale_mixture", "laplace", "student_t", "log_uniform", "horseshoe")
+PRIORS = _cpu.PRIORS
 
 
 def normal_rsample_mc_kl(

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from bslfast import _checks
 from bslfast._formulas import bound_of
+from bslfast._native import _cpu
 from bslfast.functional._rows import RowOp
 
 #: How many more slopes than bins.
-EXTRA_SLOPES: dict[str | None, int] = {"linear": -1, "affine": 1, "circular": 0, None: 1}
+EXTRA_SLOPES = _cpu.EXTRA_SLOPES
 TAILS = tuple(EXTRA_SLOPES)
 
 

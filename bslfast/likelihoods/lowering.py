@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bslfast.functional.normal import PARAMETRIZATIONS
 from bslfast.likelihoods.base import Likelihood
 from bslfast.likelihoods.discrete import Bernoulli, Categorical, Poisson
 from bslfast.likelihoods.location_scale import MIN_SCALE, Laplace, Normal, StudentT, _LocationScale
@@ -19,17 +20,13 @@ def in_rows(likelihood: Likelihood, y: Tensor, dtype: torch.dtype) -> Tensor | N
     return y if y.ndim == 2 and likelihood.targets in (None, y.shape[1]) else None
 
 
-#: The variants of the step, the first being a scale as such.
-_SCALES = ("scale", "log_scale", "log_var")
-
-
 @lowers(Normal, Laplace, StudentT)
 def _location_scale(
     builder: Builder, likelihood: _LocationScale, outputs: Lanes, targets: Lanes
 ) -> None:
     builder.looked_at(likelihood, "targets", "scale_from", "parametrization")
     count = len(targets)
-    variant = 0
+    parametrization = "scale"
     if isinstance(likelihood.scale_from, float):
         scale = builder.step("constant", [], 1, numbers=[likelihood.scale_from]) * count
     else:
@@ -40,7 +37,7 @@ def _location_scale(
         if likelihood.parametrization == "softplus":
             scale = activated(builder, "softplus", raw, MIN_SCALE)
         elif isinstance(likelihood, Normal):
-            scale, variant = raw, _SCALES.index(likelihood.parametrization)
+            scale, parametrization = raw, likelihood.parametrization
         else:
             raise CannotLower(
                 f"no step has a {type(likelihood).__name__} with "
@@ -51,7 +48,7 @@ def _location_scale(
     inputs = [*targets, *_df(builder, likelihood, count), *outputs[:count], *scale]
     if len(outputs) != len(likelihood.parts) * count or len(scale) != count:
         raise CannotLower("the likelihood is of another number of targets")
-    builder.step(_kind(likelihood), inputs, 0, options=[variant])
+    builder.step(_kind(likelihood), inputs, 0, options=[PARAMETRIZATIONS.index(parametrization)])
 
 
 def _df(builder: Builder, likelihood: _LocationScale, count: int) -> Lanes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bslfast.functional.normal import PARAMETRIZATIONS
 from bslfast.nn import posteriors, priors
 from bslfast.nn.estimators import WeightSample
 from bslfast.nn.linear import BayesLinear
@@ -57,7 +56,7 @@ def drawn_dense(
             builder.draw(
                 loc,
                 raw_scale,
-                parametrization=PARAMETRIZATIONS.index(posterior.parametrization),
+                parametrization=posterior.parametrization,
                 prior=(prior.loc, prior.scale),
                 seed=seed,
                 stream=stream + len(drawn),

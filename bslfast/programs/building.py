@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from bslfast._native import _cpu
+from bslfast._native._operands import PARAMETRIZATIONS
 
 Lanes = list[int]
 #: From so many weights for each dense layer on, rows go through each layer together, see
@@ -132,7 +133,7 @@ class Builder:
         loc: Tensor,
         raw_scale: Tensor,
         *,
-        parametrization: int,
+        parametrization: str,
         prior: tuple[float, float],
         seed: int,
         stream: int,
@@ -141,7 +142,7 @@ class Builder:
 
         Args:
             loc, raw_scale: of one shape; nothing else reads them.
-            parametrization: its place among those that there are.
+            parametrization: of the scale.
             prior: the loc and the scale of the prior.
             seed: which of a call's seeds it takes: 0 or a number that a draw has, or the next one.
             stream: of its noise.
@@ -152,7 +153,7 @@ class Builder:
             self._places[id(tensor)] = -1
         self._locs.append(loc)
         self._raw_scales.append(raw_scale)
-        self._draws.append((parametrization, *prior))
+        self._draws.append((PARAMETRIZATIONS[parametrization], *prior))
         self.seeds.append(seed)
         self.streams.append(stream)
         return Drawn(len(self._draws) - 1, tuple(loc.shape))

@@ -6,13 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from bslfast._native import _cpu
 from bslfast.programs.building import Builder, CannotLower, Drawn, Lanes, lower, lowers
 
-#: What the step has, in its order: see csrc/cpu/steps/activation.h.
-_STEPPED = (
-    *("relu", "tanh", "sigmoid", "silu", "softplus", "gelu", "gelu_tanh"),
-    *("exp", "linear", "log", "softclip", "raw_exp"),
-)
 _ACTIVATIONS: dict[type[nn.Module], str] = {
     nn.ReLU: "relu",
     nn.Tanh: "tanh",
@@ -84,10 +80,10 @@ def dense(
 
 
 def activated(builder: Builder, name: str, lanes: Lanes, *numbers: float) -> Lanes:
-    """An activation of all lanes, with the numbers that csrc/cpu/steps/activation.h says."""
+    """An activation of all lanes, of those that csrc/core/program.h has, with its numbers."""
     if not lanes:
         return []
-    place = _STEPPED.index(name)
+    place = _cpu.ACTIVATIONS.index(name)
     return builder.step("activation", lanes, len(lanes), options=[place], numbers=numbers)
 
 

@@ -6,7 +6,11 @@
 #include <string>
 #include <vector>
 
+#include "bindings/names.h"
 #include "bindings/operands.h"
+#include "core/bijectors/affine_coupling.h"
+#include "core/bijectors/rational_quadratic.h"
+#include "core/distributions/normal_mc_kl.h"
 #include "core/distributions/scale.h"
 #include "core/layout.h"
 #include "cpu/isa.h"
@@ -67,11 +71,14 @@ void set_isa(const std::string& name) {
                         " (what this build and this machine have), got '" + name + "'");
 }
 
-template <size_t N>
-py::tuple tuple_of(const char* const (&names)[N]) {
-  py::tuple result(N);
-  for (size_t i = 0; i < N; ++i) result[i] = names[i];
-  return result;
+// How many more slopes than bins a spline has, for each kind of tails.
+py::dict extra_slopes() {
+  py::dict found;
+  int tails = 0;
+  for (const char* name : kTailsNames) {
+    found[py::cast(name)] = n_slopes(0, static_cast<Tails>(tails++));
+  }
+  return found;
 }
 
 }  // namespace
@@ -88,6 +95,9 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   m.attr("DTYPES") = bsl::tuple_of(bsl::kDTypeNames);
   m.attr("REDUCTIONS") = bsl::tuple_of(bsl::kReductionNames);
   m.attr("PARAMETRIZATIONS") = bsl::tuple_of(bsl::kParametrizationNames);
+  m.attr("PRIORS") = bsl::tuple_of(bsl::normal::Priors::names);
+  m.attr("SCALE_FNS") = bsl::tuple_of(bsl::kScaleFnNames);
+  m.attr("EXTRA_SLOPES") = bsl::extra_slopes();
   m.attr("MAX_DIMS") = bsl::kMaxDims;
   m.attr("BLOCK") = bsl::kBlock;
   bsl::register_math(m);

@@ -10,6 +10,7 @@
 #include <tuple>
 #include <vector>
 
+#include "bindings/names.h"
 #include "bindings/operands.h"
 #include "core/distributions/scale.h"
 #include "cpu/draws.h"
@@ -24,6 +25,12 @@ namespace {
 constexpr const char* kStepNames[] = {
 #define BSL_NAME(name, type) #name,
     BSL_STEP_KINDS(BSL_NAME)
+#undef BSL_NAME
+};
+
+constexpr const char* kActivationNames[] = {
+#define BSL_NAME(name, least, most) #name,
+    BSL_ACTIVATIONS(BSL_NAME)
 #undef BSL_NAME
 };
 
@@ -476,6 +483,8 @@ bool are_of_types(const py::list& references, const py::list& types) {
 }  // namespace
 
 void register_program(py::module_& m) {
+  m.attr("ACTIVATIONS") = tuple_of(kActivationNames);
+  m.attr("OPTIMIZERS") = tuple_of(kOptimizerNames);
   m.def("have_entries", &have_entries);
   m.def("have_sizes", &have_sizes);
   m.def("are_of_types", &are_of_types);

@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "bindings/names.h"
 #include "bindings/rows_call.h"
 #include "cpu/memory.h"
 #include "cpu/rows.h"
@@ -84,6 +85,7 @@ void row_backward(int op, int variant, bool is_double, const std::vector<int64_t
 }  // namespace
 
 void register_rows(py::module_& m) {
+  m.attr("PER") = tuple_of(kPerNames);
   m.def("row_ops", []() { return describe_rows(kOps); });
   m.def("row_chunks", &row_chunks);
   m.def("row_forward", &row_forward);

@@ -58,6 +58,27 @@ constexpr int kTileRows = 32;
   X(normal_mixture_log_prob, NormalMixture)             \
   X(normal_sample, NormalSample)
 
+// Activations, by the names that Python uses, and how many numbers a step has, from least to most.
+//   softplus: a, or nothing for 0: softplus(x) + a
+//   gelu_tanh: with a tanh in the place of the normal distribution function
+//   linear: a, b: a x + b
+//   log: a: log(x + a)
+//   softclip: a: x / (1 + |x| / a), between -a and a
+//   raw_exp: the number of which softplus is exp(x)
+#define BSL_ACTIVATIONS(X) \
+  X(relu, 0, 0)            \
+  X(tanh, 0, 0)            \
+  X(sigmoid, 0, 0)         \
+  X(silu, 0, 0)            \
+  X(softplus, 0, 1)        \
+  X(gelu, 0, 0)            \
+  X(gelu_tanh, 0, 0)       \
+  X(exp, 0, 0)             \
+  X(linear, 2, 2)          \
+  X(log, 1, 1)             \
+  X(softclip, 1, 1)        \
+  X(raw_exp, 0, 0)
+
 struct Step {
   int kind;                         // its place in the list above
   std::vector<int32_t> inputs;      // lanes that it reads

@@ -42,6 +42,8 @@ constexpr int kMaxRowInputs = 4;
 
 // How many numbers of a tensor, or of the op's value, an element of a call has.
 enum class Per { nothing, number, row };
+// The names that Python uses.
+constexpr const char* kPerNames[] = {"nothing", "number", "row"};
 
 // The entry of an op in the table that Python reads.
 struct RowSignature {

@@ -5,12 +5,12 @@
 namespace bsl {
 namespace {
 
-// Every prior with every parametrization, in the order of Python's options.
+// Every prior with every parametrization.
 template <typename Prior, Parametrization P>
 using Op = normal::RsampleMcKl<Prior, P>;
 
 template <typename A, typename B, typename C, typename D, typename E>
-constexpr PointwiseKernels kernels_of() {
+constexpr PointwiseKernels kernels_of(normal::PriorList<A, B, C, D, E>) {
   using S = Parametrization;
   return pointwise_kernels<
       Op<A, S::softplus>, Op<A, S::scale>, Op<A, S::log_scale>, Op<A, S::log_var>,
@@ -23,8 +23,6 @@ constexpr PointwiseKernels kernels_of() {
 }  // namespace
 
 namespace BSL_ISA {
-extern const PointwiseKernels normal_rsample_mc_kl_kernels =
-    kernels_of<normal::ScaleMixture, normal::LaplacePrior, normal::StudentTPrior,
-               normal::LogUniform, normal::Horseshoe>();
+extern const PointwiseKernels normal_rsample_mc_kl_kernels = kernels_of(normal::Priors());
 }  // namespace BSL_ISA
 }  // namespace bsl

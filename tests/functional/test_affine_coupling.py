@@ -10,12 +10,14 @@ import torch
 
 import bslfast.functional as BF
 import bslfast.reference as R
+from bslfast._native import _cpu
 
 SCALE_FNS = {
     "tanh": lambda r: mpmath.exp(2 * mpmath.tanh(r / 2)),
     "exp": mpmath.exp,
     "sigmoid": lambda r: 2 / (1 + mpmath.exp(-r)),
 }
+assert SCALE_FNS.keys() == set(_cpu.SCALE_FNS)
 of_each_scale_fn = pytest.mark.parametrize("scale_fn", SCALE_FNS)
 
 

@@ -11,8 +11,7 @@ from torch.distributions import Categorical, Laplace, MixtureSameFamily, Normal,
 
 import bslfast.functional as BF
 from bslfast._formulas import log_exp_e1
-
-PRIORS = ("scale_mixture", "laplace", "student_t", "log_uniform", "horseshoe")
+from bslfast.functional.normal_mc_kl import PRIORS
 
 
 def log_p(prior: str, z: torch.Tensor) -> torch.Tensor:

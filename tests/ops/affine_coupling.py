@@ -10,7 +10,6 @@ import torch
 from ops.record import Call, Draw, Error, Extreme, OpRecord, Shape, Tolerance, Variant
 
 NAN, INF = math.nan, math.inf
-SCALE_FNS = ("tanh", "exp", "sigmoid")
 
 
 def _variant(

@@ -28,6 +28,9 @@ ACTIVATIONS: dict[str, tuple[tuple[float, ...], Callable[[Tensor], Tensor]]] = {
     "softplus": ((0.25,), lambda x: F.softplus(x) + 0.25),
 }
 
+# Those of torch's modules are tested with whole networks.
+assert {*ACTIVATIONS, "relu", "tanh", "sigmoid", "silu"} == set(_cpu.ACTIVATIONS)
+
 
 class Layer(nn.Module):
     """One activation of a dense layer."""

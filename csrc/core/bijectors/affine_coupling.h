@@ -11,6 +11,8 @@ namespace bsl {
 
 // With a raw parameter r: s = exp(2 tanh(r / 2)), exp(r), 2 sigmoid(r). Each is 1 at 0.
 enum class ScaleFn { tanh, exp, sigmoid };
+// The names that Python uses.
+constexpr const char* kScaleFnNames[] = {"tanh", "exp", "sigmoid"};
 
 namespace {
 namespace affine {

@@ -16,9 +16,10 @@
 namespace bsl {
 
 // What is outside the interval: the identity; lines that go on with the slopes that the spline ends
-// with; the interval again; nothing. In the order of TAILS in
-// bslfast/functional/rational_quadratic.py.
+// with; the interval again; nothing.
 enum class Tails { linear, affine, circular, none };
+// The names that Python uses; the last one is None.
+constexpr const char* kTailsNames[] = {"linear", "affine", "circular", nullptr};
 
 // How many slopes are parameters.
 BSL_HD int n_slopes(int bins, Tails tails) {

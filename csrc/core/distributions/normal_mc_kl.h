@@ -17,8 +17,8 @@ namespace bsl {
 namespace {
 namespace normal {
 
-// The priors: log p(z) + log(2 pi) / 2, and the derivative of log p. The call's numbers are pi,
-// sigma1, sigma2, prior_scale, prior_df.
+// The priors: the name that Python uses, log p(z) + log(2 pi) / 2, and the derivative of log p. The
+// call's numbers are pi, sigma1, sigma2, prior_scale, prior_df.
 
 // Processors take a hundred times as long for numbers below the smallest normal one. From the first
 // distance on, squares of exp(-distance) are such, and it is below all digits of 1. From the second
@@ -30,6 +30,8 @@ constexpr T kGone = sizeof(T) == 4 ? T(87) : T(708);
 
 // pi N(0, sigma1) + (1 - pi) N(0, sigma2).
 struct ScaleMixture {
+  static constexpr const char* name = "scale_mixture";
+
   template <typename T>
   struct Parts {
     T first, second;  // 1 / sigma
@@ -71,6 +73,8 @@ struct ScaleMixture {
 };
 
 struct LaplacePrior {
+  static constexpr const char* name = "laplace";
+
   template <typename T>
   BSL_HD static T log_density(const Numbers<T>& n, T z) {
     return (T(kHalfLog2Pi) - math::log(T(2) * n.at[3])) - math::abs(z) / n.at[3];
@@ -82,6 +86,8 @@ struct LaplacePrior {
 };
 
 struct StudentTPrior {
+  static constexpr const char* name = "student_t";
+
   template <typename T>
   BSL_HD static T log_density(const Numbers<T>& n, T z) {
     const T df = n.at[4];
@@ -98,6 +104,8 @@ struct StudentTPrior {
 
 // p(z) = 1 / |z|, of which there is no integral.
 struct LogUniform {
+  static constexpr const char* name = "log_uniform";
+
   template <typename T>
   BSL_HD static T log_density(const Numbers<T>&, T z) {
     return T(kHalfLog2Pi) - math::log(math::abs(z));
@@ -111,6 +119,8 @@ struct LogUniform {
 // N(0, prior_scale lambda) with lambda half-Cauchy: exp(u^2 / 2) E1(u^2 / 2) / (pi sqrt(2 pi)
 // scale) with u = |z| / scale. Infinite at 0, as the log-uniform one.
 struct Horseshoe {
+  static constexpr const char* name = "horseshoe";
+
   template <typename T>
   BSL_HD static T log_density(const Numbers<T>& n, T z) {
     constexpr T log_pi = T(1.1447298858494002);
@@ -121,6 +131,12 @@ struct Horseshoe {
     return T(-2) / z * special::exp_e1_excess(math::abs(z / n.at[3]));
   }
 };
+
+template <typename... Priors>
+struct PriorList {
+  static constexpr const char* names[] = {Priors::name...};
+};
+using Priors = PriorList<ScaleMixture, LaplacePrior, StudentTPrior, LogUniform, Horseshoe>;
 
 template <typename Prior, Parametrization P>
 struct RsampleMcKl : Pointwise<2, kValueAndLog, Noise::normal> {

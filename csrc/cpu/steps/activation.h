@@ -9,32 +9,31 @@
 namespace bsl {
 namespace {
 
-// options: the activation's place in this list. numbers: the a and b that the list has.
+// options: the activation's place in BSL_ACTIVATIONS (core/program.h). numbers: the a and b that
+// are said there.
 struct Activation {
   enum Kind {
-    relu,
-    tanh,
-    sigmoid,
-    silu,
-    softplus,  // a, or nothing for 0: softplus(x) + a
-    gelu,
-    gelu_tanh,  // with a tanh in the place of the normal distribution function
-    exp,
-    linear,    // a, b: a x + b
-    log,       // a: log(x + a)
-    softclip,  // a: x / (1 + |x| / a), between -a and a
-    raw_exp,   // the number of which softplus is exp(x)
-    kinds
+#define BSL_KIND(name, least, most) name,
+    BSL_ACTIVATIONS(BSL_KIND)
+#undef BSL_KIND
   };
 
   static const char* fault(const Step& step, const Program&) {
+    struct Limits {
+      size_t least, most;
+    };
+    constexpr Limits limits[] = {
+#define BSL_LIMITS(name, least, most) {least, most},
+        BSL_ACTIVATIONS(BSL_LIMITS)
+#undef BSL_LIMITS
+    };
+    constexpr int kinds = sizeof(limits) / sizeof(Limits);
     if (step.options.size() != 1 || step.options[0] < 0 || step.options[0] >= kinds) {
       return "options";
     }
-    constexpr size_t least[kinds] = {0, 0, 0, 0, 0, 0, 0, 0, 2, 1, 1, 0};
-    constexpr size_t most[kinds] = {0, 0, 0, 0, 1, 0, 0, 0, 2, 1, 1, 0};
+    const Limits& of_kind = limits[step.options[0]];
     const size_t numbers = step.numbers.size();
-    if (numbers < least[step.options[0]] || numbers > most[step.options[0]]) return "numbers";
+    if (numbers < of_kind.least || numbers > of_kind.most) return "numbers";
     return step.inputs.size() == step.outputs.size() ? nullptr : "inputs and outputs";
   }
 

@@ -1,6 +1,6 @@
 // Log densities of targets under what a network gives for them, without outputs.
 //
-// inputs: as of the op, whose scale is given as such unless the step's options say otherwise.
+// inputs: as of the op. options: of an op with a scale, the place of its parametrization; else 0.
 #pragma once
 
 #include "core/distributions/bernoulli.h"
@@ -14,13 +14,16 @@
 namespace bsl {
 namespace {
 
-using NormalLogProb = PointwiseStep<normal::LogProb<Parametrization::scale>,
-                                    normal::LogProb<Parametrization::log_scale>,
-                                    normal::LogProb<Parametrization::log_var>>;
-using LaplaceLogProb =
-    PointwiseStep<location_scale::LogProb<Parametrization::scale, laplace::Base>>;
-using StudentTLogProb = PointwiseStep<student_t::LogProb<Parametrization::scale>,
-                                      student_t::LogProb<Parametrization::log_scale>>;
+// From a scale as such on, in the order of their parametrizations.
+template <typename... Ops>
+using ScaledStep = PointwiseStepFrom<static_cast<int>(Parametrization::scale), Ops...>;
+
+using NormalLogProb =
+    ScaledStep<normal::LogProb<Parametrization::scale>, normal::LogProb<Parametrization::log_scale>,
+               normal::LogProb<Parametrization::log_var>>;
+using LaplaceLogProb = ScaledStep<location_scale::LogProb<Parametrization::scale, laplace::Base>>;
+using StudentTLogProb = ScaledStep<student_t::LogProb<Parametrization::scale>,
+                                   student_t::LogProb<Parametrization::log_scale>>;
 using VonMisesLogProb = PointwiseStep<von_mises::LogProb>;
 using BernoulliLogProb = PointwiseStep<bernoulli::LogProb>;
 using PoissonLogProb = PointwiseStep<poisson::LogProb>;

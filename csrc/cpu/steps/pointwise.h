@@ -12,12 +12,14 @@ namespace {
 // Each op is a variant.
 //
 // inputs: for each argument of the op, a lane for each element. outputs: likewise, of its value.
-// options: the variant. numbers: the op's.
-template <typename First, typename... Others>
-struct PointwiseStep {
+// options: the variant, counted from
+// kFirst on. numbers: the op's.
+template <int kFirst, typename First, typename... Others>
+struct PointwiseStepFrom {
   static const char* fault(const Step& step, const Program&) {
     constexpr int variants = 1 + static_cast<int>(sizeof...(Others));
-    if (step.options.size() != 1 || step.options[0] < 0 || step.options[0] >= variants) {
+    if (step.options.size() != 1 || step.options[0] < kFirst ||
+        step.options[0] >= kFirst + variants) {
       return "options";
     }
     if (step.numbers.size() > kMaxNumbers) return "numbers";
@@ -48,7 +50,7 @@ struct PointwiseStep {
   // Calls f with the op that the step's options say.
   template <typename F>
   static void by_variant(const Step& step, const F& f) {
-    int variant = 0;
+    int variant = kFirst;
     const auto run = [&](auto op) {
       if (variant++ == step.options[0]) f(op);
     };
@@ -113,6 +115,9 @@ struct PointwiseStep {
     }
   }
 };
+
+template <typename... Ops>
+using PointwiseStep = PointwiseStepFrom<0, Ops...>;
 
 }  // namespace
 }  // namespace bsl
