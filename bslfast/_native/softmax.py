@@ -67,7 +67,9 @@ class Kernels:
                 cuda.module().softmax_forward(call, result.data_ptr(), handle)
             return sums(result, reduction), True
         result = x.new_empty(shape if reduction == "none" else reduced_shape(shape, reduction))
-        return result, _cpu.softmax_forward(call, REDUCTIONS[reduction], result.data_ptr())
+        # Without columns no index is one.
+        valid = columns > 0 and _cpu.softmax_forward(call, REDUCTIONS[reduction], result.data_ptr())
+        return result, valid
 
     def backward(
         self,

@@ -96,7 +96,7 @@ def _forward(logits: Tensor, index: Tensor, reduction: str) -> Tensor:
     log_prob, valid = _kernels.forward(
         rows, shape, shape, classes, index=wanted, reduction=reduction
     )
-    if not valid or not classes:
+    if not valid:
         low, high = (int(v) for v in index.aminmax())
         raise ValueError(
             f"index: expected class indices from 0 to {classes - 1}, got {low} to {high}"
