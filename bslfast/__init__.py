@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc as _gc
-from importlib.metadata import version as _version
+from importlib import metadata as _metadata
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from bslfast._lazy import submodules as _submodules
@@ -31,7 +31,7 @@ else:
         __name__, ("cli", "data", "info", "metrics", "patch", "plots", "sklearn", "training")
     )
 
-__version__ = _version("bslfast")
+__version__ = _metadata.version("bslfast")
 __all__ = [
     "Prediction",
     "bnn",

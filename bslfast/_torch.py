@@ -6,13 +6,14 @@ A new version of torch may change them: this is the file to look at then.
 from __future__ import annotations
 
 import contextlib
+import operator
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._library.autograd import Info, make_autograd_impl
 from torch.autograd import forward_ad
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
@@ -80,6 +81,101 @@ def global_hooks() -> tuple[dict[Any, Any], ...]:
 def optimizer_hooks() -> tuple[dict[Any, Any], ...]:
     """The hooks of all optimisers together."""
     return _global_optimizer_pre_hooks, _global_optimizer_post_hooks
+
+
+#: How often a tensor has been changed in place.
+version_of: Callable[[Tensor], int] = operator.attrgetter("_version")
+#: The attribute in which a module keeps its parameters.
+PARAMETERS = "_parameters"
+#: That in which a module that ``torch.compile`` has made keeps what it was made of.
+COMPILED_FROM = "_orig_mod"
+
+
+def own_parameters(module: nn.Module) -> dict[str, nn.Parameter | None]:
+    """The dictionary in which a module keeps its parameters, without those of its parts."""
+    return module._parameters
+
+
+def own_modules(module: nn.Module) -> dict[str, nn.Module | None]:
+    """The dictionary in which it keeps its parts."""
+    return module._modules
+
+
+def own_buffers(module: nn.Module) -> dict[str, Tensor | None]:
+    """The dictionary in which it keeps its buffers."""
+    return module._buffers
+
+
+def own_hooks(module: nn.Module) -> tuple[dict[int, Any], ...]:
+    """The dictionaries in which it keeps the hooks of its passes."""
+    return (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+    )
+
+
+def has_hooks_of_state(module: nn.Module) -> bool:
+    """Whether something is called when its state is saved or loaded."""
+    return any(
+        (
+            module._state_dict_hooks,
+            module._state_dict_pre_hooks,
+            module._load_state_dict_pre_hooks,
+            module._load_state_dict_post_hooks,
+        )
+    )
+
+
+def copy_hooks(module: nn.Module, to: nn.Module) -> None:
+    """Give all hooks of a module to another one, too."""
+    for name, value in vars(module).items():
+        if "_hook" in name and isinstance(value, dict):
+            vars(to)[name].update(value)
+        elif name == "_is_full_backward_hook":
+            setattr(to, name, value)
+
+
+def is_saved(module: nn.Module, buffer: str) -> bool:
+    """Whether the module's state has a buffer of it."""
+    return buffer not in module._non_persistent_buffers_set
+
+
+def flat_names(rnn: Any) -> list[str]:
+    """The names of a recurrent layer's parameters, in the order of the list it computes with."""
+    names: list[str] = rnn._flat_weights_names
+    return names
+
+
+def make_flat(rnn: Any) -> None:
+    """Make that list of a recurrent layer's parameters."""
+    rnn._init_flat_weights()
+
+
+def forget_flat(rnn: Any) -> None:
+    """Take the tensors out of that list."""
+    rnn._flat_weights = [None] * len(rnn._flat_weights_names)
+    rnn._flat_weight_refs = [None] * len(rnn._flat_weights_names)
+
+
+def use_attributes(rnn: Any) -> None:
+    """Let a recurrent layer's attributes be its only parameters, and the list's."""
+    values = vars(rnn)
+    # reset_parameters goes through the parameters, all else through the list.
+    values["_parameters"] = {name: values[name] for name in rnn._flat_weights_names}
+    values["_modules"] = {}
+    values["_flat_weights"] = list(values["_parameters"].values())
+
+
+def reset_attention(attention: Any) -> None:
+    """Draw the parameters of attention, but for those of its last layer."""
+    attention._reset_parameters()
+
+
+def is_under_ddp() -> bool:
+    """Whether DistributedDataParallel is in its forward pass."""
+    return nn.parallel.DistributedDataParallel._get_active_ddp_module() is not None
 
 
 def has_hooks(tensor: Tensor) -> bool:

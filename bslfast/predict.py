@@ -17,6 +17,7 @@ from bslfast import _checks
 from bslfast._networks import evaluating as evaluating
 from bslfast._networks import most_bytes, set_states, states
 from bslfast._progress import bar
+from bslfast._torch import COMPILED_FROM, own_modules
 from bslfast.likelihoods import Likelihood
 from bslfast.nn import BayesianModule
 from bslfast.nn.module import bayesian_layers
@@ -357,7 +358,7 @@ def _wrapped(model: nn.Module) -> Iterator[nn.Module]:
         yield held
         wraps = isinstance(held, _WRAPPERS)
         # What torch.compile returns has a type whose import takes seconds.
-        held = held.module if wraps else held._modules.get("_orig_mod")  # type: ignore[assignment]
+        held = held.module if wraps else own_modules(held).get(COMPILED_FROM)  # type: ignore[assignment]
 
 
 def _inside(model: nn.Module, name: str) -> Any:
@@ -370,7 +371,7 @@ def _takes_draws(model: nn.Module) -> bool:
     modules = list(model.modules())
     parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
     return any(isinstance(m, BayesianModule) for m in modules) and not any(
-        isinstance(m, parallel) or "_orig_mod" in m._modules for m in modules
+        isinstance(m, parallel) or COMPILED_FROM in own_modules(m) for m in modules
     )
 
 

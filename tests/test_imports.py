@@ -41,8 +41,13 @@ LAYERS = (
     ("__main__",),
 )
 LEVELS = {part: level for level, parts in enumerate(LAYERS) for part in parts}
+#: Names below torch and torch.nn, and private attributes of tensors and modules.
 PRIVATE = re.compile(
-    r"torch\.(\w+\.)*_[a-zA-Z]\w*|from torch(\.\w+)*\._\w+|_current_level|_is_zerotensor"
+    r"\b(?:torch|nn|F)\.(\w+\.)*_[a-zA-Z]\w*|from torch(\.\w+)*\._\w+"
+    r"|\b_(?:current_level|is_zerotensor|version|orig_mod|flat_weight\w*)\b"
+    r"|\b_(?:parameters|buffers|modules|non_persistent_buffers_set|init_flat_weights)\b"
+    r"|\b_(?:global_)?(?:forward|backward|state_dict|load_state_dict|post_accumulate_grad)"
+    r"(?:_pre|_post)?_hooks\b|\b_is_full_backward_hook\b|\b_get_active_ddp_module\b"
 )
 
 
@@ -119,6 +124,29 @@ def test_the_reference_is_for_ops_alone() -> None:
 
 
 def test_private_names_of_torch_are_in_one_file() -> None:
+    """Attributes of tensors and modules that torch does not document are such names, too.
+
+    ``_load_from_state_dict`` is not looked for: a class that reads its state in a way of its own
+    overrides it by this name.
+    """
     for path in MODULES.values():
         found = PRIVATE.search(path.read_text())
         assert (found is not None) == (path.name == "_torch.py"), f"{path.name}: {found}"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "torch._C._get_tracing_state()",
+        "from torch._dynamo import config",
+        "nn.Module._apply",
+        "t._version",
+        "operator.attrgetter('_version')",
+        "layer._parameters['weight']",
+        "any(module._forward_pre_hooks)",
+        "vars(module)['_modules']",
+        "rnn._flat_weights_names",
+    ],
+)
+def test_private_names_are_found(code: str) -> None:
+    assert PRIVATE.search(code)

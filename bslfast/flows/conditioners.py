@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bslfast import _checks
+from bslfast._torch import own_buffers
 from bslfast.flows.maps import Map, check_map
 from bslfast.flows.transform import (
     ERRORS,
@@ -89,7 +90,7 @@ class _MaskedLayer(_Layer):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         super().reset_parameters()
-        if "mask" not in self._buffers:  # while it is made
+        if "mask" not in own_buffers(self):  # while it is made
             self.register_buffer("mask", torch.empty_like(self.weight, dtype=torch.bool))
         self.mask.copy_(self.wanted_mask())
 

@@ -12,6 +12,7 @@ from torch.distributions import constraints
 
 from bslfast import _checks, programs
 from bslfast._precision import log_dtype
+from bslfast._torch import own_buffers, own_parameters
 from bslfast.flows.domains import Defined, Step, forward_gap, inverse_gap
 
 #: Why a flow with Bayesian layers is no program: ops use the draw of bslfast.nn.one_draw.
@@ -584,7 +585,7 @@ def first_number(module: nn.Module) -> Tensor | None:
     """The first floating-point parameter or buffer, whose dtype and device the others have."""
     # Not by parameters(), which takes several times as long.
     for part in module.modules():
-        for tensor in (*part._parameters.values(), *part._buffers.values()):
+        for tensor in (*own_parameters(part).values(), *own_buffers(part).values()):
             if tensor is not None and tensor.is_floating_point():
                 return tensor
     return None

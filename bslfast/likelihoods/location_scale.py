@@ -15,6 +15,7 @@ import bslfast.distributions as bd
 import bslfast.functional as BF
 from bslfast import _checks
 from bslfast._precision import wide
+from bslfast._torch import own_parameters
 from bslfast.likelihoods.base import Continuous, check_outputs
 
 # Added to softplus(raw): keeps 1 / scale finite in float32 for targets of order one, and is far
@@ -287,7 +288,7 @@ class StudentT(_LocationScale):
     def reset_parameters(self) -> None:
         """Set a learned scale to ``init_scale``, learned degrees of freedom to ``df``."""
         super().reset_parameters()
-        if "raw_df" in self._parameters:
+        if "raw_df" in own_parameters(self):
             self.raw_df.fill_(self.init_df + math.log(-math.expm1(-self.init_df)))
 
     @property

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from bslfast import _checks
+from bslfast._torch import own_parameters, reset_attention
 from bslfast.nn.layer import BayesianLayer, Settings
 
 
@@ -100,7 +101,7 @@ class BayesMultiheadAttention(BayesianLayer, nn.MultiheadAttention):
         """Draw the means as the torch class draws its parameters."""
         stand_in = self._stand_in(self._means())
         nn.Linear.reset_parameters(stand_in.out_proj)
-        stand_in._reset_parameters()
+        reset_attention(stand_in)
 
     def check_inputs(self, *inputs: Any, **options: Any) -> None:
         """Raise TypeError or ValueError if query, key or value are none of the layer."""
@@ -131,7 +132,7 @@ class BayesMultiheadAttention(BayesianLayer, nn.MultiheadAttention):
     def deterministic_twin(self) -> nn.Module:
         """The torch class's own layer, with copies of the means as its parameters."""
         twin: Any = super().deterministic_twin()
-        weight, bias = (twin._parameters.pop(f"out_proj_{name}") for name in ("weight", "bias"))
+        weight, bias = (own_parameters(twin).pop(f"out_proj_{name}") for name in ("weight", "bias"))
         size = self.embed_dim
         twin.out_proj = NonDynamicallyQuantizableLinear(size, size, bias is not None, "meta")
         twin.out_proj.weight, twin.out_proj.bias = weight, bias

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, cast
 from torch import nn
 
 from bslfast import _checks
+from bslfast._torch import flat_names, own_parameters
 from bslfast.nn import attention, convolution, embedding, linear, normalization, recurrent
 from bslfast.nn.estimators import Estimator
 from bslfast.nn.layer import BayesianLayer, Settings
@@ -135,7 +136,7 @@ def make_bayesian(
     chosen = _chosen(model, select)
     places: dict[nn.Parameter, list[tuple[nn.Module, str]]] = {}
     for module in model.modules():
-        for key, held in module._parameters.items():
+        for key, held in own_parameters(module).items():
             if held is not None:
                 places.setdefault(held, []).append((module, key))
     selected = set(chosen.values())
@@ -182,7 +183,7 @@ def choose_fast_paths(model: nn.Module) -> None:
 def _names(layer: nn.Module) -> tuple[str, ...]:
     """The parameters that a layer of torch has, by its class."""
     if isinstance(layer, nn.RNNBase):
-        return tuple(layer._flat_weights_names)
+        return tuple(flat_names(layer))
     if isinstance(layer, nn.MultiheadAttention):
         own = (*(f"{x}_proj_weight" for x in ("q", "k", "v", "in")), "in_proj_bias")
         return (*own, "bias_k", "bias_v", "out_proj.weight", "out_proj.bias")

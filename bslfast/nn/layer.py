@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bslfast import _checks
+from bslfast._torch import PARAMETERS, is_saved, own_buffers, own_modules, own_parameters
 from bslfast.nn import posteriors, priors
 from bslfast.nn.estimators import Estimator, WeightSample, estimator_of
 from bslfast.nn.module import BayesianModule, Entry
@@ -41,7 +42,7 @@ class _Priors(dict[str, Prior]):
 
     def __init__(self, modules: dict[str, nn.Module | None], priors: Mapping[str, Prior]) -> None:
         super().__init__(priors)
-        self._modules = modules
+        self._parts = modules
         for name, prior in priors.items():
             self[name] = prior
 
@@ -50,12 +51,12 @@ class _Priors(dict[str, Prior]):
             raise ValueError(f"priors: expected a name among {', '.join(self)}, got {name!r}")
         super().__setitem__(name, prior)
         if isinstance(prior, nn.Module):
-            self._modules[f"{name}_prior"] = prior
+            self._parts[f"{name}_prior"] = prior
         else:
-            self._modules.pop(f"{name}_prior", None)
+            self._parts.pop(f"{name}_prior", None)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._modules, dict(self))
+        return type(self), (self._parts, dict(self))
 
 
 class _Posteriors(dict[str, Posterior]):
@@ -188,8 +189,8 @@ class BayesianLayer(BayesianModule):
                     f"{type(self).__name__}: expected a class of torch that finds its parameters "
                     f"by their names, got one that keeps them in {name}"
                 )
-        posterior, prior = settings.by_name(self._parameters)
-        given = self._parameters.copy()
+        posterior, prior = settings.by_name(own_parameters(self))
+        given = own_parameters(self).copy()
         shapes = {
             name: _checks.operand(name, p).shape for name, p in given.items() if p is not None
         }
@@ -233,7 +234,7 @@ class BayesianLayer(BayesianModule):
             self.posteriors[key], chosen[key] = kind, its_prior
             if isinstance(its_prior, nn.Module):
                 its_prior.to(loc.device, loc.dtype)
-        self.priors = _Priors(self._modules, chosen)
+        self.priors = _Priors(own_modules(self), chosen)
         for weight in self.weights():
             divergence_of(weight)  # that there is one
             with torch.no_grad():
@@ -253,7 +254,7 @@ class BayesianLayer(BayesianModule):
                 f"{its_name}, got {self.posteriors} and {other.posteriors}"
             )
         for key, its_key in zip(self._keys[name], other._keys[its_name], strict=True):
-            self._parameters[key] = other._parameters[its_key]
+            own_parameters(self)[key] = own_parameters(other)[its_key]
         self.posteriors[name], self.priors[name] = (
             other.posteriors[its_name],
             other.priors[its_name],
@@ -272,9 +273,9 @@ class BayesianLayer(BayesianModule):
 
     def _make_mean(self, name: str, suffix: str) -> nn.Parameter | None:
         """Put a mean in the place of a parameter of the torch class."""
-        parameter = self._parameters[name]
+        parameter = own_parameters(self)[name]
         if parameter is not None:  # else it stays: methods of the torch class ask for it
-            del self._parameters[name]
+            del own_parameters(self)[name]
             parameter = nn.Parameter(parameter.detach(), parameter.requires_grad)
         self.register_parameter(f"{name}_{suffix}", parameter)
         return parameter
@@ -286,7 +287,7 @@ class BayesianLayer(BayesianModule):
         """
         # Past __getattr__ and without f-strings, which small models would notice at every step; but
         # a parametrization of torch.nn.utils is no parameter.
-        own, prior, weights = self._parameters, self.priors, []
+        own, prior, weights = own_parameters(self), self.priors, []
         for name, posterior in self.posteriors.items():
             parameters: tuple[Any, ...] = ()
             for key in self._keys[name]:
@@ -299,9 +300,9 @@ class BayesianLayer(BayesianModule):
         """See :meth:`bslfast.nn.BayesianModule.made_of`."""
         if type(self).weights is not BayesianLayer.weights:
             return None
-        own, parameters = vars(self), self._parameters
+        own, parameters = vars(self), own_parameters(self)
         entries: list[Entry] = [(own, "weights", own.get("weights"))]
-        names = ("_parameters", "posteriors", "priors", "_keys")
+        names = (PARAMETERS, "posteriors", "priors", "_keys")
         entries += [(own, name, own[name]) for name in names]
         for name, posterior in self.posteriors.items():
             entries += [(self.posteriors, name, posterior), (self.priors, name, self.priors[name])]
@@ -455,7 +456,7 @@ class BayesianLayer(BayesianModule):
         ours |= {"_keys", "_shapes", "_joint", "_estimator", "_remembered"}
         twin.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ours})
         means = dict(zip(self._shapes, self._means(), strict=True))
-        for key in self._parameters:
+        for key in own_parameters(self):
             name = key.removesuffix("_loc")
             if name in means:
                 loc = means[name]
@@ -463,8 +464,8 @@ class BayesianLayer(BayesianModule):
                 twin.register_parameter(name, mean)
             elif name != key:
                 twin.register_parameter(name, None)
-        for name, buffer in self._buffers.items():
-            kept = name not in self._non_persistent_buffers_set
+        for name, buffer in own_buffers(self).items():
+            kept = is_saved(self, name)
             twin.register_buffer(name, None if buffer is None else buffer.clone(), kept)
         return twin.train(self.training)
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bslfast import _checks
-from bslfast._torch import global_hooks
+from bslfast._torch import global_hooks, own_hooks
 from bslfast.functional.bayes_linear import checked_input, drawn_linear, drawn_vector_linear
 from bslfast.nn import posteriors, priors
 from bslfast.nn.estimators import WeightSample
@@ -115,12 +115,11 @@ class BayesLinear(BayesianLayer, nn.Linear):
         The divergence is worked out along with the samples, and so with their scales. That of
         :meth:`kl` takes them again, as parameters may have changed since the draw.
         """
-        hooks = (self._forward_hooks, self._forward_pre_hooks)
         if (
             type(self) is not BayesLinear
             or type(self.estimator) is not WeightSample
             or self.drawn is not None
-            or any((*hooks, self._backward_hooks, self._backward_pre_hooks, *global_hooks()))
+            or any((*own_hooks(self), *global_hooks()))
         ):
             return None
         found: Any = self._one_node(self.weights(), x, None, has_value=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from bslfast._torch import COMPILED_FROM, copy_hooks, own_modules, own_parameters
 from bslfast.nn.convert import choose_fast_paths
 from bslfast.nn.module import bayesian_layers, set_past_module
 
@@ -99,16 +100,16 @@ def share_means(twins: dict[nn.Module, nn.Module]) -> None:
     found: dict[Tensor, nn.Parameter] = {}
     for layer, twin in twins.items():
         for name in vars(layer).get("_shapes", ()):
-            loc, mean = layer._parameters.get(f"{name}_loc"), twin._parameters.get(name)
+            loc, mean = own_parameters(layer).get(f"{name}_loc"), own_parameters(twin).get(name)
             if loc is not None and mean is not None and found.setdefault(loc, mean) is not mean:
-                twin._parameters[name] = found[loc]
+                own_parameters(twin)[name] = found[loc]
 
 
 def _twin(module: nn.Module, known: dict[nn.Module, nn.Module]) -> nn.Module:
     """The twin of a module, which is changed in place if only parts of it have one."""
     if module in known:
         return known[module]
-    inside: Any = module._modules.get("_orig_mod")  # of what torch.compile returns
+    inside: Any = own_modules(module).get(COMPILED_FROM)  # of what torch.compile returns
     if inside is not None:
         return _twin(inside, known)
     own = getattr(module, "deterministic_twin", None)
@@ -118,17 +119,13 @@ def _twin(module: nn.Module, known: dict[nn.Module, nn.Module]) -> nn.Module:
         return module
     twin: nn.Module = own()
     known[module] = twin
-    for name, value in module.__dict__.items():
-        if "_hook" in name and isinstance(value, dict):
-            twin.__dict__[name].update(value)
-        elif name == "_is_full_backward_hook":
-            setattr(twin, name, value)
+    copy_hooks(module, twin)
     return twin
 
 
 def replace_parts(module: nn.Module, known: dict[nn.Module, nn.Module] | None = None) -> None:
     """Put twins in the place of all Bayesian parts of a module; ``known`` are those made before."""
     known = {} if known is None else known
-    for name, part in module._modules.items():
+    for name, part in own_modules(module).items():
         if part is not None:
-            module._modules[name] = _twin(part, known)
+            own_modules(module)[name] = _twin(part, known)

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from bslfast._native import _cpu
+from bslfast._torch import own_modules, version_of
 from bslfast.functional._op import is_traced, unwatched
 from bslfast.nn.weight import Part, Weight
 
 #: (a dictionary, a name in it, the object there).
 Entry = tuple[dict[str, Any], str, Any]
 _NEEDS_GRADIENT = operator.attrgetter("requires_grad")
-_VERSION = operator.attrgetter("_version")
 
 
 class BayesianModule(nn.Module):
@@ -114,7 +114,7 @@ class Watch:
 
     def state(self) -> list[Any]:
         """What else must not change between a forward pass and the use of its graph."""
-        found: list[Any] = [*map(_NEEDS_GRADIENT, self.tensors), *map(_VERSION, self.tensors)]
+        found: list[Any] = [*map(_NEEDS_GRADIENT, self.tensors), *map(version_of, self.tensors)]
         found += map(Tensor.data_ptr, self.tensors)
         return found
 
@@ -207,7 +207,7 @@ def _state(weights: Iterable[Weight]) -> set[Any]:
         # Both are values, which nobody changes.
         key: tuple[Any, ...] = (id(posterior), id(prior))
         for t in parameters:
-            key += (id(t), t.requires_grad, t._version, t.data_ptr())
+            key += (id(t), t.requires_grad, version_of(t), t.data_ptr())
         found.add(key)
     return found
 
@@ -298,7 +298,7 @@ def _modules_of(model: nn.Module) -> Iterable[nn.Module]:
         module = left.pop()
         if module is not None and module not in found:
             found[module] = None
-            left.extend(reversed(module._modules.values()))
+            left.extend(reversed(own_modules(module).values()))
     return found
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from bslfast import _checks
+from bslfast._torch import forget_flat, make_flat, use_attributes
 from bslfast.nn.layer import BayesianLayer, Settings
 
 
@@ -25,9 +26,6 @@ class _Recurrent(BayesianLayer):
     num_layers: int
     batch_first: bool
     bidirectional: bool
-    _flat_weights_names: list[str]
-    _flat_weights: list[Any]
-    _flat_weight_refs: list[Any]
 
     # torch's own takes anything: *args and **kwargs.
     def __init__(
@@ -82,17 +80,12 @@ class _Recurrent(BayesianLayer):
     def make_bayesian(self, settings: Settings) -> None:
         """Put the parameters of the posteriors in the place of those of the torch class."""
         # torch computes with this list. It is a stand-in's, see below.
-        self._flat_weights = [None] * len(self._flat_weights_names)
-        self._flat_weight_refs = [None] * len(self._flat_weights_names)
+        forget_flat(self)
         super().make_bayesian(settings)
 
     def _stand_in(self, tensors: Sequence[Tensor]) -> Any:
         stand_in = super()._stand_in(tensors)
-        values = stand_in.__dict__
-        # reset_parameters goes through the parameters, all else through the list.
-        values["_parameters"] = {name: values[name] for name in self._flat_weights_names}
-        values["_modules"] = {}  # which a prior is in
-        values["_flat_weights"] = list(values["_parameters"].values())
+        use_attributes(stand_in)  # not its modules, which a prior is in
         return stand_in
 
     def check_inputs(self, *inputs: Any, **options: Any) -> None:
@@ -152,7 +145,7 @@ class _Recurrent(BayesianLayer):
         A hook takes the state away from what it returns if this layer returns none.
         """
         twin: Any = super().deterministic_twin()
-        twin._init_flat_weights()
+        make_flat(twin)
         if not twin.__dict__.pop("return_state", True):
             twin.register_forward_hook(_without_state)
         return twin  # type: ignore[no-any-return]

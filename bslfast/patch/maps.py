@@ -99,7 +99,7 @@ def _affine(
 class _PeerSpline(Map):
     """A spline with linear tails, widths, heights and slopes being functions of the outputs.
 
-    A subclass says which, in :meth:`_parameters` and :meth:`_steps`.
+    A subclass says which, in :meth:`_changed` and :meth:`_steps`.
 
     Args:
         bins, bound: as of :class:`Spline`.
@@ -125,7 +125,7 @@ class _PeerSpline(Map):
         spline = self.spline
         rows = parameters.unflatten(-1, (x.shape[-1], self.size))
         sizes, slopes = rows.split_with_sizes((2 * self.bins, self.bins - 1), dim=-1)
-        sizes, slopes = self._parameters(sizes, slopes)
+        sizes, slopes = self._changed(sizes, slopes)
         widths, heights = sizes.split(self.bins, dim=-1)
         return BF.rational_quadratic_spline(
             x,
@@ -139,7 +139,7 @@ class _PeerSpline(Map):
             min_derivative=spline.min_derivative,
         )
 
-    def _parameters(self, sizes: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
+    def _changed(self, sizes: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
         """What the op takes for widths with heights, and for slopes."""
         raise NotImplementedError
 
@@ -177,7 +177,7 @@ class ScaledSpline(_PeerSpline):
             self.min_derivative,
         )
 
-    def _parameters(self, sizes: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
+    def _changed(self, sizes: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
         return sizes / self.divisor, slopes
 
     def _last_steps(self, builder: Builder, sizes: Lanes, slopes: Lanes) -> Lanes:
@@ -199,7 +199,7 @@ class ClippedSpline(_PeerSpline):
     def start(self) -> tuple[float, ...]:
         return (0.0,) * self.size
 
-    def _parameters(self, sizes: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
+    def _changed(self, sizes: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
         most = abs(math.log(self.slope))
         slope = (slopes / (1 + slopes.abs() / most)).exp()
         raw = slope + (-torch.expm1(-slope)).log()  # softplus makes the slope of it

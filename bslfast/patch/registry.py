@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from bslfast import _checks
+from bslfast._torch import has_hooks_of_state, own_buffers, own_hooks, own_modules, own_parameters
 
 #: (module, conversion) -> what takes its place.
 Function = Callable[[Any, "Conversion"], Any]
@@ -137,7 +138,7 @@ class Conversion:
         self.reasons: dict[str, str] = {}
         self._names = {module: name for name, module in model.named_modules()}
         self._held = Counter(
-            id(p) for m in model.modules() for p in m._parameters.values() if p is not None
+            id(p) for m in model.modules() for p in own_parameters(m).values() if p is not None
         )
         self._made: dict[tuple[nn.Module, Any], Any] = {}
         #: By the ids of parameters, the innermost parts of peers that they are in.
@@ -218,7 +219,7 @@ class Conversion:
         """Note where what is no part of a peer is also inside of one; return whether it is so."""
         found = False
         for name, module in _rest(model, self._names.get(model, "")):
-            for parameter in module._parameters.values():
+            for parameter in own_parameters(module).values():
                 part = self._parts.get(id(parameter))
                 if part is not None:
                     found, place = True, self._names.get(part)
@@ -240,24 +241,14 @@ def check(module: nn.Module, held: Counter[int]) -> None:
     """Raise Refusal if something about a module would get lost."""
     for place, part in module.named_modules():
         what = f"a {type(part).__name__}" + (f" ({place})" if place else "")
-        hooks = (part._forward_hooks, part._forward_pre_hooks)
-        if any((*hooks, part._backward_hooks, part._backward_pre_hooks)):
+        if any(own_hooks(part)):
             raise Refusal(f"{what} has hooks, which would get lost")
         package = type(part).__module__.split(".")[0]
         if package in PEERS or type(part) is nn.Linear:
             _check_additions(part, what)
-        for name, parameter in part._parameters.items():
+        for name, parameter in own_parameters(part).items():
             if parameter is not None and held[id(parameter)] > 1:
                 raise Refusal(f"the parameter {name} of {what} is in two places")
-
-
-#: Where a module has hooks of its state.
-_STATE_HOOKS = (
-    "_state_dict_hooks",
-    "_state_dict_pre_hooks",
-    "_load_state_dict_pre_hooks",
-    "_load_state_dict_post_hooks",
-)
 
 
 def _check_additions(part: nn.Module, what: str) -> None:
@@ -266,12 +257,12 @@ def _check_additions(part: nn.Module, what: str) -> None:
     for name in vars(part):
         if callable(getattr(kind, name, None)):
             raise Refusal(f"{what} has its own {name}, which would get lost")
-    if any(getattr(part, hooks) for hooks in _STATE_HOOKS):
+    if has_hooks_of_state(part):
         raise Refusal(f"{what} has hooks of its state, which would get lost")
     words = _words(kind)
     # What a class of zuko is given by name it keeps a list of.
     lists = [value for value in vars(part).values() if isinstance(value, list)]
-    for name in (*part._parameters, *part._buffers, *part._modules):
+    for name in (*own_parameters(part), *own_buffers(part), *own_modules(part)):
         # The code has numbered names without their numbers.
         known = name in words or name.rstrip("0123456789") in words
         if not known and not any(name in names for names in lists):

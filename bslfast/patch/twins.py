@@ -18,7 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from bslfast import programs
-from bslfast._torch import is_batched
+from bslfast._torch import (
+    is_batched,
+    own_buffers,
+    own_hooks,
+    own_modules,
+    own_parameters,
+    version_of,
+)
 from bslfast.flows.flow import Flow
 from bslfast.flows.normalization import ActNorm, BatchNorm
 from bslfast.flows.transform import Composite, forward_steps, inverse_steps
@@ -54,7 +61,6 @@ _of_thread = threading.local()
 _DATA_PTR = operator.methodcaller("data_ptr")
 _KIND = operator.attrgetter("dtype", "is_cpu", "shape", "requires_grad")
 _VALUES = operator.methodcaller("values")
-_VERSION = operator.attrgetter("_version")
 
 
 @contextlib.contextmanager
@@ -177,7 +183,7 @@ class _Constants:
         self._remember()
 
     def _look(self) -> tuple[list[int], list[int]]:
-        return list(map(_DATA_PTR, self.tensors)), list(map(_VERSION, self.tensors))
+        return list(map(_DATA_PTR, self.tensors)), list(map(version_of, self.tensors))
 
     def _remember(self) -> None:
         self._seen = self._look()
@@ -208,45 +214,38 @@ class _Structure:
     def __init__(self, root: nn.Module) -> None:
         modules = list(root.modules())
         # Weakly, so that a module is freed as soon as nobody else has it.
-        self._modules = list(map(weakref.ref, modules))
+        self._looked_at = list(map(weakref.ref, modules))
         self._kinds = list(map(type, modules))
-        self._owned = [owned for m in modules for owned in (m._parameters, m._modules, m._buffers)]
+        self._owned = [
+            owned for m in modules for owned in (own_parameters(m), own_modules(m), own_buffers(m))
+        ]
         owned = self._all(modules)
         self._lengths = list(map(len, owned))
         self._values = list(itertools.chain.from_iterable(map(_VALUES, owned)))
-        self.hooks = [
-            hooks
-            for m in modules
-            for hooks in (
-                m._forward_hooks,
-                m._forward_pre_hooks,
-                m._backward_hooks,
-                m._backward_pre_hooks,
-            )
-        ]
-        self._parameters = [t for m in modules for t in m._parameters.values() if t is not None]
-        tensors = [t for m in modules for t in (*m._buffers.values(), *vars(m).values())]
-        self._buffers = [t for t in tensors if isinstance(t, Tensor)]
+        self.hooks = [hooks for m in modules for hooks in own_hooks(m)]
+        self._trained = [t for m in modules for t in own_parameters(m).values() if t is not None]
+        tensors = [t for m in modules for t in (*own_buffers(m).values(), *vars(m).values())]
+        self._read = [t for t in tensors if isinstance(t, Tensor)]
         self._seen = self._look()
-        self.read_but(self._parameters)
+        self.read_but(self._trained)
 
     def read_but(self, sources: Sequence[Tensor]) -> None:
         """Numbers of all tensors have been read, but for those of some parameters."""
         free = set(map(id, sources))
-        read = [t for t in self._parameters if id(t) not in free]
-        self._constants = _Constants(read + self._buffers)
+        read = [t for t in self._trained if id(t) not in free]
+        self._constants = _Constants(read + self._read)
 
     def _all(self, modules: Sequence[Any]) -> list[dict[str, Any]]:
         """What modules have: other attributes, then parameters, modules and buffers."""
         return [*(_lasting(m.__dict__) for m in modules), *self._owned]
 
     def _look(self) -> tuple[Any, ...]:
-        contiguous = list(map(Tensor.is_contiguous, self._parameters))
-        return contiguous, list(map(_KIND, self._parameters + self._buffers))
+        contiguous = list(map(Tensor.is_contiguous, self._trained))
+        return contiguous, list(map(_KIND, self._trained + self._read))
 
     def holds(self) -> bool:
         """Whether all is as it was."""
-        modules = [m() for m in self._modules]
+        modules = [m() for m in self._looked_at]
         if list(map(type, modules)) != self._kinds:
             return False
         owned = self._all(modules)
@@ -309,7 +308,7 @@ class Twin:
         gathered: list[tuple[Tensor, int, Tensor]] = []
         holders: list[tuple[nn.Module, str]] = []
         for module in self.module.modules():
-            for name, target in module._parameters.items():
+            for name, target in own_parameters(module).items():
                 if target is None:
                     continue
                 link = by_target.get(id(target))
@@ -330,7 +329,7 @@ class Twin:
                     if not first.is_contiguous():
                         raise Refusal(f"{name}, which is not contiguous")
                     shared = nn.Parameter(first.detach().view(target.shape), first.requires_grad)
-                    module._parameters[name] = shared
+                    own_parameters(module)[name] = shared
                     self.shared.append((shared, where[0]))
                 elif index is not None:
                     gathered.append((target, where[0], index))
@@ -341,7 +340,7 @@ class Twin:
         self.gathered = _Gathered(gathered, self.sources) if gathered else None
         moved = [] if self.gathered is None else self.gathered.targets
         for (module, name), parameter in zip(holders, moved, strict=True):
-            module._parameters[name] = parameter
+            own_parameters(module)[name] = parameter
         self.parameters = [t for t, _ in self.shared] + moved + [p.target for p in self.parts]
         self._pointers = self.pointers()
 
@@ -432,7 +431,7 @@ class _Called(torch.autograd.Function):
         ctx.save_for_backward(x, context)
         ctx.set_materialize_grads(False)
         twin, _, what, _ = call
-        ctx.versions = twin.pointers(), list(map(_VERSION, sources))
+        ctx.versions = twin.pointers(), list(map(version_of, sources))
         needs = ctx.needs_input_grad[1:3]
         inputs = [
             None if t is None else t.detach().requires_grad_(need)
@@ -449,7 +448,7 @@ class _Called(torch.autograd.Function):
         twin, root, _, original = ctx.call
         x, context = ctx.saved_tensors
         needs = ctx.needs_input_grad[1:]
-        if ctx.versions != (twin.pointers(), list(map(_VERSION, twin.sources))):
+        if ctx.versions != (twin.pointers(), list(map(version_of, twin.sources))):
             raise RuntimeError(
                 "a parameter needed for the gradient of a transform has been modified by an "
                 "inplace operation, such as a step of an optimizer, after the result was computed"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bslfast._native import _cpu
 from bslfast._native._operands import PARAMETRIZATIONS
+from bslfast._torch import own_buffers, own_hooks, own_modules, own_parameters
 
 Lanes = list[int]
 #: From so many weights for each dense layer on, rows go through each layer together, see
@@ -178,19 +179,14 @@ class Builder:
         if module in self.modules:
             return
         self.modules[module] = None
-        for owned in (module._parameters, module._modules, module._buffers):
+        for owned in (own_parameters(module), own_modules(module), own_buffers(module)):
             self.owned.append(owned)
             self.entries += [(owned, name, value) for name, value in owned.items()]
         self.entries += [(own, name, own.get(name)) for name in _METHODS]
         kind = type(module)
         if any(inspect.isroutine(value) and hasattr(kind, name) for name, value in own.items()):
             raise CannotLower(f"a {kind.__name__} has a method of its own")
-        self.hooks += [
-            own["_forward_hooks"],
-            own["_forward_pre_hooks"],
-            own["_backward_hooks"],
-            own["_backward_pre_hooks"],
-        ]
+        self.hooks += own_hooks(module)
 
     def read(self, buffer: Tensor) -> Any:
         """Return what is in a buffer, as Python has it, and note that the steps depend on it."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from bslfast import _checks
 from bslfast._native import _cpu, serial_after_fork
-from bslfast._torch import global_hooks, unflatten
+from bslfast._torch import global_hooks, own_parameters, unflatten, version_of
 from bslfast.functional._op import differentiated, runs_eagerly, unwatched
 from bslfast.programs.building import Builder, CannotLower, Lanes
 
@@ -38,7 +38,6 @@ _of_thread = threading.local()
 _DTYPE = operator.attrgetter("dtype")
 _IS_CPU = operator.attrgetter("is_cpu")
 _SHAPE = operator.attrgetter("shape")
-_VERSION = operator.attrgetter("_version")
 
 
 class whole_networks:
@@ -117,13 +116,13 @@ class Lowered:
         self._names = [name for _, name, _ in builder.entries]
         self._values = [value for _, _, value in builder.entries]
         # Weakly, as graphs refer to this, and modules to graphs.
-        self._modules = list(map(weakref.ref, builder.modules))
+        self._looked_at = list(map(weakref.ref, builder.modules))
         self._kinds = list(map(type, builder.modules))
         self._owned = builder.owned
         self._lengths = list(map(len, builder.owned))
         self._hooks = (*builder.hooks, *global_hooks())
-        self._buffers = builder.buffers
-        self._versions = [b._version for b in builder.buffers]
+        self._read = builder.buffers
+        self._versions = [version_of(b) for b in builder.buffers]
         self._shapes = [p.shape for p in self.parameters]
         #: The gradient of all rows' log densities in the last backward pass where that was one
         #: number, and the same if the one before had it, too: then it is likely to come again.
@@ -156,8 +155,8 @@ class Lowered:
         return (
             _cpu.have_entries(self._dicts, self._names, self._values)
             and _cpu.have_sizes(self._owned, self._lengths)
-            and _cpu.are_of_types(self._modules, self._kinds)
-            and list(map(_VERSION, self._buffers)) == self._versions
+            and _cpu.are_of_types(self._looked_at, self._kinds)
+            and list(map(version_of, self._read)) == self._versions
         )
 
     def obstacle(self, x: Tensor, context: Tensor | None) -> str | None:
@@ -203,7 +202,7 @@ class Lowered:
 
     def versions(self) -> list[int]:
         """What changes with the parameters: their versions, and addresses, as of ``.data``."""
-        return [*map(_VERSION, self.parameters), *self.addresses()]
+        return [*map(version_of, self.parameters), *self.addresses()]
 
     def check_unchanged(self, versions: list[int], dtype: torch.dtype) -> None:
         """Raise RuntimeError unless all parameters are as they were."""
@@ -252,7 +251,7 @@ def are_lent(module: nn.Module) -> bool:
     return any(
         type(parameter) is not nn.Parameter
         for part in module.modules()
-        for parameter in part._parameters.values()
+        for parameter in own_parameters(part).values()
         if parameter is not None
     )
 

@@ -14,6 +14,7 @@ from bslfast import functional as BF
 from bslfast._native import _cpu
 from bslfast._networks import evaluating, most_bytes
 from bslfast._precision import log_dtype
+from bslfast._torch import own_buffers, own_modules, own_parameters
 from bslfast.elbo import example_weights, free_bits
 from bslfast.flows import Base, Flow
 from bslfast.flows.transform import check_inputs
@@ -44,13 +45,13 @@ class _Usual:
         self._kind, self._posterior_kind = kind, type(posterior)
         self._posterior = weakref.ref(posterior)
         self.likelihood, self.encoder, self.decoder = vae.likelihood, vae.encoder, vae.decoder
-        own, modules = vars(vae), vae._modules
+        own, modules = vars(vae), own_modules(vae)
         entries: list[tuple[dict[str, Any], str, Any]] = [
             *((modules, name, modules.get(name)) for name in ("encoder", "decoder", "likelihood")),
             *((modules, "posterior", posterior), (modules, "prior", modules.get("prior"))),
             *((own, name, own.get(name)) for name in (*_METHODS, "free_bits", "capacity")),
-            (vae._buffers, "capacity", vae._buffers.get("capacity")),
-            (vae._parameters, "capacity", vae._parameters.get("capacity")),
+            (own_buffers(vae), "capacity", own_buffers(vae).get("capacity")),
+            (own_parameters(vae), "capacity", own_parameters(vae).get("capacity")),
             *((vars(posterior), name, vars(posterior).get(name)) for name in _OF_POSTERIOR),
         ]
         self._dicts = [where for where, _, _ in entries]
