@@ -1,4 +1,4 @@
-"""Recurrent layers: sequences, states, packed sequences; the rest is in test_layers."""
+"""Recurrent layers: sequences, states, packed sequences; the rest is in test_layer."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def test_every_divergence_is_the_integral(pair: Any) -> None:
     estimated = prior_kind in ESTIMATED
     n, repeats = (1, 1) if not estimated else (500, 80) if kind.joint else (40_000, 1)
     posterior, made = kind(parametrization="scale"), parameters(n)
-    if kind.joint:  # independent weights; tests/nn/test_joint.py has others
+    if kind.joint:  # independent weights; tests/nn/test_posteriors.py has others
         made = (*made, torch.zeros_like(posterior.allocate(made[0])[-1]))
     torch.manual_seed(0)
     found = [Weight(posterior, prior, made).kl().item() / n for _ in range(repeats)]
