@@ -92,6 +92,7 @@ def test_module_has_kernels_for_every_op(build: Build, tmp_path: Path) -> None:
         "from bslfast.functional import _op\n"
         "assert cuda.is_built() and _op.HAS_CUDA\n"
         "names = {**cuda.pointwise_ops(), **cuda.module().row_ops()}\n"
+        "names |= cuda.module().softmax_ops()\n"
         "print(bslfast.__file__, *sorted(names), sep='\\n')\n"
     )
     # site's hooks would find an editable installation first, so it is left out.
@@ -107,4 +108,4 @@ def test_module_has_kernels_for_every_op(build: Build, tmp_path: Path) -> None:
     assert found.returncode == 0, found.stderr
     location, *names = found.stdout.split()
     assert Path(location).parent == package
-    assert set(names) >= {*_cpu.pointwise_ops(), *_cpu.row_ops()}
+    assert set(names) >= {*_cpu.pointwise_ops(), *_cpu.row_ops(), *_cpu.softmax_ops()}
