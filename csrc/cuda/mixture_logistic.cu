@@ -17,8 +17,16 @@ class LogisticMap : public ElementMap<3, 2, kMaxComponents> {
   __device__ LogisticMap(const ElementCall& a, const BlockRows<T>& rows)
       : m_(a, rows), z_(m_.scratch[0]), tail_(m_.scratch[1]) {
     if constexpr (kInverse) solve();
-    if constexpr (kInverse && Component::kKeepsRest) find_rest();
-    place();
+    if constexpr (kInverse && Component::kKeepsRest) {
+      find_rest();
+      place();
+      if (find_narrow()) {
+        find_units();
+        place();
+      }
+    } else {
+      place();
+    }
     find_density();
   }
 
@@ -43,9 +51,15 @@ class LogisticMap : public ElementMap<3, 2, kMaxComponents> {
     T by_x = kInverse ? -from_y : T(0);
     for (int k = 0; k < m_.n; ++k) {
       const Shares own = shares(k);
-      const logistic::ComponentGradients<T> g = logistic::component_gradients<kInverse>(
-          parameters(k), from_x, from_y, from_log, slopes(k, mixture, own), m_.x, rest_, own.below,
-          own.above, own.density);
+      const auto gradients = [&](const auto& component) {
+        return logistic::component_gradients<kInverse>(component, from_x, from_y, from_log,
+                                                       slopes(k, mixture, own), m_.x, rest_,
+                                                       own.below, own.above, own.density);
+      };
+      logistic::ComponentGradients<T> g = gradients(parameters(k));
+      if constexpr (kInverse && Component::kKeepsRest) {
+        if (narrow_.found) g = gradients(logistic::Placed<T>{parameters(k), z_[k]});
+      }
       if (!kInverse) by_x += g.position;
       m_.logit[k] = g.logit;
       m_.loc[k] = g.parameters.first;
@@ -96,6 +110,9 @@ class LogisticMap : public ElementMap<3, 2, kMaxComponents> {
     place_by([&](int k) {
       const Component own = parameters(k);
       if constexpr (kInverse && Component::kKeepsRest) {
+        if (narrow_.found) {
+          return own.z(m_.x) + narrow_.units * narrow_.rate(m_.log_scale[k]);
+        }
         if (rest_ != T(0)) return own.z(m_.x, rest_);
       }
       return wide ? own.wide_z(m_.x) : own.z(m_.x);
@@ -166,10 +183,37 @@ class LogisticMap : public ElementMap<3, 2, kMaxComponents> {
     T slope = 0;
     for (int k = 0; k < m_.n; ++k) {
       const logistic::Sides<T> own = logistic::sides(z_[k], math::exp_minus_abs(z_[k]));
-      slope += parameters(k).times_rate(below_.share(log_below(k)) * own.above +
-                                        above_.share(log_above(k)) * own.below);
+      const T by_z =
+          below_.share(log_below(k)) * own.above + above_.share(log_above(k)) * own.below;
+      slope +=
+          narrow_.found ? by_z * narrow_.rate(m_.log_scale[k]) : parameters(k).times_rate(by_z);
     }
     return {y_, slope};
+  }
+
+  // Puts x into the jump where the search has ended, if y is missed there.
+  __device__ bool find_narrow() {
+    if (!logistic::is_missed(wanted_, y_) || m_.x - m_.x != T(0)) return false;
+    logistic::Narrow<T> found = narrow_;
+    for (int k = 0; k < m_.n; ++k) found.look_at(parameters(k), m_.x, wanted_);
+    narrow_ = found;
+    return found.found;
+  }
+
+  // Looks for the units at a narrow component.
+  __device__ void find_units() {
+    const T most = narrow_.most();
+    m_.x = narrow_.loc;
+    rest_ = T(0);
+    narrow_.units =
+        searched<true, true>(
+            Search<T>{T(0), -most, most, most + most}, wanted_, logistic::rest_size(wanted_),
+            [&](T units) {
+              narrow_.units = units;
+              return tangent();
+            },
+            T(1000))
+            .x;
   }
 
   // Looks for what is lost beside x, if there is a component to which that matters.
@@ -209,6 +253,7 @@ class LogisticMap : public ElementMap<3, 2, kMaxComponents> {
   T *z_, *tail_;
   Softmax<T> below_, above_, density_;
   T wanted_ = 0, rest_ = 0;  // of the inverse: its argument, and what is lost beside x
+  logistic::Narrow<T> narrow_ = {false, T(0), T(0), T(0)};
   T y_, log_slope_;
   T least_;  // distance of the nearest component, where no density is left
   bool nothing_ = false;
