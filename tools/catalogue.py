@@ -187,7 +187,7 @@ def flow_table() -> str:
             step = next(m for m in flow.modules() if hasattr(m, "map") and hasattr(m, "moved"))
             turned = any(isinstance(m, flows.Inverse) for m in flow.modules())
             used.add(type(step.map))
-            whole = flow.explain().count("one call of") == 2
+            whole = _is_whole(flow)
             lines.append(
                 _flow_line(f"`{shown}`", step.map, type(step), turned, context, base, whole)
             )
@@ -199,10 +199,15 @@ def flow_table() -> str:
         ):
             noise = flows.UniformBase(2, -map.bound, map.bound) if bounded else None
             flow = flows.Flow(flows.Composite([transform]), noise)
-            whole = flow.explain().count("one call of") == 2
+            whole = _is_whole(flow)
             base = f"any on {_interval(map.domain)}" if bounded else "any"
             lines.append(_flow_line("of your own", map, type(transform), False, "yes", base, whole))
     return FLOWS + "\n".join(lines) + "\n"
+
+
+def _is_whole(flow: flows.Flow) -> bool:
+    """Whether densities and samples are one call each."""
+    return all("one call of" in line for line in flow.explain().split("\n")[:2])
 
 
 def _maps(public: Sequence[Any], used: set[Any]) -> list[Any]:

@@ -248,6 +248,8 @@ class Program:
         draws: Sequence[tuple[int, int, int, float, float]] = ...,
         noises: int = ...,
         least_in_groups: int = ...,
+        sign: float = ...,
+        far: float = ...,
     ) -> None: ...
     def forward(
         self,

@@ -13,7 +13,7 @@ from torch.distributions import Distribution, constraints
 from bslfast import _checks, programs
 from bslfast import functional as BF
 from bslfast._precision import wide
-from bslfast.flows.bases import Base
+from bslfast.flows.bases import Base, NormalBase
 from bslfast.flows.domains import Constraint, Defined, Step, inverse_gap
 from bslfast.flows.transform import (
     Composite,
@@ -26,6 +26,10 @@ from bslfast.flows.transform import (
     inverse_steps,
     without_draws,
 )
+from bslfast.functional._op import runs_eagerly
+
+#: A vector with a number beyond it is far away: steps may overflow, see :meth:`Flow.log_prob`.
+FAR = 1e8
 
 
 class Flow(nn.Module):
@@ -33,7 +37,9 @@ class Flow(nn.Module):
 
     .. math:: \log p(x) = \log N(f(x); 0, I) + \log\left|\det \frac{df}{dx}\right|
 
-    Outside of f's domain the density is 0, its logarithm -inf.
+    Outside of f's domain the density is 0, its logarithm -inf. So it is where a step overflows: at
+    vectors with a number beyond 1e8 (float16: 256) for which it would be no finite number. These
+    have no gradient. A NaN in x stays one.
 
     Args:
         transform: f, from data to noise.
@@ -129,8 +135,22 @@ class Flow(nn.Module):
         )
 
     def _density_by_ops(self, x: Tensor, context: Tensor | None) -> tuple[None, Tensor]:
+        log_prob = self._density_anywhere(x, context)
+        eager = x.is_cpu and runs_eagerly((x, log_prob))
+        if eager and bool(log_prob.detach().isfinite().all()):
+            return None, log_prob
+        largest = min(FAR, math.sqrt(torch.finfo(x.dtype).max))
+        given = x.detach()
+        far = (given.abs() > largest).any(dim=-1) & ~given.isnan().any(dim=-1)
+        far = far & ~log_prob.detach().isfinite()
+        if eager and log_prob.requires_grad and bool(far.any()):
+            # What has overflowed would make of a gradient of 0 one that is NaN.
+            log_prob = self._density_anywhere(torch.where(far.unsqueeze(-1), 0.0, x), context)
+        return None, torch.where(far, -math.inf, log_prob)
+
+    def _density_anywhere(self, x: Tensor, context: Tensor | None) -> Tensor:
         z, log_det = self.transform(x, context if self.transform.context else None)
-        return None, self._log_prob(z, log_det, context)
+        return self._log_prob(z, log_det, context)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return :meth:`log_prob`: so that DistributedDataParallel and torch.compile wrap it."""
@@ -156,9 +176,8 @@ class Flow(nn.Module):
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
-        z, context = self._noise(n, context, seed)
-        x: Tensor = self.transform.inverse(z, context if self.transform.context else None)[0]
-        return x
+        shape, context = self._shape_of(n, context)
+        return self._rsample(shape, context, seed)
 
     def rsample_and_log_prob(
         self, n: int, context: Tensor | None = None, *, seed: int | Tensor | None = None
@@ -174,9 +193,47 @@ class Flow(nn.Module):
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
-        z, context = self._noise(n, context, seed)
+        shape, context = self._shape_of(n, context)
+        return self._rsample_and_log_prob(shape, context, seed)
+
+    def _rsample(
+        self, shape: Sequence[int], context: Tensor | None, seed: int | Tensor | None
+    ) -> Tensor:
+        """The samples of :meth:`_rsample_and_log_prob`, with the same bits."""
+        if self.base is not None and self._sampler(shape, context) is not None:
+            return self._rsample_and_log_prob(shape, context, seed)[0]
+        z = self._base_noise(shape, context, seed)
+        x: Tensor = self.transform.inverse(z, context if self.transform.context else None)[0]
+        return x
+
+    def _sampler(self, shape: Sequence[int], context: Tensor | None) -> programs.Lowered | None:
+        """What computes samples and their log densities as one call, if it can."""
+        like = self._like().new_zeros(()).expand(*shape, self.features)
+        sizes = self.features, self.context
+        found = programs.runnable(self, "sample", _sample_steps, sizes, like, context)
+        return found if like.numel() else None
+
+    def _rsample_and_log_prob(
+        self, shape: Sequence[int], context: Tensor | None, seed: int | Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Samples [*shape, features] and their log densities [*shape]."""
+        found = self._sampler(shape, context)
+        if found is not None:
+            noise = self._standard_noise(shape, seed)
+            return programs.on_rows(found, (self, "_sample_by_ops", {}), noise, context, value=True)
+        z = self._base_noise(shape, context, seed)
+        return self._moved(z, context)
+
+    def _moved(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         x, log_det = self.transform.inverse(z, context if self.transform.context else None)
         return x, self._log_prob(z, -log_det, context)
+
+    def _sample_by_ops(self, noise: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What standard normal noise becomes, and its log density."""
+        if isinstance(self.base, NormalBase):
+            loc, log_scale = self.base._parameters_at(noise, context if self.base.context else None)
+            noise = loc + log_scale.exp() * noise
+        return self._moved(noise, context)
 
     def explain(self) -> str:
         """Say how the flow runs now: as one call of a kernel, or op by op, and then why.
@@ -188,7 +245,8 @@ class Flow(nn.Module):
         >>> import bslfast
         >>> print(bslfast.flows.RealNVP(2, transforms=1, hidden=(8,)).explain())
         log_prob: one call of 5 steps
-        sample, rsample_and_log_prob: one call of 4 steps
+        sample: one call of 4 steps
+        rsample_and_log_prob: one call of 5 steps
         """
         like = self._like()
         x = like.new_empty((1, self.features))
@@ -200,7 +258,9 @@ class Flow(nn.Module):
             inverse = programs.explain(self.transform, "inverse", inverse_steps, sizes, x)
         else:
             inverse = f"op by op: transform is a {type(self.transform).__name__}, no Composite"
-        return f"log_prob: {density}\nsample, rsample_and_log_prob: {inverse}"
+        sizes = self.features, self.context
+        sampled = programs.explain(self, "sample", _sample_steps, sizes, x)
+        return f"log_prob: {density}\nsample: {inverse}\nrsample_and_log_prob: {sampled}"
 
     def distribution(self, context: Tensor | None = None) -> FlowDistribution:
         """Return the distribution of x as a ``torch.distributions.Distribution``.
@@ -232,16 +292,20 @@ class Flow(nn.Module):
     def _base_noise(
         self, shape: Sequence[int], context: Tensor | None, seed: int | Tensor | None
     ) -> Tensor:
-        """Noise [*shape, features]: standard normal by the kernel, seeded and on all threads."""
+        """Noise [*shape, features]."""
+        if self.base is None:
+            return self._standard_noise(shape, seed)
+        like = self._like().new_zeros(()).expand(*shape, self.features)
+        return self.base.rsample(like, context if self.base.context else None, seed)
+
+    def _standard_noise(self, shape: Sequence[int], seed: int | Tensor | None) -> Tensor:
+        """Standard normal noise by the kernel, seeded and on all threads."""
         zero = self._like().new_zeros(())
         loc = zero.expand(*shape, self.features)
-        if self.base is not None:
-            return self.base.rsample(loc, context if self.base.context else None, seed)
         return BF.normal_rsample(loc, zero, parametrization="log_scale", seed=seed)
 
-    def _noise(
-        self, n: int, context: Tensor | None, seed: int | Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
+    def _shape_of(self, n: int, context: Tensor | None) -> tuple[Sequence[int], Tensor | None]:
+        """The leading shape of n samples for each context, and that context for all of them."""
         n = _checks.integer("n", n, 0)
         batch: Sequence[int] = ()
         if context is not None or self.context:
@@ -249,7 +313,7 @@ class Flow(nn.Module):
         if context is not None:
             batch = context.shape[:-1]
             context = context.unsqueeze(-2)
-        return self._base_noise((*batch, n), context, seed), context
+        return (*batch, n), context
 
     def check_context(self, context: Tensor | None) -> None:
         """Raise unless ``context`` is what the flow takes."""
@@ -269,12 +333,27 @@ class Flow(nn.Module):
 def _density_steps(builder: programs.Builder, flow: Flow) -> programs.Lanes:
     """From x to z and its log density."""
     builder.looked_at(flow)
+    builder.far = FAR
     lanes: programs.Lanes = programs.lower(builder, flow.transform, builder.x, False)
     if flow.base is None:
         builder.step("standard_normal", lanes, 0)
     else:
         programs.lower(builder, flow.base, lanes)
     return without_draws(builder, lanes)
+
+
+def _sample_steps(builder: programs.Builder, flow: Flow) -> programs.Lanes:
+    """From standard normal noise to x and its log density."""
+    builder.looked_at(flow)
+    # The steps add up what the density is divided by.
+    builder.sign = -1.0
+    builder.step("standard_normal", builder.x, 0, options=[True])
+    lanes = builder.x
+    if flow.base is not None:
+        if not isinstance(flow.base, NormalBase):
+            raise programs.CannotLower(f"samples of a {type(flow.base).__name__} have no steps")
+        lanes = programs.lower(builder, flow.base, lanes, True)
+    return without_draws(builder, programs.lower(builder, flow.transform, lanes, True))
 
 
 def _check_base(base: Base, transform: Transform) -> int:
@@ -373,27 +452,22 @@ class FlowDistribution(Distribution):
         self, sample_shape: Sequence[int] = (), *, seed: int | Tensor | None = None
     ) -> Tensor:
         """Draw samples that carry gradients, [*sample_shape, *batch_shape, features]."""
-        return self._draw(sample_shape, seed)[0]
+        return self._draw(sample_shape, seed)
 
     def rsample_and_log_prob(
         self, sample_shape: Sequence[int] = (), *, seed: int | Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Draw samples and their log densities [*sample_shape, *batch_shape] in one pass."""
-        x, z, log_det = self._draw(sample_shape, seed)
-        return x, self.flow._log_prob(z, -log_det, self.context)
+        shape = (*_checks.sample_shape(sample_shape), *self.batch_shape)
+        return self.flow._rsample_and_log_prob(shape, self.context, seed)
 
     def sample(
         self, sample_shape: Sequence[int] = (), *, seed: int | Tensor | None = None
     ) -> Tensor:
         """Draw samples without gradients, [*sample_shape, *batch_shape, features]."""
         with torch.no_grad():
-            return self._draw(sample_shape, seed)[0]
+            return self._draw(sample_shape, seed)
 
-    def _draw(
-        self, sample_shape: Sequence[int], seed: int | Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        sample_shape = _checks.sample_shape(sample_shape)
-        z = self.flow._base_noise((*sample_shape, *self.batch_shape), self.context, seed)
-        transform = self.flow.transform
-        x, log_det = transform.inverse(z, self.context if transform.context else None)
-        return x, z, log_det
+    def _draw(self, sample_shape: Sequence[int], seed: int | Tensor | None) -> Tensor:
+        shape = (*_checks.sample_shape(sample_shape), *self.batch_shape)
+        return self.flow._rsample(shape, self.context, seed)

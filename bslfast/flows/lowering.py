@@ -258,12 +258,18 @@ def _autoregressive(builder: Builder, module: Autoregressive, lanes: Lanes, inve
 
 
 @lowers(NormalBase)
-def _normal_base(builder: Builder, base: NormalBase, lanes: Lanes) -> None:
+def _normal_base(
+    builder: Builder, base: NormalBase, lanes: Lanes, drawn: bool = False
+) -> Lanes | None:
+    """The log density of lanes; with ``drawn``, what they become as noise."""
     builder.looked_at(base)
     parameters = _chosen(builder, base.conditioner, [])
     count = len(lanes)
+    if drawn:
+        return _affine(builder, lanes, parameters[:count], parameters[count:], "exp", False)
     standard = _affine(builder, lanes, parameters[:count], parameters[count:], "exp", True)
     builder.step("standard_normal", standard, 0)
+    return None
 
 
 @lowers(StudentTBase)

@@ -8,6 +8,7 @@ for, or one with settings that no step has, raises :class:`CannotLower` with the
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -61,6 +62,10 @@ class Builder:
         self.noises = 0
         #: Whether rows may have several dimensions: then whoever lowers has compared their shapes.
         self.any_shape = False
+        #: What the logarithm is multiplied by when a call returns it.
+        self.sign = 1.0
+        #: A row with a number of x beyond it has a density of 0 where its logarithm is not finite.
+        self.far = math.inf
         self._lanes = features + context
         self._steps: list[tuple[Any, ...]] = []
         # What the steps were made from: entries of dictionaries, hooks, contents of buffers.
@@ -210,6 +215,8 @@ class Builder:
         return _cpu.Program(
             *(self.features, len(self.context), steps, results, sizes, draws, self.noises),
             least_in_groups=LEAST_IN_GROUPS,
+            sign=self.sign,
+            far=self.far,
         )
 
     def _place(self, parameter: Tensor | Drawn) -> int:

@@ -354,14 +354,25 @@ def run(
     found = runnable(module, what, steps, sizes, x, context)
     if found is None or not x.numel():
         return None
+    return on_rows(found, (module, by_ops, {}), x, context, value=value)
+
+
+def on_rows(
+    found: Lowered, method: ByMethod, x: Tensor, context: Tensor | None, *, value: bool
+) -> tuple[Any, Tensor]:
+    """What :func:`run` returns, of a program that can run on ``x`` and ``context``.
+
+    Args:
+        found, method: as of :func:`call`.
+        x, context, value: as of :func:`run`.
+    """
     shape = x.shape[:-1]
     if context is not None:
         context = context.expand(*shape, context.shape[-1]).reshape(-1, context.shape[-1])
-    method: ByMethod = (module, by_ops, {})
     if len(shape) == 1:
         return call(found, method, x, context, value=value)
     vectors, log = call(found, method, x.reshape(-1, x.shape[-1]), context, value=value)
-    return None if vectors is None else vectors.view(x.shape), log.view(shape)
+    return None if vectors is None else vectors.view(*shape, -1), log.view(shape)
 
 
 def call(

@@ -113,9 +113,12 @@ bool pays_in_groups(const Program& p, int64_t least) {
 
 Program make_program(int32_t features, int32_t context, const std::vector<PyStep>& steps,
                      const Ints& results, const std::vector<int64_t>& sizes,
-                     const std::vector<PyDraw>& draws, int32_t noises, int64_t least_in_groups) {
+                     const std::vector<PyDraw>& draws, int32_t noises, int64_t least_in_groups,
+                     double sign, double far) {
   Program p{};
   p.noises = noises;
+  p.sign = sign;
+  p.far = far;
   p.features = features;
   p.context = context;
   p.lanes = features + context;
@@ -491,7 +494,8 @@ void register_program(py::module_& m) {
   py::class_<Program>(m, "Program")
       .def(py::init(&make_program), py::arg("features"), py::arg("context"), py::arg("steps"),
            py::arg("results"), py::arg("sizes"), py::arg("draws") = std::vector<PyDraw>(),
-           py::arg("noises") = 0, py::arg("least_in_groups") = std::numeric_limits<int64_t>::max())
+           py::arg("noises") = 0, py::arg("least_in_groups") = std::numeric_limits<int64_t>::max(),
+           py::arg("sign") = 1.0, py::arg("far") = std::numeric_limits<double>::infinity())
       .def_readonly("lanes", &Program::lanes)
       .def_readonly("n_parameters", &Program::n_parameters)
       .def_readonly("n_gradients", &Program::n_gradients)

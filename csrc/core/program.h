@@ -14,6 +14,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -115,7 +116,11 @@ struct Program {
   int64_t n_parameters = 0;  // and in tensors that steps read
   int64_t n_gradients = 0;   // the length of that row
   std::vector<Step> steps;
-  int64_t scratch = 0;     // numbers that the most demanding step needs for itself
+  int64_t scratch = 0;  // numbers that the most demanding step needs for itself
+  // What logarithms are multiplied by when the call returns them.
+  double sign = 1;
+  // A row with a number of x beyond it has a density of 0 where its logarithm is not finite.
+  double far = std::numeric_limits<double>::infinity();
   bool in_groups = false;  // whether several tiles take each step together: see cpu/run_steps.h
 
   std::size_t seeds() const { return draws.size() + static_cast<std::size_t>(noises); }

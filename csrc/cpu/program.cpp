@@ -102,8 +102,8 @@ void store_lanes(const Lane& lane, int64_t first, int rows, int columns, T* data
 }
 
 template <typename T>
-void store_log(const double* log, int64_t first, int rows, T* data) {
-  for (int r = 0; r < rows; ++r) data[first + r] = static_cast<T>(log[r]);
+void store_log(const Program& p, const double* log, int64_t first, int rows, T* data) {
+  for (int r = 0; r < rows; ++r) data[first + r] = static_cast<T>(p.sign * log[r]);
 }
 
 // Sets the values of a tile's first lanes, and its logarithms to zero.
@@ -116,6 +116,47 @@ void load_tile(const Call& a, const int64_t* order, const TileOf<T>& t) {
   }
   std::fill_n(t.log, kTileRows, 0.0);
   std::fill_n(t.divergence, kTileRows, 0.0);
+}
+
+// Finds the rows that are far away and whose logarithm is no number: their density becomes 0.
+template <typename T>
+bool find_far_rows(const Program& p, const TileOf<T>& t, bool (&far)[kTileRows]) {
+  const T least = static_cast<T>(p.far);
+  if (!(least < std::numeric_limits<T>::infinity())) return false;
+  bool any = false;
+  for (int r = 0; r < kTileRows; ++r) {
+    far[r] = false;
+    if (math::abs(static_cast<T>(t.log[r])) < std::numeric_limits<T>::infinity()) continue;
+    bool number = true;
+    for (int c = 0; c < p.features; ++c) {
+      const T x = t.lane(c)[r];
+      number = number && x == x;
+      far[r] = far[r] || x > least || x < -least;
+    }
+    far[r] = far[r] && number;
+    if (far[r]) t.log[r] = -std::numeric_limits<double>::infinity();
+    any = any || far[r];
+  }
+  return any;
+}
+
+// Such rows get no gradient. The steps run again with zeros in their place, as what overflowed
+// would make of a gradient of 0 one that is NaN.
+template <typename T>
+void settle_far_rows(const Program& p, const TileOf<T>& t) {
+  bool far[kTileRows];
+  if (!find_far_rows(p, t, far)) return;
+  for (int r = 0; r < kTileRows; ++r) {
+    if (!far[r]) continue;
+    for (int c = 0; c < p.features; ++c) t.lane(c)[r] = T(0);
+    t.grad_log[r] = T(0);
+  }
+  std::fill_n(t.log, kTileRows, 0.0);
+  std::fill_n(t.divergence, kTileRows, 0.0);
+  run(p, t);
+  for (int r = 0; r < kTileRows; ++r) {
+    if (far[r]) t.log[r] = -std::numeric_limits<double>::infinity();
+  }
 }
 
 // Up to kMost tiles, and memory for their lanes.
@@ -165,7 +206,9 @@ template <typename T>
 void store_tile(const ProgramForward<T>& a, int64_t draw, const TileOf<T>& t) {
   const Program& p = *a.program;
   const int64_t row = draw * a.rows + t.first;
-  if (a.log != nullptr) store_log(t.log, row, t.rows, a.log);
+  bool far[kTileRows];
+  find_far_rows(p, t, far);
+  if (a.log != nullptr) store_log(p, t.log, row, t.rows, a.log);
   if (a.value == nullptr) return;
   store_lanes<T>([&](int c) { return t.lane(p.results[c]); }, row, t.rows,
                  static_cast<int>(p.results.size()), a.value);
@@ -230,14 +273,15 @@ struct Backward {
   void begin(const TileOf<T>& t) const {
     for (int r = 0; r < kTileRows; ++r) {
       const T given = a.grad_log != nullptr && r < t.rows ? a.grad_log[t.first + r] : a.grad_each;
-      t.grad_log[r] = r < t.rows ? given : T(0);
+      t.grad_log[r] = r < t.rows ? static_cast<T>(a.program->sign) * given : T(0);
     }
     load_tile(a, nullptr, t);
   }
 
   void turn(const TileOf<T>& t) const {
     const Program& p = *a.program;
-    if (a.log != nullptr) store_log(t.log, t.first, t.rows, a.log);
+    settle_far_rows(p, t);
+    if (a.log != nullptr) store_log(p, t.log, t.first, t.rows, a.log);
     std::fill_n(t.grads, static_cast<int64_t>(p.lanes) * kTileRows, T(0));
     if (a.grad_value == nullptr) return;
     const int results = static_cast<int>(p.results.size());
@@ -274,6 +318,7 @@ struct Training {
   }
 
   void turn(const TileOf<T>& t) const {
+    settle_far_rows(*a.program, t);
     std::fill_n(t.grads, static_cast<int64_t>(a.program->lanes) * kTileRows, T(0));
   }
 
@@ -369,7 +414,7 @@ void batch_gradients(const ProgramTraining<T>& a, int64_t step, int64_t rows) {
                      a.seeds + step * static_cast<int64_t>(p.seeds()), rows, a.sums,
                      [&](int64_t chunk, const TileOf<T>& t) {
                        for (int r = 0; r < t.rows; ++r) {
-                         a.partial[2 * chunk] -= t.log[r];
+                         a.partial[2 * chunk] -= a.program->sign * t.log[r];
                          a.partial[2 * chunk + 1] += t.divergence[r];
                        }
                      });

@@ -27,8 +27,16 @@ class LogisticMap : public ElementMap<3, 2, kMaxComponents> {
   __device__ LogisticMap(const ElementCall& a, const BlockRows<T>& rows)
       : m_(a, rows), z_(m_.scratch[0]), tail_(m_.scratch[1]) {
     if constexpr (kInverse) solve();
-    if constexpr (kInverse && Component::kKeepsRest) find_rest();
-    place();
+    if constexpr (kInverse && Component::kKeepsRest) {
+      find_rest();
+      place();
+      if (find_narrow()) {
+        find_units();
+        place();
+      }
+    } else {
+      place();
+    }
     find_density();
   }
 
@@ -53,9 +61,15 @@ class LogisticMap : public ElementMap<3, 2, kMaxComponents> {
     T by_x = kInverse ? -from_y : T(0);
     for (int k = 0; k < m_.n; ++k) {
       const Shares own = shares(k);
-      const logistic::ComponentGradients<T> g = logistic::component_gradients<kInverse>(
-          parameters(k), from_x, from_y, from_log, slopes(k, mixture, own), m_.x, rest_, own.below,
-          own.above, own.density);
+      const auto gradients = [&](const auto& component) {
+        return logistic::component_gradients<kInverse>(component, from_x, from_y, from_log,
+                                                       slopes(k, mixture, own), m_.x, rest_,
+                                                       own.below, own.above, own.density);
+      };
+      logistic::ComponentGradients<T> g = gradients(parameters(k));
+      if constexpr (kInverse && Component::kKeepsRest) {
+        if (narrow_.found) g = gradients(logistic::Placed<T>{parameters(k), z_[k]});
+      }
       if (!kInverse) by_x += g.position;
       m_.logit[k] = g.logit;
       m_.loc[k] = g.parameters.first;
@@ -106,6 +120,9 @@ class LogisticMap : public ElementMap<3, 2, kMaxComponents> {
     place_by([&](int k) {
       const Component own = parameters(k);
       if constexpr (kInverse && Component::kKeepsRest) {
+        if (narrow_.found) {
+          return own.z(m_.x) + narrow_.units * narrow_.rate(m_.log_scale[k]);
+        }
         if (rest_ != T(0)) return own.z(m_.x, rest_);
       }
       return wide ? own.wide_z(m_.x) : own.z(m_.x);
@@ -176,10 +193,37 @@ class LogisticMap : public ElementMap<3, 2, kMaxComponents> {
     T slope = 0;
     for (int k = 0; k < m_.n; ++k) {
       const logistic::Sides<T> own = logistic::sides(z_[k], math::exp_minus_abs(z_[k]));
-      slope += parameters(k).times_rate(below_.share(log_below(k)) * own.above +
-                                        above_.share(log_above(k)) * own.below);
+      const T by_z =
+          below_.share(log_below(k)) * own.above + above_.share(log_above(k)) * own.below;
+      slope +=
+          narrow_.found ? by_z * narrow_.rate(m_.log_scale[k]) : parameters(k).times_rate(by_z);
     }
     return {y_, slope};
+  }
+
+  // Puts x into the jump where the search has ended, if y is missed there.
+  __device__ bool find_narrow() {
+    if (!logistic::is_missed(wanted_, y_) || m_.x - m_.x != T(0)) return false;
+    logistic::Narrow<T> found = narrow_;
+    for (int k = 0; k < m_.n; ++k) found.look_at(parameters(k), m_.x, wanted_);
+    narrow_ = found;
+    return found.found;
+  }
+
+  // Looks for the units at a narrow component.
+  __device__ void find_units() {
+    const T most = narrow_.most();
+    m_.x = narrow_.loc;
+    rest_ = T(0);
+    narrow_.units =
+        searched<true, true>(
+            Search<T>{T(0), -most, most, most + most}, wanted_, logistic::rest_size(wanted_),
+            [&](T units) {
+              narrow_.units = units;
+              return tangent();
+            },
+            T(1000))
+            .x;
   }
 
   // Looks for what is lost beside x, if there is a component to which that matters.
@@ -219,6 +263,7 @@ class LogisticMap : public ElementMap<3, 2, kMaxComponents> {
   T *z_, *tail_;
   Softmax<T> below_, above_, density_;
   T wanted_ = 0, rest_ = 0;  // of the inverse: its argument, and what is lost beside x
+  logistic::Narrow<T> narrow_ = {false, T(0), T(0), T(0)};
   T y_, log_slope_;
   T least_;  // distance of the nearest component, where no density is left
   bool nothing_ = false;
@@ -294,6 +339,18 @@ class LogisticTile : public MixtureTile<T> {
         by_scale_[i] = g.parameters.second;
       }
     }
+    if constexpr (kInverse && Component::kKeepsRest) {
+      for (int t = 0; t < kRows; ++t) {
+        for (int i = t; narrow_[t].found && i < n_ * kRows; i += kRows) {
+          const logistic::Placed<T> own{parameters(i), z_[i]};
+          const logistic::ComponentGradients<T> g = logistic::component_gradients<true>(
+              own, from_x[t], from_y[t], from_log[t], slopes(i, t, mixture[t]), x_[t], T(0),
+              below_[i] / below_sum_[t], above_[i] / above_sum_[t], density_[i] / density_sum_[t]);
+          by_loc_[i] = g.parameters.first;
+          by_scale_[i] = g.parameters.second;
+        }
+      }
+    }
   }
 
  private:
@@ -315,20 +372,35 @@ class LogisticTile : public MixtureTile<T> {
     for (int i = 0; i < n_ * kRows; ++i) {
       factor_[i] = Component::factor_of(loc_[i], log_scale_[i]);
     }
-    for (int t = 0; t < kRows; ++t) rest_[t] = T(0);
+    for (int t = 0; t < kRows; ++t) {
+      rest_[t] = T(0);
+      narrow_[t] = {false, T(0), T(0), T(0)};
+    }
     if (kInverse) solve();
     if constexpr (kInverse && Component::kKeepsRest) {
-      if (find_rest()) return;
+      if (!find_rest()) place();
+      if (find_narrow()) find_units();
+    } else {
+      place();
     }
-    place();
   }
 
+  // What a search moves: x, what is lost beside it, or that in units of a narrow component.
+  enum class Moving { x, rest, units };
+
   // What the components and their sums come to at x.
-  template <bool kRest = false>
+  template <Moving kMoving = Moving::x>
   void place() {
     T wide = 0;
     for (int t = 0; t < kRows; ++t) wide += logistic::is_wide(x_[t]) ? T(1) : T(0);
-    if constexpr (kRest) {
+    if constexpr (kMoving == Moving::units) {
+      place_by([&](int i, int t) {
+        const Component own = parameters(i);
+        const logistic::Narrow<T>& at = narrow_[t];
+        if (at.found) return own.z(x_[t]) + at.units * at.rate(own.log_scale);
+        return rest_[t] == T(0) && wide > T(0) ? own.wide_z(x_[t]) : own.z(x_[t], rest_[t]);
+      });
+    } else if constexpr (kMoving == Moving::rest) {
       place_by([&](int i, int t) { return parameters(i).z(x_[t], rest_[t]); });
     } else if (wide > T(0)) {
       place_by([&](int i, int t) { return parameters(i).wide_z(x_[t]); });
@@ -429,28 +501,39 @@ class LogisticTile : public MixtureTile<T> {
       broad += search_.high[t] - search_.low[t] > Component::kApart ? T(1) : T(0);
     }
     if (broad > T(0)) {
-      search_.template run<true>([&] { evaluate<false>(x_); }, Component::kApart);
+      search_.template run<true>([&] { evaluate<Moving::x>(); }, Component::kApart);
     } else {
-      search_.template run<false>([&] { evaluate<false>(x_); });
+      search_.template run<false>([&] { evaluate<Moving::x>(); });
     }
     for (int t = 0; t < kRows; ++t) {
       x_[t] = logistic::solution(search_.x[t], search_.low[t], search_.high[t], total[t]);
     }
   }
 
-  // y and its slope where the search is, `moving` being x or what is lost beside it.
-  template <bool kRest>
-  void evaluate(T* moving) {
-    for (int t = 0; t < kRows; ++t) moving[t] = search_.x[t];
-    place<kRest>();
+  // y and its slope where the search is.
+  template <Moving kMoving>
+  void evaluate() {
+    for (int t = 0; t < kRows; ++t) {
+      if constexpr (kMoving == Moving::units) {
+        narrow_[t].units = search_.x[t];
+      } else {
+        (kMoving == Moving::rest ? rest_ : x_)[t] = search_.x[t];
+      }
+    }
+    place<kMoving>();
     for (int t = 0; t < kRows; ++t) search_.slope[t] = T(0);
     for (int k = 0; k < n_; ++k) {
       const int row = k * kRows;
       for (int t = 0; t < kRows; ++t) {
         const int i = row + t;
         const logistic::Sides<T> own = logistic::sides(z_[i], e_[i]);
-        search_.slope[t] += parameters(i).times_rate(below_[i] / below_sum_[t] * own.above +
-                                                     above_[i] / above_sum_[t] * own.below);
+        const T by_z =
+            below_[i] / below_sum_[t] * own.above + above_[i] / above_sum_[t] * own.below;
+        if constexpr (kMoving == Moving::units) {
+          search_.slope[t] += by_z * narrow_[t].rate(log_scale_[i]);
+        } else {
+          search_.slope[t] += parameters(i).times_rate(by_z);
+        }
       }
     }
     for (int t = 0; t < kRows; ++t) search_.value[t] = y_[t];
@@ -477,8 +560,42 @@ class LogisticTile : public MixtureTile<T> {
       search_.x[t] = T(0);
       search_.size[t] = logistic::rest_size(search_.wanted[t]);
     }
-    search_.template run<false, true>([&] { evaluate<true>(rest_); });
+    search_.template run<false, true>([&] { evaluate<Moving::rest>(); });
     return true;
+  }
+
+  // Puts x into the jump where the search has ended, if y is missed there.
+  bool find_narrow() {
+    T missed = 0;
+    for (int t = 0; t < kRows; ++t) {
+      missed += logistic::is_missed(search_.wanted[t], y_[t]) ? T(1) : T(0);
+    }
+    if (!(missed > T(0))) return false;
+    bool found = false;
+    for (int t = 0; t < kRows; ++t) {
+      const T wanted = search_.wanted[t];
+      if (!logistic::is_missed(wanted, y_[t]) || x_[t] - x_[t] != T(0)) continue;
+      logistic::Narrow<T>& at = narrow_[t];
+      for (int i = t; i < n_ * kRows; i += kRows) at.look_at(parameters(i), x_[t], wanted);
+      found = found || at.found;
+    }
+    return found;
+  }
+
+  // Looks for the units at narrow components, in their rows.
+  void find_units() {
+    for (int t = 0; t < kRows; ++t) {
+      const bool moves = narrow_[t].found;
+      search_.moves[t] = moves ? T(1) : T(0);
+      if (!moves) continue;
+      x_[t] = narrow_[t].loc;
+      rest_[t] = T(0);
+      search_.high[t] = narrow_[t].most();
+      search_.low[t] = -search_.high[t];
+      search_.x[t] = T(0);
+      search_.size[t] = logistic::rest_size(search_.wanted[t]);
+    }
+    search_.template run<true, true>([&] { evaluate<Moving::units>(); }, T(1000));
   }
 
   // The middle of the bounds; or, where these may lie anywhere, the solution if all sigmoids were
@@ -508,6 +625,7 @@ class LogisticTile : public MixtureTile<T> {
 
   RootSearch<T> search_;
   alignas(64) T rest_[kRows];  // what is lost beside x_
+  logistic::Narrow<T> narrow_[kRows];
   alignas(64) Rows<T> factor_, z_, e_, tail_;
   // Weights of the components in F, 1 - F and f, and their sums.
   alignas(64) Rows<T> below_, above_, density_;

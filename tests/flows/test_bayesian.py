@@ -64,7 +64,7 @@ def test_a_flow_becomes_bayesian(name: str) -> None:
         torch.testing.assert_close(density, flow.log_prob(sample, known))
     torch.testing.assert_close(back, x)
     torch.testing.assert_close(inverse_log_det, -log_det)
-    assert flow.explain().count("op by op: weights of Bayesian layers are drawn") == 2
+    assert flow.explain().count("op by op: weights of Bayesian layers are drawn") == 3
 
 
 @pytest.mark.parametrize("name", MODELS)

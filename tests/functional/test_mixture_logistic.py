@@ -106,3 +106,40 @@ def test_parameters_are_read_in_place() -> None:
     expected = BF.mixture_logistic_transform(x, *(s.contiguous() for s in slices))
     for a, e in zip(actual, expected, strict=True):
         assert torch.equal(a, e)
+
+
+@pytest.mark.parametrize("log_scale", [-85.0, -100.0, -120.0, -200.0])
+def test_inverse_of_components_too_narrow_for_float32(log_scale: float) -> None:
+    """Their rates overflow; what float64 finds is the solution."""
+    torch.manual_seed(0)
+    rows = 400
+    y, logits, loc, spread = (
+        2 * torch.randn(rows),
+        *torch.randn(3, rows, 5),
+    )
+    scales = log_scale + spread
+    for given in ((logits, loc, scales), (logits, loc[:, :1].expand_as(loc), scales)):
+        found = BF.mixture_logistic_transform(y, *given, inverse=True, reduction="none")
+        wide = [t.double() for t in (y, *given)]
+        x, log_det = BF.mixture_logistic_transform(*wide, inverse=True, reduction="none")
+        torch.testing.assert_close(found[0], x.float(), rtol=3e-7, atol=0)
+        torch.testing.assert_close(found[1], log_det.float(), rtol=1e-3, atol=0)
+
+
+def test_narrow_components_beside_wide_ones() -> None:
+    """Solutions that belong to wide components stay where they are."""
+    torch.manual_seed(0)
+    y, logits, loc = 2 * torch.randn(400), *torch.randn(2, 400, 6)
+    scales = torch.where(torch.rand(400, 6) < 0.5, -110.0, 0.0) + torch.randn(400, 6)
+    found = BF.mixture_logistic_transform(y, logits, loc, scales, inverse=True, reduction="none")
+    wide = [t.double() for t in (y, logits, loc, scales)]
+    right = BF.mixture_logistic_transform(*wide, inverse=True, reduction="none")
+    torch.testing.assert_close(found[0], right[0].float(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found[1], right[1].float(), rtol=1e-4, atol=1e-4)
+    # Results of single rows, where no other row has narrow components, are the same.
+    for row in (0, 7, 200):
+        alone = BF.mixture_logistic_transform(
+            *(t[row : row + 1] for t in (y, logits, loc, scales)), inverse=True, reduction="none"
+        )
+        assert torch.equal(alone[0], found[0][row : row + 1])
+        assert torch.equal(alone[1], found[1][row : row + 1])

@@ -25,7 +25,7 @@ from bslfast.flows import (
     Householder,
     Planar,
 )
-from bslfast.flows.flow import _density_steps
+from bslfast.flows.flow import _density_steps, _sample_steps
 
 pytestmark = pytest.mark.usefixtures("either_way")
 
@@ -40,6 +40,133 @@ def test_the_same_as_by_ops(name: str) -> None:
         with bslfast.whole_networks(False):
             by_ops = everything(flow, x, context)
         torch.testing.assert_close(whole, by_ops, rtol=1e-8, atol=1e-9)
+
+
+#: Flows whose noise has samples in programs.
+SAMPLED = [name for name in CASES if not name.startswith("base-") or "base-normal" in name]
+SAMPLED = [name for name in SAMPLED if name not in ("circular", "circular-context", "no-tails")]
+SAMPLED.remove("elementwise")  # the noise is where maps are flat
+
+
+def drawn(flow: Flow, n: int, context: Tensor | None) -> list[Tensor]:
+    """Samples, their log densities, and gradients of both."""
+    wanted = [t for t in (context, *flow.parameters()) if t is not None]
+    x, log_prob = flow.rsample_and_log_prob(n, context, seed=3)
+    total = (x.sin().sum(-1) * log_prob.cos()).sum()
+    grads = torch.autograd.grad(total, wanted, allow_unused=True)
+    return [x, log_prob, *(g for g in grads if g is not None)]
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_samples_the_same_as_by_ops(name: str) -> None:
+    """One node of the graph, without a context; the samples are those of every other method."""
+    flow = made(name)
+    for n in (1, 40):
+        context = None
+        if flow.context:
+            context = torch.randn(3, flow.context, dtype=torch.float64, requires_grad=True)
+        whole = drawn(flow, n, context)
+        assert "rsample_and_log_prob: one call" in flow.explain()
+        if context is None:
+            assert type(whole[0].grad_fn).__name__ == "_WholeBackward"
+            assert whole[0].grad_fn is whole[1].grad_fn
+        with bslfast.whole_networks(False):
+            torch.testing.assert_close(whole, drawn(flow, n, context), rtol=1e-8, atol=1e-9)
+        assert torch.equal(flow.sample(n, context, seed=3), whole[0])
+        law = flow.distribution(None if context is None else context.unsqueeze(1))
+        shape = (n,) if context is None else (3, n)
+        if context is not None:
+            law = law.expand((3, n))
+        again = law.rsample_and_log_prob(() if context is not None else (n,), seed=3)
+        assert again[1].shape == shape
+        assert torch.equal(again[0], whole[0])
+        torch.testing.assert_close(again[1], whole[1])
+        assert torch.equal(law.rsample(() if context is not None else (n,), seed=3), whole[0])
+
+
+@pytest.mark.parametrize("name", ["rotated-5", "base-normal-2", "maf-no-hidden"])
+def test_second_derivatives_of_samples(name: str) -> None:
+    flow = made(name)
+    context = torch.randn(2, flow.context, dtype=torch.float64) if flow.context else None
+    values = list(flow.parameters())
+
+    def second() -> list[Tensor]:
+        x, log_prob = flow.rsample_and_log_prob(3, context, seed=1)
+        total = (x.sin().sum(-1) * log_prob).sum()
+        first = torch.autograd.grad(total, values, create_graph=True, allow_unused=True)
+        smooth = sum(g.square().sum() for g in first if g is not None)
+        assert isinstance(smooth, Tensor)
+        found = torch.autograd.grad(smooth, values, allow_unused=True)
+        return [g for g in found if g is not None]
+
+    found = second()
+    with bslfast.whole_networks(False):
+        torch.testing.assert_close(found, second(), rtol=1e-7, atol=1e-8)
+
+
+def test_gradients_of_samples_are_those_of_differences() -> None:
+    flow = made("base-normal-2")
+    context = torch.randn(2, 2, dtype=torch.float64, requires_grad=True)
+    values = list(flow.parameters())
+
+    def sampled(context: Tensor, *values: Tensor) -> tuple[Tensor, Tensor]:
+        return flow.rsample_and_log_prob(2, context, seed=1)
+
+    assert torch.autograd.gradcheck(sampled, (context, *values))
+
+
+def test_noise_without_samples_in_programs() -> None:
+    flow = made("circular")
+    assert "samples of a UniformBase have no steps" in flow.explain()
+    assert type(flow.rsample_and_log_prob(2)[1].grad_fn).__name__ != "_WholeBackward"
+    flow = made("base-normal-0")
+    program = programs.lowered(flow, "sample", _sample_steps, sizes(flow))
+    assert program is not None
+    assert program.reason is None
+
+
+HUGE = {torch.float32: (1e20, 1e38, math.inf), torch.float64: (1e200, 1e300, math.inf)}
+
+
+@pytest.mark.parametrize("dtype", HUGE, ids=str)
+@pytest.mark.parametrize("name", CASES)
+def test_far_away(name: str, dtype: torch.dtype) -> None:
+    """Where steps overflow, densities are 0; these rows have no gradient, others have theirs."""
+    flow = made(name, dtype)
+    near, context = inputs(flow, 40, dtype)
+    far = near.detach().clone()
+    for row, (size, sign) in enumerate((s, g) for s in HUGE[dtype] for g in (1, -1)):
+        far[row, 0] = sign * size
+        far[10 + row] = sign * size
+    far[20, 0] = math.nan
+    far.requires_grad_()
+    wanted = [t for t in (far, context, *flow.parameters()) if t is not None and t.requires_grad]
+    for on in (True, False):
+        with bslfast.whole_networks(on):
+            log_prob = flow.log_prob(far, context)
+            known = flow.log_prob(near, context)
+            assert log_prob[20].isnan()
+            assert not log_prob.isnan()[torch.arange(40) != 20].any()
+            assert (log_prob[torch.arange(40) != 20] < math.inf).all()
+            infinite = [row + first for row in (4, 5) for first in (0, 10)]
+            assert (log_prob[infinite] == -math.inf).all()
+            torch.testing.assert_close(log_prob[21:], known[21:])
+            lost = (log_prob == -math.inf).nonzero().flatten()
+            of_lost = None if context is None else context[lost]
+            grads = torch.autograd.grad(
+                flow.log_prob(far[lost], of_lost).clamp(min=-1.0).sum(), wanted, allow_unused=True
+            )
+            assert all(g is None or (g == 0).all() for g in grads)
+
+
+def test_parameters_that_are_no_numbers_are_seen() -> None:
+    """A NaN of nearby vectors stays one."""
+    flow = made("realnvp-wide")
+    next(flow.parameters()).data.fill_(math.nan)
+    x, _ = inputs(flow, 5)
+    for on in (True, False):
+        with bslfast.whole_networks(on):
+            assert flow.log_prob(x).isnan().all()
 
 
 SEVERAL = ["realnvp-wide", "maf-no-hidden", "nsf-autoregressive", "rotated-5", "elementwise"]

@@ -223,19 +223,87 @@ BSL_HD T far_z(T y, bool nearest) {
   return math::with_sign(nearest ? T(1000) : math::Real<T>::infinity, y);
 }
 
+template <typename T>
+BSL_HD T rest_matters_from(T y) {
+  return T(16) * (T(1) + math::abs(y));
+}
+
 // Whether what is lost beside a solution x changes the z of a component of this rate by more than z
 // is rounded, and is itself a number; no more than `most_rest` is lost. A search for it may end so
 // many eps away.
 template <typename T>
 BSL_HD bool rest_matters(T rate, T x, T y) {
   return (math::abs(x) < math::Real<T>::infinity) & (rate < T(0.01) / math::Real<T>::min_normal) &
-         (rate * math::abs(x) > T(16) * (T(1) + math::abs(y)));
+         (rate * math::abs(x) > rest_matters_from(y));
 }
 
 template <typename T>
 BSL_HD T most_rest(T x) {
   return T(sizeof(T) == 4 ? 4.8e-7 : 8.9e-16) * math::abs(x);
 }
+
+// Components may be so narrow that what is lost beside x is no number of type T, or that it would
+// have to make up for a last digit of x. Where y is missed for that reason, x is put at the loc of
+// such a component, within the jump, and what is lost beside it is looked for in units of its
+// scale.
+template <typename T>
+BSL_HD bool is_narrow(T rate) {
+  return !(rate < T(0.01) / math::Real<T>::min_normal);
+}
+
+// Whether a search for y ended where its function is another number, `value`.
+template <typename T>
+BSL_HD bool is_missed(T y, T value) {
+  constexpr T most = T(sizeof(T) == 4 ? 3.8e-6 : 7.1e-15);  // 32 eps
+  return !(math::abs(y - value) <= most * (T(1) + math::abs(y)));
+}
+
+template <typename T>
+struct Narrow {
+  bool found;
+  T loc, log_scale;  // log_scale: of the unit
+  T units;           // what is lost beside loc
+
+  // How far a component's loc may be from where a search ended.
+  BSL_HD static T reach(T x) {
+    constexpr T least = math::Real<T>::min_normal;
+    return most_rest(x) > least ? most_rest(x) : least;
+  }
+
+  // Looks at a component, where a search for y has ended at x.
+  BSL_HD void look_at(const LocScale<T>& own, T x, T y) {
+    const T distance = math::abs(own.loc - x);
+    const bool matters = is_narrow(own.rate()) | (own.rate() * math::abs(x) > rest_matters_from(y));
+    if (!(distance <= reach(x)) || !matters) return;
+    const bool nearer = !found || distance < math::abs(loc - x);
+    const bool finer = found && own.loc == loc && own.log_scale < log_scale;
+    if (nearer || finer) *this = {true, own.loc, own.log_scale, T(0)};
+  }
+
+  // Units in the scale of a component. One that is narrower is elsewhere, as far as from one number
+  // to the next: units make no difference to it.
+  BSL_HD T rate(T own) const { return own < log_scale ? T(0) : math::exp(log_scale - own); }
+
+  // How many units there may be: as many as that, if it is a number.
+  BSL_HD T most() const {
+    constexpr T greatest = T(0.25) * math::Real<T>::max;
+    const T root = root_of_rate(log_scale), found = reach(loc) * root * root;
+    return found < greatest ? found : greatest;
+  }
+};
+
+// A component whose z is known, and not found again from x.
+template <typename T>
+struct Placed {
+  LocScale<T> own;
+  T z;
+
+  BSL_HD T times_rate(T value) const { return own.times_rate(value); }
+  BSL_HD ParameterGradients<T> gradients(const Arriving<T>& by, T x, T) const {
+    const T by_scale = product(by.solution, settled(x - own.loc));
+    return {by.solution - by.rated, by_scale - (product(by.plain_z, z) + by.log_rate)};
+  }
+};
 
 template <typename T>
 BSL_HD T rest_size(T y) {
