@@ -19,6 +19,7 @@ from bslfast.functional import normal_rsample_kl
 from bslfast.likelihoods.lowering import in_rows
 from bslfast.nn import BayesLinear
 from bslfast.nn.estimators import Estimator, WeightSample, draw
+from bslfast.nn.estimators.weight_sample import MOST_DRAWN_TOGETHER
 from bslfast.nn.lowering import drawn_dense
 from bslfast.nn.means import share_means
 from bslfast.nn.module import bayesian_layers, kl, remember, share_weights
@@ -30,10 +31,6 @@ from bslfast.programs import MOST_TRAINED, Builder, CannotLower, Lanes, lower, l
 # Predictions hold at most so many weights of a layer, those of several draws. Draws of one call
 # share the scales, which are worked out once. More would need new memory in each call.
 _HELD_WEIGHTS = 1 << 22
-# Up to this many weights, a step by ops on the CPU costs more for Python and graph nodes than for
-# memory. Layers that draw by themselves need less memory. On CUDA devices a layer costs its
-# launches.
-_DRAWN_TOGETHER = 1 << 18
 # Up to so many weights, a forward pass as one node of the graph pays. Its backward pass draws them
 # and runs the network again. negative_elbo, which runs it once, and training.fit have limits of
 # their own; predictions have none.
@@ -117,7 +114,7 @@ class BayesianMLP(nn.Module):
             found = self._program(x)
             if found is not None:
                 return self._at_once(found, x)
-        if self._n_weights <= _DRAWN_TOGETHER or (isinstance(x, Tensor) and x.is_cuda):
+        if self._n_weights <= MOST_DRAWN_TOGETHER or (isinstance(x, Tensor) and x.is_cuda):
             layers: Any = self.layers
             # Not those of a joint posterior, which a layer draws in the node of its product.
             sampled = [
@@ -238,7 +235,9 @@ class BayesianMLP(nn.Module):
 
     def _outputs_and_kl(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs for one draw of all weights, and their divergence, op by op."""
-        together = self._n_weights <= _DRAWN_TOGETHER or not isinstance(x, Tensor) or not x.is_cpu
+        together = (
+            self._n_weights <= MOST_DRAWN_TOGETHER or not isinstance(x, Tensor) or not x.is_cpu
+        )
         if together or share_weights(cast(Any, self.layers)):
             return self(x), kl(self)
         outputs, parts = x, []
@@ -276,7 +275,7 @@ class BayesianMLP(nn.Module):
         fit = loss if read <= MOST_TRAINED else weights(read, MOST_TRAINED)
         if self._n_weights > _ONE_NODE:
             outputs += f", but with a graph {weights(self._n_weights, _ONE_NODE)}"
-        if loss.startswith("one call") and self._n_weights > _DRAWN_TOGETHER:
+        if loss.startswith("one call") and self._n_weights > MOST_DRAWN_TOGETHER:
             loss += f", for up to {_MOST_PRODUCTS // self._n_weights} rows"
         losses = f"negative_elbo: {loss}\ntraining.fit: {fit}"
         if fit == loss:
@@ -341,7 +340,7 @@ def _loss_steps(builder: Builder, network: BayesianMLP) -> Lanes:
 def _network(builder: Builder, network: BayesianMLP | DeterministicMLP, lanes: Lanes) -> Lanes:
     builder.looked_at(network)
     builder.looked_at(network.layers)
-    together = isinstance(network, BayesianMLP) and network._n_weights <= _DRAWN_TOGETHER
+    together = isinstance(network, BayesianMLP) and network._n_weights <= MOST_DRAWN_TOGETHER
     seed, first = max(builder.seeds, default=-1) + 1, len(builder.seeds)
     kinds = set()
     for index, layer in enumerate(network.layers):
