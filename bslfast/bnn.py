@@ -18,11 +18,12 @@ from bslfast.elbo import negative_elbo
 from bslfast.functional import normal_rsample_kl
 from bslfast.likelihoods.lowering import in_rows
 from bslfast.nn import BayesLinear
-from bslfast.nn.estimators import Estimator, WeightSample, draw
+from bslfast.nn.estimators import Estimator, WeightSample, draw, drawn_by
 from bslfast.nn.estimators.weight_sample import MOST_DRAWN_TOGETHER
 from bslfast.nn.lowering import drawn_dense
+from bslfast.nn.many_draws import ManyDraws
 from bslfast.nn.means import share_means
-from bslfast.nn.module import bayesian_layers, kl, remember, share_weights
+from bslfast.nn.module import BayesianModule, bayesian_layers, kl, remember, share_weights
 from bslfast.nn.posteriors import Posterior
 from bslfast.nn.priors import Prior
 from bslfast.nn.weight import Weight, normal_part
@@ -175,8 +176,9 @@ class BayesianMLP(nn.Module):
         """
         n_samples = _checks.integer("n_samples", n_samples)
         layers: Any = self.layers
+        draws = ManyDraws()
         if share_weights(layers):
-            return torch.stack([_output(self, x, draw(layers)) for _ in range(n_samples)])
+            return self._with_shared_weights(draws, x, n_samples)
         largest = max(cast(BayesLinear, layer).weight_loc.numel() for layer in self.layers)
         held = max(1, _HELD_WEIGHTS // largest)
         outputs = []
@@ -187,13 +189,30 @@ class BayesianMLP(nn.Module):
                 continue
             h = x
             for index, layer in enumerate(self.layers):
-                h = cast(BayesLinear, layer).sample_outputs(
+                h = cast(BayesLinear, layer).outputs_for(
+                    draws,
                     self.activation(h) if index else h,
                     min(held, n_samples - start),
                     per_draw=index > 0,
                 )
             outputs.append(h)
+        draws.remember(layers)
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def _with_shared_weights(self, draws: ManyDraws, x: Tensor, n_samples: int) -> Tensor:
+        """Outputs of one pass after another, in which a weight has one sample in all its places."""
+        outputs, layers = [], cast("list[BayesianModule]", [*self.layers])
+        for _ in range(n_samples):
+            samples = drawn_by([layer for layer in layers if layer.drawn is not None])
+            drawn = {}
+            for layer in layers:
+                for weight in layer.weights():
+                    if weight.identity not in samples:
+                        samples[weight.identity] = draws.of((weight,), 1)[0][0]
+                drawn[layer] = tuple([samples[weight.identity] for weight in layer.weights()])
+            outputs.append(_output(self, x, drawn))
+        draws.remember(layers)
+        return torch.stack(outputs)
 
     def _program(self, x: Any) -> programs.Lowered | None:
         """What computes outputs for draws of all weights at once, if it can for this x."""

@@ -132,6 +132,7 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "Poisson": lambda: likelihoods.Poisson(2),
     "RealNVP": lambda **o: flows.RealNVP(3, context=2, transforms=2, hidden=(4,), **o),
     "Reverse": lambda **o: flows.Reverse(3, **o),
+    "Sequential": lambda **o: bnn_layers.Sequential(BayesLinear(3, 2, **o), BayesLinear(2, 1, **o)),
     "SemiSupervisedVAE": lambda: semi_supervised(),
     "Sigmoid": lambda: flows.Sigmoid(3),
     "Softplus": lambda: flows.Softplus(3),

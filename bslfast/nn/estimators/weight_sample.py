@@ -154,13 +154,11 @@ def _are_drawn_together(layers: Sequence[BayesianModule]) -> bool:
 
 
 def _known_together(layers: Sequence[BayesianModule]) -> _Together | None:
-    """The weights of layers that can be drawn in one call; None if they cannot."""
-    known: _Together | None = layers[0]._together
-    if known is None or not known.watch.is_of(layers) or not known.watch.holds():
-        if not _are_drawn_together(layers):
-            return None
-        known = _Together(layers)
-        set_past_module(layers[0], "_together", known)
+    """What the weights of layers have that can be drawn in one call; None if they cannot."""
+    if not _are_drawn_together(layers):
+        return None
+    known = _Together(layers)
+    set_past_module(layers[0], "_together", known)
     return known
 
 
@@ -183,7 +181,9 @@ def _drawn_together(
     """:func:`draw` where it is one call, by what is known from the last one; None elsewhere."""
     if not layers or not unwatched():
         return None
-    known = _known_together(layers)
+    known: _Together | None = layers[0]._together
+    if known is None or not known.watch.is_of(layers) or not known.watch.holds():
+        known = _known_together(layers)
     if known is None or (if_it_pays and not known.pays):
         return None
     found = draw_checked(known.tensors, known.constants, seed)
