@@ -40,6 +40,15 @@ class DiscretizedLogisticMixture(Likelihood):
         >>> output = torch.zeros(1, head.n_outputs(1))  # around 0 with scale 1; bins meet at -1/2
         >>> [round(head.log_prob(output, torch.tensor([[y]])).exp().item(), 4) for y in (-1.0, 0.0)]
         [0.3775, 0.2449]
+
+        A model of colour images with 256 levels in [0, 1]; metrics.bits_per_dim has its bits.
+
+        >>> from bslfast.vae import VAE, mlp_decoder, mlp_encoder
+        >>> law = DiscretizedLogisticMixture(None, components=3, low=0.0, high=1.0)
+        >>> decoder = mlp_decoder(2, (3 * len(law.parts), 8, 8))
+        >>> model = VAE(mlp_encoder((3, 8, 8), 2), decoder, latent=2, likelihood=law)
+        >>> model.elbo(torch.zeros(4, 3, 8, 8)).shape, model.sample(5).shape
+        (torch.Size([4]), torch.Size([5, 3, 8, 8]))
     """
 
     def __init__(

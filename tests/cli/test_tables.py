@@ -302,6 +302,17 @@ def test_vae_of_images(tmp_path: Path, kind: str) -> None:
     assert y.unique().tolist() == list(range(len(names)))
 
 
+def test_vae_of_colour_images(tmp_path: Path) -> None:
+    path = tmp_path / "own.npy"
+    np.save(path, RNG.integers(0, 256, (40, 3, 6, 5), dtype=np.uint8))
+    assert train("vae", path, "--hidden", "8") == 0
+    report = report_of(path, "vae")
+    assert report["data"]["shape"] == [3, 6, 5]
+    assert report["model"]["layers"] == "VAE 90-8-2-8-90"
+    pictures = {"reconstructions.png", "samples.png", "interpolation.png", "latent_grid.png"}
+    assert pictures <= set(os.listdir(tmp_path / "runs" / "vae-own"))
+
+
 @pytest.mark.parametrize(
     ("rows", "batch", "epochs", "patience"),
     [(100, 32, 400, 100), (1000, 32, 273, 68), (10_000, 128, 109, 27), (10**6, 512, 20, 10)],
