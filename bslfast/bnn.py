@@ -19,10 +19,12 @@ from bslfast.elbo import negative_elbo
 from bslfast.functional import normal_rsample_kl
 from bslfast.likelihoods.lowering import in_rows
 from bslfast.nn import BayesLinear
-from bslfast.nn.estimators import Estimator, WeightSample, draw
+from bslfast.nn.estimators import Estimator, WeightSample, draw, drawn_by
+from bslfast.nn.estimators.weight_sample import MOST_DRAWN_TOGETHER
 from bslfast.nn.lowering import drawn_dense
+from bslfast.nn.many_draws import ManyDraws
 from bslfast.nn.means import share_means
-from bslfast.nn.module import bayesian_layers, kl, remember, share_weights
+from bslfast.nn.module import BayesianModule, bayesian_layers, kl, remember, share_weights
 from bslfast.nn.posteriors import Posterior
 from bslfast.nn.priors import Prior
 from bslfast.nn.weight import Weight, normal_part
@@ -31,10 +33,6 @@ from bslfast.programs import MOST_TRAINED, Builder, CannotLower, Lanes, lower, l
 # Predictions hold at most so many weights of a layer, those of several draws. Draws of one call
 # share the scales, which are worked out once. More would need new memory in each call.
 _HELD_WEIGHTS = 1 << 22
-# Up to this many weights, a step by ops on the CPU costs more for Python and graph nodes than for
-# memory. Layers that draw by themselves need less memory. On CUDA devices a layer costs its
-# launches.
-_DRAWN_TOGETHER = 1 << 18
 # Up to so many weights, a forward pass as one node of the graph pays. Its backward pass draws them
 # and runs the network again. negative_elbo, which runs it once, and training.fit have limits of
 # their own; predictions have none.
@@ -118,7 +116,7 @@ class BayesianMLP(nn.Module):
             found = self._program(x)
             if found is not None:
                 return self._at_once(found, x)
-        if self._n_weights <= _DRAWN_TOGETHER or (isinstance(x, Tensor) and x.is_cuda):
+        if self._n_weights <= MOST_DRAWN_TOGETHER or (isinstance(x, Tensor) and x.is_cuda):
             layers: Any = self.layers
             # Not those of a joint posterior, which a layer draws in the node of its product.
             sampled = [
@@ -179,8 +177,9 @@ class BayesianMLP(nn.Module):
         """
         n_samples = _checks.integer("n_samples", n_samples)
         layers: Any = self.layers
+        draws = ManyDraws()
         if share_weights(layers):
-            return torch.stack([_output(self, x, draw(layers)) for _ in range(n_samples)])
+            return self._with_shared_weights(draws, x, n_samples)
         largest = max(cast(BayesLinear, layer).weight_loc.numel() for layer in self.layers)
         held = max(1, _HELD_WEIGHTS // largest)
         outputs = []
@@ -191,13 +190,30 @@ class BayesianMLP(nn.Module):
                 continue
             h = x
             for index, layer in enumerate(self.layers):
-                h = cast(BayesLinear, layer).sample_outputs(
+                h = cast(BayesLinear, layer).outputs_for(
+                    draws,
                     self.activation(h) if index else h,
                     min(held, n_samples - start),
                     per_draw=index > 0,
                 )
             outputs.append(h)
+        draws.remember(layers)
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def _with_shared_weights(self, draws: ManyDraws, x: Tensor, n_samples: int) -> Tensor:
+        """Outputs of one pass after another, in which a weight has one sample in all its places."""
+        outputs, layers = [], cast("list[BayesianModule]", [*self.layers])
+        for _ in range(n_samples):
+            samples = drawn_by([layer for layer in layers if layer.drawn is not None])
+            drawn = {}
+            for layer in layers:
+                for weight in layer.weights():
+                    if weight.identity not in samples:
+                        samples[weight.identity] = draws.of((weight,), 1)[0][0]
+                drawn[layer] = tuple([samples[weight.identity] for weight in layer.weights()])
+            outputs.append(_output(self, x, drawn))
+        draws.remember(layers)
+        return torch.stack(outputs)
 
     def _program(self, x: Any) -> programs.Lowered | None:
         """What computes outputs for draws of all weights at once, if it can for this x."""
@@ -239,7 +255,9 @@ class BayesianMLP(nn.Module):
 
     def _outputs_and_kl(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs for one draw of all weights, and their divergence, op by op."""
-        together = self._n_weights <= _DRAWN_TOGETHER or not isinstance(x, Tensor) or not x.is_cpu
+        together = (
+            self._n_weights <= MOST_DRAWN_TOGETHER or not isinstance(x, Tensor) or not x.is_cpu
+        )
         if together or share_weights(cast(Any, self.layers)):
             return self(x), kl(self)
         outputs, parts = x, []
@@ -277,7 +295,7 @@ class BayesianMLP(nn.Module):
         fit = loss if read <= MOST_TRAINED else weights(read, MOST_TRAINED)
         if self._n_weights > _ONE_NODE:
             outputs += f", but with a graph {weights(self._n_weights, _ONE_NODE)}"
-        if loss.startswith("one call") and self._n_weights > _DRAWN_TOGETHER:
+        if loss.startswith("one call") and self._n_weights > MOST_DRAWN_TOGETHER:
             loss += f", for up to {_MOST_PRODUCTS // self._n_weights} rows"
         losses = f"negative_elbo: {loss}\ntraining.fit: {fit}"
         if fit == loss:
@@ -342,7 +360,7 @@ def _loss_steps(builder: Builder, network: BayesianMLP) -> Lanes:
 def _network(builder: Builder, network: BayesianMLP | DeterministicMLP, lanes: Lanes) -> Lanes:
     builder.looked_at(network)
     builder.looked_at(network.layers)
-    together = isinstance(network, BayesianMLP) and network._n_weights <= _DRAWN_TOGETHER
+    together = isinstance(network, BayesianMLP) and network._n_weights <= MOST_DRAWN_TOGETHER
     seed, first = max(builder.seeds, default=-1) + 1, len(builder.seeds)
     kinds = set()
     for index, layer in enumerate(network.layers):

@@ -145,15 +145,49 @@ class Prediction:
     def cdf(self, y: Tensor) -> Tensor:
         """Return P(target <= y), [batch, targets], in float64; regression only.
 
-        At the observed targets these are uniform numbers if the predictions are calibrated.
+        At the observed targets these are uniform numbers if the predictions are calibrated and the
+        targets have a density; of others see :meth:`pit`.
 
         Raises:
             TypeError, ValueError: for a classification, or naming what is wrong with ``y``.
         """
-        y = self._rows(y)
-        if self.target_scaler is not None:
-            y = self._scaled(y, self.target_scaler)
+        y = self._in_training(y)
         return _shaped_like(self.samples, self.likelihood.cdf(_rows_of(self.samples), y))
+
+    @torch.no_grad()
+    def pit(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Return P(target < y) and P(target <= y), each [batch, targets], in float64.
+
+        .. math:: u = P(target < y) + v\, P(target = y), \quad v \sim U(0, 1)
+
+        is uniform in [0, 1] if the predictions are calibrated, whether targets have a density, so
+        that both ends are the same, or are counts.
+
+        Args:
+            y: observed targets, in their original unit.
+
+        Raises:
+            TypeError, ValueError: for binary targets and classes, or naming what is wrong with
+                ``y``.
+
+        Source: Czado, Gneiting and Held, "Predictive model assessment for count data" (2009,
+        doi:10.1111/j.1541-0420.2009.01191.x), section 2.
+
+        Example:
+            >>> from bslfast.likelihoods import Poisson
+            >>> model, likelihood = torch.nn.Identity(), Poisson(1)
+            >>> prediction = predict(model, torch.zeros(1, 1), 1, likelihood=likelihood)
+            >>> below, at_most = prediction.pit(torch.ones(1, 1))  # 1 / e and 2 / e
+            >>> round(below.item(), 4), round(at_most.item(), 4)
+            (0.3679, 0.7358)
+        """
+        below, at_most = self.likelihood.pit(_rows_of(self.samples), self._in_training(y))
+        return _shaped_like(self.samples, below), _shaped_like(self.samples, at_most)
+
+    def _in_training(self, y: Tensor) -> Tensor:
+        """Targets as rows, and as the network has them."""
+        y = self._rows(y)
+        return y if self.target_scaler is None else self._scaled(y, self.target_scaler)
 
     def _rows(self, y: Tensor, name: str = "y") -> Tensor:
         """``y`` with the leading dimensions of the outputs as one; the likelihood checks it."""

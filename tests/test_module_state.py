@@ -132,6 +132,7 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "Poisson": lambda: likelihoods.Poisson(2),
     "RealNVP": lambda **o: flows.RealNVP(3, context=2, transforms=2, hidden=(4,), **o),
     "Reverse": lambda **o: flows.Reverse(3, **o),
+    "Sequential": lambda **o: bnn_layers.Sequential(BayesLinear(3, 2, **o), BayesLinear(2, 2, **o)),
     "SemiSupervisedVAE": lambda: semi_supervised(),
     "Sigmoid": lambda: flows.Sigmoid(3),
     "Softplus": lambda: flows.Softplus(3),
@@ -229,6 +230,8 @@ def outputs(module: Any, *, train: bool = False) -> list[Tensor]:
             context = inside(4, module.context) if module.context else None
             z = inside(4, 3)
             return [module.log_prob(z, context), module.rsample(z, context, 1)]
+        if isinstance(module, bnn_layers.Sequential):
+            return [module(inside(4, 3))]
         if isinstance(module, flows.ConvConditioner):
             return [module(inside(2, 4, 4, module.inputs))]
         if isinstance(module, flows.ImageTransform):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -326,5 +327,5 @@ def _networks(
 def _layers(options: argparse.Namespace, shape: tuple[int, ...]) -> str:
     if options.network == "conv":
         return f"VAE with convolutions 32-64-64-64 and {options.latent} latent dimensions"
-    widths = [shape[-1] * shape[-2], *options.hidden, options.latent, *options.hidden[::-1]]
-    return f"VAE {'-'.join(map(str, widths))}-{shape[-1] * shape[-2]}"
+    widths = [math.prod(shape), *options.hidden, options.latent, *options.hidden[::-1]]
+    return f"VAE {'-'.join(map(str, widths))}-{math.prod(shape)}"

@@ -19,6 +19,7 @@ from bslfast.flows import Affine, Spline
 from bslfast.flows.coupling import Mapped
 from bslfast.likelihoods import Normal
 from bslfast.nn import BayesLinear, Weight, priors
+from bslfast.nn.many_draws import ManyDraws
 from bslfast.vae import VAE
 
 
@@ -38,7 +39,9 @@ class PlainBayesLinear(BayesLinear):
         )
         return F.linear(x, weight, bias)
 
-    def sample_outputs(self, x: Tensor, n_samples: int, *, per_draw: bool = False) -> Tensor:
+    def outputs_for(
+        self, draws: ManyDraws, x: Tensor, n_samples: int, *, per_draw: bool = False
+    ) -> Tensor:
         """Return outputs for draws of x [batch, in_features], or of one x for each draw."""
         weight_scale, bias_scale = (
             F.softplus(self.weight_raw_scale),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from bslfast import _checks
+from bslfast import _checks, likelihoods
 from bslfast._files import atomic, write_json
 from bslfast.cli.page import page
 from bslfast.predict import Prediction, predict, seeded
@@ -156,9 +156,13 @@ def run(
     parts = split(data.x, data.y, seed=options.seed)
     # Fitted on the training part alone: held-out rows must not influence the model's inputs.
     inputs = Standardizer.fit(parts.train.x)
-    targets = Standardizer.fit(parts.train.y) if data.y.is_floating_point() else None
+    # Counts stay as they are.
+    scaled = likelihoods.get(likelihood, max(2, len(data.target_names))).continuous
+    targets = Standardizer.fit(parts.train.y) if scaled else None
     train, validation, test = (_scaled(part, inputs, targets) for part in parts)
     model = _build(options, data, likelihood)
+    if model.likelihood.kind == "counts":
+        _start_at_means(model, train.y)
     folder = options.out / name
     folder.mkdir(parents=True, exist_ok=True)  # if that fails, better now than after training
     weights = sum(parameter.numel() for parameter in model.parameters())
@@ -440,6 +444,13 @@ def _build(options: argparse.Namespace, data: Dataset, likelihood: str) -> Bayes
             data.x.shape[1], tuple(options.hidden), targets, likelihood=likelihood,
             prior_scale=options.prior_scale, init_scale=_INIT_SCALE,
         )  # fmt: skip
+
+
+@torch.no_grad()
+def _start_at_means(model: BayesianMLP, y: Tensor) -> None:
+    """Set the last biases to the logarithms of mean counts: rates of 1 may be far from them."""
+    bias: Any = model.layers[-1].bias_loc
+    bias[: y.shape[1]] = y.double().mean(0).clamp_min(1e-3).log()
 
 
 def _scaled(part: Examples, inputs: Standardizer, targets: Standardizer | None) -> Examples:

@@ -43,6 +43,9 @@ class Likelihood(nn.Module):
     parts: tuple[str, ...] = ()
     #: Whether targets have a density, and may be shifted and scaled.
     continuous: ClassVar[bool] = False
+    #: What targets are: "numbers" with a density, "counts" 0, 1, 2, ..., "values" on a grid,
+    #: "binary" ones, or "classes". Metrics and pictures are chosen by it.
+    kind: ClassVar[str] = "values"
     #: What stands for a missing target: a value that the distribution has.
     filler: float = 0.0
 
@@ -134,6 +137,18 @@ class Likelihood(nn.Module):
     def cdf(self, samples: Tensor, y: Tensor) -> Tensor:
         """Return P(target <= y) under the mixture, [batch, targets], in float64."""
         raise TypeError(f"cdf: expected a regression, got a prediction with {self} likelihood")
+
+    def pit(self, samples: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Return P(target < y) and P(target <= y) under the mixture, each [batch, targets].
+
+        If the predictions are calibrated, a uniform number between the two is one in [0, 1]: the
+        probability integral transform. In float64. Both are the same where targets have a density.
+
+        Raises:
+            TypeError, ValueError: for binary targets and classes, which have no order; a wrong
+                argument.
+        """
+        raise TypeError(f"pit: expected a regression, got a prediction with {self} likelihood")
 
     def extra_repr(self) -> str:
         """Show the number of targets."""
@@ -278,6 +293,7 @@ class Continuous(Likelihood):
     """Targets with a density: quantiles of their mixtures by Newton's method."""
 
     continuous = True
+    kind = "numbers"
 
     def cdf(self, samples: Tensor, y: Tensor) -> Tensor:
         """Return P(target <= y) under the mixture, [batch, targets], in float64."""
@@ -285,6 +301,11 @@ class Continuous(Likelihood):
         _check_targets(y, each.batch_shape[-2:])
         probability: Tensor = each.cdf(y.double()).mean(0)
         return probability
+
+    def pit(self, samples: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return P(target <= y), twice, see :meth:`Likelihood.pit`."""
+        at_most = self.cdf(samples, y)
+        return at_most, at_most
 
     def ends(self, samples: Tensor, tail: float) -> tuple[Tensor, Tensor]:
         """Return the exact quantiles of the mixture at ``tail`` and 1 - ``tail``, [batch, targets].

@@ -50,6 +50,7 @@ class Bernoulli(Likelihood):
     """
 
     parts = ("log odds",)
+    kind = "binary"
 
     def check(self, y: Tensor, name: str = "y") -> None:
         """Raise ValueError if ``y`` has values outside [0, 1] (in eager mode on the CPU)."""
@@ -95,7 +96,19 @@ class Bernoulli(Likelihood):
         return BF.bernoulli_log_prob(y, parameters[0], reduction=reduction)
 
 
-class Poisson(Likelihood):
+class _Counts(Likelihood):
+    """Targets 0, 1, 2, ..."""
+
+    kind = "counts"
+
+    def pit(self, samples: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return P(target < y) and P(target <= y), see :meth:`Likelihood.pit`."""
+        self.check(_checks.tensor("y", y))
+        at_most = self.cdf(samples, y)
+        return self.cdf(samples, y - 1), at_most
+
+
+class Poisson(_Counts):
     r"""Counts; the network outputs the logarithms l of their rates.
 
     .. math:: \log p(y) = y\,l - e^l - \log y!
@@ -157,7 +170,7 @@ class Poisson(Likelihood):
         return BF.poisson_log_prob(y, parameters[0], reduction=reduction)
 
 
-class NegativeBinomial(Likelihood):
+class NegativeBinomial(_Counts):
     r"""Counts that vary more than Poisson ones; the network outputs the logarithms of their means.
 
     .. math:: \log p(y) = \log \frac{\Gamma(y + r)}{\Gamma(r)\, y!} + r \log \frac{r}{r + \mu}
@@ -287,6 +300,7 @@ class Categorical(Likelihood):
     """
 
     parts = ("logits",)
+    kind = "classes"
 
     def __init__(self, classes: int = 2) -> None:
         super().__init__(_checks.integer("classes", classes, 2))

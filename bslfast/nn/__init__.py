@@ -31,6 +31,7 @@ from bslfast.nn.normalization import BayesLayerNorm
 from bslfast.nn.parameter_groups import parameter_groups
 from bslfast.nn.recurrent import BayesGRU, BayesLSTM
 from bslfast.nn.samples import sample_outputs
+from bslfast.nn.sequential import Sequential
 from bslfast.nn.transformer import BayesTransformerEncoderLayer
 from bslfast.nn.weight import NormalWeight, Weight
 
@@ -54,6 +55,7 @@ __all__ = [
     "Flipout",
     "LocalReparametrization",
     "NormalWeight",
+    "Sequential",
     "Weight",
     "WeightSample",
     "at_means",

@@ -17,6 +17,7 @@ from bslfast.nn.layer import BayesianLayer, Settings
 from bslfast.nn.module import BayesianModule
 from bslfast.nn.posteriors import Posterior
 from bslfast.nn.priors import Prior
+from bslfast.nn.sequential import join
 
 #: What becomes what; a subclass is another class, of which nothing is known.
 LAYERS: dict[type[nn.Module], type[BayesianLayer]] = {
@@ -99,6 +100,9 @@ def to_bayesian(
     ``fit`` use one sample in all of its places. Outside, each layer draws by itself, as does a
     layer that is called twice.
 
+    Each ``torch.nn.Sequential`` with Bayesian layers becomes a :class:`bslfast.nn.Sequential`, a
+    subclass that draws their weights in one call.
+
     Source: Krishnan, Subedar and Tickoo, "Specifying weight priors in Bayesian deep neural networks
     with empirical Bayes" (2020, arXiv:1906.05323), for posteriors and priors around the weights of
     a trained network.
@@ -163,6 +167,7 @@ def make_bayesian(
             if other in selected:
                 cast(BayesianLayer, other).share(its_key, cast(BayesianLayer, first), key)
     choose_fast_paths(model)
+    join(model)
 
 
 def choose_fast_paths(model: nn.Module) -> None:

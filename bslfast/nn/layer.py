@@ -13,6 +13,7 @@ from bslfast import _checks
 from bslfast._torch import PARAMETERS, is_saved, own_buffers, own_modules, own_parameters
 from bslfast.nn import posteriors, priors
 from bslfast.nn.estimators import Estimator, WeightSample, estimator_of
+from bslfast.nn.many_draws import ManyDraws
 from bslfast.nn.module import BayesianModule, Entry
 from bslfast.nn.posteriors import Posterior
 from bslfast.nn.priors import Prior
@@ -435,12 +436,14 @@ class BayesianLayer(BayesianModule):
         x = _checks.tensor("x", x)
         if per_draw and (x.dim() == 0 or len(x) != n_samples):
             raise one_for_each(x, n_samples)
+        draws = ManyDraws()
         outputs = []
         for i in range(n_samples):
             drawn = self.drawn
             if drawn is None:
-                drawn = tuple([weight.rsample() for weight in self.weights()])
+                drawn = tuple([samples[0] for samples in draws.of(self.weights(), 1)])
             outputs.append(self.output(drawn, x[i] if per_draw else x))
+        draws.remember((self,))
         return torch.stack(outputs)
 
     def output(self, drawn: tuple[Tensor, ...], x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from bslfast.functional.bayes_linear import checked_input, drawn_linear, drawn_v
 from bslfast.nn import posteriors, priors
 from bslfast.nn.estimators import WeightSample
 from bslfast.nn.layer import BayesianLayer, one_for_each
+from bslfast.nn.many_draws import ManyDraws
 from bslfast.nn.weight import Part, Weight, normal_part, vector, vector_part
 
 _TENSORS = {Tensor}
@@ -160,14 +161,22 @@ class BayesLinear(BayesianLayer, nn.Linear):
         Raises:
             TypeError, ValueError: a wrong input or number.
         """
-        n_samples = _checks.integer("n_samples", n_samples)
+        draws = ManyDraws()
+        y = self.outputs_for(draws, x, _checks.integer("n_samples", n_samples), per_draw=per_draw)
+        draws.remember((self,))
+        return y
+
+    def outputs_for(
+        self, draws: ManyDraws, x: Tensor, n_samples: int, *, per_draw: bool = False
+    ) -> Tensor:
+        """As :meth:`sample_outputs`; the divergence is what ``draws`` remembers."""
         x = checked_input(x, self.weight_loc)
         if per_draw and (x.dim() < 2 or x.shape[0] != n_samples):
             raise one_for_each(x, n_samples)
         shape = (n_samples, *x.shape[per_draw:-1], self.out_features)
         drawn = self.drawn
         if drawn is None:
-            drawn = tuple([w.rsample(sample_shape=(n_samples,)) for w in self.weights()])
+            drawn = draws.of(self.weights(), n_samples)
         else:
             drawn = tuple([t.expand(n_samples, *t.shape) for t in drawn])
         weight, *bias = self.tensors(drawn)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from bslfast.nn import posteriors, priors
 from bslfast.nn.estimators import WeightSample
+from bslfast.nn.estimators.weight_sample import pays_at_once
+from bslfast.nn.layer import BayesianLayer
 from bslfast.nn.linear import BayesLinear
-from bslfast.programs import Builder, CannotLower, Drawn, Lanes, lowers
+from bslfast.nn.sequential import Sequential
+from bslfast.programs import Builder, CannotLower, Drawn, Lanes, lower, lowers
 from bslfast.programs.networks import dense
 
 
@@ -15,6 +18,41 @@ def _bayes_linear(
 ) -> Lanes:
     seed = max(builder.seeds, default=-1) + 1
     return drawn_dense(builder, layer, lanes, added, seed=seed, stream=0)
+
+
+#: The seed and the first stream of layers that are drawn together.
+_Seeds = dict[BayesianLayer, tuple[int, int]]
+
+
+@lowers(Sequential)
+def _sequential(
+    builder: Builder, module: Sequential, lanes: Lanes, seeds: _Seeds | None = None
+) -> Lanes:
+    builder.looked_at(module)
+    if seeds is None:
+        seeds = _together(builder, module)
+    for part in module:
+        if isinstance(part, BayesLinear) and part in seeds:
+            seed, stream = seeds.pop(part)
+            lanes = drawn_dense(builder, part, lanes, seed=seed, stream=stream)
+        elif type(part) is Sequential:
+            lanes = lower(builder, part, lanes, seeds)
+        else:
+            lanes = lower(builder, part, lanes)
+    return lanes
+
+
+def _together(builder: Builder, module: Sequential) -> _Seeds:
+    """Those of a chain whose layers are drawn together, as in its own passes."""
+    layers: dict[BayesianLayer, None] = {}
+    module.add_layers(layers)
+    if len(layers) < 2 or not pays_at_once([*layers]):
+        return {}
+    found, stream = {}, 0
+    for layer in layers:
+        found[layer] = max(builder.seeds, default=-1) + 1, stream
+        stream += len(layer.weights())
+    return found
 
 
 def drawn_dense(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from bslfast._torch import COMPILED_FROM, copy_hooks, own_modules, own_parameters
 from bslfast.nn.convert import choose_fast_paths
 from bslfast.nn.module import bayesian_layers, set_past_module
+from bslfast.nn.sequential import Sequential
 
 
 @contextlib.contextmanager
@@ -116,6 +117,8 @@ def _twin(module: nn.Module, known: dict[nn.Module, nn.Module]) -> nn.Module:
     if own is None:
         known[module] = module
         replace_parts(module, known)
+        if type(module) is Sequential:
+            cast(Any, module).__class__ = nn.Sequential
         return module
     twin: nn.Module = own()
     known[module] = twin

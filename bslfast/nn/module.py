@@ -262,7 +262,8 @@ def kl(model: nn.Module) -> Tensor:
     A sum, never an average: :func:`bslfast.negative_elbo` scales it. A layer used in several
     places, or a weight that several layers share, counts once. Always that of the parameters as
     they are now, differentiable. Where a posterior has no closed form of it, an estimate: from the
-    sample of the last forward pass, or from one of its own where that pass cannot be used.
+    sample of the last forward pass, or the mean of those of the samples of
+    :func:`bslfast.nn.sample_outputs`, or from one of its own where these cannot be used.
 
     Args:
         model: a module that is, or holds, Bayesian layers.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bslfast import _checks
 from bslfast._torch import uncompiled
 from bslfast.nn.estimators import draw, drawn_by
+from bslfast.nn.many_draws import ManyDraws, has_estimates
 from bslfast.nn.module import BayesianModule, bayesian_layers, set_past_module
 
 # Numbers that passes which run together may hold, so that they stay in the cache: weights, and for
@@ -40,6 +41,9 @@ def sample_outputs(model: nn.Module, *inputs: Any, n_samples: int, **options: An
     what they keep of it is of no use outside. Dropout is drawn for each pass. Calls from several
     threads wait for each other; other passes must not run through the model meanwhile. For
     estimators without draws of the weights, several samples are a batch with repeated rows.
+
+    Where a divergence has no closed form, :func:`bslfast.nn.kl` after the call is the mean of the
+    estimates at all these draws, with their gradient; without gradients it draws by itself.
 
     Args:
         model: a module that is, or holds, Bayesian layers, and returns a tensor.
@@ -104,16 +108,19 @@ def outputs_of(
         layers = [layer for layer in every if layer.drawn is None and layer.weights()]
         beside = [layer for layer in every if layer.drawn is not None]
         held = min(n_samples, _together(model, layers, whole))
+        draws = ManyDraws()
+        by_one = n_samples == 1 or not has_estimates(layers)
         try:
             for start in range(0, n_samples, held):
                 n = min(held, n_samples - start)
-                if n == 1:
+                if n == 1 and by_one:
                     found.append(one_pass(draw(layers, beside=beside).values()).unsqueeze(0))
                 else:
-                    found.append(_passes(one_pass, layers, beside, n))
+                    found.append(_passes(one_pass, layers, beside, n, draws))
         finally:
             for layer in layers:
                 set_past_module(layer, "drawn", None)
+        draws.remember(layers)
     return found[0] if len(found) == 1 else torch.cat(found)
 
 
@@ -137,6 +144,7 @@ def _passes(
     layers: Sequence[BayesianModule],
     beside: Sequence[BayesianModule],
     n: int,
+    draws: ManyDraws,
 ) -> Tensor:
     """The outputs of ``n`` passes, [n, ...], together if vmap can do it."""
     weights = [layer.weights() for layer in layers]
@@ -144,9 +152,9 @@ def _passes(
     samples = {key: sample.expand(n, *sample.shape) for key, sample in drawn_by(beside).items()}
     for weight in itertools.chain.from_iterable(weights):
         if weight.identity not in samples:
-            samples[weight.identity] = weight.rsample(sample_shape=(n,))
+            (samples[weight.identity],) = draws.of((weight,), n)
     drawn = [[samples[w.identity] for w in its] for its in weights]
-    if not torch.compiler.is_compiling():
+    if n > 1 and not torch.compiler.is_compiling():
         try:
             with uncompiled():
                 together: Tensor = torch.func.vmap(one_pass, randomness="different")(drawn)

@@ -113,9 +113,10 @@ class Part(NamedTuple):
 
     Attributes:
         weights: the weights.
-        value: computes it, of the parameters as they are when it is called.
-        place: in the graph of the draw, which ``value`` then returns; None if it has a graph of its
-            own.
+        value: computes it, of the parameters as they are when it is called, in the graph of the
+            draw.
+        place: a result of the node that draws. A backward pass through the node spends the graph.
+            None if ``value`` makes a graph of its own.
     """
 
     weights: Sequence[Weight]
@@ -125,6 +126,13 @@ class Part(NamedTuple):
 
 class Divergence:
     """What is done with weights of one pair of posterior and prior. A subclass has :meth:`kl`."""
+
+    #: Whether it is an estimate at a sample; then there is :meth:`draw_many`.
+    estimated = False
+
+    def draw_many(self, weight: Weight, n: int) -> tuple[Tensor, Part | None]:
+        """``n`` samples of a weight, [n, ...], and the sum of the estimates at them."""
+        raise NotImplementedError
 
     def kl(self, weight: Weight) -> Tensor:
         """The divergence by itself: with a graph, and if need be a sample, of its own."""
@@ -204,28 +212,40 @@ def columns_of(weights: Sequence[Weight]) -> Any:
 class _Estimated(Divergence):
     """An estimate at the sample that is drawn: there is no closed form."""
 
+    estimated = True
+
     def kl(self, weight: Weight) -> Tensor:
-        return self._estimate(weight, None, 0)[1]
+        return self._estimate(weight, (), None, 0)[1]
 
     def draw(
         self, weights: Sequence[Weight], seed: int | Tensor | None, stream: int
     ) -> tuple[Sequence[Tensor], Part | None]:
         (weight,) = weights
+        sample, part = self._draw(weight, (), seed, stream)
+        return [sample], part
+
+    def draw_many(self, weight: Weight, n: int) -> tuple[Tensor, Part | None]:
+        return self._draw(weight, (n,), None, 0)
+
+    def _draw(
+        self, weight: Weight, shape: tuple[int, ...], seed: int | Tensor | None, stream: int
+    ) -> tuple[Tensor, Part | None]:
         seed = _checks.seed(seed, weight.loc.device)
-        sample, place = self._estimate(weight, seed, stream)
+        samples, estimate = self._estimate(weight, shape, seed, stream)
 
         def value() -> Tensor:
             with torch.no_grad():
-                place.detach().copy_(self._estimate(weight, seed, stream)[1])
-            return place
+                estimate.detach().copy_(self._estimate(weight, shape, seed, stream)[1])
+            return estimate
 
         # What watches the computation must see all of it.
-        return [sample], Part(weights, value, place) if runs_eagerly((place,)) else None
+        eager = runs_eagerly((estimate,))
+        return samples, Part((weight,), value, samples) if eager else None
 
     def _estimate(
-        self, weight: Weight, seed: int | Tensor | None, stream: int
+        self, weight: Weight, shape: tuple[int, ...], seed: int | Tensor | None, stream: int
     ) -> tuple[Tensor, Tensor]:
-        """The sample and the estimate."""
+        """Samples [*shape, ...] and the sum of the estimates at them."""
         raise NotImplementedError
 
 
@@ -233,13 +253,14 @@ class _NormalEstimated(_Estimated):
     """log q(w) - log p(w), in one pass."""
 
     def _estimate(
-        self, weight: Weight, seed: int | Tensor | None, stream: int
+        self, weight: Weight, shape: tuple[int, ...], seed: int | Tensor | None, stream: int
     ) -> tuple[Tensor, Tensor]:
         posterior = weight.posterior
         assert isinstance(posterior, posteriors.Normal)
         return BF.normal_rsample_mc_kl(
             *weight.parameters,
             parametrization=posterior.parametrization,
+            sample_shape=shape,
             seed=seed,
             stream=stream,
             **weight.prior.estimated(),
@@ -250,13 +271,13 @@ class _JointEstimated(_Estimated):
     """E log q(w), which has a closed form, less log p(w) at the sample."""
 
     def _estimate(
-        self, weight: Weight, seed: int | Tensor | None, stream: int
+        self, weight: Weight, shape: tuple[int, ...], seed: int | Tensor | None, stream: int
     ) -> tuple[Tensor, Tensor]:
         posterior, prior, parameters = weight
         assert isinstance(posterior, posteriors.Joint)
-        sample = weight.rsample(seed=seed, stream=stream)
-        entropy = posterior.entropy(parameters)
-        return sample, -entropy - prior.log_prob(sample.to(entropy.dtype))
+        samples = weight.rsample(sample_shape=shape, seed=seed, stream=stream)
+        entropy = math.prod(shape) * posterior.entropy(parameters)
+        return samples, -entropy - prior.log_prob(samples.to(entropy.dtype))
 
 
 class _NormalFromTensors(Divergence):

@@ -34,9 +34,12 @@ __all__ = [
     "calibration",
     "class_probabilities",
     "densities",
+    "diagnostics",
     "images",
     "learning_curves",
+    "pit",
     "predictions",
+    "rootogram",
     "save",
     "scores",
     "splits",
@@ -154,7 +157,8 @@ def predictions(
         label=f"{level:.0%} predictive interval",
     )  # fmt: skip
     left.fill_between(
-        rank, (mean - spread)[order], (mean + spread)[order], color=_BLUE, alpha=0.45, lw=0,
+        rank, _from_zero(prediction, mean - spread)[order], (mean + spread)[order],
+        color=_BLUE, alpha=0.45, lw=0,
         label=f"{level:.0%} from the weights (epistemic)",
     )  # fmt: skip
     left.plot(rank, mean[order], color=_BLUE, lw=1.2, label="predictive mean")
@@ -229,7 +233,7 @@ def bands(
         x, lower, upper, color=_BLUE, alpha=0.16, lw=0, label=f"{level:.0%} predictive interval"
     )
     left.fill_between(
-        x, mean - spread, mean + spread, color=_BLUE, alpha=0.45, lw=0,
+        x, _from_zero(prediction, mean - spread), mean + spread, color=_BLUE, alpha=0.45, lw=0,
         label=f"{level:.0%} from the weights (epistemic)",
     )  # fmt: skip
     left.plot(x, mean, color=_BLUE, lw=1.5, label="predictive mean")
@@ -322,6 +326,11 @@ def spreads(
     return _finish(figure, title)
 
 
+def _from_zero(prediction: Prediction, lower: Tensor) -> Tensor:
+    """Lower ends of bands, which for means of counts are at least 0."""
+    return lower.clamp_min(0) if prediction.likelihood.kind == "counts" else lower
+
+
 def _one_target(prediction: Prediction) -> Tensor:
     """The predictive means of a regression with one target, [batch] on the CPU."""
     if metrics.is_classification(prediction):
@@ -362,12 +371,12 @@ def class_probabilities(
     """Plot the probability of every class, with its interval over the weights, per example.
 
     Examples are grouped by their true class, the surest first. If there are more than 60, the 60
-    least certain are shown.
+    least certain are shown. Binary targets are examples of two classes, 0 and 1.
 
     Args:
-        prediction: a classification, from :func:`bslfast.predict`.
-        y: true classes, int64 [batch].
-        class_names: one name per class.
+        prediction: a classification, from :func:`bslfast.predict`, or of binary targets.
+        y: true classes, int64 [batch]; binary targets, [batch, targets], of zeros and ones.
+        class_names: one name per class; of 0 and 1.
         level: share of the samples of the weights inside each probability's interval, in (0, 1).
         title: heading of the picture.
 
@@ -376,14 +385,18 @@ def class_probabilities(
     """
     if not metrics.is_classification(prediction):
         raise TypeError("prediction: expected class probabilities, got a regression")
-    mean = prediction.mean.cpu()
+    mean, y = (value.cpu() for value in metrics.as_classes(prediction, y))
     batch, classes = mean.shape
-    _checks.class_indices("y", y, classes, batch)
     if isinstance(class_names, str) or len(class_names) != classes:
         raise ValueError(f"class_names: expected {classes} names, got {class_names!r}")
-    y = y.cpu()
     lower, upper = (end.cpu() for end in prediction.interval(level))
-    entropy = (prediction.aleatoric + prediction.epistemic).cpu()
+    if prediction.likelihood.kind == "binary":
+        lower, upper = lower.flatten(), upper.flatten()
+        lower, upper = torch.stack([1 - upper, lower], 1), torch.stack([1 - lower, upper], 1)
+    else:
+        lower, upper = lower.reshape(batch, classes), upper.reshape(batch, classes)
+    parts = [part.cpu().flatten() for part in (prediction.aleatoric, prediction.epistemic)]
+    entropy = parts[0] + parts[1]
     shown = entropy.argsort(descending=True)[:_MOST_EXAMPLES].flip(0)
     shown = shown[y[shown].argsort(stable=True)]
     columns = torch.arange(len(shown))
@@ -420,8 +433,7 @@ def class_probabilities(
         frameon=False, fontsize=8, ncols=min(classes + 1, 5), loc="lower left",
         bbox_to_anchor=(0, 1.0),
     )  # fmt: skip
-    aleatoric = prediction.aleatoric.cpu()[shown].tolist()
-    epistemic = prediction.epistemic.cpu()[shown].tolist()
+    aleatoric, epistemic = (part[shown].tolist() for part in parts)
     # Lists, because matplotlib's bars combine their arguments with numpy scalars: tensors fail.
     bottom.bar(columns.tolist(), aleatoric, color=_GREY, label="aleatoric (expected entropy)")
     bottom.bar(
@@ -445,9 +457,11 @@ def class_probabilities(
 def calibration(prediction: Prediction, y: Tensor, title: str = "Calibration") -> Figure:
     """Plot the claims of the predictions against the observed frequencies.
 
-    For regression that is the observed coverage of central intervals against their level, with the
-    band that holds 95% of calibrated models for this many examples. For classification it is
-    accuracy against confidence in ten bins, and the number of examples in each bin.
+    For regression, also of counts, that is the observed coverage of central intervals against their
+    level (:func:`bslfast.metrics.calibration_curve`), with the band that holds 95% of calibrated
+    models for this many examples. For classification it is accuracy against confidence in ten bins,
+    and the number of examples in each bin; for binary targets how often they are 1, against the
+    probability of that.
 
     Args:
         prediction: from :func:`bslfast.predict`.
@@ -480,9 +494,10 @@ def calibration(prediction: Prediction, y: Tensor, title: str = "Calibration") -
 
 
 def _reliability(figure: Figure, prediction: Prediction, y: Tensor) -> None:
-    bins = 10
-    table = metrics.reliability(prediction.mean.cpu(), y.cpu(), bins)
-    error = metrics.expected_calibration_error(prediction.mean.cpu(), y.cpu(), bins)
+    bins, binary = 10, prediction.likelihood.kind == "binary"
+    probabilities, classes = (value.cpu() for value in metrics.as_classes(prediction, y))
+    table = metrics.reliability(probabilities, classes, bins, of=1 if binary else None)
+    error = metrics.expected_calibration_error(probabilities, classes, bins)
     used = table.examples > 0
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     centres = (torch.arange(bins) + 0.5) / bins
@@ -498,13 +513,167 @@ def _reliability(figure: Figure, prediction: Prediction, y: Tensor) -> None:
         confidence, accuracy, torch.stack(bars).tolist(), ls="", marker="o", color=_BLUE, capsize=3,
         label="observed, 95% interval",
     )  # fmt: skip
-    top.set(ylabel="accuracy", ylim=(-0.03, 1.05), title=f"calibration error {error:.3f}")
+    top.set(
+        ylabel="fraction of ones" if binary else "accuracy",
+        ylim=(-0.03, 1.05),
+        title=f"calibration error {error:.3f}",
+    )
     top.legend(frameon=False, loc="upper left")
     bottom.bar(centres[used].tolist(), count.tolist(), width=0.9 / bins, color=_BLUE, alpha=0.6)
     bottom.set(
-        xlabel=f"confidence: probability of the predicted class, {bins} bins", ylabel="examples",
-        xlim=(0, 1.02),
+        xlabel=f"probability of 1, {bins} bins" if binary else
+        f"confidence: probability of the predicted class, {bins} bins",
+        ylabel="examples", xlim=(0, 1.02),
     )  # fmt: skip
+
+
+def pit(
+    prediction: Prediction,
+    y: Tensor,
+    *,
+    bins: int = 10,
+    title: str = "Probability integral transform",
+) -> Figure:
+    """Plot where targets lie in their predictive distributions, see :func:`metrics.pit_histogram`.
+
+    Bars of calibrated predictions are 1 high, up to chance: 95 % of them are in the band. Of counts
+    they scatter less than the band says.
+
+    Args:
+        prediction: a regression, from :func:`bslfast.predict`; of counts, too.
+        y: observed targets, [batch, targets].
+        bins: number of bars.
+        title: heading of the picture.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Czado, Gneiting and Held, "Predictive model assessment for count data" (2009,
+    doi:10.1111/j.1541-0420.2009.01191.x).
+    """
+    heights = metrics.pit_histogram(prediction, y, bins).cpu()
+    figure = _figure(6.2, 4.2)
+    axes = figure.subplots()
+    # The standard deviation of a bar of independent examples, in units of its mean.
+    half = 1.96 * math.sqrt((bins - 1) / y.numel())
+    axes.axhspan(
+        max(0.0, 1 - half), 1 + half, color=_GREY, alpha=0.25, lw=0,
+        label=f"chance, 95% ({y.numel()} targets)",
+    )  # fmt: skip
+    centres = (torch.arange(bins) + 0.5) / bins
+    axes.bar(centres.tolist(), heights.tolist(), width=0.94 / bins, color=_BLUE, alpha=0.7)
+    axes.axhline(1, color=_GREY, ls="--", lw=1, label="calibrated")
+    error = metrics.calibration_error(prediction, y)
+    axes.set(
+        xlabel="P(target < y) to P(target ≤ y) under the prediction", ylabel="density", xlim=(0, 1),
+        title=f"calibration error {error:.3f}",
+    )  # fmt: skip
+    _headroom(axes, 0.25)
+    axes.legend(frameon=False, loc="upper left", ncols=2)
+    return _finish(figure, title)
+
+
+def rootogram(
+    prediction: Prediction,
+    y: Tensor,
+    *,
+    name: str = "count",
+    most: int | None = None,
+    title: str = "Observed and expected counts",
+) -> Figure:
+    """Plot how often counts were observed, hanging from how often they are expected.
+
+    Roots of both are drawn (:func:`bslfast.metrics.rootogram`), which scatter alike for rare and
+    for frequent counts. A bar that does not reach 0 is a count that was seen too rarely; one that
+    goes below it was seen too often. The band has 95 % of the bars' ends by chance.
+
+    Args:
+        prediction: of counts, from :func:`bslfast.predict`.
+        y: observed counts, [batch, targets].
+        name: name of the target, for the axis.
+        most: the largest count; None: the largest one observed, up to 60.
+        title: heading of the picture.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Kleiber and Zeileis, "Visualizing count data regressions using rootograms" (2016,
+    doi:10.1080/00031305.2016.1173590, arXiv:1605.01311).
+    """
+    if most is None and isinstance(y, Tensor) and y.numel():
+        most = int(min(float(y.detach().max().clamp(0, _MOST_EXAMPLES).item()), _MOST_EXAMPLES))
+    found = metrics.rootogram(prediction, y, most)
+    observed, expected = found.observed.sqrt(), found.expected.sqrt()
+    figure = _figure(min(12.0, max(6.0, 2.5 + 0.18 * len(observed))), 4.4)
+    axes: Any = figure.subplots()
+    # The root of a Poisson count has a standard deviation of 1/2.
+    axes.axhspan(-0.98, 0.98, color=_GREY, alpha=0.2, lw=0, label="ends by chance, 95%")
+    axes.axhline(0, color="black", lw=1)
+    axes.bar(
+        found.counts.tolist(), observed.tolist(), bottom=(expected - observed).tolist(), width=0.85,
+        color=_BLUE, alpha=0.6, label="observed, from the expected down",
+    )  # fmt: skip
+    axes.plot(found.counts, expected, color=_ORANGE, marker="o", ms=3, lw=1.5, label="expected")
+    beyond = int(y.numel() - found.observed.sum().item())
+    more = f", {beyond} of {y.numel()} beyond" if beyond else ""
+    axes.set(xlabel=f"{name}{more}", ylabel="root of the number of examples")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    _headroom(axes, 0.15)
+    axes.legend(frameon=False, loc="upper right")
+    return _finish(figure, title)
+
+
+def diagnostics(
+    prediction: Prediction,
+    y: Tensor,
+    names: Sequence[str],
+    *,
+    title: str = "Held-out data",
+) -> dict[str, Figure]:
+    """Return the pictures that make sense for a prediction, by their names.
+
+    Numbers, counts and values: :func:`predictions` if there is one target, :func:`calibration` and
+    :func:`pit`; counts :func:`rootogram`, too. Binary targets and classes:
+    :func:`class_probabilities` as "predictions", and :func:`calibration`. What the numbers in them
+    are, :func:`bslfast.metrics.summary` says.
+
+    Args:
+        prediction: from :func:`bslfast.predict`.
+        y: observed targets.
+        names: of the targets, or of the classes; for binary targets of 0 and 1.
+        title: what headings begin with.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Example:
+        >>> import torch, bslfast
+        >>> model, y = torch.nn.Identity(), torch.tensor([[0.0], [1.0], [2.0]])
+        >>> likelihood = bslfast.likelihoods.Poisson(1)
+        >>> prediction = bslfast.predict(model, torch.zeros(3, 1), 1, likelihood=likelihood)
+        >>> list(diagnostics(prediction, y, ["visits"]))
+        ['predictions', 'calibration', 'pit', 'rootogram']
+    """
+    if metrics.is_classification(prediction):
+        return {
+            "predictions": class_probabilities(prediction, y, names, title=f"{title}: predictions"),
+            "calibration": calibration(prediction, y, f"{title}: calibration"),
+        }
+    if isinstance(names, str) or len(names) != prediction.mean.shape[-1]:
+        raise ValueError(f"names: expected {prediction.mean.shape[-1]} names, got {names!r}")
+    found = {}
+    if prediction.mean.ndim == 2 and prediction.mean.shape[1] == 1:
+        found["predictions"] = predictions(
+            prediction, y, name=names[0], title=f"{title}: predictions"
+        )
+    found["calibration"] = calibration(prediction, y, f"{title}: calibration")
+    found["pit"] = pit(prediction, y, title=f"{title}: probability integral transform")
+    if prediction.likelihood.kind == "counts":
+        name = names[0] if len(names) == 1 else "count"
+        found["rootogram"] = rootogram(
+            prediction, y, name=name, title=f"{title}: observed and expected counts"
+        )
+    return found
 
 
 def scores(

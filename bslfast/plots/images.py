@@ -38,7 +38,8 @@ def grid(images: Tensor, title: str, columns: int = 10) -> Figure:
     """Plot images side by side.
 
     Args:
-        images: [n, height, width] or [n, 1, height, width], values in [0, 1].
+        images: values in [0, 1]; [n, height, width] or [n, 1, height, width] for grey ones, which
+            are dark where values are large; [n, 3, height, width] for red, green and blue.
         title: heading of the picture.
         columns: number of images in a row.
 
@@ -62,7 +63,7 @@ def reconstructions(
     """Plot original images, each with its reconstruction below it.
 
     Args:
-        x: originals, [n, height, width] or [n, 1, height, width], values in [0, 1].
+        x: originals, grey or in colour, as of :func:`grid`.
         reconstructed: of the same shape.
         title: heading of the picture.
         columns: number of pairs in a row.
@@ -100,8 +101,7 @@ def strips(rows: Mapping[str, Tensor], title: str = "Reconstructions by epoch") 
     """Plot a row of images for each name, such as originals and what became of them.
 
     Args:
-        rows: images by name, each [n, height, width] or [n, 1, height, width] with the same n,
-            values in [0, 1].
+        rows: images by name, grey or in colour as of :func:`grid`, all of one shape.
         title: heading of the picture.
 
     Raises:
@@ -263,7 +263,7 @@ def interpolation(
 
     Args:
         model: a :class:`bslfast.vae.VAE` of images.
-        x: first images, [n, 1, height, width] or what the model takes, values in [0, 1].
+        x: first images, as the model takes them, grey or in colour as of :func:`grid`.
         other: second images, of the same shape.
         title: heading of the picture.
         steps: codes of a row, at least 2; the ends are the codes of the images.
@@ -432,15 +432,19 @@ def label_curves(
 
 
 def _images(name: str, images: Tensor) -> Tensor:
-    what = "[n, height, width] or [n, 1, height, width]"
+    """Grey images as [n, height, width], colour images as [n, height, width, 3], on the CPU."""
+    what = "[n, height, width], [n, 1, height, width] or [n, 3, height, width]"
     _checks.floating(name, images, None, what)
+    given, images = images, images.detach().cpu().float()
     if images.dim() == 4 and images.shape[1] == 1:
         images = images.squeeze(1)
-    if images.dim() != 3 or len(images) == 0:
-        raise ValueError(
-            f"{name}: expected {what} and at least one, got {_checks.describe(images)}"
-        )
-    return images.detach().cpu().float()
+    elif images.dim() == 4 and images.shape[1] == 3:
+        images = images.movedim(1, -1)
+    elif images.dim() != 3:
+        images = images.new_empty(0)
+    if len(images) == 0:
+        raise ValueError(f"{name}: expected {what} and at least one, got {_checks.describe(given)}")
+    return images
 
 
 def _check_history(history: Any) -> None:
@@ -468,14 +472,14 @@ def _latent(model: Any) -> int:
 def _table(
     images: Tensor, title: str, width: float
 ) -> tuple[Figure, Any, list[float], list[float]]:
-    """Draw images [rows, columns, height, width]; return the middles of columns and rows, too."""
+    """Draw images [rows, columns, height, width, ...]; return the middles of columns and rows."""
     tiled = _tiled(images.flatten(0, 1), images.shape[1])
     # Beside the images there is room for labels, above them for the title.
     figure = _figure(width + 0.7, 0.7 + width * tiled.shape[0] / tiled.shape[1])
     axes: Any = figure.add_subplot()
     _show(axes, tiled, "white")
     figure.suptitle(title, fontsize=12)
-    rows, columns, height, width_in_pixels = images.shape
+    rows, columns, height, width_in_pixels = images.shape[:4]
     middles = [
         [i * (size + 1) + 0.5 * (size - 1) for i in range(n)]
         for n, size in ((columns, width_in_pixels), (rows, height))
@@ -484,19 +488,25 @@ def _table(
 
 
 def _tiled(images: Tensor, columns: int, gap: int = 1) -> Tensor:
-    """One image [height, width] with all of them in rows; gaps and empty places are NaN."""
-    n, height, width = images.shape
+    """One image [height, width, ...] with all of them in rows; gaps and empty places are NaN."""
+    n, height, width, *channels = images.shape
     columns = min(columns, n)
     rows = -(-n // columns)
-    padded = images.new_full((rows * columns, height + gap, width + gap), torch.nan)
+    padded = images.new_full((rows * columns, height + gap, width + gap, *channels), torch.nan)
     padded[:n, :height, :width] = images
-    tiled = padded.view(rows, columns, height + gap, width + gap).transpose(1, 2)
-    flat = tiled.reshape(rows * (height + gap), columns * (width + gap))
+    tiled = padded.view(rows, columns, height + gap, width + gap, *channels).transpose(1, 2)
+    flat = tiled.reshape(rows * (height + gap), columns * (width + gap), *channels)
     return flat[: flat.shape[0] - gap, : flat.shape[1] - gap]
 
 
 def _show(axes: Any, image: Tensor, behind: str = "#C8D4E0") -> None:
-    axes.imshow(image.numpy(), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    if image.dim() == 2:
+        axes.imshow(image.numpy(), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    else:
+        # Gaps are transparent, as NaN is in grey images.
+        seen = image.isnan().logical_not().all(-1, keepdim=True)
+        colours = torch.cat([image.nan_to_num(0.0).clamp(0, 1), seen.float()], -1)
+        axes.imshow(colours.numpy(), interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_facecolor(behind)  # shows in the gaps

@@ -66,7 +66,8 @@ def test_regression(own: Path, capsys: pytest.CaptureFixture) -> None:
     """Inputs such as dates, large numbers that differ little, keep their digits."""
     assert train("regression", own, "--target", "y", "--ignore", "k", "z", epochs=100) == 0
     folder = own.parent / "runs" / "regression-own"
-    pictures = {f"{x}.png" for x in ("predictions", "calibration", "learning_curves", "weights")}
+    names = ("predictions", "calibration", "pit", "learning_curves", "weights")
+    pictures = {f"{x}.png" for x in names}
     assert set(os.listdir(folder)) == FILES | pictures
     report = report_of(own, "regression")
     assert report["data"]["rows"] == {"train": 84, "validation": 18, "test": 18}
@@ -93,7 +94,13 @@ def test_several_targets(own: Path, likelihood: str) -> None:
     assert report["data"]["target_mean"] == pytest.approx([50.5, 0], abs=0.4)
 
 
-@pytest.mark.parametrize("name", ["heteroscedastic_normal", "normal", "laplace", "student_t"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("heteroscedastic_normal", "normal", "laplace", "student_t"),
+        *("poisson", "negative_binomial"),
+    ],
+)
 def test_predictions_of_each_target(name: str) -> None:
     """With one draw of the weights, the log likelihood is the sum over independent targets."""
     likelihood = get(name, 3)
@@ -103,6 +110,8 @@ def test_predictions_of_each_target(name: str) -> None:
     samples = torch.randn(1, 7, likelihood.n_outputs(3))
     prediction = Prediction(*likelihood.predictive(samples), samples, likelihood)
     y = torch.randn(7, 3)
+    if not likelihood.continuous:
+        y = y.abs().round()
     found = regression.parts(prediction, Examples(y, y))
     assert [tuple(examples.y.shape) for _, examples in found] == [(7, 1)] * 3
     total = torch.stack([own.log_prob(examples.y) for own, examples in found]).sum(0)
@@ -112,10 +121,33 @@ def test_predictions_of_each_target(name: str) -> None:
         assert torch.equal(own.mean[:, 0], prediction.mean[:, j])
 
 
+@pytest.mark.parametrize("likelihood", ["poisson", "negative_binomial"])
+def test_counts(own: Path, likelihood: str) -> None:
+    """They are not rescaled. Training starts at their mean, which is far from a rate of 1."""
+    rates = np.exp(5 + 0.5 * (A - 1e9))
+    counts = np.random.default_rng(1).poisson(rates)
+    rows = [f"{a!r},{b!r},{y}" for a, b, y in zip(A.tolist(), B.tolist(), counts, strict=True)]
+    own.write_text("\n".join(["a,b,visits", *rows]))
+    assert train("regression", own, "--likelihood", likelihood, epochs=40) == 0
+    folder = own.parent / "runs" / "regression-own"
+    assert {"pit.png", "rootogram.png", "predictions.png"} <= set(os.listdir(folder))
+    report = report_of(own, "regression")
+    assert "target_mean" not in report["data"]
+    assert report["test"]["rmse"] < 0.9 * counts.std()
+    two = ["--likelihood", likelihood, "--target", "visits", "more"]
+    lines = own.read_text().splitlines()
+    own.write_text("\n".join([lines[0] + ",more", *(f"{line},{i % 3}" for i, line in
+                                                     enumerate(lines[1:]))]))  # fmt: skip
+    assert train("regression", own, *two) == 0
+    assert {"predictions_1.png", "predictions_2.png", "rootogram.png"} <= set(os.listdir(folder))
+    assert "calibration_error, more" in report_of(own, "regression")["test"]
+
+
 def test_classification(own: Path, capsys: pytest.CaptureFixture) -> None:
     assert train("classification", own, "--ignore", "y", "z", epochs=100) == 0
     report = report_of(own, "classification")
     assert report["test"]["accuracy"] > 0.8
+    assert 0 < report["test"]["brier_score"] < 0.4
     assert report["data"]["features"] == ["a", "b"]
     share = (K == "red").mean()
     assert f"blue, dark {1 - share:.0%}, red {share:.0%}" in capsys.readouterr().out
@@ -270,6 +302,17 @@ def test_vae_of_images(tmp_path: Path, kind: str) -> None:
     assert y.unique().tolist() == list(range(len(names)))
 
 
+def test_vae_of_colour_images(tmp_path: Path) -> None:
+    path = tmp_path / "own.npy"
+    np.save(path, RNG.integers(0, 256, (40, 3, 6, 5), dtype=np.uint8))
+    assert train("vae", path, "--hidden", "8") == 0
+    report = report_of(path, "vae")
+    assert report["data"]["shape"] == [3, 6, 5]
+    assert report["model"]["layers"] == "VAE 90-8-2-8-90"
+    pictures = {"reconstructions.png", "samples.png", "interpolation.png", "latent_grid.png"}
+    assert pictures <= set(os.listdir(tmp_path / "runs" / "vae-own"))
+
+
 @pytest.mark.parametrize(
     ("rows", "batch", "epochs", "patience"),
     [(100, 32, 400, 100), (1000, 32, 273, 68), (10_000, 128, 109, 27), (10**6, 512, 20, 10)],
@@ -381,6 +424,12 @@ DEEP = np.zeros((30, 4, 4))
             ["--delimiter", ";"],
             "line 2, column 'a': .*got '0,5'; likewise in 'b'; a decimal comma has to .* point$",
         ),
+        (
+            "regression",
+            LINES.replace("29,1,", "29,1.5,"),
+            ["--target", "b", "--ignore", "k", "--likelihood", "poisson"],
+            "own.csv, column 'b': expected whole numbers of at least 0 .* poisson, got 1.5",
+        ),
         ("regression", HUGE, [], "own.csv, column 'a': expected numbers that float32 .*1e[+]300"),
         ("vae", HUGE, [], "own.csv, column 'a': expected numbers that float32 holds .*1e[+]300"),
         (
@@ -433,7 +482,7 @@ def test_what_is_refused(
     "options",
     [
         ["regression"],
-        ["regression", "--data", "a.csv", "--likelihood", "poisson"],
+        ["regression", "--data", "a.csv", "--likelihood", "cauchy"],
         ["classification", "--data", "a.csv", "--missing", "guess"],
         ["vae", "--data", "a.csv", "--scale", "fixed"],
         ["vae", "--data", "a.csv", "--hidden", "0"],

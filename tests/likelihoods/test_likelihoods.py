@@ -603,8 +603,8 @@ def test_only_densities_are_rescaled() -> None:
         model = bslfast.bnn.BayesianMLP(3, (8,), 2, likelihood=name)
         with pytest.raises(ValueError, match="target_scaler: expected None"):
             bslfast.predict(model, x, 5, target_scaler=scaler)
-        with pytest.raises(TypeError, match="prediction: expected a regression"):
-            bslfast.metrics.coverage(bslfast.predict(model, x, 5), y.abs().round())
+    with pytest.raises(TypeError, match="prediction: expected a regression"):
+        bslfast.metrics.coverage(bslfast.predict(model, x, 5), y.abs().round())
 
 
 X, Y = torch.zeros(4, 1), torch.zeros(4, 1)

@@ -354,3 +354,114 @@ X, PAIR = torch.ones(2, 3), Pair()
 def test_errors(call: Callable[[], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+ESTIMATED: dict[str, tuple[posteriors.Posterior, priors.Prior]] = {
+    "scale mixture": (posteriors.Normal(init_scale=0.3), priors.ScaleMixture()),
+    "student t": (posteriors.Normal("log_scale", 0.3), priors.StudentT(3.0, 0.5)),
+    "joint": (posteriors.FullCovariance(init_scale=0.3), priors.StudentT(3.0)),
+    "low rank": (posteriors.LowRank(2, init_scale=0.3), priors.ScaleMixture()),
+}
+
+
+def estimate(weight: bnn.Weight, samples: Tensor) -> Tensor:
+    """The mean over samples of log q(w) - log p(w); of joint posteriors E log q(w) is known."""
+    posterior: Any = weight.posterior
+    if isinstance(posterior, posteriors.Joint):
+        log_q = -posterior.entropy(weight.parameters)
+    else:
+        law = torch.distributions.Normal(weight.loc, weight.stddev())
+        log_q = law.log_prob(samples).sum() / len(samples)
+    log_p = torch.stack([weight.prior.log_prob(sample) for sample in samples]).mean()
+    return log_q - log_p
+
+
+@pytest.mark.parametrize("kind", ESTIMATED)
+@pytest.mark.parametrize("held", [1, 2, 5])
+@pytest.mark.parametrize("made_by_us", [False, True])
+def test_estimated_divergences_are_those_of_the_draws(
+    kind: str, held: int, made_by_us: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In parts, too, whose means count as often as they have draws."""
+    posterior, prior = ESTIMATED[kind]
+    torch.manual_seed(0)
+    options: Any = {"posterior": posterior, "prior": prior}
+    if made_by_us:
+        model: Any = bslfast.bnn.BayesianMLP(3, (4,), 2, **options).double()
+        layers = list(model.layers)
+        monkeypatch.setattr("bslfast.bnn._HELD_WEIGHTS", held * layers[0].weight_loc.numel())
+    else:
+        model = bnn.Sequential(
+            bnn.BayesLinear(3, 4, **options), nn.Tanh(), bnn.BayesLinear(4, 2, prior_scale=0.5)
+        ).double()
+        layers = [model[0], model[2]]
+        monkeypatch.setattr(samples, "_together", lambda *_: held)
+    leaves = [p for layer in layers for p in layer.parameters()]
+    x = torch.randn(4, 3, dtype=torch.float64)
+    torch.manual_seed(1)
+    y = sample_outputs(model, x, n_samples=N)
+    found = kl(model)
+    assert kl(model) != found  # which is that of the draws once, as it is of a pass
+    torch.manual_seed(1)
+    drawn: dict[int, list[Tensor]] = {}
+    weights = [weight for layer in layers for weight in layer.weights()]
+    for start in range(0, N, held):
+        for i, weight in enumerate(weights):
+            n = min(held, N - start)
+            drawn.setdefault(i, []).append(weight.rsample(sample_shape=(n,)))
+    expected = torch.zeros((), dtype=torch.float64)
+    for i, weight in enumerate(weights):
+        closed = isinstance(weight.prior, priors.Normal)
+        expected = expected + (weight.kl() if closed else estimate(weight, torch.cat(drawn[i])))
+    torch.testing.assert_close(found, expected)
+    total = torch.autograd.grad(found + 0 * y.sum(), leaves)
+    torch.testing.assert_close(total, torch.autograd.grad(expected, leaves))
+
+
+@pytest.mark.parametrize("kind", ESTIMATED)
+@pytest.mark.parametrize("n_samples", [None, 1, 3])
+def test_an_estimate_after_backward_has_a_sample_of_its_own(
+    kind: str, n_samples: int | None
+) -> None:
+    posterior, prior = ESTIMATED[kind]
+    model = nn.Sequential(bnn.BayesLinear(3, 2, posterior=posterior, prior=prior))
+    x = torch.ones(1, 3)
+    y = model(x) if n_samples is None else sample_outputs(model, x, n_samples=n_samples)
+    y.sum().backward()
+    kl(model).backward()
+
+
+def test_estimates_follow_the_parameters() -> None:
+    """They are those of the parameters as they are, at the same noise."""
+    model: Any = nn.Sequential(bnn.BayesLinear(3, 2, prior=priors.StudentT(3.0)))
+    x = torch.ones(1, 3)
+    torch.manual_seed(1)
+    sample_outputs(model, x, n_samples=N)
+    with torch.no_grad():
+        model[0].weight_loc.data.add_(1.0)
+    found = kl(model)
+    torch.manual_seed(1)
+    weights = model[0].weights()
+    expected = sum(estimate(w, w.rsample(sample_shape=(N,))) for w in weights)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    sample_outputs(model, x, n_samples=N)
+    with torch.no_grad():
+        assert torch.isfinite(kl(model))
+
+
+def test_a_shared_weight_is_drawn_once_for_outputs_and_estimate() -> None:
+    torch.manual_seed(0)
+    model: Any = bslfast.bnn.BayesianMLP(2, (2,), 2, prior=priors.StudentT(3.0), init_scale=0.3)
+    model.double().layers[0].share("weight", model.layers[1], "weight")
+    x = torch.randn(3, 2, dtype=torch.float64)
+    torch.manual_seed(1)
+    model.sample_outputs(x, 3)
+    found = kl(model)
+    torch.manual_seed(1)
+    every = {w.identity: w for layer in model.layers for w in layer.weights()}
+    drawn: Any = {key: [] for key in every}
+    for _ in range(3):
+        for key, weight in every.items():
+            drawn[key].append(weight.rsample(sample_shape=(1,)))
+    expected = sum(estimate(w, torch.cat(drawn[key])) for key, w in every.items())
+    torch.testing.assert_close(found, expected)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from bslfast.likelihoods import DiscretizedLogisticMixture, get
 from bslfast.training import History
 from bslfast.vae import VAE, conv_decoder, conv_encoder, mlp_decoder, mlp_encoder
 
@@ -237,7 +238,7 @@ def test_learning_curves() -> None:
     [
         (lambda: images.grid(torch.zeros(2, 3), ""), ValueError, r"^images: .*\(2, 3\)"),
         (lambda: images.grid(torch.zeros(0, 3, 3), ""), ValueError, r"^images: .*at least one"),
-        (lambda: images.grid(torch.zeros(2, 3, 8, 8), ""), ValueError, r"^images: "),
+        (lambda: images.grid(torch.zeros(2, 4, 8, 8), ""), ValueError, r"^images: "),
         (lambda: images.grid(torch.zeros(2, 3, 3).long(), ""), TypeError, r"^images: .*int64"),
         (lambda: images.grid(torch.zeros(2, 3, 3), "", 0), ValueError, r"^columns: .*got 0"),
         (lambda: images.reconstructions(torch.zeros(2, 3, 3), torch.zeros(2, 3, 4)), ValueError,
@@ -292,3 +293,62 @@ def test_label_curves() -> None:
         images.label_curves(history, [0.5])
     with pytest.raises(TypeError, match="history: expected what"):
         images.label_curves([3.0], [0.5])  # type: ignore[arg-type]
+
+
+def test_colours_are_in_their_places() -> None:
+    pictures = torch.rand(5, 3, 2, 3)
+    shown = torch.tensor(images.grid(pictures, "title", columns=3).axes[0].images[0].get_array())
+    assert shown.shape == (2 * 2 + 1, 3 * 3 + 2, 4)
+    for i, picture in enumerate(pictures):
+        top, left = 3 * (i // 3), 4 * (i % 3)
+        place = shown[top : top + 2, left : left + 3]
+        assert torch.equal(place[..., :3], picture.movedim(0, -1))
+        assert bool((place[..., 3] == 1).all())
+    assert bool((shown[2, :, 3] == 0).all())  # the gap
+    assert bool((shown[3:, 8:, 3] == 0).all())  # nothing where no image is
+    # Rounding may leave [0, 1].
+    far = images.grid(torch.tensor([-0.1, 0.5, 1.1]).view(1, 3, 1, 1), "title").axes[0].images[0]
+    assert far.get_array()[0, 0].tolist() == [0.0, 0.5, 1.0, 1.0]
+
+
+def colour_vae(likelihood: str = "bernoulli") -> VAE:
+    mixture = DiscretizedLogisticMixture(None, low=0.0, high=1.0)
+    law = get(mixture if "mixture" in likelihood else likelihood, None)
+    decoder = mlp_decoder(2, (3 * len(law.parts), 8, 8), (8,))
+    return VAE(mlp_encoder((3, 8, 8), 2, (8,)), decoder, latent=2, likelihood=law)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "discretized_logistic_mixture"])
+def test_pictures_of_models_of_colour_images(likelihood: str) -> None:
+    """What each shows is what the model decodes, as colours from 0 to 1."""
+    torch.manual_seed(0)
+    model, x = colour_vae(likelihood), torch.rand(4, 3, 8, 8)
+    with torch.no_grad():
+        made = model.reconstruct(x)
+        grid = images.reconstructions(x, made, columns=4)
+        decoded = model.decode(model.codes(x))
+    first, second = (torch.tensor(axes.images[0].get_array()) for axes in grid.axes)
+    torch.testing.assert_close(first[:, :8, :3], x[0].movedim(0, -1))
+    torch.testing.assert_close(second[:, 9:17, :3], made[1].movedim(0, -1).float())
+    way = torch.tensor(images.interpolation(model, x[:1], x[1:2], steps=3).axes[0].images[0]
+                       .get_array())  # fmt: skip
+    assert way.shape == (8, 5 * 9 - 1, 4)
+    torch.testing.assert_close(way[:, 9:17, :3], decoded[0].movedim(0, -1).float())
+    torch.testing.assert_close(way[:, 36:, :3], x[1].movedim(0, -1))
+    axes = images.latent_grid(model, points=5).axes[0]
+    assert axes.images[0].get_array().shape == (5 * 9 - 1, 5 * 9 - 1, 4)
+    rows = images.strips({"original": x, "made": made}).axes[0]
+    assert list(rows.get_yticks()) == [3.5, 12.5]
+    sampled = images.grid(model.sample(6, seed=1).detach(), "samples", columns=3)
+    assert sampled.axes[0].images[0].get_array().shape == (2 * 9 - 1, 3 * 9 - 1, 4)
+
+
+def test_grey_and_colour_do_not_mix() -> None:
+    grey, colour = torch.rand(2, 1, 4, 4), torch.rand(2, 3, 4, 4)
+    with pytest.raises(ValueError, match="reconstructed: expected the shape of x"):
+        images.reconstructions(colour, grey)
+    for wrong in (torch.rand(2, 2, 4, 4), torch.rand(4, 4), torch.rand(0, 3, 4, 4)):
+        with pytest.raises(
+            ValueError, match=r"images: expected \[n, height, width\], \[n, 1, .* 3,"
+        ):
+            images.grid(wrong, "title")

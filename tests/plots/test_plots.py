@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from torch import nn
 
 from bslfast import plots
 from bslfast.bnn import BayesianMLP
-from bslfast.likelihoods import Categorical, Normal
+from bslfast.likelihoods import Bernoulli, Categorical, Normal, Poisson
 from bslfast.predict import Prediction, predict
 from bslfast.training import History
 
@@ -236,3 +237,99 @@ def test_pictures_of_a_real_prediction(tmp_path: Path) -> None:
     classes = predict(BayesianMLP(3, (4,), 2, likelihood="categorical"), x, 10)
     plots.save(plots.class_probabilities(classes, labels, ["no", "yes"]), tmp_path / "b.svg")
     assert sorted(os.listdir(tmp_path)) == ["a.png", "b.svg"]
+
+
+def counts(rows: int = 60) -> tuple[Prediction, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    samples = torch.linspace(-1, 2, rows).reshape(1, rows, 1).expand(20, rows, 1)
+    samples = samples + 0.2 * torch.randn(20, rows, 1, generator=generator)
+    likelihood = Poisson(1)
+    prediction = Prediction(*likelihood.predictive(samples), samples, likelihood)
+    return prediction, torch.poisson(samples[0].exp(), generator)
+
+
+def test_rootograms_hang_from_what_is_expected() -> None:
+    from bslfast import metrics
+
+    prediction, y = counts()
+    table = metrics.rootogram(prediction, y)
+    axes = plots.rootogram(prediction, y, name="visits").axes[0]
+    bars = [bar for bar in axes.patches if bar.get_width() == pytest.approx(0.85)]
+    assert len(bars) == len(table.counts)
+    for bar, observed, expected in zip(bars, table.observed, table.expected, strict=True):
+        assert bar.get_height() == pytest.approx(observed.sqrt().item())
+        assert bar.get_y() + bar.get_height() == pytest.approx(expected.sqrt().item())
+    assert axes.get_xlabel() == "visits"
+    axes = plots.rootogram(prediction, y, most=2).axes[0]
+    assert f"{int((y > 2).sum())} of 60 beyond" in axes.get_xlabel()
+    far = torch.cat([y[1:], torch.full((1, 1), 500.0)])
+    assert "1 of 60 beyond" in plots.rootogram(prediction, far).axes[0].get_xlabel()
+
+
+def test_the_integral_transform_has_its_histogram(
+    regression: tuple[Prediction, torch.Tensor],
+) -> None:
+    from bslfast import metrics
+
+    for prediction, y in (regression, counts()):
+        axes = plots.pit(prediction, y, bins=8).axes[0]
+        heights = [bar.get_height() for bar in axes.patches if bar.get_width() < 0.2]
+        assert heights == pytest.approx(metrics.pit_histogram(prediction, y, 8).tolist())
+        assert f"{metrics.calibration_error(prediction, y):.3f}" in axes.get_title()
+
+
+def test_bands_of_counts_are_not_below_zero() -> None:
+    prediction, y = counts()
+    wide = replace(prediction, epistemic=prediction.epistemic + 5)
+    for figure in (plots.predictions(wide, y), plots.bands(wide, torch.arange(60.0))):
+        for band in figure.axes[0].collections:
+            assert band.get_paths()[0].vertices[:, 1].min() >= 0
+
+
+def binary(targets: int = 1) -> tuple[Prediction, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    samples = 2 * torch.randn(1, 50, targets, generator=generator)
+    samples = samples + 0.3 * torch.randn(20, 50, targets, generator=generator)
+    likelihood = Bernoulli(targets)
+    prediction = Prediction(*likelihood.predictive(samples), samples, likelihood)
+    return prediction, torch.bernoulli(samples[0].sigmoid(), generator=generator)
+
+
+def test_binary_targets_are_two_classes() -> None:
+    prediction, y = binary()
+    top, bottom = plots.class_probabilities(prediction, y, ["no", "yes"]).axes
+    assert "test examples" in bottom.get_xlabel()
+    assert {text.get_text() for text in top.texts} == {"truth: no", "truth: yes"}
+    points = {c.get_label(): c for c in top.containers}
+    shown = sorted(points["p(yes)"].lines[0].get_ydata())
+    assert shown == pytest.approx(sorted(prediction.mean.flatten().tolist()))
+    top, bottom = plots.calibration(prediction, y).axes
+    assert top.get_ylabel() == "fraction of ones"
+    assert sum(bar.get_height() for bar in bottom.patches) == 50
+    two, both = binary(2)
+    assert (
+        "60 least certain of 100"
+        in plots.class_probabilities(two, both, ["no", "yes"]).axes[1].get_xlabel()
+    )
+
+
+def test_diagnostics_are_those_of_the_targets(
+    regression: tuple[Prediction, torch.Tensor],
+    classification: tuple[Prediction, torch.Tensor],
+) -> None:
+    usual = ["predictions", "calibration", "pit"]
+    assert list(plots.diagnostics(*regression, ["grade"])) == usual
+    found = plots.diagnostics(*counts(), ["visits"], title="A title")
+    assert list(found) == [*usual, "rootogram"]
+    assert found["pit"].get_suptitle() == "A title: probability integral transform"
+    assert list(plots.diagnostics(*classification, ["a", "b", "c"])) == usual[:2]
+    assert list(plots.diagnostics(*binary(), ["no", "yes"])) == usual[:2]
+    likelihood, samples = Normal(2), torch.zeros(3, 4, 2)
+    two = Prediction(*likelihood.predictive(samples), samples, likelihood)
+    assert list(plots.diagnostics(two, torch.zeros(4, 2), ["a", "b"])) == usual[1:]
+    with pytest.raises(ValueError, match="names: expected 2 names, got 'ab'"):
+        plots.diagnostics(two, torch.zeros(4, 2), "ab")
+    with pytest.raises(TypeError, match="prediction: expected a regression"):
+        plots.pit(*classification)
+    with pytest.raises(TypeError, match="prediction: expected counts"):
+        plots.rootogram(*regression)

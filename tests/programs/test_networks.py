@@ -356,7 +356,7 @@ def test_loss_and_its_gradients(
     network: Callable[[], BayesianMLP], drawn_together: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Layers of a large network are drawn by seeds of their own."""
-    monkeypatch.setattr("bslfast.bnn._DRAWN_TOGETHER", drawn_together)
+    monkeypatch.setattr("bslfast.bnn.MOST_DRAWN_TOGETHER", drawn_together)
     model = made(network)
     x = torch.randn(50, 3, dtype=torch.float64, requires_grad=True)
     y = torch.rand(50, model.likelihood.targets or 0, dtype=torch.float64)
@@ -438,7 +438,7 @@ def test_explain() -> None:
 def test_weights_of_several_parametrizations(monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = {"weight": posteriors.Normal("softplus"), "bias": posteriors.Normal("log_scale")}
     for drawn_together in (1 << 18, 0):
-        monkeypatch.setattr("bslfast.bnn._DRAWN_TOGETHER", drawn_together)
+        monkeypatch.setattr("bslfast.bnn.MOST_DRAWN_TOGETHER", drawn_together)
         assert "several parametrizations" in BayesianMLP(3, (4,), 1, posterior=kinds).explain()
 
 

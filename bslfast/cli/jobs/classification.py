@@ -90,26 +90,11 @@ def evaluate(prediction: Prediction, test: Examples) -> dict[str, float]:
     """Return the metrics on held-out examples."""
     from bslfast import metrics
 
-    return {
-        "accuracy": metrics.accuracy(prediction.mean, test.y),
-        "mean_log_likelihood": metrics.mean_log_likelihood(prediction, test.y),
-        "expected_calibration_error": metrics.expected_calibration_error(
-            prediction.mean, test.y, bins=10
-        ),
-        "mean_aleatoric_entropy": prediction.aleatoric.mean().item(),
-        "mean_epistemic_entropy": prediction.epistemic.mean().item(),
-    }
+    return metrics.summary(prediction, test.y)
 
 
 def pictures(prediction: Prediction, test: Examples, data: Dataset) -> dict[str, Figure]:
     """Return the pictures of the predictions, by file name."""
     from bslfast import plots
 
-    return {
-        "predictions": plots.class_probabilities(
-            prediction, test.y, data.target_names, title="classification: held-out predictions"
-        ),
-        "calibration": plots.calibration(
-            prediction, test.y, "classification: calibration on held-out data"
-        ),
-    }
+    return plots.diagnostics(prediction, test.y, data.target_names, title="Classes, held out")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import copy
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bslfast.cli import runner, tables
 
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
     from bslfast.data import Dataset, Examples
     from bslfast.predict import Prediction
 
-_LIKELIHOODS = ("heteroscedastic_normal", "normal", "laplace", "student_t")
+_COUNTS = ("poisson", "negative_binomial")
+_LIKELIHOODS = ("heteroscedastic_normal", "normal", "laplace", "student_t", *_COUNTS)
 # Targets are float32 in training: what rounding may change, in standard deviations.
 _ROUNDING = 1e-3
 
@@ -32,7 +35,7 @@ def add_parser(names: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument(
         "--likelihood", choices=_LIKELIHOODS, default=_LIKELIHOODS[0],
-        help="law of the noise (%(default)s)",
+        help="law of the noise (%(default)s); poisson and negative_binomial are for counts",
     )  # fmt: skip
     runner.add_options(
         parser, epochs=None, hidden=None, batch_size=None, lr=None, patience=None, samples=200,
@@ -73,6 +76,8 @@ def load(options: argparse.Namespace) -> Dataset:
     train = split(x, y, seed=options.seed).train
     tables.differ(table.path, targets, train.y, "as there is nothing to predict in others")
     tables.moderate(table.path, features, train.x, x)
+    if options.likelihood in _COUNTS:
+        _check_counts(options.likelihood, table.path, targets, y)
     errors = (y.float().double() - y).abs().amax(dim=0)
     for name, error, spread, mean in zip(targets, errors, y.std(0), y.mean(0), strict=True):
         if not error <= _ROUNDING * spread:
@@ -81,6 +86,17 @@ def load(options: argparse.Namespace) -> Dataset:
                 f"standard deviation of {spread:.4g} around {mean:.10g}; take that away from them"
             )
     return Dataset(x, y.float(), features, targets, table.path)
+
+
+def _check_counts(likelihood: str, path: Path | str, names: Sequence[str], y: Tensor) -> None:
+    """Raise ValueError naming the first target, [rows, targets], that is no count."""
+    whole = (y >= 0) & (y == y.floor())
+    if not bool(whole.all()):
+        row, column = (~whole).nonzero()[0].tolist()
+        raise ValueError(
+            f"{path}, column {names[column]!r}: expected whole numbers of at least 0 for "
+            f"--likelihood {likelihood}, got {y[row, column].item():.10g}"
+        )
 
 
 def evaluate(
@@ -100,13 +116,7 @@ def evaluate(
             "coverage_95": metrics.coverage(prediction, test.y, 0.95),
             **{f"{key}, {n}": value for n, own in by_target.items() for key, value in own.items()},
         }
-    return {
-        "rmse": metrics.rmse(prediction.mean, test.y),
-        "mean_log_likelihood": metrics.mean_log_likelihood(prediction, test.y),
-        "coverage_95": metrics.coverage(prediction, test.y, 0.95),
-        "mean_aleatoric": prediction.aleatoric.mean().item(),
-        "mean_epistemic": prediction.epistemic.mean().item(),
-    }
+    return metrics.summary(prediction, test.y)
 
 
 def parts(prediction: Prediction, test: Examples) -> list[tuple[Prediction, Examples]]:
@@ -138,12 +148,13 @@ def pictures(prediction: Prediction, test: Examples, data: Dataset) -> dict[str,
     """Return the pictures of the predictions, by file name."""
     from bslfast import plots
 
+    names = data.target_names
+    if len(names) == 1:
+        return plots.diagnostics(prediction, test.y, names, title=f"{names[0]}, held out")
     figures: dict[str, Figure] = {}
-    for name, (own, examples) in zip(data.target_names, parts(prediction, test), strict=True):
-        stem = "predictions" if len(data.target_names) == 1 else f"predictions_{len(figures) + 1}"
-        title = f"{name}: held-out predictions"
-        figures[stem] = plots.predictions(own, examples.y, name=name, title=title)
-    figures["calibration"] = plots.calibration(
-        prediction, test.y, "regression: calibration on held-out data"
-    )
-    return figures
+    for name, (own, examples) in zip(names, parts(prediction, test), strict=True):
+        title = f"{name}, held out: predictions"
+        figures[f"predictions_{len(figures) + 1}"] = plots.predictions(
+            own, examples.y, name=name, title=title
+        )
+    return figures | plots.diagnostics(prediction, test.y, names, title="All targets, held out")

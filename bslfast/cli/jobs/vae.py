@@ -88,13 +88,14 @@ def load_images(options: argparse.Namespace) -> tuple[Tensor, Tensor, tuple[str,
     values = arrays.pop(deep[0])
     shape = values.shape
     wanted = f"{path}, array {deep[0]!r}: expected grey images [rows, height, width] or [rows, 1, "
-    wanted += "height, width], bytes or numbers from 0 to 1"
-    if len(deep) > 1 or len(shape) > 4 or (len(shape) == 4 and shape[1] != 1) or not values.size:
+    wanted += "height, width], or colours [rows, 3, height, width], bytes or numbers from 0 to 1"
+    channels = shape[1] if len(shape) == 4 else 1
+    if len(deep) > 1 or len(shape) > 4 or channels not in (1, 3) or not values.size:
         arrays_of = f" and others of more than two dimensions: {deep[1:]}" if deep[1:] else ""
         raise ValueError(f"{wanted}, got shape {list(shape)}{arrays_of}")
     if values.dtype.kind not in "fiub":
         raise ValueError(f"{wanted}, got dtype {values.dtype}")
-    x = torch.from_numpy(values.astype("float32")).view(len(values), 1, *shape[-2:])
+    x = torch.from_numpy(values.astype("float32")).view(len(values), channels, *shape[-2:])
     if values.dtype == "uint8":
         x /= 255
     outside = ~((x >= 0) & (x <= 1)).flatten(1).all(dim=1)

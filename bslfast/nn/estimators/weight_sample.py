@@ -23,6 +23,11 @@ from bslfast.nn.posteriors import Normal
 from bslfast.nn.priors import Normal as NormalPrior
 from bslfast.nn.weight import Divergence, Part, Weight, columns_of, divergence_of, normal_part
 
+#: Up to this many weights, a step by ops on the CPU costs more for Python and graph nodes than for
+#: memory. Layers that draw by themselves need less memory. On CUDA devices a layer costs its
+#: launches.
+MOST_DRAWN_TOGETHER = 1 << 18
+
 
 class Estimator:
     """Draws the outputs of a layer. A value: it keeps nothing of a layer."""
@@ -126,6 +131,7 @@ class _Together:
         self.columns = loc, raw_scale, prior_loc, prior_scale, how = columns_of(self.watch.weights)
         self.tensors = (*loc, *raw_scale)
         self.constants = (tuple(prior_loc), tuple(prior_scale), 0, how)
+        self.pays = loc[0].is_cuda or sum(map(Tensor.numel, loc)) <= MOST_DRAWN_TOGETHER
 
 
 def _are_drawn_together(layers: Sequence[BayesianModule]) -> bool:
@@ -147,18 +153,39 @@ def _are_drawn_together(layers: Sequence[BayesianModule]) -> bool:
     return len(kinds) == 1
 
 
+def _known_together(layers: Sequence[BayesianModule]) -> _Together | None:
+    """What the weights of layers have that can be drawn in one call; None if they cannot."""
+    if not _are_drawn_together(layers):
+        return None
+    known = _Together(layers)
+    set_past_module(layers[0], "_together", known)
+    return known
+
+
+def pays_at_once(layers: Sequence[BayesianModule]) -> bool:
+    """Whether the weights of layers can be drawn in one call, in less time than layer by layer."""
+    known = _known_together(layers)
+    return known is not None and known.pays
+
+
+def drawn_at_once(
+    layers: Sequence[BayesianModule],
+) -> dict[BayesianModule, tuple[Tensor, ...]] | None:
+    """:func:`draw` where it is one call in less time than layer by layer; None elsewhere."""
+    return _drawn_together(layers, None, if_it_pays=True)
+
+
 def _drawn_together(
-    layers: Sequence[BayesianModule], seed: int | Tensor | None
+    layers: Sequence[BayesianModule], seed: int | Tensor | None, *, if_it_pays: bool = False
 ) -> dict[BayesianModule, tuple[Tensor, ...]] | None:
     """:func:`draw` where it is one call, by what is known from the last one; None elsewhere."""
     if not layers or not unwatched():
         return None
     known: _Together | None = layers[0]._together
     if known is None or not known.watch.is_of(layers) or not known.watch.holds():
-        if not _are_drawn_together(layers):
-            return None
-        known = _Together(layers)
-        set_past_module(layers[0], "_together", known)
+        known = _known_together(layers)
+    if known is None or (if_it_pays and not known.pays):
+        return None
     found = draw_checked(known.tensors, known.constants, seed)
     if found is None:
         return None
