@@ -86,6 +86,32 @@ def test_every_peer_has_a_script() -> None:
     assert {word for line in named for word in line.split() if "==" in word} == set(wanted)
 
 
+#: Names in code, and what has to be installed for them. nflows imports matplotlib.
+PACKAGES = {
+    "diffusers": "diffusers",
+    "lightning": "lightning",
+    "load_digits": "scikit-learn",
+    "nflows": "matplotlib",
+    "onnx": "onnx onnxscript",
+    "onnxruntime": "onnxruntime",
+    "plots": "matplotlib",
+    "sklearn": "scikit-learn",
+    "tensorboard": "tensorboard",
+}
+
+
+@pytest.mark.parametrize("name", WITH_CODE)
+def test_packages_are_named(name: str) -> None:
+    """A page says what to install before its code runs in a fresh environment."""
+    told = re.findall(r"\bpip\s+install\s+([^`]*)`", PAGES[name])
+    installed = {word.split("==")[0] for line in told for word in line.split()}
+    code = "\n".join(re.findall(r"(?ms)^ *```py\w*\n(.*?)^ *```$", PAGES[name]))
+    used = set(re.findall(r"\w+", code))
+    assert used & PACKAGES.keys() <= {
+        word for word, packages in PACKAGES.items() if installed.issuperset(packages.split())
+    }
+
+
 @pytest.mark.parametrize("name", WITH_CODE)
 def test_names_are_there(name: str) -> None:
     """Those in tables and sentences, too."""

@@ -36,7 +36,7 @@ The models below are made with these functions:
 ```python
 {definitions}```
 
-One is trained, and used, like this:
+One is trained, and used, like this (`pip install scikit-learn`, which has the digits):
 
 ```python
 from bslfast.data import load_digits, split
