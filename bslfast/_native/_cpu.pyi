@@ -224,6 +224,18 @@ def have_sizes(dicts: list[dict[str, Any]], sizes: list[int]) -> bool:
 def are_of_types(references: list[ReferenceType[Any]], types: list[type]) -> bool:
     """Whether each weak reference is to an object of this very type."""
 
+MOST_SAMPLES: int
+
+def bounds(
+    is_double: bool,
+    samples: int,
+    examples: int,
+    log: int,
+    added: int,
+    bound: int,
+    weights: int,
+) -> None: ...
+
 class Program:
     lanes: int
     n_parameters: int
@@ -255,6 +267,7 @@ class Program:
         self,
         is_double: bool,
         rows: int,
+        samples: int,
         n_draws: int,
         parameters: Sequence[int],
         seeds: tuple[Sequence[int], Sequence[int]],
@@ -267,6 +280,7 @@ class Program:
         self,
         is_double: bool,
         rows: int,
+        samples: int,
         parameters: Sequence[int],
         seeds: tuple[Sequence[int], Sequence[int]],
         x: int,
@@ -278,6 +292,23 @@ class Program:
         grad_kl: float,
         grad_x: int,
         grad_context: int,
+        grad_parameters: int,
+        wanted: Sequence[bool],
+    ) -> None: ...
+    def bound(
+        self,
+        is_double: bool,
+        rows: int,
+        samples: int,
+        parameters: Sequence[int],
+        x: int,
+        context: int,
+        added: int,
+        bound: int,
+        weights: int,
+        grad_bound: int,
+        grad_each: float,
+        grad_x: int,
         grad_parameters: int,
         wanted: Sequence[bool],
     ) -> None: ...

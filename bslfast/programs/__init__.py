@@ -8,14 +8,17 @@ from bslfast.programs import networks as networks  # registers the layers of tor
 from bslfast.programs.building import Builder, CannotLower, Drawn, Lanes, lower, lowers
 from bslfast.programs.drawn import loss, outputs, samples
 from bslfast.programs.running import (
+    MOST_SAMPLES,
     MOST_TRAINED,
     Lowered,
     Method,
     Seeds,
     are_lent,
     are_on,
+    bound,
     call,
     explain,
+    forward,
     is_known_not_to_run,
     lowered,
     on_rows,
@@ -26,6 +29,7 @@ from bslfast.programs.running import (
 )
 
 __all__ = [
+    "MOST_SAMPLES",
     "MOST_TRAINED",
     "Builder",
     "CannotLower",
@@ -36,8 +40,10 @@ __all__ = [
     "Seeds",
     "are_lent",
     "are_on",
+    "bound",
     "call",
     "explain",
+    "forward",
     "is_known_not_to_run",
     "loss",
     "lower",

@@ -32,6 +32,8 @@ ByMethod = tuple[nn.Module, str, dict[str, Any]]
 MOST_WEIGHTS = 2**21
 #: Up to so many parameters that steps read, training by a network's program is faster than by ops.
 MOST_TRAINED = 2**21
+#: The most samples of a row whose bound a program can have.
+MOST_SAMPLES = _cpu.MOST_SAMPLES
 _enabled = True
 _of_thread = threading.local()
 
@@ -389,6 +391,8 @@ def call(
     Args:
         found: a program that can run on rows ``x`` and ``context``.
         method: what does the same by ops, for second derivatives.
+        x: rows [rows, features], or [samples, rows, features] of which each row of the context has
+            some; what comes of it has that dimension, too.
         value: whether the vectors are wanted.
         seeds: of the noise.
     """
@@ -431,14 +435,13 @@ def forward(
         seeds: of the draws.
     """
     x = x.contiguous()
-    rows = x.shape[0]
-    draws = () if n_draws == 1 else (n_draws,)
-    vectors = x.new_empty((*draws, rows, found.results)) if value else None
-    logarithms = x.new_empty((*draws, rows)) if log else None
+    shape = x.shape[:-1] if n_draws == 1 else (n_draws, *x.shape[:-1])
+    vectors = x.new_empty((*shape, found.results)) if value else None
+    logarithms = x.new_empty(shape) if log else None
     held = None if context is None else context.contiguous()
     found.program.forward(
         x.dtype is torch.float64,
-        rows,
+        *_rows(x),
         n_draws,
         found.addresses(),
         seeds,
@@ -480,7 +483,7 @@ def backward(
     flat = x.new_empty(found.program.n_gradients)
     found.program.backward(
         x.dtype is torch.float64,
-        x.shape[0],
+        *_rows(x),
         found.addresses(),
         seeds,
         x.data_ptr(),
@@ -603,6 +606,11 @@ def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
+def _rows(x: Tensor) -> tuple[int, int]:
+    """The number of rows in all, and how many of them are samples of one example."""
+    return (x.shape[0], 1) if x.ndim == 2 else (x.shape[0] * x.shape[1], x.shape[0])
+
+
 class _Whole(torch.autograd.Function):
     """A program as one node: it keeps x and the parameters, and computes the rest again.
 
@@ -631,7 +639,7 @@ class _Whole(torch.autograd.Function):
             return _forward(found, x, context, value, seeds)
         # Off again, unless this call's gradients are asked for.
         found.expected_grad = None
-        log = x.new_empty(x.shape[0])
+        log = x.new_empty(x.shape[:-1])
         ctx.grads = backward(
             found,
             x,
@@ -653,8 +661,8 @@ class _Whole(torch.autograd.Function):
             return _pull_back(ctx, found, x, context, *grads)
         needs = ctx.needs_input_grad[1:]
 
-        def again(*tensors: Tensor) -> Sequence[Tensor]:
-            return _by_ops(*method, found, *tensors)
+        def again(x: Tensor, context: Tensor | None, *parameters: Tensor) -> Sequence[Tensor]:
+            return _by_ops(method, found, (x, context), parameters)
 
         return None, *differentiated(again, (x, context, *found.parameters), needs, grads)
 
@@ -669,19 +677,155 @@ def _pull_back(
     grad_log: Tensor | None,
 ) -> tuple[Tensor | None, ...]:
     needs, seeds = ctx.needs_input_grad[1:], ctx.call[3]
-    each = None
-    if (
-        grad_value is None
-        and grad_log is not None
-        and torch.equal(grad_log, grad_log[:1].expand_as(grad_log))
-    ):
-        each = grad_log[0].item()
-        found.expected_grad = each if each == found.last_grad else None
-        found.last_grad = each
+    each = None if grad_value is not None or grad_log is None else _learn_grad(found, grad_log)
     results, ctx.grads = ctx.grads, None
     if results is None or each != ctx.grad_each:
         results = backward(found, x, context, (grad_value, grad_log), needs, seeds=seeds)
     return None, *results[:2], *found.parts(results[2], needs[2:])
+
+
+def _learn_grad(found: Lowered, grad: Tensor) -> float | None:
+    """The gradient of all rows if it is one number, which the next call then expects."""
+    first = grad.flatten()[:1]
+    if not torch.equal(grad, first.expand_as(grad)):
+        return None
+    each = first.item()
+    found.expected_grad = each if each == found.last_grad else None
+    found.last_grad = each
+    return each
+
+
+def bound(
+    found: Lowered, method: ByMethod, x: Tensor, context: Tensor, added: Tensor
+) -> tuple[Tensor, Tensor]:
+    r"""Importance-weighted bounds [rows], as one node of the graph, and the samples' weights.
+
+    .. math:: \log \frac1S \sum_s \exp(\text{logarithm}_s + \text{added}_s)
+
+    The samples of a row run there and back while their lanes are in the cache, so that nothing of
+    the network is kept for them.
+
+    Args:
+        found: a program that can run on ``x`` and ``context``, and draws nothing.
+        method: what does the same by ops: (x, context, added) -> (bounds,).
+        x: [samples, rows, features], up to ``MOST_SAMPLES``.
+        context: [rows, context], without a gradient.
+        added: to the logarithms, [samples, rows].
+
+    Returns:
+        (bounds, weights [samples, rows] that add up to 1 and have no gradient).
+    """
+    result: tuple[Tensor, Tensor] = _Bound.apply(  # type: ignore[no-untyped-call]
+        (found, method), x, context, added, *found.parameters
+    )
+    return result
+
+
+def _bounds(found: Lowered, x: Tensor, context: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
+    """Bounds and weights, with the bits that :func:`_bound` gives."""
+    _, log = forward(found, x, context, value=False)
+    assert log is not None
+    added = added.contiguous()
+    bounds, weights = x.new_empty(x.shape[1]), torch.empty_like(added)
+    _cpu.bounds(
+        x.dtype is torch.float64,
+        *x.shape[:2],
+        *map(Tensor.data_ptr, (log, added, bounds, weights)),
+    )
+    return bounds, weights
+
+
+@serial_after_fork
+def _bound(
+    found: Lowered,
+    x: Tensor,
+    context: Tensor,
+    added: Tensor,
+    needs: Sequence[bool],
+    grad: Tensor | None,
+    grad_each: float = 0.0,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """Bounds, weights, the gradient of x, and those of all parameters in a row.
+
+    ``grad`` is that of the bounds; without it, each has ``grad_each``.
+    """
+    x, context, added = x.contiguous(), context.contiguous(), added.contiguous()
+    grad = None if grad is None else grad.contiguous()
+    bounds, weights = x.new_empty(x.shape[1]), torch.empty_like(added)
+    grad_x = torch.empty_like(x) if needs[0] else None
+    flat = x.new_empty(found.program.n_gradients)
+    found.program.bound(
+        x.dtype is torch.float64,
+        *_rows(x),
+        found.addresses(),
+        x.data_ptr(),
+        context.data_ptr(),
+        added.data_ptr(),
+        bounds.data_ptr(),
+        weights.data_ptr(),
+        _address(grad),
+        grad_each,
+        _address(grad_x),
+        flat.data_ptr(),
+        list(needs[3:]),
+    )
+    return bounds, weights, grad_x, flat
+
+
+class _Bound(torch.autograd.Function):
+    """The bound of a program as one node, which expects a gradient as :class:`_Whole` does."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        call: tuple[Lowered, ByMethod],
+        x: Tensor,
+        context: Tensor,
+        added: Tensor,
+        *parameters: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.call = call
+        found = call[0]
+        ctx.versions = found.versions()
+        needs = ctx.needs_input_grad[1:]
+        ctx.grads, ctx.grad_each = None, found.expected_grad
+        if ctx.grad_each is None or not any(needs):
+            bounds, weights = _bounds(found, x, context, added)
+        else:
+            # Off again, unless this call's gradients are asked for.
+            found.expected_grad = None
+            bounds, weights, *ctx.grads = _bound(
+                found, x, context, added, needs, None, ctx.grad_each
+            )
+        ctx.save_for_backward(x, context, added, weights)
+        ctx.mark_non_differentiable(weights)
+        ctx.set_materialize_grads(False)
+        return bounds, weights
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        found, method = ctx.call
+        x, context, added, weights = ctx.saved_tensors
+        needs = ctx.needs_input_grad[1:]
+        found.check_unchanged(ctx.versions, x.dtype)
+        if grad is None:
+            return None, *[None] * len(needs)
+        if not torch.is_grad_enabled() and runs_eagerly([grad]):
+            each = _learn_grad(found, grad)
+            results, ctx.grads = ctx.grads, None
+            if results is None or each != ctx.grad_each:
+                results = _bound(found, x, context, added, needs, grad)[2:]
+            grad_x, flat = results
+            grad_added = grad * weights if needs[2] else None
+            return None, grad_x, None, grad_added, *found.parts(flat, needs[3:])
+
+        def again(
+            x: Tensor, context: Tensor, added: Tensor, *parameters: Tensor
+        ) -> Sequence[Tensor]:
+            return _by_ops(method, found, (x, context, added), parameters)
+
+        tensors = (x, context, added, *found.parameters)
+        return None, *differentiated(again, tensors, needs, (grad,))
 
 
 class Method(nn.Module):
@@ -696,15 +840,13 @@ class Method(nn.Module):
 
 
 def _by_ops(
-    module: nn.Module,
-    method: str,
-    settings: dict[str, Any],
+    by_method: ByMethod,
     found: Lowered,
-    x: Tensor,
-    context: Tensor | None,
-    *parameters: Tensor,
+    given: Sequence[Tensor | None],
+    parameters: Sequence[Tensor],
 ) -> Sequence[Tensor]:
     """What the program computes, by ops, with these tensors in the place of its parameters."""
+    module, method, settings = by_method
     called = Method(module, method)
     names = {
         id(tensor): name
@@ -714,7 +856,7 @@ def _by_ops(
     _of_thread.by_ops = True
     try:
         results: Sequence[Tensor] = torch.func.functional_call(
-            called, state, (x, context), settings
+            called, state, tuple(given), settings
         )
         return results
     finally:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bslfast import _checks, programs
+from bslfast import functional as BF
 from bslfast.functional._op import is_traced, runs_eagerly
 from bslfast.likelihoods import (
     Bernoulli,
@@ -43,6 +44,28 @@ _WITH_SCALE = {
 # Up to so many products of a weight and a row, one node of the graph is faster than ops: larger
 # ones are torch's own matrix products and little else.
 _ONE_NODE = 2**27
+# What bounds and likelihoods call.
+_METHODS = (
+    "terms",
+    "encode",
+    "log_likelihood",
+    "_by_ops",
+    "_elbo_by_ops",
+    "_elbo_and_kl",
+    "_terms",
+    "_parameters_of",
+    "_check_x",
+    "_encoded",
+    "_decoded",
+    "_latent_of",
+    "_log_likelihood",
+    "_likelihood_in_parts",
+    "_bound_by_ops",
+    "_likelihood_of",
+    "_divided",
+    "_of_codes",
+    "_observed",
+)
 LIKELIHOODS = tuple(dict.fromkeys(("bernoulli", *_WITH_SCALE, *_PLAIN, "categorical")))
 
 
@@ -206,6 +229,19 @@ class Decoding(nn.Module):
         self, x: Tensor, z: Tensor, context: Tensor | None, mask: Tensor | None = None
     ) -> Tensor:
         """log p(x | z) of x [batch, ...] for codes [..., batch, code], of shape [..., batch]."""
+        if context is None and mask is None:
+            # With gradients it would run the network twice, or is no faster.
+            found = None if torch.is_grad_enabled() else self._decoder_at_once(x, z)
+            if found is not None:
+                _, log = programs.forward(found, z, x.flatten(1), value=False)
+                assert log is not None
+                return log
+        return self._likelihood_in_parts(x, z, context, mask)
+
+    def _likelihood_in_parts(
+        self, x: Tensor, z: Tensor, context: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
+        """:meth:`_log_likelihood` by decoder and likelihood."""
         codes = z
         if z.dim() > 2:
             codes = z.flatten(0, -2)
@@ -232,6 +268,45 @@ class Decoding(nn.Module):
         if z.dim() > 2:
             outputs = outputs.reshape(*z.shape[:-1], *outputs.shape[1:])
         return likelihood._log_prob(outputs, x, mask)
+
+    def _bound_by_ops(
+        self, z: Tensor, rows: Tensor, added: Tensor, *, shape: torch.Size
+    ) -> tuple[Tensor]:
+        log_likelihood = self._likelihood_in_parts(rows.view(shape), z, None, None)
+        return (BF.iwae_bound(log_likelihood + added, dim=0),)
+
+    def _bound(self, x: Tensor, z: Tensor, added: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Bounds of x by codes [samples, batch, code], and the samples' normalised weights.
+
+        They are those of log p(x | z) and what is ``added`` to it. One node of the graph; None
+        where that takes ops.
+        """
+        if not torch.is_grad_enabled() or x.requires_grad or len(z) > programs.MOST_SAMPLES:
+            return None
+        found = self._decoder_at_once(x, z)
+        if found is None or added.dtype is not z.dtype:
+            return None
+        return programs.bound(
+            found, (self, "_bound_by_ops", {"shape": x.shape}), z, x.flatten(1), added
+        )
+
+    def _decoder_at_once(self, x: Tensor, z: Tensor) -> programs.Lowered | None:
+        """The program of log p(x | z) for codes z [batch, code] or of samples, if it can run."""
+        if z.dim() > 3 or not programs.are_on() or torch.compiler.is_compiling() or not x.numel():
+            return None
+        if isinstance(self.likelihood, Categories) or not z.numel():
+            return None
+        sizes = z.shape[-1], math.prod(x.shape[1:])
+        if programs.is_known_not_to_run(self, "likelihood", sizes[0]):
+            return None
+        rows = x.flatten(1)
+        found = programs.runnable(self, "likelihood", decoder_steps, sizes, z, rows)
+        if found is not None and found.seen != x.shape[1:]:
+            # Ops raise for shapes that the decoder does not give.
+            with torch.no_grad():
+                self._likelihood_in_parts(x[:1], z[..., :1, :], None, None)
+            found.seen = x.shape[1:]
+        return found
 
     def _at_once(
         self, x: Tensor, by_ops: str, seed: int | Tensor | None = None, **settings: Any
@@ -344,6 +419,22 @@ def objective_steps(builder: programs.Builder, model: Decoding) -> programs.Lane
     """The steps of what :meth:`Decoding._at_once` gives."""
     programs.lower(builder, model)
     return []
+
+
+def decoder_steps(builder: programs.Builder, model: Decoding) -> programs.Lanes:
+    """The steps of log p(x | z): rows are codes, whose context is x."""
+    looked_at(builder, model)
+    outputs = programs.lower(builder, model.decoder, builder.x)
+    programs.lower(builder, model.likelihood, outputs, builder.context)
+    return []
+
+
+def looked_at(builder: programs.Builder, model: Decoding, *settings: str) -> None:
+    """Note that steps depend on a model and its likelihood, see :meth:`Builder.looked_at`."""
+    builder.looked_at(model, *settings, methods=_METHODS)
+    # It is looked at again by what lowers it.
+    builder.looked_at(model.likelihood, methods=("check", "split", "_log_prob", "_density"))
+    builder.any_shape = True
 
 
 def check_context(context: Tensor, name: str, x: Tensor) -> None:

@@ -5,42 +5,14 @@ from __future__ import annotations
 from bslfast import programs
 from bslfast.programs import Builder, CannotLower, Lanes, lowers
 from bslfast.vae.autoencoder import Autoencoder
-from bslfast.vae.decoding import Decoding
+from bslfast.vae.decoding import looked_at
 from bslfast.vae.model import VAE
 from bslfast.vae.posteriors import DiagonalNormal
-
-# What the bounds call.
-_METHODS = (
-    "terms",
-    "encode",
-    "log_likelihood",
-    "_by_ops",
-    "_elbo_by_ops",
-    "_elbo_and_kl",
-    "_terms",
-    "_parameters_of",
-    "_check_x",
-    "_encoded",
-    "_decoded",
-    "_latent_of",
-    "_log_likelihood",
-    "_likelihood_of",
-    "_divided",
-    "_of_codes",
-    "_observed",
-)
-
-
-def _looked_at(builder: Builder, model: Decoding, *settings: str) -> None:
-    builder.looked_at(model, "latent", *settings, methods=_METHODS)
-    # It is looked at again by what lowers it.
-    builder.looked_at(model.likelihood, methods=("check", "split", "_log_prob", "_density"))
-    builder.any_shape = True
 
 
 @lowers(VAE)
 def _vae(builder: Builder, vae: VAE) -> None:
-    _looked_at(builder, vae, "beta", "free_bits", "capacity")
+    looked_at(builder, vae, "latent", "beta", "free_bits", "capacity")
     if vae.prior is not None:
         raise CannotLower(f"{type(vae.prior).__name__} has no steps")
     posterior = vae.posterior
@@ -71,7 +43,7 @@ def _vae(builder: Builder, vae: VAE) -> None:
 
 @lowers(Autoencoder)
 def _autoencoder(builder: Builder, autoencoder: Autoencoder) -> None:
-    _looked_at(builder, autoencoder)
+    looked_at(builder, autoencoder, "latent")
     codes: Lanes = programs.lower(builder, autoencoder.encoder, builder.x)
     if autoencoder.latent not in (None, len(codes)):
         raise CannotLower("the encoder's outputs are of another number of latent dimensions")

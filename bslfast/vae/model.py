@@ -598,14 +598,20 @@ class VAE(Decoding):
         if doubly:
             # Apart from the z that log q may be a function of, which has a weight of its own below.
             z = z.view_as(z)
-        log_weights = self._log_weights(x, z, log_q, context, mask)
+        self._check_pseudo_inputs(x)
+        added = self._log_prior(z, context) - log_q
+        at_once = self._bound(x, z, added) if context is None and mask is None else None
+        if at_once is None:
+            log_weights = self._log_likelihood(x, z, context, mask) + added
+            bound, weights = BF.iwae_bound(log_weights, dim=0), log_weights.detach().softmax(dim=0)
+        else:
+            bound, weights = at_once
         if doubly and z.requires_grad:
             # What reaches log w is its normalised weight, as the decoder's gradient needs it; on
             # its way on to the encoder it is multiplied by that weight once more.
-            weights = log_weights.detach().softmax(dim=0)
             z.register_hook(lambda grad: (grad * weights.unsqueeze(-1)).to(grad.dtype))
             log_q.register_hook(lambda grad: grad * weights)
-        return BF.iwae_bound(log_weights, dim=0)
+        return bound
 
     def _log_weights(
         self, x: Tensor, z: Tensor, log_q: Tensor, context: Tensor | None, mask: Tensor | None

@@ -221,12 +221,13 @@ class Table {
 };
 
 template <typename T, typename Run>
-void forward(const Program& p, int64_t rows, int64_t n_draws, const Addresses& parameters,
-             const Seeds& seeds, uintptr_t x, uintptr_t context, uintptr_t value, uintptr_t log,
-             const Run& run) {
+void forward(const Program& p, int64_t rows, int64_t samples, int64_t n_draws,
+             const Addresses& parameters, const Seeds& seeds, uintptr_t x, uintptr_t context,
+             uintptr_t value, uintptr_t log, const Run& run) {
   Table<T> table(p, parameters, n_draws);
   const ProgramForward<T> a{&p,
                             rows,
+                            samples,
                             n_draws,
                             table.all(),
                             seeds.first.data(),
@@ -240,8 +241,13 @@ void forward(const Program& p, int64_t rows, int64_t n_draws, const Addresses& p
   run(a);
 }
 
-void check_rows(int64_t rows) {
+void check_rows(const Program& p, int64_t rows, int64_t samples) {
   if (rows < 1) throw std::invalid_argument("rows: at least one is needed");
+  if (samples < 1 || rows % samples != 0) {
+    throw std::invalid_argument("samples: rows are not as many for each example");
+  }
+  // The noise of a step is that of a row, and rows would be in another order.
+  if (samples > 1 && p.noises > 0) throw std::invalid_argument("samples: steps draw noise");
 }
 
 void check_count(const Program& p, const Addresses& parameters) {
@@ -254,32 +260,33 @@ void check_seeds(const Program& p, const Seeds& seeds, size_t calls) {
   }
 }
 
-void program_forward(const Program& p, bool is_double, int64_t rows, int64_t n_draws,
-                     const Addresses& parameters, const Seeds& seeds, uintptr_t x,
+void program_forward(const Program& p, bool is_double, int64_t rows, int64_t samples,
+                     int64_t n_draws, const Addresses& parameters, const Seeds& seeds, uintptr_t x,
                      uintptr_t context, uintptr_t value, uintptr_t log) {
   check_count(p, parameters);
-  check_rows(rows);
+  check_rows(p, rows, samples);
   check_seeds(p, seeds, 1);
   if (n_draws < 1) throw std::invalid_argument("n_draws: at least one is needed");
   const ProgramKernels& kernels = BSL_SELECT(program_kernels);
   if (is_double) {
-    forward<double>(p, rows, n_draws, parameters, seeds, x, context, value, log,
+    forward<double>(p, rows, samples, n_draws, parameters, seeds, x, context, value, log,
                     kernels.forward_double);
   } else {
-    forward<float>(p, rows, n_draws, parameters, seeds, x, context, value, log,
+    forward<float>(p, rows, samples, n_draws, parameters, seeds, x, context, value, log,
                    kernels.forward_float);
   }
 }
 
 // What a backward pass has beside the program: addresses, of which 0 is null.
 struct Backward {
-  int64_t rows;
+  int64_t rows, samples;
   const Addresses& parameters;
   const Seeds& seeds;
   uintptr_t x, context, grad_value, grad_log;
   double grad_each, grad_kl;
   uintptr_t grad_x, grad_context, grad_parameters;
   const std::vector<bool>& wanted;
+  uintptr_t added = 0, bound = 0, weights = 0;
 };
 
 // `log` gets the logarithms, and `kl` the divergence of the weights; each may be null.
@@ -287,13 +294,14 @@ template <typename T, typename Run>
 void backward(const Program& p, const Backward& b, T* log, double* kl, const Run& run) {
   Table<T> table(p, b.parameters, 1);
   const std::unique_ptr<bool[]> flags = flags_of(p, b.wanted);
-  const int64_t chunks = program_chunks(p, b.rows);
+  const int64_t chunks = program_chunks(p, b.rows, b.added == 0 ? 0 : b.samples);
   // Not initialised: the kernels do it, on all threads.
   const std::unique_ptr<T[]> sums(chunks > 1 ? new T[static_cast<size_t>(chunks * p.n_gradients)]
                                              : nullptr);
   T* grads = static_cast<T*>(pointer(b.grad_parameters));
   const ProgramBackward<T> a{&p,
                              b.rows,
+                             b.samples,
                              table.all(),
                              b.seeds.first.data(),
                              b.seeds.second.data(),
@@ -303,6 +311,9 @@ void backward(const Program& p, const Backward& b, T* log, double* kl, const Run
                              static_cast<T*>(pointer(b.grad_value)),
                              static_cast<T*>(pointer(b.grad_log)),
                              static_cast<T>(b.grad_each),
+                             static_cast<T*>(pointer(b.added)),
+                             static_cast<T*>(pointer(b.bound)),
+                             static_cast<T*>(pointer(b.weights)),
                              static_cast<T*>(pointer(b.grad_x)),
                              static_cast<T*>(pointer(b.grad_context)),
                              sums.get(),
@@ -315,19 +326,19 @@ void backward(const Program& p, const Backward& b, T* log, double* kl, const Run
 
 void check(const Program& p, const Backward& b) {
   check_count(p, b.parameters);
-  check_rows(b.rows);
+  check_rows(p, b.rows, b.samples);
   check_seeds(p, b.seeds, 1);
   if (b.wanted.size() != p.tensors()) throw std::invalid_argument("number of parameters");
 }
 
-void program_backward(const Program& p, bool is_double, int64_t rows, const Addresses& parameters,
-                      const Seeds& seeds, uintptr_t x, uintptr_t context, uintptr_t log,
-                      uintptr_t grad_value, uintptr_t grad_log, double grad_each, double grad_kl,
-                      uintptr_t grad_x, uintptr_t grad_context, uintptr_t grad_parameters,
-                      const std::vector<bool>& wanted) {
-  const Backward b{rows,         parameters,      seeds,     x,       context,
-                   grad_value,   grad_log,        grad_each, grad_kl, grad_x,
-                   grad_context, grad_parameters, wanted};
+void program_backward(const Program& p, bool is_double, int64_t rows, int64_t samples,
+                      const Addresses& parameters, const Seeds& seeds, uintptr_t x,
+                      uintptr_t context, uintptr_t log, uintptr_t grad_value, uintptr_t grad_log,
+                      double grad_each, double grad_kl, uintptr_t grad_x, uintptr_t grad_context,
+                      uintptr_t grad_parameters, const std::vector<bool>& wanted) {
+  const Backward b{rows,    samples,      parameters,      seeds,     x,
+                   context, grad_value,   grad_log,        grad_each, grad_kl,
+                   grad_x,  grad_context, grad_parameters, wanted};
   check(p, b);
   const ProgramKernels& kernels = BSL_SELECT(program_kernels);
   py::gil_scoped_release release;
@@ -338,6 +349,47 @@ void program_backward(const Program& p, bool is_double, int64_t rows, const Addr
   }
 }
 
+// Bounds of examples and the weights of their samples, see ProgramBounds.
+void program_bounds(bool is_double, int64_t samples, int64_t examples, uintptr_t log,
+                    uintptr_t added, uintptr_t bound, uintptr_t weights) {
+  if (samples < 1 || samples > kMostSamples) throw std::invalid_argument("samples of a bound");
+  const auto call = [&](auto zero, const auto& run) {
+    using T = decltype(zero);
+    run(ProgramBounds<T>{samples, examples, static_cast<T*>(pointer(log)),
+                         static_cast<T*>(pointer(added)), static_cast<T*>(pointer(bound)),
+                         static_cast<T*>(pointer(weights))});
+  };
+  const ProgramKernels& kernels = BSL_SELECT(program_kernels);
+  py::gil_scoped_release release;
+  if (is_double) {
+    call(0.0, kernels.bounds_double);
+  } else {
+    call(0.0F, kernels.bounds_float);
+  }
+}
+
+// The same with the pass that gives the logarithms, and gradients: those of the bounds are
+// `grad_bound`, or `grad_each` if it is null.
+void program_bound(const Program& p, bool is_double, int64_t rows, int64_t samples,
+                   const Addresses& parameters, uintptr_t x, uintptr_t context, uintptr_t added,
+                   uintptr_t bound, uintptr_t weights, uintptr_t grad_bound, double grad_each,
+                   uintptr_t grad_x, uintptr_t grad_parameters, const std::vector<bool>& wanted) {
+  const Seeds seeds;
+  const Backward b{rows,       samples,   parameters, seeds,  x, context,         0,
+                   grad_bound, grad_each, 0,          grad_x, 0, grad_parameters, wanted,
+                   added,      bound,     weights};
+  check(p, b);
+  if (samples > kMostSamples) throw std::invalid_argument("samples of a bound");
+  if (p.sign != 1) throw std::invalid_argument("sign of a program with bounds");
+  const ProgramKernels& kernels = BSL_SELECT(program_kernels);
+  py::gil_scoped_release release;
+  if (is_double) {
+    backward(p, b, static_cast<double*>(nullptr), nullptr, kernels.backward_double);
+  } else {
+    backward(p, b, static_cast<float*>(nullptr), nullptr, kernels.backward_float);
+  }
+}
+
 // Returns the mean of the rows' negative logarithms with `kl_weight` of the divergence, whose
 // gradients are written.
 double program_loss(const Program& p, bool is_double, int64_t rows, const Addresses& parameters,
@@ -345,8 +397,8 @@ double program_loss(const Program& p, bool is_double, int64_t rows, const Addres
                     uintptr_t grad_x, uintptr_t grad_context, uintptr_t grad_parameters,
                     const std::vector<bool>& wanted) {
   const double each = -1.0 / static_cast<double>(rows);
-  const Backward b{rows,   parameters,   seeds,           x,     context, 0, 0, each, kl_weight,
-                   grad_x, grad_context, grad_parameters, wanted};
+  const Backward b{rows,      1,      parameters,   seeds,           x,     context, 0, 0, each,
+                   kl_weight, grad_x, grad_context, grad_parameters, wanted};
   check(p, b);
   const ProgramKernels& kernels = BSL_SELECT(program_kernels);
   py::gil_scoped_release release;
@@ -491,6 +543,8 @@ void register_program(py::module_& m) {
   m.def("have_entries", &have_entries);
   m.def("have_sizes", &have_sizes);
   m.def("are_of_types", &are_of_types);
+  m.def("bounds", &program_bounds);
+  m.attr("MOST_SAMPLES") = kMostSamples;
   py::class_<Program>(m, "Program")
       .def(py::init(&make_program), py::arg("features"), py::arg("context"), py::arg("steps"),
            py::arg("results"), py::arg("sizes"), py::arg("draws") = std::vector<PyDraw>(),
@@ -501,6 +555,7 @@ void register_program(py::module_& m) {
       .def_readonly("n_gradients", &Program::n_gradients)
       .def("forward", &program_forward)
       .def("backward", &program_backward)
+      .def("bound", &program_bound)
       .def("loss", &program_loss)
       .def("train", &program_train);
 }

@@ -132,20 +132,31 @@ namespace {
 // Tiles of a group.
 constexpr int kGroupTiles = 8;
 
+// The most samples of an example whose bound a call can have.
+constexpr int64_t kMostSamples = kGroupTiles * kTileRows;
+
+// How many rows run there before any of them runs back. `samples` of an example that share a bound
+// stay together; 0: there is none.
+inline int64_t program_rows_together(const Program& p, int64_t samples) {
+  if (samples > 0) return kMostSamples / samples * samples;
+  return p.in_groups ? kGroupTiles * kTileRows : kTileRows;
+}
+
 // How many rows one chunk of a backward pass has, which has its own sums of gradients. It depends
 // on the call alone, so that sums over rows are the same for any number of threads.
-inline int64_t program_chunk_rows(const Program& p, int64_t rows) {
-  const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
-  if (p.in_groups) return tiles * kTileRows;
+inline int64_t program_chunk_rows(const Program& p, int64_t rows, int64_t samples = 0) {
+  const int64_t together = program_rows_together(p, samples);
+  const int64_t parts = (rows + together - 1) / together;
+  if (p.in_groups) return parts * together;
   // Few where there are many parameters.
   constexpr int64_t room = int64_t{1} << 20, least = 4, most = 16;
   int64_t chunks = p.n_parameters > 0 ? room / p.n_parameters : most;
   chunks = chunks < least ? least : chunks > most ? most : chunks;
-  return (tiles + chunks - 1) / chunks * kTileRows;
+  return (parts + chunks - 1) / chunks * together;
 }
 
-inline int64_t program_chunks(const Program& p, int64_t rows) {
-  const int64_t chunk_rows = program_chunk_rows(p, rows);
+inline int64_t program_chunks(const Program& p, int64_t rows, int64_t samples = 0) {
+  const int64_t chunk_rows = program_chunk_rows(p, rows, samples);
   return (rows + chunk_rows - 1) / chunk_rows;
 }
 

@@ -4,6 +4,7 @@
 #include <limits>
 #include <new>
 
+#include "core/distributions/iwae_bound.h"
 #include "cpu/parallel.h"
 #include "cpu/run_steps.h"
 #include "cpu/training_draws.h"
@@ -68,16 +69,25 @@ void for_each_share(int64_t n, const F& f) {
   });
 }
 
-// The numbers of rows as lanes; those beyond the last are copies of it. Rows begin at `first` of
-// `order`, or of the matrix if there is none.
-template <typename T>
-void load_lanes(const T* data, const int64_t* order, int64_t first, int rows, int columns,
-                T* lanes) {
+// Where the numbers of a call's rows are, see cpu/program.h. The samples of an example are rows one
+// after the other.
+struct Places {
+  int64_t samples, examples;
+
+  int64_t of_context(int64_t row) const { return samples == 1 ? row : row / samples; }
+  int64_t of_x(int64_t row) const {
+    return samples == 1 ? row : row % samples * examples + row / samples;
+  }
+};
+
+// The numbers of rows from `first` on as lanes; those beyond the last are copies of it. `place`
+// says where in the matrix a row is.
+template <typename T, typename Place>
+void load_lanes(const T* data, const Place& place, int64_t first, int rows, int columns, T* lanes) {
   constexpr int length = VectorOf<T>::length;
   const T* at[kTileRows];
   for (int r = 0; r < kTileRows; ++r) {
-    const int64_t i = first + std::min(r, rows - 1);
-    at[r] = data + (order == nullptr ? i : order[i]) * columns;
+    at[r] = data + place(first + std::min(r, rows - 1)) * columns;
   }
   int c = 0;
   for (; c + length <= columns; c += length) {
@@ -93,26 +103,30 @@ void load_lanes(const T* data, const int64_t* order, int64_t first, int rows, in
   }
 }
 
-template <typename T, typename Lane>
-void store_lanes(const Lane& lane, int64_t first, int rows, int columns, T* data) {
+template <typename T, typename Lane, typename Place>
+void store_lanes(const Lane& lane, const Place& place, int64_t first, int rows, int columns,
+                 T* data) {
+  int64_t at[kTileRows];
+  for (int r = 0; r < rows; ++r) at[r] = place(first + r) * columns;
   for (int c = 0; c < columns; ++c) {
     const T* from = lane(c);
-    for (int r = 0; r < rows; ++r) data[(first + r) * columns + c] = from[r];
+    for (int r = 0; r < rows; ++r) data[at[r] + c] = from[r];
   }
 }
 
-template <typename T>
-void store_log(const Program& p, const double* log, int64_t first, int rows, T* data) {
-  for (int r = 0; r < rows; ++r) data[first + r] = static_cast<T>(p.sign * log[r]);
+template <typename T, typename Place>
+void store_log(const Program& p, const double* log, const Place& place, int64_t first, int rows,
+               T* data) {
+  for (int r = 0; r < rows; ++r) data[place(first + r)] = static_cast<T>(p.sign * log[r]);
 }
 
 // Sets the values of a tile's first lanes, and its logarithms to zero.
-template <typename T, typename Call>
-void load_tile(const Call& a, const int64_t* order, const TileOf<T>& t) {
+template <typename T, typename Call, typename OfX, typename OfContext>
+void load_tile(const Call& a, const OfX& of_x, const OfContext& of_context, const TileOf<T>& t) {
   const Program& p = *a.program;
-  load_lanes(a.x, order, t.first, t.rows, p.features, t.values);
+  load_lanes(a.x, of_x, t.first, t.rows, p.features, t.values);
   if (p.context > 0) {
-    load_lanes(a.context, order, t.first, t.rows, p.context, t.lane(p.features));
+    load_lanes(a.context, of_context, t.first, t.rows, p.context, t.lane(p.features));
   }
   std::fill_n(t.log, kTileRows, 0.0);
   std::fill_n(t.divergence, kTileRows, 0.0);
@@ -157,6 +171,19 @@ void settle_far_rows(const Program& p, const TileOf<T>& t) {
   for (int r = 0; r < kTileRows; ++r) {
     if (far[r]) t.log[r] = -std::numeric_limits<double>::infinity();
   }
+}
+
+template <typename Call>
+Places places_of(const Call& a) {
+  return {a.samples, a.rows / a.samples};
+}
+
+template <typename T, typename Call>
+void load_tile(const Call& a, const TileOf<T>& t) {
+  const Places places = places_of(a);
+  load_tile(
+      a, [&](int64_t row) { return places.of_x(row); },
+      [&](int64_t row) { return places.of_context(row); }, t);
 }
 
 // Up to kMost tiles, and memory for their lanes.
@@ -205,12 +232,13 @@ class Tiles {
 template <typename T>
 void store_tile(const ProgramForward<T>& a, int64_t draw, const TileOf<T>& t) {
   const Program& p = *a.program;
-  const int64_t row = draw * a.rows + t.first;
+  const Places places = places_of(a);
+  const auto of_x = [&](int64_t row) { return draw * a.rows + places.of_x(row); };
   bool far[kTileRows];
   find_far_rows(p, t, far);
-  if (a.log != nullptr) store_log(p, t.log, row, t.rows, a.log);
+  if (a.log != nullptr) store_log(p, t.log, of_x, t.first, t.rows, a.log);
   if (a.value == nullptr) return;
-  store_lanes<T>([&](int c) { return t.lane(p.results[c]); }, row, t.rows,
+  store_lanes<T>([&](int c) { return t.lane(p.results[c]); }, of_x, t.first, t.rows,
                  static_cast<int>(p.results.size()), a.value);
 }
 
@@ -230,7 +258,7 @@ void forward(const ProgramForward<T>& a) {
       like.parameters = parameters(draw);
       Tiles<T, kGroupTiles> tiles(p, like, 1, a.rows);
       tiles.for_each(0, a.rows, [&](const TileOf<T>* group, int n) {
-        parallel_chunks(n, [&](int64_t i) { load_tile(a, nullptr, group[i]); });
+        parallel_chunks(n, [&](int64_t i) { load_tile(a, group[i]); });
         run(p, group, n);
         parallel_chunks(n, [&](int64_t i) { store_tile(a, draw, group[i]); });
       });
@@ -246,7 +274,7 @@ void forward(const ProgramForward<T>& a) {
     Tiles<T, 1> tiles(p, like, 1, kTileRows);
     tiles.for_each(first, std::min(a.rows, first + kTileRows), [&](const TileOf<T>* tile, int) {
       TileOf<T> t = *tile;
-      load_tile(a, nullptr, t);
+      load_tile(a, t);
       for (int64_t draw = begin; draw < end; ++draw) {
         t.parameters = parameters(draw);
         std::fill_n(t.log, kTileRows, 0.0);
@@ -255,6 +283,33 @@ void forward(const ProgramForward<T>& a) {
       }
     });
   });
+}
+
+// --- bounds -------------------------------------------------------------------------------------
+
+// The bound of an example, and the weights of its samples, which are `between` numbers apart.
+template <typename T>
+T bound_of(int64_t samples, int64_t between, const T* log, const T* added, T* weights) {
+  double all[kMostSamples], most = -math::Real<double>::infinity, sum = 0;
+  for (int64_t i = 0; i < samples; ++i) {
+    all[i] = static_cast<double>(log[i * between]) + static_cast<double>(added[i * between]);
+    most = all[i] > most ? all[i] : most;
+  }
+  most = iwae_bound::finite_or_zero(most);
+  for (int64_t i = 0; i < samples; ++i) {
+    all[i] = math::exp(all[i] - most);
+    sum += all[i];
+  }
+  for (int64_t i = 0; i < samples; ++i) weights[i * between] = static_cast<T>(all[i] / sum);
+  const double log_samples = math::log(static_cast<double>(samples));
+  return static_cast<T>(iwae_bound::bound(most, sum, log_samples));
+}
+
+template <typename T>
+void bounds(const ProgramBounds<T>& a) {
+  for (int64_t i = 0; i < a.examples; ++i) {
+    a.bound[i] = bound_of(a.samples, a.examples, a.log + i, a.added + i, a.weights + i);
+  }
 }
 
 // --- there and back -----------------------------------------------------------------------------
@@ -270,32 +325,68 @@ struct Backward {
     return a.grad_x != nullptr ? 0 : p.features + (a.grad_context != nullptr ? 0 : p.context);
   }
 
+  // The samples of an example that share a bound; 0: there is none.
+  int64_t samples() const { return a.added == nullptr ? 0 : a.samples; }
+
   void begin(const TileOf<T>& t) const {
-    for (int r = 0; r < kTileRows; ++r) {
-      const T given = a.grad_log != nullptr && r < t.rows ? a.grad_log[t.first + r] : a.grad_each;
-      t.grad_log[r] = r < t.rows ? static_cast<T>(a.program->sign) * given : T(0);
+    if (a.added == nullptr) {
+      const Places places = places_of(a);
+      for (int r = 0; r < kTileRows; ++r) {
+        const bool given = a.grad_log != nullptr && r < t.rows;
+        const T grad = given ? a.grad_log[places.of_x(t.first + r)] : a.grad_each;
+        t.grad_log[r] = r < t.rows ? static_cast<T>(a.program->sign) * grad : T(0);
+      }
     }
-    load_tile(a, nullptr, t);
+    load_tile(a, t);
+  }
+
+  // What the tiles of some examples come to, before they run back: their bounds, and from these the
+  // gradients of the logarithms.
+  void bound(const TileOf<T>* tiles, int n) const {
+    if (a.added == nullptr) return;
+    const Places places = places_of(a);
+    T log[kMostSamples], added[kMostSamples], weights[kMostSamples];
+    int64_t rows = 0;
+    for (int i = 0; i < n; ++i) {
+      std::fill_n(tiles[i].grad_log, kTileRows, T(0));
+      for (int r = 0; r < tiles[i].rows; ++r, ++rows) {
+        log[rows] = static_cast<T>(tiles[i].log[r]);
+        added[rows] = a.added[places.of_x(tiles->first + rows)];
+      }
+    }
+    for (int64_t begin = 0; begin < rows; begin += a.samples) {
+      const int64_t example = places.of_context(tiles->first + begin);
+      a.bound[example] = bound_of(a.samples, 1, log + begin, added + begin, weights + begin);
+      const T grad = a.grad_log != nullptr ? a.grad_log[example] : a.grad_each;
+      for (int64_t row = begin; row < begin + a.samples; ++row) {
+        a.weights[places.of_x(tiles->first + row)] = weights[row];
+        tiles[row / kTileRows].grad_log[row % kTileRows] = grad * weights[row];
+      }
+    }
   }
 
   void turn(const TileOf<T>& t) const {
     const Program& p = *a.program;
+    const Places places = places_of(a);
+    const auto of_x = [&](int64_t row) { return places.of_x(row); };
     settle_far_rows(p, t);
-    if (a.log != nullptr) store_log(p, t.log, t.first, t.rows, a.log);
+    if (a.log != nullptr) store_log(p, t.log, of_x, t.first, t.rows, a.log);
     std::fill_n(t.grads, static_cast<int64_t>(p.lanes) * kTileRows, T(0));
     if (a.grad_value == nullptr) return;
     const int results = static_cast<int>(p.results.size());
     for (int c = 0; c < results; ++c) {
       T* grad = t.grad(p.results[c]);
-      for (int r = 0; r < t.rows; ++r) grad[r] += a.grad_value[(t.first + r) * results + c];
+      for (int r = 0; r < t.rows; ++r) grad[r] += a.grad_value[of_x(t.first + r) * results + c];
     }
   }
 
   void end(const TileOf<T>& t) const {
     const Program& p = *a.program;
+    const Places places = places_of(a);
     const auto store = [&](int32_t lane, int columns, T* to) {
       if (to == nullptr) return;
-      store_lanes<T>([&](int c) { return t.grad(lane + c); }, t.first, t.rows, columns, to);
+      store_lanes<T>([&](int c) { return t.grad(lane + c); },
+                     [&](int64_t row) { return places.of_x(row); }, t.first, t.rows, columns, to);
     };
     store(0, p.features, a.grad_x);
     store(p.features, p.context, a.grad_context);
@@ -314,8 +405,12 @@ struct Training {
     for (int r = 0; r < kTileRows; ++r) {
       t.grad_log[r] = r < t.rows ? T(-1) / static_cast<T>(rows) : T(0);
     }
-    load_tile(a, a.order + step * a.batch_rows, t);
+    const auto place = [&](int64_t row) { return a.order[step * a.batch_rows + row]; };
+    load_tile(a, place, place, t);
   }
+
+  int64_t samples() const { return 0; }
+  void bound(const TileOf<T>*, int) const {}
 
   void turn(const TileOf<T>& t) const {
     settle_far_rows(*a.program, t);
@@ -347,34 +442,54 @@ void run_there_and_back(const Call& a, const Pass& pass, const uint64_t* seeds, 
       if (!a.wanted[i] || !p.filled[i]) std::fill_n(grads + p.places[i], p.sizes[i], T(0));
     }
   };
-  if (p.in_groups) {
-    clear(sums);
-    Tiles<T, kGroupTiles> tiles(p, like, 2, rows);
-    tiles.for_each(0, rows, [&](const TileOf<T>* group, int n) {
-      parallel_chunks(n, [&](int64_t i) { pass.begin(group[i]); });
-      run(p, group, n);
-      parallel_chunks(n, [&](int64_t i) { pass.turn(group[i]); });
-      run_back(p, group, n);
-      parallel_chunks(n, [&](int64_t i) { pass.end(group[i]); });
-      for (int i = 0; i < n; ++i) f(int64_t{0}, group[i]);
-    });
-    return;
-  }
-  const int64_t chunk_rows = program_chunk_rows(p, rows);
+  const auto by_tile = [&](const TileOf<T>* tiles, int n, int64_t chunk) {
+    for (int i = 0; i < n; ++i) {
+      pass.begin(tiles[i]);
+      run(p, tiles[i]);
+    }
+    pass.bound(tiles, n);
+    for (int i = 0; i < n; ++i) {
+      TileOf<T> t = tiles[i];
+      if (i > 0) t.fresh = nullptr;
+      pass.turn(t);
+      run_back(p, t);
+      pass.end(t);
+      f(chunk, t);
+    }
+  };
+  // Such a program has one chunk, so that its loops may be parallel.
+  const auto by_layer = [&](const TileOf<T>* tiles, int n, int64_t chunk) {
+    parallel_chunks(n, [&](int64_t i) { pass.begin(tiles[i]); });
+    run(p, tiles, n);
+    pass.bound(tiles, n);
+    parallel_chunks(n, [&](int64_t i) { pass.turn(tiles[i]); });
+    run_back(p, tiles, n);
+    parallel_chunks(n, [&](int64_t i) { pass.end(tiles[i]); });
+    for (int i = 0; i < n; ++i) f(chunk, tiles[i]);
+  };
+  const int64_t together = program_rows_together(p, pass.samples());
+  const int64_t chunk_rows = program_chunk_rows(p, rows, pass.samples());
   parallel_chunks((rows + chunk_rows - 1) / chunk_rows, [&](int64_t chunk) {
     TileOf<T> own = like;
     own.grad_parameters = sums + chunk * p.n_gradients;
     clear(own.grad_parameters);
-    Tiles<T, 1> tiles(p, own, 2, kTileRows);
-    tiles.for_each(chunk * chunk_rows, std::min(rows, (chunk + 1) * chunk_rows),
-                   [&](const TileOf<T>* tile, int) {
-                     pass.begin(*tile);
-                     run(p, *tile);
-                     pass.turn(*tile);
-                     run_back(p, *tile);
-                     pass.end(*tile);
-                     f(chunk, *tile);
-                   });
+    const int64_t first = chunk * chunk_rows, last = std::min(rows, first + chunk_rows);
+    if (together == kTileRows) {
+      Tiles<T, 1>(p, own, 2, kTileRows).for_each(first, last, [&](const TileOf<T>* tile, int n) {
+        by_tile(tile, n, chunk);
+      });
+      return;
+    }
+    Tiles<T, kGroupTiles> tiles(p, own, 2, std::min(together, last - first));
+    for (int64_t begin = first; begin < last; begin += together) {
+      tiles.for_each(begin, std::min(last, begin + together), [&](const TileOf<T>* group, int n) {
+        if (p.in_groups) {
+          by_layer(group, n, chunk);
+        } else {
+          by_tile(group, n, chunk);
+        }
+      });
+    }
   });
 }
 
@@ -391,9 +506,10 @@ void sum_chunks(const Program& p, int64_t chunks, int64_t begin, int64_t end, T*
 template <typename T>
 void backward(const ProgramBackward<T>& a) {
   const Program& p = *a.program;
-  const int64_t chunks = program_chunks(p, a.rows);
+  const Backward<T> pass{a};
+  const int64_t chunks = program_chunks(p, a.rows, pass.samples());
   T* sums = chunks > 1 ? a.sums : a.grad_parameters;
-  run_there_and_back(a, Backward<T>{a}, a.seeds, a.rows, sums, [](int64_t, const TileOf<T>&) {});
+  run_there_and_back(a, pass, a.seeds, a.rows, sums, [](int64_t, const TileOf<T>&) {});
   if (chunks == 1) return;
   for_each_share(p.n_parameters, [&](int64_t, int64_t begin, int64_t end) {
     sum_chunks(p, chunks, begin, end, sums);
@@ -489,7 +605,8 @@ void train(const ProgramTraining<T>& a) {
 
 namespace BSL_ISA {
 extern const ProgramKernels program_kernels = {
-    fault,           fills,           shared,           scratch,      forward<float>,
-    forward<double>, backward<float>, backward<double>, train<float>, train<double>};
+    fault,          fills,           shared,          scratch,
+    forward<float>, forward<double>, backward<float>, backward<double>,
+    bounds<float>,  bounds<double>,  train<float>,    train<double>};
 }  // namespace BSL_ISA
 }  // namespace bsl

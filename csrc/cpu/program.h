@@ -10,17 +10,18 @@
 namespace bsl {
 
 // Tensors are contiguous; T is the call's dtype. `parameters` has the addresses of a program's
-// table.
+// table. The rows are `samples` of each of some examples: an example has a row of the context, and
+// x and what comes of it are [samples, examples, ...]. Of 1 sample rows are examples.
 template <typename T>
 struct ProgramForward {
   const Program* program;
-  int64_t rows;
+  int64_t rows, samples;
   int64_t draws;               // of all weights; the same x for each
   const T* const* parameters;  // [draws, parameters]
   const uint64_t* seeds;       // as many as the program says
   const uint64_t* streams;     // likewise
   const T* x;                  // [rows, features]
-  const T* context;            // [rows, context]
+  const T* context;            // [examples, context]
   T* value;                    // [draws, rows, results]; null: not wanted
   T* log;                      // [draws, rows]; null: not wanted
 };
@@ -28,7 +29,7 @@ struct ProgramForward {
 template <typename T>
 struct ProgramBackward {
   const Program* program;
-  int64_t rows;
+  int64_t rows, samples;
   const T* const* parameters;
   const uint64_t* seeds;
   const uint64_t* streams;
@@ -38,11 +39,26 @@ struct ProgramBackward {
   const T* grad_value;  // null: zeros
   const T* grad_log;    // null: that of each is `grad_each`
   T grad_each;
-  T* grad_x;  // null: not wanted
+  // Null: gradients are those of the logarithms. Else of the bound log(mean(exp(log + added))) of
+  // each example, a mean over its samples: `grad_log` is [examples], and `added` is like `log`.
+  const T* added;
+  T* bound;    // [examples]
+  T* weights;  // like `added`: exp(log + added) over its sum
+  T* grad_x;   // null: not wanted
   T* grad_context;
   T* sums;             // for more chunks than one: room for gradients, [chunks, n_gradients]
   T* grad_parameters;  // [n_gradients], of which steps give the first n_parameters
   const bool* wanted;  // for each parameter, whether its gradient is
+};
+
+// The bounds of a backward pass, from the logarithms that a forward pass gave.
+template <typename T>
+struct ProgramBounds {
+  int64_t samples, examples;
+  const T* log;    // [samples, examples]
+  const T* added;  // likewise
+  T* bound;        // [examples]
+  T* weights;      // [samples, examples]
 };
 
 // Steps of an optimizer that maximises the logarithm, less a divergence of the weights that are
@@ -108,6 +124,8 @@ struct ProgramKernels {
   void (*forward_double)(const ProgramForward<double>& a);
   void (*backward_float)(const ProgramBackward<float>& a);
   void (*backward_double)(const ProgramBackward<double>& a);
+  void (*bounds_float)(const ProgramBounds<float>& a);
+  void (*bounds_double)(const ProgramBounds<double>& a);
   void (*train_float)(const ProgramTraining<float>& a);
   void (*train_double)(const ProgramTraining<double>& a);
 };

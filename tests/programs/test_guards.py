@@ -340,9 +340,23 @@ def test_programs_are_checked(steps: list[Any], results: list[int], message: str
 def test_a_program_wants_all_parameters() -> None:
     program = _cpu.Program(1, 0, [], [0], [1])
     with pytest.raises(ValueError, match="number of parameters"):
-        program.forward(False, 1, 1, [], ([], []), 0, 0, 0, 0)
+        program.forward(False, 1, 1, 1, [], ([], []), 0, 0, 0, 0)
     with pytest.raises(ValueError, match="rows"):
-        program.backward(False, 0, [0], ([], []), 0, 0, 0, 0, 0, 0.0, 0.0, 0, 0, 0, [True])
+        program.backward(False, 0, 1, [0], ([], []), 0, 0, 0, 0, 0, 0.0, 0.0, 0, 0, 0, [True])
+
+
+def test_samples_of_a_program() -> None:
+    program = _cpu.Program(1, 0, [], [0], [1])
+    with pytest.raises(ValueError, match="samples: rows are not as many for each example"):
+        program.forward(False, 5, 2, 1, [0], ([], []), 0, 0, 0, 0)
+    with pytest.raises(ValueError, match="samples of a bound"):
+        program.bound(False, 257, 257, [0], 0, 0, 0, 0, 0, 0, 0.0, 0, 0, [True])
+    with pytest.raises(ValueError, match="samples of a bound"):
+        _cpu.bounds(False, 257, 1, 0, 0, 0, 0)
+    sample = ("normal_sample", [0, 1], [2, 3], [], [0], [1.0])
+    noisy = _cpu.Program(2, 0, [sample], [2], [1], [], 1)
+    with pytest.raises(ValueError, match="samples: steps draw noise"):
+        noisy.forward(False, 4, 2, 1, [0], ([1], [0]), 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])

@@ -337,9 +337,9 @@ def test_seeds_are_counted() -> None:
     one = torch.ones(1)
     at = one.data_ptr()
     with pytest.raises(ValueError, match="number of seeds or streams"):
-        program.forward(False, 1, 1, [at, at], ([], []), at, 0, at, 0)
+        program.forward(False, 1, 1, 1, [at, at], ([], []), at, 0, at, 0)
     with pytest.raises(ValueError, match="n_draws"):
-        program.forward(False, 1, 0, [at, at], ([1], [0]), at, 0, at, 0)
+        program.forward(False, 1, 1, 0, [at, at], ([1], [0]), at, 0, at, 0)
 
 
 LOSSES: dict[str, Callable[[], BayesianMLP]] = {
