@@ -350,7 +350,8 @@ def test_many_tensors(parametrization: str, dtype: torch.dtype, emulated: Module
     with as_on_a_device(emulated):
         alone = torch.full_like(actual[-1], torch.nan)
         priors = options["prior_loc"], [options["prior_scale"]] * len(loc)
-        call = normal_many.Call(loc, raw, *priors, None, 0, parametrization)
+        code = _cpu.PARAMETRIZATIONS.index(parametrization)
+        call = normal_many.Call(code, (*loc, *raw), *priors, None, 0)
         normal_many.write_kl(alone, call)
         samples, room = draw_many(loc, raw, **options)
     assert_same([*samples, alone], actual)
