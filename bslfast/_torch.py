@@ -26,6 +26,8 @@ dispatch_keys: Callable[[Tensor], Any] = torch._C._dispatch_keys
 parse_schema: Callable[[str], Any] = torch._C.parse_schema
 unflatten: Callable[[Tensor, Any], Any] = torch._C._nn.unflatten_dense_tensors
 standard_gamma: Callable[..., Tensor] = torch._standard_gamma
+#: The module of DistributedDataParallel that is in its forward pass, or None.
+active_ddp: Callable[[], Any] = nn.parallel.DistributedDataParallel._get_active_ddp_module
 
 
 #: What tells whether torch watches calls: functions without arguments, and modules with flags.
@@ -85,8 +87,8 @@ def optimizer_hooks() -> tuple[dict[Any, Any], ...]:
 
 #: How often a tensor has been changed in place.
 version_of: Callable[[Tensor], int] = operator.attrgetter("_version")
-#: The attribute in which a module keeps its parameters.
-PARAMETERS = "_parameters"
+#: The attributes in which a module keeps its parameters and its parts, for where a call would cost.
+PARAMETERS, MODULES = "_parameters", "_modules"
 #: That in which a module that ``torch.compile`` has made keeps what it was made of.
 COMPILED_FROM = "_orig_mod"
 
@@ -171,11 +173,6 @@ def use_attributes(rnn: Any) -> None:
 def reset_attention(attention: Any) -> None:
     """Draw the parameters of attention, but for those of its last layer."""
     attention._reset_parameters()
-
-
-def is_under_ddp() -> bool:
-    """Whether DistributedDataParallel is in its forward pass."""
-    return nn.parallel.DistributedDataParallel._get_active_ddp_module() is not None
 
 
 def has_hooks(tensor: Tensor) -> bool:

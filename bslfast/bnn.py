@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bslfast import _checks, likelihoods, programs
 from bslfast._activations import ACTIVATIONS
-from bslfast._torch import is_under_ddp
+from bslfast._torch import active_ddp
 from bslfast.elbo import negative_elbo
 from bslfast.functional import normal_rsample_kl
 from bslfast.likelihoods.lowering import in_rows
@@ -335,7 +335,7 @@ def _output(
 
 
 def _reaching(network: BayesianMLP | DeterministicMLP, y: Tensor) -> Tensor:
-    if not is_under_ddp():
+    if active_ddp() is None:
         return y
     reached: Tensor = _Reaches.apply(  # type: ignore[no-untyped-call]
         y, *network.likelihood.parameters()

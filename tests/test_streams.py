@@ -6,6 +6,7 @@ import ast
 import ctypes
 import inspect
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,26 @@ SEED = 5
 Draws = list[tuple[int, int]]
 
 
-def _drawing_kernels() -> Iterator[tuple[str, list[str]]]:
-    """Kernels with a seed among their arguments, by the stub; backward draws again on purpose."""
-    stub = Path(inspect.getfile(bslfast)).parent / "_native" / "_cpu.pyi"
-    for node in ast.parse(stub.read_text()).body:
-        ends = ("_backward", "_gradients")
+def _drawing_kernels() -> Iterator[tuple[str, list[str], bool]]:
+    """Kernels with a seed among their arguments, by the stub; backward draws again on purpose.
+
+    (the name, the arguments, whether the first ones come as a tuple)
+    """
+    stub = (Path(inspect.getfile(bslfast)).parent / "_native" / "_cpu.pyi").read_text()
+    members = {
+        name: re.findall(r"\w+", text)
+        for text, name in re.findall(r"((?:#: .*\n)+)(_\w+) = tuple\[", stub)
+    }
+    assert members
+    for node in ast.parse(stub).body:
+        ends = ("_backward", "_gradients", "_kl")
         if isinstance(node, ast.FunctionDef) and not node.name.endswith(ends):
             names = [a.arg for a in node.args.args]
+            packed = names[:1] == ["call"]
+            if packed:
+                names = [*members[ast.unparse(node.args.args[0].annotation)], *names[1:]]
             if "seed" in names or node.name == "pointwise_results":
-                yield node.name, names
+                yield node.name, names, packed
 
 
 @pytest.fixture
@@ -40,11 +52,12 @@ def draws(monkeypatch: pytest.MonkeyPatch) -> Draws:
     """The (seed, stream) of all later draws by kernels."""
     found: Draws = []
 
-    def recording(kernel: Callable[..., Any], names: list[str]) -> Callable[..., Any]:
+    def recording(kernel: Callable[..., Any], names: list[str], packed: bool) -> Callable[..., Any]:
         by_value = kernel.__name__.startswith("noise_")
 
         def record_of_tensors(*args: Any) -> Any:
-            given = dict(zip(names, args, strict=True))
+            flat = (*args[0], *args[1:]) if packed else args
+            given = dict(zip(names, flat, strict=True))
             seed = given.get("seed", given["tensors"][-1])
             results = kernel(*args)
             # Else another kernel draws, or none.
@@ -54,12 +67,13 @@ def draws(monkeypatch: pytest.MonkeyPatch) -> Draws:
             return results
 
         def record(*args: Any) -> Any:
-            given = dict(zip(names, args, strict=True))
+            flat = (*args[0], *args[1:]) if packed else args
+            given = dict(zip(names, flat, strict=True))
             if by_value or given["seed"]:  # no address: nothing is drawn
                 seed = given["seed"]
                 if not by_value:
                     seed = ctypes.c_int64.from_address(seed).value
-                tensors = len(given["sizes"]) if "sizes" in given else 1
+                tensors = len(given["sizes"]) if "raw_scale" in given and "sizes" in given else 1
                 found.extend((seed, given["stream"] + i) for i in range(tensors))
             return kernel(*args)
 
@@ -77,8 +91,8 @@ def draws(monkeypatch: pytest.MonkeyPatch) -> Draws:
 
     for name, place in (("forward", 5), ("loss", 4), ("train", -2)):
         recording_program(name, place)
-    for name, names in _drawing_kernels():
-        patched = recording(getattr(_cpu, name), names)
+    for name, names, packed in _drawing_kernels():
+        patched = recording(getattr(_cpu, name), names, packed)
         monkeypatch.setattr(_cpu, name, patched)
         if name.removeprefix("noise_") in native_noise._FILL:
             monkeypatch.setitem(native_noise._FILL, name.removeprefix("noise_"), patched)

@@ -70,38 +70,46 @@ def noise_normal(out: int, n: int, is_double: bool, seed: int, stream: int, firs
 def draw_few_normals(out: Tensor, scale: Tensor, seed: int, stream: int) -> bool:
     """Fill ``out`` if no scale is negative. Returns whether that is so."""
 
-#: What C++ takes as a struct: a tuple of its members.
-_Call = tuple[Any, ...]
+# What C++ takes as a struct, a tuple of its members.
+#: (dtype, parametrization, sizes, loc, raw_scale, prior_loc, prior_scale, seed, stream)
+_ManyAddresses = tuple[Any, ...]
+#: (parametrization, tensors, prior_loc, prior_scale, seed, stream)
+_ManyTensors = tuple[Any, ...]
+#: (is_double, parametrization, n_samples, loc_sizes, loc, raw_scale, lower, prior_loc,
+#: prior_scale, seed, stream)
+_Vector = tuple[Any, ...]
+#: (op, is_double, sizes, columns, inner, x_rows, x, index, seed, stream, number, option)
+_Softmax = tuple[Any, ...]
 
-def normal_many_forward(call: _Call, sample: Sequence[int], kl: int) -> int:
+def normal_many_forward(call: _ManyAddresses, sample: Sequence[int], kl: int) -> int:
     """Which tensor has a scale that is not valid, or -1."""
 
 def normal_many_backward(
-    call: _Call,
+    call: _ManyAddresses,
     grad_sample: Sequence[int],
     grad_kl: int,
     grad_loc: Sequence[int],
     grad_raw_scale: Sequence[int],
 ) -> None: ...
-def normal_many_results(call: _Call, has_value: bool) -> tuple[Tensor, ...] | None:
-    """Samples and the divergence; None if Python sees to it. Here a call has tensors."""
+def normal_many_results(call: _ManyTensors, has_value: bool) -> tuple[Tensor, ...] | None:
+    """Samples and the divergence; None if Python sees to it."""
 
-def normal_many_kl(call: _Call, kl: Tensor) -> bool:
+def normal_many_kl(call: _ManyTensors, kl: Tensor) -> bool:
     """Whether the divergence has been written."""
 
 def normal_many_gradients(
-    call: _Call,
+    call: _ManyTensors,
     grad_samples: Sequence[Tensor | None],
     grad_kl: Tensor | None,
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...] | None:
     """The gradients of all tensors; None as above."""
 
-def multivariate_normal_forward(call: _Call, samples: int, kl: int) -> bool:
+def multivariate_normal_forward(call: _Vector, samples: int, kl: int) -> bool:
     """Whether all scales are valid."""
 
 def multivariate_normal_backward(
-    call: _Call,
+    call: _Vector,
     grad_samples: Sequence[int],
     grad_kl: int,
     grad_loc: Sequence[int],
@@ -111,10 +119,10 @@ def multivariate_normal_backward(
 def softmax_ops() -> dict[str, int]:
     """Name to its place in the table."""
 
-def softmax_forward(call: _Call, reduction: int, result: int) -> bool:
+def softmax_forward(call: _Softmax, reduction: int, result: int) -> bool:
     """Whether all indices are columns."""
 
-def softmax_backward(call: _Call, grad: Operand, grad_x: int) -> None: ...
+def softmax_backward(call: _Softmax, grad: Operand, grad_x: int) -> None: ...
 def row_ops() -> dict[str, tuple[int, list[int], int, bool, bool, bool, int, int]]:
     """Name to what bslfast/_native/rows.py makes of it."""
 

@@ -14,6 +14,7 @@ from bslfast import _checks
 from bslfast._native import multivariate_normal as native_vector
 from bslfast._native import normal_many as native
 from bslfast._native import serial_after_fork
+from bslfast._native._operands import PARAMETRIZATIONS as _NUMBERED
 from bslfast.functional._op import NOTHING, apply_of, common, differentiated, runs_eagerly
 from bslfast.functional._pointwise import PARAMETRIZATIONS
 from bslfast.functional.multivariate_normal import kernels_take, vector_by_ops
@@ -226,9 +227,9 @@ class _BayesLinear(torch.autograd.Function):
         n = 1 if bias_loc is None else 2
         locs, raw_scales = (weight_loc, bias_loc)[:n], (weight_raw_scale, bias_raw_scale)[:n]
         prior_loc, prior_scale, parametrization, _ = ctx.constants
-        call = native.Call(
-            *(locs, raw_scales, (prior_loc,) * n, (prior_scale,) * n, seed, 0, parametrization)
-        )
+        code = _NUMBERED[parametrization]
+        tensors = (*locs, *raw_scales)
+        call = native.Call(code, tensors, (prior_loc,) * n, (prior_scale,) * n, seed, 0)
         found = native.backward(
             (grad_weight, grad_bias)[:n],
             *(grad_kl, call, (*needs[1::2][:n], *needs[2::2][:n])),
@@ -261,9 +262,9 @@ def _draw(
     )
     n = len(locs)
     try:
-        call = native.Call(
-            *(locs, raw_scales, (prior_loc,) * n, (prior_scale,) * n, seed, 0, parametrization)
-        )
+        code = _NUMBERED[parametrization]
+        tensors = (*locs, *raw_scales)
+        call = native.Call(code, tensors, (prior_loc,) * n, (prior_scale,) * n, seed, 0)
         return native.forward(call, has_value)
     except ValueError as error:
         message = str(error).replace("raw_scale[0]", "weight_raw_scale")

@@ -12,6 +12,7 @@ from torch import Tensor
 from bslfast import _checks
 from bslfast._native import normal_many as native
 from bslfast._native import serial_after_fork
+from bslfast._native._operands import PARAMETRIZATIONS as _NUMBERED
 from bslfast.functional._op import (
     HAS_CUDA,
     ONE_DTYPE,
@@ -208,16 +209,14 @@ class _NormalMany(torch.autograd.Function):
     def forward(
         ctx: Any, seed: Tensor, has_value: bool, constants: tuple[Any, ...], *tensors: Tensor
     ) -> Any:
-        n = len(tensors) // 2
         ctx.save_for_backward(seed, *tensors)
         ctx.constants = constants
         #: What backward calls, as hooks of the node would be called.
         ctx.when_spent = None
         ctx.set_materialize_grads(False)
         prior_locs, prior_scales, stream, parametrization = constants
-        call = native.Call(
-            *(tensors[:n], tensors[n:], prior_locs, prior_scales, seed, stream, parametrization)
-        )
+        code = _NUMBERED[parametrization]
+        call = native.Call(code, tensors, prior_locs, prior_scales, seed, stream)
         samples, kl = native.forward(call, has_value)
         return *samples, kl
 
@@ -227,7 +226,7 @@ class _NormalMany(torch.autograd.Function):
         if ctx.when_spent is not None:
             ctx.when_spent()
         seed, *tensors = ctx.saved_tensors
-        needs, n = ctx.needs_input_grad[3:], len(tensors) // 2
+        needs = ctx.needs_input_grad[3:]
         # create_graph=True, or gradients that kernels cannot read (batched ones, say).
         given = [g for g in grads if g is not None]
         if torch.is_grad_enabled() or not runs_eagerly(given, on_cuda=HAS_CUDA):
@@ -242,7 +241,6 @@ class _NormalMany(torch.autograd.Function):
             return (None,) * (3 + len(tensors))
         prior_locs, prior_scales, stream, parametrization = ctx.constants
         *grad_samples, grad_kl = grads
-        call = native.Call(
-            *(tensors[:n], tensors[n:], prior_locs, prior_scales, seed, stream, parametrization)
-        )
+        code = _NUMBERED[parametrization]
+        call = native.Call(code, tuple(tensors), prior_locs, prior_scales, seed, stream)
         return None, None, None, *native.backward(grad_samples, grad_kl, call, needs)

@@ -288,7 +288,7 @@ class BayesianLayer(BayesianModule):
         """
         # Past __getattr__ and without f-strings, which small models would notice at every step; but
         # a parametrization of torch.nn.utils is no parameter.
-        own, prior, weights = own_parameters(self), self.priors, []
+        own, prior, weights = self.__dict__[PARAMETERS], self.priors, []
         for name, posterior in self.posteriors.items():
             parameters: tuple[Any, ...] = ()
             for key in self._keys[name]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bslfast._native import _cpu
-from bslfast._torch import own_modules, version_of
+from bslfast._torch import MODULES, version_of
 from bslfast.functional._op import is_traced, unwatched
 from bslfast.nn.weight import Part, Weight
 
@@ -299,7 +299,7 @@ def _modules_of(model: nn.Module) -> Iterable[nn.Module]:
         module = left.pop()
         if module is not None and module not in found:
             found[module] = None
-            left.extend(reversed(own_modules(module).values()))
+            left.extend(reversed(module.__dict__[MODULES].values()))
     return found
 
 

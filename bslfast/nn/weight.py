@@ -22,6 +22,7 @@ from bslfast._formulas import (
     normal_laplace_kl,
     scale_of,
 )
+from bslfast._native._operands import PARAMETRIZATIONS
 from bslfast._native.multivariate_normal import write_kl as write_vector_kl
 from bslfast._native.normal_many import Call, write_kl
 from bslfast._precision import wide
@@ -195,7 +196,8 @@ def normal_part(place: Tensor, weights: Sequence[Weight], columns: Any = None) -
 
 def _written(place: Tensor, columns: Any) -> Tensor:
     locs, raw_scales, prior_locs, prior_scales, how = columns
-    write_kl(place, Call(locs, raw_scales, prior_locs, prior_scales, None, 0, how))
+    code, tensors = PARAMETRIZATIONS[how], (*locs, *raw_scales)
+    write_kl(place, Call(code, tensors, prior_locs, prior_scales, None, 0))
     return place
 
 

@@ -41,7 +41,7 @@ from ops.record import (
 )
 
 import bslfast.functional as BF
-from bslfast._native import cuda, normal_many
+from bslfast._native import _cpu, cuda, normal_many
 from bslfast._precision import log_dtype
 from bslfast.functional import _op, _pointwise, _rows
 from bslfast.functional.normal import PARAMETRIZATIONS
@@ -50,18 +50,7 @@ from bslfast.functional.rational_quadratic import EXTRA_SLOPES
 
 SOURCES = Path(__file__).parents[2] / "csrc"
 #: Ops that work on whole rows, not only on their sums.
-ROWS = (
-    "bernstein_transform",
-    "categorical_log_prob",
-    "deep_sigmoidal_transform",
-    "discretized_logistic_mixture_log_prob",
-    "gumbel_softmax_rsample",
-    "iwae_bound",
-    "mixture_logistic_transform",
-    "planar",
-    "radial",
-    "rational_quadratic_spline",
-)
+ROWS = {*_cpu.row_ops(), *_cpu.softmax_ops()}
 #: The bindings' files.
 REGISTERED = (
     "noise",
@@ -361,7 +350,8 @@ def test_many_tensors(parametrization: str, dtype: torch.dtype, emulated: Module
     with as_on_a_device(emulated):
         alone = torch.full_like(actual[-1], torch.nan)
         priors = options["prior_loc"], [options["prior_scale"]] * len(loc)
-        call = normal_many.Call(loc, raw, *priors, None, 0, parametrization)
+        code = _cpu.PARAMETRIZATIONS.index(parametrization)
+        call = normal_many.Call(code, (*loc, *raw), *priors, None, 0)
         normal_many.write_kl(alone, call)
         samples, room = draw_many(loc, raw, **options)
     assert_same([*samples, alone], actual)
