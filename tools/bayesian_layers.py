@@ -83,6 +83,9 @@ program"), if all its choices are in the middle. So are, in `training.fit`, the 
 `nn.Sequential` of the layers there, `nn.Linear` and activations. The others run op by op, with the
 same results up to rounding. `model.explain()` says which it is now, and why.
 
+Any `bslfast.nn.Sequential`, as `to_bayesian` makes of torch's, draws the weights of its layers by one
+call, works out their gradients and those of `kl(model)` by one, and the divergence by one.
+
 | | one call | op by op |
 |---|---|---|
 """
