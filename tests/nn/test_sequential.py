@@ -98,7 +98,7 @@ def test_the_divergence_is_that_of_all_layers(x: Tensor) -> None:
 
 
 def test_moments(x: Tensor) -> None:
-    """Of a chain without activations, whose variance has a closed form."""
+    """A chain without activations has outputs whose variance has a closed form."""
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1)).double()
     model = to_bayesian(plain, init_scale=0.3)
