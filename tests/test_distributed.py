@@ -112,6 +112,7 @@ for kind, model in (
     ("whole", bslfast.bnn.BayesianMLP(3, (5,), 1, likelihood=likelihood)),
     ("whole", copy.deepcopy(layers)),
     ("layers", layers),
+    ("whole", bslfast.nn.Sequential(*copy.deepcopy(layers))),
     ("whole", bslfast.flows.RealNVP(3, transforms=2, hidden=(5,))),
 ):
     for parameter in model.parameters():

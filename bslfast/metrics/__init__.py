@@ -374,7 +374,7 @@ def coverage(prediction: Prediction, y: Tensor, level: float = 0.95) -> float:
     """Return the fraction of targets inside their central predictive interval, ends included.
 
     Calibrated predictions give ``level``, with a standard error of
-    sqrt(level (1 - level) / examples). Of counts they give more: an interval of whole numbers has
+    sqrt(level (1 - level) / examples). They give more for counts: an interval of whole numbers has
     at least ``level`` inside. :func:`calibration_curve` has no such excess.
 
     Args:

@@ -536,8 +536,8 @@ def pit(
 ) -> Figure:
     """Plot where targets lie in their predictive distributions, see :func:`metrics.pit_histogram`.
 
-    Bars of calibrated predictions are 1 high, up to chance: 95 % of them are in the band. Of counts
-    they scatter less than the band says.
+    Bars of calibrated predictions are 1 high, up to chance: 95 % of them are in the band. Those
+    of counts scatter less than the band says.
 
     Args:
         prediction: a regression, from :func:`bslfast.predict`; of counts, too.
@@ -600,8 +600,8 @@ def rootogram(
     Source: Kleiber and Zeileis, "Visualizing count data regressions using rootograms" (2016,
     doi:10.1080/00031305.2016.1173590, arXiv:1605.01311).
     """
-    if most is None and isinstance(y, Tensor) and y.numel():
-        most = int(min(float(y.detach().max().clamp(0, _MOST_EXAMPLES).item()), _MOST_EXAMPLES))
+    if most is None and isinstance(y, Tensor) and y.numel() and bool(y.isfinite().all()):
+        most = int(y.detach().max().clamp(0, _MOST_EXAMPLES).item())
     found = metrics.rootogram(prediction, y, most)
     observed, expected = found.observed.sqrt(), found.expected.sqrt()
     figure = _figure(min(12.0, max(6.0, 2.5 + 0.18 * len(observed))), 4.4)

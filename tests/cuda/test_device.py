@@ -471,6 +471,25 @@ def test_a_model_is_drawn_in_one_launch() -> None:
     assert sum(kernels.values()) == 3, kernels  # the draw, its sum, its gradients
 
 
+def test_a_chain_is_drawn_in_one_launch() -> None:
+    plain = torch.nn.Sequential(
+        torch.nn.Linear(4, 32), torch.nn.ReLU(), torch.nn.Linear(32, 16), torch.nn.Linear(16, 2)
+    )
+    model, x = bslfast.nn.to_bayesian(plain).cuda(), torch.randn(9, 4, device="cuda")
+    (model(x).square().sum() + kl(model)).backward()
+    activities = [torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        (model(x).square().sum() + kl(model)).backward()
+        torch.cuda.synchronize()
+    kernels = {e.key: e.count for e in profile.key_averages() if "bsl" in e.key}
+    assert sum(kernels.values()) == 3, kernels  # the draw, its sum, its gradients
+    torch.manual_seed(1)
+    found = model(x)
+    torch.manual_seed(1)
+    with bslfast.nn.one_draw(model):
+        torch.testing.assert_close(model(x), found)
+
+
 def test_autocast() -> None:
     """The product has 16 bits; samples and divergence are float32."""
     layer = BayesLinear(64, 32, device="cuda", init_scale=0.1)

@@ -98,7 +98,7 @@ def test_the_divergence_is_that_of_all_layers(x: Tensor) -> None:
 
 
 def test_moments(x: Tensor) -> None:
-    """Of a chain without activations, whose variance has a closed form."""
+    """A chain without activations has outputs whose variance has a closed form."""
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1)).double()
     model = to_bayesian(plain, init_scale=0.3)
@@ -312,6 +312,24 @@ def test_threads(x: Tensor) -> None:
     with ThreadPoolExecutor(4) as pool:
         found = torch.cat([*pool.map(work, range(4))])
     assert len(found.flatten(1).unique(dim=0)) == len(found)
+
+
+def test_devices_whose_kernels_are_not_called_directly(
+    monkeypatch: pytest.MonkeyPatch, x: Tensor, calls: dict[str, int]
+) -> None:
+    """As on CUDA devices: one call by the op, the same numbers."""
+    model = chain()
+    expected = step(model, x)
+    model.zero_grad()
+    weight_sample = "bslfast.nn.estimators.weight_sample"
+    monkeypatch.setattr(f"{weight_sample}.draw_checked", lambda *_: None)
+    calls.update(dict.fromkeys(calls, 0))
+    assert model._draw() == {}
+    model[0]._together.launches = True
+    found = step(model, x)
+    assert calls == dict.fromkeys(calls, 1)
+    for one, its in zip(found, expected, strict=True):
+        assert torch.equal(one, its)
 
 
 def test_large_chains_draw_by_layers(

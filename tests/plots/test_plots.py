@@ -264,6 +264,8 @@ def test_rootograms_hang_from_what_is_expected() -> None:
     assert f"{int((y > 2).sum())} of 60 beyond" in axes.get_xlabel()
     far = torch.cat([y[1:], torch.full((1, 1), 500.0)])
     assert "1 of 60 beyond" in plots.rootogram(prediction, far).axes[0].get_xlabel()
+    with pytest.raises(ValueError, match="y: expected finite values, got NaN"):
+        plots.rootogram(prediction, torch.full_like(y, torch.nan))
 
 
 def test_the_integral_transform_has_its_histogram(

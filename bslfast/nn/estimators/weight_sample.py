@@ -131,7 +131,8 @@ class _Together:
         self.columns = loc, raw_scale, prior_loc, prior_scale, how = columns_of(self.watch.weights)
         self.tensors = (*loc, *raw_scale)
         self.constants = (tuple(prior_loc), tuple(prior_scale), 0, how)
-        self.pays = loc[0].is_cuda or sum(map(Tensor.numel, loc)) <= MOST_DRAWN_TOGETHER
+        self.launches = loc[0].is_cuda
+        self.pays = self.launches or sum(map(Tensor.numel, loc)) <= MOST_DRAWN_TOGETHER
 
 
 def _are_drawn_together(layers: Sequence[BayesianModule]) -> bool:
@@ -172,7 +173,14 @@ def drawn_at_once(
     layers: Sequence[BayesianModule],
 ) -> dict[BayesianModule, tuple[Tensor, ...]] | None:
     """:func:`draw` where it is one call in less time than layer by layer; None elsewhere."""
-    return _drawn_together(layers, None, if_it_pays=True)
+    found = _drawn_together(layers, None, if_it_pays=True)
+    if found is not None:
+        return found
+    # Kernels for plain tensors are not called directly on CUDA devices.
+    known: _Together | None = layers[0]._together
+    if known is None or not (known.launches and known.watch.is_of(layers) and known.watch.holds()):
+        return None
+    return draw(layers)
 
 
 def _drawn_together(
