@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from bslfast.functional.normal import PARAMETRIZATIONS
 from bslfast.likelihoods.base import Likelihood
-from bslfast.likelihoods.discrete import Bernoulli, Categorical, Poisson
+from bslfast.likelihoods.discrete import Bernoulli, Categorical, NegativeBinomial, Poisson
 from bslfast.likelihoods.location_scale import MIN_SCALE, Laplace, Normal, StudentT, _LocationScale
 from bslfast.programs import Builder, CannotLower, Lanes, lowers
 from bslfast.programs.networks import activated, constant
@@ -36,13 +38,8 @@ def _location_scale(
             raw = constant(builder, likelihood.raw_scale)
         if likelihood.parametrization == "softplus":
             scale = activated(builder, "softplus", raw, MIN_SCALE)
-        elif isinstance(likelihood, Normal):
-            scale, parametrization = raw, likelihood.parametrization
         else:
-            raise CannotLower(
-                f"no step has a {type(likelihood).__name__} with "
-                f"parametrization={likelihood.parametrization!r}"
-            )
+            scale, parametrization = raw, likelihood.parametrization
         if likelihood.scale_from == "learned" and likelihood.targets is None:
             scale = scale * count  # targets of any shape share one
     inputs = [*targets, *_df(builder, likelihood, count), *outputs[:count], *scale]
@@ -67,6 +64,7 @@ _KINDS: dict[type, str] = {
     StudentT: "student_t_log_prob",
     Bernoulli: "bernoulli_log_prob",
     Poisson: "poisson_log_prob",
+    NegativeBinomial: "negative_binomial_log_prob",
 }
 
 
@@ -80,6 +78,27 @@ def _of_outputs(builder: Builder, likelihood: Likelihood, outputs: Lanes, target
     if len(outputs) != len(targets):
         raise CannotLower("the likelihood is of another number of targets")
     builder.step(_kind(likelihood), outputs + targets, 0, options=[0])
+
+
+@lowers(NegativeBinomial)
+def _negative_binomial(
+    builder: Builder, likelihood: NegativeBinomial, outputs: Lanes, targets: Lanes
+) -> None:
+    builder.looked_at(likelihood, "targets", "total_count_from")
+    count = len(targets)
+    total: Lanes
+    if likelihood.total_count_from == "outputs":
+        total = outputs[count:]
+    elif isinstance(likelihood.total_count_from, float):
+        log_total = math.log(likelihood.total_count_from)
+        total = builder.step("constant", [], 1, numbers=[log_total]) * count
+    else:
+        total = constant(builder, likelihood.log_total_count)
+        if likelihood.targets is None:
+            total = total * count  # targets of any shape share one
+    if len(outputs) != len(likelihood.parts) * count or len(total) != count:
+        raise CannotLower("the likelihood is of another number of targets")
+    builder.step(_kind(likelihood), [*outputs[:count], *total, *targets], 0, options=[0])
 
 
 @lowers(Categorical)

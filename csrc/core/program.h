@@ -23,40 +23,41 @@ namespace bsl {
 constexpr int kTileRows = 32;
 
 // What steps there are: the name that Python uses, and the type in cpu/steps/.
-#define BSL_STEP_KINDS(X)                               \
-  X(dense, Dense)                                       \
-  X(activation, Activation)                             \
-  X(constant, Constant)                                 \
-  X(triangular, Triangular)                             \
-  X(additive, Additive)                                 \
-  X(gate, Gate)                                         \
-  X(affine_coupling, AffineMap)                         \
-  X(leaky_relu_transform, LeakyReluMap)                 \
-  X(tanh_transform, TanhMap)                            \
-  X(sigmoid_transform, SigmoidMap)                      \
-  X(softplus_transform, SoftplusMap)                    \
-  X(exp_transform, ExpMap)                              \
-  X(within, Within)                                     \
-  X(planar, PlanarMap)                                  \
-  X(planar_inverse, PlanarInverseMap)                   \
-  X(radial, RadialMap)                                  \
-  X(radial_inverse, RadialInverseMap)                   \
-  X(householder, Householder)                           \
-  X(sylvester, Sylvester)                               \
-  X(rational_quadratic_spline, RationalQuadraticSpline) \
-  X(mixture_logistic_transform, MixtureLogisticMap)     \
-  X(deep_sigmoidal_transform, DeepSigmoidalMap)         \
-  X(bernstein_transform, BernsteinMap)                  \
-  X(standard_normal, StandardNormal)                    \
-  X(normal_log_prob, NormalLogProb)                     \
-  X(laplace_log_prob, LaplaceLogProb)                   \
-  X(student_t_log_prob, StudentTLogProb)                \
-  X(bernoulli_log_prob, BernoulliLogProb)               \
-  X(poisson_log_prob, PoissonLogProb)                   \
-  X(categorical_log_prob, CategoricalLogProb)           \
-  X(uniform_log_prob, UniformLogProb)                   \
-  X(von_mises_log_prob, VonMisesLogProb)                \
-  X(normal_mixture_log_prob, NormalMixture)             \
+#define BSL_STEP_KINDS(X)                                \
+  X(dense, Dense)                                        \
+  X(activation, Activation)                              \
+  X(constant, Constant)                                  \
+  X(triangular, Triangular)                              \
+  X(additive, Additive)                                  \
+  X(gate, Gate)                                          \
+  X(affine_coupling, AffineMap)                          \
+  X(leaky_relu_transform, LeakyReluMap)                  \
+  X(tanh_transform, TanhMap)                             \
+  X(sigmoid_transform, SigmoidMap)                       \
+  X(softplus_transform, SoftplusMap)                     \
+  X(exp_transform, ExpMap)                               \
+  X(within, Within)                                      \
+  X(planar, PlanarMap)                                   \
+  X(planar_inverse, PlanarInverseMap)                    \
+  X(radial, RadialMap)                                   \
+  X(radial_inverse, RadialInverseMap)                    \
+  X(householder, Householder)                            \
+  X(sylvester, Sylvester)                                \
+  X(rational_quadratic_spline, RationalQuadraticSpline)  \
+  X(mixture_logistic_transform, MixtureLogisticMap)      \
+  X(deep_sigmoidal_transform, DeepSigmoidalMap)          \
+  X(bernstein_transform, BernsteinMap)                   \
+  X(standard_normal, StandardNormal)                     \
+  X(normal_log_prob, NormalLogProb)                      \
+  X(laplace_log_prob, LaplaceLogProb)                    \
+  X(student_t_log_prob, StudentTLogProb)                 \
+  X(bernoulli_log_prob, BernoulliLogProb)                \
+  X(poisson_log_prob, PoissonLogProb)                    \
+  X(negative_binomial_log_prob, NegativeBinomialLogProb) \
+  X(categorical_log_prob, CategoricalLogProb)            \
+  X(uniform_log_prob, UniformLogProb)                    \
+  X(von_mises_log_prob, VonMisesLogProb)                 \
+  X(normal_mixture_log_prob, NormalMixture)              \
   X(normal_sample, NormalSample)
 
 // Activations, by the names that Python uses, and how many numbers a step has, from least to most.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import bslfast
-from bslfast import programs
+from bslfast import likelihoods, programs
 from bslfast.bnn import BayesianMLP
 from bslfast.nn import kl, one_draw, posteriors, priors
 
@@ -347,6 +347,20 @@ LOSSES: dict[str, Callable[[], BayesianMLP]] = {
     "student_t": lambda: BayesianMLP(3, (9,), 2, likelihood="student_t"),
     "bernoulli": lambda: BayesianMLP(3, (9,), 2, likelihood="bernoulli"),
     "categorical": lambda: BayesianMLP(3, (9,), 4, likelihood="categorical"),
+    "poisson": lambda: BayesianMLP(3, (9,), 2, likelihood="poisson"),
+    **{
+        f"negative_binomial, {total}": lambda total=total: BayesianMLP(
+            3, (9,), 2, likelihood=likelihoods.NegativeBinomial(2, total_count=total)
+        )
+        for total in ("learned", "outputs", 1.5)
+    },
+    **{
+        f"{kind.__name__}, log_scale, {scale}": lambda kind=kind, scale=scale: BayesianMLP(
+            3, (9,), 2, likelihood=kind(2, scale=scale, parametrization="log_scale")
+        )
+        for kind in (likelihoods.Laplace, likelihoods.StudentT)
+        for scale in ("learned", "outputs")
+    },
 }
 
 
@@ -362,6 +376,8 @@ def test_loss_and_its_gradients(
     y = torch.rand(50, model.likelihood.targets or 0, dtype=torch.float64)
     if isinstance(model.likelihood, bslfast.likelihoods.Categorical):
         y = torch.randint(4, (50,))
+    elif model.likelihood.kind == "counts":
+        y = torch.randint(4, (50, 2)).double()
     of = [x, *model.parameters()]
     assert model._loss_program(x, y) is not None
 
@@ -430,7 +446,10 @@ def test_explain() -> None:
         (BayesianMLP(300, (300,), 2), "but with a graph op by op: 90600 weights"),
         (BayesianMLP(1200, (1200, 600), 2), "negative_elbo: one call of"),
         (BayesianMLP(1200, (1200, 600), 2), "training.fit: op by op: 216"),
-        (BayesianMLP(3, (9,), 2, likelihood="negative_binomial"), "op by op: NegativeBinomial"),
+        (
+            BayesianMLP(3, (9,), 2, likelihood=likelihoods.ContinuousBernoulli(2)),
+            "op by op: ContinuousBernoulli",
+        ),
     ):
         assert shown in network.explain()
 

@@ -5,6 +5,7 @@
 
 #include "core/distributions/bernoulli.h"
 #include "core/distributions/laplace.h"
+#include "core/distributions/negative_binomial.h"
 #include "core/distributions/normal_log_prob.h"
 #include "core/distributions/poisson.h"
 #include "core/distributions/student_t.h"
@@ -21,12 +22,15 @@ using ScaledStep = PointwiseStepFrom<static_cast<int>(Parametrization::scale), O
 using NormalLogProb =
     ScaledStep<normal::LogProb<Parametrization::scale>, normal::LogProb<Parametrization::log_scale>,
                normal::LogProb<Parametrization::log_var>>;
-using LaplaceLogProb = ScaledStep<location_scale::LogProb<Parametrization::scale, laplace::Base>>;
+using LaplaceLogProb =
+    ScaledStep<location_scale::LogProb<Parametrization::scale, laplace::Base>,
+               location_scale::LogProb<Parametrization::log_scale, laplace::Base>>;
 using StudentTLogProb = ScaledStep<student_t::LogProb<Parametrization::scale>,
                                    student_t::LogProb<Parametrization::log_scale>>;
 using VonMisesLogProb = PointwiseStep<von_mises::LogProb>;
 using BernoulliLogProb = PointwiseStep<bernoulli::LogProb>;
 using PoissonLogProb = PointwiseStep<poisson::LogProb>;
+using NegativeBinomialLogProb = PointwiseStep<negative_binomial::LogProb>;
 
 // Uniform between two numbers, which are the first two; the third is its log density there.
 struct Uniform : Pointwise<1, kLog> {
