@@ -201,7 +201,8 @@ def _of_images(name: str, rng: Random) -> dict[str, Any]:
 
 def _leading(name: str, rng: Random) -> dict[str, Any]:
     kind = rng.choice(["AffineCoupling", "NSF", "PLULinear", "Planar", "ActNorm"])
-    made = getattr(flows, kind)(**_flow(kind, rng))
+    options = {k: v for k, v in _flow(kind, rng).items() if k != "support"}  # of all numbers
+    made = getattr(flows, kind)(**options)
     transform = made.transform if isinstance(made, flows.Flow) else made
     return {"transform": transform, "features": transform.features + rng.choice([0, 1, 3])}
 
