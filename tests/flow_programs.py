@@ -146,6 +146,17 @@ def rotated(features: int) -> Flow:
     return Flow(Composite([*maps, *(Inverse(kept) for kept in copy.deepcopy(maps))]))
 
 
+def amortised(features: int) -> Flow:
+    """Maps whose parameters depend on the context, and their inverses."""
+    maps = [
+        Planar(features, context=2, hidden=(5,)),
+        Radial(features, context=2),
+        Planar(features),
+        Radial(features, context=2, hidden=(4,), activation="tanh"),
+    ]
+    return Flow(Composite([*maps, *(Inverse(kept) for kept in copy.deepcopy(maps))]))
+
+
 def with_base(kind: Callable[..., Base], *args: Any, context: int) -> Flow:
     """A flow with noise of a law whose parameters depend on the context, if there is one."""
     base = kind(3, *args, context=context, hidden=(5,) if context else ())
@@ -165,6 +176,8 @@ CASES: dict[str, Callable[[], Flow]] = {
     "elementwise": elementwise,
     "rotated-1": lambda: rotated(1),
     "rotated-5": lambda: rotated(5),
+    "amortised-1": lambda: amortised(1),
+    "amortised-4": lambda: amortised(4),
     **{
         f"base-{name}-{context}": (
             lambda given=given, context=context: with_base(*given, context=context)
@@ -179,6 +192,9 @@ CASES: dict[str, Callable[[], Flow]] = {
     "maf-no-hidden": lambda: MAF(4, hidden=(), transforms=2, context=1),
     "maf-narrow": lambda: MAF(6, hidden=(3,), transforms=2),
     "iaf": lambda: IAF(3, hidden=(9, 5), transforms=2),
+    "random": lambda: RealNVP(3, hidden=(9,), permutation="random", support="positive"),
+    "plu": lambda: MAF(3, hidden=(9,), transforms=2, permutation="plu", support=(-1.0, 4.0)),
+    "none": lambda: NSF(3, hidden=(9,), transforms=2, permutation="none", support=(0, 1)),
     "nice": lambda: NICE(3, hidden=(9,), context=2),
     **{
         f"{map!r}-{features}-{context}": (

@@ -74,6 +74,16 @@ def test_density(tmp_path: Path) -> None:
     assert (tmp_path / "density.png").stat().st_size > 10_000
 
 
+def test_densities_2d(tmp_path: Path) -> None:
+    losses = _main("densities_2d")(n=2000, epochs=8, out=tmp_path)
+    assert len(losses) == 6
+    for name, found in losses.items():
+        # A uniform distribution over the frame has 3.71.
+        assert 1 < found["NSF"] < 3.0, name
+        assert 1 < found["RealNVP"] < 3.6, name
+    assert (tmp_path / "densities_2d.png").stat().st_size > 50_000
+
+
 def test_posterior() -> None:
     median, spread = _main("posterior")(steps=200)
     assert median == pytest.approx(16 / 17, abs=0.1)

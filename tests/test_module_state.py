@@ -91,7 +91,7 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "CentredNormal": lambda: bnn_layers.priors.CentredNormal(torch.arange(3.0)),
     "Composite": lambda: flows.Composite([flows.Permutation([2, 0, 1]), flows.ActNorm(3)]),
     "Conditioner": lambda **o: flows.Conditioner(3, 4, hidden=(5,), residual=1, **o),
-    "ConvConditioner": lambda **o: flows.ConvConditioner(3, 4, hidden=(5, 5), **o),
+    "ConvConditioner": lambda **o: flows.ConvConditioner(3, 4, context=2, hidden=(5, 5), **o),
     "ContinuousBernoulli": lambda: likelihoods.ContinuousBernoulli(2),
     "Coupling": lambda: coupling(),
     "DeepSigmoidalCoupling": lambda **o: flows.DeepSigmoidalCoupling(3, hidden=(4,), **o),
@@ -99,7 +99,7 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "DiscretizedLogisticMixture": lambda: likelihoods.DiscretizedLogisticMixture(2),
     "Exp": lambda: flows.Exp(3),
     "Flow": lambda: flows.Flow(flows.Composite([flows.Reverse(3), flows.Log(3)])),
-    "Glow": lambda **o: flows.Glow((1, 4, 4), scales=2, steps=2, hidden=(4,), **o),
+    "Glow": lambda **o: flows.Glow((1, 4, 4), context=2, scales=2, steps=2, hidden=(4,), **o),
     "HeteroscedasticNormal": lambda: likelihoods.HeteroscedasticNormal(1),
     "Householder": lambda **o: flows.Householder(3, **o),
     "IAF": lambda **o: flows.IAF(3, transforms=2, hidden=(4,), **o),
@@ -127,10 +127,11 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "PLULinear": lambda **o: flows.PLULinear(3, seed=0, **o),
     "PerPixel": lambda: flows.PerPixel(flows.ActNorm(3)),
     "Permutation": lambda **o: flows.Permutation([2, 0, 1], **o),
-    "Planar": lambda **o: flows.Planar(3, **o),
-    "Radial": lambda **o: flows.Radial(3, **o),
+    "Planar": lambda **o: flows.Planar(3, context=2, **o),
+    "Radial": lambda **o: flows.Radial(3, context=2, hidden=(4,), **o),
     "Poisson": lambda: likelihoods.Poisson(2),
     "RealNVP": lambda **o: flows.RealNVP(3, context=2, transforms=2, hidden=(4,), **o),
+    "Rescale": lambda: flows.Rescale(3, -1.0, 4.0),
     "Reverse": lambda **o: flows.Reverse(3, **o),
     "Sequential": lambda **o: bnn_layers.Sequential(BayesLinear(3, 2, **o), BayesLinear(2, 2, **o)),
     "SemiSupervisedVAE": lambda: semi_supervised(),
@@ -141,7 +142,7 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "Standardize": lambda **o: flows.Standardize(3, **o),
     "StudentTBase": lambda **o: flows.StudentTBase(3, **o),
     "StudentT": lambda: likelihoods.StudentT(2, df=3.0, learn_df=True, init_scale=0.3),
-    "Sylvester": lambda **o: flows.Sylvester(3, **o),
+    "Sylvester": lambda **o: flows.Sylvester(3, context=2, hidden=(4,), **o),
     "Tanh": lambda: flows.Tanh(3),
     "FlowPosterior": lambda: vae.FlowPosterior(flows.Planar(2)),
     "WithContext": lambda: vae.mlp_decoder(2, (4,), hidden=(5,), context=3),
@@ -152,6 +153,7 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
 }
 # Modules from which others are made.
 BASES = {
+    "Amortised",
     "Method",
     "Base",
     "BayesianLayer",
@@ -233,7 +235,8 @@ def outputs(module: Any, *, train: bool = False) -> list[Tensor]:
         if isinstance(module, bnn_layers.Sequential):
             return [module(inside(4, 3))]
         if isinstance(module, flows.ConvConditioner):
-            return [module(inside(2, 4, 4, module.inputs))]
+            context = inside(2, 1, 1, module.context) if module.context else None
+            return [module(inside(2, 4, 4, module.inputs), context)]
         if isinstance(module, flows.ImageTransform):
             return list(module(inside(2, 3, 4, 4)))
         if isinstance(module, flows.PLU):

@@ -110,12 +110,13 @@ of a kernel on the CPU (docs/architecture.md, "A program") is compared with itse
 TRANSFORMS = """
 ## Transforms without a conditioner
 
-Steps of flows, for any number of features and with parameters of their own or none. `Permutation`
+Steps of flows, for any number of features and with parameters of their own or none, to which a
+network may add what a context says. `Permutation`
 and `Reverse` reorder features, `Leading` maps the first ones, `Inverse` turns a transform around,
 `Composite` has them in a row, and `Images` has maps of images in a row: {images}.
 
-| transform | what it computes | from | onto | learned | inverse | one call | source |
-|---|---|---|---|---|---|---|---|
+| transform | what it computes | from | onto | learned | context | inverse | one call | source |
+|---|---|---|---|---|---|---|---|---|
 """
 BASES = """
 ## Bases
@@ -247,6 +248,7 @@ def transform_table() -> str:
                 _interval(made.domain),
                 _interval(made.codomain),
                 "yes" if list(made.parameters()) else "no",
+                "yes" if "context" in inspect.signature(kind).parameters else "no",
                 "search" if name in SEARCHED else "formula",
                 "yes" if "one call" in whole else "no",
                 _source(kind),

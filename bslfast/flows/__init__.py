@@ -52,7 +52,7 @@ from bslfast.flows.named_couplings import (
     MixtureLogisticCoupling,
     SplineCoupling,
 )
-from bslfast.flows.normalization import ActNorm, BatchNorm, Standardize
+from bslfast.flows.normalization import ActNorm, BatchNorm, Rescale, Standardize
 from bslfast.flows.planar import Planar
 from bslfast.flows.radial import Radial
 from bslfast.flows.sylvester import Sylvester
@@ -107,6 +107,7 @@ __all__ = [
     "Planar",
     "Radial",
     "RealNVP",
+    "Rescale",
     "Reverse",
     "Sigmoid",
     "Softplus",

@@ -17,6 +17,7 @@ from bslfast._torch import own_buffers
 from bslfast.flows.maps import Map, check_map
 from bslfast.flows.transform import (
     ERRORS,
+    check_inputs,
     check_like,
     check_order,
     explain_failure,
@@ -323,11 +324,14 @@ class ConvConditioner(nn.Module):
     Args:
         inputs: number of channels to look at, >= 1.
         outputs: number of outputs for each pixel.
+        context: size of the context vectors; 0 for none. Weights of their own take them into the
+            first layer, for all pixels alike.
         hidden: channels of the hidden layers, at least one.
         start: the first outputs at the start, which the rest repeat: :attr:`Map.start`.
         device, dtype: of the parameters.
 
-    Shape: x [..., height, width, inputs] -> [..., height, width, outputs].
+    Shape: x [..., height, width, inputs], context [..., height or 1, width or 1, context] ->
+    [..., height, width, outputs].
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
@@ -346,6 +350,7 @@ class ConvConditioner(nn.Module):
         inputs: int,
         outputs: int,
         *,
+        context: int = 0,
         hidden: Sequence[int] = (64, 64),
         start: Sequence[float] = (0.0,),
         device: torch.device | str | None = None,
@@ -368,21 +373,29 @@ class ConvConditioner(nn.Module):
             )
             for index, (n_in, n_out) in enumerate(itertools.pairwise(widths))
         )
+        self.context = _checks.integer("context", context, 0)
+        self.context_layer: nn.Linear | None = None
+        if self.context:
+            self.context_layer = _Layer(self.context, widths[1], bias=False, **options)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the parameters of the maps of each pixel.
 
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came.
         """
+        if (context is None) != (not self.context):
+            self._check_call(x, context)
         try:
-            return self._from_layers(x)
+            if context is not None:
+                x = check_inputs(self, "x", x, context, features=self.inputs)
+            return self._from_layers(x, context)
         except ERRORS:
-            self._check_call(x)
+            self._check_call(x, context)
             raise
 
-    def _check_call(self, x: Any) -> None:
-        """Raise if x is wrong."""
+    def _check_call(self, x: Any, context: Any) -> None:
+        """Raise if x or the context is wrong."""
         what = f"[..., height, width, {self.inputs}]"
         _checks.operand("x", _checks.floating("x", x, shape=what))
         if x.dim() < 3 or x.shape[-1] != self.inputs:
@@ -390,16 +403,22 @@ class ConvConditioner(nn.Module):
         like = first_number(self)
         if like is not None:
             check_like(self, "x", x, like)
+        explain_failure(self, "x", x, context, self.inputs)
 
-    def _from_layers(self, x: Tensor) -> Tensor:
+    def _from_layers(self, x: Tensor, context: Tensor | None) -> Tensor:
+        count = math.prod(x.shape[:-3])
         images = x.movedim(-1, -3)
-        h = images.reshape(math.prod(x.shape[:-3]), *images.shape[-3:])
+        h = images.reshape(count, *images.shape[-3:])
         for index, layer in enumerate(self.layers):
             h = layer(h if index == 0 else h.relu_())
+            if index == 0 and self.context_layer is not None:
+                added: Tensor = self.context_layer(context)
+                added = added.expand((*x.shape[:-3], *added.shape[-3:])).movedim(-1, -3)
+                h = h + added.reshape(count, *added.shape[-3:])
         return h.movedim(-3, -1).reshape(*x.shape[:-1], self.outputs)
 
     def extra_repr(self) -> str:
-        return f"inputs={self.inputs}, outputs={self.outputs}"
+        return f"inputs={self.inputs}, outputs={self.outputs}, context={self.context}"
 
 
 class MADE(Conditioner):

@@ -19,6 +19,7 @@ from bslfast.flows.transform import (
     check_inputs,
     check_like,
     check_transform,
+    common_context,
     listed,
     no_log_det,
     steps_of,
@@ -36,21 +37,24 @@ class ImageTransform(nn.Module):
 
     Args:
         channels: of the images that come in, >= 1.
+        context: size of the context vectors that the map depends on, one for each image; 0 if it
+            depends on none. Then the methods may be without that argument.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, context: int = 0) -> None:
         super().__init__()
         self.channels = _checks.integer("channels", channels)
+        self.context = _checks.integer("context", context, 0)
 
     def steps(self) -> list[Step]:
         """See :meth:`bslfast.flows.Transform.steps`."""
         return [Step("", type(self).__name__, constraints.real_vector, constraints.real_vector)]
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map ``x`` [..., C, H, W]; return z and log |det dz/dx| [...]."""
         raise NotImplementedError
 
-    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map ``z`` back: the same with the roles of x and z exchanged."""
         raise NotImplementedError
 
@@ -119,7 +123,7 @@ class Squeeze(ImageTransform):
         """None: what is asked of every number alike does not depend on their order."""
         return []
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`ImageTransform.forward`."""
         self._check("x", x, self.channels, self.factor)
         if not x.numel():
@@ -128,7 +132,7 @@ class Squeeze(ImageTransform):
             return x.reshape(*x.shape[:-3], channels, height, width), no_log_det(x, 3)
         return F.pixel_unshuffle(x, self.factor), no_log_det(x, 3)
 
-    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`ImageTransform.inverse`."""
         self._check("z", z, self.channels * self.factor**2)
         if not z.numel():
@@ -187,13 +191,13 @@ class InvertibleConv1x1(ImageTransform):
         super().__init__(channels)
         self.weight = PLU(channels, seed=seed, device=device, dtype=dtype)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`ImageTransform.forward`."""
         self._check("x", x, self.channels, like=self.weight.factors)
         z = (self.weight.matrix() @ x.flatten(-2)).view(x.shape)
         return z, self._log_det(x)
 
-    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`ImageTransform.inverse`."""
         self._check("z", z, self.channels, like=self.weight.factors)
         x = self.weight.solve(z.flatten(-2)).reshape(z.shape)
@@ -210,9 +214,10 @@ class PerPixel(ImageTransform):
     ``PerPixel(ActNorm(channels))`` is the normalisation of Glow.
 
     Args:
-        transform: of as many features as the images have channels, without context.
+        transform: of as many features as the images have channels. If it takes a context, that is
+            the same for all pixels of an image.
 
-    Shape: x [..., C, H, W] -> (z [..., C, H, W], log_det [...]).
+    Shape: x [..., C, H, W], context [..., context] -> (z [..., C, H, W], log_det [...]).
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
@@ -229,28 +234,31 @@ class PerPixel(ImageTransform):
 
     def __init__(self, transform: Transform) -> None:
         check_transform("transform", transform)
-        if transform.context:
-            raise ValueError(
-                f"transform: expected one without context, got context={transform.context}"
-            )
-        super().__init__(transform.features)
+        super().__init__(transform.features, transform.context)
         self.transform = transform
 
     def steps(self) -> list[Step]:
         """See :meth:`bslfast.flows.Transform.steps`."""
         return [step.inside("transform") for step in self.transform.steps()]
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`ImageTransform.forward`."""
         self._check("x", x, self.channels)
-        z, log_det = self.transform(x.movedim(-3, -1))
+        x = check_inputs(self, "x", x.movedim(-3, -1), _of_pixels(context), features=self.channels)
+        z, log_det = self.transform(x, _of_pixels(context))
         return z.movedim(-1, -3), log_det.sum(dim=(-2, -1))
 
-    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`ImageTransform.inverse`."""
         self._check("z", z, self.channels)
-        x, log_det = self.transform.inverse(z.movedim(-3, -1))
+        z = check_inputs(self, "z", z.movedim(-3, -1), _of_pixels(context), features=self.channels)
+        x, log_det = self.transform.inverse(z, _of_pixels(context))
         return x.movedim(-1, -3), log_det.sum(dim=(-2, -1))
+
+
+def _of_pixels(context: Tensor | None) -> Tensor | None:
+    """The context [..., 1, 1, context] of all pixels of an image."""
+    return None if context is None else context.unsqueeze(-2).unsqueeze(-2)
 
 
 class Images(Row):
@@ -258,9 +266,11 @@ class Images(Row):
 
     Args:
         shape: (channels, height, width) of the images that come in.
-        transforms: at least one :class:`ImageTransform`, each taking what the one before returns.
+        transforms: at least one :class:`ImageTransform`, each taking what the one before returns;
+            those that take a context must agree on its size.
 
-    Shape: x [..., channels * height * width] -> (z of the same shape, log_det [...]).
+    Shape: x [..., channels * height * width], context [..., context] -> (z of the shape of x,
+    log_det [...]).
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
@@ -280,9 +290,9 @@ class Images(Row):
         if not isinstance(shape, (tuple, list)) or len(shape) != 3:
             raise ValueError(f"shape: expected (channels, height, width), got {shape!r}")
         channels, height, width = (_checks.integer("shape", n) for n in shape)
-        super().__init__(channels * height * width)
-        self.shape: Shape = (channels, height, width)
         maps = listed("transforms", transforms, ImageTransform)
+        super().__init__(channels * height * width, common_context(maps))
+        self.shape: Shape = (channels, height, width)
         self.transforms = nn.ModuleList(maps)
         last = self.shape
         for transform in maps:
@@ -297,20 +307,21 @@ class Images(Row):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.forward`."""
-        check_inputs(self, "x", x, context)
+        x = check_inputs(self, "x", x, context)
         z, total = x.unflatten(-1, self.shape), no_log_det(x)
         for transform in self.transforms:
-            z, log_det = transform(z)
+            z, log_det = transform(z, context) if transform.context else transform(z)
             total = total + log_det
         return z.flatten(-3), total
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.inverse`."""
-        check_inputs(self, "z", z, context)
+        z = check_inputs(self, "z", z, context)
         x, total = z.unflatten(-1, self.mapped_shape), no_log_det(z)
         for transform in reversed(self.transforms):
             assert isinstance(transform, ImageTransform)
-            x, log_det = transform.inverse(x)
+            given = (context,) if transform.context else ()
+            x, log_det = transform.inverse(x, *given)
             total = total + log_det
         return x.flatten(-3), total
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from bslfast.flows.amortised import Amortised
 from bslfast.flows.autoregressive import Autoregressive
 from bslfast.flows.bases import (
     NormalBase,
@@ -48,7 +49,7 @@ from bslfast.flows.maps import (
     MixtureLogistic,
     Spline,
 )
-from bslfast.flows.normalization import ActNorm, BatchNorm, Standardize
+from bslfast.flows.normalization import ActNorm, BatchNorm, Rescale, Standardize
 from bslfast.flows.planar import Planar
 from bslfast.flows.radial import Radial
 from bslfast.flows.sylvester import Sylvester
@@ -122,6 +123,17 @@ def _per_feature(
     return _affine(builder, lanes, loc, raw, "exp", not inverse)
 
 
+@lowers(Rescale)
+def _rescale(builder: Builder, module: Rescale, lanes: Lanes, inverse: bool) -> Lanes:
+    builder.looked_at(module, "low", "log_length")
+    count = len(lanes)
+    low, log_length = (
+        builder.step("constant", [], count, numbers=[value] * count)
+        for value in (module.low, module.log_length)
+    )
+    return _affine(builder, lanes, low, log_length, "exp", not inverse)
+
+
 @lowers(BatchNorm)
 def _batch_norm(builder: Builder, module: BatchNorm, lanes: Lanes, inverse: bool) -> Lanes:
     builder.looked_at(module, "training", "eps")
@@ -140,18 +152,29 @@ def _batch_norm(builder: Builder, module: BatchNorm, lanes: Lanes, inverse: bool
     return lanes
 
 
+def _amortised(builder: Builder, module: Amortised, own: Sequence[Tensor]) -> Lanes:
+    """Parameters, with what the context adds to them."""
+    builder.looked_at(module)
+    if module.conditioner is None:
+        return [lane for parameter in own for lane in constant(builder, parameter)]
+    added = _chosen(builder, module.conditioner, [])
+    found: Lanes = []
+    for parameter in own:
+        count = parameter.numel()
+        found += builder.dense([], count, None, parameter, added=added[:count])
+        added = added[count:]
+    return found
+
+
 @lowers(Planar)
 def _planar(builder: Builder, module: Planar, lanes: Lanes, inverse: bool) -> Lanes:
-    builder.looked_at(module)
-    inputs = [lane for p in (module.u, module.w, module.b) for lane in constant(builder, p)]
+    inputs = _amortised(builder, module, (module.u, module.w, module.b))
     return builder.step("planar_inverse" if inverse else "planar", lanes + inputs, len(lanes))
 
 
 @lowers(Radial)
 def _radial(builder: Builder, module: Radial, lanes: Lanes, inverse: bool) -> Lanes:
-    builder.looked_at(module)
-    parameters = (module.x0, module.raw_alpha, module.raw_beta)
-    inputs = [lane for p in parameters for lane in constant(builder, p)]
+    inputs = _amortised(builder, module, (module.x0, module.raw_alpha, module.raw_beta))
     return builder.step("radial_inverse" if inverse else "radial", lanes + inputs, len(lanes))
 
 
@@ -170,6 +193,8 @@ def _householder(builder: Builder, module: Householder, lanes: Lanes, inverse: b
 @lowers(Sylvester)
 def _sylvester(builder: Builder, module: Sylvester, lanes: Lanes, inverse: bool) -> Lanes:
     builder.looked_at(module, "rank")
+    if module.context:
+        raise CannotLower("matrices of a Sylvester that depend on the context have no steps")
     parameters = (module.r, module.s, module.b)
     within = _transformed(builder, module.rotation, lanes, True)[: module.rank]
     moved = builder.step("sylvester", within, module.rank, parameters=parameters, options=[inverse])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,12 +13,26 @@ from bslfast.flows.autoregressive import Autoregressive
 from bslfast.flows.bases import NormalBase
 from bslfast.flows.conditioners import MADE, ConvConditioner
 from bslfast.flows.coupling import Coupling
+from bslfast.flows.elementwise import Log, Logit
 from bslfast.flows.flow import Flow
 from bslfast.flows.images import Images, ImageTransform, InvertibleConv1x1, PerPixel, Squeeze
+from bslfast.flows.linear import PLULinear
 from bslfast.flows.maps import Affine, Map, Spline
 from bslfast.flows.named_couplings import AdditiveCoupling, AffineCoupling, SplineCoupling
-from bslfast.flows.normalization import ActNorm
-from bslfast.flows.transform import Composite, Inverse, Leading, Transform
+from bslfast.flows.normalization import ActNorm, Rescale
+from bslfast.flows.transform import (
+    Composite,
+    Inverse,
+    Leading,
+    Permutation,
+    Transform,
+    check_transform,
+)
+
+#: What may come between two transforms of a flow.
+PERMUTATIONS = ("reverse", "random", "plu", "none")
+Between = str | Callable[[int], Transform]
+Support = str | tuple[float, float] | None
 
 
 class RealNVP(Flow):
@@ -35,6 +49,12 @@ class RealNVP(Flow):
         hidden: widths of the hidden layers of each coupling's network.
         activation, residual: of these networks, see :class:`Conditioner`.
         scale_fn: see :func:`bslfast.functional.affine_coupling`.
+        permutation: what comes between two transforms. ``"reverse"``: they move the two halves by
+            turns. ``"random"`` is an order drawn once and for all, ``"plu"`` a learned matrix that
+            starts as a rotation (:class:`PLULinear`), ``"none"`` is nothing. Or a function that
+            makes a transform of its place, 1, 2 and so on.
+        support: what numbers there are: None for all, ``"positive"`` for those above 0, or
+            (low, high) for those between. :class:`Log` or :class:`Logit` comes first then.
         device, dtype: of the parameters.
 
     Raises:
@@ -59,23 +79,30 @@ class RealNVP(Flow):
         activation: str = "relu",
         residual: int = 0,
         scale_fn: str = "tanh",
+        permutation: Between = "reverse",
+        support: Support = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
-            Composite(
-                AffineCoupling(
+            _row(
+                lambda flip: AffineCoupling(
                     features,
                     context=context,
                     hidden=hidden,
                     activation=activation,
                     residual=residual,
                     scale_fn=scale_fn,
-                    flip=index % 2 == 1,
+                    flip=flip,
                     device=device,
                     dtype=dtype,
-                )
-                for index in range(_checks.integer("transforms", transforms))
+                ),
+                features,
+                transforms,
+                permutation,
+                support,
+                device=device,
+                dtype=dtype,
             )
         )
 
@@ -100,6 +127,13 @@ class NSF(Flow):
         bound: half the length of the interval that the splines act on, 1e-30 to 1e15.
         autoregressive: move every feature by a spline that the features before it choose, see
             :class:`Autoregressive`: more flexible, and samples take one feature after the other.
+        permutation: what comes between two transforms. ``"reverse"``: they move the two halves by
+            turns, or every other one goes against the order of the features. ``"random"`` is an
+            order drawn once and for all, ``"plu"`` a learned matrix that starts as a rotation
+            (:class:`PLULinear`), ``"none"`` is nothing. Or a function that makes a transform of
+            its place, 1, 2 and so on.
+        support: what numbers there are: None for all, ``"positive"`` for those above 0, or
+            (low, high) for those between. :class:`Log` or :class:`Logit` comes first then.
         device, dtype: of the parameters.
 
     Raises:
@@ -127,6 +161,8 @@ class NSF(Flow):
         bins: int = 8,
         bound: float = 3.0,
         autoregressive: bool = False,
+        permutation: Between = "reverse",
+        support: Support = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -139,14 +175,15 @@ class NSF(Flow):
             "dtype": dtype,
         }
         spline = Spline(bins, bound)
+
+        def coupling(flip: bool) -> Transform:
+            return SplineCoupling(features, bins=bins, bound=bound, flip=flip, **network)
+
+        make: Callable[[bool], Transform] = coupling
         if _checks.flag("autoregressive", autoregressive):
-            super().__init__(Composite(_autoregressive(spline, features, transforms, network)))
-            return
+            make = _autoregressive(spline, features, network)
         super().__init__(
-            Composite(
-                SplineCoupling(features, bins=bins, bound=bound, flip=index % 2 == 1, **network)
-                for index in range(_checks.integer("transforms", transforms))
-            )
+            _row(make, features, transforms, permutation, support, device=device, dtype=dtype)
         )
 
 
@@ -163,6 +200,12 @@ class NICE(Flow):
         transforms: number of couplings, >= 1; from 2 on every feature moves.
         hidden: widths of the hidden layers of each coupling's network.
         activation, residual: of these networks, see :class:`Conditioner`.
+        permutation: what comes between two transforms. ``"reverse"``: they move the two halves by
+            turns. ``"random"`` is an order drawn once and for all, ``"plu"`` a learned matrix that
+            starts as a rotation (:class:`PLULinear`), ``"none"`` is nothing. Or a function that
+            makes a transform of its place, 1, 2 and so on.
+        support: what numbers there are: None for all, ``"positive"`` for those above 0, or
+            (low, high) for those between. :class:`Log` or :class:`Logit` comes first then.
         device, dtype: of the parameters.
 
     Raises:
@@ -186,21 +229,28 @@ class NICE(Flow):
         hidden: Sequence[int] = (64, 64),
         activation: str = "relu",
         residual: int = 0,
+        permutation: Between = "reverse",
+        support: Support = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        couplings = Composite(
-            AdditiveCoupling(
+        couplings = _row(
+            lambda flip: AdditiveCoupling(
                 features,
                 context=context,
                 hidden=hidden,
                 activation=activation,
                 residual=residual,
-                flip=index % 2 == 1,
+                flip=flip,
                 device=device,
                 dtype=dtype,
-            )
-            for index in range(_checks.integer("transforms", transforms))
+            ),
+            features,
+            transforms,
+            permutation,
+            support,
+            device=device,
+            dtype=dtype,
         )
         super().__init__(couplings, NormalBase(couplings.features, device=device, dtype=dtype))
 
@@ -215,6 +265,8 @@ class Glow(Flow):
 
     Args:
         shape: (channels, height, width) of the images.
+        context: size of the context vectors, one for each image; 0 for none. Couplings of all
+            scales see it, and locations and scales of all noise depend on it.
         scales: number of scales, >= 1; height and width are multiples of 2^scales.
         steps: number of steps on each scale, >= 1.
         hidden: channels of the hidden layers of each coupling's convolutions.
@@ -222,7 +274,7 @@ class Glow(Flow):
         seed: the rotations that the channels' matrices start from.
         device, dtype: of the parameters.
 
-    Shape: x [..., channels * height * width], the images laid out in rows.
+    Shape: x [..., channels * height * width], the images laid out in rows; context [..., context].
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
@@ -240,6 +292,7 @@ class Glow(Flow):
         self,
         shape: Sequence[int],
         *,
+        context: int = 0,
         scales: int = 3,
         steps: int = 8,
         hidden: Sequence[int] = (64, 64),
@@ -268,18 +321,24 @@ class Glow(Flow):
             for step in range(steps):
                 mask = [(index < half) == (step % 2 == 1) for index in range(all_channels)]
                 network = ConvConditioner(
-                    half, half * map.size, hidden=hidden, start=map.start, **options
+                    half,
+                    half * map.size,
+                    context=context,
+                    hidden=hidden,
+                    start=map.start,
+                    **options,
                 )
                 row += [
                     PerPixel(ActNorm(all_channels, **options)),
                     InvertibleConv1x1(all_channels, seed=seed, **options),
-                    PerPixel(Coupling(map, mask, network)),
+                    PerPixel(Coupling(map, mask, network, context=context)),
                 ]
                 seed += 1
             images = Images((channels, height, width), row)
             parts.append(Leading(images, math.prod(sizes)) if parts else images)
             channels, height, width = half, height // 2, width // 2
-        super().__init__(Composite(parts))
+        base = NormalBase(math.prod(sizes), context=context, **options) if context else None
+        super().__init__(Composite(parts), base)
 
 
 class MAF(Flow):
@@ -298,6 +357,12 @@ class MAF(Flow):
         hidden: widths of the hidden layers of each transform's network.
         activation, residual: of these networks, see :class:`Conditioner`.
         scale_fn: see :func:`bslfast.functional.affine_coupling`.
+        permutation: what comes between two transforms. ``"reverse"``: every other one goes
+            against the order of the features. ``"random"`` is an order drawn once and for all,
+            ``"plu"`` a learned matrix that starts as a rotation (:class:`PLULinear`), ``"none"``
+            is nothing. Or a function that makes a transform of its place, 1, 2 and so on.
+        support: what numbers there are: None for all, ``"positive"`` for those above 0, or
+            (low, high) for those between. :class:`Log` or :class:`Logit` comes first then.
         device, dtype: of the parameters.
 
     Raises:
@@ -323,6 +388,8 @@ class MAF(Flow):
         activation: str = "relu",
         residual: int = 0,
         scale_fn: str = "tanh",
+        permutation: Between = "reverse",
+        support: Support = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -334,8 +401,18 @@ class MAF(Flow):
             "device": device,
             "dtype": dtype,
         }
-        steps = _autoregressive(Affine(scale_fn), features, transforms, network)
-        super().__init__(Composite(self._step(step) for step in steps))
+        make = _autoregressive(Affine(scale_fn), features, network)
+        super().__init__(
+            _row(
+                lambda flip: self._step(make(flip)),
+                features,
+                transforms,
+                permutation,
+                support,
+                device=device,
+                dtype=dtype,
+            )
+        )
 
     def _step(self, transform: Transform) -> Transform:
         return transform
@@ -355,6 +432,12 @@ class IAF(MAF):
         hidden: widths of the hidden layers of each transform's network.
         activation, residual: of these networks, see :class:`Conditioner`.
         scale_fn: see :func:`bslfast.functional.affine_coupling`.
+        permutation: what comes between two transforms. ``"reverse"``: every other one goes
+            against the order of the features. ``"random"`` is an order drawn once and for all,
+            ``"plu"`` a learned matrix that starts as a rotation (:class:`PLULinear`), ``"none"``
+            is nothing. Or a function that makes a transform of its place, 1, 2 and so on.
+        support: what numbers there are: None for all, ``"positive"`` for those above 0, or
+            (low, high) for those between. :class:`Log` or :class:`Logit` comes first then.
         device, dtype: of the parameters.
 
     Raises:
@@ -375,10 +458,64 @@ class IAF(MAF):
 
 
 def _autoregressive(
-    map: Map, features: int, transforms: int, network: dict[str, Any]
-) -> Iterator[Autoregressive]:
-    """Transforms by turns in the order of the features and against it."""
+    map: Map, features: int, network: dict[str, Any]
+) -> Callable[[bool], Autoregressive]:
+    """What makes transforms in the order of the features, or against it."""
     order = range(_checks.integer("features", features))
-    for _ in range(_checks.integer("transforms", transforms)):
-        yield Autoregressive(map, MADE(features, map, order=order, **network))
-        order = order[::-1]
+
+    def make(against: bool) -> Autoregressive:
+        chosen = order[::-1] if against else order
+        return Autoregressive(map, MADE(features, map, order=chosen, **network))
+
+    return make
+
+
+def _row(
+    make: Callable[[bool], Transform],
+    features: int,
+    transforms: int,
+    permutation: Between,
+    support: Support,
+    **options: Any,
+) -> Composite:
+    """Transforms in a row, which ``make`` makes of whether their order is turned around."""
+    if not callable(permutation):
+        _checks.choice("permutation", permutation, PERMUTATIONS)
+    count = _checks.integer("transforms", transforms)
+    row = _onto_all_numbers(_checks.integer("features", features), support)
+    for index in range(count):
+        if index:
+            row += _between(index, features, permutation, options)
+        row.append(make(permutation == "reverse" and index % 2 == 1))
+    return Composite(row)
+
+
+def _between(
+    index: int, features: int, permutation: Between, options: dict[str, Any]
+) -> list[Transform]:
+    if callable(permutation):
+        found = check_transform("permutation", permutation(index))
+        if found.features != features:
+            raise ValueError(
+                f"permutation: expected a transform of {features} features, got one of "
+                f"{found.features}"
+            )
+        return [found]
+    if permutation == "random":
+        return [Permutation.random(features, seed=index, device=options["device"])]
+    return [PLULinear(features, seed=index, **options)] if permutation == "plu" else []
+
+
+def _onto_all_numbers(features: int, support: Support) -> list[Transform]:
+    if support is None:
+        return []
+    if support == "positive":
+        return [Log(features)]
+    if not isinstance(support, (tuple, list)) or len(support) != 2:
+        raise ValueError(
+            f"support: expected None, 'positive' or (low, high), got {_checks.describe(support)}"
+        )
+    low = _checks.number("support", support[0])
+    high = _checks.number("support", support[1], above=low)
+    unit = (low, high) == (0.0, 1.0)
+    return [Logit(features)] if unit else [Rescale(features, low, high), Logit(features)]

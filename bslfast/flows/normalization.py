@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -112,6 +113,51 @@ class Standardize(_PerFeature):
         result.loc.copy_(loc)
         result.log_scale.copy_(log_scale)
         return result
+
+
+class Rescale(Transform):
+    r"""``z = (x - low) / (high - low)``: from an interval onto (0, 1), where :class:`Logit` begins.
+
+    Args:
+        features: size of the vectors, >= 1.
+        low, high: the ends of the interval, numbers with low < high; they are no parameters.
+
+    Shape: x [..., features] -> (z [..., features], log_det [...]).
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+
+    Source: Papamakarios et al., "Normalizing flows for probabilistic modeling and inference" (2021,
+    arXiv:1912.02762).
+
+    >>> import torch
+    >>> from bslfast.flows import Rescale
+    >>> Rescale(1, 0.0, 4.0)(torch.tensor([3.0]))
+    (tensor([0.7500]), tensor(-1.3863))
+    """
+
+    def __init__(self, features: int, low: float = 0.0, high: float = 1.0) -> None:
+        super().__init__(features)
+        self.low = _checks.number("low", low)
+        self.high = _checks.number("high", high, above=self.low)
+        self.log_length = _checks.number("high", math.log(self.high - self.low))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See :meth:`Transform.forward`."""
+        check_inputs(self, "x", x, context)
+        return self._map(_checks.operand("x", x), inverse=True)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See :meth:`Transform.inverse`."""
+        check_inputs(self, "z", z, context)
+        return self._map(_checks.operand("z", z), inverse=False)
+
+    def _map(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        low, log_length = (x.new_full((), value) for value in (self.low, self.log_length))
+        return BF.affine_coupling(x, low, log_length, scale_fn="exp", inverse=inverse)
+
+    def extra_repr(self) -> str:
+        return f"features={self.features}, low={self.low:g}, high={self.high:g}"
 
 
 class ActNorm(_PerFeature):

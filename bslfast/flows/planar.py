@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +11,11 @@ from torch import Tensor, nn
 from bslfast import _checks
 from bslfast import functional as BF
 from bslfast._formulas import planar_direction
-from bslfast.flows.transform import Transform, check_inputs
+from bslfast.flows.amortised import Amortised
+from bslfast.flows.transform import check_inputs
 
 
-class Planar(Transform):
+class Planar(Amortised):
     r"""``z = x + v tanh(w x + b)``; the identity at the start.
 
     Forward is one pass. The inverse is one equation in one unknown for each vector, solved by
@@ -21,9 +23,13 @@ class Planar(Transform):
 
     Args:
         features: size of the vectors, >= 1.
+        context: size of the context vectors; 0 for none. A network makes of them what is added
+            to the parameters, which is 0 at the start.
+        hidden, activation: the widths of that network's hidden layers, and their activation, see
+            :class:`Conditioner`.
         device, dtype: of the parameters.
 
-    Shape: x [..., features] -> (z [..., features], log_det [...]).
+    Shape: x [..., features], context [..., context] -> (z [..., features], log_det [...]).
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
@@ -43,14 +49,18 @@ class Planar(Transform):
         self,
         features: int,
         *,
+        context: int = 0,
+        hidden: Sequence[int] = (),
+        activation: str = "relu",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(features)
+        super().__init__(features, context)
         options = _checks.factory(device, dtype)
         self.u = nn.Parameter(torch.empty(self.features, **options))
         self.w = nn.Parameter(torch.empty(self.features, **options))
         self.b = nn.Parameter(torch.empty((), **options))
+        self._add_network((self.u, self.w, self.b), hidden, activation, options)
         self.reset_parameters()
 
     @torch.no_grad()
@@ -64,24 +74,23 @@ class Planar(Transform):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.forward`."""
-        u = self.u
-        check_inputs(self, "x", x, context, u)
-        return BF.planar(x, u, self.w, self.b)
+        own = self.u, self.w, self.b
+        x = check_inputs(self, "x", x, context, own[0])
+        return BF.planar(x, *self._at(context, *own))
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.inverse`."""
-        check_inputs(self, "z", z, context, self.u)
-        u, w, b = self.u.double(), self.w.double(), self.b.double()
+        z = check_inputs(self, "z", z, context, self.u)
+        own = self._at(context, self.u, self.w, self.b)
+        u, w, b = (parameter.double() for parameter in own)
         # 0 where its square is for the map itself; with the gradient of w.
-        w = torch.where((w @ w).to(self.w.dtype) == 0, w - w.detach(), w)
+        none = (w * w).sum(dim=-1, keepdim=True).to(self.w.dtype) == 0
+        w = torch.where(none, w - w.detach(), w)
         direction, _, det = planar_direction(u, w)
         # With a = w x + b, which all else follows from: w z + b = a + (det - 1) tanh(a).
-        a = solve_tanh(z.double() @ w + b, det)
+        a = solve_tanh((z.double() * w).sum(dim=-1) + b, det)
         x = (z - torch.tanh(a).unsqueeze(-1) * direction).to(z.dtype)
-        return x, -BF.planar(x, self.u, self.w, self.b)[1]
-
-    def extra_repr(self) -> str:
-        return f"features={self.features}"
+        return x, -BF.planar(x, *own)[1]
 
 
 def solve_tanh(c: Tensor, det: Tensor) -> Tensor:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from bslfast import _checks
 from bslfast import functional as BF
-from bslfast.flows.transform import Transform, check_inputs
+from bslfast.flows.amortised import Amortised
+from bslfast.flows.transform import check_inputs
 
 
-class Radial(Transform):
+class Radial(Amortised):
     r"""``z = x + beta (x - x0) / (alpha + |x - x0|)``; the identity at the start.
 
     Args:
         features: size of the vectors, >= 1.
+        context: size of the context vectors; 0 for none. A network makes of them what is added
+            to the parameters, which is 0 at the start.
+        hidden, activation: the widths of that network's hidden layers, and their activation, see
+            :class:`Conditioner`.
         device, dtype: of the parameters.
 
     The inverse is that of a quadratic equation in the distance.
 
-    Shape: x [..., features] -> (z [..., features], log_det [...]).
+    Shape: x [..., features], context [..., context] -> (z [..., features], log_det [...]).
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
@@ -39,14 +46,19 @@ class Radial(Transform):
         self,
         features: int,
         *,
+        context: int = 0,
+        hidden: Sequence[int] = (),
+        activation: str = "relu",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(features)
+        super().__init__(features, context)
         options = _checks.factory(device, dtype)
         self.x0 = nn.Parameter(torch.empty(self.features, **options))
         self.raw_alpha = nn.Parameter(torch.empty((), **options))
         self.raw_beta = nn.Parameter(torch.empty((), **options))
+        own = self.x0, self.raw_alpha, self.raw_beta
+        self._add_network(own, hidden, activation, options)
         self.reset_parameters()
 
     @torch.no_grad()
@@ -59,17 +71,19 @@ class Radial(Transform):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.forward`."""
-        x0 = self.x0
-        check_inputs(self, "x", x, context, x0)
-        return BF.radial(x, x0, self.raw_alpha, self.raw_beta)
+        own = self.x0, self.raw_alpha, self.raw_beta
+        x = check_inputs(self, "x", x, context, own[0])
+        return BF.radial(x, *self._at(context, *own))
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.inverse`."""
-        check_inputs(self, "z", z, context, self.x0)
+        z = check_inputs(self, "z", z, context, self.x0)
+        own = self._at(context, self.x0, self.raw_alpha, self.raw_beta)
+        x0, raw_alpha, raw_beta = own
         zero = z.new_zeros((), dtype=torch.float64)
-        alpha = torch.logaddexp(self.raw_alpha.double(), zero)
-        total = torch.logaddexp(self.raw_beta.double(), zero)  # alpha + beta
-        away = z.double() - self.x0.double()
+        alpha = torch.logaddexp(raw_alpha.double(), zero)
+        total = torch.logaddexp(raw_beta.double(), zero)  # alpha + beta
+        away = z.double() - x0.double()
         rho = torch.linalg.vector_norm(away, dim=-1)
         # The distance r of x solves r^2 + b r - rho alpha = 0: the one formula for b > 0, the other
         # for b < 0, as neither then subtracts like numbers.
@@ -79,8 +93,5 @@ class Radial(Transform):
         down = 2 * rho * alpha / torch.where(positive, b + root, 1.0)
         r = torch.where(positive, down, 0.5 * (root - b))
         shrink = (alpha + r) / (total + r)
-        x = (self.x0 + away * shrink.unsqueeze(-1)).to(z.dtype)
-        return x, -BF.radial(x, self.x0, self.raw_alpha, self.raw_beta)[1]
-
-    def extra_repr(self) -> str:
-        return f"features={self.features}"
+        x = (x0 + away * shrink.unsqueeze(-1)).to(z.dtype)
+        return x, -BF.radial(x, *own)[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +11,13 @@ from torch import Tensor, nn
 from bslfast import _checks
 from bslfast._formulas import log_near_one
 from bslfast._precision import log_dtype, wide
+from bslfast.flows.amortised import Amortised
 from bslfast.flows.linear import Householder
 from bslfast.flows.planar import solve_tanh
-from bslfast.flows.transform import Transform, check_inputs
+from bslfast.flows.transform import check_inputs
 
 
-class Sylvester(Transform):
+class Sylvester(Amortised):
     r"""``z = x + Q R tanh(S Q^T x + b)``; the identity at the start.
 
     .. math:: \log\det = \sum_m \log(1 + r_{mm} s_{mm} (1 - \tanh^2 a_m)),
@@ -30,9 +32,13 @@ class Sylvester(Transform):
         features: size of the vectors, >= 1.
         rank: number of columns of Q, 1 to ``features``; None for ``features``. Each takes one
             equation in one unknown in the inverse.
+        context: size of the context vectors; 0 for none. A network makes of them what is added
+            to R, S and b, which is 0 at the start. Q is the same for all.
+        hidden, activation: the widths of that network's hidden layers, and their activation, see
+            :class:`Conditioner`.
         device, dtype: of the parameters.
 
-    Shape: x [..., features] -> (z [..., features], log_det [...]).
+    Shape: x [..., features], context [..., context] -> (z [..., features], log_det [...]).
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
@@ -53,10 +59,13 @@ class Sylvester(Transform):
         features: int,
         *,
         rank: int | None = None,
+        context: int = 0,
+        hidden: Sequence[int] = (),
+        activation: str = "relu",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(features)
+        super().__init__(features, context)
         self.rank = self.features if rank is None else _checks.integer("rank", rank)
         if self.rank > self.features:
             raise ValueError(f"rank: expected at most features, {self.features}, got {rank}")
@@ -66,6 +75,7 @@ class Sylvester(Transform):
         self.r = nn.Parameter(torch.empty(self.rank, self.rank, **options))
         self.s = nn.Parameter(torch.empty(self.rank, self.rank, **options))
         self.b = nn.Parameter(torch.empty(self.rank, **options))
+        self._add_network((self.r, self.s, self.b), hidden, activation, options)
         self.reset_parameters()
 
     @torch.no_grad()
@@ -77,39 +87,49 @@ class Sylvester(Transform):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.forward`."""
-        check_inputs(self, "x", x, context, self.b)
-        q, r, s, soft = self._matrices(x.dtype)
-        t = torch.tanh(x @ q @ s.mT + self.b)
-        return x + t @ r.mT @ q.mT, _log_det(t, soft)
+        x = check_inputs(self, "x", x, context, self.b)
+        q, r, s, b, soft = self._matrices(x.dtype, context)
+        t = torch.tanh(_times(s, x @ q) + b)
+        return x + _times(r, t) @ q.mT, _log_det(t, soft)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Transform.inverse`."""
-        check_inputs(self, "z", z, context, self.b)
-        q, r, s, soft = self._matrices(torch.float64)
+        z = check_inputs(self, "z", z, context, self.b)
+        q, r, s, b, soft = self._matrices(torch.float64, context)
         # With t = tanh(a), S Q^T z + b = a + S R t, and S R is triangular.
-        known = z.double() @ q @ s.mT + self.b.double()
+        known = _times(s, z.double() @ q) + b
         coupled = s @ r
         tanhs: list[Tensor] = []
         for m in reversed(range(self.rank)):
             c = known[..., m]
             if tanhs:
-                c = c - torch.stack(tanhs, dim=-1) @ coupled[m, m + 1 :]
-            tanhs.insert(0, torch.tanh(solve_tanh(c, soft[m])))
+                c = c - (torch.stack(tanhs, dim=-1) * coupled[..., m, m + 1 :]).sum(dim=-1)
+            tanhs.insert(0, torch.tanh(solve_tanh(c, soft[..., m])))
         t = torch.stack(tanhs, dim=-1)
-        x = z - t @ r.mT @ q.mT
+        x = z - _times(r, t) @ q.mT
         return x.to(z.dtype), -_log_det(t, soft).to(log_dtype(z.dtype))
 
-    def _matrices(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Q, R and S, and 1 + r s of their diagonals."""
+    def _matrices(
+        self, dtype: torch.dtype, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Q, R, S and b, and 1 + r s of the diagonals."""
         q = self.rotation.matrix(dtype)[:, : self.rank]
-        own_r, own_s = self.r.to(dtype), self.s.to(dtype)
-        scale = own_s.diagonal().exp()
-        soft = torch.logaddexp(own_r.diagonal(), own_r.new_zeros(()))
-        r = own_r.triu(1) + torch.diag((soft - 1) / scale)
-        return q, r, own_s.triu(1) + torch.diag(scale), soft
+        own = self._at(context, self.r, self.s, self.b)
+        own_r, own_s, b = (parameter.to(dtype) for parameter in own)
+        scale = own_s.diagonal(dim1=-2, dim2=-1).exp()
+        soft = torch.logaddexp(own_r.diagonal(dim1=-2, dim2=-1), own_r.new_zeros(()))
+        r = own_r.triu(1) + torch.diag_embed((soft - 1) / scale)
+        return q, r, own_s.triu(1) + torch.diag_embed(scale), b, soft
 
     def extra_repr(self) -> str:
-        return f"features={self.features}, rank={self.rank}"
+        return f"{super().extra_repr()}, rank={self.rank}"
+
+
+def _times(matrix: Tensor, x: Tensor) -> Tensor:
+    """Products of matrices [..., n, n] with vectors [..., n]."""
+    if matrix.dim() == 2:
+        return x @ matrix.mT
+    return (matrix @ x.unsqueeze(-1)).squeeze(-1)
 
 
 def _log_det(t: Tensor, soft: Tensor) -> Tensor:

@@ -134,16 +134,10 @@ class Composite(Row):
     def __init__(self, transforms: Iterable[Transform]) -> None:
         transforms = listed("transforms", transforms, Transform)
         features = transforms[0].features
-        contexts = {t.context for t in transforms if t.context} or {0}
         if any(t.features != features for t in transforms):
             sizes = [t.features for t in transforms]
             raise ValueError(f"transforms: expected the same number of features, got {sizes}")
-        if len(contexts) > 1:
-            raise ValueError(
-                "transforms: expected the same number of context features in all that have some, "
-                f"got {[t.context for t in transforms]}"
-            )
-        super().__init__(features, contexts.pop())
+        super().__init__(features, common_context(transforms))
         self.transforms = nn.ModuleList(transforms)
         self._check_steps()
 
@@ -458,6 +452,17 @@ def listed(name: str, values: Any, kind: type[_T]) -> list[_T]:
         if not isinstance(value, kind):
             raise TypeError(f"{name}: expected instances of {what}, got {_checks.describe(value)}")
     return found
+
+
+def common_context(transforms: Sequence[Any]) -> int:
+    """The size of the context of all that take one; 0 if none does."""
+    contexts: set[int] = {t.context for t in transforms if t.context} or {0}
+    if len(contexts) > 1:
+        raise ValueError(
+            "transforms: expected the same number of context features in all that have some, "
+            f"got {[t.context for t in transforms]}"
+        )
+    return contexts.pop()
 
 
 def steps_of(transforms: Iterable[Any]) -> list[Step]:

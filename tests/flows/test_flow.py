@@ -70,13 +70,13 @@ def batch_norm(d: int) -> BatchNorm:
     return BatchNorm(d, **DOUBLE).eval()
 
 
-def images(d: int) -> Images:
+def images(d: int, c: int) -> Images:
     """Images of d channels and 2 x 4 pixels, from 8 d features."""
     steps = [
         PerPixel(ActNorm(d, **DOUBLE)),
         InvertibleConv1x1(d, **DOUBLE),
         Squeeze(d),
-        PerPixel(AffineCoupling(4 * d, hidden=(8,), **DOUBLE)),
+        PerPixel(AffineCoupling(4 * d, context=c, hidden=(8,), **DOUBLE)),
         InvertibleConv1x1(4 * d, **DOUBLE),
     ]
     return Images((d, 2, 4), steps)
@@ -134,17 +134,21 @@ TRANSFORMS: dict[str, tuple[Callable[[int, int], Transform], bool]] = {
     "inverse of softplus": (lambda d, c: Inverse(Softplus(d)), False),
     "inverse of affine": (lambda d, c: Inverse(AffineCoupling(d, context=c, **DOUBLE)), True),
     "standardize": (lambda d, c: Standardize(d, **DOUBLE), False),
+    "rescale": (lambda d, c: flows.Rescale(d, -2.0, 0.5), False),
     "act norm": (lambda d, c: ActNorm(d, **DOUBLE), False),
     "batch norm": (lambda d, c: batch_norm(d), False),
     "plu": (lambda d, c: PLULinear(d, **DOUBLE), False),
     "plu rotation": (lambda d, c: PLULinear(d, seed=1, **DOUBLE), False),
     "householder": (lambda d, c: Householder(d, **DOUBLE), False),
     "householder odd": (lambda d, c: Householder(d, reflections=3, **DOUBLE), False),
-    "planar": (lambda d, c: Planar(d, **DOUBLE), False),
-    "radial": (lambda d, c: Radial(d, **DOUBLE), False),
-    "sylvester": (lambda d, c: Sylvester(d, **DOUBLE), False),
-    "sylvester of low rank": (lambda d, c: Sylvester(d, rank=(d + 1) // 2, **DOUBLE), False),
-    "images": (lambda d, c: images(d), False),
+    "planar": (lambda d, c: Planar(d, context=c, hidden=(4,), **DOUBLE), True),
+    "radial": (lambda d, c: Radial(d, context=c, **DOUBLE), True),
+    "sylvester": (lambda d, c: Sylvester(d, context=c, hidden=(4,), **DOUBLE), True),
+    "sylvester of low rank": (
+        lambda d, c: Sylvester(d, rank=(d + 1) // 2, context=c, **DOUBLE),
+        True,
+    ),
+    "images": (images, True),
     "affine tanh": (lambda d, c: AffineCoupling(d, context=c, hidden=(16,), **DOUBLE), True),
     "affine flipped": (
         lambda d, c: AffineCoupling(d, context=c, flip=True, hidden=(16, 16), **DOUBLE),
@@ -235,8 +239,18 @@ TRANSFORMS: dict[str, tuple[Callable[[int, int], Transform], bool]] = {
 }
 FEATURES = (1, 2, 3, 43)
 # Transforms that are not the identity at the start.
-ELEMENTWISE = {"leaky relu", "tanh", "sigmoid", "logit", "softplus", "atanh", "exp", "log"}
-ELEMENTWISE |= {"inverse of softplus", "composite of bounded ones"}
+ELEMENTWISE = {
+    "rescale",
+    "leaky relu",
+    "tanh",
+    "sigmoid",
+    "logit",
+    "softplus",
+    "atanh",
+    "exp",
+    "log",
+}
+ELEMENTWISE |= {"inverse of softplus", "composite of bounded ones", "rescale"}
 MIXTURES = {"mixture", "mixture flipped", "deep sigmoidal", "deep sigmoidal flipped"}
 MIXTURES |= {"autoregressive mixture", "autoregressive deep sigmoidal"}
 ORTHOGONAL = {"plu rotation", "householder odd", "images"}
@@ -834,3 +848,78 @@ def test_autocast_keeps_log_det_in_float32() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         log_prob = FLOW.log_prob(torch.randn(4, 2))
     assert log_prob.dtype == torch.float32
+
+
+# --- options of ready-made flows ------------------------------------------------------------------
+
+READY: dict[str, Callable[..., flows.Flow]] = {
+    "RealNVP": flows.RealNVP,
+    "NICE": flows.NICE,
+    "NSF": flows.NSF,
+    "NSF autoregressive": lambda d, **options: flows.NSF(d, autoregressive=True, **options),
+    "MAF": flows.MAF,
+    "IAF": flows.IAF,
+}
+SMALL: dict[str, Any] = {"transforms": 3, "hidden": (6,), **DOUBLE}
+
+
+@pytest.mark.parametrize("kind", READY)
+def test_what_comes_between_transforms(kind: str) -> None:
+    def kinds(**options: Any) -> list[str]:
+        made = READY[kind](4, **SMALL, **options)
+        assert torch.autograd.gradcheck(made.log_prob, torch.randn(2, 4, **DOUBLE).requires_grad_())
+        return [type(step).__name__ for step in made.transform.transforms]
+
+    own = kinds()
+    assert len(own) == 3
+    assert kinds(permutation="reverse") == kinds(permutation="none") == own
+    for name, found in (
+        ("random", "Permutation"),
+        ("plu", "PLULinear"),
+        (lambda index: ActNorm(4, **DOUBLE), "ActNorm"),
+    ):
+        assert kinds(permutation=name) == [own[0], found, own[1], found, own[2]]
+    torch.manual_seed(0)
+    state = READY[kind](4, **SMALL).state_dict()
+    torch.manual_seed(0)
+    again = READY[kind](4, permutation="none", **SMALL).state_dict()
+    assert list(state) == list(again)
+    # The first orders are others, and the same in each flow.
+    first, second = (READY[kind](9, permutation="random", **SMALL) for _ in range(2))
+    orders = [step.order for step in first.transform.transforms if isinstance(step, Permutation)]
+    assert not torch.equal(orders[0], orders[1])
+    others = [step.order for step in second.transform.transforms if isinstance(step, Permutation)]
+    assert all(torch.equal(a, b) for a, b in zip(orders, others, strict=True))
+
+
+@pytest.mark.parametrize("permutation", ["random", "plu"])
+@pytest.mark.parametrize("kind", READY)
+def test_density_is_normal_at_the_start_whatever_comes_between(kind: str, permutation: str) -> None:
+    x = torch.randn(5, 4, **DOUBLE)
+    made = READY[kind](4, permutation=permutation, **SMALL)
+    expected = torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(-1)
+    torch.testing.assert_close(made.log_prob(x), expected)
+
+
+@pytest.mark.parametrize("support", ["positive", (0, 1), (-2.0, 5.0)], ids=str)
+@pytest.mark.parametrize("kind", READY)
+def test_supports(kind: str, support: Any) -> None:
+    """Samples lie inside, the density outside is 0, and the integral of that of one number is 1."""
+    torch.manual_seed(0)
+    low, high = (0.0, math.inf) if support == "positive" else support
+    made = stir(READY[kind](3, support=support, **SMALL), 0.2)
+    x, log_prob = made.rsample_and_log_prob(50, seed=0)
+    assert ((x > low) & (x < high)).all()
+    torch.testing.assert_close(made.log_prob(x), log_prob)
+    outside = x.detach().clone()
+    outside[:, 1] = low - 1e-3
+    assert (made.log_prob(outside) == -math.inf).all()
+    one = stir(READY[kind](1, support=support, **SMALL), 0.2)
+    if support == "positive":
+        logs = torch.linspace(-12, 12, 40_001, **DOUBLE)
+        weights, grid = logs.exp() * 24 / 40_000, logs.exp()
+    else:
+        grid = low + (high - low) * (torch.arange(40_000, **DOUBLE) + 0.5) / 40_000
+        weights = torch.full_like(grid, (high - low) / 40_000)
+    total = (one.log_prob(grid.unsqueeze(1)).exp() * weights).sum().item()
+    assert total == pytest.approx(1.0, abs=1e-4)

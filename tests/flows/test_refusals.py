@@ -11,7 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from bslfast.flows import (
+    IAF,
     MADE,
+    MAF,
+    NICE,
     NSF,
     PLU,
     ActNorm,
@@ -42,6 +45,7 @@ from bslfast.flows import (
     PLULinear,
     Radial,
     RealNVP,
+    Rescale,
     Reverse,
     Spline,
     SplineCoupling,
@@ -57,6 +61,7 @@ from bslfast.flows import (
 
 FLOW = NSF(2, hidden=(4,), transforms=2)
 CONDITIONAL = RealNVP(2, context=3, hidden=(4,), transforms=2)
+GLOW = Glow((1, 4, 4), context=2, scales=1, steps=1, hidden=(3,)).eval()
 #: Of 2 features and with numbers of their own.
 TRANSFORMS: dict[str, Callable[[], Transform]] = {
     "AffineCoupling": lambda: AffineCoupling(2),
@@ -287,6 +292,54 @@ CALLS: list[tuple[str, Callable[[], Any]]] = [
     ("x", lambda: ConvConditioner(2, 6, hidden=(4,))(torch.ones(2))),
     ("x", lambda: ConvConditioner(2, 6, hidden=(4,))(torch.ones(4, 4, 2).double())),
     ("x", lambda: ConvConditioner(2, 6, hidden=(4,))([1.0])),
+    ("context", lambda: ConvConditioner(2, 6)(torch.ones(4, 4, 2), torch.ones(1, 1, 3))),
+    ("context", lambda: ConvConditioner(2, 6, context=3)(torch.ones(4, 4, 2))),
+    ("context", lambda: ConvConditioner(2, 6, context=3)(torch.ones(4, 4, 2), torch.ones(1, 1, 2))),
+    ("context", lambda: ConvConditioner(2, 6, context=3)(torch.ones(4, 4, 2), torch.ones(3, 1, 3))),
+    (
+        "context",
+        lambda: ConvConditioner(2, 6, context=3)(torch.ones(4, 4, 2), torch.ones(1, 1, 3).double()),
+    ),
+    ("context", lambda: ConvConditioner(2, 6, context=-1)),
+    ("low", lambda: Rescale(2, "a")),  # type: ignore[arg-type]
+    ("high", lambda: Rescale(2, 1.0, 1.0)),
+    ("high", lambda: Rescale(2, -1e308, 1e308)),
+    # ready-made flows
+    *(
+        (name, lambda kind=kind, name=name, given=given: kind(3, **{name: given}))
+        for kind in (RealNVP, NICE, NSF, MAF, IAF)
+        for name, given in (
+            ("permutation", "x"),
+            ("permutation", None),
+            ("permutation", lambda index: Reverse(2)),
+            ("permutation", lambda index: index),
+            ("support", "negative"),
+            ("support", 3),
+            ("support", (1.0,)),
+            ("support", (1.0, 0.0)),
+            ("support", (0.0, float("inf"))),
+        )
+    ),
+    # transforms whose parameters depend on a context
+    *(
+        ("context", lambda kind=kind, given=given: kind(2, context=3)(X, *given))
+        for kind in (Planar, Radial, Sylvester)
+        for given in (
+            (),
+            (torch.ones(3, 2),),
+            (torch.ones(4, 3),),
+            (torch.ones(3, 3).double(),),
+            (torch.ones(3, 3, device="meta"),),
+        )
+    ),
+    *(("context", lambda kind=kind: kind(2, context=-1)) for kind in (Planar, Radial, Sylvester)),
+    *(("hidden", lambda kind=kind: kind(2, hidden=(0,))) for kind in (Planar, Radial, Sylvester)),
+    ("activation", lambda: Planar(2, context=1, activation="cosine")),
+    ("context", lambda: GLOW.log_prob(torch.ones(3, 16))),
+    ("context", lambda: GLOW.log_prob(torch.ones(3, 16), torch.ones(3, 1))),
+    ("context", lambda: GLOW.log_prob(torch.ones(3, 16), torch.ones(4, 2))),
+    ("context", lambda: GLOW.log_prob(torch.ones(3, 16), torch.ones(3, 2).double())),
+    ("context", lambda: GLOW.transform.inverse(torch.ones(3, 16))),
     # what conditioners return
     ("conditioner", lambda: coupled(lambda x: None)),
     ("conditioner", lambda: coupled(lambda x: torch.ones(3, 2).long())),

@@ -166,7 +166,7 @@ def test_sylvester_is_inverted_wherever_it_can_be(dtype: torch.dtype) -> None:
 def test_sylvester_of_rank_one_is_planar() -> None:
     torch.manual_seed(0)
     sylvester, planar = stir(Sylvester(3, rank=1, **DOUBLE)), Planar(3, **DOUBLE)
-    q, _, s, _ = sylvester._matrices(torch.float64)
+    q, _, s, *_ = sylvester._matrices(torch.float64)
     with torch.no_grad():
         planar.w.copy_(s[0, 0] * q[:, 0])
         planar.b.copy_(sylvester.b[0])
@@ -344,6 +344,51 @@ def test_convolutions_choose_how_channels_move(dims: int) -> None:
     assert start.shape == (0, 2, 2, 6)
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (4, 5)], ids=str)
+def test_contexts_of_convolutions(shape: tuple[int, int]) -> None:
+    """One for all pixels or for each; what it adds to the first layer is a product of its own."""
+    network = stir(ConvConditioner(2, 3, context=4, hidden=(3, 5), **DOUBLE))
+    x, context = torch.randn(6, 4, 5, 2, **DOUBLE), torch.randn(6, *shape, 4, **DOUBLE)
+    h = torch.nn.functional.conv2d(
+        x.movedim(-1, 1), network.layers[0].weight, network.layers[0].bias, padding=1
+    )
+    assert network.context_layer is not None
+    h = h + network.context_layer(context).movedim(-1, 1)
+    for layer, pad in zip(list(network.layers)[1:], (0, 1), strict=True):
+        h = torch.nn.functional.conv2d(h.relu(), layer.weight, layer.bias, padding=pad)
+    torch.testing.assert_close(network(x, context), h.movedim(1, -1))
+    torch.testing.assert_close(network(x[0], context), network(x[:1].expand_as(x), context))
+
+
+def test_glow_with_context() -> None:
+    """Couplings of all scales and the noise depend on it; at the start nothing does."""
+    torch.manual_seed(0)
+    flow = Glow((1, 4, 4), context=3, scales=2, steps=2, hidden=(4, 4), **DOUBLE).eval()
+    plain = Glow((1, 4, 4), scales=2, steps=2, hidden=(4, 4), **DOUBLE).eval()
+    x, context = torch.randn(5, 16, **DOUBLE), torch.randn(5, 3, **DOUBLE)
+    torch.testing.assert_close(flow.log_prob(x, context), plain.log_prob(x))
+    stir(flow)
+    context.requires_grad_()
+    z, log_det = flow.transform(x, context)
+    torch.testing.assert_close(flow.transform.inverse(z, context)[0], x)
+    for row in (0, 4):
+        jacobian = torch.autograd.functional.jacobian(
+            lambda v, row=row: flow.transform(v, context[row])[0], x[row]
+        )
+        torch.testing.assert_close(torch.linalg.slogdet(jacobian).logabsdet, log_det[row])
+    grads = torch.autograd.grad(
+        flow.log_prob(x, context).sum(), [context, *flow.parameters()], retain_graph=True
+    )
+    assert all(grad.abs().sum() > 0 for grad in grads)
+    assert torch.autograd.gradcheck(lambda c: flow.log_prob(x[:2], c), context[:2])
+    samples, log_prob = flow.rsample_and_log_prob(4, context, seed=0)
+    assert samples.shape == (5, 4, 16)
+    torch.testing.assert_close(flow.log_prob(samples, context.unsqueeze(1)), log_prob)
+    torch.testing.assert_close(
+        flow.log_prob(x[:1], context), flow.log_prob(x[:1].expand(5, 16), context)
+    )
+
+
 def test_glow() -> None:
     """The inverse and the log-determinant over several scales, and what it learns."""
     torch.manual_seed(0)
@@ -407,11 +452,6 @@ def test_no_images() -> None:
         (TypeError, "x: ", lambda: InvertibleConv1x1(3)(torch.ones(3, 4, 4).long())),
         (ValueError, r"z: .*\[..., 4, ", lambda: Squeeze(1).inverse(torch.ones(1, 4, 4))),
         (TypeError, "transform: expected an instance", lambda: PerPixel(torch.nn.ReLU())),
-        (
-            ValueError,
-            "transform: expected one without context",
-            lambda: PerPixel(AffineCoupling(2, context=1)),
-        ),
         (ValueError, "features: expected at least 3", lambda: Leading(Planar(3), 2)),
         (TypeError, "transform: expected an instance", lambda: Leading(torch.relu, 2)),
         (ValueError, "transform: expected one of all numbers", lambda: Leading(Tanh(1), 2)),

@@ -120,6 +120,10 @@ def _flow(name: str, rng: Random) -> dict[str, Any]:
         "reflections": rng.choice([None, 1, 2]),
         "negative_slope": 0.25,
         "momentum": 0.5,
+        "low": rng.choice([0.0, -3.5]),
+        "high": rng.choice([1.0, 20.0]),
+        "permutation": rng.choice(["reverse", "random", "plu", "none"]),
+        "support": rng.choice([None, None, "positive", (0, 1), (-2.0, 3.0)]),
     }
     more |= _factory(rng)
     options |= {k: v for k, v in more.items() if k in accepted and rng.random() < 0.6}
@@ -186,7 +190,7 @@ def _of_images(name: str, rng: Random) -> dict[str, Any]:
     channels, factory = rng.choice([1, 2]), _factory(rng)
     if name == "Glow":
         more = {"scales": rng.choice([1, 2]), "steps": rng.choice([1, 2]), "hidden": (3,)}
-        return {"shape": (channels, 4, 4), **more, **factory}
+        return {"shape": (channels, 4, 4), "context": rng.choice([0, 2]), **more, **factory}
     transforms: list[flows.ImageTransform] = [
         flows.Squeeze(channels),
         flows.InvertibleConv1x1(4 * channels, seed=rng.choice([None, 3]), **factory),
@@ -197,7 +201,8 @@ def _of_images(name: str, rng: Random) -> dict[str, Any]:
 
 def _leading(name: str, rng: Random) -> dict[str, Any]:
     kind = rng.choice(["AffineCoupling", "NSF", "PLULinear", "Planar", "ActNorm"])
-    made = getattr(flows, kind)(**_flow(kind, rng))
+    options = {k: v for k, v in _flow(kind, rng).items() if k != "support"}  # of all numbers
+    made = getattr(flows, kind)(**options)
     transform = made.transform if isinstance(made, flows.Flow) else made
     return {"transform": transform, "features": transform.features + rng.choice([0, 1, 3])}
 
@@ -363,7 +368,16 @@ _FLOWS = [
     *("ActNorm", "AdditiveCoupling", "AffineCoupling", "Atanh", "BatchNorm", "BernsteinCoupling"),
     *("DeepSigmoidalCoupling", "Exp", "Householder", "LeakyReLU", "Log", "Logit"),
     *("MixtureLogisticCoupling", "IAF", "MAF", "NICE", "NSF", "PLULinear", "Planar", "Radial"),
-    *("RealNVP", "Reverse", "Sigmoid", "Softplus", "SplineCoupling", "Standardize", "Sylvester"),
+    *(
+        "RealNVP",
+        "Rescale",
+        "Reverse",
+        "Sigmoid",
+        "Softplus",
+        "SplineCoupling",
+        "Standardize",
+        "Sylvester",
+    ),
     "Tanh",
 ]
 _BASES = ["NormalBase", "NormalMixtureBase", "StudentTBase", "UniformBase", "VonMisesBase"]

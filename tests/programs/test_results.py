@@ -52,7 +52,7 @@ def drawn(flow: Flow, n: int, context: Tensor | None) -> list[Tensor]:
     """Samples, their log densities, and gradients of both."""
     wanted = [t for t in (context, *flow.parameters()) if t is not None]
     x, log_prob = flow.rsample_and_log_prob(n, context, seed=3)
-    total = (x.sin().sum(-1) * log_prob.cos()).sum()
+    total = (x.tanh().sum(-1) * log_prob.cos()).sum()
     grads = torch.autograd.grad(total, wanted, allow_unused=True)
     return [x, log_prob, *(g for g in grads if g is not None)]
 
