@@ -60,7 +60,11 @@ def zuko_model(kind: str, context: int | None) -> nn.Module:
         return of.NSF(D, context or 0, bins=4, **options)  # type: ignore[no-any-return]
     if kind == "affine":
         return of.RealNVP(D, context or 0, **options)  # type: ignore[no-any-return]
-    return of.MAF(D, context or 0, **options)  # type: ignore[no-any-return]
+    flow = of.MAF(D, context or 0, **options)
+    # As sbi standardises.
+    numbers = {"loc": torch.randn(D), "scale": torch.rand(D) + 0.5, "buffer": True}
+    first = of.UnconditionalTransform(torch.distributions.AffineTransform, **numbers)
+    return of.Flow([first, *flow.transform.transforms], flow.base)  # type: ignore[no-any-return]
 
 
 def zuko_results(flow: Any, x: Tensor, c: Tensor | None) -> list[Tensor]:

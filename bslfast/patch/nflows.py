@@ -224,13 +224,18 @@ def _identity(module: Any, conversion: Conversion) -> Transform:
 @converts(*_AFFINE, becomes="`Standardize`")
 def _pointwise_affine(module: Any, conversion: Conversion) -> Transform:
     features = _with_features(module, conversion)
-    found = Standardize(features, **options(module))
+    return standardize(features, module._shift, module._scale, **options(module))
+
+
+def standardize(features: int, shift: Tensor, scale: Tensor, **options: Any) -> Standardize:
+    """The map ``scale * x + shift`` of vectors of a size, by numbers that are not learned."""
+    found = Standardize(features, **options)
 
     def loc(shift: Tensor, scale: Tensor) -> Tensor:
         return -(shift.double() / scale.double()).expand(features)
 
-    put(found.loc, module._shift, module._scale, make=loc)
-    put(found.log_scale, module._scale, make=lambda s: -s.double().log().expand(features))
+    put(found.loc, shift, scale, make=loc)
+    put(found.log_scale, scale, make=lambda s: -s.double().log().expand(features))
     return found
 
 

@@ -21,6 +21,7 @@ from bslfast.flows.transform import Composite, Inverse, Permutation, Transform
 from bslfast.patch import networks
 from bslfast.patch.maps import ClippedSpline, PeerAffine
 from bslfast.patch.networks import Constant, NoCounterpart
+from bslfast.patch.nflows import standardize
 from bslfast.patch.registry import (
     Conversion,
     Kept,
@@ -34,6 +35,7 @@ from bslfast.patch.registry import (
 
 T = "zuko.transforms"
 F = "zuko.flows"
+_TORCH = "torch.distributions.transforms"
 
 
 class Passes(Autoregressive):
@@ -126,16 +128,33 @@ def _inverse(module: Any, conversion: Conversion) -> Transform:
 
 @converts(
     "zuko.lazy.UnconditionalTransform",
-    becomes="`Permutation`, of a `PermutationTransform`",
+    becomes="`Permutation`, of a `PermutationTransform`; `Standardize`, of torch's "
+    "`AffineTransform` with buffers",
 )
 def _unconditional(module: Any, conversion: Conversion) -> Transform:
     name = getattr(module.f, "__name__", type(module.f).__name__)
-    if getattr(module.f, "__module__", "") != T or name != "PermutationTransform":
+    kind = (getattr(module.f, "__module__", ""), name)
+    if kind not in ((T, "PermutationTransform"), (_TORCH, "AffineTransform")):
         raise Refusal(f"an UnconditionalTransform of {name}")
-    order = inspect.signature(module.f).bind(*module.args, **module.kwargs).arguments["order"]
-    if torch.as_tensor(order).dim() != 1:
+    given = inspect.signature(module.f).bind(*module.args, **module.kwargs).arguments
+    if name == "AffineTransform":
+        return _affine(given)
+    order = torch.as_tensor(given["order"])
+    if order.dim() != 1:
         raise Refusal("a permutation that differs between vectors")
-    return Permutation(order, device=torch.as_tensor(order).device)
+    return Permutation(given["order"], device=order.device)
+
+
+def _affine(given: dict[str, Any]) -> Transform:
+    """The map that sbi puts before its flows: it brings data to mean 0 and deviation 1."""
+    shift, scale = torch.as_tensor(given["loc"]), torch.as_tensor(given["scale"])
+    if shift.requires_grad or scale.requires_grad:
+        raise Refusal("an AffineTransform that is learned")
+    if shift.dim() != 1 or scale.dim() > 1 or scale.numel() not in (1, len(shift)):
+        raise Refusal("an AffineTransform of other shapes than vectors")
+    if not bool((scale > 0).all()):
+        raise Refusal("an AffineTransform whose scale is not positive")
+    return standardize(len(shift), shift, scale, device=shift.device, dtype=shift.dtype)
 
 
 # --- maps -----------------------------------------------------------------------------------------

@@ -30,6 +30,14 @@ def additive() -> Any:
     return NICE(D, hidden_features=(8,), **shift)
 
 
+def standardised(flow: Any, buffer: bool, **changed: Any) -> Any:
+    """A flow behind an affine map of the data, as sbi makes it."""
+    numbers = {"loc": torch.linspace(-1, 2, D), "scale": torch.linspace(0.5, 3, D)} | changed
+    kind = torch.distributions.AffineTransform
+    first = UnconditionalTransform(kind, **numbers, buffer=buffer)
+    return Flow([first, *flow.transform.transforms], flow.base)
+
+
 #: The context, whether it runs as one call, and the flow.
 FLOWS: dict[str, tuple[int, bool, Callable[[], Any]]] = {
     "MAF": (0, True, lambda: MAF(D, **SMALL)),
@@ -59,6 +67,7 @@ FLOWS: dict[str, tuple[int, bool, Callable[[], Any]]] = {
     "RealNVP, context": (C, True, lambda: RealNVP(D, C, randmask=True, **SMALL)),
     "RealNVP, normalised": (C, False, lambda: RealNVP(D, C, normalize=True, **SMALL)),
     "additive": (0, True, additive),
+    "NSF, standardised": (C, True, lambda: standardised(NSF(D, C, bins=5, **SMALL), True)),
 }
 
 
@@ -120,6 +129,15 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
             MAF(D).base,
         ),
         "an UnconditionalTransform of RotationTransform",
+    ),
+    "learned map": (lambda: standardised(MAF(D), False), "an AffineTransform that is learned"),
+    "map of a number": (
+        lambda: standardised(MAF(D), True, loc=torch.tensor(0.0)),
+        "an AffineTransform of other shapes than vectors",
+    ),
+    "map that turns around": (
+        lambda: standardised(MAF(D), True, scale=-torch.ones(D)),
+        "an AffineTransform whose scale is not positive",
     ),
 }
 
