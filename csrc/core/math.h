@@ -418,8 +418,8 @@ BSL_HD T log_near_one(T less_one, T whole) {
   return less_one < T(-0.5) ? far : near;
 }
 
-// 1 + e and 1 - e are 1 for an e below it, and so are 1 + e / 2 and 1 - e / 2. The square of such an
-// e would be a number below the smallest normal one, with which arithmetic is slow.
+// 1 + e and 1 - e are 1 for an e below it, and so are 1 + e / 2 and 1 - e / 2. The square of such
+// an e would be a number below the smallest normal one, with which arithmetic is slow.
 template <typename T>
 constexpr T kTinyBesideOne = T(1) / (T(128) * Real<T>::ulp_is_one);
 
