@@ -35,6 +35,7 @@ ELSEWHERE: dict[str, str] = {
     "distributions/student_t": "distributions/test_families",
     "distributions/transformed": "distributions/test_families",
     # A table has all transforms, all likelihoods, all layers or all estimators.
+    "flows/amortised": "flows/test_flow",
     "flows/conditioners": "flows/test_coupling",
     "flows/elementwise": "flows/test_flow",
     "flows/images": "flows/test_flow",
@@ -49,6 +50,7 @@ ELSEWHERE: dict[str, str] = {
     "nn/convolution": "nn/test_layer",
     "nn/embedding": "nn/test_layer",
     "nn/estimators/*": "nn/test_estimators",
+    "nn/many_draws": "nn/test_samples",
     "nn/module": "nn/test_linear",
     "nn/normalization": "nn/test_layer",
     "nn/parameter_groups": "nn/test_priors",

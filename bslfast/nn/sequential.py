@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from bslfast._torch import own_hooks
 from bslfast.functional._op import unwatched
 from bslfast.nn.estimators import WeightSample
 from bslfast.nn.estimators.weight_sample import drawn_at_once
@@ -62,7 +63,7 @@ class Sequential(nn.Sequential):
         """
         if drawn is None:
             drawn = self._draw()
-        for part in self._modules.values():
+        for part in self:
             if not drawn:
                 input = part(input)
             elif part in drawn:
@@ -84,7 +85,7 @@ class Sequential(nn.Sequential):
 
     def add_layers(self, found: dict[BayesianLayer, None]) -> None:
         """Add the layers that can be drawn together, in the order of their first calls."""
-        for part in self._modules.values():
+        for part in self:
             if isinstance(part, BayesianLayer):
                 if (
                     part.drawn is None
@@ -102,12 +103,7 @@ def _has_hooks(module: nn.Module) -> bool:
 
     Such a function may cut the graph, so that parts of it have backward passes of their own.
     """
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-    )
+    return any(own_hooks(module))
 
 
 def join(model: nn.Module) -> None:
