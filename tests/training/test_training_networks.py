@@ -35,10 +35,12 @@ TARGETS: dict[str, tuple[Any, Tensor]] = {
         Y,
     ),
     "laplace": (likelihoods.Laplace(2), Y),
+    "laplace, log_scale": (likelihoods.Laplace(2, parametrization="log_scale"), Y),
     "student_t": (likelihoods.StudentT(2), Y),
     "student_t, learned df": (likelihoods.StudentT(2, learn_df=True, scale="outputs"), Y),
     "bernoulli": ("bernoulli", (Y > 0).double()),
     "poisson": ("poisson", Y.abs().mul(4).round()),
+    "negative_binomial": ("negative_binomial", Y.abs().mul(4).round()),
     "categorical": (likelihoods.Categorical(2), (Y[:, 0] > 0).long()),
 }
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -120,7 +122,7 @@ OTHERS: dict[str, Callable[[], nn.Module]] = {
     "a posterior": lambda: mlp(posterior={"bias": posteriors.Deterministic()}),
     "a prior": lambda: mlp(prior=priors.Laplace()),
     "a parametrization": lambda: mlp(parametrization="scale"),
-    "a likelihood": lambda: mlp("negative_binomial"),
+    "a likelihood": lambda: mlp("continuous_bernoulli"),
     "a layer that is not used": lambda: _with_more(mlp()),
     "a layer used twice": lambda: _twice(),
     "dropout": lambda: nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 2)).double(),
@@ -142,7 +144,7 @@ def test_what_has_no_steps_goes_by_ops(model: Callable[[], nn.Module], calls: li
     made = model()
     own = getattr(made, "likelihood", None)
     extra = {} if own is not None else {"likelihood": likelihoods.Normal(2).double()}
-    y = Y.abs().round() if isinstance(own, likelihoods.NegativeBinomial) else Y
+    y = Y.sigmoid() if isinstance(own, likelihoods.ContinuousBernoulli) else Y
     history = fit(made, (X, y), **(SETTING | {"lr": 1e-3}), **extra)
     assert not calls
     assert history.steps == 9

@@ -146,7 +146,6 @@ OTHERS: dict[str, Callable[[], VAE]] = {
     "a method": _with_a_method,
     "a hook": _with_a_hook,
     "a likelihood": lambda: mlp(likelihood="continuous_bernoulli"),
-    "a parametrization": lambda: mlp(likelihood="laplace"),
     "a Bayesian layer": lambda: VAE(
         nn.Sequential(nn.Flatten(), BayesLinear(6, 4)), mlp().decoder
     ).double(),
