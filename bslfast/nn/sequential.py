@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from typing import Any
 
 from torch import nn
 
-from bslfast._torch import own_hooks
+from bslfast._torch import global_hooks, own_hooks
 from bslfast.functional._op import unwatched
 from bslfast.nn.estimators import WeightSample
 from bslfast.nn.estimators.weight_sample import drawn_at_once
@@ -30,8 +32,8 @@ class Sequential(nn.Sequential):
     It is so for normal weights with normal priors of numbers, all of one parametrization, of layers
     whose estimator is ``WeightSample``: up to 262,144 of them on the CPU, where larger layers take
     less memory each by itself, and any number on CUDA devices. Layers in ``Sequential`` inside take
-    part. Those with hooks draw by themselves, as do all layers inside
-    :func:`bslfast.nn.one_draw`, under ``torch.compile`` and under ``torch.func``.
+    part. Those with hooks, or whose ``forward`` takes no ``drawn``, draw by themselves, as do all
+    layers inside :func:`bslfast.nn.one_draw`, under ``torch.compile`` and under ``torch.func``.
     :func:`bslfast.nn.to_bayesian` makes such chains of all ``torch.nn.Sequential`` with Bayesian
     layers, and :func:`bslfast.nn.deterministic_twin` makes torch's again.
 
@@ -76,7 +78,7 @@ class Sequential(nn.Sequential):
 
     def _draw(self) -> Drawn:
         """Samples of the layers that are drawn in one call; empty if there are none."""
-        if not unwatched():
+        if not unwatched() or any(global_hooks()):
             return {}
         layers: dict[BayesianLayer, None] = {}
         self.add_layers(layers)
@@ -92,6 +94,7 @@ class Sequential(nn.Sequential):
                     and type(part.estimator) is WeightSample
                     and not part._joint
                     and not _has_hooks(part)
+                    and _takes_samples(type(part))
                 ):
                     found[part] = None
             elif type(part) is Sequential and not _has_hooks(part):
@@ -99,11 +102,23 @@ class Sequential(nn.Sequential):
 
 
 def _has_hooks(module: nn.Module) -> bool:
-    """Whether something is called before or after a module, and may change what it is called with.
+    """Whether something is called before, after or instead of a module's own method.
 
-    Such a function may cut the graph, so that parts of it have backward passes of their own.
+    A hook may cut the graph, so that parts of it have backward passes of their own. What somebody
+    has put in the place of ``forward`` may take no samples.
     """
-    return any(own_hooks(module))
+    return any(own_hooks(module)) or "forward" in vars(module)
+
+
+@functools.lru_cache(256)
+def _takes_samples(kind: type[BayesianLayer]) -> bool:
+    """Whether layers of a class, which may have methods of its own, can be called with samples."""
+    if kind.__call__ is not nn.Module.__call__:
+        return False
+    parameters = inspect.signature(kind.forward).parameters
+    return "drawn" in parameters or any(
+        parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()
+    )
 
 
 def join(model: nn.Module) -> None:

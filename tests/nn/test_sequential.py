@@ -199,6 +199,68 @@ def test_a_part_that_a_hook_cuts_off_has_its_own_backward(x: Tensor) -> None:
     assert all(p.grad is not None for p in model.parameters())
 
 
+class OwnForward(BayesLinear):
+    """Its forward takes no samples."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return 2 * super().forward(x)
+
+
+class OwnCall(BayesLinear):
+    def __call__(self, x: Tensor) -> Tensor:
+        return 2 * super().__call__(x)  # type: ignore[no-any-return]
+
+
+def patched(layer: BayesLinear) -> BayesLinear:
+    own = layer.forward
+    layer.forward = lambda x: 2 * own(x)  # type: ignore[method-assign, assignment, misc]
+    return layer
+
+
+@pytest.mark.parametrize("kind", [OwnForward, OwnCall, lambda *sizes: patched(BayesLinear(*sizes))])
+def test_layers_that_take_no_samples_draw_by_themselves(
+    kind: Callable[..., BayesLinear], calls: dict[str, int]
+) -> None:
+    model = Sequential(kind(3, 4), BayesLinear(4, 4), nn.Tanh(), BayesLinear(4, 2))
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.fill_(-40.0 if "raw" in name else 0.1)
+    torch.testing.assert_close(
+        model[0](torch.ones(1, 3)), torch.full((1, 4), 0.8), rtol=1e-5, atol=1e-5
+    )
+    before = calls["forward"]
+    (model(torch.ones(1, 3)).sum() + kl(model)).backward()
+    assert all(p.grad is not None for p in model.parameters())
+    assert calls["forward"] - before == 2  # of the first, and of the other two
+
+
+def test_a_chain_inside_whose_forward_is_replaced() -> None:
+    model = Sequential(BayesLinear(3, 3), Sequential(BayesLinear(3, 2)), BayesLinear(2, 1))
+    own = model[1].forward
+    model[1].forward = lambda x: own(x)  # type: ignore[method-assign]
+    assert model(torch.ones(2, 3)).shape == (2, 1)
+
+
+def test_hooks_of_all_modules_see_layers_that_draw_by_themselves(x: Tensor) -> None:
+    model = chain()
+    kept: list[Tensor] = []
+
+    def cut(module: nn.Module, inputs: Any, y: Tensor) -> Any:
+        if isinstance(module, BayesLinear):
+            kept.append(y)
+            return y.detach()
+        return None
+
+    handle = torch.nn.modules.module.register_module_forward_hook(cut)
+    try:
+        model(x)
+    finally:
+        handle.remove()
+    for y in kept:  # one after the other
+        y.sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
 def test_one_draw_and_means_go_before(x: Tensor) -> None:
     model = chain()
     with one_draw(model):
