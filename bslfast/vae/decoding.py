@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bslfast import _checks, programs
 from bslfast import functional as BF
+from bslfast.flows.transform import without_draws
 from bslfast.functional._op import is_traced, runs_eagerly
 from bslfast.likelihoods import (
     Bernoulli,
@@ -426,7 +427,7 @@ def decoder_steps(builder: programs.Builder, model: Decoding) -> programs.Lanes:
     looked_at(builder, model)
     outputs = programs.lower(builder, model.decoder, builder.x)
     programs.lower(builder, model.likelihood, outputs, builder.context)
-    return []
+    return without_draws(builder, [])
 
 
 def looked_at(builder: programs.Builder, model: Decoding, *settings: str) -> None:

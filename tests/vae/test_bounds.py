@@ -183,6 +183,24 @@ def test_where_ops_run(nodes: list[int]) -> None:
     assert nodes == []
 
 
+def test_bayesian_decoders(nodes: list[int]) -> None:
+    """All samples of an example have one draw of the weights, as by ops."""
+    vae, x = model(), data()
+    vae.decoder = bslfast.nn.to_bayesian(vae.decoder, init_scale=0.5)
+    found = []
+    for at_once in (True, False):
+        with bslfast.whole_networks(at_once):
+            torch.manual_seed(1)
+            bound = vae.iwae(x, 5, seed=2)
+            with torch.no_grad():
+                marginal = vae.log_marginal(x, 6, seed=2)
+            found.append((bound, marginal))
+            assert len(torch.autograd.grad(bound.sum(), [*vae.decoder.parameters()])) == 8
+    assert nodes == []
+    for one, its in zip(*found, strict=True):
+        torch.testing.assert_close(one, its)
+
+
 def test_infinite_weights(nodes: list[int]) -> None:
     """Data without density is as improbable by one node as by ops."""
     vae = VAE(nn.Linear(2, 2), nn.Linear(1, 2), likelihood="normal", scale=1e-3)
