@@ -413,6 +413,7 @@ class ConvConditioner(nn.Module):
             h = layer(h if index == 0 else h.relu_())
             if index == 0 and self.context_layer is not None:
                 added: Tensor = self.context_layer(context)
+                added = added[(None,) * max(0, 3 - added.dim())]
                 added = added.expand((*x.shape[:-3], *added.shape[-3:])).movedim(-1, -3)
                 h = h + added.reshape(count, *added.shape[-3:])
         return h.movedim(-3, -1).reshape(*x.shape[:-1], self.outputs)

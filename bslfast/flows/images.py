@@ -18,6 +18,7 @@ from bslfast.flows.transform import (
     Transform,
     check_inputs,
     check_like,
+    check_no_context,
     check_transform,
     common_context,
     listed,
@@ -77,7 +78,9 @@ class ImageTransform(nn.Module):
         channels: int,
         multiple: int = 1,
         like: Tensor | None = None,
+        context: Tensor | None = None,
     ) -> None:
+        """Raise unless x is images; a ``context`` is none of a map that takes none."""
         what = f"[..., {channels}, height, width]"
         if multiple > 1:
             what += f", height and width multiples of {multiple}"
@@ -88,6 +91,8 @@ class ImageTransform(nn.Module):
             )
         if like is not None:
             check_like(self, name, x, like)
+        if context is not None:
+            check_no_context(self, context)
 
     def extra_repr(self) -> str:
         return f"channels={self.channels}"
@@ -125,7 +130,7 @@ class Squeeze(ImageTransform):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`ImageTransform.forward`."""
-        self._check("x", x, self.channels, self.factor)
+        self._check("x", x, self.channels, self.factor, context=context)
         if not x.numel():
             # Torch's functions return no images as they are.
             channels, height, width = self.mapped_shape((x.shape[-3], x.shape[-2], x.shape[-1]))
@@ -134,7 +139,7 @@ class Squeeze(ImageTransform):
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`ImageTransform.inverse`."""
-        self._check("z", z, self.channels * self.factor**2)
+        self._check("z", z, self.channels * self.factor**2, context=context)
         if not z.numel():
             height, width = (n * self.factor for n in z.shape[-2:])
             return z.reshape(*z.shape[:-3], self.channels, height, width), no_log_det(z, 3)
@@ -193,13 +198,13 @@ class InvertibleConv1x1(ImageTransform):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`ImageTransform.forward`."""
-        self._check("x", x, self.channels, like=self.weight.factors)
+        self._check("x", x, self.channels, like=self.weight.factors, context=context)
         z = (self.weight.matrix() @ x.flatten(-2)).view(x.shape)
         return z, self._log_det(x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`ImageTransform.inverse`."""
-        self._check("z", z, self.channels, like=self.weight.factors)
+        self._check("z", z, self.channels, like=self.weight.factors, context=context)
         x = self.weight.solve(z.flatten(-2)).reshape(z.shape)
         return x, -self._log_det(z)
 
@@ -257,8 +262,10 @@ class PerPixel(ImageTransform):
 
 
 def _of_pixels(context: Tensor | None) -> Tensor | None:
-    """The context [..., 1, 1, context] of all pixels of an image."""
-    return None if context is None else context.unsqueeze(-2).unsqueeze(-2)
+    """The context [..., 1, 1, context] of all pixels of an image; what is none as it is."""
+    if not isinstance(context, Tensor) or context.dim() == 0:
+        return context
+    return context.unsqueeze(-2).unsqueeze(-2)
 
 
 class Images(Row):

@@ -497,10 +497,7 @@ def check_inputs(
         check_like(transform, name, x, like)
     if not transform.context:
         if context is not None:
-            raise ValueError(
-                f"context: expected None, as this {type(transform).__name__} was made without "
-                f"context, got {_checks.describe(context)}"
-            )
+            check_no_context(transform, context)
         return x
     if context is None:
         raise ValueError(
@@ -520,6 +517,14 @@ def check_inputs(
             f"{list(wanted)}, got {list(given)}"
         )
     return x.expand(*torch.broadcast_shapes(given, wanted), x.shape[-1])
+
+
+def check_no_context(transform: Any, context: Any) -> None:
+    """Raise, as there is a context, which ``transform`` does not take."""
+    raise ValueError(
+        f"context: expected None, as this {type(transform).__name__} was made without context, "
+        f"got {_checks.describe(context)}"
+    )
 
 
 def check_vectors(name: str, value: Tensor, size: int, what: str) -> None:

@@ -41,6 +41,7 @@ from bslfast.flows import (
     NormalBase,
     NormalMixtureBase,
     Permutation,
+    PerPixel,
     Planar,
     PLULinear,
     Radial,
@@ -61,6 +62,7 @@ from bslfast.flows import (
 
 FLOW = NSF(2, hidden=(4,), transforms=2)
 CONDITIONAL = RealNVP(2, context=3, hidden=(4,), transforms=2)
+IMAGES = torch.ones(2, 4, 2, 2)
 GLOW = Glow((1, 4, 4), context=2, scales=1, steps=1, hidden=(3,)).eval()
 #: Of 2 features and with numbers of their own.
 TRANSFORMS: dict[str, Callable[[], Transform]] = {
@@ -301,6 +303,22 @@ CALLS: list[tuple[str, Callable[[], Any]]] = [
         lambda: ConvConditioner(2, 6, context=3)(torch.ones(4, 4, 2), torch.ones(1, 1, 3).double()),
     ),
     ("context", lambda: ConvConditioner(2, 6, context=-1)),
+    # maps of images
+    *(
+        ("context", lambda kind=kind, method=method: getattr(kind(), method)(IMAGES, torch.ones(3)))
+        for kind in (
+            lambda: InvertibleConv1x1(4),
+            lambda: PerPixel(ActNorm(4)),
+            lambda: PerPixel(AffineCoupling(4, context=2)),
+        )
+        for method in ("forward", "inverse")
+    ),
+    ("context", lambda: Squeeze(4)(IMAGES, torch.ones(3))),
+    ("context", lambda: Squeeze(1).inverse(IMAGES, torch.ones(3))),
+    *(
+        ("context", lambda given=given: PerPixel(AffineCoupling(4, context=1))(IMAGES, given))
+        for given in (None, torch.tensor(1.0), [1.0], "x", torch.ones(3, 1))
+    ),
     ("low", lambda: Rescale(2, "a")),  # type: ignore[arg-type]
     ("high", lambda: Rescale(2, 1.0, 1.0)),
     ("high", lambda: Rescale(2, -1e308, 1e308)),

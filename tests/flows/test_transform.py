@@ -358,6 +358,11 @@ def test_contexts_of_convolutions(shape: tuple[int, int]) -> None:
         h = torch.nn.functional.conv2d(h.relu(), layer.weight, layer.bias, padding=pad)
     torch.testing.assert_close(network(x, context), h.movedim(1, -1))
     torch.testing.assert_close(network(x[0], context), network(x[:1].expand_as(x), context))
+    # Dimensions that a context has not are those that it is the same along.
+    for given in (context[0, 0, 0], context[0, 0], context[0]):
+        expected = network(x, given.expand(6, 4, 5, 4))
+        torch.testing.assert_close(network(x, given), expected)
+        torch.testing.assert_close(network(x[0], given), expected[0])
 
 
 def test_glow_with_context() -> None:
