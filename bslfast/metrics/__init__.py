@@ -78,6 +78,8 @@ def summary(prediction: Prediction, y: Tensor) -> dict[str, float]:
         >>> round(found["rmse"], 3), found["coverage_95"]  # of rates 1
         (0.816, 1.0)
     """
+    _check_finite(prediction, y)
+    _not_empty("y", y)
     log_likelihood = mean_log_likelihood(prediction, y)
     aleatoric = prediction.aleatoric.double().mean().item()
     epistemic = prediction.epistemic.double().mean().item()
@@ -127,7 +129,8 @@ def as_classes(prediction: Prediction, y: Tensor) -> tuple[Tensor, Tensor]:
         (tensor([[0.5000, 0.5000],
                 [0.5000, 0.5000]]), tensor([1, 0]))
     """
-    _check_prediction(prediction)
+    _check_finite(prediction, y)
+    _not_empty("y", y)
     if prediction.likelihood.kind == "classes":
         return _check_classes(prediction.mean, y)
     if prediction.likelihood.kind != "binary":
@@ -511,9 +514,9 @@ def pit_histogram(prediction: Prediction, y: Tensor, bins: int = 10) -> Tensor:
 def _share_below(below: Tensor, at_most: Tensor, edge: Tensor) -> Tensor:
     """Which part of each interval [examples] lies below each edge [edges, 1]: [edges, examples]."""
     length = at_most - below
-    tiny = length < 1e-300  # a target that has no chance at all is a point
+    tiny = length < 1e-300  # a target that has no chance at all is a point, above 0 even so
     share = ((edge - below) / torch.where(tiny, 1.0, length)).clamp(0, 1)
-    return torch.where(tiny, (edge >= at_most).double(), share)
+    return torch.where(tiny, ((edge >= at_most) & (edge > 0)).double(), share)
 
 
 class Rootogram(NamedTuple):

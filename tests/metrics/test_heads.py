@@ -162,6 +162,13 @@ def test_targets_without_any_chance_are_points() -> None:
     assert bool(found.isfinite().all())
     assert found.mean().item() == pytest.approx(1.0)
     assert found[1] > found[0]
+    # Below all that is expected, where the distribution function is 0.
+    samples = torch.full((1, 3, 1), 14.0, dtype=torch.float64)
+    prediction = Prediction(*likelihood.predictive(samples), samples, likelihood)
+    y = torch.tensor([[0.0], [1.0], [1e8]], dtype=torch.float64)
+    found = metrics.pit_histogram(prediction, y, 3)
+    torch.testing.assert_close(found, torch.tensor([2.0, 0.0, 1.0], dtype=torch.float64))
+    assert metrics.calibration_error(prediction, y) == pytest.approx(0.5)
 
 
 def test_binary_targets() -> None:
@@ -186,6 +193,10 @@ def test_binary_targets() -> None:
     assert "auroc" not in metrics.summary(prediction, ones)
     with pytest.raises(ValueError, match="y: expected zeros and ones"):
         metrics.summary(prediction, 0.5 * ones)
+    with pytest.raises(ValueError, match="y: expected at least one example"):
+        metrics.as_classes(prediction, y[:0])
+    with pytest.raises(ValueError, match="y: expected finite values, got NaN"):
+        metrics.as_classes(prediction, y * torch.nan)
     with pytest.raises(TypeError, match="prediction: expected a regression"):
         metrics.coverage(prediction, y)
     with pytest.raises(TypeError, match="pit: expected a regression"):
@@ -241,7 +252,9 @@ def test_units_and_dimensions() -> None:
         (lambda p, y: metrics.calibration_error(p, y, 0), ValueError, "levels: expected an int"),
         (lambda p, y: metrics.as_classes(p, y), TypeError, "prediction: expected class labels or"),
         (lambda p, y: metrics.summary(None, y), TypeError, "prediction: expected what bslfast"),
-        (lambda p, y: metrics.summary(p, y[:3]), ValueError, "y"),
+        (lambda p, y: metrics.summary(p, y[:3]), ValueError, "y: expected a tensor of shape"),
+        (lambda p, y: metrics.summary(p, y[:0]), ValueError, "y: expected at least one example"),
+        (lambda p, y: metrics.summary(p, y * torch.nan), ValueError, "y: expected finite values"),
         (lambda p, y: metrics.coverage(p, y, 1.0), ValueError, "level: expected a finite number"),
     ],
 )
