@@ -39,7 +39,8 @@ class Flow(nn.Module):
 
     Outside of f's domain the density is 0, its logarithm -inf. So it is where a step overflows: at
     vectors with a number beyond 1e8 (float16: 256) for which it would be no finite number. These
-    have no gradient. A NaN in x stays one.
+    have no gradient. A NaN in x stays one. In the context or in parameters it is seen at nearer
+    vectors.
 
     Args:
         transform: f, from data to noise.

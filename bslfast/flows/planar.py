@@ -65,7 +65,10 @@ class Planar(Amortised):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Start again from the identity, with a plane drawn by torch's generator."""
+        """Start again from the identity, with a plane drawn by torch's generator.
+
+        The network of a context has layers, which start again by themselves.
+        """
         self.w.normal_().div_(math.sqrt(self.features))
         # The product of u and w at which v vanishes: its softplus is 1.
         still = math.log(math.e - 1)

@@ -63,7 +63,10 @@ class Radial(Amortised):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Start again from the identity, with a centre drawn by torch's generator."""
+        """Start again from the identity, with a centre drawn by torch's generator.
+
+        The network of a context has layers, which start again by themselves.
+        """
         self.x0.normal_()
         # alpha = softplus(1); z = x where the two are equal.
         self.raw_alpha.fill_(1.0)

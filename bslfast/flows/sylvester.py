@@ -80,7 +80,10 @@ class Sylvester(Amortised):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Start again from the identity."""
+        """Start again from the identity.
+
+        The network of a context has layers, which start again by themselves.
+        """
         self.r.zero_().diagonal().fill_(math.log(math.e - 1))  # softplus(it) = 1
         self.s.zero_()
         self.b.zero_()

@@ -12,11 +12,11 @@ from bslfast.nn.weight import Part, Weight, divergence_of
 
 
 class ManyDraws:
-    """Draws samples of weights, perhaps in several calls, and remembers their divergence.
+    r"""Draws samples of weights, perhaps in several calls, and remembers their divergence.
 
     A divergence without a closed form is the mean of the estimates at all samples:
 
-    .. math:: \\frac{1}{S} \\sum_{s=1}^{S} \\log q(w_s) - \\log p(w_s)
+    .. math:: \frac{1}{S} \sum_{s=1}^{S} \log q(w_s) - \log p(w_s)
     """
 
     def __init__(self) -> None:
