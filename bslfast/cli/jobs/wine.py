@@ -42,9 +42,4 @@ def pictures(prediction: Prediction, test: Examples, data: Dataset) -> dict[str,
     """Return the pictures of the predictions, by file name."""
     from bslfast import plots
 
-    return {
-        "predictions": plots.class_probabilities(
-            prediction, test.y, data.target_names, title="wine: held-out predictions"
-        ),
-        "calibration": plots.calibration(prediction, test.y, "wine: calibration on held-out data"),
-    }
+    return plots.diagnostics(prediction, test.y, data.target_names, title="Wines, held out")
