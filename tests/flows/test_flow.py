@@ -249,8 +249,9 @@ ELEMENTWISE = {
     "atanh",
     "exp",
     "log",
+    "inverse of softplus",
+    "composite of bounded ones",
 }
-ELEMENTWISE |= {"inverse of softplus", "composite of bounded ones", "rescale"}
 MIXTURES = {"mixture", "mixture flipped", "deep sigmoidal", "deep sigmoidal flipped"}
 MIXTURES |= {"autoregressive mixture", "autoregressive deep sigmoidal"}
 ORTHOGONAL = {"plu rotation", "householder odd", "images"}
