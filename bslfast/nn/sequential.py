@@ -94,7 +94,7 @@ class Sequential(nn.Sequential):
                     and type(part.estimator) is WeightSample
                     and not part._joint
                     and not _has_hooks(part)
-                    and _takes_samples(type(part))
+                    and _takes_samples(type(part))  # type: ignore[arg-type]
                 ):
                     found[part] = None
             elif type(part) is Sequential and not _has_hooks(part):
