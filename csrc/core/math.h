@@ -438,15 +438,12 @@ BSL_HD T softplus(T x) {
 
 template <typename T>
 BSL_HD T sigmoid(T x) {
-  const T power = exp_minus_abs(x);
-  const bool tiny = power < kTinyBesideOne<T>;
-  const T e = tiny ? T(0) : power;
+  const T e = exp_minus_abs(x);
   const T sum = T(1) + e;
-  const T lost = e - (sum - T(1));
+  const T lost = e < kTinyBesideOne<T> ? T(0) : e - (sum - T(1));
   const T y = plain_quotient(x < T(0) ? e : T(1), sum);
   const T inverse = x < T(0) ? T(1) - y : y;  // 1 / sum
-  const T result = y - y * (lost * inverse);
-  return tiny & (x < T(0)) ? power : result;
+  return y - y * (lost * inverse);
 }
 
 template <typename T>
