@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bslfast._native import _cpu, cuda
-from bslfast._native._operands import REDUCTIONS, operand, reduced_shape
+from bslfast._native._operands import REDUCTIONS, address, operand, reduced_shape
 from bslfast._native.pointwise import sums
 
 _OPS = _cpu.softmax_ops()
@@ -27,6 +28,25 @@ class Kernels:
 
     def __init__(self, name: str) -> None:
         self._op = _OPS[name]
+
+    def _call(
+        self,
+        x: Tensor,
+        sizes: Sequence[int],
+        columns: int,
+        inner: int,
+        x_rows: int,
+        index: Tensor | None,
+        seed: Tensor | None,
+        stream: int,
+        number: float,
+        option: bool,
+    ) -> tuple[Any, ...]:
+        """What forward and backward take alike."""
+        return (
+            *(self._op, x.dtype == torch.float64, sizes, columns, inner, x_rows),
+            *(x.data_ptr(), address(index), address(seed), stream, number, option),
+        )
 
     def forward(
         self,
@@ -47,20 +67,7 @@ class Kernels:
 
         On CUDA devices nothing looks at indices.
         """
-        call = (
-            self._op,
-            x.dtype == torch.float64,
-            sizes,
-            columns,
-            inner,
-            x_rows,
-            x.data_ptr(),
-            0 if index is None else index.data_ptr(),
-            0 if seed is None else seed.data_ptr(),
-            stream,
-            number,
-            option,
-        )
+        call = self._call(*(x, sizes, columns, inner, x_rows, index, seed, stream, number, option))
         if cuda.holds(x):
             result = x.new_empty(shape)
             with cuda.launching(x) as handle:
@@ -92,20 +99,7 @@ class Kernels:
         rows.
         """
         grad_x = x.new_empty(shape)
-        call = (
-            self._op,
-            x.dtype == torch.float64,
-            sizes,
-            columns,
-            inner,
-            x_rows,
-            x.data_ptr(),
-            0 if index is None else index.data_ptr(),
-            0 if seed is None else seed.data_ptr(),
-            stream,
-            number,
-            option,
-        )
+        call = self._call(*(x, sizes, columns, inner, x_rows, index, seed, stream, number, option))
         by_result = grad.data_ptr() if grad.shape == grad_x.shape else operand(grad, sizes)
         if cuda.holds(x):
             with cuda.launching(x) as handle:

@@ -67,6 +67,8 @@ _METHODS = (
     "_of_codes",
     "_observed",
 )
+# Those of them that make log p(x | z), of which a subclass may have its own.
+_OF_LIKELIHOOD = ("_log_likelihood", "_likelihood_in_parts", "_likelihood_of", "_divided")
 LIKELIHOODS = tuple(dict.fromkeys(("bernoulli", *_WITH_SCALE, *_PLAIN, "categorical")))
 
 
@@ -284,8 +286,11 @@ class Decoding(nn.Module):
         """
         if not torch.is_grad_enabled() or x.requires_grad or len(z) > programs.MOST_SAMPLES:
             return None
-        found = self._decoder_at_once(x, z)
-        if found is None or added.dtype is not z.dtype:
+        # A posterior or a prior of one's own may give others, which ops broadcast or refuse.
+        if z.dim() != 3 or added.shape != z.shape[:-1] or added.dtype is not z.dtype:
+            return None
+        found = self._decoder_at_once(x, z) if runs_eagerly([added]) else None
+        if found is None:
             return None
         return programs.bound(
             found, (self, "_bound_by_ops", {"shape": x.shape}), z, x.flatten(1), added
@@ -296,6 +301,8 @@ class Decoding(nn.Module):
         if z.dim() > 3 or not programs.are_on() or torch.compiler.is_compiling() or not x.numel():
             return None
         if isinstance(self.likelihood, Categories) or not z.numel():
+            return None
+        if z.dim() < 2 or z.shape[-2] != x.shape[0]:  # ops refuse them
             return None
         sizes = z.shape[-1], math.prod(x.shape[1:])
         if programs.is_known_not_to_run(self, "likelihood", sizes[0]):
@@ -424,6 +431,9 @@ def objective_steps(builder: programs.Builder, model: Decoding) -> programs.Lane
 
 def decoder_steps(builder: programs.Builder, model: Decoding) -> programs.Lanes:
     """The steps of log p(x | z): rows are codes, whose context is x."""
+    kind = type(model)
+    if any(getattr(kind, name) is not getattr(Decoding, name) for name in _OF_LIKELIHOOD):
+        raise programs.CannotLower(f"a {kind.__name__} has a likelihood of codes of its own")
     looked_at(builder, model)
     outputs = programs.lower(builder, model.decoder, builder.x)
     programs.lower(builder, model.likelihood, outputs, builder.context)

@@ -603,7 +603,8 @@ class VAE(Decoding):
         at_once = self._bound(x, z, added) if context is None and mask is None else None
         if at_once is None:
             log_weights = self._log_likelihood(x, z, context, mask) + added
-            bound, weights = BF.iwae_bound(log_weights, dim=0), log_weights.detach().softmax(dim=0)
+            bound = BF.iwae_bound(log_weights, dim=0)
+            weights = log_weights.detach().softmax(dim=0) if doubly else log_weights
         else:
             bound, weights = at_once
         if doubly and z.requires_grad:

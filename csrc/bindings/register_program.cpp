@@ -380,7 +380,11 @@ void program_bound(const Program& p, bool is_double, int64_t rows, int64_t sampl
                    added,      bound,     weights};
   check(p, b);
   if (samples > kMostSamples) throw std::invalid_argument("samples of a bound");
-  if (p.sign != 1) throw std::invalid_argument("sign of a program with bounds");
+  // Forward passes would take far rows as improbable, and this one would not.
+  if (p.sign != 1 || p.far < std::numeric_limits<double>::infinity()) {
+    throw std::invalid_argument("sign or far of a program with bounds");
+  }
+  if (added == 0 || bound == 0 || weights == 0) throw std::invalid_argument("addresses of a bound");
   const ProgramKernels& kernels = BSL_SELECT(program_kernels);
   py::gil_scoped_release release;
   if (is_double) {
@@ -476,6 +480,7 @@ Losses program_train(const Program& p, bool is_double, int64_t rows, int64_t bat
   check_count(p, means);
   check_count(p, mean_squares);
   check_seeds(p, seeds, rates.size());
+  if (p.sign != 1) throw std::invalid_argument("sign of a program that is trained");
   if (wanted.size() != p.tensors()) throw std::invalid_argument("number of parameters");
   if (batch_rows < 1) throw std::invalid_argument("batch_rows");
   if (static_cast<int64_t>(rates.size()) != (rows + batch_rows - 1) / batch_rows) {

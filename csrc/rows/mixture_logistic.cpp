@@ -46,6 +46,9 @@ class LogisticMap : public ElementMap<3, 2, kMaxComponents> {
 
   __device__ T gradients(T by_y, T by_log) {
     const logistic::Sides<T> mixture = logistic::sides(y_, math::exp_minus_abs(y_));
+    if constexpr (kInverse && Component::kKeepsRest) {
+      if (narrow_.found) return narrow_gradients(mixture, by_y, by_log);
+    }
     T from_x = 0, from_y = by_y, from_log = by_log;
     if (kInverse) {
       // The result solves y = g(x; parameters), so dx = (dy - dg) / g'(x); and the logarithm is
@@ -61,15 +64,9 @@ class LogisticMap : public ElementMap<3, 2, kMaxComponents> {
     T by_x = kInverse ? -from_y : T(0);
     for (int k = 0; k < m_.n; ++k) {
       const Shares own = shares(k);
-      const auto gradients = [&](const auto& component) {
-        return logistic::component_gradients<kInverse>(component, from_x, from_y, from_log,
-                                                       slopes(k, mixture, own), m_.x, rest_,
-                                                       own.below, own.above, own.density);
-      };
-      logistic::ComponentGradients<T> g = gradients(parameters(k));
-      if constexpr (kInverse && Component::kKeepsRest) {
-        if (narrow_.found) g = gradients(logistic::Placed<T>{parameters(k), z_[k]});
-      }
+      const logistic::ComponentGradients<T> g = logistic::component_gradients<kInverse>(
+          parameters(k), from_x, from_y, from_log, slopes(k, mixture, own), m_.x, rest_, own.below,
+          own.above, own.density);
       if (!kInverse) by_x += g.position;
       m_.logit[k] = g.logit;
       m_.loc[k] = g.parameters.first;
@@ -112,6 +109,26 @@ class LogisticMap : public ElementMap<3, 2, kMaxComponents> {
                                         const Shares& own) const {
     return logistic::slopes(logistic::sides(z_[k], math::exp_minus_abs(z_[k])), mixture, own.below,
                             own.above, own.density);
+  }
+
+  // The same where x is given by units of a narrow component.
+  __device__ T narrow_gradients(const logistic::Sides<T>& mixture, T by_x, T by_log) {
+    T log_by_units = 0;
+    for (int k = 0; k < m_.n; ++k) {
+      log_by_units += slopes(k, mixture, shares(k)).log_by_z * narrow_.rate(m_.log_scale[k]);
+    }
+    const logistic::UnitGradients<T> from(narrow_, by_x, by_log, log_by_units, log_slope_);
+    for (int k = 0; k < m_.n; ++k) {
+      const Shares own = shares(k);
+      const logistic::Placed<T> placed{parameters(k), narrow_, z_[k], by_x * own.density};
+      const logistic::ComponentGradients<T> g = logistic::component_gradients<true>(
+          placed, from.units, from.y, -by_log, slopes(k, mixture, own), m_.x, T(0), own.below,
+          own.above, own.density);
+      m_.logit[k] = g.logit;
+      m_.loc[k] = g.parameters.first;
+      m_.log_scale[k] = g.parameters.second;
+    }
+    return -from.y;
   }
 
   // What the components and their sums come to at x.
@@ -341,14 +358,7 @@ class LogisticTile : public MixtureTile<T> {
     }
     if constexpr (kInverse && Component::kKeepsRest) {
       for (int t = 0; t < kRows; ++t) {
-        for (int i = t; narrow_[t].found && i < n_ * kRows; i += kRows) {
-          const logistic::Placed<T> own{parameters(i), z_[i]};
-          const logistic::ComponentGradients<T> g = logistic::component_gradients<true>(
-              own, from_x[t], from_y[t], from_log[t], slopes(i, t, mixture[t]), x_[t], T(0),
-              below_[i] / below_sum_[t], above_[i] / above_sum_[t], density_[i] / density_sum_[t]);
-          by_loc_[i] = g.parameters.first;
-          by_scale_[i] = g.parameters.second;
-        }
+        if (narrow_[t].found) by_x[t] = narrow_gradients(t, mixture[t], grad_y[t], grad_log_det[t]);
       }
     }
   }
@@ -383,6 +393,28 @@ class LogisticTile : public MixtureTile<T> {
     } else {
       place();
     }
+  }
+
+  // Sets the gradients of a row whose x is given by units of a narrow component. Returns that of
+  // the inverse's argument.
+  T narrow_gradients(int t, const logistic::Sides<T>& mixture, T by_x, T by_log) {
+    const logistic::Narrow<T>& at = narrow_[t];
+    T log_by_units = 0;
+    for (int i = t; i < n_ * kRows; i += kRows) {
+      log_by_units += slopes(i, t, mixture).log_by_z * at.rate(log_scale_[i]);
+    }
+    const logistic::UnitGradients<T> from(at, by_x, by_log, log_by_units, log_slope_[t]);
+    for (int i = t; i < n_ * kRows; i += kRows) {
+      const T density = density_[i] / density_sum_[t];
+      const logistic::Placed<T> own{parameters(i), at, z_[i], by_x * density};
+      const logistic::ComponentGradients<T> g = logistic::component_gradients<true>(
+          own, from.units, from.y, -by_log, slopes(i, t, mixture), x_[t], T(0),
+          below_[i] / below_sum_[t], above_[i] / above_sum_[t], density);
+      by_logit_[i] = g.logit;
+      by_loc_[i] = g.parameters.first;
+      by_scale_[i] = g.parameters.second;
+    }
+    return -from.y;
   }
 
   // What a search moves: x, what is lost beside it, or that in units of a narrow component.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import mpmath
@@ -124,6 +125,51 @@ def test_inverse_of_components_too_narrow_for_float32(log_scale: float) -> None:
         x, log_det = BF.mixture_logistic_transform(*wide, inverse=True, reduction="none")
         torch.testing.assert_close(found[0], x.float(), rtol=3e-7, atol=0)
         torch.testing.assert_close(found[1], log_det.float(), rtol=1e-3, atol=0)
+
+
+def gradients_of_inverse(tensors: Sequence[Tensor], *, log: bool) -> tuple[Tensor, ...]:
+    """Of the solution or of the log-determinant: by y, logits, locs and log scales."""
+    held = [t.detach().requires_grad_() for t in tensors]
+    results = BF.mixture_logistic_transform(*held, inverse=True, reduction="none")
+    return torch.autograd.grad(results[log].sum(), held)
+
+
+@pytest.mark.parametrize("log_scale", [0.0, -18.0, -25.0, -40.0, -60.0, -85.0, -100.0, -200.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradients_of_components_in_one_place(log_scale: float, dtype: torch.dtype) -> None:
+    """The log-determinant has those of wider components but for those by the location."""
+    torch.manual_seed(0)
+    y, logits, spread = 2 * torch.randn(400), *torch.randn(2, 400, 5)
+    loc, scales = torch.randn(400, 1).expand(400, 5), log_scale + spread
+    spread = scales.double() - log_scale
+    found = gradients_of_inverse([t.to(dtype) for t in (y, logits, loc, scales)], log=True)
+    # Wide and at 0: another computation, without narrow components.
+    wider = (y.double(), logits.double(), torch.zeros_like(spread), spread)
+    expected = gradients_of_inverse(wider, log=True)
+    tolerance = 2e-3 if dtype is torch.float32 else 1e-9
+    for which in (0, 1, 3):
+        torch.testing.assert_close(
+            found[which].double(), expected[which], rtol=tolerance, atol=tolerance
+        )
+    assert not found[2].isnan().any()
+
+
+@pytest.mark.parametrize("log_scale", [-18.0, -25.0, -40.0, -60.0, -85.0])
+def test_gradients_of_narrow_components(log_scale: float) -> None:
+    """Against float64: of solutions all, of log-determinants all but those by locations."""
+    torch.manual_seed(0)
+    y, logits, loc, spread = 2 * torch.randn(400), *torch.randn(3, 400, 5)
+    given = (y, logits, loc, log_scale + spread)
+    wide = [t.double() for t in given]
+    for log in (False, True):
+        found = gradients_of_inverse(given, log=log)
+        expected = gradients_of_inverse(wide, log=log)
+        for which in (0, 1, 2, 3) if not log else (0, 1, 3):
+            size = 1 + expected[which].abs() if log else expected[which].abs()
+            # Sums over components cancel: errors are those of the largest one.
+            size = size if which == 0 else size.amax(-1, keepdim=True)
+            error = (found[which] - expected[which]).abs() / (size + 1e-37)
+            assert error.max() < 5e-3, (log, which)
 
 
 def test_narrow_components_beside_wide_ones() -> None:

@@ -353,10 +353,26 @@ def test_samples_of_a_program() -> None:
         program.bound(False, 257, 257, [0], 0, 0, 0, 0, 0, 0, 0.0, 0, 0, [True])
     with pytest.raises(ValueError, match="samples of a bound"):
         _cpu.bounds(False, 257, 1, 0, 0, 0, 0)
+    for given in ({"sign": -1.0}, {"far": 1e8}):
+        other = _cpu.Program(1, 0, [], [0], [1], **given)
+        with pytest.raises(ValueError, match="sign or far of a program with bounds"):
+            other.bound(False, 2, 2, [0], 0, 0, 0, 0, 0, 0, 0.0, 0, 0, [True])
+    with pytest.raises(ValueError, match="addresses of a bound"):
+        program.bound(False, 2, 2, [0], 0, 0, 0, 0, 0, 0, 0.0, 0, 0, [True])
     sample = ("normal_sample", [0, 1], [2, 3], [], [0], [1.0])
     noisy = _cpu.Program(2, 0, [sample], [2], [1], [], 1)
     with pytest.raises(ValueError, match="samples: steps draw noise"):
         noisy.forward(False, 4, 2, 1, [0], ([1], [0]), 0, 0, 0, 0)
+
+
+def test_what_is_turned_around_is_not_trained() -> None:
+    """Its loss would have another sign than its gradients."""
+    program = _cpu.Program(1, 0, [], [0], [1], sign=-1.0)
+    with pytest.raises(ValueError, match="sign of a program that is trained"):
+        program.train(
+            *(False, 1, 1, 0, 0, 0, [0], [True], [0], [0], "sgd", 0.0, 0.0, 0.0, 0.0, 1.0),
+            *([0.1], 0, ([], []), [0.0]),
+        )
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import bslfast
 from bslfast import programs
-from bslfast.vae import VAE, mlp_decoder, mlp_encoder
+from bslfast.vae import VAE, DiagonalNormal, mlp_decoder, mlp_encoder
 
 SHAPE = (2, 3)
 MODELS: dict[str, dict[str, Any]] = {
@@ -215,6 +215,74 @@ def test_infinite_weights(nodes: list[int]) -> None:
         bound = vae.iwae(x, 4)
         bound.sum().backward()
         assert torch.equal(bound, torch.full((3,), -math.inf))
+
+
+class Repeated(DiagonalNormal):
+    """Codes of more examples than there are."""
+
+    def rsample_and_log_prob(self, *args: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        z, log_q = super().rsample_and_log_prob(*args, **options)
+        return z.repeat_interleave(3, dim=-2), log_q.repeat_interleave(3, dim=-1)
+
+
+@pytest.mark.parametrize("with_gradients", [True, False])
+@pytest.mark.parametrize("bound", ["iwae", "log_marginal"])
+def test_codes_of_another_number_of_examples_are_refused(bound: str, with_gradients: bool) -> None:
+    vae = VAE(nn.Linear(6, 4), nn.Linear(2, 6), posterior=Repeated())
+    x = data().float().flatten(1)
+    refused = pytest.raises(ValueError, match=r"^x: expected a shape that broadcasts")
+    for on in (True, False):
+        with bslfast.whole_networks(on), torch.set_grad_enabled(with_gradients), refused:
+            getattr(vae, bound)(x, 4)
+
+
+class Unweighted(DiagonalNormal):
+    """Codes whose log probability is one number."""
+
+    def rsample_and_log_prob(self, *args: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        z, log_q = super().rsample_and_log_prob(*args, **options)
+        return z, log_q.mean()
+
+
+class Flat(bslfast.flows.Base):
+    """A prior with one number for all codes."""
+
+    def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return -z.square().mean()
+
+
+def test_densities_that_broadcast(nodes: list[int]) -> None:
+    torch.manual_seed(0)
+    vae = VAE(nn.Linear(6, 4), nn.Linear(2, 6), posterior=Unweighted(), prior=Flat(2)).double()
+    assert_both_ways(vae, data().flatten(1), samples=4)
+    assert nodes == []
+
+
+class Tempered(VAE):
+    """Its likelihood counts half."""
+
+    def _log_likelihood(self, *args: Any) -> Tensor:
+        return 0.5 * super()._log_likelihood(*args)
+
+
+class Shifted(VAE):
+    """The same for outputs that the decoder does not give."""
+
+    def _likelihood_of(self, outputs: Tensor, *args: Any) -> Tensor:
+        return super()._likelihood_of(outputs + 1, *args)
+
+
+@pytest.mark.parametrize("kind", [Tempered, Shifted])
+def test_a_likelihood_of_a_subclass(kind: type[VAE], nodes: list[int]) -> None:
+    torch.manual_seed(0)
+    vae = kind(nn.Linear(6, 4), nn.Linear(2, 6)).double()
+    x = data().flatten(1)
+    assert_both_ways(vae, x, samples=4)
+    with torch.no_grad():
+        found = vae.log_marginal(x, 4, seed=0)
+        with bslfast.whole_networks(False):
+            torch.testing.assert_close(found, vae.log_marginal(x, 4, seed=0))
+    assert nodes == []
 
 
 @pytest.mark.parametrize("shape", [(2,), (5, 2), (4, 5, 2)])

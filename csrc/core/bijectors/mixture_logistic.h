@@ -284,6 +284,12 @@ struct Narrow {
   // to the next: units make no difference to it.
   BSL_HD T rate(T own) const { return own < log_scale ? T(0) : math::exp(log_scale - own); }
 
+  // What is lost beside loc, as a number that may underflow.
+  BSL_HD T rest() const {
+    const T root = root_of_rate(-log_scale);
+    return units * root * root;
+  }
+
   // How many units there may be: as many as that, if it is a number.
   BSL_HD T most() const {
     constexpr T greatest = T(0.25) * math::Real<T>::max;
@@ -292,17 +298,36 @@ struct Narrow {
   }
 };
 
-// A component whose z is known, and not found again from x.
+// A component where x is given by units. What comes from the logarithm is by units, too: by x it
+// would be as large as a rate, which may be no number.
 template <typename T>
 struct Placed {
   LocScale<T> own;
+  const Narrow<T>& at;
   T z;
+  T by_x;  // the gradient of x that did not come from the logarithm, this component's share
 
-  BSL_HD T times_rate(T value) const { return own.times_rate(value); }
+  BSL_HD T times_rate(T value) const { return value * at.rate(own.log_scale); }
   BSL_HD ParameterGradients<T> gradients(const Arriving<T>& by, T x, T) const {
-    const T by_scale = product(by.solution, settled(x - own.loc));
-    return {by.solution - by.rated, by_scale - (product(by.plain_z, z) + by.log_rate)};
+    const T root = root_of_rate(at.log_scale), apart = x - own.loc;
+    // A wide component has a small share, and is many units away.
+    const T share = by.solution * root;
+    const T by_apart = (share == T(0)) | (apart == T(0)) ? T(0) : share * apart * root;
+    const T by_scale = product(by_x, apart + at.rest()) + product(by.solution, at.units) + by_apart;
+    return {by_x + (by.solution - by.rated) * root * root,
+            by_scale - (product(by.plain_z, z) + by.log_rate)};
   }
+};
+
+// The gradients by units and by y where x is given by units. `log_by_units` is the derivative of
+// the logarithm of the forward map.
+template <typename T>
+struct UnitGradients {
+  T units, y;
+
+  BSL_HD UnitGradients(const Narrow<T>& at, T by_x, T by_log, T log_by_units, T log_slope)
+      : units(-product(by_log, log_by_units)),
+        y(-(over_slope(by_x, log_slope) + over_slope(units, log_slope + at.log_scale))) {}
 };
 
 template <typename T>

@@ -11,9 +11,9 @@ namespace {
 
 // Each op is a variant.
 //
-// inputs: for each argument of the op, a lane for each element. outputs: likewise, of its value.
-// options: the variant, counted from
-// kFirst on. numbers: the op's.
+// inputs: for each argument of the op, a lane for each element.
+// outputs: likewise, of its value.
+// options: the variant, counted from kFirst on. numbers: the op's.
 template <int kFirst, typename First, typename... Others>
 struct PointwiseStepFrom {
   static const char* fault(const Step& step, const Program&) {
