@@ -418,29 +418,23 @@ BSL_HD T log_near_one(T less_one, T whole) {
   return less_one < T(-0.5) ? far : near;
 }
 
-// 1 + e and 1 - e are 1 for an e below it, and so are 1 + e / 2 and 1 - e / 2. The square of such
-// an e would be a number below the smallest normal one, with which arithmetic is slow.
-template <typename T>
-constexpr T kTinyBesideOne = T(1) / (T(128) * Real<T>::ulp_is_one);
-
 // log(1 + exp(x)), with full relative accuracy on both sides.
 template <typename T>
 BSL_HD T softplus(T x) {
   const T e = exp_minus_abs(x);
-  const bool tiny = e < kTinyBesideOne<T>;
   // log(1 + e) for 0 <= e <= 1. 1 + e is never rounded: where e is large, it is 2 (1 + (e - 1) / 2)
   // with an exact e - 1.
   const bool large = e > T(0.5);
   const T f = large ? T(0.5) * (e - T(1)) : e;
-  const T tail = log_of_reduced(large ? T(1) : T(0), tiny ? T(0) : f, T(0));
-  return (x < T(0) ? T(0) : x) + (tiny ? e : tail);
+  const T tail = log_of_reduced(large ? T(1) : T(0), f, T(0));
+  return (x < T(0) ? T(0) : x) + tail;
 }
 
 template <typename T>
 BSL_HD T sigmoid(T x) {
   const T e = exp_minus_abs(x);
   const T sum = T(1) + e;
-  const T lost = e < kTinyBesideOne<T> ? T(0) : e - (sum - T(1));
+  const T lost = e - (sum - T(1));
   const T y = plain_quotient(x < T(0) ? e : T(1), sum);
   const T inverse = x < T(0) ? T(1) - y : y;  // 1 / sum
   return y - y * (lost * inverse);
