@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from bslfast.nn import posteriors, priors
 from bslfast.nn.estimators import WeightSample
 from bslfast.nn.estimators.weight_sample import pays_at_once
@@ -11,17 +13,20 @@ from bslfast.nn.sequential import Sequential
 from bslfast.programs import Builder, CannotLower, Drawn, Lanes, lower, lowers
 from bslfast.programs.networks import dense
 
+#: The seed and the first stream of layers that are drawn together.
+_Seeds = dict[nn.Module, tuple[int, int]]
+
 
 @lowers(BayesLinear)
 def _bayes_linear(
-    builder: Builder, layer: BayesLinear, lanes: Lanes, added: Lanes | None = None
+    builder: Builder,
+    layer: BayesLinear,
+    lanes: Lanes,
+    added: Lanes | None = None,
+    seeded: tuple[int, int] | None = None,
 ) -> Lanes:
-    seed = max(builder.seeds, default=-1) + 1
-    return drawn_dense(builder, layer, lanes, added, seed=seed, stream=0)
-
-
-#: The seed and the first stream of layers that are drawn together.
-_Seeds = dict[BayesianLayer, tuple[int, int]]
+    seed, stream = (max(builder.seeds, default=-1) + 1, 0) if seeded is None else seeded
+    return drawn_dense(builder, layer, lanes, added, seed=seed, stream=stream)
 
 
 @lowers(Sequential)
@@ -32,9 +37,8 @@ def _sequential(
     if seeds is None:
         seeds = _together(builder, module)
     for part in module:
-        if isinstance(part, BayesLinear) and part in seeds:
-            seed, stream = seeds.pop(part)
-            lanes = drawn_dense(builder, part, lanes, seed=seed, stream=stream)
+        if part in seeds:
+            lanes = lower(builder, part, lanes, None, seeds.pop(part))
         elif type(part) is Sequential:
             lanes = lower(builder, part, lanes, seeds)
         else:
@@ -48,7 +52,8 @@ def _together(builder: Builder, module: Sequential) -> _Seeds:
     module.add_layers(layers)
     if len(layers) < 2 or not pays_at_once([*layers]):
         return {}
-    found, stream = {}, 0
+    found: _Seeds = {}
+    stream = 0
     for layer in layers:
         found[layer] = max(builder.seeds, default=-1) + 1, stream
         stream += len(layer.weights())
