@@ -293,8 +293,8 @@ struct Narrow {
   // How many units there may be: as many as that, if it is a number.
   BSL_HD T most() const {
     constexpr T greatest = T(0.25) * math::Real<T>::max;
-    const T root = root_of_rate(log_scale), found = reach(loc) * root * root;
-    return found < greatest ? found : greatest;
+    const T root = root_of_rate(log_scale), units_there = reach(loc) * root * root;
+    return units_there < greatest ? units_there : greatest;
   }
 };
 
