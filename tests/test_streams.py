@@ -89,7 +89,7 @@ def draws(monkeypatch: pytest.MonkeyPatch) -> Draws:
 
         monkeypatch.setattr(_cpu.Program, name, record)
 
-    for name, place in (("forward", 5), ("loss", 4), ("train", -2)):
+    for name, place in (("forward", 6), ("loss", 4), ("train", -2)):
         recording_program(name, place)
     for name, names, packed in _drawing_kernels():
         patched = recording(getattr(_cpu, name), names, packed)
