@@ -288,7 +288,6 @@ class Program:
         self,
         is_double: bool,
         rows: int,
-        samples: int,
         parameters: Sequence[int],
         seeds: tuple[Sequence[int], Sequence[int]],
         x: int,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bslfast import _checks, reference
 from bslfast._native._operands import reduced_shape, unbroadcast
-from bslfast._native.softmax import Kernels
+from bslfast._native.softmax import Call, Kernels
 from bslfast.functional._op import Op
 from bslfast.functional._vmap import Folding
 
@@ -87,15 +87,17 @@ def _allocate(logits: Tensor, index: Tensor, reduction: str) -> Tensor:
     return logits.new_empty(reduced_shape(_rows(logits, index), reduction))
 
 
+def _call(logits: Tensor, index: Tensor, shape: torch.Size, classes: int) -> Call:
+    # Rows are read whole, class by class: anything but contiguous ones are copied.
+    rows, wanted = logits.expand(*shape, classes).contiguous(), index.expand(shape).contiguous()
+    return Call(rows, shape, classes, indices=wanted)
+
+
 def _forward(logits: Tensor, index: Tensor, reduction: str) -> Tensor:
     shape, classes = _rows(logits, index), logits.shape[-1]
     if 0 in shape:
         return _allocate(logits, index, reduction).zero_()
-    # Rows are read whole, class by class: anything but contiguous ones are copied.
-    rows, wanted = logits.expand(*shape, classes).contiguous(), index.expand(shape).contiguous()
-    log_prob, valid = _kernels.forward(
-        rows, shape, shape, classes, index=wanted, reduction=reduction
-    )
+    log_prob, valid = _kernels.forward(_call(logits, index, shape, classes), shape, reduction)
     if not valid:
         low, high = (int(v) for v in index.aminmax())
         raise ValueError(
@@ -113,8 +115,8 @@ def _backward(
     full = (*shape, classes)
     if 0 in full:
         return (torch.zeros_like(logits),)
-    rows, wanted = logits.expand(full).contiguous(), index.expand(shape).contiguous()
-    return (unbroadcast(_kernels.backward(grad, rows, full, shape, classes, index=wanted), logits),)
+    call = _call(logits, index, shape, classes)
+    return (unbroadcast(_kernels.backward(grad, call, full), logits),)
 
 
 _kernels = Kernels("categorical_log_prob")

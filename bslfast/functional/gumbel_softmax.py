@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bslfast import _checks, reference
-from bslfast._native.softmax import Kernels
+from bslfast._native.softmax import Call, Kernels
 from bslfast.functional._op import Op
 
 
@@ -82,6 +82,22 @@ def _allocate(
     return logits.new_empty((*sample_shape, *logits.shape))
 
 
+def _call(
+    logits: Tensor, seed: Tensor, stream: int, temperature: float, hard: bool, n_samples: int
+) -> Call:
+    rows, classes = logits.shape[:-1].numel(), logits.shape[-1]
+    return Call(
+        logits.contiguous(),
+        (rows * n_samples,),
+        classes,
+        x_rows=rows,
+        seed=seed,
+        stream=stream,
+        number=temperature,
+        option=hard,
+    )
+
+
 def _forward(
     logits: Tensor,
     seed: Tensor,
@@ -90,16 +106,11 @@ def _forward(
     hard: bool,
     sample_shape: Sequence[int],
 ) -> Tensor:
-    own = logits.shape
-    shape = (*sample_shape, *own)
+    shape = (*sample_shape, *logits.shape)
     if 0 in shape:
         return logits.new_empty(shape)
-    rows, classes = own[:-1].numel(), own[-1]
-    sizes = (rows * math.prod(sample_shape),)
-    sample, _ = _kernels.forward(
-        logits.contiguous(), shape, sizes, classes, 1, rows, None, seed, stream, temperature, hard
-    )
-    return sample
+    call = _call(logits, seed, stream, temperature, hard, math.prod(sample_shape))
+    return _kernels.forward(call, shape)[0]
 
 
 def _backward(
@@ -116,13 +127,9 @@ def _backward(
         return (None,)
     if grad.numel() == 0:
         return (torch.zeros_like(logits),)
-    own, n_samples = logits.shape, math.prod(sample_shape)
-    rows, classes = own[:-1].numel(), own[-1]
-    sizes = (rows * n_samples,)
-    grad, held = grad.contiguous(), logits.contiguous()
-    each = _kernels.backward(
-        grad, held, grad.shape, sizes, classes, 1, rows, None, seed, stream, temperature
-    )
+    n_samples = math.prod(sample_shape)
+    call = _call(logits, seed, stream, temperature, hard, n_samples)
+    each = _kernels.backward(grad.contiguous(), call, grad.shape)
     if n_samples == 1:
         return (each.view(logits.shape),)
     return (each.view(n_samples, *logits.shape).sum(dim=0),)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from bslfast import _checks, reference
-from bslfast._native.softmax import Kernels
+from bslfast._native.softmax import Call, Kernels
 from bslfast.functional._op import Op
 
 ESTIMATORS = ("iwae", "dreg")
@@ -79,15 +79,19 @@ def _allocate(log_weights: Tensor, dim: int, estimator: str) -> Tensor:
     return log_weights.new_empty((*shape[:dim], *shape[dim + 1 :]))
 
 
+def _call(log_weights: Tensor, dim: int, sizes: Sequence[int], estimator: str) -> Call:
+    shape = log_weights.shape
+    inner, squared = math.prod(shape[dim + 1 :]), estimator == "dreg"
+    return Call(log_weights.contiguous(), sizes, shape[dim], inner, option=squared)
+
+
 def _forward(log_weights: Tensor, dim: int, estimator: str) -> Tensor:
     """``dim`` is not negative and not empty."""
     shape = log_weights.shape
     sizes = (*shape[:dim], *shape[dim + 1 :])
     if 0 in sizes:
         return log_weights.new_empty(sizes)
-    inner = math.prod(shape[dim + 1 :])
-    bound, _ = _kernels.forward(log_weights.contiguous(), sizes, sizes, shape[dim], inner)
-    return bound
+    return _kernels.forward(_call(log_weights, dim, sizes, estimator), sizes)[0]
 
 
 def _backward(
@@ -98,13 +102,8 @@ def _backward(
     shape = log_weights.shape
     if 0 in shape:
         return (log_weights.new_empty(shape),)
-    inner = math.prod(shape[dim + 1 :])
-    grad, log_weights = grad.contiguous(), log_weights.contiguous()
-    return (
-        _kernels.backward(
-            grad, log_weights, shape, grad.shape, shape[dim], inner, option=estimator == "dreg"
-        ),
-    )
+    call = _call(log_weights, dim, grad.shape, estimator)
+    return (_kernels.backward(grad.contiguous(), call, shape),)
 
 
 _kernels = Kernels("iwae_bound")

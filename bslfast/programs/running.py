@@ -391,8 +391,6 @@ def call(
     Args:
         found: a program that can run on rows ``x`` and ``context``.
         method: what does the same by ops, for second derivatives.
-        x: rows [rows, features], or [samples, rows, features] of which each row of the context has
-            some; what comes of it has that dimension, too.
         value: whether the vectors are wanted.
         seeds: of the noise.
     """
@@ -483,7 +481,7 @@ def backward(
     flat = x.new_empty(found.program.n_gradients)
     found.program.backward(
         x.dtype is torch.float64,
-        *_rows(x),
+        x.shape[0],
         found.addresses(),
         seeds,
         x.data_ptr(),

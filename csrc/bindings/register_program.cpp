@@ -331,14 +331,25 @@ void check(const Program& p, const Backward& b) {
   if (b.wanted.size() != p.tensors()) throw std::invalid_argument("number of parameters");
 }
 
-void program_backward(const Program& p, bool is_double, int64_t rows, int64_t samples,
-                      const Addresses& parameters, const Seeds& seeds, uintptr_t x,
-                      uintptr_t context, uintptr_t log, uintptr_t grad_value, uintptr_t grad_log,
-                      double grad_each, double grad_kl, uintptr_t grad_x, uintptr_t grad_context,
-                      uintptr_t grad_parameters, const std::vector<bool>& wanted) {
-  const Backward b{rows,    samples,      parameters,      seeds,     x,
-                   context, grad_value,   grad_log,        grad_each, grad_kl,
-                   grad_x,  grad_context, grad_parameters, wanted};
+void program_backward(const Program& p, bool is_double, int64_t rows, const Addresses& parameters,
+                      const Seeds& seeds, uintptr_t x, uintptr_t context, uintptr_t log,
+                      uintptr_t grad_value, uintptr_t grad_log, double grad_each, double grad_kl,
+                      uintptr_t grad_x, uintptr_t grad_context, uintptr_t grad_parameters,
+                      const std::vector<bool>& wanted) {
+  const Backward b{rows,
+                   1,
+                   parameters,
+                   seeds,
+                   x,
+                   context,
+                   grad_value,
+                   grad_log,
+                   grad_each,
+                   grad_kl,
+                   grad_x,
+                   grad_context,
+                   grad_parameters,
+                   wanted};
   check(p, b);
   const ProgramKernels& kernels = BSL_SELECT(program_kernels);
   py::gil_scoped_release release;

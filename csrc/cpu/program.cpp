@@ -329,13 +329,9 @@ struct Backward {
   int64_t samples() const { return a.added == nullptr ? 0 : a.samples; }
 
   void begin(const TileOf<T>& t) const {
-    if (a.added == nullptr) {
-      const Places places = places_of(a);
-      for (int r = 0; r < kTileRows; ++r) {
-        const bool given = a.grad_log != nullptr && r < t.rows;
-        const T grad = given ? a.grad_log[places.of_x(t.first + r)] : a.grad_each;
-        t.grad_log[r] = r < t.rows ? static_cast<T>(a.program->sign) * grad : T(0);
-      }
+    for (int r = 0; r < kTileRows && a.added == nullptr; ++r) {
+      const T given = a.grad_log != nullptr && r < t.rows ? a.grad_log[t.first + r] : a.grad_each;
+      t.grad_log[r] = r < t.rows ? static_cast<T>(a.program->sign) * given : T(0);
     }
     load_tile(a, t);
   }
@@ -367,16 +363,16 @@ struct Backward {
 
   void turn(const TileOf<T>& t) const {
     const Program& p = *a.program;
-    const Places places = places_of(a);
-    const auto of_x = [&](int64_t row) { return places.of_x(row); };
     settle_far_rows(p, t);
-    if (a.log != nullptr) store_log(p, t.log, of_x, t.first, t.rows, a.log);
+    if (a.log != nullptr) {
+      store_log(p, t.log, [](int64_t row) { return row; }, t.first, t.rows, a.log);
+    }
     std::fill_n(t.grads, static_cast<int64_t>(p.lanes) * kTileRows, T(0));
     if (a.grad_value == nullptr) return;
     const int results = static_cast<int>(p.results.size());
     for (int c = 0; c < results; ++c) {
       T* grad = t.grad(p.results[c]);
-      for (int r = 0; r < t.rows; ++r) grad[r] += a.grad_value[of_x(t.first + r) * results + c];
+      for (int r = 0; r < t.rows; ++r) grad[r] += a.grad_value[(t.first + r) * results + c];
     }
   }
 
@@ -530,7 +526,7 @@ void batch_gradients(const ProgramTraining<T>& a, int64_t step, int64_t rows) {
                      a.seeds + step * static_cast<int64_t>(p.seeds()), rows, a.sums,
                      [&](int64_t chunk, const TileOf<T>& t) {
                        for (int r = 0; r < t.rows; ++r) {
-                         a.partial[2 * chunk] -= a.program->sign * t.log[r];
+                         a.partial[2 * chunk] -= t.log[r];
                          a.partial[2 * chunk + 1] += t.divergence[r];
                        }
                      });

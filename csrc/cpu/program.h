@@ -39,8 +39,9 @@ struct ProgramBackward {
   const T* grad_value;  // null: zeros
   const T* grad_log;    // null: that of each is `grad_each`
   T grad_each;
-  // Null: gradients are those of the logarithms. Else of the bound log(mean(exp(log + added))) of
-  // each example, a mean over its samples: `grad_log` is [examples], and `added` is like `log`.
+  // Null: gradients are those of the logarithms, and rows are examples. Else of the bound
+  // log(mean(exp(log + added))) of each example, a mean over its samples: `grad_log` is [examples],
+  // `added` is [samples, examples], and x alone of rows has a gradient.
   const T* added;
   T* bound;    // [examples]
   T* weights;  // like `added`: exp(log + added) over its sum

@@ -286,21 +286,12 @@ class LogisticMap : public ElementMap<3, 2, kMaxComponents> {
   bool nothing_ = false;
 };
 
-template <typename T>
-using Forward = LogisticMap<T, logistic::LocScale, false>;
-template <typename T>
-using Inverse = LogisticMap<T, logistic::LocScale, true>;
-template <typename T>
-using DeepSigmoidal = LogisticMap<T, logistic::SlopeShift, false>;
-template <typename T>
-using DeepSigmoidalInverse = LogisticMap<T, logistic::SlopeShift, true>;
-
 #else
 
 // A tile of elements. Parameters<T>, LocScale or SlopeShift, are made of loc_ and log_scale_,
 // whatever these are called.
 template <typename T, template <typename> class Parameters, bool kInverse>
-class LogisticTile : public MixtureTile<T> {
+class LogisticMap : public MixtureTile<T> {
  public:
   using MixtureTile<T>::MixtureTile;
 
@@ -666,16 +657,16 @@ class LogisticTile : public MixtureTile<T> {
   alignas(64) T log_below_[kRows], log_above_[kRows], log_slope_[kRows], y_[kRows];
 };
 
-template <typename T>
-using Forward = LogisticTile<T, logistic::LocScale, false>;
-template <typename T>
-using Inverse = LogisticTile<T, logistic::LocScale, true>;
-template <typename T>
-using DeepSigmoidal = LogisticTile<T, logistic::SlopeShift, false>;
-template <typename T>
-using DeepSigmoidalInverse = LogisticTile<T, logistic::SlopeShift, true>;
-
 #endif
+
+template <typename T>
+using Forward = LogisticMap<T, logistic::LocScale, false>;
+template <typename T>
+using Inverse = LogisticMap<T, logistic::LocScale, true>;
+template <typename T>
+using DeepSigmoidal = LogisticMap<T, logistic::SlopeShift, false>;
+template <typename T>
+using DeepSigmoidalInverse = LogisticMap<T, logistic::SlopeShift, true>;
 
 }  // namespace
 

@@ -342,7 +342,7 @@ def test_a_program_wants_all_parameters() -> None:
     with pytest.raises(ValueError, match="number of parameters"):
         program.forward(False, 1, 1, 1, [], ([], []), 0, 0, 0, 0)
     with pytest.raises(ValueError, match="rows"):
-        program.backward(False, 0, 1, [0], ([], []), 0, 0, 0, 0, 0, 0.0, 0.0, 0, 0, 0, [True])
+        program.backward(False, 0, [0], ([], []), 0, 0, 0, 0, 0, 0.0, 0.0, 0, 0, 0, [True])
 
 
 def test_samples_of_a_program() -> None:
