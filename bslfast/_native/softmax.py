@@ -41,10 +41,10 @@ class Kernels:
         self._op = _OPS[name]
 
     def _on_addresses(self, call: Call) -> tuple[Any, ...]:
-        x, sizes, columns, inner, x_rows, indices, seed, *numbers = call
+        x, sizes, columns, inner, x_rows, indices, seed, stream, number, option = call
         return (
             *(self._op, x.dtype == torch.float64, sizes, columns, inner, x_rows),
-            *(x.data_ptr(), address(indices), address(seed), *numbers),
+            *(x.data_ptr(), address(indices), address(seed), stream, number, option),
         )
 
     def forward(

@@ -86,16 +86,8 @@ def _call(
     logits: Tensor, seed: Tensor, stream: int, temperature: float, hard: bool, n_samples: int
 ) -> Call:
     rows, classes = logits.shape[:-1].numel(), logits.shape[-1]
-    return Call(
-        logits.contiguous(),
-        (rows * n_samples,),
-        classes,
-        x_rows=rows,
-        seed=seed,
-        stream=stream,
-        number=temperature,
-        option=hard,
-    )
+    sizes = (rows * n_samples,)
+    return Call(logits.contiguous(), sizes, classes, 1, rows, None, seed, stream, temperature, hard)
 
 
 def _forward(
