@@ -11,7 +11,7 @@ namespace bsl {
 
 // Tensors are contiguous; T is the call's dtype. `parameters` has the addresses of a program's
 // table. The rows are `samples` of each of some examples: an example has a row of the context, and
-// x and what comes of it are [samples, examples, ...]. Of 1 sample rows are examples.
+// x and what comes of it are [samples, examples, ...]. With one sample, rows are examples.
 template <typename T>
 struct ProgramForward {
   const Program* program;
