@@ -21,7 +21,7 @@ import numpy as np
 import optax
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from served import Request, serve
+from served import Request, Training, serve, with_state
 
 
 def outputs(parameters: Any, key: Any, x: Any) -> Any:
@@ -77,35 +77,10 @@ def functions(data: Any) -> dict[str, Callable[[], Any]]:
     def loss(parameters: Any, key: Any, x: Any, y: Any) -> Any:
         return nll(parameters, key, x, y) + divergence(parameters) / size
 
-    gradient = jax.value_and_grad(loss)
-    adam = optax.adam(1e-4)
-
-    def update(state: Any, key: Any, x: Any, y: Any) -> Any:
-        parameters, moments = state
-        value, grads = gradient(parameters, key, x, y)
-        updates, moments = adam.update(grads, moments)
-        return (optax.apply_updates(parameters, updates), moments), value
-
     @jax.jit
     def train(parameters: Any, key: Any, x: Any, y: Any) -> Any:
         key, own = jr.split(key)
-        return gradient(parameters, own, x, y), key
-
-    def step(state: Any, key: Any, x: Any, y: Any) -> Any:
-        key, own = jr.split(key)
-        state, value = update(state, own, x, y)
-        return state, key, value
-
-    def epoch(state: Any, key: Any, every_x: Any, every_y: Any) -> Any:
-        key, own, shuffling = jr.split(key, 3)
-        order = jr.permutation(shuffling, size)[: size // batch * batch].reshape(-1, batch)
-
-        def body(state: Any, at: Any) -> Any:
-            chosen, key = at
-            return update(state, key, every_x[chosen], every_y[chosen])
-
-        state, values = jax.lax.scan(body, state, (order, jr.split(own, len(order))))
-        return state, key, values.mean()
+        return jax.value_and_grad(loss)(parameters, own, x, y), key
 
     @jax.jit
     def predict(parameters: Any, key: Any, x: Any) -> Any:
@@ -119,19 +94,11 @@ def functions(data: Any) -> dict[str, Callable[[], Any]]:
         found, keys["step"] = function(arguments[0], keys["step"], *arguments[1:])
         return found
 
-    def trained(function: Any) -> Callable[..., Any]:
-        # State and key are given up to the next, so that XLA may write in place.
-        compiled = jax.jit(function, donate_argnums=(0, 1))
-        own = jax.tree.map(jnp.copy, parameters)
-        now = [(own, adam.init(own)), jr.key(1)]
-
-        def call(*arguments: Any) -> Any:
-            *now[:], value = compiled(*now, *arguments)
-            return value
-
-        return call
-
-    with_adam, scan = trained(step), trained(epoch)
+    training = Training(loss, batch, 1e-4)
+    with_adam, scan = (
+        with_state(function, training.start(parameters))
+        for function in (training.step, training.epoch)
+    )
     draws = jax.jit(
         lambda parameters, x, y: jax.lax.map(
             lambda key: nll(parameters, key, x, y), jr.split(jr.key(2), count)

@@ -15,6 +15,8 @@ from bslfast import flows
 HIDDEN = (64, 64)
 BINS = 8
 BOUND = 3.0
+#: Epochs of one call of a training loop.
+EPOCHS = 2
 #: Parameters of a feature: the slopes of a spline, the log scale of an affine map, and none.
 SLOPES, SCALE, NONE = slice(2 * BINS, None), slice(1, None), slice(0, 0)
 #: The weights and biases of a conditioner's layers. The last layer's are [moved, size, hidden] and
@@ -44,6 +46,10 @@ class Case:
     @property
     def autoregressive(self) -> bool:
         return self.kind in ("MAF", "NSF-AR")
+
+    def steps(self, batch: int) -> int:
+        """Those of an epoch of the training loop: a call takes seconds at most."""
+        return max(1, (16384 if self.features <= 8 else 5120) // batch)
 
     def moves(self, step: int) -> list[bool]:
         """Whether each feature is moved by a coupling."""

@@ -6,6 +6,7 @@ than bslfast, the number is a bias that depends on no feature, and is translated
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -17,13 +18,27 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from beside import Peer, Remote
-from flow_peers.cases import BINS, BOUND, HIDDEN, NONE, SCALE, SLOPES, Case, Network
+from flow_peers.cases import BINS, BOUND, EPOCHS, HIDDEN, NONE, SCALE, SLOPES, Case, Network
 from torch import Tensor, nn
+
+import bslfast
+from bslfast.flows import Flow
 
 HERE = Path(__file__).parent
 MIN_SLOPE = 1e-3
-PASSES = ("train step", "with Adam", "log_prob", "sample")
+TRAIN, ADAM, LOOP, DENSITY, SAMPLE = PASSES = (
+    "train step",
+    "with Adam",
+    "training loop",
+    "log_prob",
+    "sample",
+)
 SAMPLES = 512
+#: Of learning. So small that weights stay where they are: at 1e-4 a MAF with random weights, whose
+#: scales have no bounds, diverges in a few hundred steps.
+RATE = 1e-6
+#: Rows whose densities are compared.
+COMPARED = 64
 
 
 class Implementation(Protocol):
@@ -31,6 +46,9 @@ class Implementation(Protocol):
 
     def seconds(self, what: str, batch: int, calls: int) -> float:
         """The time of so many calls of one of :data:`PASSES`."""
+
+    def steps(self, what: str, batch: int) -> int:
+        """The steps of a call."""
 
 
 class Torch:
@@ -50,15 +68,18 @@ class Torch:
         x: Tensor,
     ) -> None:
         self.module, self.log_prob, self.sample, self.x = module, log_prob, sample, x
-        self.optimizer = torch.optim.Adam(module.parameters(), 1e-4, fused=True)
+        self.optimizer = torch.optim.Adam(module.parameters(), RATE, fused=True)
 
-    def _train(self, x: Tensor) -> None:
+    def _train(self, x: Tensor) -> Tensor:
         self.module.zero_grad()
-        (-self.log_prob(x).mean()).backward()
+        loss = -self.log_prob(x).mean()
+        loss.backward()
+        return loss
 
-    def _with_adam(self, x: Tensor) -> None:
-        self._train(x)
+    def _with_adam(self, x: Tensor) -> Tensor:
+        loss = self._train(x)
         self.optimizer.step()
+        return loss
 
     def _log_prob(self, x: Tensor) -> None:
         with torch.no_grad():
@@ -70,12 +91,74 @@ class Torch:
 
     def seconds(self, what: str, batch: int, calls: int) -> float:
         """See :class:`Implementation`."""
-        functions = (self._train, self._with_adam, self._log_prob, self._sample)
-        function, x = dict(zip(PASSES, functions, strict=True))[what], self.x[:batch]
+        # All that there is for a loop over batches is the step.
+        step = self._with_adam
+        functions = (self._train, step, step, self._log_prob, self._sample)
+        by_pass: dict[str, Callable[[Tensor], Any]] = dict(zip(PASSES, functions, strict=True))
+        function, x = by_pass[what], self.x[:batch]
         begin = time.perf_counter()
         for _ in range(calls):
             function(x)
         return time.perf_counter() - begin
+
+    def steps(self, what: str, batch: int) -> int:
+        """See :class:`Implementation`."""
+        return 1
+
+    def losses(self, x: Tensor, count: int) -> list[float]:
+        """Those of so many steps on a batch."""
+        return [self._with_adam(x).item() for _ in range(count)]
+
+
+class Ours(Torch):
+    """bslfast's flow, with a training loop of its own.
+
+    Args:
+        case: which.
+        flow: its parameters.
+        x: data, whose first rows are the batches and the data sets of loops.
+    """
+
+    def __init__(self, case: Case, flow: Flow, x: Tensor) -> None:
+        super().__init__(flow, flow.log_prob, flow.sample, x)
+        self.case, self.flow = case, flow
+
+    def seconds(self, what: str, batch: int, calls: int) -> float:
+        """See :class:`Implementation`."""
+        if what != LOOP:
+            return super().seconds(what, batch, calls)
+        x = self.x[: self.case.steps(batch) * batch]
+        begin = time.perf_counter()
+        for _ in range(calls):
+            _fit(self.flow, x, batch, EPOCHS)
+        seconds = time.perf_counter() - begin
+        _check_whole(self.flow)
+        return seconds
+
+    def steps(self, what: str, batch: int) -> int:
+        """See :class:`Implementation`."""
+        return EPOCHS * self.case.steps(batch) if what == LOOP else 1
+
+    def losses_of_loop(self, batch: int, count: int) -> list[float]:
+        """Those of the first steps if all rows are as the first one."""
+        flow = copy.deepcopy(self.flow)
+        found = _fit(flow, self.x[:1].expand(batch, -1), batch, count)
+        _check_whole(flow)
+        return found.loss
+
+
+def _fit(flow: Flow, x: Tensor, batch: int, epochs: int) -> bslfast.training.History:
+    return bslfast.training.fit(
+        flow, (x,), objective=Flow.log_prob, epochs=epochs, batch_size=batch, lr=RATE
+    )
+
+
+def _check_whole(flow: Flow) -> None:
+    """Assert that the steps of ``fit`` were one call. Steps by ops leave gradients."""
+    way = flow.explain().splitlines()[0]
+    by_ops = any(parameter.grad is not None for parameter in flow.parameters())
+    if by_ops or not way.startswith("log_prob: one call"):
+        raise AssertionError(f"training.fit: expected steps in one call, got steps by ops ({way})")
 
 
 class FlowPeer(Peer):
@@ -234,7 +317,7 @@ class FlowJax(Remote, FlowPeer):
     def constant(self, case: Case) -> slice:
         return NONE
 
-    def build(self, case: Case, weights: list[Network], x: Tensor) -> _Remote:
+    def build(self, case: Case, weights: list[Network], x: Tensor) -> Remotely:
         arrays = {"x": x.numpy(), "spline": case.spline, "autoregressive": case.autoregressive}
         arrays |= {"transforms": case.transforms, "bins": BINS, "bound": BOUND}
         for index, network in enumerate(weights):
@@ -251,20 +334,40 @@ class FlowJax(Remote, FlowPeer):
                 arrays[f"w{layer} of {index}"] = w.flatten(0, w.dim() - 2).numpy()
                 arrays[f"b{layer} of {index}"] = b.flatten().numpy()
         np.savez(self.file, **arrays)
-        found = self.ask({"load": str(self.file), "samples": SAMPLES})
-        return _Remote(self, torch.tensor(found["log_prob"]).double())
+        return Remotely(self, case)
 
 
-class _Remote:
-    """A flow of flowjax, and its densities of the first rows."""
+class Remotely:
+    """A flow of the process, and its densities of the first rows.
 
-    def __init__(self, peer: FlowJax, log_prob: Tensor) -> None:
-        self.peer, self.log_prob = peer, log_prob
+    Args:
+        peer: whose file has the flow.
+        case: which.
+    """
+
+    def __init__(self, peer: FlowJax, case: Case) -> None:
+        self.peer, self.case = peer, case
+        found = peer.ask({"load": str(peer.file)} | self._options(COMPARED))
+        self.log_prob = torch.tensor(found["log_prob"]).double()
+
+    def _options(self, batch: int) -> dict[str, Any]:
+        rows = self.case.steps(batch) * batch
+        return {
+            "batch": batch, "rows": rows, "epochs": EPOCHS, "rate": RATE, "samples": SAMPLES,
+        }  # fmt: skip
 
     def seconds(self, what: str, batch: int, calls: int) -> float:
         """See :class:`Implementation`."""
-        request = {"time": what, "batch": batch, "calls": calls, "samples": SAMPLES}
-        return self.peer.seconds(request)
+        return self.peer.seconds({"time": what, "calls": calls} | self._options(batch))
+
+    def steps(self, what: str, batch: int) -> int:
+        """See :class:`Implementation`."""
+        return EPOCHS * self.case.steps(batch) if what == LOOP else 1
+
+    def losses_of_loop(self, batch: int, count: int) -> list[float]:
+        """See :class:`Ours`."""
+        found: list[float] = self.peer.ask({"losses": count} | self._options(batch))["losses"]
+        return found
 
 
 PEERS: list[FlowPeer] = [NFlows(), Zuko(passes=False), Zuko(passes=True), FlowJax()]

@@ -1,7 +1,11 @@
 """flowjax, as served.py asks for it.
 
-{"load": a file, "samples": rows} -> {"log_prob": of the first 64 rows}
-{"time": one of the passes, "batch": rows, "calls": count, "samples": rows} -> {"seconds": of all}
+{"load": a file, "batch": rows, ...} -> {"log_prob": of a batch}
+{"losses": count, "batch": rows, ...} -> {"losses": of the first steps of a training loop, if all
+rows are as the first one}
+{"time": one of the passes, "calls": count, "batch": rows, ...} -> {"seconds": of all}
+
+All have "samples", the "rate" of learning, and "rows" and "epochs" of a training loop.
 """
 
 from __future__ import annotations
@@ -17,13 +21,12 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-import optax
 from flowjax import bijections as bij
 from flowjax.distributions import StandardNormal, Transformed
 from paramax import Parameterize
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from served import Request, serve
+from served import Request, Training, serve, with_state
 
 
 def flow(data: Any) -> Transformed:
@@ -82,34 +85,39 @@ def flow(data: Any) -> Transformed:
     return Transformed(StandardNormal((features,)), bij.Invert(bij.Scan(layers)))
 
 
-def functions(distribution: Transformed, x: Any, samples: int) -> dict[str, Callable[[], Any]]:
-    """The compiled passes."""
+def functions(
+    distribution: Transformed, every_x: Any, request: Request
+) -> dict[str, Callable[[], Any]]:
+    """The compiled passes, and the losses of steps on a data set of one row again and again."""
     parameters, rest = eqx.partition(distribution, eqx.is_inexact_array)
+    x, every_x = every_x[: request["batch"]], every_x[: request["rows"]]
+    samples, epochs = request["samples"], request["epochs"]
 
     def log_prob(parameters: Any, x: Any) -> Any:
         return eqx.combine(parameters, rest).log_prob(x)
 
-    gradient = jax.value_and_grad(lambda parameters, x: -log_prob(parameters, x).mean())
-    adam = optax.adam(1e-4)
+    def loss(parameters: Any, key: Any, x: Any) -> Any:
+        return -log_prob(parameters, x).mean()
 
-    @jax.jit
-    def step(parameters: Any, state: Any, x: Any) -> Any:
-        updates, state = adam.update(gradient(parameters, x)[1], state)
-        return optax.apply_updates(parameters, updates), state
+    training = Training(loss, request["batch"], request["rate"])
+    with_adam, scan = (
+        with_state(function, training.start(parameters))
+        for function in (training.step, training.epoch)
+    )
 
-    now = [parameters, adam.init(parameters)]
+    def losses() -> Any:
+        same = jnp.broadcast_to(x[:1], every_x.shape)
+        return training.epoch(training.start(parameters), same)[1]
 
-    def with_adam() -> Any:
-        now[:] = step(*now, x)
-        return now
-
-    train, density, key = jax.jit(gradient), jax.jit(log_prob), jr.key(0)
+    train, density, key = jax.jit(jax.value_and_grad(loss)), jax.jit(log_prob), jr.key(0)
     draw = jax.jit(lambda parameters, key: eqx.combine(parameters, rest).sample(key, (samples,)))
     return {
-        "train step": lambda: train(parameters, x),
-        "with Adam": with_adam,
+        "train step": lambda: train(parameters, key, x),
+        "with Adam": lambda: with_adam(x),
+        "training loop": lambda: [scan(every_x) for _ in range(epochs)],
         "log_prob": lambda: density(parameters, x),
         "sample": lambda: draw(parameters, key),
+        "losses": losses,
     }
 
 
@@ -117,21 +125,24 @@ def main() -> None:
     made: dict[int, dict[str, Callable[[], Any]]] = {}
     loaded: list[Any] = []
 
-    def load(request: Request) -> dict[str, Any]:
+    def function(name: str, request: Request) -> Callable[[], Any]:
+        batch = request["batch"]
+        if batch not in made:
+            made[batch] = functions(*loaded, request)
+        return made[batch][name]
+
+    def others(request: Request) -> dict[str, Any]:
+        if "losses" in request:
+            return {"losses": function("losses", request)()[: request["losses"]].tolist()}
         with np.load(request["load"]) as data:
             loaded[:] = flow(data), jnp.asarray(data["x"])
         made.clear()
-        few = dict(request, batch=64, time="log_prob")
-        return {"log_prob": passes(few)().tolist()}
+        return {"log_prob": function("log_prob", request)().tolist()}
 
     def passes(request: Request) -> Callable[[], Any]:
-        batch = request["batch"]
-        if batch not in made:
-            distribution, x = loaded
-            made[batch] = functions(distribution, x[:batch], request["samples"])
-        return made[batch][request["time"]]
+        return function(request["time"], request)
 
-    serve(f"{version('flowjax')} (jax {version('jax')})", load, passes)
+    serve(f"{version('flowjax')} (jax {version('jax')})", others, passes)
 
 
 if __name__ == "__main__":
