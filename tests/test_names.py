@@ -50,7 +50,7 @@ def test_unknown_names_of_programs_are_refused() -> None:
     with pytest.raises(ValueError, match="no optimizer is called 'nothing'"):
         program.train(
             *(False, 1, 1, order.data_ptr(), row.data_ptr(), 0, [row.data_ptr()], [True]),
-            *([0], [0], "nothing", 0.9, 0.99, 1e-8, 0.0, 1.0, [0.1], 0, ([], []), [0.0]),
+            *([0], [0], "nothing", 0.9, 0.99, 1e-8, [0.0], 1.0, [0.1], 0, ([], []), [0.0]),
         )
 
 

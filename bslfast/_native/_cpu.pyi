@@ -351,7 +351,7 @@ class Program:
         decay: float,
         decay_square: float,
         epsilon: float,
-        weight_decay: float,
+        weight_decays: Sequence[float],
         clip: float,
         rates: Sequence[float],
         steps_before: int,

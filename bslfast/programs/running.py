@@ -544,7 +544,8 @@ def train(
     batch_rows: int,
     states: Sequence[tuple[Tensor | None, Tensor | None] | None],
     optimizer: str,
-    numbers: tuple[float, float, float, float],
+    numbers: tuple[float, float, float],
+    weight_decays: Sequence[float],
     clip: float | None,
     rates: Sequence[float],
     steps_before: int,
@@ -563,7 +564,8 @@ def train(
             mean of gradients and that of squares, each None if it has none. None for a parameter
             that stays as it is.
         optimizer: "adam", "adamw", "sgd" or "rmsprop".
-        numbers: decay of the mean and of that of squares, epsilon, weight decay.
+        numbers: decay of the mean and of that of squares, epsilon.
+        weight_decays: of each of the program's parameters.
         clip: what the norm of all gradients is at most.
         rates: the learning rate of each step.
         steps_before: how many steps the optimizer has taken.
@@ -588,6 +590,7 @@ def train(
         [*map(_address, squares)],
         optimizer,
         *numbers,
+        weight_decays,
         math.inf if clip is None else clip,
         rates,
         steps_before,

@@ -25,7 +25,7 @@ from bslfast.functional._op import unwatched
 from bslfast.likelihoods import Likelihood
 from bslfast.likelihoods.base import observed
 from bslfast.likelihoods.lowering import in_rows
-from bslfast.nn import BayesianModule, kl, one_draw
+from bslfast.nn import BayesianModule, kl, one_draw, parameter_groups
 from bslfast.nn.module import share_weights
 from bslfast.predict import evaluating, likelihood_of, predict, seeded
 from bslfast.training import checkpoint as ckpt
@@ -140,7 +140,9 @@ def fit(
             the arguments here.
         weight_decay: how far each step pulls the weights to 0: with "adamw" by this times the
             learning rate; with the others the gradient of half their squared norm times this is
-            added to that of the loss.
+            added to that of the loss. In a model with Bayesian layers it is for what
+            :func:`bslfast.nn.parameter_groups` says, weights and means of weights; in others for
+            all parameters, as torch has it.
         momentum: how much of the last step's direction "sgd" keeps.
         clip: what the norm of all gradients together is scaled down to if it is greater, as
             ``torch.nn.utils.clip_grad_norm_`` does; ``None`` leaves them.
@@ -335,12 +337,15 @@ class _Run:
         self.parameters = {k: p for k, p in self.trained.named_parameters() if p.requires_grad}
         if not self.parameters:
             raise ValueError("model: expected parameters that require gradients, got none")
+        # Weight decay would pull the scales of posteriors to those of raw scales of 0.
+        undecayed = parameter_groups(self.trained, weight_decay=0.0)[1] if self.bayesian else {}
         self.optimizer = Optimizer(
             optimizer,
             self.parameters.values(),
             lr=lr,
             weight_decay=weight_decay,
             momentum=momentum,
+            undecayed=undecayed.get("params", ()),
         )
         self.history = History()
         self.best: dict[str, Tensor] = {}
@@ -445,7 +450,7 @@ class _Run:
             batch = [value[start : start + self.batch_size] for value in shuffled]
             optimizer.zero_grad()
             self.follow(self.history.steps)
-            optimizer.param_groups[0]["lr"] = self.rate(self.history.steps)
+            self.optimizer.set_rate(self.rate(self.history.steps))
             log_likelihood, part = self.score(batch)
             if self.bayesian:
                 divergence = kl(self.model)
@@ -591,6 +596,7 @@ class _Run:
                 states,
                 optimizer.name,
                 optimizer.numbers,
+                optimizer.weight_decays(found.parameters),
                 self.clip,
                 [self.rate(done + step) for step in range(end - first)],
                 before + first,

@@ -438,9 +438,9 @@ template <typename T, typename Run>
 Losses train(const Program& p, int64_t rows, int64_t batch_rows, uintptr_t order, uintptr_t x,
              uintptr_t context, const Addresses& parameters, const std::vector<bool>& wanted,
              const Addresses& means, const Addresses& mean_squares,
-             const OptimizerNumbers& optimizer, double clip, const std::vector<double>& rates,
-             int64_t steps_before, const Seeds& seeds, const std::vector<double>& kl_weights,
-             const Run& run) {
+             const OptimizerNumbers& optimizer, const std::vector<double>& weight_decays,
+             double clip, const std::vector<double>& rates, int64_t steps_before,
+             const Seeds& seeds, const std::vector<double>& kl_weights, const Run& run) {
   const Table<T> table(p, parameters, 1);
   const std::vector<T*> first = pointers<T>(means), second = pointers<T>(mean_squares);
   const std::unique_ptr<bool[]> flags = flags_of(p, wanted);
@@ -463,6 +463,7 @@ Losses train(const Program& p, int64_t rows, int64_t batch_rows, uintptr_t order
                              first.data(),
                              second.data(),
                              optimizer,
+                             weight_decays.data(),
                              clip,
                              rates.data(),
                              steps_before,
@@ -484,15 +485,18 @@ Losses program_train(const Program& p, bool is_double, int64_t rows, int64_t bat
                      uintptr_t order, uintptr_t x, uintptr_t context, const Addresses& parameters,
                      const std::vector<bool>& wanted, const Addresses& means,
                      const Addresses& mean_squares, const std::string& optimizer, double decay,
-                     double decay_square, double epsilon, double weight_decay, double clip,
-                     const std::vector<double>& rates, int64_t steps_before, const Seeds& seeds,
-                     const std::vector<double>& kl_weights) {
+                     double decay_square, double epsilon, const std::vector<double>& weight_decays,
+                     double clip, const std::vector<double>& rates, int64_t steps_before,
+                     const Seeds& seeds, const std::vector<double>& kl_weights) {
   check_count(p, parameters);
   check_count(p, means);
   check_count(p, mean_squares);
   check_seeds(p, seeds, rates.size());
   if (p.sign != 1) throw std::invalid_argument("sign of a program that is trained");
   if (wanted.size() != p.tensors()) throw std::invalid_argument("number of parameters");
+  if (weight_decays.size() != p.tensors()) {
+    throw std::invalid_argument("number of weight decays");
+  }
   if (batch_rows < 1) throw std::invalid_argument("batch_rows");
   if (static_cast<int64_t>(rates.size()) != (rows + batch_rows - 1) / batch_rows) {
     throw std::invalid_argument("number of learning rates");
@@ -511,16 +515,16 @@ Losses program_train(const Program& p, bool is_double, int64_t rows, int64_t bat
                                   std::to_string(i) + " is missing");
     }
   }
-  const OptimizerNumbers numbers{kind, decay, decay_square, epsilon, weight_decay};
+  const OptimizerNumbers numbers{kind, decay, decay_square, epsilon};
   const ProgramKernels& kernels = BSL_SELECT(program_kernels);
   if (is_double) {
     return train<double>(p, rows, batch_rows, order, x, context, parameters, wanted, means,
-                         mean_squares, numbers, clip, rates, steps_before, seeds, kl_weights,
-                         kernels.train_double);
+                         mean_squares, numbers, weight_decays, clip, rates, steps_before, seeds,
+                         kl_weights, kernels.train_double);
   }
   return train<float>(p, rows, batch_rows, order, x, context, parameters, wanted, means,
-                      mean_squares, numbers, clip, rates, steps_before, seeds, kl_weights,
-                      kernels.train_float);
+                      mean_squares, numbers, weight_decays, clip, rates, steps_before, seeds,
+                      kl_weights, kernels.train_float);
 }
 
 // What a program was made from is looked at before each call. Python takes four times as long.

@@ -32,7 +32,6 @@ struct OptimizerNumbers {
   double decay;         // of the mean of gradients: Adam's beta_1, the momentum of SGD
   double decay_square;  // of the mean of their squares: Adam's beta_2, alpha of RMSprop
   double epsilon;
-  double weight_decay;
 };
 
 namespace {
@@ -40,7 +39,7 @@ namespace {
 // The factors of one step, for all parameters.
 template <typename T>
 struct OptimizerStep {
-  // `times`: a factor of all gradients. `step`: which one this is, from 1.
+  // Without weight decay. `times`: a factor of all gradients. `step`: which one this is, from 1.
   OptimizerStep(const OptimizerNumbers& o, double learning_rate, double times, int64_t step)
       : kind(o.kind),
         scale(static_cast<T>(times)),
@@ -48,17 +47,26 @@ struct OptimizerStep {
         share(static_cast<T>(1 - o.decay)),
         decay_square(static_cast<T>(o.decay_square)),
         share_square(static_cast<T>(1 - o.decay_square)),
-        epsilon(static_cast<T>(o.epsilon)) {
-    const bool decoupled = kind == Optimizer::adamw;
-    pull = static_cast<T>(decoupled ? 0 : o.weight_decay);
-    kept = static_cast<T>(decoupled ? 1 - learning_rate * o.weight_decay : 1);
-    if (decoupled || kind == Optimizer::adam) {
+        epsilon(static_cast<T>(o.epsilon)),
+        given_rate(learning_rate) {
+    if (kind == Optimizer::adamw || kind == Optimizer::adam) {
       // Both means start at 0, to which they are biased.
       const double count = static_cast<double>(step);
       learning_rate /= 1 - std::pow(o.decay, count);
       root = static_cast<T>(1 / math::sqrt(1 - std::pow(o.decay_square, count)));
     }
     rate = static_cast<T>(learning_rate);
+  }
+
+  // The same step for parameters with weight decay.
+  OptimizerStep with_decay(double weight_decay) const {
+    OptimizerStep s = *this;
+    if (kind == Optimizer::adamw) {
+      s.kept = static_cast<T>(1 - given_rate * weight_decay);
+    } else {
+      s.pull = static_cast<T>(weight_decay);
+    }
+    return s;
   }
 
   // n parameters, their gradients, and what the optimizer remembers of them: the mean of gradients
@@ -78,7 +86,8 @@ struct OptimizerStep {
  private:
   Optimizer kind;
   T scale, decay, share, decay_square, share_square, epsilon;
-  T pull, kept, rate, root = T(1);
+  double given_rate;
+  T pull = T(0), kept = T(1), rate, root = T(1);
 
   // Where the gradient has become 0, a mean would shrink to the smallest number there is and stay:
   // with numbers as small CPUs compute a hundred times as slowly.

@@ -549,8 +549,9 @@ void update(const ProgramTraining<T>& a, const TrainingDraws<T>& draws, int64_t 
       if (from >= to || !a.wanted[i]) continue;
       const int64_t first = from - p.places[i];
       const auto at = [&](T* values) { return values == nullptr ? nullptr : values + first; };
-      taken.update(to - from, a.sums + from, at(a.parameters[i]), at(a.means[i]),
-                   at(a.mean_squares[i]));
+      const OptimizerStep<T> its = taken.with_decay(a.weight_decays[i]);
+      its.update(to - from, a.sums + from, at(a.parameters[i]), at(a.means[i]),
+                 at(a.mean_squares[i]));
     }
   };
   const auto factors = [&](double scale) {

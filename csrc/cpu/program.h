@@ -76,8 +76,9 @@ struct ProgramTraining {
   T* const* means;         // what the optimizer remembers of each; null: nothing
   T* const* mean_squares;  // likewise
   OptimizerNumbers optimizer;
-  double clip;          // what the norm of all gradients is at most; infinity: anything
-  const double* rates;  // the learning rate of each step
+  const double* weight_decays;  // of each parameter
+  double clip;                  // what the norm of all gradients is at most; infinity: anything
+  const double* rates;          // the learning rate of each step
   int64_t steps_before;
   const uint64_t* seeds;     // [steps, seeds]
   const uint64_t* streams;   // [seeds]

@@ -370,7 +370,16 @@ def test_what_is_turned_around_is_not_trained() -> None:
     program = _cpu.Program(1, 0, [], [0], [1], sign=-1.0)
     with pytest.raises(ValueError, match="sign of a program that is trained"):
         program.train(
-            *(False, 1, 1, 0, 0, 0, [0], [True], [0], [0], "sgd", 0.0, 0.0, 0.0, 0.0, 1.0),
+            *(False, 1, 1, 0, 0, 0, [0], [True], [0], [0], "sgd", 0.0, 0.0, 0.0, [0.0], 1.0),
+            *([0.1], 0, ([], []), [0.0]),
+        )
+
+
+def test_a_weight_decay_for_each_parameter() -> None:
+    program = _cpu.Program(1, 0, [], [0], [1])
+    with pytest.raises(ValueError, match="number of weight decays"):
+        program.train(
+            *(False, 1, 1, 0, 0, 0, [0], [True], [0], [0], "sgd", 0.0, 0.0, 0.0, [], 1.0),
             *([0.1], 0, ([], []), [0.0]),
         )
 
@@ -380,7 +389,7 @@ def test_an_optimizer_that_remembers_nothing(optimizer: str) -> None:
     program = _cpu.Program(1, 0, [("standard_normal", [0], [], [], [], [])], [0], [1])
     rows, parameter = torch.zeros(1), torch.zeros(1)
     order = torch.zeros(1, dtype=torch.int64)
-    numbers = (0.9, 0.99, 1e-8, 0.0, 1.0)
+    numbers = (0.9, 0.99, 1e-8, [0.0], 1.0)
     with pytest.raises(ValueError, match=f"{optimizer}: what it remembers of parameter 0"):
         program.train(
             *(False, 1, 1, order.data_ptr(), rows.data_ptr(), 0, [parameter.data_ptr()], [True]),

@@ -218,7 +218,8 @@ def test_means_of_gradients_that_are_0_become_0(name: str, dtype: torch.dtype) -
             mean.fill_(torch.finfo(dtype).tiny)
     order = torch.arange(len(x))
     programs.train(
-        *(found, x, None, order, 150, states, name, optimizer.numbers, None, [0.1]),
+        *(found, x, None, order, 150, states, name, optimizer.numbers),
+        *(optimizer.weight_decays(found.parameters), None, [0.1]),
         steps_before=0,
         kl_weights=[0.0],
     )

@@ -54,6 +54,14 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 }
 
 
+WEIGHT_DECAYS: dict[str, dict[str, Any]] = {
+    "adam": {},
+    "adamw": {"optimizer": "adamw"},
+    "sgd": {"optimizer": "sgd", "momentum": 0.8, "lr": 0.003},
+    "rmsprop": {"optimizer": "rmsprop"},
+}
+
+
 def mlp(likelihood: Any = "normal", **options: Any) -> BayesianMLP:
     torch.manual_seed(0)
     return BayesianMLP(3, (9, 5), 2, likelihood=likelihood, **options).double()
@@ -61,6 +69,25 @@ def mlp(likelihood: Any = "normal", **options: Any) -> BayesianMLP:
 
 def assert_same(model: nn.Module, y: Tensor, **setting: Any) -> None:
     assert_same_training(model, (X[:100], y[:100]), (X[100:], y[100:]), **SETTING | setting)
+
+
+@pytest.mark.parametrize("once", [True, False])
+@pytest.mark.parametrize("change", WEIGHT_DECAYS.values(), ids=WEIGHT_DECAYS)
+def test_weight_decay_is_for_means_of_weights(
+    change: dict[str, Any], once: bool, calls: list[int]
+) -> None:
+    """Scales, biases and the likelihood's noise take the steps that they take without it."""
+    setting = {"batch_size": 100, "lr": 0.01, "seed": 3, "epochs": 1, **change}
+    with_decay, without = mlp(), mlp()
+    with bslfast.whole_networks(once):
+        fit(with_decay, (X[:100], Y[:100]), weight_decay=0.3, **setting)
+        fit(without, (X[:100], Y[:100]), **setting)
+    assert sum(calls) == (2 if once else 0)
+    decayed = ("layers.0.weight_loc", "layers.1.weight_loc", "layers.2.weight_loc")
+    for (name, value), other in zip(
+        with_decay.named_parameters(), without.parameters(), strict=True
+    ):
+        assert torch.equal(value, other) == (name not in decayed)
 
 
 @pytest.mark.parametrize(("likelihood", "y"), TARGETS.values(), ids=TARGETS)
