@@ -35,7 +35,7 @@ class Autoregressive(Mapped):
             before it alone, in the order that its attribute ``order`` has: each of
             0 ... features - 1 once. If it has an attribute ``context`` other than 0, it is called
             with a context [..., context] as a second argument. One that is no MADE is called once
-            for each feature in the inverse.
+            for each feature in the inverse, as is a MADE with hooks or with layers of others.
 
     Shape: x [..., features] -> (z [..., features], log_det [...]).
 
@@ -90,7 +90,7 @@ class Autoregressive(Mapped):
         if any(isinstance(module, BayesianModule) for module in self.conditioner.modules()):
             with one_draw(self.conditioner):
                 self._in_order(solve, x, context)
-        elif isinstance(self.conditioner, MADE):
+        elif isinstance(self.conditioner, MADE) and self.conditioner.runs_in_order():
             self.conditioner.in_order(solve, x, context)
         else:
             self._in_order(solve, x, context)

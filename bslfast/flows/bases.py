@@ -282,22 +282,26 @@ class StudentTBase(_Learned):
             features, start, context=context, hidden=hidden, device=device, dtype=dtype
         )
 
+    def _parameters_at(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
+        """Degrees of freedom, locations and log scales."""
+        log_df, loc, log_scale = super()._parameters_at(z, context)
+        # Those of one row may round to 0, which the ops refuse for all rows.
+        return log_df.exp().clamp(min=torch.finfo(log_df.dtype).tiny), loc, log_scale
+
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """See :meth:`Base.log_prob`."""
         check_inputs(self, "z", z, context)
-        log_df, loc, log_scale = self._parameters_at(z, context)
+        df, loc, log_scale = self._parameters_at(z, context)
         check_like(self, "z", z, loc)
         return BF.student_t_log_prob(
-            z, log_df.exp(), loc, log_scale, parametrization="log_scale", reduction="row"
+            z, df, loc, log_scale, parametrization="log_scale", reduction="row"
         )
 
     def rsample(self, like: Tensor, context: Tensor | None, seed: int | Tensor | None) -> Tensor:
         """See :meth:`Base.rsample`."""
-        log_df, loc, log_scale = self._parameters_at(like, context)
+        df, loc, log_scale = self._parameters_at(like, context)
         loc = loc.expand(like.shape)
-        return BF.student_t_rsample(
-            log_df.exp(), loc, log_scale, parametrization="log_scale", seed=seed
-        )
+        return BF.student_t_rsample(df, loc, log_scale, parametrization="log_scale", seed=seed)
 
 
 class UniformBase(Base):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bslfast import _checks
-from bslfast._torch import own_buffers
+from bslfast._torch import global_hooks, own_buffers, own_hooks
 from bslfast.flows.maps import Map, check_map
 from bslfast.flows.transform import (
     ERRORS,
@@ -22,6 +22,7 @@ from bslfast.flows.transform import (
     check_order,
     explain_failure,
     first_number,
+    has_values,
 )
 from bslfast.nn.convert import LAYERS
 from bslfast.nn.layer import BayesianLayer
@@ -102,6 +103,24 @@ class _MaskedLayer(_Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight * self.mask, self.bias)
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, metadata: Any, strict: bool, *lists: Any
+    ) -> None:
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *lists)
+        given = state_dict.get(prefix + "mask")
+        errors: list[str] = lists[-1]
+        # A mask may hide more. With one that hides less, the inverse would be another map's.
+        if (
+            isinstance(given, Tensor)
+            and has_values(given)
+            and given.shape == self.mask.shape
+            and bool((given.detach().cpu().bool() > self.wanted_mask()).any())
+        ):
+            errors.append(
+                f"{prefix}mask: expected one that hides all that the degrees of the layer do, got "
+                "another one, as of a MADE with another order"
+            )
 
 
 class _BayesLayer(BayesLinear, _Layer):
@@ -523,13 +542,29 @@ class MADE(Conditioner):
         # Both ends are among them.
         return [self._lowest + round(u * (count - 1) / max(width - 1, 1)) for u in range(width)]
 
+    def runs_in_order(self) -> bool:
+        """Whether :meth:`in_order` computes what a call does.
+
+        It reads the weights of the layers, whose hooks and own ways to compute it would pass by.
+        """
+        if not self.inputs or type(self).in_order is not MADE.in_order:
+            return True
+        parts: list[tuple[nn.Module, Any]] = [(self, MADE)]
+        parts += [(layer, _MaskedLayer) for layer in self.layers]
+        return all(
+            type(part).forward is kind.forward
+            and "forward" not in vars(part)
+            and not any(own_hooks(part))
+            for part, kind in parts
+        ) and not any(global_hooks())
+
     def in_order(
         self, solve: Callable[[int, Tensor], Tensor], like: Tensor, context: Tensor | None = None
     ) -> None:
         """Call ``solve(feature, parameters)`` for one feature after the other, in their order.
 
-        Hidden units are computed when all that they see is known. So each weight is used once, and
-        no mask is needed: all features together cost what one call of the network does.
+        Hidden units are computed when all that they see is known. So each weight is used once: all
+        features together cost what one call of the network does.
 
         Args:
             solve: returns the values [..., 1] of a feature, which parameters of later ones depend
@@ -544,7 +579,7 @@ class MADE(Conditioner):
         device = layers[0].weight.device
         # Features by their place in the order, as hidden units are by their degree.
         rows = torch.tensor(self._places, device="cpu").argsort(stable=True).to(device)
-        weights = [layer.weight for layer in layers]
+        weights = [layer.weight * layer.mask for layer in layers]  # which may hide more
         biases = [layer.bias for layer in layers]
         weights[0] = weights[0].index_select(1, torch.tensor(self.order, device=device))
         weights[-1], biases[-1] = (

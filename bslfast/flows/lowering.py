@@ -376,8 +376,13 @@ def _look_at_network(builder: Builder, network: Conditioner) -> None:
 
 
 def _layer(builder: Builder, layer: nn.Module, lanes: Lanes, added: Lanes | None = None) -> Lanes:
-    found: Lanes = lower(builder, layer, lanes, added)
-    return found
+    """What a layer makes of lanes, of whatever class it is, with other lanes added to it."""
+    if added is not None and isinstance(layer, nn.Linear):
+        return lower(builder, layer, lanes, added)  # type: ignore[no-any-return]
+    found: Lanes = lower(builder, layer, lanes)
+    if added is None:
+        return found
+    return builder.step("additive", added + found, len(found), options=[False])
 
 
 @lowers(_Layer)
@@ -389,10 +394,16 @@ def _dense_layer(
 
 
 @lowers(_MaskedLayer)
-def _masked(builder: Builder, layer: _MaskedLayer, lanes: Lanes, added: Lanes | None) -> Lanes:
+def _masked(
+    builder: Builder, layer: _MaskedLayer, lanes: Lanes, added: Lanes | None = None
+) -> Lanes:
+    _check_mask(builder, layer)
+    return dense(builder, lanes, layer.weight, layer.bias, added, (layer.seen, layer.sees))
+
+
+def _check_mask(builder: Builder, layer: _MaskedLayer) -> None:
     if builder.read(layer.mask) != layer.wanted_mask().tolist():
         raise CannotLower("a mask differs from what the degrees say")
-    return dense(builder, lanes, layer.weight, layer.bias, added, (layer.seen, layer.sees))
 
 
 @lowers(_BayesLayer, _BayesMaskedLayer)
@@ -503,6 +514,7 @@ def _solve(builder: Builder, map: Map, network: MADE, lanes: Lanes) -> Lanes:
         if type(layer) is not _MaskedLayer:
             drawn = isinstance(layer, _BayesMaskedLayer)
             raise CannotLower(DRAWN if drawn else f"{type(layer).__name__} has no steps in order")
+        _check_mask(builder, layer)
     if not network.inputs:
         return _mapped(builder, map, lanes, _chosen(builder, network, []), True)
     layers: list[Any] = list(network.layers)

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bslfast.flows.conditioners import ACTIVATIONS, MADE, Conditioner
-from bslfast.flows.lowering import _activated, _conditioner, _look_at_network
+from bslfast.flows.lowering import _activated, _conditioner, _layer, _look_at_network
 from bslfast.flows.maps import Map
 from bslfast.patch.registry import class_name, options, put
-from bslfast.programs import Builder, Lanes, lower, lowers
+from bslfast.programs import Builder, Lanes, lowers
 
 #: Activations by functions.
 _FUNCTIONS: dict[Any, str] = {
@@ -75,22 +75,6 @@ class Constant(Conditioner):
 def side_by_side(*parts: Tensor) -> Tensor:
     """All in a row."""
     return torch.cat([part.flatten() for part in parts])
-
-
-class _ContextTerm(nn.Sequential):
-    """What a context adds to the first layer: a dense layer, and perhaps an activation."""
-
-
-@lowers(_ContextTerm)
-def _context_term(
-    builder: Builder, module: _ContextTerm, lanes: Lanes, added: Lanes | None = None
-) -> Lanes:
-    builder.looked_at(module)
-    for part in module:
-        lanes = lower(builder, part, lanes)
-    if added is None:
-        return lanes
-    return builder.step("additive", added + lanes, len(lanes), options=[False])
 
 
 class PeerMADE(MADE):
@@ -160,15 +144,16 @@ class GatedConditioner(Conditioner):
 def _gated(builder: Builder, network: GatedConditioner, lanes: Lanes) -> Lanes:
     _look_at_network(builder, network)
     builder.looked_at(network.gates)
-    h = lower(builder, network.layers[0], lanes, None)
-    h = lower(builder, network.context_layer, builder.context, h)
+    assert network.context_layer is not None
+    h = _layer(builder, network.layers[0], lanes)
+    h = _layer(builder, network.context_layer, builder.context, h)
     for inner, outer, gate in network._blocks():
-        a = lower(builder, inner, _activated(builder, network, h), None)
-        found = lower(builder, outer, _activated(builder, network, a), None)
-        opened = lower(builder, gate, builder.context)
+        a = _layer(builder, inner, _activated(builder, network, h))
+        found = _layer(builder, outer, _activated(builder, network, a))
+        opened = _layer(builder, gate, builder.context)
         found = builder.step("gate", found + opened, len(found))
         h = builder.step("additive", h + found, len(h), options=[False])
-    outputs: Lanes = lower(builder, network.layers[-1], h, None)
+    outputs: Lanes = _layer(builder, network.layers[-1], h)
     return outputs
 
 
@@ -350,7 +335,7 @@ def made(
     _put_layers(found, layers, features, context if joined else 0, orders)
     if context_term is not None:
         kinds = {name: kind for kind, name in _MODULES.items()}
-        added: Any = _ContextTerm(_reordered(context_term, orders[1]), kinds[activation]())
+        added: Any = nn.Sequential(_reordered(context_term, orders[1]), kinds[activation]())
         found.context_layer = added
         first = len(layers) - 2 * residual
         found.block_terms.extend(

@@ -8,9 +8,20 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
+import bslfast
 from bslfast import flows
-from bslfast.flows import MADE, Additive, Affine, Autoregressive, Conditioner, Map, Spline
+from bslfast.flows import (
+    MADE,
+    Additive,
+    Affine,
+    Autoregressive,
+    Conditioner,
+    Map,
+    Spline,
+    conditioners,
+)
 
 DOUBLE: dict[str, Any] = {"dtype": torch.float64}
 MAPS: dict[str, Map] = {
@@ -98,6 +109,70 @@ def test_the_inverse_in_one_pass_is_that_of_one_pass_for_each_feature(
     torch.testing.assert_close(results[:2], results[2:])
     shared = None if context is None else context[:1]
     torch.testing.assert_close(once.inverse(z, shared), often.inverse(z, shared))
+
+
+class Halved(MADE):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return super().forward(x, context) / 2
+
+
+class HalvedLayer(conditioners._MaskedLayer):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) / 2
+
+
+def hook(module: nn.Module) -> None:
+    module.register_forward_hook(lambda module, args, output: output / 2)
+
+
+def own_forward(module: Any) -> None:
+    before = module.forward
+    module.forward = lambda *args: before(*args) / 2
+
+
+def hide(layer: Any) -> None:
+    layer.mask[::2, 0] = False
+
+
+CHANGES: dict[str, Callable[[Any], Any]] = {
+    "hook of the network": hook,
+    "hook of a layer": lambda network: hook(network.layers[1]),
+    "method of an object": own_forward,
+    "method of a layer": lambda network: own_forward(network.layers[1]),
+    "class of the network": lambda network: setattr(network, "__class__", Halved),
+    "class of a layer": lambda network: setattr(network.layers[1], "__class__", HalvedLayer),
+    "layer inside another": lambda network: network.layers.__setitem__(
+        1, nn.Sequential(network.layers[1], nn.Tanh())
+    ),
+    "pruned": lambda network: prune.random_unstructured(network.layers[1], "weight", 0.5),
+    "mask": lambda network: hide(network.layers[1]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_inverse_is_that_of_what_a_call_computes(change: str, whole: bool) -> None:
+    """Whatever the network's parts have become."""
+    network = made(Affine(), 2, "dense")
+    flow = flows.Flow(flows.Composite([Autoregressive(Affine(), network)]))
+    x, context = torch.randn(4, 5, **DOUBLE), torch.randn(4, 2, **DOUBLE)
+    with bslfast.whole_networks(whole):
+        before = flow.transform(x, context)[0]
+        flow.sample(2, context)  # by a program that is kept
+        CHANGES[change](network)
+        z, log_det = flow.transform(x, context)
+        assert not torch.allclose(z, before)
+        back, log_det_back = flow.transform.inverse(z, context)
+    torch.testing.assert_close(back, x)
+    torch.testing.assert_close(log_det_back, -log_det)
+
+
+def test_the_state_of_another_order() -> None:
+    one, other = (flows.MADE(3, Affine(), hidden=(4,), order=o) for o in ([0, 1, 2], [2, 0, 1]))
+    with pytest.raises(RuntimeError, match=r"layers\.0\.mask: expected one that hides all"):
+        other.load_state_dict(one.state_dict())
+    one.layers[0].mask.fill_(False)
+    flows.MADE(3, Affine(), hidden=(4,)).load_state_dict(one.state_dict())  # it hides more
 
 
 def test_second_derivatives_and_batches_of_the_inverse() -> None:

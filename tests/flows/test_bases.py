@@ -301,3 +301,14 @@ def test_a_von_mises_base_wants_a_transform_onto_the_circle() -> None:
         Flow(SplineCoupling(2, bound=0.5, tails="circular"), VonMisesBase(2))
     with pytest.raises(ValueError, match="features: expected"):
         VonMisesBase(0)
+
+
+def test_degrees_of_freedom_that_vanish_for_one_context() -> None:
+    """Such a row takes no other along."""
+    flow = Flow(AffineCoupling(2), StudentTBase(2, context=1))
+    with torch.no_grad():
+        flow.base.conditioner.layers[0].weight.fill_(1.0)  # type: ignore[union-attr, index]
+    x, context = torch.randn(2, 2), torch.tensor([[0.5], [-1e4]])
+    with bslfast.whole_networks(False):
+        assert flow.log_prob(x, context)[0] == flow.log_prob(x[:1], context[:1])
+        assert flow.sample(3, context, seed=0)[0].isfinite().all()

@@ -395,3 +395,26 @@ def test_an_optimizer_that_remembers_nothing(optimizer: str) -> None:
             *(False, 1, 1, order.data_ptr(), rows.data_ptr(), 0, [parameter.data_ptr()], [True]),
             *([0], [0], optimizer, *numbers, [0.1], 0, ([], []), [0.0]),
         )
+
+
+def test_layers_of_other_classes() -> None:
+    """Whatever takes the place of a conditioner's layer, programs compute what ops do."""
+    torch.manual_seed(0)
+    x, context = torch.randn(5, 4), torch.randn(5, 2)
+    for make in (
+        lambda layer: nn.Sequential(layer, nn.Tanh()),
+        lambda layer: nn.Linear(layer.in_features, layer.out_features),
+        lambda layer: nn.Sequential(nn.Identity(), nn.Sequential(layer)),
+        lambda layer: nn.Sequential(nn.Dropout(0.0), layer),
+    ):
+        for name in ("layers.0", "layers.1", "layers.2", "context_layer"):
+            flow = RealNVP(4, context=2, hidden=(5,), residual=1, transforms=2)
+            for parameter in flow.parameters():
+                nn.init.normal_(parameter)
+            network = flow.get_submodule("transform.transforms.1.conditioner")
+            network.set_submodule(name, make(network.get_submodule(name)))
+            found = flow.log_prob(x, context), flow.sample(2, context, seed=0)
+            assert "has no steps" in flow.explain() or "one call" in flow.explain()
+            with bslfast.whole_networks(False):
+                wanted = flow.log_prob(x, context), flow.sample(2, context, seed=0)
+            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
