@@ -21,7 +21,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from beside import Implementation, Row, begin, end, measured, parser, stem
 from bnn_peers.cases import CASES, Case, Exact, draw
-from bnn_peers.memory import copies
+from bnn_peers.memory import OURS, copies
 from bnn_peers.peers import PASSES, PEERS, PREDICTIONS, BnnPeer, TorchPeer, all_ours
 from bnn_peers.report import picture, table
 
@@ -59,7 +59,7 @@ class Group:
 def memory(peers: list[BnnPeer], installed: Path, threads: int) -> dict[str, float]:
     """The peaks of those that run in torch, without a compiler."""
     plain = [p.name for p in peers if isinstance(p, TorchPeer) and not p.compiled]
-    names = ["bslfast", *(name for name in plain if "MSE" not in name)]
+    names = [*OURS, *(name for name in plain if "MSE" not in name)]
     found = {name: copies(name, installed, threads) for name in names}
     return {name: number for name, number in found.items() if number is not None}
 

@@ -23,7 +23,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from beside import start
 from bnn_peers.cases import CASES, Case, draw, ours
-from bnn_peers.peers import ADAM, BY_PARTS, PEERS, Ours, Torch, TorchPeer
+from bnn_peers.peers import ADAM, BY_PARTS, PEERS, WHOLE, Ours, Torch, TorchPeer
+
+#: The names of ours, and how each computes its loss.
+OURS = {"bslfast": BY_PARTS, "bslfast by negative_elbo": WHOLE}
 
 #: Freed memory goes back to the system at once, so that resident memory is what is in use.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
@@ -45,8 +48,8 @@ def built(case: Case, name: str) -> Torch:
     """The implementation with random weights."""
     data = case.data(case.batch)
     weights = draw(case)
-    if name == "bslfast":
-        own = Ours(case, ours(case), BY_PARTS, data)
+    if name in OURS:
+        own = Ours(case, ours(case), OURS[name], data)
         own.load(weights)
         return own
     peer = next(peer for peer in PEERS if peer.name == name)

@@ -7,6 +7,7 @@ from typing import Any
 
 import beside
 from beside import Row
+from bnn_peers.memory import OURS
 
 AIMS = {
     ("784-1200-1200-10", "forward + backward"): {
@@ -39,7 +40,7 @@ def table(about: dict[str, Any], rows: list[Row], memory: dict[str, float]) -> s
         "In a training loop, times are of one step; those of peers in torch are their steps with "
         "Adam."
     )
-    others = [memory["bslfast"] <= MEMORY_AIM] if "bslfast" in memory else []
+    others = [copies <= MEMORY_AIM for name, copies in memory.items() if name in OURS]
     made = beside.table(about, rows, AIMS, PLAIN, text, others)
     return f"{made}\n\n{_memory(memory)}" if memory else made
 
@@ -48,7 +49,7 @@ def _memory(memory: dict[str, float]) -> str:
     cells = []
     for name, copies in memory.items():
         text = f"{copies:.2f}"
-        if name == "bslfast":
+        if name in OURS:
             text = f"{f'**{text}**' if copies <= MEMORY_AIM else text} [≤ {MEMORY_AIM:g}]"
         cells.append(f"{name} {text}")
     return (

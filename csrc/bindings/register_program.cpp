@@ -180,18 +180,21 @@ std::unique_ptr<bool[]> flags_of(const Program& p, const std::vector<bool>& want
 }
 
 // The table of a program's parameters for some draws of its weights, and memory for the samples.
+// Samples whose gradients a step fills in may lie where these will be, in the row of all gradients:
+// `grads`, if it is not null.
 template <typename T>
 class Table {
  public:
-  Table(const Program& p, const Addresses& parameters, int64_t n_draws)
-      : program_(p),
-        n_draws_(n_draws),
-        samples_(new T[static_cast<size_t>(n_draws * p.n_drawn)]),
-        own_(pointers<T>(parameters)) {
+  Table(const Program& p, const Addresses& parameters, int64_t n_draws, T* grads = nullptr)
+      : program_(p), n_draws_(n_draws), own_(pointers<T>(parameters)) {
+    const auto in_place = [&](size_t i) { return grads != nullptr && p.filled[i]; };
+    int64_t apart = 0;
+    for (size_t i = p.tensors(); i < p.sizes.size(); ++i) apart += in_place(i) ? 0 : p.sizes[i];
+    samples_.reset(new T[static_cast<size_t>(n_draws * apart)]);
     T* at = samples_.get();
     for (size_t i = p.tensors(); i < p.sizes.size(); ++i) {
-      own_.push_back(at);
-      at += n_draws * p.sizes[i];
+      own_.push_back(in_place(i) ? grads + p.places[i] : at);
+      at += in_place(i) ? 0 : n_draws * p.sizes[i];
     }
     all_.reserve(n_draws * own_.size());
     for (int64_t draw = 0; draw < n_draws; ++draw) {
@@ -216,7 +219,7 @@ class Table {
  private:
   const Program& program_;
   const int64_t n_draws_;
-  const std::unique_ptr<T[]> samples_;
+  std::unique_ptr<T[]> samples_;
   std::vector<T*> own_, all_;
 };
 
@@ -292,13 +295,16 @@ struct Backward {
 // `log` gets the logarithms, and `kl` the divergence of the weights; each may be null.
 template <typename T, typename Run>
 void backward(const Program& p, const Backward& b, T* log, double* kl, const Run& run) {
-  Table<T> table(p, b.parameters, 1);
   const std::unique_ptr<bool[]> flags = flags_of(p, b.wanted);
-  const int64_t chunks = program_chunks(p, b.rows, b.added == 0 ? 0 : b.samples);
+  const int64_t samples = b.added == 0 ? 0 : b.samples;
+  const int64_t chunks = program_chunks(p, b.rows, samples);
   // Not initialised: the kernels do it, on all threads.
   const std::unique_ptr<T[]> sums(chunks > 1 ? new T[static_cast<size_t>(chunks * p.n_gradients)]
                                              : nullptr);
   T* grads = static_cast<T*>(pointer(b.grad_parameters));
+  // In one group, a layer's weights have been read when their gradients are written.
+  const bool one_group = p.in_groups && b.rows <= program_rows_together(p, samples);
+  Table<T> table(p, b.parameters, 1, one_group ? grads : nullptr);
   const ProgramBackward<T> a{&p,
                              b.rows,
                              b.samples,

@@ -122,6 +122,16 @@ void run_back(const Step& step, const TileOf<T>* tiles, int n) {
     Dense::transpose_inputs(step, tiles[i]);
     Dense::backward_added(step, tiles[i]);
   });
+  // Weights that are drawn may lie where their gradients will be, so they are read first.
+  if (tiles->needs(step.inputs.data(), in)) {
+    parallel_blocks(in, 1, [&](int begin, int end, int) {
+      if (n == 1) {
+        Dense::backward_inputs(step, *tiles, begin, end);
+      } else {
+        Dense::backward_inputs(step, tiles, n, begin, end);
+      }
+    });
+  }
   // Parts of the inputs differ in size, so threads share the outputs.
   parallel_blocks(out, std::max(1, (in + kGroupInputs - 1) / kGroupInputs),
                   [&](int begin, int end, int part) {
@@ -129,14 +139,6 @@ void run_back(const Step& step, const TileOf<T>* tiles, int n) {
                     Dense::backward_parameters(step, tiles, n, begin, end, input,
                                                std::min(in, input + kGroupInputs));
                   });
-  if (!tiles->needs(step.inputs.data(), in)) return;
-  parallel_blocks(in, 1, [&](int begin, int end, int) {
-    if (n == 1) {
-      Dense::backward_inputs(step, *tiles, begin, end);
-    } else {
-      Dense::backward_inputs(step, tiles, n, begin, end);
-    }
-  });
 }
 
 template <typename T>

@@ -364,20 +364,27 @@ LOSSES: dict[str, Callable[[], BayesianMLP]] = {
 }
 
 
+@pytest.mark.parametrize("rows", [50, 300])
 @pytest.mark.parametrize("drawn_together", [1 << 18, 0], ids=["small", "large"])
 @pytest.mark.parametrize("network", LOSSES.values(), ids=LOSSES)
 def test_loss_and_its_gradients(
-    network: Callable[[], BayesianMLP], drawn_together: int, monkeypatch: pytest.MonkeyPatch
+    network: Callable[[], BayesianMLP],
+    drawn_together: int,
+    rows: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Layers of a large network are drawn by seeds of their own."""
+    """Layers of a large network are drawn by seeds of their own.
+
+    Samples of a large one lie where gradients will be, if all rows go together.
+    """
     monkeypatch.setattr("bslfast.bnn.MOST_DRAWN_TOGETHER", drawn_together)
     model = made(network)
-    x = torch.randn(50, 3, dtype=torch.float64, requires_grad=True)
-    y = torch.rand(50, model.likelihood.targets or 0, dtype=torch.float64)
+    x = torch.randn(rows, 3, dtype=torch.float64, requires_grad=True)
+    y = torch.rand(rows, model.likelihood.targets or 0, dtype=torch.float64)
     if isinstance(model.likelihood, bslfast.likelihoods.Categorical):
-        y = torch.randint(4, (50,))
+        y = torch.randint(4, (rows,))
     elif model.likelihood.kind == "counts":
-        y = torch.randint(4, (50, 2)).double()
+        y = torch.randint(4, (rows, 2)).double()
     of = [x, *model.parameters()]
     assert model._loss_program(x, y) is not None
 
