@@ -559,7 +559,7 @@ def test_bounds(name: str) -> None:
         parts = vae.log_marginal(x, 4000, seed=2, max_bytes=1000 * x.nbytes)
     assert elbo.shape == marginal.shape == (6,)
     assert (elbo < marginal).all()
-    torch.testing.assert_close(parts, marginal, rtol=0, atol=0.2)
+    torch.testing.assert_close(parts, marginal, rtol=0, atol=0.5)
     torch.testing.assert_close(vae.iwae(x, 9, seed=3), few)
     vae.train()
     for bound in (vae(x), vae.elbo(x, 3), vae.iwae(x, 3), vae.log_marginal(x, 3)):
