@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from bslfast._torch import uncompiled
+from bslfast._torch import TorchDispatchMode, uncompiled
 
 _T = TypeVar("_T")
 
@@ -53,6 +53,35 @@ def most_bytes(network: nn.Module, call: Callable[[], _T], device: torch.device)
             hook.remove()
         set_states(device, start)
     return most, result
+
+
+class _Results(TorchDispatchMode):
+    """Inside, ``bytes`` are how many each op's results have."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.bytes: list[int] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        found = func(*args, **(kwargs or {}))
+        values = found if isinstance(found, tuple | list) else (found,)
+        self.bytes.append(sum(v.numel() * v.itemsize for v in values if isinstance(v, Tensor)))
+        return found
+
+
+def bytes_of_a_row(call: Callable[[int], object]) -> int:
+    """The most bytes that a row more adds to what one op returns, in calls for some rows.
+
+    Parameters, which are results too where they are divided, have the same size for any rows.
+    """
+    found = []
+    for rows in (2, 3):  # a single one may take another path
+        with _Results() as results:
+            call(rows)
+        found.append(results.bytes)
+    return max((more - less for less, more in zip(*found, strict=False)), default=0)
 
 
 def states(device: torch.device) -> tuple[Tensor, ...]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch._library.autograd import Info, make_autograd_impl
 from torch.autograd import forward_ad
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
+from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 
 # Bound, not wrapped: each call of an op asks most of these.
 transforms_active: Callable[[], bool] = torch._C._are_functorch_transforms_active

@@ -312,7 +312,7 @@ class Decoding(nn.Module):
         if found is not None and found.seen != x.shape[1:]:
             # Ops raise for shapes that the decoder does not give.
             with torch.no_grad():
-                self._likelihood_in_parts(x[:1], z[..., :1, :], None, None)
+                self._likelihood_in_parts(x, z if z.dim() == 2 else z[:1], None, None)
             found.seen = x.shape[1:]
         return found
 
@@ -345,7 +345,7 @@ class Decoding(nn.Module):
             # Ops raise for shapes that the networks do not give. Their noise is not used.
             check = {**settings, "seed": 0} if "seed" in settings else settings
             with torch.no_grad():
-                getattr(self, by_ops)(rows[:1], None, shape=x[:1].shape, **check)
+                getattr(self, by_ops)(rows, None, shape=x.shape, **check)
             # That may have found the number of latent dimensions, which a program depends on.
             found = self._program(rows)
             if found is None:

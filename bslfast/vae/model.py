@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bslfast import _checks
 from bslfast import functional as BF
 from bslfast._native import _cpu
-from bslfast._networks import evaluating, most_bytes
+from bslfast._networks import bytes_of_a_row, evaluating, most_bytes
 from bslfast._precision import log_dtype
 from bslfast._torch import own_buffers, own_modules, own_parameters
 from bslfast.elbo import example_weights, free_bits
@@ -331,13 +331,15 @@ class VAE(Decoding):
         z, kl = rsample_kl_of_halves(outputs, seed)
         return self._likelihood_of(usual.decoder(z), x, z, None), kl
 
-    def _log_prior(self, z: Tensor, context: Tensor | None) -> Tensor:
-        """log p(z) of codes [..., code]."""
+    def _log_prior(
+        self, z: Tensor, context: Tensor | None, pseudo: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """log p(z) of codes [..., code]; ``pseudo``: what pseudo-inputs give, if it is known."""
         prior = self.prior
         if prior is None:
             return self.posterior.log_prior(z)
         if isinstance(prior, VampPrior):
-            return prior.log_prob(z, *self._of_pseudo_inputs(prior, context))
+            return prior.log_prob(z, *(pseudo or self._of_pseudo_inputs(prior, context)))
         context = context if prior.context else None
         if isinstance(prior, Base):
             check_inputs(prior, "z", z, context)
@@ -485,10 +487,10 @@ class VAE(Decoding):
         Args:
             x, context, mask, seed: as in :meth:`terms`.
             n_samples: codes drawn for each example.
-            max_bytes: about what values inside encoder and decoder may take at a time: codes are
-                decoded in portions, of samples and, for one sample, of examples. The sizes of the
-                values are taken from a pass of one example. With gradients, graphs of all portions
-                are held.
+            max_bytes: about what values inside encoder, decoder, posterior and prior may take at a
+                time: codes are decoded in portions, of samples and, for one sample, of examples.
+                The sizes of the values are taken from a pass of one example. With gradients, graphs
+                of all portions are held.
 
         Raises:
             TypeError, ValueError: naming the argument, what was expected and what came.
@@ -512,7 +514,12 @@ class VAE(Decoding):
         _checks.integer("max_bytes", max_bytes)
         x = self._observed(x, mask)
         self._check_x(x, context)
-        of_encoder, each = self._bytes_of_a_row(x, context)
+        pseudo = None
+        if isinstance(self.prior, VampPrior):
+            # Once for all portions, of which each may cost less than the encoder's pass.
+            self._check_pseudo_inputs(x)
+            pseudo = self._of_pseudo_inputs(self.prior, context)
+        of_encoder, each = self._bytes_of_a_row(x, context, pseudo)
         rows = max(1, min(len(x), max_bytes // max(1, of_encoder, each)))
         held = max(1, min(n_samples, max_bytes // max(1, rows * each)))
         seed = _checks.seed(seed, x.device)
@@ -528,14 +535,17 @@ class VAE(Decoding):
                 z, log_q = self.posterior.rsample_and_log_prob(
                     parameters, shape, seed, stream=stream
                 )
-                log_weights = self._log_weights(x[part], z, log_q, its, seen)
+                log_prior = self._log_prior(z, its, pseudo)
+                log_weights = self._log_likelihood(x[part], z, its, seen) + log_prior - log_q
                 portions.append(log_weights.logsumexp(dim=0))
                 stream += 1
             found.append(torch.stack(portions).logsumexp(dim=0) - math.log(n_samples))
         return torch.cat(found) if found else x.new_empty(0, dtype=log_dtype(x.dtype))
 
-    def _bytes_of_a_row(self, x: Tensor, context: Tensor | None) -> tuple[int, int]:
-        """The most bytes inside the encoder for an example, and inside the decoder for a code."""
+    def _bytes_of_a_row(
+        self, x: Tensor, context: Tensor | None, pseudo: tuple[Tensor, Tensor] | None
+    ) -> tuple[int, int]:
+        """The most bytes inside the encoder for an example, and behind it for a code."""
         likelihood = self.likelihood
         parts = 1 if isinstance(likelihood, Categories) else len(likelihood.parts)
         outputs = parts * math.prod(x.shape[1:]) * x.element_size()
@@ -547,8 +557,26 @@ class VAE(Decoding):
             of_encoder, encoded = most_bytes(encoder, lambda: self._encoded(x[:1], first), x.device)
             z = x.new_zeros(1, self._code_size(self._latent_of(encoded)))
             of_decoder, _ = most_bytes(decoder, lambda: self._decoded(z, first), x.device)
+            of_law = self._bytes_of_law(encoded, first, pseudo)
         # A likelihood may copy the outputs.
-        return of_encoder, max(of_decoder, 2 * outputs)
+        return of_encoder, max(of_decoder, of_law, 2 * outputs)
+
+    def _bytes_of_law(
+        self, encoded: Tensor, context: Tensor | None, pseudo: tuple[Tensor, Tensor] | None
+    ) -> int:
+        """The most bytes inside posterior and prior for a code, such as a mixture's components."""
+        posterior, prior = self.posterior, self.prior
+        if prior is None and type(posterior) is DiagonalNormal:
+            return 0  # nothing is larger than the code
+        parameters = posterior.split(encoded)
+
+        def call(n: int) -> None:
+            # The noise is thrown away. Each call has a stream of its own, as all draws have.
+            z, _ = posterior.rsample_and_log_prob(parameters, (n,), 0, stream=n)
+            self._log_prior(z, context, pseudo)
+
+        with evaluating(posterior), evaluating(posterior if prior is None else prior):
+            return bytes_of_a_row(call)
 
     def iwae(
         self,
@@ -613,14 +641,6 @@ class VAE(Decoding):
             z.register_hook(lambda grad: (grad * weights.unsqueeze(-1)).to(grad.dtype))
             log_q.register_hook(lambda grad: grad * weights)
         return bound
-
-    def _log_weights(
-        self, x: Tensor, z: Tensor, log_q: Tensor, context: Tensor | None, mask: Tensor | None
-    ) -> Tensor:
-        """log p(x, z) - log q(z | x) of codes z [samples, batch, code], [samples, batch]."""
-        self._check_pseudo_inputs(x)
-        log_prior = self._log_prior(z, context)
-        return self._log_likelihood(x, z, context, mask) + log_prior - log_q
 
     def reconstruct(
         self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import scipy.stats
 import torch
+from largest_tensor import LargestTensor
 from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
@@ -262,6 +263,22 @@ def test_a_prior_with_a_context(kind: Any) -> None:
     assert (a[3:] != b[3:]).all()
     with pytest.raises(ValueError, match=r"^context: expected a tensor of shape \[\.\.\., 3\]"):
         vae._log_prior(z, None)
+
+
+@pytest.mark.parametrize("prior", [VampPrior(2000, (5,)), NormalMixtureBase(2, 2000)])
+def test_memory_of_log_marginal_stays_in_bounds(prior: Any) -> None:
+    """A mixture's components take more than the decoder; pseudo-inputs are encoded once."""
+    vae = VAE(
+        mlp_encoder((5,), 2, (8,)), mlp_decoder(2, (5,), (8,)), prior=prior, likelihood="normal"
+    )
+    x, encoded = torch.randn(20, 5), []
+    with torch.no_grad():
+        vae.encode(x)
+        vae.encoder.register_forward_pre_hook(lambda _, args: encoded.append(len(args[0])))
+        with LargestTensor() as largest:
+            vae.log_marginal(x, 50, seed=0, max_bytes=1 << 20)
+    assert 1 << 18 < largest.bytes <= 1 << 20
+    assert encoded.count(2000) == isinstance(prior, VampPrior)
 
 
 # --- errors ---------------------------------------------------------------------------------------
