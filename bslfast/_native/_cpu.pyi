@@ -16,6 +16,7 @@ PARAMETRIZATIONS: tuple[str, ...]
 PRIORS: tuple[str, ...]
 SCALE_FNS: tuple[str, ...]
 PER: tuple[str, ...]
+ROW_COEFFICIENTS: int
 ACTIVATIONS: tuple[str, ...]
 OPTIMIZERS: tuple[str, ...]
 #: How many more slopes than bins splines have, by their tails.
@@ -155,6 +156,7 @@ def row_backward(
     grad_log: Operand,
     grads: Sequence[int],
     sums: Sequence[int],
+    coefficients: int,
 ) -> None: ...
 def pointwise_ops() -> dict[str, tuple[int, int, bool, bool, bool, bool, list[int]]]:
     """Name to (index, inputs, has_value, has_log, is_random, samples, passes_on by variant)."""

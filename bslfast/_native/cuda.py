@@ -27,7 +27,7 @@ def module() -> Any:
 
 @functools.cache
 def pointwise_ops() -> dict[str, Any]:
-    """The table of csrc/cuda/pointwise.h."""
+    """The table of csrc/bindings/register_pointwise.cpp."""
     ops: dict[str, Any] = module().pointwise_ops()
     return ops
 

@@ -105,17 +105,21 @@ class Kernels:
             shape = self.shape(tensors, sample_shape)
         first = tensors[0]
         on_cuda = cuda.holds(first)
-        results = self._allocate(shape, tensors, "none" if on_cuda else reduction)
+        kept = "none" if on_cuda else reduction  # CUDA kernels leave sums to others
+        results = self._allocate(shape, tensors, kept)
         value = results[0] if self.has_value else None
         log = results[-1] if self.has_log else None
         invalid = 0
         if 0 not in shape:
-            call = (*self._call(tensors, variant, numbers, shape), address(value))
+            call = (
+                *self._call(tensors, variant, numbers, shape),
+                *(address(value), REDUCTIONS[kept], address(log)),
+            )
             if on_cuda:
                 with cuda.launching(first) as handle:
-                    cuda.module().row_forward(*call, address(log), handle)
+                    cuda.module().row_forward(*call, handle)
             else:
-                invalid = _cpu.row_forward(*(*call, REDUCTIONS[reduction], address(log)))
+                invalid = _cpu.row_forward(*call)
         elif log is not None:
             log.zero_()
         if on_cuda and log is not None and reduction != "none":
@@ -170,18 +174,24 @@ class Kernels:
                 if by_value is None:
                     by_value = first.new_zeros(width).expand(*shape, width)
                 grad_value = row_operand(by_value, shape)
+            sums_of = [
+                g.data_ptr() if s and g is not None else 0
+                for g, s in zip(found, shared, strict=True)
+            ]
+            held = None
+            if on_cuda and any(sums_of):
+                held = first.new_empty(math.prod(shape), _cpu.ROW_COEFFICIENTS)
             call = (
                 *self._call(tensors, variant, numbers, shape),
                 grad_value,
                 grad_operand(grads[-1], shape, reduction) if self.has_log else 0.0,
                 [0 if s else address(g) for g, s in zip(found, shared, strict=True)],
-                [address(g) if s else 0 for g, s in zip(found, shared, strict=True)],
+                sums_of,
+                0 if held is None else held.data_ptr(),
             )
             if on_cuda:
-                kernels, n = cuda.module(), math.prod(shape)
-                held = first.new_empty(n, kernels.ROW_COEFFICIENTS) if any(call[-1]) else None
                 with cuda.launching(first) as handle:
-                    kernels.row_backward(*call, address(held), handle)
+                    cuda.module().row_backward(*call, handle)
             else:
                 _cpu.row_backward(*call)
         return tuple(

@@ -15,13 +15,13 @@
 #include "core/layout.h"
 #include "cpu/isa.h"
 #include "cpu/layout.h"
+#include "cpu/math.h"
 #include "cpu/parallel.h"
 
 namespace py = pybind11;
 
 namespace bsl {
 
-void register_math(py::module_& m);
 void register_multivariate_normal(py::module_& m);
 void register_noise(py::module_& m);
 void register_normal_many(py::module_& m);
@@ -81,6 +81,45 @@ py::dict extra_slopes() {
   return found;
 }
 
+struct NamedFunction {
+  const char* name;
+  MathFunction function;
+};
+constexpr NamedFunction kFunctions[] = {
+    {"exp", MathFunction::exp},
+    {"expm1", MathFunction::expm1},
+    {"log", MathFunction::log},
+    {"log1p", MathFunction::log1p},
+    {"sigmoid", MathFunction::sigmoid},
+    {"softplus", MathFunction::softplus},
+    {"tanh", MathFunction::tanh},
+    {"sinpi", MathFunction::sinpi},
+    {"cospi", MathFunction::cospi},
+    {"log_factorial", MathFunction::log_factorial},
+    {"digamma_of_next", MathFunction::digamma_of_next},
+    {"log_gamma_half_step", MathFunction::log_gamma_half_step},
+    {"log_gamma_half_step_slope", MathFunction::log_gamma_half_step_slope},
+    {"log_one_plus_square", MathFunction::log_one_plus_square},
+};
+
+void math_apply(const std::string& name, bool is_double, uintptr_t x, uintptr_t y, int64_t n) {
+  for (const NamedFunction& named : kFunctions) {
+    if (name != named.name) continue;
+    py::gil_scoped_release release;
+    if (is_double) {
+      BSL_SELECT(math_kernels)
+          .apply_double(named.function, reinterpret_cast<const double*>(x),
+                        reinterpret_cast<double*>(y), n);
+    } else {
+      BSL_SELECT(math_kernels)
+          .apply_float(named.function, reinterpret_cast<const float*>(x),
+                       reinterpret_cast<float*>(y), n);
+    }
+    return;
+  }
+  throw py::value_error("name: no such function: '" + name + "'");
+}
+
 }  // namespace
 }  // namespace bsl
 
@@ -92,6 +131,8 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
     bsl::set_torch_parallel_for(reinterpret_cast<bsl::TorchParallelFor>(address));
   });
   m.def("has_torch_threads", &bsl::has_torch_threads);
+  m.def("math_apply", &bsl::math_apply, py::arg("name"), py::arg("is_double"), py::arg("x"),
+        py::arg("y"), py::arg("n"));
   m.attr("DTYPES") = bsl::tuple_of(bsl::kDTypeNames);
   m.attr("REDUCTIONS") = bsl::tuple_of(bsl::kReductionNames);
   m.attr("PARAMETRIZATIONS") = bsl::tuple_of(bsl::kParametrizationNames);
@@ -100,7 +141,6 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   m.attr("EXTRA_SLOPES") = bsl::extra_slopes();
   m.attr("MAX_DIMS") = bsl::kMaxDims;
   m.attr("BLOCK") = bsl::kBlock;
-  bsl::register_math(m);
   bsl::register_multivariate_normal(m);
   bsl::register_noise(m);
   bsl::register_normal_many(m);

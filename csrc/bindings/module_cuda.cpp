@@ -4,7 +4,7 @@
 
 namespace py = pybind11;
 
-namespace bsl::cuda {
+namespace bsl {
 
 void register_noise(py::module_& m);
 void register_normal_many(py::module_& m);
@@ -12,13 +12,12 @@ void register_pointwise(py::module_& m);
 void register_rows(py::module_& m);
 void register_softmax(py::module_& m);
 
-}  // namespace bsl::cuda
+}  // namespace bsl
 
 PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
-  using namespace bsl::cuda;
-  register_noise(m);
-  register_normal_many(m);
-  register_pointwise(m);
-  register_rows(m);
-  register_softmax(m);
+  bsl::register_noise(m);
+  bsl::register_normal_many(m);
+  bsl::register_pointwise(m);
+  bsl::register_rows(m);
+  bsl::register_softmax(m);
 }

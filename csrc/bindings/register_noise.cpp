@@ -1,13 +1,19 @@
+// Arrays of random numbers, on the CPU and on CUDA devices.
 #include <pybind11/pybind11.h>
 
+#include "bindings/operands.h"
 #include "bindings/tensors.h"
 #include "core/philox.h"
-#include "cpu/noise.h"
+#include "device.h"  // of cpu/ or of cuda/
+#include "noise.h"   // of cpu/ or of cuda/
 
 namespace py = pybind11;
 
 namespace bsl {
 namespace {
+
+#ifndef BSL_CUDA
+// --- On the CPU ---
 
 void noise_bits(uintptr_t out, int64_t n, uint64_t seed, uint64_t stream, uint64_t first) {
   py::gil_scoped_release release;
@@ -65,9 +71,24 @@ py::tuple philox4x32_words(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, u
   return py::make_tuple(c0, c1, c2, c3);
 }
 
+#else
+// --- On CUDA devices ---
+
+// The seed lies on the device. The shape `sizes` has at least one element.
+void noise(const Device& device, bool normal, int dtype, const std::vector<int64_t>& sizes,
+           uintptr_t seed, uint64_t stream, uintptr_t out) {
+  NoiseCall a{1, static_cast<const int64_t*>(pointer(seed)), stream, pointer(out)};
+  for (const int64_t size : sizes) a.n *= size;
+  py::gil_scoped_release release;
+  device.run((normal ? cuda::normal_kernels : cuda::uniform_kernels)[dtype], a,
+             normal ? "standard_normal" : "standard_uniform", sizes);
+}
+
+#endif
 }  // namespace
 
 void register_noise(py::module_& m) {
+#ifndef BSL_CUDA
   m.def("philox4x32", &philox4x32_words, py::arg("c0"), py::arg("c1"), py::arg("c2"), py::arg("c3"),
         py::arg("key0"), py::arg("key1"));
   m.def("noise_bits", &noise_bits, py::arg("out"), py::arg("n"), py::arg("seed"), py::arg("stream"),
@@ -77,6 +98,9 @@ void register_noise(py::module_& m) {
   m.def("noise_normal", &noise_normal, py::arg("out"), py::arg("n"), py::arg("is_double"),
         py::arg("seed"), py::arg("stream"), py::arg("first"));
   m.def("draw_few_normals", &draw_few_normals);
+#else
+  m.def("noise", on_device(&noise));
+#endif
 }
 
 }  // namespace bsl

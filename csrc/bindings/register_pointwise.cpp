@@ -1,17 +1,20 @@
-// All pointwise ops, by their place in the table of pointwise/ops.h.
+// All pointwise ops by their place in the table of pointwise/ops.h, on the CPU and on CUDA devices.
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
-#include "bindings/pointwise_call.h"
+#include "bindings/operands.h"
 #include "bindings/tensors.h"
-#include "cpu/memory.h"
-#include "cpu/pointwise.h"
+#include "core/pointwise.h"
+#include "device.h"     // of cpu/ or of cuda/
+#include "pointwise.h"  // of cpu/ or of cuda/
 
 namespace py = pybind11;
 
@@ -25,8 +28,57 @@ struct Entry {
 
 #define BSL_ENTRY(name) \
   {#name, []() -> const PointwiseKernels& { return BSL_SELECT(name##_kernels); }},
-constexpr Entry kOps[] = {BSL_POINTWISE_OPS(BSL_ENTRY)};
+constexpr Entry kOps[] = {
+    BSL_POINTWISE_OPS(BSL_ENTRY)
+#ifdef BSL_CUDA
+        BSL_ENTRY(row_sums)  // sums of other ops' results
+#endif
+};
 #undef BSL_ENTRY
+
+using Sizes = std::vector<int64_t>;
+
+int64_t numel(const Sizes& sizes) {
+  int64_t n = 1;
+  for (const int64_t size : sizes) n *= size;
+  return n;
+}
+
+// Maps the name of each op to (index, number of tensors, has values, has logarithms, draws, takes a
+// number of samples, passes_on of each variant).
+py::dict pointwise_ops() {
+  py::dict ops;
+  int index = 0;
+  for (const Entry& entry : kOps) {
+    const PointwiseKernels& kernels = entry.kernels();
+    py::list passes_on;
+    for (int i = 0; i < kernels.n_variants; ++i) passes_on.append(kernels.variants[i].passes_on);
+    ops[entry.name] = py::make_tuple(index++, kernels.inputs, (kernels.results & kValue) != 0,
+                                     (kernels.results & kLog) != 0, kernels.noise != Noise::none,
+                                     kernels.samples, passes_on);
+  }
+  return ops;
+}
+
+// Fills in the part that all calls have, and returns the kernels of the variant.
+template <typename Call>
+const PointwiseVariant& start(Call& a, const Entry& entry, int variant, const DType& dtype,
+                              const Sizes& sizes, std::vector<PyOperand>& inputs,
+                              std::vector<PyOperand*> others, const std::vector<double>& numbers) {
+  const PointwiseKernels& kernels = entry.kernels();
+  if (static_cast<int>(inputs.size()) != kernels.inputs || numbers.size() > kMaxNumbers ||
+      variant < 0 || variant >= kernels.n_variants) {
+    throw std::invalid_argument(std::string(entry.name) + ": not what its kernels take");
+  }
+  for (PyOperand& input : inputs) others.push_back(&input);
+  a.shape = make_shape(sizes, others, dtype.storage);
+  for (size_t i = 0; i < inputs.size(); ++i) a.inputs[i] = inputs[i].operand;
+  for (size_t i = 0; i < numbers.size(); ++i) a.numbers[i] = numbers[i];
+  return kernels.variants[variant];
+}
+
+#ifndef BSL_CUDA
+// --- On the CPU ---
 
 // An element with many samples is much work. Chunks are then shorter, so that all threads get some.
 int64_t largest_chunk(int64_t n_samples) {
@@ -45,8 +97,6 @@ class Released {
  private:
   std::optional<py::gil_scoped_release> released_;
 };
-
-using Sizes = std::vector<int64_t>;
 
 // Where the results of a call go.
 struct To {
@@ -128,12 +178,6 @@ void pointwise_backward(int op, int variant, int dtype_code, const Sizes& sizes,
   for (const PyGrad& grad : grads) made.push_back(make_grad(grad));
   run_backward(op, variant, DType(dtype_code), sizes, inputs, numbers, read_seed(seed), stream,
                value_sizes, grad_value, grad_log, made, n_samples);
-}
-
-int64_t numel(const Sizes& sizes) {
-  int64_t n = 1;
-  for (const int64_t size : sizes) n *= size;
-  return n;
 }
 
 // The gradient of a result: 0 if none arrived. One for each row serves all elements of the row.
@@ -327,14 +371,95 @@ py::object pointwise_gradients(int op, int variant, const std::vector<double>& n
   return found;
 }
 
+#else
+// --- On CUDA devices ---
+
+UnitPlan plan(const Sizes& sizes, Reduction reduction) {
+  return UnitPlan(numel(sizes), sizes.empty() ? 1 : sizes.back(), reduction);
+}
+
+// Results may be stored as native numbers. A group of those is 16 bytes.
+bool is_aligned(const void* result) { return reinterpret_cast<uintptr_t>(result) % 16 == 0; }
+
+// Whether kernels may read or write whole groups of an operand. Its storage is the call's.
+template <typename Call>
+bool reads_whole_groups(const Call& a, const DType& dtype, const Operand& x) {
+  // 4 numbers, or 2 of type double.
+  const size_t bytes = dtype.is_double ? 16 : 4 * static_cast<size_t>(dtype.size);
+  return has_whole_groups(x, a.shape, bytes);
+}
+
+// Likewise for all tensors.
+template <typename Call>
+bool reads_whole_groups(const Call& a, const DType& dtype) {
+  return std::all_of(std::begin(a.inputs), std::end(a.inputs),
+                     [&](const Operand& x) { return reads_whole_groups(a, dtype, x); });
+}
+
+// Numbers of type double that pointwise_forward needs at `partials`.
+int64_t pointwise_partials(const Sizes& sizes, int reduction) {
+  return plan(sizes, static_cast<Reduction>(reduction)).n_partials();
+}
+
+// `seed` lies on the device, and so does `partials`.
+void pointwise_forward(const Device& device, int op, int variant, int dtype_code,
+                       const Sizes& sizes, std::vector<PyOperand> inputs,
+                       const std::vector<double>& numbers, uintptr_t seed, uint64_t stream,
+                       uintptr_t value, int reduction, uintptr_t log, uintptr_t partials) {
+  const DType dtype(dtype_code);
+  PointwiseForward a{};
+  const PointwiseVariant& kernels = start(a, kOps[op], variant, dtype, sizes, inputs, {}, numbers);
+  a.seed = static_cast<const int64_t*>(pointer(seed));
+  a.stream = stream;
+  a.value = pointer(value);
+  a.reduction = static_cast<Reduction>(reduction);
+  a.log = pointer(log);
+  a.plan = plan(sizes, a.reduction);
+  a.partials = static_cast<double*>(pointer(partials));
+  a.whole_groups = reads_whole_groups(a, dtype) && is_aligned(a.value) && is_aligned(a.log);
+  py::gil_scoped_release release;
+  device.run(kernels.forward[dtype_code], a, kOps[op].name, sizes);
+}
+
+void pointwise_backward(const Device& device, int op, int variant, int dtype_code,
+                        const Sizes& sizes, std::vector<PyOperand> inputs,
+                        const std::vector<double>& numbers, uintptr_t seed, uint64_t stream,
+                        PyOperand grad_value, PyOperand grad_log,
+                        const std::vector<PyGrad>& grads) {
+  const DType dtype(dtype_code);
+  PointwiseBackward a{};
+  const PointwiseVariant& kernels =
+      start(a, kOps[op], variant, dtype, sizes, inputs, {&grad_value, &grad_log}, numbers);
+  a.seed = static_cast<const int64_t*>(pointer(seed));
+  a.stream = stream;
+  a.grad_value = grad_value.operand;
+  a.grad_log = grad_log.operand;
+  // A logarithm's gradient is stored as native numbers.
+  a.whole_groups = reads_whole_groups(a, dtype) && reads_whole_groups(a, dtype, a.grad_value) &&
+                   has_whole_groups(a.grad_log, a.shape, 16);
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    a.grads[i] = make_grad(grads.at(i));
+    a.whole_groups = a.whole_groups && is_aligned(a.grads[i].data);
+  }
+  py::gil_scoped_release release;
+  device.run(kernels.backward[dtype_code], a, kOps[op].name, sizes);
+}
+
+#endif
 }  // namespace
 
 void register_pointwise(py::module_& m) {
-  m.def("pointwise_ops", []() { return describe_ops(kOps); });
+  m.def("pointwise_ops", &pointwise_ops);
+#ifndef BSL_CUDA
   m.def("pointwise_forward", &pointwise_forward);
   m.def("pointwise_backward", &pointwise_backward);
   m.def("pointwise_results", &pointwise_results);
   m.def("pointwise_gradients", &pointwise_gradients);
+#else
+  m.def("pointwise_partials", &pointwise_partials);
+  m.def("pointwise_forward", on_device(&pointwise_forward));
+  m.def("pointwise_backward", on_device(&pointwise_backward));
+#endif
 }
 
 }  // namespace bsl

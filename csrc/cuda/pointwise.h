@@ -72,16 +72,12 @@ struct PointwiseKernels {
   PointwiseVariant variants[kMaxVariants];
 };
 
-// And sums of other ops' results.
-#define BSL_CUDA_POINTWISE_OPS(X) \
-  BSL_POINTWISE_OPS(X)            \
-  X(row_sums)
-
 #define BSL_DECLARE(name)                       \
   namespace cuda {                              \
   extern const PointwiseKernels name##_kernels; \
   }
-BSL_CUDA_POINTWISE_OPS(BSL_DECLARE)
+BSL_POINTWISE_OPS(BSL_DECLARE)
+BSL_DECLARE(row_sums)  // sums of other ops' results
 #undef BSL_DECLARE
 
 }  // namespace bsl

@@ -89,29 +89,28 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     (folder / "core" / "approximate.h").touch()  # emulation.h has it
     for source in (SOURCES / "cuda").iterdir():
         (folder / "cuda" / source.name).write_text(without_launches(source.read_text()))
-    # Headers that are found in csrc/cuda, or in csrc/cpu of the same names.
-    for header in (folder / "cuda").glob("*.h"):
-        shutil.copy(header, folder)
     (folder / "rows").mkdir()
     for source in (SOURCES / "rows").glob("*.cpp"):
         (folder / "rows" / source.name).write_text(without_launches(source.read_text()))
     module = folder / "module.cpp"
     declared = " ".join(f"void register_{n}(pybind11::module_&);" for n in REGISTERED)
-    called = " ".join(f"bsl::cuda::register_{n}(m);" for n in REGISTERED)
+    called = " ".join(f"bsl::register_{n}(m);" for n in REGISTERED)
     module.write_text(
         "#include <pybind11/pybind11.h>\n"
-        f"namespace bsl::cuda {{ {declared} }}\n"
+        f"namespace bsl {{ {declared} }}\n"
         f"PYBIND11_MODULE(emulated, m) {{ {called} }}\n"
     )
     sources = [
         *(folder / "cuda").glob("*.cu"),
         *(SOURCES / "pointwise").glob("*.cpp"),
         *(folder / "rows").glob("*.cpp"),
-        *(SOURCES / "bindings" / f"register_{name}_cuda.cpp" for name in REGISTERED),
+        *(SOURCES / "bindings" / f"register_{name}.cpp" for name in REGISTERED),
         SOURCES / "cuda" / "pointwise.cpp",
         module,
     ]
-    includes = [folder, SOURCES, pybind11.get_include(), sysconfig.get_path("include")]
+    # Headers of csrc/cuda stand for those of csrc/cpu of the same names.
+    includes = [folder, folder / "cuda", SOURCES]
+    includes += [pybind11.get_include(), sysconfig.get_path("include")]
     # -Og compiles a third faster than -O1.
     flags = ["-std=c++20", "-Og", "-fPIC", "-w", "-DBSL_ISA=cuda", *(f"-I{i}" for i in includes)]
     flags += ["-D__CUDACC__", "-D__CUDA_ARCH__=900", "-include", "cuda_runtime_api.h"]
