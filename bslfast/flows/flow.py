@@ -38,9 +38,11 @@ class Flow(nn.Module):
     .. math:: \log p(x) = \log N(f(x); 0, I) + \log\left|\det \frac{df}{dx}\right|
 
     Outside of f's domain the density is 0, its logarithm -inf. So it is where a step overflows: at
-    vectors with a number beyond 1e8 (float16: 256) for which it would be no finite number. These
-    have no gradient. A NaN in x stays one. In the context or in parameters it is seen at nearer
-    vectors.
+    vectors for which it would be no finite number, though they and the context are some, and all
+    parameters are finite. These vectors have no gradient. A NaN in x or in the context stays one.
+    A parameter that is no finite number gives NaN, but for vectors with a number beyond 1e8
+    (float16: 256). Under torch.compile and torch.func, which do not look at parameters, overflow
+    gives -inf at such far vectors alone.
 
     Args:
         transform: f, from data to noise.
@@ -140,14 +142,22 @@ class Flow(nn.Module):
         eager = x.is_cpu and runs_eagerly((x, log_prob))
         if eager and bool(log_prob.detach().isfinite().all()):
             return None, log_prob
-        largest = min(FAR, math.sqrt(torch.finfo(x.dtype).max))
         given = x.detach()
-        far = (given.abs() > largest).any(dim=-1) & ~given.isnan().any(dim=-1)
-        far = far & ~log_prob.detach().isfinite()
-        if eager and log_prob.requires_grad and bool(far.any()):
+        numbers = ~given.isnan().any(dim=-1)
+        if context is not None:
+            numbers = numbers & context.detach().isfinite().all(dim=-1)
+        lost = numbers & ~log_prob.detach().isfinite()
+        if not (eager and self._is_finite()):
+            largest = min(FAR, math.sqrt(torch.finfo(x.dtype).max))
+            lost = lost & (given.abs() > largest).any(dim=-1)
+        if eager and log_prob.requires_grad and bool(lost.any()):
             # What has overflowed would make of a gradient of 0 one that is NaN.
-            log_prob = self._density_anywhere(torch.where(far.unsqueeze(-1), 0.0, x), context)
-        return None, torch.where(far, -math.inf, log_prob)
+            log_prob = self._density_anywhere(torch.where(lost.unsqueeze(-1), 0.0, x), context)
+        return None, torch.where(lost, -math.inf, log_prob)
+
+    def _is_finite(self) -> bool:
+        tensors = (t for t in (*self.parameters(), *self.buffers()) if t.is_floating_point())
+        return all(bool(t.detach().isfinite().all()) for t in tensors)
 
     def _density_anywhere(self, x: Tensor, context: Tensor | None) -> Tensor:
         z, log_det = self.transform(x, context if self.transform.context else None)

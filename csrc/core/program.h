@@ -120,7 +120,8 @@ struct Program {
   int64_t scratch = 0;  // numbers that the most demanding step needs for itself
   // What logarithms are multiplied by when the call returns them.
   double sign = 1;
-  // A row with a number of x beyond it has a density of 0 where its logarithm is not finite.
+  // Finite in the program of a density, where a row that overflows gets a density of 0. A row with
+  // a number of x beyond it gets one even if parameters are not finite.
   double far = std::numeric_limits<double>::infinity();
   bool in_groups = false;  // whether several tiles take each step together: see cpu/run_steps.h
 

@@ -132,24 +132,45 @@ void load_tile(const Call& a, const OfX& of_x, const OfContext& of_context, cons
   std::fill_n(t.divergence, kTileRows, 0.0);
 }
 
-// Finds the rows that are far away and whose logarithm is no number: their density becomes 0.
 template <typename T>
-bool find_far_rows(const Program& p, const TileOf<T>& t, bool (&far)[kTileRows]) {
+bool is_finite(T x) {
+  return math::abs(x) < std::numeric_limits<T>::infinity();
+}
+
+template <typename T>
+bool has_finite_parameters(const Program& p, const TileOf<T>& t) {
+  for (size_t i = 0; i < p.sizes.size(); ++i) {
+    const T* values = t.parameter(static_cast<int32_t>(i));
+    if (!std::all_of(values, values + p.sizes[i], is_finite<T>)) return false;
+  }
+  return true;
+}
+
+// Finds the rows in which a step has overflowed: their density becomes 0. Their logarithm is no
+// number, though their own numbers are some. They are far away, or all parameters are finite: else
+// NaN tells of a parameter that is none.
+template <typename T>
+bool find_lost_rows(const Program& p, const TileOf<T>& t, bool (&lost)[kTileRows]) {
   const T least = static_cast<T>(p.far);
-  if (!(least < std::numeric_limits<T>::infinity())) return false;
-  bool any = false;
+  if (!is_finite(least)) return false;
+  bool any = false, asked = false, sound = false;
   for (int r = 0; r < kTileRows; ++r) {
-    far[r] = false;
-    if (math::abs(static_cast<T>(t.log[r])) < std::numeric_limits<T>::infinity()) continue;
-    bool number = true;
+    lost[r] = false;
+    if (is_finite(static_cast<T>(t.log[r]))) continue;
+    bool given = true, far = false;
     for (int c = 0; c < p.features; ++c) {
       const T x = t.lane(c)[r];
-      number = number && x == x;
-      far[r] = far[r] || x > least || x < -least;
+      given = given && x == x;
+      far = far || x > least || x < -least;
     }
-    far[r] = far[r] && number;
-    if (far[r]) t.log[r] = -std::numeric_limits<double>::infinity();
-    any = any || far[r];
+    for (int c = 0; c < p.context; ++c) given = given && is_finite(t.lane(p.features + c)[r]);
+    if (given && !far && !asked) {
+      asked = true;
+      sound = has_finite_parameters(p, t);
+    }
+    lost[r] = given && (far || sound);
+    if (lost[r]) t.log[r] = -std::numeric_limits<double>::infinity();
+    any = any || lost[r];
   }
   return any;
 }
@@ -157,11 +178,11 @@ bool find_far_rows(const Program& p, const TileOf<T>& t, bool (&far)[kTileRows])
 // Such rows get no gradient. The steps run again with zeros in their place, as what overflowed
 // would make of a gradient of 0 one that is NaN.
 template <typename T>
-void settle_far_rows(const Program& p, const TileOf<T>& t) {
-  bool far[kTileRows];
-  if (!find_far_rows(p, t, far)) return;
+void settle_lost_rows(const Program& p, const TileOf<T>& t) {
+  bool lost[kTileRows];
+  if (!find_lost_rows(p, t, lost)) return;
   for (int r = 0; r < kTileRows; ++r) {
-    if (!far[r]) continue;
+    if (!lost[r]) continue;
     for (int c = 0; c < p.features; ++c) t.lane(c)[r] = T(0);
     t.grad_log[r] = T(0);
   }
@@ -169,7 +190,7 @@ void settle_far_rows(const Program& p, const TileOf<T>& t) {
   std::fill_n(t.divergence, kTileRows, 0.0);
   run(p, t);
   for (int r = 0; r < kTileRows; ++r) {
-    if (far[r]) t.log[r] = -std::numeric_limits<double>::infinity();
+    if (lost[r]) t.log[r] = -std::numeric_limits<double>::infinity();
   }
 }
 
@@ -234,8 +255,8 @@ void store_tile(const ProgramForward<T>& a, int64_t draw, const TileOf<T>& t) {
   const Program& p = *a.program;
   const Places places = places_of(a);
   const auto of_x = [&](int64_t row) { return draw * a.rows + places.of_x(row); };
-  bool far[kTileRows];
-  find_far_rows(p, t, far);
+  bool lost[kTileRows];
+  find_lost_rows(p, t, lost);
   if (a.log != nullptr) store_log(p, t.log, of_x, t.first, t.rows, a.log);
   if (a.value == nullptr) return;
   store_lanes<T>([&](int c) { return t.lane(p.results[c]); }, of_x, t.first, t.rows,
@@ -363,7 +384,7 @@ struct Backward {
 
   void turn(const TileOf<T>& t) const {
     const Program& p = *a.program;
-    settle_far_rows(p, t);
+    settle_lost_rows(p, t);
     if (a.log != nullptr) {
       store_log(p, t.log, [](int64_t row) { return row; }, t.first, t.rows, a.log);
     }
@@ -409,7 +430,7 @@ struct Training {
   void bound(const TileOf<T>*, int) const {}
 
   void turn(const TileOf<T>& t) const {
-    settle_far_rows(*a.program, t);
+    settle_lost_rows(*a.program, t);
     std::fill_n(t.grads, static_cast<int64_t>(a.program->lanes) * kTileRows, T(0));
   }
 

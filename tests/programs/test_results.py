@@ -159,6 +159,29 @@ def test_far_away(name: str, dtype: torch.dtype) -> None:
             assert all(g is None or (g == 0).all() for g in grads)
 
 
+@pytest.mark.parametrize("factor", [30.0, 1e4])
+@pytest.mark.parametrize("name", CASES)
+def test_overflow_nearby(name: str, factor: float) -> None:
+    """Finite parameters give no NaN, but for vectors and contexts that are none."""
+    flow = made(name, torch.float32)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.mul_(factor)
+    x, context = inputs(flow, 600, torch.float32)
+    x = x.detach() * torch.logspace(-6, 6, 600).unsqueeze(-1)
+    x[0, 0] = math.nan
+    if context is not None:
+        context = context.detach().clone()
+        context[1, 0] = math.nan
+    for on in (True, False):
+        with bslfast.whole_networks(on):
+            log_prob = flow.log_prob(x, context)
+            assert not log_prob[2:].isnan().any()
+            assert (log_prob[2:] < math.inf).all()
+            assert log_prob[0].isnan()
+            assert log_prob[1].isnan() == (context is not None)
+
+
 def test_parameters_that_are_no_numbers_are_seen() -> None:
     """A NaN of nearby vectors stays one."""
     flow = made("realnvp-wide")
