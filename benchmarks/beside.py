@@ -496,6 +496,7 @@ def bars(
         text: handle
         for axes in figure.axes
         for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)
+        if len(handle)
     }
     figure.legend(
         list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles)
