@@ -146,9 +146,9 @@ bool has_finite_parameters(const Program& p, const TileOf<T>& t) {
   return true;
 }
 
-// Finds the rows in which a step has overflowed: their density becomes 0. Their logarithm is no
-// number, though their own numbers are some. They are far away, or all parameters are finite: else
-// NaN tells of a parameter that is none.
+// Finds the rows in which a step has overflowed: their density becomes 0. Their logarithm is not
+// finite, though x has no NaN and the context is finite. They are far away, or all parameters are
+// finite: else NaN tells of a parameter that is not.
 template <typename T>
 bool find_lost_rows(const Program& p, const TileOf<T>& t, bool (&lost)[kTileRows]) {
   const T least = static_cast<T>(p.far);

@@ -14,8 +14,8 @@
 #include "cuda/rows.h"
 #include "cuda/shape.h"
 
-// Where bindings for the CPU and for CUDA devices share little, those for CUDA devices are below
-// #ifdef BSL_CUDA.
+// Where bindings for the CPU and for CUDA devices share little, #ifndef BSL_CUDA has those for the
+// CPU, and its #else those for CUDA devices.
 #define BSL_CUDA
 // What cpu/isa.h selects by the instruction set.
 #define BSL_SELECT(name) (::bsl::cuda::name)
