@@ -5,7 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import platform
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -44,3 +47,21 @@ def pytest_collection_finish() -> None:
 def _seeded() -> None:
     """Seed torch, so that a test has the same random numbers alone or with all other tests."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def run_program(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[ModuleType, Mapping[str, object]], None]:
+    """Run a program's main() with options; the number of threads stays as it was."""
+
+    def run(program: ModuleType, options: Mapping[str, object]) -> None:
+        given = [str(each) for option in options.items() for each in option]
+        monkeypatch.setattr(sys, "argv", [program.__name__, *given])
+        threads = torch.get_num_threads()
+        try:
+            program.main()
+        finally:
+            torch.set_num_threads(threads)
+
+    return run

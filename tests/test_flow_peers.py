@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -133,19 +132,15 @@ def test_a_loop_takes_the_steps_that_its_time_is_divided_by(
     assert taken == [own.steps(LOOP, BATCH)] * 2
 
 
-def test_all_passes_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_passes_are_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_program: Any
+) -> None:
     """The whole program with a small flow, as far as nothing is installed."""
     monkeypatch.setattr(program, "NAMES", {"affine-2": SMALL})
     monkeypatch.setattr(program, "PEERS", [_Twin()])
     monkeypatch.setattr(report, "goal", lambda row: None)
     options = {"--out": tmp_path, "--seconds": 0, "--batches": BATCH, "--threads": 1}
-    given = [str(each) for option in options.items() for each in option]
-    monkeypatch.setattr(sys, "argv", ["flow_peers", *given])
-    threads = torch.get_num_threads()
-    try:
-        program.main()
-    finally:
-        torch.set_num_threads(threads)
+    run_program(program, options)
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert [row["pass"] for row in rows] == list(PASSES)
     by_pass = {row["pass"]: row for row in rows}

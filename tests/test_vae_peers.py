@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -135,7 +134,9 @@ def test_wrong_parts_are_noticed(part: parts.Part) -> None:
             dataclasses.replace(small, ours=function).build(tensors, "bslfast")
 
 
-def test_all_passes_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_passes_are_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_program: Any
+) -> None:
     """The whole program with small networks, as far as nothing is installed or compiled."""
     small = {part.name: dataclasses.replace(part, shape=(8, 6)) for part in PARTS}
     monkeypatch.setattr(program, "NAMES", {SMALL.name: SMALL} | small)
@@ -147,13 +148,7 @@ def test_all_passes_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "--results": tmp_path / "tables", "--out": tmp_path / "out", "--seconds": 0, "--rounds": 1,
         "--images": 5, "--samples": 20, "--threads": 1,
     }  # fmt: skip
-    given = [str(each) for option in options.items() for each in option]
-    monkeypatch.setattr(sys, "argv", ["vae_peers", *given])
-    threads = torch.get_num_threads()
-    try:
-        program.main()
-    finally:
-        torch.set_num_threads(threads)
+    run_program(program, options)
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     found: dict[str, set[Any]] = {}
     for row in results["rows"]:
