@@ -169,4 +169,5 @@ def test_all_passes_are_timed(
 
 
 def test_cases_are_the_networks_of_the_targets() -> None:
-    assert [case.name for case in CASES] == ["784-400-400-20", "784-400-20", "64-64-2"]
+    names = "784-400-400-20", "784-400-400-20 apart", "784-400-20", "64-64-2"
+    assert tuple(case.name for case in CASES) == names

@@ -30,6 +30,8 @@ class Case:
         latent: dimensions of a code.
         batch: rows of a step.
         samples: codes of a row in an importance-weighted bound.
+        apart: whether importance weights are as far apart as at the start of training, where most
+            are next to nothing. Only the importance-weighted bound is timed then.
     """
 
     features: int
@@ -37,10 +39,12 @@ class Case:
     latent: int
     batch: int = 128
     samples: int = 50
+    apart: bool = False
 
     @property
     def name(self) -> str:
-        return "-".join(map(str, (self.features, *self.hidden, self.latent)))
+        name = "-".join(map(str, (self.features, *self.hidden, self.latent)))
+        return f"{name} apart" if self.apart else name
 
     @property
     def dataset_size(self) -> int:
@@ -51,7 +55,12 @@ class Case:
         return (torch.rand(rows, self.features) < 0.13).float()
 
 
-CASES = [Case(784, (400, 400), 20), Case(784, (400,), 20), Case(64, (64,), 2)]
+CASES = [
+    Case(784, (400, 400), 20),
+    Case(784, (400, 400), 20, apart=True),
+    Case(784, (400,), 20),
+    Case(64, (64,), 2),
+]
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,8 @@ class Weights:
 
 
 def draw(case: Case) -> Weights:
-    """Random weights, of which no importance weight is far greater than the others."""
+    """Random weights; no importance weight is far greater than others, unless they are apart."""
+    last = (30 if case.apart else 3) / case.features**0.5
 
     def layers(widths: tuple[int, ...], last: float) -> list[Layer]:
         return [
@@ -81,7 +91,7 @@ def draw(case: Case) -> Weights:
 
     made = Weights(
         layers((case.features, *case.hidden, 2 * case.latent), 0.5),
-        layers((case.latent, *case.hidden[::-1], case.features), 3 / case.features**0.5),
+        layers((case.latent, *case.hidden[::-1], case.features), last),
     )
     made.encoder[-1][1][case.latent :] -= 1
     return made

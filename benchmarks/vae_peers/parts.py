@@ -13,6 +13,7 @@ from torch import Tensor
 from vae_peers.cases import log_likelihood
 
 from bslfast import functional as BF
+from bslfast.functional.normal import rsample_kl_of_halves
 
 #: A function of the tensor whose gradient is computed, and of others.
 Function = Callable[..., Sequence[Tensor]]
@@ -20,8 +21,7 @@ Function = Callable[..., Sequence[Tensor]]
 
 def sample_and_kl(outputs: Tensor) -> Sequence[Tensor]:
     """From an encoder's outputs, as bslfast's VAE does it."""
-    mu, log_var = outputs.chunk(2, dim=1)
-    return BF.normal_rsample_kl(mu, log_var, parametrization="log_var", reduction="row")
+    return rsample_kl_of_halves(outputs, None)
 
 
 def eager_sample_and_kl(outputs: Tensor) -> Sequence[Tensor]:

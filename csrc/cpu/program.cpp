@@ -321,7 +321,9 @@ T bound_of(int64_t samples, int64_t between, const T* log, const T* added, T* we
     all[i] = math::exp(all[i] - most);
     sum += all[i];
   }
-  for (int64_t i = 0; i < samples; ++i) weights[i * between] = static_cast<T>(all[i] / sum);
+  for (int64_t i = 0; i < samples; ++i) {
+    weights[i * between] = iwae_bound::settled(static_cast<T>(all[i] / sum));
+  }
   const double log_samples = math::log(static_cast<double>(samples));
   return static_cast<T>(iwae_bound::bound(most, sum, log_samples));
 }

@@ -27,6 +27,7 @@
 #include "cpu/steps/sylvester.h"
 #include "cpu/steps/triangular.h"
 #include "cpu/steps/within.h"
+#include "cpu/subnormals.h"
 
 namespace bsl {
 namespace {
@@ -53,29 +54,49 @@ constexpr StepFunctions<T> kSteps[] = {
 #undef BSL_FUNCTIONS
 };
 
+// Whether a step is part of a network, where subnormal numbers count for nothing. Other steps keep
+// them: a scale may be as small.
+inline bool in_network(const Step& step) { return step.kind == kDense || step.kind == kActivation; }
+
+// Calls f(step) for each step. A network is entered once, as changing how a CPU works takes time.
+template <typename Iterator, typename F>
+void for_each_step(Iterator step, Iterator end, const F& f) {
+  while (step != end) {
+    if (in_network(*step)) {
+      without_subnormals([&] {
+        for (; step != end && in_network(*step); ++step) f(*step);
+      });
+    } else {
+      f(*step++);
+    }
+  }
+}
+
 template <typename T>
 void run(const Program& p, const TileOf<T>& t) {
-  for (const Step& step : p.steps) kSteps<T>[step.kind].forward(step, t);
+  for_each_step(p.steps.begin(), p.steps.end(),
+                [&](const Step& step) { kSteps<T>[step.kind].forward(step, t); });
 }
 
 // Adds to the gradients of a tile's lanes, and to those of the parameters.
 template <typename T>
 void run_back(const Program& p, const TileOf<T>& t) {
-  for (auto step = p.steps.rbegin(); step != p.steps.rend(); ++step) {
-    kSteps<T>[step->kind].backward(*step, t);
-  }
+  for_each_step(p.steps.rbegin(), p.steps.rend(),
+                [&](const Step& step) { kSteps<T>[step.kind].backward(step, t); });
 }
 
 // --- groups of tiles ----------------------------------------------------------------------------
 
 inline int64_t blocks_of(int n) { return (n + kMostOutputs - 1) / kMostOutputs; }
 
-// Calls f(begin, end, other) for each block of [0, n) and each number of [0, others).
+// Calls f(begin, end, other), a part of a dense layer, for each block of [0, n) and each number of
+// [0, others).
 template <typename F>
 void parallel_blocks(int n, int others, const F& f) {
   parallel_chunks(blocks_of(n) * others, [&](int64_t index) {
     const int begin = static_cast<int>(index / others) * kMostOutputs;
-    f(begin, std::min(n, begin + kMostOutputs), static_cast<int>(index % others));
+    without_subnormals(
+        [&] { f(begin, std::min(n, begin + kMostOutputs), static_cast<int>(index % others)); });
   });
 }
 
@@ -105,9 +126,8 @@ void run(const Program& p, const TileOf<T>* tiles, int n) {
       },
       [&](auto first, auto last) {
         parallel_chunks(n, [&](int64_t i) {
-          for (auto step = first; step != last; ++step) {
-            kSteps<T>[step->kind].forward(*step, tiles[i]);
-          }
+          for_each_step(first, last,
+                        [&](const Step& step) { kSteps<T>[step.kind].forward(step, tiles[i]); });
         });
       });
 }
@@ -153,9 +173,8 @@ void run_back(const Program& p, const TileOf<T>* tiles, int n) {
           });
         });
         const auto run_tile = [&](int64_t i) {
-          for (auto step = first; step != last; ++step) {
-            kSteps<T>[step->kind].backward(*step, tiles[i]);
-          }
+          for_each_step(first, last,
+                        [&](const Step& step) { kSteps<T>[step.kind].backward(step, tiles[i]); });
         };
         if (alone) {
           parallel_chunks(n, run_tile);
