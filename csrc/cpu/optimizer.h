@@ -89,10 +89,10 @@ struct OptimizerStep {
   double given_rate;
   T pull = T(0), kept = T(1), rate, root = T(1);
 
-  // Where the gradient has become 0, a mean would shrink to the smallest number there is and stay:
-  // with numbers as small CPUs compute a hundred times as slowly.
+  // Where the gradient has become 0, a mean would shrink until its steps are subnormal numbers, and
+  // stay there.
   static T settled(T value) {
-    return math::abs(value) < std::numeric_limits<T>::min() ? T(0) : value;
+    return math::abs(value) < 1024 * std::numeric_limits<T>::min() ? T(0) : value;
   }
 
   T gradient(T grad, T parameter) const { return scale * grad + pull * parameter; }

@@ -7,6 +7,7 @@
 #include "core/distributions/iwae_bound.h"
 #include "cpu/parallel.h"
 #include "cpu/run_steps.h"
+#include "cpu/subnormals.h"
 #include "cpu/training_draws.h"
 
 namespace bsl {
@@ -573,8 +574,11 @@ void update(const ProgramTraining<T>& a, const TrainingDraws<T>& draws, int64_t 
       const int64_t first = from - p.places[i];
       const auto at = [&](T* values) { return values == nullptr ? nullptr : values + first; };
       const OptimizerStep<T> its = taken.with_decay(a.weight_decays[i]);
-      its.update(to - from, a.sums + from, at(a.parameters[i]), at(a.means[i]),
-                 at(a.mean_squares[i]));
+      // Squares of small gradients are subnormal.
+      without_subnormals([&] {
+        its.update(to - from, a.sums + from, at(a.parameters[i]), at(a.means[i]),
+                   at(a.mean_squares[i]));
+      });
     }
   };
   const auto factors = [&](double scale) {
