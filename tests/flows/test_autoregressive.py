@@ -146,6 +146,8 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
     ),
     "pruned": lambda network: prune.random_unstructured(network.layers[1], "weight", 0.5),
     "mask": lambda network: hide(network.layers[1]),
+    "no bias": lambda network: setattr(network.layers[1], "bias", None),
+    "no last bias": lambda network: setattr(network.layers[-1], "bias", None),
 }
 
 
