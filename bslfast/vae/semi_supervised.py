@@ -12,6 +12,9 @@ from bslfast import _checks
 from bslfast import functional as BF
 from bslfast.vae.model import MAX_BYTES, VAE
 
+# A probability that counts for nothing beside others, in float64 too.
+_NEXT_TO_NOTHING = 2.0**-80
+
 
 class SemiSupervisedVAE(nn.Module):
     r"""A conditional VAE of x given its class y, and a classifier that guesses y (the paper's M2).
@@ -191,8 +194,11 @@ class SemiSupervisedVAE(nn.Module):
         by_class = by_class.index_put((example, label), bounds)
         log_q = torch.log_softmax(self._logits(x), dim=1, dtype=bounds.dtype)
         q = log_q.exp()
-        # Logits may be minus infinity: 0 log 0 is 0.
-        unlabelled = (q * (by_class - log_q.masked_fill(q == 0, 0.0))).sum(dim=1)
+        # 0 log 0 is 0. A class of next to no probability counts for nothing. Its gradients would be
+        # numbers so small that CPUs are slow with them, in all layers.
+        unlikely = q < _NEXT_TO_NOTHING
+        q, log_of_q = q.masked_fill(unlikely, 0.0), log_q.masked_fill(unlikely, 0.0)
+        unlabelled = (q * (by_class - log_of_q)).sum(dim=1)
         counted = by_class
         if self.alpha > 0:
             counted = by_class + (self.alpha / self.labelled) * log_q
