@@ -61,13 +61,20 @@ Arena& arena_of_thread() {
   return arena;
 }
 
-// Calls f(share, begin, end) for shares of n numbers that a thread takes at a time.
+// Calls f(share, begin, end) for shares of n numbers that a thread takes at a time. `alone`: all in
+// this thread.
 template <typename F>
-void for_each_share(int64_t n, const F& f) {
-  parallel_chunks(program_training_parts(n), [&](int64_t share) {
+void for_each_share(int64_t n, bool alone, const F& f) {
+  const auto take = [&](int64_t share) {
     const int64_t begin = share * kTrainedParameters;
     f(share, begin, std::min(n, begin + kTrainedParameters));
-  });
+  };
+  const int64_t shares = program_training_parts(n);
+  if (alone) {
+    for (int64_t share = 0; share < shares; ++share) take(share);
+  } else {
+    parallel_chunks(shares, take);
+  }
 }
 
 // Where the numbers of a call's rows are, see cpu/program.h. The samples of an example are rows one
@@ -531,7 +538,7 @@ void backward(const ProgramBackward<T>& a) {
   T* sums = chunks > 1 ? a.sums : a.grad_parameters;
   run_there_and_back(a, pass, a.seeds, a.rows, sums, [](int64_t, const TileOf<T>&) {});
   if (chunks == 1) return;
-  for_each_share(p.n_parameters, [&](int64_t, int64_t begin, int64_t end) {
+  for_each_share(p.n_parameters, false, [&](int64_t, int64_t begin, int64_t end) {
     sum_chunks(p, chunks, begin, end, sums);
     std::copy(sums + begin, sums + end, a.grad_parameters + begin);
   });
@@ -561,6 +568,9 @@ void batch_gradients(const ProgramTraining<T>& a, int64_t step, int64_t rows) {
   }
 }
 
+// The most parameters that one thread updates by itself.
+constexpr int64_t kMostAlone = 1 << 17;
+
 // Sums the gradients over chunks, and takes one step of the optimizer.
 template <typename T>
 void update(const ProgramTraining<T>& a, const TrainingDraws<T>& draws, int64_t step,
@@ -584,22 +594,24 @@ void update(const ProgramTraining<T>& a, const TrainingDraws<T>& draws, int64_t 
   const auto factors = [&](double scale) {
     return OptimizerStep<T>(a.optimizer, a.rates[step], scale, a.steps_before + step + 1);
   };
+  // Few gradients of one chunk are in the cache of the thread that made them.
+  const bool alone = chunks == 1 && p.n_gradients <= kMostAlone;
   const bool clips = a.clip < std::numeric_limits<double>::infinity();
   if (p.draws.empty() && !clips) {
     const OptimizerStep<T> taken = factors(1);
-    for_each_share(p.n_gradients, [&](int64_t, int64_t begin, int64_t end) {
+    for_each_share(p.n_gradients, alone, [&](int64_t, int64_t begin, int64_t end) {
       sum_chunks(p, chunks, begin, end, a.sums);
       take(taken, begin, end);
     });
     return;
   }
-  for_each_share(p.n_parameters, [&](int64_t, int64_t begin, int64_t end) {
+  for_each_share(p.n_parameters, alone, [&](int64_t, int64_t begin, int64_t end) {
     sum_chunks(p, chunks, begin, end, a.sums);
   });
   draws.pull_back(a.wanted, a.sums, a.kl_weights[step]);
   double scale = 1;
   if (clips) {
-    for_each_share(p.n_gradients, [&](int64_t part, int64_t begin, int64_t end) {
+    for_each_share(p.n_gradients, alone, [&](int64_t part, int64_t begin, int64_t end) {
       a.partial[part] = sum_of_squares(end - begin, a.sums + begin);
     });
     double squares = 0;
@@ -608,7 +620,7 @@ void update(const ProgramTraining<T>& a, const TrainingDraws<T>& draws, int64_t 
     scale = clip_factor(squares, a.clip);
   }
   const OptimizerStep<T> taken = factors(scale);
-  for_each_share(p.n_gradients,
+  for_each_share(p.n_gradients, alone,
                  [&](int64_t, int64_t begin, int64_t end) { take(taken, begin, end); });
 }
 
