@@ -39,6 +39,8 @@ def built(case: Case, peers: list[VaePeer], estimates: Estimates) -> tuple[Built
         print(f"{case.name}: {peer.name} is compared", file=sys.stderr)
         for what, own in peer.build(case, exact, data, estimates).items():
             theirs[what][peer.name] = own
+    if case.apart:
+        theirs = {BOUND: theirs[BOUND]}
     return all_ours(case, exact, data, estimates), theirs
 
 
@@ -87,8 +89,6 @@ def main() -> None:
             ours, theirs = built(case, peers, estimates)
         for what in chosen.passes:
             if not (ours.get(what) and theirs.get(what)):
-                continue
-            if isinstance(case, Case) and case.apart and what != BOUND:
                 continue
             bar.set_postfix_str(what)
             facts = described(case, what, estimates)

@@ -78,7 +78,7 @@ class Weights:
 
 def draw(case: Case) -> Weights:
     """Random weights; no importance weight is far greater than others, unless they are apart."""
-    last = (30 if case.apart else 3) / case.features**0.5
+    spread = (30 if case.apart else 3) / case.features**0.5
 
     def layers(widths: tuple[int, ...], last: float) -> list[Layer]:
         return [
@@ -91,7 +91,7 @@ def draw(case: Case) -> Weights:
 
     made = Weights(
         layers((case.features, *case.hidden, 2 * case.latent), 0.5),
-        layers((case.latent, *case.hidden[::-1], case.features), last),
+        layers((case.latent, *case.hidden[::-1], case.features), spread),
     )
     made.encoder[-1][1][case.latent :] -= 1
     return made

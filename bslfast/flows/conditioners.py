@@ -580,9 +580,9 @@ class MADE(Conditioner):
         # Features by their place in the order, as hidden units are by their degree.
         rows = torch.tensor(self._places, device="cpu").argsort(stable=True).to(device)
         weights = [layer.weight * layer.mask for layer in layers]  # which may hide more
-        given = [layer.bias for layer in layers]
         biases = [
-            w.new_zeros(len(w)) if b is None else b for b, w in zip(given, weights, strict=True)
+            layer.weight.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias
+            for layer in layers
         ]
         weights[0] = weights[0].index_select(1, torch.tensor(self.order, device=device))
         weights[-1], biases[-1] = (

@@ -594,7 +594,7 @@ void update(const ProgramTraining<T>& a, const TrainingDraws<T>& draws, int64_t 
   const auto factors = [&](double scale) {
     return OptimizerStep<T>(a.optimizer, a.rates[step], scale, a.steps_before + step + 1);
   };
-  // Few gradients of one chunk are in the cache of the thread that made them.
+  // Few gradients of one chunk are in one thread's cache: to wake others costs more than it saves.
   const bool alone = chunks == 1 && p.n_gradients <= kMostAlone;
   const bool clips = a.clip < std::numeric_limits<double>::infinity();
   if (p.draws.empty() && !clips) {
